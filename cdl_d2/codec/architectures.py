@@ -1,0 +1,73 @@
+"""Which image codecs exist, and how a network of each is made or rebuilt from its weights.
+
+A codec is named as CompressAI names it; `tiny-...` is the same architecture with 32 inner
+channels and 192 latent channels, whose weights are in this package.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+ARCHITECTURES = {
+    "bmshj2018-factorized": range(1, 9),
+    "bmshj2018-hyperprior": range(1, 9),
+    "mbt2018-mean": range(1, 9),
+    "mbt2018": range(1, 9),
+    "cheng2020-anchor": range(1, 7),
+    "cheng2020-attn": range(1, 7),
+}
+TINY_PREFIX = "tiny-"
+TINY_CHANNELS = {"N": 32, "M": 192}
+TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(1, 4)}
+METRICS = ("mse", "ms-ssim")
+
+
+def check_codec_choice(name: str, quality: int, metric: str) -> None:
+    """Raise ValueError, naming the value and what is possible, unless the choice exists."""
+    qualities = {**ARCHITECTURES, **TINY_QUALITIES}.get(name)
+    if qualities is None:
+        known = ", ".join([*ARCHITECTURES, *TINY_QUALITIES])
+        raise ValueError(f"codec name {name!r} is not one of {known}")
+    if quality not in qualities:
+        raise ValueError(f"quality {quality} is not one of {_span(qualities)} for {name}")
+    metrics = METRICS[:1] if name in TINY_QUALITIES else METRICS
+    if metric not in metrics:
+        raise ValueError(f"metric {metric!r} is not one of {', '.join(metrics)} for {name}")
+
+
+def _span(qualities: range) -> str:
+    return f"{qualities.start}..{qualities.stop - 1}"
+
+
+def new_network(name: str, quality: int) -> nn.Module:
+    """An untrained CompressAI network; `tiny-<architecture>` gives the narrow variant."""
+    from compressai.zoo import image as zoo
+
+    architecture = name.removeprefix(TINY_PREFIX)
+    build = zoo.model_architectures[architecture]
+    if architecture == name:
+        return build(*zoo.cfgs[name][quality])
+    if architecture.startswith("cheng2020"):  # one width serves for N and M there
+        return build(TINY_CHANNELS["N"])
+    return build(**TINY_CHANNELS)
+
+
+def network_from_weights(name: str, state_dict: dict[str, torch.Tensor]) -> nn.Module:
+    """A CompressAI network of the size that its weights have.
+
+    Raises:
+        ValueError: if the weights do not belong to this architecture.
+    """
+    from compressai.zoo import image as zoo
+    from compressai.zoo.pretrained import load_pretrained
+
+    architecture = name.removeprefix(TINY_PREFIX)
+    try:
+        network = zoo.model_architectures[architecture].from_state_dict(load_pretrained(state_dict))
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"the weights do not fit the architecture {architecture}: {reason}") from (
+            error
+        )
+    return network

@@ -1,0 +1,88 @@
+"""The latent of one image, and the geometry that ties latent cells to pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+
+STRIDE = 16  # pixels a side of a latent cell
+CODING_MULTIPLE = 64  # the hyperprior halves a latent twice more
+
+MEANINGS = ("decoded", "rounded")
+
+
+@dataclass(frozen=True)
+class CodecIdentity:
+    """What a latent is a latent of: two latents are comparable only if these agree.
+
+    `meaning` is `decoded` (what a receiver of the bitstream has) or `rounded` (round(y)).
+    `weights` is the fingerprint of the codec's weights.
+    """
+
+    name: str
+    quality: int
+    metric: str
+    meaning: str
+    weights: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} quality {self.quality} ({self.metric}), {self.meaning} latents, "
+            f"weights {self.weights}"
+        )
+
+
+@dataclass(frozen=True)
+class Latent:
+    """The quantized latent of one image of H x W pixels, on the whole coded grid.
+
+    The coded grid has h = H' / 16 by w = W' / 16 cells, with H' and W' the image's sides rounded
+    up to multiples of 64. The image itself is its upper left part.
+
+    Attributes:
+        y_hat: M x h x w, float.
+        image_size: (H, W) in pixels.
+        bits: h x w, estimated bits of y_hat a cell.
+        side_bits: estimated bits of the hyperprior; 0 for a codec without one.
+        scales_hat: M x h x w, the standard deviations that the entropy model predicts, or None.
+    """
+
+    y_hat: torch.Tensor
+    image_size: tuple[int, int]
+    bits: torch.Tensor
+    side_bits: float
+    scales_hat: torch.Tensor | None = None
+
+    @property
+    def cells(self) -> torch.Tensor:
+        """y_hat cropped to the cells that the image covers, M x ceil(H/16) x ceil(W/16)."""
+        height, width = cell_size(self.image_size)
+        return self.y_hat[:, :height, :width]
+
+    @cached_property
+    def total_bits(self) -> float:
+        """Estimated bits of the whole image, hyperprior included."""
+        return float(self.bits.sum(dtype=torch.float64)) + self.side_bits
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Estimated bits over the H * W pixels of the image (not of the padded one)."""
+        return self.total_bits / (self.image_size[0] * self.image_size[1])
+
+
+def cell_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Latent cells, rows and columns, that cover an image of (H, W) pixels."""
+    return -(-image_size[0] // STRIDE), -(-image_size[1] // STRIDE)
+
+
+def pad_for_coding(image: torch.Tensor) -> torch.Tensor:
+    """Repeat the last row and column of a 3 x H x W image up to multiples of 64.
+
+    Only the right and the bottom grow, so that a pixel keeps its cell.
+    """
+    height, width = image.shape[-2:]
+    right, bottom = -width % CODING_MULTIPLE, -height % CODING_MULTIPLE
+    return F.pad(image[None], (0, right, 0, bottom), mode="replicate")[0]

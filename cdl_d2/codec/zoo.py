@@ -1,0 +1,82 @@
+"""Where a codec's weights come from: a local file, this package, or CompressAI's model zoo."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+
+from cdl_d2.codec.architectures import TINY_PREFIX
+from cdl_d2.files import write_atomically
+
+PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Path:
+    """The file with the weights of a codec; downloads it if it is one of CompressAI's.
+
+    Raises:
+        FileNotFoundError: if the file does not exist, or cannot be downloaded.
+        ValueError: if the downloaded file's hash is not the one in its name.
+    """
+    if weights:
+        return Path(weights)
+    if name.startswith(TINY_PREFIX):
+        path = PACKAGED_WEIGHTS / f"{name}-{quality}.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing from this installation: train it with tools/train_codec.py, "
+                "or give MODEL.CODEC.WEIGHTS"
+            )
+        return path
+    return download(zoo_url(name, quality, metric))
+
+
+def zoo_url(name: str, quality: int, metric: str) -> str:
+    """Address of CompressAI's weights."""
+    from compressai.zoo.image import model_urls
+
+    try:
+        return model_urls[name][metric][quality]
+    except KeyError:
+        raise FileNotFoundError(
+            f"CompressAI's zoo has no weights of {name} quality {quality} ({metric}): "
+            "give MODEL.CODEC.WEIGHTS"
+        ) from None
+
+
+def download(url: str, folder: Path | None = None) -> Path:
+    """Fetch `url` once into `folder` (default: torch.hub's) and check the hash in its name.
+
+    The name ends in a dash and the first eight hexadecimal digits of the file's SHA-256.
+    """
+    folder = folder or Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / Path(url).name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path) as temporary:
+            try:
+                torch.hub.download_url_to_file(url, str(temporary))
+            except (URLError, OSError) as error:
+                raise FileNotFoundError(
+                    f"{url} cannot be downloaded ({error}): fetch it by hand and give its path as "
+                    "MODEL.CODEC.WEIGHTS"
+                ) from error
+            _check_hash(temporary, path.name)
+    _check_hash(path, path.name)
+    return path
+
+
+def _check_hash(path: Path, name: str) -> None:
+    match = re.search(r"-([0-9a-f]{8,64})\.", name)
+    if match is None:
+        raise ValueError(f"{name} carries no hash in its name, so it cannot be checked")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(match[1]):
+        raise ValueError(
+            f"{path} has SHA-256 {digest[:8]}..., its name says {match[1]}: the file is damaged or "
+            "was replaced; delete it and try again"
+        )
