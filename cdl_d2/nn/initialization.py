@@ -1,0 +1,64 @@
+"""Starting a latent ResNet from weights that exist already."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cdl_d2.codec.weights_file import load_state_dict
+from cdl_d2.nn.latent_resnet import LatentResNet
+
+
+def initialize_trunk(trunk: LatentResNet, path: str | Path) -> list[str]:
+    """Load what fits from a latent classifier's checkpoint or from a pixel ResNet-50.
+
+    A latent classifier (keys `trunk.*`) gives the whole trunk. A ResNet-50 with torchvision's
+    keys gives conv5 (`layer4`) and, in order, as many conv4 blocks as `layer3` has; the conv4
+    blocks beyond them start as identities (their last normalization scales by zero).
+
+    Returns:
+        the names of the trunk's entries that were loaded.
+
+    Raises:
+        FileNotFoundError, ValueError: if the file is missing, is not a state dict, or holds
+            nothing that fits.
+    """
+    state = load_state_dict(path)
+    if any(key.startswith("layer4.") for key in state):
+        state, beyond = _from_pixel_resnet(trunk, state)
+    else:
+        state, beyond = _from_latent_network(state), []
+    own = trunk.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise ValueError(
+            f"{path} has no weights for this latent ResNet: expected keys `trunk.*` of a latent "
+            "classifier or `layer3.*`, `layer4.*` of a ResNet-50, in this width"
+        )
+    trunk.load_state_dict(fitting, strict=False)
+    for block in beyond:
+        nn.init.zeros_(block.bn3.weight)
+    return sorted(fitting)
+
+
+def _from_latent_network(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    found = ((re.search(r"(?:^|\.)trunk\.(.*)", key), value) for key, value in state.items())
+    return {match[1]: value for match, value in found if match}
+
+
+def _from_pixel_resnet(trunk: LatentResNet, state: dict[str, torch.Tensor]):
+    stages = ("conv4_1", "conv4_2", "conv4_3")
+    blocks = [f"{s}.{i}" for s in stages for i in range(len(getattr(trunk, s)))]
+    count = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("layer3."))
+    renamed = {}
+    for key, value in state.items():
+        layer, _, rest = key.partition(".")
+        index, _, name = rest.partition(".")
+        if layer == "layer3" and int(index) < len(blocks):
+            renamed[f"{blocks[int(index)]}.{name}"] = value
+        elif layer == "layer4":
+            renamed[f"conv5.{rest}"] = value
+    return renamed, [trunk.get_submodule(name) for name in blocks[count:]]
