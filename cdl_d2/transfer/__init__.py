@@ -1,0 +1,20 @@
+"""Knowledge-transfer losses, pure functions of tensors (formulas 2 and 3 of the paper)."""
+
+from cdl_d2.transfer.features import covered_cells, feature_transfer_loss
+from cdl_d2.transfer.outputs import (
+    anchor_delta_transfer_loss,
+    box_delta_transfer_loss,
+    class_transfer_loss,
+    mask_transfer_loss,
+    objectness_transfer_loss,
+)
+
+__all__ = [
+    "anchor_delta_transfer_loss",
+    "box_delta_transfer_loss",
+    "class_transfer_loss",
+    "covered_cells",
+    "feature_transfer_loss",
+    "mask_transfer_loss",
+    "objectness_transfer_loss",
+]
