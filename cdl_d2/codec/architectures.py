@@ -63,11 +63,23 @@ def network_from_weights(name: str, state_dict: dict[str, torch.Tensor]) -> nn.M
     from compressai.zoo.pretrained import load_pretrained
 
     architecture = name.removeprefix(TINY_PREFIX)
+    state_dict = _with_empty_tables(load_pretrained(state_dict))
     try:
-        network = zoo.model_architectures[architecture].from_state_dict(load_pretrained(state_dict))
+        network = zoo.model_architectures[architecture].from_state_dict(state_dict)
     except (KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"the weights do not fit the architecture {architecture}: {reason}") from (
             error
         )
     return network
+
+
+def _with_empty_tables(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """CompressAI insists on entropy-coding tables, which weights files of ours leave out."""
+    for module, extra in (("entropy_bottleneck", ()), ("gaussian_conditional", ("scale_table",))):
+        if any(key.startswith(f"{module}.") for key in state_dict):
+            for table in ("_quantized_cdf", "_offset", "_cdf_length"):
+                state_dict.setdefault(f"{module}.{table}", torch.IntTensor())
+            for table in extra:
+                state_dict.setdefault(f"{module}.{table}", torch.Tensor())
+    return state_dict
