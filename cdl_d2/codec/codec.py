@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cdl_d2.codec.architectures import TINY_PREFIX, check_codec_choice, network_from_weights
+from cdl_d2.codec.architectures import (
+    TINY_PREFIX,
+    check_codec_choice,
+    network_from_weights,
+    new_network,
+)
 from cdl_d2.codec.autoregressive import decode_order_latent
 from cdl_d2.codec.latent import (
     CODING_MULTIPLE,
@@ -17,6 +22,8 @@ from cdl_d2.codec.latent import (
 )
 from cdl_d2.codec.weights_file import fingerprint, load_state_dict
 from cdl_d2.codec.zoo import weights_path
+
+UNTRAINED = "untrained"
 
 
 class Codec(nn.Module):
@@ -63,17 +70,22 @@ class Codec(nn.Module):
 
         Args:
             weights: path of a local file; empty for the weights of CompressAI's zoo (downloaded,
-                and checked by the hash in their name), or those in this package for `tiny-...`.
+                and checked by the hash in their name), or those in this package for `tiny-...`;
+                `untrained` for random weights, good for counting and timing only.
 
         Raises:
             ValueError: for an unknown name, quality, metric or meaning, or unreadable weights.
             FileNotFoundError: if the weights are missing.
         """
         check_codec_choice(name, quality, metric)
-        path = weights_path(name, quality, metric, weights)
-        return cls(
-            network_from_weights(name, load_state_dict(path)), name, quality, metric, meaning
-        )
+        if weights == UNTRAINED:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                network = new_network(name, quality)
+        else:
+            path = weights_path(name, quality, metric, weights)
+            network = network_from_weights(name, load_state_dict(path))
+        return cls(network, name, quality, metric, meaning)
 
     @property
     def latent_channels(self) -> int:
