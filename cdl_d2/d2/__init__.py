@@ -1,0 +1,29 @@
+"""Everything that touches Detectron2; importing it registers backbones and meta-architectures."""
+
+from cdl_d2.d2.backbone import build_latent_resnet_backbone, build_latent_resnet_fpn_backbone
+from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.codec import build_codec
+from cdl_d2.d2.compressed_rcnn import CompressedRCNN
+from cdl_d2.d2.config import add_cdl_config
+from cdl_d2.d2.datasets import check_classes, register_dataset
+from cdl_d2.d2.latent_mapper import LatentDatasetMapper, build_mapper
+from cdl_d2.d2.rate_evaluation import RateEvaluator
+from cdl_d2.d2.trainer import Trainer, initialize_backbone
+from cdl_d2.d2.transfer_rcnn import TransferRCNN
+
+__all__ = [
+    "CompressedRCNN",
+    "LatentDatasetMapper",
+    "RateEvaluator",
+    "SafeCheckpointer",
+    "Trainer",
+    "TransferRCNN",
+    "add_cdl_config",
+    "build_codec",
+    "build_latent_resnet_backbone",
+    "build_latent_resnet_fpn_backbone",
+    "build_mapper",
+    "check_classes",
+    "initialize_backbone",
+    "register_dataset",
+]

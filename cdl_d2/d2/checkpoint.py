@@ -1,0 +1,114 @@
+"""Checkpoints: written atomically, read without running what a pickle says."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from cdl_d2.files import write_atomically
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, safe against interruption and against hostile files.
+
+    A checkpoint replaces its predecessor only when it is whole. `.pth` files are read with
+    `weights_only`, and `.pkl` files (Detectron2's model zoo) may contain numpy arrays only.
+    """
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `<save_dir>/<name>.pth` and point `last_checkpoint` to it."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        state = {"model": self.model.state_dict()}
+        state |= {key: held.state_dict() for key, held in self.checkpointables.items()}
+        path = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info(f"Saving checkpoint to {path}")
+        with write_atomically(path) as temporary:
+            torch.save(state | kwargs, temporary)
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Point `last_checkpoint` to a file of the same folder."""
+        with write_atomically(Path(self.save_dir) / "last_checkpoint") as temporary:
+            temporary.write_text(last_filename_basename)
+
+    def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
+        """As DetectionCheckpointer.load.
+
+        Raises:
+            FileNotFoundError: if a local file does not exist.
+            ValueError: if the file cannot be read, or holds anything but arrays and plain values.
+        """
+        if path and "://" not in path and not Path(path.partition("?")[0]).is_file():
+            raise FileNotFoundError(f"weights {path} do not exist: check MODEL.WEIGHTS")
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if not filename.endswith(".pkl"):
+            return super()._load_file(filename)
+        with PathManager.open(filename, "rb") as file:
+            try:
+                content = _ArrayUnpickler(file, encoding="latin1").load()
+            except (pickle.UnpicklingError, EOFError, UnicodeDecodeError, IndexError) as error:
+                raise ValueError(f"{filename} cannot be read as weights: {error}") from error
+        if "model" in content and "__author__" in content:
+            return content
+        blobs = content.get("blobs", content)  # Caffe2: models of Detectron and ImageNet
+        weights = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+        return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        try:
+            return torch.load(f, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{f} cannot be read as weights: {reason}") from error
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles numpy arrays and plain values, nothing else."""
+
+    ALLOWED = {
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "scalar"),
+        ("collections", "OrderedDict"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
+        return super().find_class(module, name)
+
+
+def load_all_weights(model: nn.Module, path: str) -> None:
+    """Load weights and insist that none of the model's is missing or of another shape.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file does not hold every weight of the model.
+    """
+    checkpointer = _StrictCheckpointer(model)
+    checkpointer.load(path, checkpointables=[])
+
+
+class _StrictCheckpointer(SafeCheckpointer):
+    def _log_incompatible_keys(self, incompatible) -> None:
+        wrong = [key for key, *_ in incompatible.incorrect_shapes]
+        lacking = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
+        if lacking + wrong:
+            shown = ", ".join((lacking + wrong)[:3])
+            raise ValueError(
+                f"the weights lack, or have in another shape, {len(lacking + wrong)} entries of "
+                f"the model ({shown}, ...): do config and weights belong together?"
+            )

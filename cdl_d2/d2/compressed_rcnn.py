@@ -1,0 +1,121 @@
+"""R-CNN detectors whose input is a codec's latent, a decoded image, or the original image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.structures import ImageList, Instances
+
+from cdl_d2.codec import STRIDE, Codec, cell_size
+from cdl_d2.d2.codec import build_codec
+from cdl_d2.d2.config import DOMAINS
+from cdl_d2.d2.encoding import encode_item
+from cdl_d2.nn import Frozen
+
+
+@META_ARCH_REGISTRY.register()
+class CompressedRCNN(GeneralizedRCNN):
+    """Detectron2's GeneralizedRCNN (Faster or Mask R-CNN) in the compressed domain.
+
+    Boxes, masks and `ImageList.image_sizes` are in pixels in every domain. A batch item needs
+    `image` only; `encode_item` says what else it may carry.
+    """
+
+    @configurable
+    def __init__(self, *, codec: Codec | None, domain: str, **kwargs):
+        """
+        Args:
+            codec: None for domain `image`.
+            domain: `latent`, `reconstruction` or `image`.
+            kwargs: those of GeneralizedRCNN.
+        """
+        super().__init__(**kwargs)
+        if domain not in DOMAINS:
+            raise ValueError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
+        if (codec is None) != (domain == "image"):
+            raise ValueError(f"domain {domain!r} {'needs a' if codec is None else 'has no'} codec")
+        self.domain = domain
+        self._codec = None if codec is None else Frozen(codec)
+
+    @classmethod
+    def from_config(cls, cfg):
+        codec = None if cfg.INPUT.DOMAIN == "image" else build_codec(cfg)
+        return {**super().from_config(cfg), "codec": codec, "domain": cfg.INPUT.DOMAIN}
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """As GeneralizedRCNN.forward; in evaluation an output also has `bits` and `image_size`."""
+        if self.training:
+            return super().forward(self.encode(batched_inputs))
+        return self.inference(batched_inputs)
+
+    def inference(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        detected_instances: list[Instances] | None = None,
+        do_postprocess: bool = True,
+    ):
+        """As GeneralizedRCNN.inference.
+
+        Images are batched only with images of the same padded size, so that what is found in an
+        image does not depend on its batch mates.
+        """
+        items = self.encode(batched_inputs)
+        results: list[Any] = [None] * len(items)
+        for members in _groups_of_equal_size([self._padded_size(item) for item in items]):
+            known = detected_instances and [detected_instances[i] for i in members]
+            group = super().inference([items[i] for i in members], known, do_postprocess)
+            for i, result in zip(members, group, strict=True):
+                results[i] = result
+        if do_postprocess:
+            for result, item in zip(results, items, strict=True):
+                result.update({k: item[k] for k in ("bits", "image_size") if k in item})
+        return results
+
+    def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The items with their latents or reconstructions, encoded here where they lack them."""
+        if self._codec is None:
+            return batched_inputs
+        codec = self._codec.on(self.device)
+        return [
+            encode_item(item, codec, self.input_format, self.domain, self.device)
+            for item in batched_inputs
+        ]
+
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Batch what the domain looks at; latents are padded with zeros to whole strides."""
+        if self.domain != "latent":
+            key = "reconstruction" if self.domain == "reconstruction" else "image"
+            return super().preprocess_image([{"image": item[key]} for item in batched_inputs])
+        latents = [item["latent"].to(self.device) for item in batched_inputs]
+        image_sizes = [_image_size(item) for item in batched_inputs]
+        batch = ImageList.from_tensors(latents, self.backbone.size_divisibility // STRIDE)
+        return ImageList(batch.tensor, image_sizes)
+
+    def _padded_size(self, item: dict[str, Any]) -> tuple[int, int]:
+        multiple = self.backbone.size_divisibility
+        height, width = _image_size(item)
+        return -(-height // multiple), -(-width // multiple)
+
+
+def _image_size(item: dict[str, Any]) -> tuple[int, int]:
+    """(H, W) in pixels of the image that an item shows to the network."""
+    if "image_size" not in item:
+        if "image" not in item:
+            raise ValueError("a batch item with 'latent' and no 'image' needs 'image_size'")
+        item["image_size"] = tuple(item["image"].shape[-2:])
+    size = tuple(int(side) for side in item["image_size"])
+    if "latent" in item and tuple(item["latent"].shape[-2:]) != cell_size(size):
+        raise ValueError(
+            f"a latent of {tuple(item['latent'].shape[-2:])} cells does not cover an image of "
+            f"{size} pixels, which has {cell_size(size)}"
+        )
+    return size
+
+
+def _groups_of_equal_size(sizes: list[tuple[int, int]]) -> list[list[int]]:
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, size in enumerate(sizes):
+        groups.setdefault(size, []).append(index)
+    return list(groups.values())

@@ -1,0 +1,80 @@
+"""The configuration keys of this project, one sentence each."""
+
+from detectron2.config import CfgNode as CN
+
+DOMAINS = ("latent", "reconstruction", "image")
+LATENT_SOURCES = ("model", "mapper", "store")
+
+
+def add_cdl_config(cfg: CN) -> None:
+    """Add the keys for codecs, networks on latents and transfer to a Detectron2 config."""
+    _C = cfg
+
+    # What the detector looks at: "latent", the codec's quantized latent; "reconstruction", the
+    # decoded image; "image", the original image (no codec is built).
+    _C.INPUT.DOMAIN = "latent"
+    # Who encodes: "model" (on its own device, works with any mapper), "mapper" (in the loader's
+    # workers, on the CPU) or "store" (nobody: latents are read from INPUT.LATENT_STORE).
+    _C.INPUT.LATENT_SOURCE = "model"
+    # Folder with a latent file per image, <stem of the image's file name>.safetensors.
+    _C.INPUT.LATENT_STORE = ""
+
+    _C.MODEL.CODEC = CN()
+    # As CompressAI names it, or "tiny-bmshj2018-hyperprior", whose weights come with the package.
+    _C.MODEL.CODEC.NAME = "bmshj2018-hyperprior"
+    # 1 (smallest files) to 8; 1 to 6 for cheng2020; 1 to 3 for the tiny codec.
+    _C.MODEL.CODEC.QUALITY = 4
+    # The distortion that the codec was trained for, "mse" or "ms-ssim".
+    _C.MODEL.CODEC.METRIC = "mse"
+    # A local file with the codec's weights; empty for CompressAI's zoo or the package's own;
+    # "untrained" for random ones, to count and time.
+    _C.MODEL.CODEC.WEIGHTS = ""
+    # "decoded", the latent that a receiver of the bitstream has, or "rounded", round(y).
+    _C.MODEL.CODEC.MEANING = "decoded"
+
+    _C.MODEL.LATENT_RESNET = CN()
+    # "residual", three basic blocks as wide as the latent, or "conv1x1", one convolution.
+    _C.MODEL.LATENT_RESNET.STEM = "residual"
+    # Bottlenecks of conv4 before C4-1, C4-2 and C4.
+    _C.MODEL.LATENT_RESNET.CONV4_BLOCKS = [3, 4, 6]
+    # Bottlenecks of conv5.
+    _C.MODEL.LATENT_RESNET.CONV5_BLOCKS = 3
+    # Scales the channels of conv4 (1024) and conv5 (2048).
+    _C.MODEL.LATENT_RESNET.WIDTH = 1.0
+    # "BN", "FrozenBN" (only with INIT or a checkpoint) or "SyncBN".
+    _C.MODEL.LATENT_RESNET.NORM = "BN"
+    # Start of the trunk: a latent classifier's checkpoint or a torchvision ResNet-50's weights.
+    _C.MODEL.LATENT_RESNET.INIT = ""
+    # Per-channel mean and deviation of the latents, by tools/latent_statistics.py; empty for none.
+    _C.MODEL.LATENT_RESNET.STATISTICS = ""
+
+    _C.MODEL.TEACHER = CN()
+    # The teacher's own YAML: a path, or a config of Detectron2's model zoo.
+    _C.MODEL.TEACHER.CONFIG_FILE = ""
+    # The teacher's weights; empty for MODEL.WEIGHTS of its YAML.
+    _C.MODEL.TEACHER.WEIGHTS = ""
+
+    _C.MODEL.TRANSFER = CN()
+    # Lambda of formula (4): weighs all transfer losses against the task's.
+    _C.MODEL.TRANSFER.WEIGHT = 1.0
+    # "mse", the mean squared error of feature maps, or "l2norm", the norm as printed in (3).
+    _C.MODEL.TRANSFER.DISTANCE = "mse"
+    # Masks are compared on "all" sampled proposals (formula 2) or only on the "foreground" ones.
+    _C.MODEL.TRANSFER.MASKS = "all"
+    # Leave out feature cells and anchors in the padding of a batch.
+    _C.MODEL.TRANSFER.IGNORE_PADDING = True
+    _C.MODEL.TRANSFER.FEATURES = CN()
+    # Feature-level transfer on the pyramid, formula (3).
+    _C.MODEL.TRANSFER.FEATURES.ON = True
+    _C.MODEL.TRANSFER.FEATURES.WEIGHT = 1.0
+    _C.MODEL.TRANSFER.OUTPUTS = CN()
+    # Output-level transfer, formula (2), with a weight for each of its five terms.
+    _C.MODEL.TRANSFER.OUTPUTS.ON = True
+    _C.MODEL.TRANSFER.OUTPUTS.OBJECTNESS = 1.0
+    _C.MODEL.TRANSFER.OUTPUTS.ANCHOR_DELTAS = 1.0
+    _C.MODEL.TRANSFER.OUTPUTS.CLASS = 1.0
+    _C.MODEL.TRANSFER.OUTPUTS.BOX_DELTAS = 1.0
+    _C.MODEL.TRANSFER.OUTPUTS.MASK = 1.0
+
+    # Mixed precision, where SOLVER.AMP.ENABLED: "float16" or "bfloat16".
+    _C.SOLVER.AMP.DTYPE = "float16"

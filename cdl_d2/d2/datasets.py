@@ -1,0 +1,56 @@
+"""COCO-format data sets given on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+
+
+def register_dataset(name: str, annotations: str, images: str) -> None:
+    """Make a COCO-format data set known under a name that configs can use.
+
+    Raises:
+        FileNotFoundError: if the annotation file or the image folder does not exist.
+        ValueError: if the file is not COCO-format JSON, or the name is taken.
+    """
+    path = Path(annotations)
+    if not path.is_file():
+        raise FileNotFoundError(f"data set {name}: there is no annotation file {annotations}")
+    if not Path(images).is_dir():
+        raise FileNotFoundError(f"data set {name}: there is no image folder {images}")
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"data set {name}: {annotations} is not JSON ({error})") from error
+    expected = ("images", "annotations", "categories")
+    lacking = [k for k in expected if not isinstance(content, dict) or k not in content]
+    if lacking:
+        raise ValueError(
+            f"data set {name}: {annotations} is JSON but not COCO format: it lacks "
+            f"{', '.join(lacking)}"
+        )
+    if name in DatasetCatalog.list():
+        raise ValueError(f"data set {name} is registered already: choose another name")
+    register_coco_instances(name, {}, annotations, images)
+    names = [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
+    MetadataCatalog.get(name).set(thing_classes=names)
+
+
+def check_classes(cfg: CfgNode) -> None:
+    """Raise ValueError if a data set has another number of classes than the detector."""
+    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
+        if name not in DatasetCatalog.list():
+            raise ValueError(
+                f"data set {name} is not known: register it with --register {name} "
+                "ANNOTATIONS.json IMAGE_DIR"
+            )
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if classes is not None and len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+            raise ValueError(
+                f"data set {name} has {len(classes)} classes: set MODEL.ROI_HEADS.NUM_CLASSES "
+                f"{len(classes)} (it is {cfg.MODEL.ROI_HEADS.NUM_CLASSES})"
+            )

@@ -1,0 +1,67 @@
+"""From an image in Detectron2's convention to what a compressed-domain detector looks at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cdl_d2.codec import STRIDE, Codec
+
+
+def encode_item(
+    item: dict[str, Any], codec: Codec, image_format: str, domain: str, device: torch.device | str
+) -> dict[str, Any]:
+    """A batch item with its latent (or reconstruction) beside its image.
+
+    Args:
+        item: has `image`, 3 x H x W in 0..255, channels as `image_format` says, or `latent`.
+        image_format: `BGR` or `RGB`.
+        domain: `latent` or `reconstruction`.
+
+    Returns:
+        a copy of `item` with
+        latent: M x ceil(H/16) x ceil(W/16), for domain `latent`;
+        latent_codec: the CodecIdentity of `latent`;
+        reconstruction: 3 x H x W in 0..255 whole numbers, channels as in `image`, for domain
+        `reconstruction`;
+        image_size: (H, W) in pixels;
+        bits: the estimated size of the coded image.
+        An item that has what its domain needs is returned as it is.
+
+    Raises:
+        ValueError: if the image is smaller than a latent cell, if there is nothing to encode, or
+            if the latent comes from another codec.
+    """
+    if domain in item:
+        _check_identity(item, codec)
+        return item
+    if "image" not in item:
+        raise ValueError(f"a batch item has neither {domain!r} nor 'image': {sorted(item)}")
+    image = item["image"]
+    height, width = image.shape[-2:]
+    if min(height, width) < STRIDE:
+        raise ValueError(
+            f"an image of {width}x{height} pixels is smaller than one latent cell "
+            f"({STRIDE}x{STRIDE}): enlarge it, e.g. with INPUT.MIN_SIZE_TEST"
+        )
+    pixels = image.to(device).float() / 255
+    encoded = codec.encode(_swap(pixels, image_format))
+    extra = {"image_size": (height, width), "bits": encoded.total_bits}
+    if domain == "latent":
+        extra |= {"latent": encoded.cells, "latent_codec": codec.identity}
+    else:
+        decoded = torch.round(codec.decode(encoded) * 255)
+        extra["reconstruction"] = _swap(decoded, image_format)
+    return {**item, **extra}
+
+
+def _swap(image: torch.Tensor, image_format: str) -> torch.Tensor:
+    """RGB <-> `image_format`."""
+    return image.flip(0) if image_format == "BGR" else image
+
+
+def _check_identity(item: dict[str, Any], codec: Codec) -> None:
+    theirs = item.get("latent_codec")
+    if theirs is not None and theirs != codec.identity:
+        raise ValueError(f"the latent was made by {theirs}; this model reads {codec.identity}")

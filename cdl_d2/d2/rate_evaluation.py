@@ -1,0 +1,37 @@
+"""The rate of the coded images, in the same results as the accuracy."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+
+class RateEvaluator(DatasetEvaluator):
+    """Estimated bits per pixel of the images that a CompressedRCNN was shown.
+
+    Results: `rate` with `bpp`, all bits over all pixels of the images as they were coded (after
+    resizing), and `kB`, the average size of a coded image in units of 1000 bytes. Empty for a
+    detector on original images.
+    """
+
+    def reset(self) -> None:
+        self._bits, self._pixels, self._images = 0.0, 0, 0
+
+    def process(self, inputs, outputs) -> None:
+        for output in outputs:
+            if "bits" in output:
+                height, width = output["image_size"]
+                self._bits += output["bits"]
+                self._pixels += height * width
+                self._images += 1
+
+    def evaluate(self) -> OrderedDict | None:
+        parts = comm.gather((self._bits, self._pixels, self._images))
+        if not comm.is_main_process():
+            return None
+        bits, pixels, images = (sum(each) for each in zip(*parts, strict=True))
+        if not images:
+            return OrderedDict()
+        return OrderedDict(rate={"bpp": bits / pixels, "kB": bits / 8000 / images})

@@ -1,0 +1,96 @@
+"""Detectron2's DefaultTrainer with this project's mapper, evaluators and checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from torch import nn
+
+from cdl_d2.d2.backbone import LatentResNetBackbone
+from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.latent_mapper import build_mapper
+from cdl_d2.d2.rate_evaluation import RateEvaluator
+from cdl_d2.nn import initialize_trunk
+from cdl_d2.nn.statistics import load_statistics
+
+AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Trainer(DefaultTrainer):
+    """Trains and evaluates detectors in the compressed domain."""
+
+    def __init__(self, cfg: CfgNode):
+        """
+        Raises:
+            ValueError: for an unknown SOLVER.AMP.DTYPE.
+        """
+        if cfg.SOLVER.AMP.DTYPE not in AMP_DTYPES:
+            raise ValueError(
+                f"SOLVER.AMP.DTYPE {cfg.SOLVER.AMP.DTYPE!r} is not one of {', '.join(AMP_DTYPES)}"
+            )
+        super().__init__(_without_amp_on_cpu(cfg))
+        if self.cfg.SOLVER.AMP.ENABLED:
+            self._trainer.precision = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]
+
+    def build_hooks(self):
+        """Detectron2's hooks, around a checkpointer that writes atomically."""
+        self.checkpointer = SafeCheckpointer(
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        return super().build_hooks()
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As DefaultTrainer; a new training starts from MODEL.LATENT_RESNET's INIT and STATISTICS
+        before MODEL.WEIGHTS are loaded."""
+        if not (resume and self.checkpointer.has_checkpoint()):
+            initialize_backbone(self.checkpointer.model, self.cfg)
+        super().resume_or_load(resume)
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        return build_detection_test_loader(
+            cfg, dataset_name, mapper=build_mapper(cfg, is_train=False)
+        )
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        return DatasetEvaluators([COCOEvaluator(dataset_name, output_dir=folder), RateEvaluator()])
+
+
+def initialize_backbone(model: nn.Module, cfg: CfgNode) -> None:
+    """Start a latent backbone from MODEL.LATENT_RESNET.INIT and .STATISTICS, where given."""
+    logger = logging.getLogger(__name__)
+    resnet = cfg.MODEL.LATENT_RESNET
+    backbones = [m for m in model.modules() if isinstance(m, LatentResNetBackbone)]
+    for trunk in (backbone.pyramid.trunk for backbone in backbones):
+        if resnet.INIT:
+            loaded = initialize_trunk(trunk, resnet.INIT)
+            logger.info(f"{len(loaded)} entries of the latent ResNet start from {resnet.INIT}")
+        if resnet.STATISTICS:
+            mean, std = load_statistics(resnet.STATISTICS, trunk.input.identity)
+            trunk.input.mean.copy_(mean)
+            trunk.input.std.copy_(std)
+            logger.info(f"latents are normalized by {resnet.STATISTICS}")
+
+
+def _without_amp_on_cpu(cfg: CfgNode) -> CfgNode:
+    if not (cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu"):
+        return cfg
+    logging.getLogger(__name__).warning("mixed precision needs a GPU: training in float32")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.AMP.ENABLED = False
+    cfg.freeze()
+    return cfg

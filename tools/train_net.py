@@ -1,0 +1,82 @@
+#!/usr/bin/env python
+"""Train, resume or evaluate a detector in the compressed domain.
+
+Examples:
+    python tools/train_net.py --config-file configs/latent_mask_rcnn_R50_FPN.yaml --num-gpus 8
+    python tools/train_net.py --config-file configs/latent_mask_rcnn_R50_FPN.yaml --resume
+    python tools/train_net.py --config-file configs/latent_mask_rcnn_R50_FPN.yaml --eval-only \\
+        MODEL.WEIGHTS output/model_final.pth
+    python tools/train_net.py --config-file configs/small/latent_mask_rcnn_small.yaml \\
+        --register cells_train cells/train.json cells/train \\
+        --register cells_val cells/val.json cells/val \\
+        MODEL.ROI_HEADS.NUM_CLASSES 1 DATASETS.TRAIN "('cells_train',)" \\
+        DATASETS.TEST "('cells_val',)" MODEL.DEVICE cpu
+"""
+
+import sys
+from argparse import RawDescriptionHelpFormatter
+
+from detectron2.config import get_cfg
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+from cdl_d2.d2 import SafeCheckpointer, Trainer, add_cdl_config, check_classes, register_dataset
+
+
+def parse_arguments():
+    parser = default_argument_parser(epilog=__doc__)
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--register",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "ANNOTATIONS.json", "IMAGE_DIR"),
+        help="make a COCO-format data set known under NAME; repeatable",
+    )
+    return parser.parse_args()
+
+
+def setup(args):
+    for name, annotations, images in args.register:
+        register_dataset(name, annotations, images)
+    cfg = get_cfg()
+    add_cdl_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    cfg.freeze()
+    check_classes(cfg)
+    default_setup(cfg, args)
+    return cfg
+
+
+def main(args):
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        results = Trainer.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+if __name__ == "__main__":
+    args = parse_arguments()
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except (FileNotFoundError, ValueError, FloatingPointError) as error:
+        print(f"train_net: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,101 @@
+#!/usr/bin/env python
+"""Run a checkpoint on images and write pictures of what it finds.
+
+For each image NAME: NAME_detections.png and, for a model with a codec, NAME_latent.png with the
+bits per cell and the strongest latent channels.
+
+Example:
+    python tools/visualize.py --config-file output/my_model/config.yaml --input photos/*.jpg \\
+        --output output/pictures --opts MODEL.WEIGHTS output/my_model/model_final.pth
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from detectron2.config import get_cfg
+from detectron2.data import Metadata
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from cdl_d2.d2 import SafeCheckpointer, add_cdl_config, build_codec
+from cdl_d2.d2.pictures import draw_detections, latent_figure
+from cdl_d2.files import write_atomically
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config-file", required=True)
+    add("--input", type=Path, nargs="+", required=True, metavar="IMAGE")
+    add("--output", type=Path, required=True, help="folder for the pictures")
+    add("--threshold", type=float, default=0.5, help="lowest score that is drawn")
+    add("--classes", nargs="+", help="names of the classes; default: COCO's, or numbers")
+    add("--opts", nargs=argparse.REMAINDER, default=[], help="config overrides, KEY VALUE ...")
+    return parser.parse_args()
+
+
+def build_predictor(cfg) -> DefaultPredictor:
+    """Detectron2's predictor, with weights read safely."""
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("no weights: give --opts MODEL.WEIGHTS FILE")
+    empty = cfg.clone()
+    empty.merge_from_list(["MODEL.WEIGHTS", "", "DATASETS.TEST", ()])
+    predictor = DefaultPredictor(empty)
+    SafeCheckpointer(predictor.model).load(cfg.MODEL.WEIGHTS)
+    return predictor
+
+
+def class_names(cfg, given: list[str] | None) -> list[str]:
+    count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    names = given or [c["name"] for c in COCO_CATEGORIES if c["isthing"]]
+    if given and len(given) != count:
+        raise ValueError(f"{len(given)} class names for a model of {count} classes")
+    return names if len(names) == count else [str(i) for i in range(count)]
+
+
+def write_pictures(args: argparse.Namespace, cfg) -> int:
+    """Pictures of all images that can be read; returns how many could not."""
+    predictor, failures = build_predictor(cfg), 0
+    metadata = Metadata(thing_classes=class_names(cfg, args.classes))
+    args.output.mkdir(parents=True, exist_ok=True)
+    for path in tqdm(args.input, unit="image"):
+        try:
+            image = read_image(path, format="BGR")
+        except (OSError, UnidentifiedImageError) as error:
+            print(f"visualize: {path} cannot be read: {error}", file=sys.stderr)
+            failures += 1
+            continue
+        found = predictor(image)["instances"]
+        rgb = image[:, :, ::-1]
+        drawn = Image.fromarray(draw_detections(rgb, found, metadata, args.threshold))
+        with write_atomically(args.output / f"{path.stem}_detections.png") as temporary:
+            drawn.save(temporary, format="PNG")
+        if cfg.INPUT.DOMAIN != "image":
+            with write_atomically(args.output / f"{path.stem}_latent.png") as temporary:
+                latent_figure(build_codec(cfg), rgb).savefig(temporary, format="png", dpi=80)
+    return failures
+
+
+def main() -> int:
+    args = parse_arguments()
+    cfg = get_cfg()
+    add_cdl_config(cfg)
+    try:
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+        failures = write_pictures(args, cfg)
+    except (ValueError, OSError, KeyError) as error:
+        print(f"visualize: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(args.input) - failures} images in {args.output}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
