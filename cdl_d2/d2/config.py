@@ -22,7 +22,7 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.CODEC = CN()
     # As CompressAI names it, or "tiny-bmshj2018-hyperprior", whose weights come with the package.
     _C.MODEL.CODEC.NAME = "bmshj2018-hyperprior"
-    # 1 (smallest files) to 8; 1 to 6 for cheng2020; 1 to 3 for the tiny codec.
+    # 1 (smallest files) to 8; 1 to 6 for cheng2020; 1 and 2 for the tiny codec.
     _C.MODEL.CODEC.QUALITY = 4
     # The distortion that the codec was trained for, "mse" or "ms-ssim".
     _C.MODEL.CODEC.METRIC = "mse"
@@ -65,11 +65,11 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.TRANSFER.IGNORE_PADDING = True
     _C.MODEL.TRANSFER.FEATURES = CN()
     # Feature-level transfer on the pyramid, formula (3).
-    _C.MODEL.TRANSFER.FEATURES.ON = True
+    _C.MODEL.TRANSFER.FEATURES.ENABLED = True
     _C.MODEL.TRANSFER.FEATURES.WEIGHT = 1.0
     _C.MODEL.TRANSFER.OUTPUTS = CN()
     # Output-level transfer, formula (2), with a weight for each of its five terms.
-    _C.MODEL.TRANSFER.OUTPUTS.ON = True
+    _C.MODEL.TRANSFER.OUTPUTS.ENABLED = True
     _C.MODEL.TRANSFER.OUTPUTS.OBJECTNESS = 1.0
     _C.MODEL.TRANSFER.OUTPUTS.ANCHOR_DELTAS = 1.0
     _C.MODEL.TRANSFER.OUTPUTS.CLASS = 1.0

@@ -85,7 +85,7 @@ class TransferRCNN(CompressedRCNN):
         if output_weights and not isinstance(self.roi_heads, StandardROIHeads):
             raise ValueError(
                 f"output transfer captures StandardROIHeads, not {type(self.roi_heads).__name__}: "
-                "set MODEL.TRANSFER.OUTPUTS.ON False or MODEL.ROI_HEADS.NAME StandardROIHeads"
+                "set MODEL.TRANSFER.OUTPUTS.ENABLED False or MODEL.ROI_HEADS.NAME StandardROIHeads"
             )
         self._build_teacher = teacher
         self._weight = weight
@@ -96,13 +96,13 @@ class TransferRCNN(CompressedRCNN):
     @classmethod
     def from_config(cls, cfg):
         transfer = cfg.MODEL.TRANSFER
-        outputs = {k.lower(): v for k, v in transfer.OUTPUTS.items() if k != "ON"}
+        outputs = {k.lower(): v for k, v in transfer.OUTPUTS.items() if k != "ENABLED"}
         return {
             **super().from_config(cfg),
             "teacher": lambda: build_teacher(cfg),
             "weight": transfer.WEIGHT,
-            "feature_weight": transfer.FEATURES.WEIGHT if transfer.FEATURES.ON else 0.0,
-            "output_weights": outputs if transfer.OUTPUTS.ON else {},
+            "feature_weight": transfer.FEATURES.WEIGHT if transfer.FEATURES.ENABLED else 0.0,
+            "output_weights": outputs if transfer.OUTPUTS.ENABLED else {},
             "distance": transfer.DISTANCE,
             "masks": transfer.MASKS,
             "ignore_padding": transfer.IGNORE_PADDING,
