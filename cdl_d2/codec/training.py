@@ -117,7 +117,14 @@ def train_codec(
     start = _restore(checkpoint, plan, network, optimizers, schedule) if resume else 0
     crops = RandomCrops(images, plan.patch_size, plan.iterations * plan.batch_size, plan.seed)
     remaining = range(start * plan.batch_size, len(crops))
-    loader = DataLoader(crops, plan.batch_size, sampler=remaining, num_workers=workers)
+    # A generator of its own, so that the loader takes nothing from the training's random numbers.
+    loader = DataLoader(
+        crops,
+        plan.batch_size,
+        sampler=remaining,
+        num_workers=workers,
+        generator=torch.Generator().manual_seed(plan.seed),
+    )
     progress = tqdm(loader, initial=start, total=plan.iterations, unit="it", desc=output.name)
     for iteration, batch in enumerate(progress, start=start + 1):
         losses = _step(network, criterion, batch.to(device), optimizers, plan)
