@@ -2,7 +2,7 @@
 """Bits per pixel, PSNR and MS-SSIM of a codec on a folder of images.
 
 Example, the built-in codecs on Kodak:
-    python tools/evaluate_codec.py --images kodak --name tiny-bmshj2018-hyperprior --quality 1 2 3
+    python tools/evaluate_codec.py --images kodak --name tiny-bmshj2018-hyperprior --quality 1 2
 """
 
 import argparse
@@ -33,9 +33,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_arguments()
-    print(
-        "| codec | quality | image | bpp | PSNR (dB) | MS-SSIM |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| codec | quality | image | bpp | PSNR (dB) | MS-SSIM |")
+    print("| --- | --- | --- | --- | --- | --- |")
     try:
         for quality in args.quality:
             codec = Codec.load(args.name, quality, args.metric, args.weights)

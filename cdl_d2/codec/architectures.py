@@ -19,7 +19,7 @@ ARCHITECTURES = {
 }
 TINY_PREFIX = "tiny-"
 TINY_CHANNELS = {"N": 32, "M": 192}
-TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(1, 4)}
+TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(1, 3)}
 METRICS = ("mse", "ms-ssim")
 
 
