@@ -1,0 +1,125 @@
+import pytest
+import torch
+
+from cdl_d2.codec import Codec
+from cdl_d2.codec.architectures import ARCHITECTURES, new_network
+from cdl_d2.codec.latent import pad_for_coding
+
+IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
+WITH_MEANS = {"mbt2018-mean", "mbt2018", "cheng2020-anchor", "cheng2020-attn"}
+
+
+def small_codec(name: str, meaning: str = "decoded") -> Codec:
+    torch.manual_seed(0)
+    network = new_network(f"tiny-{name}", 1)
+    network.update()
+    return Codec(network, name, 1, "mse", meaning)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_decoded_latent_is_what_a_receiver_of_the_bitstream_reconstructs(name):
+    codec = small_codec(name)
+    with torch.no_grad():
+        coded = codec.network.compress(pad_for_coding(IMAGE)[None])
+        received = codec.network.decompress(**coded)["x_hat"][0, :, :70, :90]
+    assert torch.equal(codec.decode(codec.encode(IMAGE)), received)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {"bmshj2018-factorized"}))
+def test_rounded_latent_is_round_of_y(name):
+    codec = small_codec(name, "rounded")
+    with torch.no_grad():
+        y = codec.network.g_a(pad_for_coding(IMAGE)[None])[0]
+    assert torch.equal(codec.encode(IMAGE).y_hat, torch.round(y))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_two_meanings_differ_exactly_where_the_codec_predicts_means(name):
+    decoded = small_codec(name).encode(IMAGE).y_hat
+    rounded = small_codec(name, "rounded").encode(IMAGE).y_hat
+    assert torch.equal(decoded, rounded) == (name not in WITH_MEANS)
+
+
+def test_estimated_bits_agree_with_the_length_of_the_bitstream(codec):
+    codec.network.update()
+    image = torch.rand(3, 256, 256).cumsum(1).cumsum(2)
+    image = image / image.max()
+    with torch.no_grad():
+        strings = codec.network.compress(image[None])["strings"]
+    actual = 8 * sum(len(string[0]) for string in strings)
+    assert codec.encode(image).total_bits == pytest.approx(actual, rel=0.05, abs=200)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 17), (64, 64), (65, 127), (200, 130)])
+def test_any_size_keeps_its_size_and_its_cells(codec, size):
+    latent = codec.encode(torch.rand(3, *size), with_scales=True)
+    assert latent.cells.shape == (192, -(-size[0] // 16), -(-size[1] // 16))
+    assert latent.y_hat.shape[1] % 4 == 0 and latent.scales_hat.shape == latent.y_hat.shape
+    assert latent.bits.shape == latent.y_hat.shape[1:]
+    assert codec.decode(latent).shape == (3, *size)
+
+
+def test_padding_grows_right_and_bottom_only():
+    padded = pad_for_coding(IMAGE)
+    assert padded.shape == (3, 128, 128)
+    assert torch.equal(padded[:, :70, :90], IMAGE)
+    assert torch.equal(padded[:, 100, :90], IMAGE[:, -1])
+
+
+def test_codec_is_frozen_and_ignores_autocast(codec):
+    assert not codec.network.training
+    assert not any(p.requires_grad for p in codec.parameters())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = codec.encode(IMAGE)
+    assert torch.equal(mixed.y_hat, codec.encode(IMAGE).y_hat)
+
+
+def test_reconstruction_resembles_the_image(codec):
+    smooth = torch.linspace(0, 1, 128).expand(3, 128, 128)
+    assert (codec.decode(codec.encode(smooth)) - smooth).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (("bmshj2018-hyperprior", 9, "mse"), r"quality 9 is not one of 1\.\.8"),
+        (("cheng2020-attn", 7, "mse"), r"quality 7 is not one of 1\.\.6"),
+        (("bmshj2019", 1, "mse"), "codec name 'bmshj2019' is not one of"),
+        (("mbt2018", 1, "psnr"), "metric 'psnr' is not one of"),
+        (("tiny-bmshj2018-hyperprior", 1, "ms-ssim"), "metric 'ms-ssim' is not one of"),
+    ],
+)
+def test_an_unknown_choice_is_named(choice, message):
+    with pytest.raises(ValueError, match=message):
+        Codec.load(*choice)
+
+
+def test_an_unknown_meaning_is_named():
+    with pytest.raises(ValueError, match="meaning 'quantized'"):
+        Codec.load("tiny-bmshj2018-hyperprior", 2, meaning="quantized")
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), "divide by 255"),
+        (torch.full((3, 16, 16), 255.0), r"not in \[0, 1\]"),
+        (torch.full((3, 16, 16), float("nan")), r"not in \[0, 1\]"),
+        (torch.zeros(1, 16, 16), "not 3 x H x W"),
+        (torch.zeros(3, 0, 16), "not 3 x H x W"),
+    ],
+)
+def test_a_wrong_image_is_refused(codec, image, message):
+    with pytest.raises(ValueError, match=message):
+        codec.encode(image)
+
+
+def test_a_latent_of_another_codec_is_not_decoded(codec):
+    latent = small_codec("cheng2020-anchor").encode(IMAGE)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        codec.decode(latent)
+
+
+def test_untrained_codecs_are_the_same_every_time():
+    first, second = (Codec.load("mbt2018-mean", 1, weights="untrained") for _ in range(2))
+    assert first.identity == second.identity

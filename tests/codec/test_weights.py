@@ -1,0 +1,126 @@
+import functools
+import hashlib
+import http.server
+import pickle
+import threading
+
+import pytest
+import torch
+
+from cdl_d2.codec import Codec
+from cdl_d2.codec.architectures import new_network
+from cdl_d2.codec.weights_file import fingerprint, load_state_dict, save_weights
+from cdl_d2.codec.zoo import download, zoo_url
+
+NAME = "tiny-bmshj2018-hyperprior"
+
+
+@pytest.fixture
+def web_folder(tmp_path):
+    """A folder, and the address at which a local server offers it."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file in the form of CompressAI's zoo, named with its hash."""
+    path = tmp_path / "weights.pth.tar"
+    network = new_network(NAME, 1)
+    network.update()
+    torch.save(network.state_dict(), path)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()[:8], network
+
+
+def test_a_saved_codec_is_the_same_codec(tmp_path, codec):
+    path = tmp_path / "codec.safetensors"
+    save_weights(path, codec.network, {})
+    again = Codec.load(NAME, 2, weights=str(path))
+    assert again.identity == codec.identity
+
+
+def test_weights_in_the_zoos_form_load_and_give_the_same_latent(weights):
+    path, _, network = weights
+    image = torch.rand(3, 64, 64)
+    loaded = Codec.load("bmshj2018-hyperprior", 1, weights=str(path))
+    expected = Codec(network, "bmshj2018-hyperprior", 1, "mse", "decoded")
+    assert torch.equal(loaded.encode(image).y_hat, expected.encode(image).y_hat)
+
+
+def test_fingerprint_follows_weights_but_not_coding_tables():
+    network = new_network(NAME, 1)
+    before = fingerprint(network)
+    network.update()
+    assert fingerprint(network) == before
+    network.g_a[0].bias.data[0] += 1
+    assert fingerprint(network) != before
+
+
+def test_download_is_checked_by_the_hash_in_its_name(web_folder, weights, tmp_path):
+    (folder, address), (path, digest, _) = web_folder, weights
+    (folder / f"codec-{digest}.pth.tar").write_bytes(path.read_bytes())
+    fetched = download(f"{address}/codec-{digest}.pth.tar", tmp_path / "cache")
+    assert fetched.read_bytes() == path.read_bytes()
+
+
+def test_a_download_with_another_hash_leaves_nothing_behind(web_folder, weights, tmp_path):
+    (folder, address), (path, _, _) = web_folder, weights
+    (folder / "codec-00000000.pth.tar").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="its name says 00000000"):
+        download(f"{address}/codec-00000000.pth.tar", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_damaged_file_in_the_cache_is_noticed(tmp_path):
+    (tmp_path / "codec-12345678.pth.tar").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="damaged or was replaced"):
+        download("http://127.0.0.1:9/codec-12345678.pth.tar", tmp_path)
+
+
+def test_a_download_that_fails_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"give its path as MODEL\.CODEC\.WEIGHTS"):
+        download("http://127.0.0.1:9/codec-12345678.pth.tar", tmp_path)
+
+
+def test_every_codec_of_the_zoo_has_an_address_with_a_hash():
+    from cdl_d2.codec.architectures import ARCHITECTURES, METRICS
+
+    for name, qualities in ARCHITECTURES.items():
+        for metric in METRICS:
+            for quality in qualities:
+                assert zoo_url(name, quality, metric).count("-") >= 2
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth do not exist"):
+        Codec.load(NAME, 2, weights=str(tmp_path / "nowhere.pth"))
+
+
+def test_weights_of_another_architecture_are_refused(weights):
+    with pytest.raises(ValueError, match="do not fit the architecture cheng2020-attn"):
+        Codec.load("cheng2020-attn", 1, weights=str(weights[0]))
+
+
+class _Trap:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('a pickle ran code')",))
+
+
+def test_loading_runs_no_code(tmp_path):
+    path = tmp_path / "trap.pth"
+    torch.save({"state_dict": _Trap()}, path)
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        load_state_dict(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_corrupt_file_is_refused(tmp_path, suffix):
+    path = tmp_path / f"corrupt{suffix}"
+    path.write_bytes(pickle.dumps([1, 2, 3])[:-3] + b"garbage")
+    with pytest.raises(ValueError, match="corrupt"):
+        load_state_dict(path)

@@ -1,0 +1,65 @@
+"""Shared fixtures: fixed seeds, one tiny codec, and a small COCO-format data set."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cdl_d2.codec import Codec
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def codec() -> Codec:
+    """The package's own codec, trained."""
+    return Codec.load("tiny-bmshj2018-hyperprior", 2)
+
+
+@pytest.fixture
+def coco_dataset(tmp_path):
+    """Annotations and images: bright rectangles on noise; one image without, one with a crowd."""
+    return make_coco_dataset(
+        tmp_path / "dataset", sizes=[(96, 128), (128, 96), (80, 100), (96, 96)]
+    )
+
+
+def make_coco_dataset(folder, sizes, boxes_per_image=3, classes=2):
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    (folder / "images").mkdir(parents=True)
+    for index, (height, width) in enumerate(sizes):
+        picture = rng.integers(0, 60, (height, width, 3), dtype=np.uint8)
+        for _ in range(boxes_per_image if index != 2 else 0):
+            x, y = int(rng.integers(0, width - 32)), int(rng.integers(0, height - 32))
+            w, h = (int(v) for v in rng.integers(16, 32, 2))
+            category = int(rng.integers(1, classes + 1))
+            picture[y : y + h, x : x + w] = 120 + 100 * (category - 1)
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": index,
+                "category_id": category,
+                "bbox": [x, y, w, h],
+                "area": w * h,
+                "iscrowd": 0,
+                "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+            }
+            annotations.append(annotation)
+        if index == 3:
+            crowd = {"size": [height, width], "counts": [100, 400, height * width - 500]}
+            annotations[-1] |= {"iscrowd": 1, "segmentation": crowd}
+        name = f"{index:03d}.png"
+        Image.fromarray(picture).save(folder / "images" / name)
+        images.append({"id": index, "file_name": name, "height": height, "width": width})
+    categories = [{"id": i + 1, "name": f"class{i}"} for i in range(classes)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(content))
+    return path, folder / "images"

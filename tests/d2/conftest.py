@@ -1,0 +1,86 @@
+"""Small detectors and batches for the Detectron2 tests, which are skipped where it is missing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
+from detectron2.config import get_cfg
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+from cdl_d2.d2 import SafeCheckpointer, Trainer, add_cdl_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = [
+    *("MODEL.LATENT_RESNET.WIDTH", 1 / 16, "MODEL.LATENT_RESNET.CONV4_BLOCKS", [1, 1, 1]),
+    *("MODEL.LATENT_RESNET.CONV5_BLOCKS", 1, "MODEL.FPN.OUT_CHANNELS", 16),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", 16, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16),
+    *("MODEL.ROI_MASK_HEAD.NUM_CONV", 1, "MODEL.ROI_HEADS.NUM_CLASSES", 2),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0),
+    *("TEST.DETECTIONS_PER_IMAGE", 10, "INPUT.MIN_SIZE_TRAIN", (96,), "INPUT.MIN_SIZE_TEST", 96),
+    *("INPUT.MASK_FORMAT", "polygon", "SOLVER.IMS_PER_BATCH", 2),
+]
+PIXEL = [
+    *("MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.STEM_OUT_CHANNELS", 8),
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", 16, "MODEL.RESNETS.WIDTH_PER_GROUP", 4),
+]
+
+
+def small_cfg(kind: str, *options):
+    """The config of a small `latent`, `reconstruction` or `pixel` detector of two classes."""
+    cfg = get_cfg()
+    add_cdl_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / "small" / f"{kind}_mask_rcnn_small.yaml"))
+    wide = [] if kind == "latent" else PIXEL
+    cfg.merge_from_list([*SMALL, *wide, "DATASETS.TRAIN", (), "DATASETS.TEST", (), *options])
+    return cfg
+
+
+def small_model(cfg):
+    """A detector whose normalization statistics suit its (random) weights."""
+    torch.manual_seed(0)
+    return Trainer.build_model(cfg)
+
+
+@pytest.fixture
+def teacher_files(tmp_path):
+    """YAML and weights of a small teacher."""
+    cfg = small_cfg("pixel")
+    weights = tmp_path / "teacher.pth"
+    cfg.MODEL.WEIGHTS = str(weights)
+    SafeCheckpointer(small_model(cfg), str(tmp_path)).save("teacher")
+    path = tmp_path / "teacher.yaml"
+    path.write_text(cfg.dump())
+    return path, weights
+
+
+@pytest.fixture
+def transfer_cfg(teacher_files):
+    """A small latent student with the small teacher."""
+    path, weights = teacher_files
+    return small_cfg(
+        "latent", "MODEL.TEACHER.CONFIG_FILE", str(path), "MODEL.TEACHER.WEIGHTS", str(weights)
+    )
+
+
+@pytest.fixture
+def storage():
+    with EventStorage() as events:
+        yield events
+
+
+def make_item(height: int, width: int, boxes=((8, 8, 40, 40), (30, 20, 60, 50)), seed: int = 0):
+    """A training item as Detectron2's mapper gives it: BGR image in 0..255 and instances."""
+    rng = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (3, height, width), generator=rng, dtype=torch.uint8)
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    instances.gt_classes = torch.arange(len(boxes)) % 2
+    masks = torch.zeros(len(boxes), height, width, dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    instances.gt_masks = BitMasks(masks)
+    return {"image": image, "height": height, "width": width, "instances": instances}

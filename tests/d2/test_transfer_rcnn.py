@@ -1,0 +1,210 @@
+import pytest
+import torch
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
+from detectron2.structures import ImageList
+
+from cdl_d2.d2 import SafeCheckpointer
+from tests.d2.conftest import PIXEL, make_item, small_cfg, small_model
+
+TERMS = {"objectness", "anchor_deltas", "class", "box_deltas", "mask", "features"}
+
+
+def transfer_losses(losses) -> dict[str, torch.Tensor]:
+    return {k.removeprefix("loss_transfer_"): v for k, v in losses.items() if "transfer" in k}
+
+
+def train_step(cfg, *items, **changes):
+    model = small_model(cfg).train()
+    return model, model(list(items) or [make_item(96, 128)])
+
+
+@pytest.mark.parametrize("masks", ["all", "foreground"])
+def test_all_terms_of_formulas_2_and_3_train_the_student(transfer_cfg, storage, masks):
+    transfer_cfg.MODEL.TRANSFER.MASKS = masks
+    model, losses = train_step(transfer_cfg, make_item(96, 128), make_item(70, 50, seed=1))
+    assert transfer_losses(losses).keys() == TERMS
+    assert all(v > 0 and v.requires_grad for v in transfer_losses(losses).values())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_switches_and_weights_choose_the_terms(transfer_cfg, storage):
+    transfer_cfg.MODEL.TRANSFER.OUTPUTS.ENABLED = False
+    assert transfer_losses(train_step(transfer_cfg)[1]).keys() == {"features"}
+    transfer_cfg.MODEL.TRANSFER.OUTPUTS.ENABLED = True
+    transfer_cfg.MODEL.TRANSFER.FEATURES.ENABLED = False
+    transfer_cfg.MODEL.TRANSFER.OUTPUTS.MASK = 0.0
+    assert transfer_losses(train_step(transfer_cfg)[1]).keys() == TERMS - {"features", "mask"}
+
+
+def test_lambda_scales_every_transfer_loss_and_no_task_loss(transfer_cfg, storage):
+    torch.manual_seed(1)
+    once = train_step(transfer_cfg)[1]
+    transfer_cfg.MODEL.TRANSFER.WEIGHT = 5.0
+    fivefold = train_step(transfer_cfg)[1]
+    for name, value in once.items():
+        factor = 5 if "transfer" in name else 1
+        assert torch.allclose(fivefold[name], factor * value, rtol=1e-4), name
+
+
+def test_a_student_equal_to_its_teacher_has_no_transfer_loss(teacher_files, storage):
+    path, weights = teacher_files
+    cfg = small_cfg(
+        "reconstruction",
+        *("MODEL.META_ARCHITECTURE", "TransferRCNN", "INPUT.DOMAIN", "image"),
+        *("MODEL.TEACHER.CONFIG_FILE", str(path), "MODEL.TEACHER.WEIGHTS", str(weights)),
+        *PIXEL,
+    )
+    model = small_model(cfg)
+    SafeCheckpointer(model).load(str(weights))
+    model.train()
+    for module in model.modules():  # batch statistics would make the student differ
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    losses = transfer_losses(model([make_item(96, 128), make_item(70, 90, seed=1)]))
+    assert losses.keys() == TERMS
+    assert max(float(v) for v in losses.values()) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(33, 65), (64, 64), (97, 47), (130, 100)])
+def test_pyramids_of_student_and_teacher_match_for_any_size(transfer_cfg, storage, size):
+    _, losses = train_step(transfer_cfg, make_item(*size, boxes=((2, 2, 30, 30),)))
+    assert losses["loss_transfer_features"].isfinite()
+
+
+def test_heads_of_the_student_run_once(transfer_cfg, storage):
+    model = small_model(transfer_cfg).train()
+    heads = {
+        "backbone": model.backbone,
+        "rpn": model.proposal_generator.rpn_head,
+        "box": model.roi_heads.box_predictor,
+        "mask": model.roi_heads.mask_head.predictor,
+    }
+    calls = dict.fromkeys(heads, 0)
+    rows = []
+
+    def count(name):
+        def hook(module, inputs, output):
+            calls[name] += 1
+            if name == "mask":
+                rows.append(len(output))
+
+        return hook
+
+    for name, head in heads.items():
+        head.register_forward_hook(count(name))
+    model([make_item(96, 128)])
+    assert calls == {"backbone": 1, "rpn": 1, "box": 1, "mask": 1}  # foreground masks only
+    model._masks, calls["mask"] = "all", 0
+    rows.clear()
+    model([make_item(96, 128)])
+    sampled = storage.latest()["roi_head/num_fg_samples"][0]
+    sampled += storage.latest()["roi_head/num_bg_samples"][0]
+    assert sum(rows) == sampled  # every sampled proposal once
+
+
+def test_no_gradient_and_no_state_reaches_the_teacher(transfer_cfg, storage):
+    model, losses = train_step(transfer_cfg)
+    sum(losses.values()).backward()
+    teacher = model._teacher._network
+    model.train()
+    assert not any(m.training for m in teacher.modules())
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    ours = {id(p) for p in model.parameters()}
+    assert not ours & {id(p) for p in teacher.parameters()}
+    plain = small_model(small_cfg("latent", "MODEL.META_ARCHITECTURE", "CompressedRCNN"))
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_a_students_checkpoint_loads_and_runs_without_the_teacher(
+    transfer_cfg, teacher_files, storage, tmp_path
+):
+    model, _ = train_step(transfer_cfg)
+    SafeCheckpointer(model, str(tmp_path)).save("student")
+    for path in teacher_files:
+        path.unlink()
+    again = small_model(transfer_cfg).eval()
+    SafeCheckpointer(again).load(str(tmp_path / "student.pth"))
+    item = make_item(64, 64)
+    first, second = model.eval()([item])[0], again([item])[0]
+    assert torch.equal(first["instances"].scores, second["instances"].scores)
+
+
+def test_the_teacher_sees_what_it_sees_alone(transfer_cfg, storage):
+    model, _ = train_step(transfer_cfg)
+    teacher, item = model._teacher, make_item(96, 128)
+    network = teacher._network
+    alone = network.backbone(network.preprocess_image([item]).tensor)
+    assert torch.equal(teacher.pyramid([item], "BGR", (96, 128))["p2"], alone["p2"])
+    swapped = {"image": item["image"].flip(0)}
+    assert torch.equal(teacher.pyramid([swapped], "RGB", (96, 128))["p2"], alone["p2"])
+
+
+def test_images_without_annotations_train(transfer_cfg, storage):
+    _, losses = train_step(transfer_cfg, make_item(64, 64, boxes=()))
+    total = sum(losses.values())
+    assert total.isfinite()
+    total.backward()
+
+
+def test_a_nan_input_stops_training_with_a_clear_error(transfer_cfg, storage):
+    model = small_model(transfer_cfg).train()
+    with torch.no_grad():
+        model.proposal_generator.rpn_head.anchor_deltas.weight[:] = float("nan")
+    with pytest.raises(FloatingPointError, match="diverged"):
+        model([make_item(64, 64)])
+
+
+def test_the_teacher_needs_an_image(transfer_cfg, storage):
+    model, item = small_model(transfer_cfg).train(), make_item(64, 64)
+    encoded = model.encode([item])[0]
+    del encoded["image"]
+    with pytest.raises(ValueError, match="the teacher looks at images"):
+        model([encoded])
+
+
+def test_teacher_and_student_must_see_one_geometry(transfer_cfg, storage):
+    model, item = small_model(transfer_cfg).train(), make_item(64, 64)
+    encoded = model.encode([item])[0] | {"image": make_item(100, 64)["image"]}
+    with pytest.raises(ValueError, match="one geometry"):
+        model([encoded])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.TEACHER.CONFIG_FILE", "", "give MODEL.TEACHER.CONFIG_FILE"),
+        ("MODEL.TEACHER.CONFIG_FILE", "nowhere.yaml", "neither a file nor a config"),
+        ("MODEL.TEACHER.WEIGHTS", "nowhere.pth", r"nowhere\.pth do not exist"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 3, r"NUM_CLASSES is 3 for the student but 2"),
+        ("MODEL.TRANSFER.DISTANCE", "cosine", "distance 'cosine'"),
+        ("MODEL.TRANSFER.MASKS", "some", "MASKS 'some'"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_named(transfer_cfg, storage, key, value, message):
+    transfer_cfg.merge_from_list([key, value])
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train_step(transfer_cfg)
+
+
+def test_incomplete_teacher_weights_are_refused(transfer_cfg, teacher_files, storage):
+    _, weights = teacher_files
+    state = torch.load(weights, weights_only=True)
+    del state["model"]["roi_heads.box_predictor.cls_score.bias"]
+    torch.save(state, weights)
+    with pytest.raises(ValueError, match=r"roi_heads\.box_predictor\.cls_score\.bias"):
+        train_step(transfer_cfg)
+
+
+def test_padding_is_left_out_of_the_anchors(transfer_cfg, storage):
+    model = small_model(transfer_cfg).train()
+    with model._capture() as seen:
+        model.backbone(model.preprocess_image(model.encode([make_item(64, 64)])).tensor)
+    seen.images = ImageList(torch.zeros(2, 192, 4, 4), [(64, 64), (32, 32)])
+    grids = [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
+    seen.anchors = ([torch.zeros(2, 3, *grid) for grid in grids], None)
+    valid = model._valid_anchors(seen)
+    assert valid[0].all()
+    assert valid[1].sum() == 3 * (8 * 8 + 4 * 4 + 2 * 2 + 1 + 1)

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from cdl_d2.codec import CodecIdentity
+from cdl_d2.nn import LatentClassifier, LatentInput, LatentResNet, initialize_trunk
+
+OURS = CodecIdentity("mbt2018", 4, "mse", "decoded", "0123456789abcdef")
+
+
+def small(identity=OURS) -> LatentResNet:
+    """As wide as a ResNet-50 in conv4 and conv5 only where a test needs it."""
+    return LatentResNet(LatentInput(8, identity), width=1 / 32)
+
+
+def test_a_latent_classifier_gives_the_whole_trunk(tmp_path):
+    classifier, trunk = LatentClassifier(small(), 5), small()
+    torch.save(classifier.state_dict(), tmp_path / "classifier.pth")
+    loaded = initialize_trunk(trunk, tmp_path / "classifier.pth")
+    assert set(loaded) == set(trunk.state_dict())
+    expected = classifier.trunk.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in trunk.state_dict().items())
+
+
+def test_a_classifier_of_another_codec_is_refused(tmp_path):
+    theirs = CodecIdentity(**{**vars(OURS), "meaning": "rounded"})
+    torch.save(LatentClassifier(small(theirs), 5).state_dict(), tmp_path / "classifier.pth")
+    with pytest.raises(ValueError, match="this model is fed"):
+        initialize_trunk(small(), tmp_path / "classifier.pth")
+
+
+def test_a_pixel_resnet_gives_conv4_and_conv5_and_the_rest_starts_as_identity(tmp_path):
+    pixel = ResNet(Bottleneck, [1, 1, 2, 1])
+    torch.save(pixel.state_dict(), tmp_path / "resnet.pth")
+    trunk = LatentResNet(
+        LatentInput(8, OURS), stem="conv1x1", conv4_blocks=(1, 1, 1), conv5_blocks=1
+    )
+    loaded = initialize_trunk(trunk, tmp_path / "resnet.pth")
+    assert torch.equal(trunk.conv4_1[0].conv1.weight, pixel.layer3[0].conv1.weight)
+    assert torch.equal(trunk.conv4_2[0].conv3.weight, pixel.layer3[1].conv3.weight)
+    assert torch.equal(trunk.conv5[0].downsample[0].weight, pixel.layer4[0].downsample[0].weight)
+    assert not any(k.startswith("conv4_3") for k in loaded)
+    x = torch.rand(1, 1024, 2, 2)
+    assert torch.equal(trunk.eval().conv4_3(x), x)
+
+
+def test_weights_that_fit_nothing_are_refused(tmp_path):
+    torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="no weights for this latent ResNet"):
+        initialize_trunk(small(), tmp_path / "other.pth")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth do not exist"):
+        initialize_trunk(small(), tmp_path / "none.pth")
