@@ -1,0 +1,60 @@
+#!/usr/bin/env python
+"""Time encoding, decoding, detection and training steps, with peak memory, in one run.
+
+Example:
+    python tools/benchmark.py --config-file configs/latent_mask_rcnn_R50_FPN.yaml \\
+        --size 800 1280 --repeats 5 MODEL.TRANSFER.MASKS foreground
+"""
+
+import argparse
+import sys
+
+import torch
+from detectron2.config import get_cfg
+
+from cdl_d2.d2 import add_cdl_config
+from cdl_d2.d2.benchmark import run_benchmark
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config-file", required=True)
+    add("--size", type=int, nargs=2, default=(800, 1280), metavar=("HEIGHT", "WIDTH"))
+    add("--repeats", type=int, default=5, help="measured repetitions; the median is printed")
+    add("opts", nargs="*", help="config overrides, KEY VALUE ...")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_arguments()
+    cfg = get_cfg()
+    add_cdl_config(cfg)
+    try:
+        cfg.merge_from_file(args.config_file)
+        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+        cfg.merge_from_list(args.opts)
+        if args.repeats < 1 or min(args.size) < 256:
+            raise ValueError("at least 1 repetition and 256 pixels a side")
+        measured = run_benchmark(cfg, tuple(args.size), args.repeats)
+    except (ValueError, OSError, KeyError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    where = f"{cfg.MODEL.DEVICE}, {torch.get_num_threads()} threads"
+    print(f"{args.config_file} at {args.size[0]} x {args.size[1]}, batch 1, {where}")
+    print("| part | median ms | fastest ms | peak MB |\n| --- | --- | --- | --- |")
+    for name, part in measured.items():
+        peak = "" if part.peak_mb is None else f"{part.peak_mb:.0f}"
+        print(f"| {name} | {part.median * 1e3:.0f} | {min(part.seconds) * 1e3:.0f} | {peak} |")
+    median = {name: part.median for name, part in measured.items()}
+    inference = median["latent_detector"] / (median["decode"] + median["pixel_detector"])
+    training = median["train_step_transfer"] / (median["train_step"] + median["pixel_detector"])
+    print(f"latent_detector / (decode + pixel_detector): {inference:.2f}")
+    print(f"train_step_transfer / (train_step + pixel_detector): {training:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
