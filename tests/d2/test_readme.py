@@ -1,0 +1,38 @@
+"""The README's script, run as it stands."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
+from cdl_d2.d2 import SafeCheckpointer
+from tests.d2.conftest import CONFIGS, small_cfg, small_model
+
+ROOT = CONFIGS.parent
+
+
+def test_an_existing_training_script_gains_latents_and_transfer(coco_dataset, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    script = re.search(r"<!-- drop-in.*?```python\n(.*?)```", readme, re.DOTALL)[1]
+    annotations, images = coco_dataset
+    (tmp_path / "train.json").symlink_to(annotations)
+    (tmp_path / "images").symlink_to(images)
+    cfg = small_cfg("pixel", "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", (1,), "OUTPUT_DIR", ".")
+    SafeCheckpointer(small_model(cfg), str(tmp_path)).save("my_mask_rcnn")
+    (tmp_path / "last_checkpoint").unlink()
+    cfg.DATASETS.TRAIN, cfg.INPUT.DOMAIN = ("train",), "latent"
+    (tmp_path / "my_mask_rcnn.yaml").write_text(cfg.dump())
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "loss_transfer_features" in (tmp_path / "metrics.json").read_text()
+    assert (tmp_path / "model_final.pth").exists()
