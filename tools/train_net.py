@@ -77,6 +77,6 @@ if __name__ == "__main__":
             dist_url=args.dist_url,
             args=(args,),
         )
-    except (FileNotFoundError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         print(f"train_net: {error}", file=sys.stderr)
         sys.exit(1)
