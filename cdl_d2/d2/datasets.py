@@ -10,7 +10,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-
 # The first dozen images of COCO's validation set, to see whether a model can learn them by heart.
 DOZEN = "coco_2017_val_first12"
 if DOZEN not in DatasetCatalog.list():
