@@ -5,49 +5,35 @@ Example:
     python tools/analyze.py --config-file configs/latent_mask_rcnn_R50_FPN.yaml --size 800 1280
 """
 
-import argparse
 import json
 import sys
 
-from detectron2.config import get_cfg
-
-from cdl_d2.d2 import add_cdl_config
 from cdl_d2.d2.analysis import count_multiply_adds, paper_giga
+from cdl_d2.d2.command_line import add_overrides, exit_status, load_config, new_parser
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True)
+def parse_arguments():
+    parser = new_parser(__doc__)
     parser.add_argument(
         "--size", type=int, nargs=2, default=(800, 1280), metavar=("HEIGHT", "WIDTH")
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("opts", nargs="*", help="config overrides, KEY VALUE ...")
+    add_overrides(parser)
     return parser.parse_args()
 
 
-def main() -> int:
+def main():
     args = parse_arguments()
-    cfg = get_cfg()
-    add_cdl_config(cfg)
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-        counts = count_multiply_adds(cfg, tuple(args.size))
-    except (ValueError, OSError, KeyError) as error:
-        print(f"analyze: {error}", file=sys.stderr)
-        return 1
+    cfg, size = load_config(args), tuple(args.size)
+    counts = count_multiply_adds(cfg, size)
     if args.json:
         print(json.dumps(counts))
-        return 0
-    print(f"{args.config_file} at {args.size[0]} x {args.size[1]}, giga multiply-adds")
+        return
+    print(f"{args.config_file} at {size[0]} x {size[1]}, giga multiply-adds")
     for part, count in counts.items():
-        paper = paper_giga(cfg, part, tuple(args.size))
+        paper = paper_giga(cfg, part, size)
         print(f"  {part:17s} {count / 1e9:8.2f}" + (f"   paper {paper:8.2f}" if paper else ""))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status("analyze", main))

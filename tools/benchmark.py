@@ -6,42 +6,31 @@ Example:
         --size 800 1280 --repeats 5 MODEL.TRANSFER.MASKS foreground
 """
 
-import argparse
 import sys
 
 import torch
-from detectron2.config import get_cfg
 
-from cdl_d2.d2 import add_cdl_config
 from cdl_d2.d2.benchmark import run_benchmark
+from cdl_d2.d2.command_line import add_overrides, exit_status, load_config, new_parser
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_arguments():
+    parser = new_parser(__doc__)
     add = parser.add_argument
-    add("--config-file", required=True)
     add("--size", type=int, nargs=2, default=(800, 1280), metavar=("HEIGHT", "WIDTH"))
     add("--repeats", type=int, default=5, help="measured repetitions; the median is printed")
-    add("opts", nargs="*", help="config overrides, KEY VALUE ...")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_overrides(parser)
     return parser.parse_args()
 
 
-def main() -> int:
+def main():
     args = parse_arguments()
-    cfg = get_cfg()
-    add_cdl_config(cfg)
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-        cfg.merge_from_list(args.opts)
-        if args.repeats < 1 or min(args.size) < 256:
-            raise ValueError("at least 1 repetition and 256 pixels a side")
-        measured = run_benchmark(cfg, tuple(args.size), args.repeats)
-    except (ValueError, OSError, KeyError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 1
+    cfg = load_config(args)
+    cfg.MODEL.DEVICE = args.device
+    if args.repeats < 1 or min(args.size) < 256:
+        raise ValueError("at least 1 repetition and 256 pixels a side")
+    measured = run_benchmark(cfg, tuple(args.size), args.repeats)
     where = f"{cfg.MODEL.DEVICE}, {torch.get_num_threads()} threads"
     print(f"{args.config_file} at {args.size[0]} x {args.size[1]}, batch 1, {where}")
     print("| part | median ms | fastest ms | peak MB |\n| --- | --- | --- | --- |")
@@ -53,8 +42,7 @@ def main() -> int:
     training = median["train_step_transfer"] / (median["train_step"] + median["pixel_detector"])
     print(f"latent_detector / (decode + pixel_detector): {inference:.2f}")
     print(f"train_step_transfer / (train_step + pixel_detector): {training:.2f}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status("benchmark", main))

@@ -16,35 +16,23 @@ Examples:
 import sys
 from argparse import RawDescriptionHelpFormatter
 
-from detectron2.config import get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from cdl_d2.d2 import SafeCheckpointer, Trainer, add_cdl_config, check_classes, register_dataset
+from cdl_d2.d2 import SafeCheckpointer, Trainer, check_classes
+from cdl_d2.d2.command_line import add_register, exit_status, load_config
 
 
 def parse_arguments():
     parser = default_argument_parser(epilog=__doc__)
     parser.formatter_class = RawDescriptionHelpFormatter
-    parser.add_argument(
-        "--register",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("NAME", "ANNOTATIONS.json", "IMAGE_DIR"),
-        help="make a COCO-format data set known under NAME; repeatable",
-    )
+    add_register(parser)
     return parser.parse_args()
 
 
 def setup(args):
-    for name, annotations, images in args.register:
-        register_dataset(name, annotations, images)
-    cfg = get_cfg()
-    add_cdl_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = load_config(args)
     cfg.freeze()
     check_classes(cfg)
     default_setup(cfg, args)
@@ -66,17 +54,17 @@ def main(args):
     return trainer.train()
 
 
-if __name__ == "__main__":
+def launch_main():
     args = parse_arguments()
-    try:
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except (OSError, ValueError, FloatingPointError) as error:
-        print(f"train_net: {error}", file=sys.stderr)
-        sys.exit(1)
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status("train_net", launch_main))

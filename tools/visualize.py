@@ -13,7 +13,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from detectron2.config import get_cfg
 from detectron2.data import Metadata
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.data.detection_utils import read_image
@@ -21,17 +20,15 @@ from detectron2.engine import DefaultPredictor
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from cdl_d2.d2 import SafeCheckpointer, add_cdl_config, build_codec
+from cdl_d2.d2 import SafeCheckpointer, build_codec
+from cdl_d2.d2.command_line import exit_status, load_config, new_parser
 from cdl_d2.d2.pictures import draw_detections, latent_figure
 from cdl_d2.files import write_atomically
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add = parser.add_argument
-    add("--config-file", required=True)
     add("--input", type=Path, nargs="+", required=True, metavar="IMAGE")
     add("--output", type=Path, required=True, help="folder for the pictures")
     add("--threshold", type=float, default=0.5, help="lowest score that is drawn")
@@ -84,18 +81,10 @@ def write_pictures(args: argparse.Namespace, cfg) -> int:
 
 def main() -> int:
     args = parse_arguments()
-    cfg = get_cfg()
-    add_cdl_config(cfg)
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-        failures = write_pictures(args, cfg)
-    except (ValueError, OSError, KeyError) as error:
-        print(f"visualize: {error}", file=sys.stderr)
-        return 1
+    failures = write_pictures(args, load_config(args))
     print(f"{len(args.input) - failures} images in {args.output}")
     return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status("visualize", main))

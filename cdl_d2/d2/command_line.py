@@ -1,0 +1,71 @@
+"""What the commands in tools/ have in common."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from detectron2.config import CfgNode, get_cfg
+from yaml import YAMLError
+
+from cdl_d2.d2.config import add_cdl_config
+from cdl_d2.d2.datasets import register_dataset
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with `--config-file`, whose help keeps the description's line breaks."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    return parser
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Config overrides as the last arguments, as Detectron2's own commands take them."""
+    parser.add_argument("opts", nargs="*", help="config overrides, KEY VALUE ...")
+
+
+def add_register(parser: argparse.ArgumentParser) -> None:
+    """`--register`, for COCO-format data sets."""
+    parser.add_argument(
+        "--register",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "ANNOTATIONS.json", "IMAGE_DIR"),
+        help="make a COCO-format data set known under NAME; repeatable",
+    )
+
+
+def load_config(args: argparse.Namespace) -> CfgNode:
+    """The config of `--config-file` and the overrides; registers the data sets of `--register`.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: for a key that does not exist, a value of another type, or a bad data set.
+    """
+    for dataset in getattr(args, "register", []):
+        register_dataset(*dataset)
+    if not Path(args.config_file).is_file():
+        raise FileNotFoundError(f"there is no config file {args.config_file}")
+    cfg = get_cfg()
+    add_cdl_config(cfg)
+    try:
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+    except (AssertionError, KeyError, YAMLError) as error:
+        raise ValueError(f"config {args.config_file}: {error}") from error
+    return cfg
+
+
+def exit_status(name: str, command: Callable[[], object]) -> int:
+    """Run a command; bad input becomes one line on standard error and status 1."""
+    try:
+        status = command()
+    except (OSError, ValueError, FloatingPointError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    return status if isinstance(status, int) else 0
