@@ -101,11 +101,9 @@ class CompressedRCNN(GeneralizedRCNN):
 
 def _image_size(item: dict[str, Any]) -> tuple[int, int]:
     """(H, W) in pixels of the image that an item shows to the network."""
-    if "image_size" not in item:
-        if "image" not in item:
-            raise ValueError("a batch item with 'latent' and no 'image' needs 'image_size'")
-        item["image_size"] = tuple(item["image"].shape[-2:])
-    size = tuple(int(side) for side in item["image_size"])
+    if "image_size" not in item and "image" not in item:
+        raise ValueError("a batch item with 'latent' and no 'image' needs 'image_size'")
+    size = tuple(int(side) for side in item.get("image_size") or item["image"].shape[-2:])
     if "latent" in item and tuple(item["latent"].shape[-2:]) != cell_size(size):
         raise ValueError(
             f"a latent of {tuple(item['latent'].shape[-2:])} cells does not cover an image of "

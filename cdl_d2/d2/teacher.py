@@ -55,31 +55,40 @@ class Teacher:
 
     @torch.no_grad()
     def pyramid(
-        self, items: list[dict[str, Any]], image_format: str, size: tuple[int, int]
+        self,
+        items: list[dict[str, Any]],
+        image_format: str,
+        image_sizes: list[tuple[int, int]],
+        padded_size: tuple[int, int],
     ) -> dict[str, torch.Tensor]:
-        """Features of the items' images, each padded on the right and below to `size` pixels.
+        """Features of the items' images, padded on the right and below as the student's are.
+
+        Args:
+            items: each with `image`, 3 x H x W in 0..255, channels as `image_format` says.
+            image_sizes, padded_size: what the student sees, (H, W) in pixels of each image and of
+                the padded batch.
 
         Raises:
-            ValueError: if an item has no image, or one larger than `size`.
+            ValueError: if an item has no image, or one of another size than the student sees.
         """
         network, batch = self._network, []
-        for item in items:
+        for item, size in zip(items, image_sizes, strict=True):
             if "image" not in item:
                 raise ValueError(
                     "the teacher looks at images, and a batch item has none: keep 'image' beside "
                     "'latent' while training with transfer"
                 )
             height, width = item["image"].shape[-2:]
-            if height > size[0] or width > size[1]:
+            if (height, width) != tuple(size):
                 raise ValueError(
-                    f"the teacher's image has {height}x{width} pixels, but the student's input "
-                    f"covers {size[0]}x{size[1]}: both must see one geometry"
+                    f"the teacher's image has {height}x{width} pixels, the student's "
+                    f"{size[0]}x{size[1]}: both must see one geometry"
                 )
             image = item["image"].to(network.device)
             if image_format != self._image_format:
                 image = image.flip(0)
             image = (image - network.pixel_mean) / network.pixel_std
-            batch.append(F.pad(image, (0, size[1] - width, 0, size[0] - height)))
+            batch.append(F.pad(image, (0, padded_size[1] - width, 0, padded_size[0] - height)))
         return network.backbone(torch.stack(batch))
 
     @torch.no_grad()

@@ -156,7 +156,12 @@ class TransferRCNN(CompressedRCNN):
         teacher = self._teacher.on(self.device)
         scale = STRIDE if self.domain == "latent" else 1
         height, width = student.images.tensor.shape[-2:]
-        pyramid = teacher.pyramid(items, self.input_format, (height * scale, width * scale))
+        pyramid = teacher.pyramid(
+            items,
+            self.input_format,
+            student.images.image_sizes,
+            (height * scale, width * scale),
+        )
         losses = {}
         if self._feature_weight:
             losses["features"] = self._feature_weight * feature_transfer_loss(

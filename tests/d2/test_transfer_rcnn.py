@@ -137,9 +137,10 @@ def test_the_teacher_sees_what_it_sees_alone(transfer_cfg, storage):
     teacher, item = model._teacher, make_item(96, 128)
     network = teacher._network
     alone = network.backbone(network.preprocess_image([item]).tensor)
-    assert torch.equal(teacher.pyramid([item], "BGR", (96, 128))["p2"], alone["p2"])
+    size = (96, 128)
+    assert torch.equal(teacher.pyramid([item], "BGR", [size], size)["p2"], alone["p2"])
     swapped = {"image": item["image"].flip(0)}
-    assert torch.equal(teacher.pyramid([swapped], "RGB", (96, 128))["p2"], alone["p2"])
+    assert torch.equal(teacher.pyramid([swapped], "RGB", [size], size)["p2"], alone["p2"])
 
 
 def test_images_without_annotations_train(transfer_cfg, storage):
@@ -165,9 +166,10 @@ def test_the_teacher_needs_an_image(transfer_cfg, storage):
         model([encoded])
 
 
-def test_teacher_and_student_must_see_one_geometry(transfer_cfg, storage):
+@pytest.mark.parametrize("size", [(100, 64), (63, 64)])
+def test_teacher_and_student_must_see_one_geometry(transfer_cfg, storage, size):
     model, item = small_model(transfer_cfg).train(), make_item(64, 64)
-    encoded = model.encode([item])[0] | {"image": make_item(100, 64)["image"]}
+    encoded = model.encode([item])[0] | {"image": make_item(*size)["image"]}
     with pytest.raises(ValueError, match="one geometry"):
         model([encoded])
 
