@@ -19,6 +19,7 @@ setup(
         "matplotlib",
         "fvcore",
         "pycocotools",
+        "opencv-python-headless",  # for Detectron2's visualizer
         # Detectron2's model zoo and CompressAI import pkg_resources.
         "setuptools<81",
     ],
