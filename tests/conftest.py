@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from cdl_d2.codec import Codec
+from cdl_d2.codec.architectures import new_network
 
 torch.set_num_threads(2)
 
@@ -21,6 +22,15 @@ def fixed_seed():
 def codec() -> Codec:
     """The package's own codec, trained."""
     return Codec.load("tiny-bmshj2018-hyperprior", 2)
+
+
+def loud_network(name: str, seed: int = 0) -> torch.nn.Module:
+    """An untrained codec network whose latents, unlike most untrained ones, are not all zero."""
+    torch.manual_seed(seed)
+    network = new_network(name, 1)
+    last = [m for m in network.g_a.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+    last.weight.data *= 30
+    return network
 
 
 @pytest.fixture

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from cdl_d2.codec.weights_file import load_state_dict
 from cdl_d2.nn.latent_resnet import LatentResNet
+
+# What a pixel ResNet's first conv4 block has in another shape, behind another stem.
+INPUT_SIDE = ("conv4_1.0.conv1.", "conv4_1.0.downsample.0.")
 
 
 def initialize_trunk(trunk: LatentResNet, path: str | Path) -> list[str]:
@@ -23,21 +27,26 @@ def initialize_trunk(trunk: LatentResNet, path: str | Path) -> list[str]:
         the names of the trunk's entries that were loaded.
 
     Raises:
-        FileNotFoundError, ValueError: if the file is missing, is not a state dict, or holds
-            nothing that fits.
+        FileNotFoundError, ValueError: if the file is missing, is not a state dict, or does not fit,
+            or if blocks that start as identities could not learn (FrozenBN).
     """
     state = load_state_dict(path)
+    own = trunk.state_dict()
     if any(key.startswith("layer4.") for key in state):
         state, beyond = _from_pixel_resnet(trunk, state)
     else:
         state, beyond = _from_latent_network(state), []
-    own = trunk.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
+    state = {k: v for k, v in state.items() if k in own}
+    wrong = [
+        k for k, v in state.items() if own[k].shape != v.shape and not k.startswith(INPUT_SIDE)
+    ]
+    if wrong or not any(k.startswith("conv5.") for k in state):
         raise ValueError(
-            f"{path} has no weights for this latent ResNet: expected keys `trunk.*` of a latent "
-            "classifier or `layer3.*`, `layer4.*` of a ResNet-50, in this width"
+            f"{path} does not fit this latent ResNet ({wrong[0] if wrong else 'nothing'} has "
+            "another shape): expected keys `trunk.*` of a latent classifier or `layer3.*`, "
+            "`layer4.*` of a ResNet-50, in this width"
         )
+    fitting = {k: v for k, v in state.items() if own[k].shape == v.shape}
     trunk.load_state_dict(fitting, strict=False)
     for block in beyond:
         nn.init.zeros_(block.bn3.weight)
@@ -61,4 +70,10 @@ def _from_pixel_resnet(trunk: LatentResNet, state: dict[str, torch.Tensor]):
             renamed[f"{blocks[int(index)]}.{name}"] = value
         elif layer == "layer4":
             renamed[f"conv5.{rest}"] = value
-    return renamed, [trunk.get_submodule(name) for name in blocks[count:]]
+    beyond = [trunk.get_submodule(name) for name in blocks[count:]]
+    if any(isinstance(block.bn3, FrozenBatchNorm2d) for block in beyond):
+        raise ValueError(
+            f"a ResNet-50 has {count} of the {len(blocks)} blocks of conv4; the others could never "
+            "learn behind FrozenBN: set MODEL.LATENT_RESNET.NORM BN"
+        )
+    return renamed, beyond

@@ -46,10 +46,26 @@ def test_a_pixel_resnet_gives_conv4_and_conv5_and_the_rest_starts_as_identity(tm
 
 def test_weights_that_fit_nothing_are_refused(tmp_path):
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="no weights for this latent ResNet"):
+    with pytest.raises(ValueError, match="does not fit this latent ResNet"):
         initialize_trunk(small(), tmp_path / "other.pth")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pth do not exist"):
         initialize_trunk(small(), tmp_path / "none.pth")
+
+
+def test_a_resnet_of_another_width_is_refused_and_changes_nothing(tmp_path):
+    torch.save(ResNet(Bottleneck, [1, 1, 2, 1]).state_dict(), tmp_path / "resnet.pth")
+    trunk = small()
+    before = {k: v.clone() for k, v in trunk.state_dict().items()}
+    with pytest.raises(ValueError, match="does not fit this latent ResNet"):
+        initialize_trunk(trunk, tmp_path / "resnet.pth")
+    assert all(torch.equal(v, before[k]) for k, v in trunk.state_dict().items())
+
+
+def test_frozen_norms_are_refused_where_blocks_could_never_learn(tmp_path):
+    torch.save(ResNet(Bottleneck, [1, 1, 2, 1]).state_dict(), tmp_path / "resnet.pth")
+    trunk = LatentResNet(LatentInput(8, OURS), stem="conv1x1", norm="FrozenBN")
+    with pytest.raises(ValueError, match=r"set MODEL\.LATENT_RESNET\.NORM BN"):
+        initialize_trunk(trunk, tmp_path / "resnet.pth")
