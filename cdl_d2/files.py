@@ -14,6 +14,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        temporary.touch()  # an OSError that names the place, whatever writes the content
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())  # some writers make files that only they can read
         os.replace(temporary, path)

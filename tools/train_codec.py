@@ -44,9 +44,9 @@ def main() -> int:
     args = parse_arguments()
     if args.threads:
         torch.set_num_threads(args.threads)
-    fields = CodecTraining.__dataclass_fields__
-    plan = CodecTraining(**{k: v for k, v in vars(args).items() if k in fields})
     try:
+        fields = CodecTraining.__dataclass_fields__
+        plan = CodecTraining(**{k: v for k, v in vars(args).items() if k in fields})
         path = train_codec(
             plan,
             args.images,

@@ -23,15 +23,20 @@ TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(1, 3)}
 METRICS = ("mse", "ms-ssim")
 
 
-def check_codec_choice(name: str, quality: int, metric: str) -> None:
-    """Raise ValueError, naming the value and what is possible, unless the choice exists."""
-    qualities = {**ARCHITECTURES, **TINY_QUALITIES}.get(name)
+def check_codec_choice(name: str, quality: int, metric: str, own_weights: bool = False) -> None:
+    """Raise ValueError, naming the value and what is possible, unless the choice exists.
+
+    Args:
+        own_weights: the weights come from the user, so that every architecture has a tiny variant.
+    """
+    tiny = {TINY_PREFIX + k: v for k, v in ARCHITECTURES.items()} if own_weights else TINY_QUALITIES
+    qualities = {**ARCHITECTURES, **tiny}.get(name)
     if qualities is None:
-        known = ", ".join([*ARCHITECTURES, *TINY_QUALITIES])
+        known = ", ".join([*ARCHITECTURES, *tiny])
         raise ValueError(f"codec name {name!r} is not one of {known}")
     if quality not in qualities:
         raise ValueError(f"quality {quality} is not one of {_span(qualities)} for {name}")
-    metrics = METRICS[:1] if name in TINY_QUALITIES else METRICS
+    metrics = METRICS[:1] if name in TINY_QUALITIES and not own_weights else METRICS
     if metric not in metrics:
         raise ValueError(f"metric {metric!r} is not one of {', '.join(metrics)} for {name}")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -77,7 +80,7 @@ class Codec(nn.Module):
             ValueError: for an unknown name, quality, metric or meaning, or unreadable weights.
             FileNotFoundError: if the weights are missing.
         """
-        check_codec_choice(name, quality, metric)
+        check_codec_choice(name, quality, metric, own_weights=bool(weights))
         if weights == UNTRAINED:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
@@ -102,7 +105,7 @@ class Codec(nn.Module):
             ValueError: for another shape or dtype, or values outside [0, 1].
         """
         _check_image(image)
-        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+        with _exact_arithmetic(image.device):
             x = pad_for_coding(image.float())[None]
             y_hat, scales_hat, likelihoods = self._analyse(x)
         bits = {k: -torch.log2(v) for k, v in likelihoods.items()}
@@ -132,7 +135,7 @@ class Codec(nn.Module):
                 f"expects {expected} for an image of {latent.image_size}"
             )
         height, width = latent.image_size
-        with torch.no_grad(), torch.autocast(latent.y_hat.device.type, enabled=False):
+        with _exact_arithmetic(latent.y_hat.device):
             x_hat = self.network.g_s(latent.y_hat[None].float())
         return x_hat[0, :, :height, :width].clamp(0, 1)
 
@@ -166,6 +169,17 @@ class Codec(nn.Module):
         if self.identity.meaning == "rounded":
             y_hat = rounded
         return y_hat, scales_hat, {"y": y_likelihoods, "z": z_likelihoods}
+
+
+@contextmanager
+def _exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """No gradients, no autocast, and no TF32, in which a GPU would round differently."""
+    with (
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+    ):
+        yield
 
 
 def _check_image(image: torch.Tensor) -> None:

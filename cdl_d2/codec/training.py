@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import hflip, pil_to_tensor
 from tqdm import tqdm
 
-from cdl_d2.codec.architectures import network_from_weights, new_network
+from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
+from cdl_d2.codec.latent import CODING_MULTIPLE
 from cdl_d2.codec.weights_file import load_state_dict, save_weights
 from cdl_d2.files import write_atomically
 
@@ -43,6 +44,19 @@ class CodecTraining:
     learning_rate: float = 1e-3
     clip_norm: float = 1.0
     seed: int = 0
+
+    def __post_init__(self):
+        check_codec_choice(self.name, self.quality, self.metric, own_weights=True)
+        if min(self.iterations, self.batch_size) < 1:
+            raise ValueError(
+                f"{self.iterations} iterations of {self.batch_size} crops: both must be at least 1"
+            )
+        smallest = CODING_MULTIPLE if self.metric == "mse" else 3 * CODING_MULTIPLE
+        if self.patch_size < smallest or self.patch_size % CODING_MULTIPLE:
+            raise ValueError(
+                f"patch size {self.patch_size} is not a multiple of {CODING_MULTIPLE} from "
+                f"{smallest} up (MS-SSIM needs more than 160 pixels)"
+            )
 
 
 class RandomCrops(Dataset):

@@ -12,7 +12,7 @@ from cdl_d2.codec import STRIDE, Codec, cell_size
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.config import DOMAINS
 from cdl_d2.d2.encoding import encode_item
-from cdl_d2.nn import Frozen
+from cdl_d2.nn import CodecStamp, Frozen
 
 
 @META_ARCH_REGISTRY.register()
@@ -38,6 +38,8 @@ class CompressedRCNN(GeneralizedRCNN):
             raise ValueError(f"domain {domain!r} {'needs a' if codec is None else 'has no'} codec")
         self.domain = domain
         self._codec = None if codec is None else Frozen(codec)
+        if domain == "reconstruction":  # a backbone on latents has a stamp of its own
+            self.codec_stamp = CodecStamp(codec.identity)
 
     @classmethod
     def from_config(cls, cfg):

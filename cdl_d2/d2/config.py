@@ -1,6 +1,11 @@
 """The configuration keys of this project, one sentence each."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+from yaml import YAMLError
 
 DOMAINS = ("latent", "reconstruction", "image")
 LATENT_SOURCES = ("model", "mapper", "store")
@@ -78,3 +83,22 @@ def add_cdl_config(cfg: CN) -> None:
 
     # Mixed precision, where SOLVER.AMP.ENABLED: "float16" or "bfloat16".
     _C.SOLVER.AMP.DTYPE = "float16"
+
+
+def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
+    """Detectron2's config with this project's keys, a YAML file and KEY VALUE overrides.
+
+    Raises:
+        FileNotFoundError: if the file, or one that it is based on, does not exist.
+        ValueError: for a file that is no config, a key that does not exist, or a wrong value.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no config file {path}")
+    cfg = get_cfg()
+    add_cdl_config(cfg)
+    try:
+        cfg.merge_from_file(str(path))
+        cfg.merge_from_list(list(overrides))
+    except (AssertionError, AttributeError, KeyError, TypeError, YAMLError) as error:
+        raise ValueError(f"config {path}: {error}") from error
+    return cfg

@@ -22,9 +22,9 @@ def encode_item(
     Returns:
         a copy of `item` with
         latent: M x ceil(H/16) x ceil(W/16), for domain `latent`;
-        latent_codec: the CodecIdentity of `latent`;
         reconstruction: 3 x H x W in 0..255 whole numbers, channels as in `image`, for domain
         `reconstruction`;
+        codec_identity: the CodecIdentity of either;
         image_size: (H, W) in pixels;
         bits: the estimated size of the coded image.
         An item that has what its domain needs is returned as it is.
@@ -34,22 +34,26 @@ def encode_item(
             if the latent comes from another codec.
     """
     if domain in item:
-        _check_identity(item, codec)
+        _check_identity(item, codec, domain)
         return item
     if "image" not in item:
         raise ValueError(f"a batch item has neither {domain!r} nor 'image': {sorted(item)}")
     image = item["image"]
     height, width = image.shape[-2:]
-    if min(height, width) < STRIDE:
+    if max(height, width) < STRIDE:
         raise ValueError(
             f"an image of {width}x{height} pixels is smaller than one latent cell "
             f"({STRIDE}x{STRIDE}): enlarge it, e.g. with INPUT.MIN_SIZE_TEST"
         )
     pixels = image.to(device).float() / 255
     encoded = codec.encode(_swap(pixels, image_format))
-    extra = {"image_size": (height, width), "bits": encoded.total_bits}
+    extra = {
+        "codec_identity": codec.identity,
+        "image_size": (height, width),
+        "bits": encoded.total_bits,
+    }
     if domain == "latent":
-        extra |= {"latent": encoded.cells, "latent_codec": codec.identity}
+        extra["latent"] = encoded.cells
     else:
         decoded = torch.round(codec.decode(encoded) * 255)
         extra["reconstruction"] = _swap(decoded, image_format)
@@ -61,7 +65,7 @@ def _swap(image: torch.Tensor, image_format: str) -> torch.Tensor:
     return image.flip(0) if image_format == "BGR" else image
 
 
-def _check_identity(item: dict[str, Any], codec: Codec) -> None:
-    theirs = item.get("latent_codec")
+def _check_identity(item: dict[str, Any], codec: Codec, domain: str) -> None:
+    theirs = item.get("codec_identity")
     if theirs is not None and theirs != codec.identity:
-        raise ValueError(f"the latent was made by {theirs}; this model reads {codec.identity}")
+        raise ValueError(f"the {domain} was made by {theirs}; this model reads {codec.identity}")

@@ -58,15 +58,25 @@ class LatentDatasetMapper(DatasetMapper):
             return encode_item(item, self._codec, self.image_format, self._domain, "cpu")
         path = self._store / f"{Path(dataset_dict['file_name']).stem}.safetensors"
         stored = load_latent(path, self._codec.identity)
+        _check_same_picture(path, stored.image_size, dataset_dict)
         resizing = copy.copy(self)
         resizing.augmentations = T.AugmentationList([T.Resize(stored.image_size)])
         return {
             **DatasetMapper.__call__(resizing, dataset_dict),
             "latent": stored.cells,
-            "latent_codec": stored.codec,
+            "codec_identity": stored.codec,
             "image_size": stored.image_size,
             "bits": stored.bits,
         }
+
+
+def _check_same_picture(path: Path, size: tuple[int, int], record: dict[str, Any]) -> None:
+    height, width = record["height"], record["width"]
+    if abs(size[0] * width - size[1] * height) > max(height, width):  # more than rounding
+        raise ValueError(
+            f"{path} is the latent of an image of {size[0]}x{size[1]} pixels, which is no resized "
+            f"{record['file_name']} ({height}x{width}): file names must be unique in a store"
+        )
 
 
 def build_mapper(cfg, is_train: bool) -> DatasetMapper:

@@ -9,12 +9,17 @@ from typing import Any
 import detectron2
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, build_model
+from detectron2.modeling.roi_heads import (
+    FastRCNNOutputLayers,
+    MaskRCNNConvUpsampleHead,
+    StandardROIHeads,
+)
 from detectron2.structures import Boxes
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import add_cdl_config
+from cdl_d2.d2.config import read_config
 from cdl_d2.nn import Frozen
 
 # Outputs of student and teacher can be compared only if these are the same in both configs.
@@ -44,6 +49,7 @@ class Teacher:
     """
 
     def __init__(self, network: GeneralizedRCNN, image_format: str):
+        check_heads(network)
         self._frozen = Frozen(network)
         self._network = network
         self._image_format = image_format
@@ -114,6 +120,25 @@ class Teacher:
         return mask_logits(self._network.roi_heads, pyramid, boxes)
 
 
+def check_heads(network: GeneralizedRCNN) -> None:
+    """Raise ValueError unless the RoI heads are of the kind whose outputs can be compared."""
+    heads = network.roi_heads
+    plain = isinstance(heads, StandardROIHeads) and isinstance(
+        heads.box_predictor, FastRCNNOutputLayers
+    )
+    if not plain or (heads.mask_on and not isinstance(heads.mask_head, MaskRCNNConvUpsampleHead)):
+        raise ValueError(
+            f"transfer compares Detectron2's standard RoI heads, not {type(heads).__name__} with "
+            f"{type(heads.box_predictor).__name__}: set MODEL.TRANSFER.OUTPUTS.ENABLED False or "
+            "MODEL.ROI_HEADS.NAME StandardROIHeads"
+        )
+    if heads.train_on_pred_boxes:
+        raise ValueError(
+            "transfer compares heads at the sampled proposals: set "
+            "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES False"
+        )
+
+
 def mask_logits(heads, pyramid: dict[str, torch.Tensor], boxes: list[Boxes]) -> torch.Tensor:
     """Mask logits R x K x S x S that StandardROIHeads give for boxes."""
     pooled = heads.mask_pooler([pyramid[level] for level in heads.mask_in_features], boxes)
@@ -142,9 +167,7 @@ def build_teacher(cfg: CfgNode) -> Teacher:
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
     """The config that MODEL.TEACHER.CONFIG_FILE of a student's config names, on its device."""
-    theirs = get_cfg()
-    add_cdl_config(theirs)
-    theirs.merge_from_file(str(_config_path(cfg.MODEL.TEACHER.CONFIG_FILE)))
+    theirs = read_config(_config_path(cfg.MODEL.TEACHER.CONFIG_FILE))
     theirs.MODEL.DEVICE = cfg.MODEL.DEVICE
     return theirs
 

@@ -15,13 +15,14 @@ import torch
 from detectron2.config import configurable
 from detectron2.layers import cat
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.roi_heads import StandardROIHeads, select_foreground_proposals
+from detectron2.modeling.roi_heads import select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances
 
 from cdl_d2.codec import STRIDE
 from cdl_d2.d2.compressed_rcnn import CompressedRCNN
-from cdl_d2.d2.teacher import Teacher, build_teacher, mask_logits
+from cdl_d2.d2.teacher import Teacher, build_teacher, check_heads, mask_logits
 from cdl_d2.transfer import (
+    DISTANCES,
     anchor_delta_transfer_loss,
     box_delta_transfer_loss,
     class_transfer_loss,
@@ -50,8 +51,8 @@ class StudentOutputs:
 class TransferRCNN(CompressedRCNN):
     """A CompressedRCNN whose training adds the transfer losses of formula (4).
 
-    The teacher is built at the first training step and is no part of the model's state: a
-    checkpoint loads, and inference runs, without it.
+    The teacher is built at the first training step, or by `prepare_teacher`, and is no part of the
+    model's state: a checkpoint loads, and inference runs, without it.
     """
 
     @configurable
@@ -60,8 +61,7 @@ class TransferRCNN(CompressedRCNN):
         *,
         teacher: Callable[[], Teacher],
         weight: float,
-        feature_weight: float,
-        output_weights: dict[str, float],
+        weights: dict[str, float],
         distance: str,
         masks: str,
         ignore_padding: bool,
@@ -71,9 +71,8 @@ class TransferRCNN(CompressedRCNN):
         Args:
             teacher: makes the teacher.
             weight: lambda of formula (4).
-            feature_weight: weight of formula (3); 0 leaves it out.
-            output_weights: weights of formula (2)'s terms, `objectness`, `anchor_deltas`,
-                `class`, `box_deltas` and `mask`; a term that is missing or 0 is left out.
+            weights: of the terms: `features` (formula 3), `objectness`, `anchor_deltas`, `class`,
+                `box_deltas` and `mask` (formula 2); one that is missing or 0 is left out.
             distance: `mse` or `l2norm`, see feature_transfer_loss.
             masks: compare masks on `all` sampled proposals or the `foreground` ones.
             ignore_padding: leave out cells and anchors outside of the images.
@@ -82,27 +81,28 @@ class TransferRCNN(CompressedRCNN):
         super().__init__(**kwargs)
         if masks not in MASK_CHOICES:
             raise ValueError(f"MODEL.TRANSFER.MASKS {masks!r} is not one of {MASK_CHOICES}")
-        if output_weights and not isinstance(self.roi_heads, StandardROIHeads):
-            raise ValueError(
-                f"output transfer captures StandardROIHeads, not {type(self.roi_heads).__name__}: "
-                "set MODEL.TRANSFER.OUTPUTS.ENABLED False or MODEL.ROI_HEADS.NAME StandardROIHeads"
-            )
+        if distance not in DISTANCES:
+            raise ValueError(f"MODEL.TRANSFER.DISTANCE {distance!r} is not one of {DISTANCES}")
+        self._weights = {name: value for name, value in weights.items() if value}
+        if self._captures_heads:
+            check_heads(self)
         self._build_teacher = teacher
         self._weight = weight
-        self._feature_weight = feature_weight
-        self._output_weights = output_weights
         self._distance, self._masks, self._ignore_padding = distance, masks, ignore_padding
 
     @classmethod
     def from_config(cls, cfg):
         transfer = cfg.MODEL.TRANSFER
-        outputs = {k.lower(): v for k, v in transfer.OUTPUTS.items() if k != "ENABLED"}
+        weights = {}
+        if transfer.FEATURES.ENABLED:
+            weights["features"] = transfer.FEATURES.WEIGHT
+        if transfer.OUTPUTS.ENABLED:
+            weights |= {k.lower(): v for k, v in transfer.OUTPUTS.items() if k != "ENABLED"}
         return {
             **super().from_config(cfg),
             "teacher": lambda: build_teacher(cfg),
             "weight": transfer.WEIGHT,
-            "feature_weight": transfer.FEATURES.WEIGHT if transfer.FEATURES.ENABLED else 0.0,
-            "output_weights": outputs if transfer.OUTPUTS.ENABLED else {},
+            "weights": weights,
             "distance": transfer.DISTANCE,
             "masks": transfer.MASKS,
             "ignore_padding": transfer.IGNORE_PADDING,
@@ -111,6 +111,18 @@ class TransferRCNN(CompressedRCNN):
     @cached_property
     def _teacher(self) -> Teacher:
         return self._build_teacher()
+
+    @property
+    def _captures_heads(self) -> bool:
+        return bool(self._weights.keys() - {"features"})
+
+    def prepare_teacher(self) -> None:
+        """Build the teacher now rather than at the first training step.
+
+        Raises:
+            FileNotFoundError, ValueError: see build_teacher.
+        """
+        _ = self._teacher
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """As CompressedRCNN.forward; in training with `loss_transfer_...` among the losses."""
@@ -136,7 +148,7 @@ class TransferRCNN(CompressedRCNN):
                 record("proposals", of=lambda _, output: output[0]),
             ],
         }
-        if self._output_weights:
+        if self._captures_heads:
             hooks[self.proposal_generator.rpn_head] = [record("anchors")]
             hooks[heads.box_predictor] = [record("boxes")]
             if heads.mask_on:
@@ -151,54 +163,53 @@ class TransferRCNN(CompressedRCNN):
     def _transfer_losses(
         self, items: list[dict[str, Any]], student: StudentOutputs
     ) -> dict[str, torch.Tensor]:
-        if not (self._feature_weight or any(self._output_weights.values())):
+        if not self._weight or not self._weights:
             return {}
-        teacher = self._teacher.on(self.device)
+        teacher, sizes = self._teacher.on(self.device), student.images.image_sizes
         scale = STRIDE if self.domain == "latent" else 1
-        height, width = student.images.tensor.shape[-2:]
-        pyramid = teacher.pyramid(
-            items,
-            self.input_format,
-            student.images.image_sizes,
-            (height * scale, width * scale),
-        )
+        padded_size = tuple(side * scale for side in student.images.tensor.shape[-2:])
+        pyramid = teacher.pyramid(items, self.input_format, sizes, padded_size)
         losses = {}
-        if self._feature_weight:
-            losses["features"] = self._feature_weight * feature_transfer_loss(
+        if "features" in self._weights:
+            losses["features"] = feature_transfer_loss(
                 student.pyramid,
                 pyramid,
                 distance=self._distance,
-                image_sizes=student.images.image_sizes if self._ignore_padding else None,
-                strides={k: v.stride for k, v in self.backbone.output_shape().items()},
+                image_sizes=sizes if self._ignore_padding else None,
+                strides=self._strides,
             )
-        for name, compare in self._output_terms(student, teacher, pyramid).items():
-            if self._output_weights.get(name):
-                losses[name] = self._output_weights[name] * compare()
-        return {f"loss_transfer_{k}": self._weight * v for k, v in losses.items()}
+        if self._weights.keys() & {"objectness", "anchor_deltas"}:
+            losses |= self._anchor_losses(student, teacher, pyramid)
+        if self._weights.keys() & {"class", "box_deltas"}:
+            losses |= self._box_losses(student, teacher, pyramid)
+        if "mask" in self._weights and self.roi_heads.mask_on:
+            losses["mask"] = self._mask_loss(student, teacher, pyramid)
+        return {
+            f"loss_transfer_{name}": self._weight * self._weights[name] * loss
+            for name, loss in losses.items()
+            if name in self._weights
+        }
 
-    def _output_terms(
+    def _anchor_losses(
         self, student: StudentOutputs, teacher: Teacher, pyramid: dict[str, torch.Tensor]
-    ) -> dict[str, Callable[[], torch.Tensor]]:
-        """The terms of formula (2) by name, each computed only when called."""
-        if not self._output_weights:
-            return {}
+    ) -> dict[str, torch.Tensor]:
         ours, theirs = student.anchors, teacher.anchors(pyramid)
         valid = self._valid_anchors(student) if self._ignore_padding else None
-        sampled = [p.proposal_boxes for p in student.proposals]
-        class_logits, box_deltas = teacher.boxes(pyramid, sampled)
-        terms = {
-            "objectness": lambda: objectness_transfer_loss(
-                _flat_logits(ours[0]), _flat_logits(theirs[0]), valid
-            ),
-            "anchor_deltas": lambda: anchor_delta_transfer_loss(
-                _flat_deltas(ours[1]), _flat_deltas(theirs[1]), valid
-            ),
-            "class": lambda: class_transfer_loss(student.boxes[0], class_logits),
-            "box_deltas": lambda: box_delta_transfer_loss(student.boxes[1], box_deltas),
+        logits = _flat_logits(ours[0]), _flat_logits(theirs[0])
+        deltas = _flat_deltas(ours[1]), _flat_deltas(theirs[1])
+        return {
+            "objectness": objectness_transfer_loss(*logits, valid),
+            "anchor_deltas": anchor_delta_transfer_loss(*deltas, valid),
         }
-        if student.foreground_masks is not None:
-            terms["mask"] = lambda: self._mask_loss(student, teacher, pyramid)
-        return terms
+
+    def _box_losses(
+        self, student: StudentOutputs, teacher: Teacher, pyramid: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        class_logits, box_deltas = teacher.boxes(pyramid, _boxes_of(student.proposals))
+        return {
+            "class": class_transfer_loss(student.boxes[0], class_logits),
+            "box_deltas": box_delta_transfer_loss(student.boxes[1], box_deltas),
+        }
 
     def _mask_loss(
         self, student: StudentOutputs, teacher: Teacher, pyramid: dict[str, torch.Tensor]
@@ -219,16 +230,19 @@ class TransferRCNN(CompressedRCNN):
 
     def _valid_anchors(self, student: StudentOutputs) -> torch.Tensor:
         """Which anchors lie on their image, N x all anchors."""
-        strides = {k: v.stride for k, v in self.backbone.output_shape().items()}
         sizes, levels = student.images.image_sizes, self.proposal_generator.in_features
-        return _flat_logits(
-            [
-                covered_cells(sizes, strides[level], logits.shape[2:], logits.device)
-                .bool()
-                .expand_as(logits)
-                for level, logits in zip(levels, student.anchors[0], strict=True)
-            ]
-        )
+        grids = zip(levels, student.anchors[0], strict=True)
+        covered = [
+            covered_cells(sizes, self._strides[level], logits.shape[2:], logits.device)
+            .bool()
+            .expand_as(logits)
+            for level, logits in grids
+        ]
+        return _flat_logits(covered)
+
+    @property
+    def _strides(self) -> dict[str, int]:
+        return {level: shape.stride for level, shape in self.backbone.output_shape().items()}
 
 
 def _flat_logits(levels: list[torch.Tensor]) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Knowledge-transfer losses, pure functions of tensors (formulas 2 and 3 of the paper)."""
 
-from cdl_d2.transfer.features import covered_cells, feature_transfer_loss
+from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
 from cdl_d2.transfer.outputs import (
     anchor_delta_transfer_loss,
     box_delta_transfer_loss,
@@ -10,6 +10,7 @@ from cdl_d2.transfer.outputs import (
 )
 
 __all__ = [
+    "DISTANCES",
     "anchor_delta_transfer_loss",
     "box_delta_transfer_loss",
     "class_transfer_loss",

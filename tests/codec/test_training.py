@@ -85,3 +85,24 @@ def test_a_folder_without_images_is_named(tmp_path):
 def test_an_image_smaller_than_a_patch_is_named(photos):
     with pytest.raises(ValueError, match="smaller than the patch size 128"):
         RandomCrops(photos, 128, 1, seed=0)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "tiny-jpeg"}, "codec name 'tiny-jpeg'"),
+        ({"quality": 99}, "quality 99"),
+        ({"iterations": 0}, "at least 1"),
+        ({"patch_size": 100}, "not a multiple of 64"),
+        ({"metric": "ms-ssim", "patch_size": 128}, "MS-SSIM needs more"),
+    ],
+)
+def test_a_wrong_plan_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        CodecTraining(**{**vars(PLAN), **change})
+
+
+def test_any_tiny_architecture_that_was_trained_can_be_loaded(photos, tmp_path):
+    plan = CodecTraining("tiny-mbt2018-mean", 3, "mse", 0.01, 1, batch_size=1, patch_size=64)
+    path = train_codec(plan, photos, tmp_path / "out")
+    assert Codec.load("tiny-mbt2018-mean", 3, weights=str(path)).latent_channels == 192

@@ -100,6 +100,10 @@ def test_detectron2s_predictor_works_unchanged(tmp_path):
     assert found.image_size == (60, 80)
 
 
+def test_a_thin_image_is_no_error(detector):
+    assert detector([make_item(10, 100, boxes=())])[0]["instances"].image_size == (10, 100)
+
+
 def test_an_image_of_one_pixel_is_refused(detector):
     with pytest.raises(ValueError, match="1x1 pixels is smaller than one latent cell"):
         detector([make_item(1, 1, boxes=())])
@@ -116,7 +120,7 @@ def test_a_latent_of_the_other_meaning_is_refused(detector):
     item = {
         "latent": torch.zeros(192, 4, 4),
         "image_size": (64, 64),
-        "latent_codec": replace(identity, meaning="rounded"),
+        "codec_identity": replace(identity, meaning="rounded"),
     }
     with pytest.raises(ValueError, match=r"rounded latents.*this model reads.*decoded latents"):
         detector([item])
@@ -128,9 +132,10 @@ def test_a_latent_that_does_not_cover_its_image_is_refused(detector):
         detector([item])
 
 
-def test_a_checkpoint_of_another_codec_is_refused(tmp_path, detector):
-    SafeCheckpointer(detector, str(tmp_path)).save("model")
-    other = small_model(small_cfg("latent", *PLAIN, "MODEL.CODEC.QUALITY", 1))
+@pytest.mark.parametrize("domain", ["latent", "reconstruction"])
+def test_a_checkpoint_of_another_codec_is_refused(tmp_path, domain):
+    SafeCheckpointer(small_model(small_cfg(domain, *PLAIN)), str(tmp_path)).save("model")
+    other = small_model(small_cfg(domain, *PLAIN, "MODEL.CODEC.QUALITY", 1))
     with pytest.raises(ValueError, match=r"quality 2 .*quality 1 "):
         SafeCheckpointer(other).load(str(tmp_path / "model.pth"))
 

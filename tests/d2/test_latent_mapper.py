@@ -81,6 +81,13 @@ def test_a_stock_mapper_is_used_where_nothing_needs_encoding():
     assert type(build_mapper(image, is_train=True)) is DatasetMapper
 
 
+def test_a_latent_of_another_picture_is_refused(record, tmp_path):
+    codec = build_codec(cfg_with("store"))
+    save_latent(tmp_path / "000.safetensors", codec.encode(torch.rand(3, 96, 96)), codec.identity)
+    with pytest.raises(ValueError, match="file names must be unique"):
+        build_mapper(cfg_with("store", store=str(tmp_path)), is_train=True)(record)
+
+
 def test_a_wrong_source_or_store_is_named(record, tmp_path):
     with pytest.raises(ValueError, match="LATENT_SOURCE 'disk'"):
         build_mapper(cfg_with("disk"), is_train=True)

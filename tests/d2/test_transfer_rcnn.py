@@ -150,7 +150,27 @@ def test_images_without_annotations_train(transfer_cfg, storage):
     total.backward()
 
 
-def test_a_nan_input_stops_training_with_a_clear_error(transfer_cfg, storage):
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "not CascadeROIHeads"),
+        ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "TRAIN_ON_PRED_BOXES False"),
+    ],
+)
+def test_heads_that_cannot_be_compared_are_refused(transfer_cfg, key, value, message):
+    transfer_cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True  # Cascade R-CNN asks for it
+    transfer_cfg.merge_from_list([key, value])
+    with pytest.raises(ValueError, match=message):
+        small_model(transfer_cfg)
+
+
+def test_lambda_zero_asks_no_teacher(transfer_cfg, teacher_files, storage):
+    transfer_cfg.MODEL.TRANSFER.WEIGHT = 0.0
+    teacher_files[0].unlink()
+    assert not transfer_losses(train_step(transfer_cfg)[1])
+
+
+def test_diverged_weights_stop_training_with_a_clear_error(transfer_cfg, storage):
     model = small_model(transfer_cfg).train()
     with torch.no_grad():
         model.proposal_generator.rpn_head.anchor_deltas.weight[:] = float("nan")
@@ -181,7 +201,7 @@ def test_teacher_and_student_must_see_one_geometry(transfer_cfg, storage, size):
         ("MODEL.TEACHER.CONFIG_FILE", "nowhere.yaml", "neither a file nor a config"),
         ("MODEL.TEACHER.WEIGHTS", "nowhere.pth", r"nowhere\.pth do not exist"),
         ("MODEL.ROI_HEADS.NUM_CLASSES", 3, r"NUM_CLASSES is 3 for the student but 2"),
-        ("MODEL.TRANSFER.DISTANCE", "cosine", "distance 'cosine'"),
+        ("MODEL.TRANSFER.DISTANCE", "cosine", "DISTANCE 'cosine'"),
         ("MODEL.TRANSFER.MASKS", "some", "MASKS 'some'"),
     ],
 )

@@ -1,0 +1,50 @@
+"""Which codec a network was trained with, as part of its state."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from torch import nn
+
+from cdl_d2.codec.latent import CodecIdentity
+
+_BYTES = 256
+
+
+class CodecStamp(nn.Module):
+    """Keeps a codec's identity in the state dict of the network that reads what the codec gives.
+
+    Loading a state with the stamp of another codec raises ValueError, so that a network trained on
+    one meaning of y_hat is never fed the other by mistake. A stamp without identity adopts the
+    first that it loads.
+    """
+
+    def __init__(self, identity: CodecIdentity | None = None):
+        super().__init__()
+        self.register_buffer("stamp", _to_bytes(identity))
+
+    @property
+    def identity(self) -> CodecIdentity | None:
+        """The codec, or None if the network is not committed to one."""
+        return _from_bytes(self.stamp)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        stored = state_dict.get(prefix + "stamp")
+        if stored is not None:
+            theirs, ours = _from_bytes(stored), self.identity
+            if theirs is not None and ours is not None and theirs != ours:
+                raise ValueError(f"the checkpoint reads {theirs}; this model is fed {ours}")
+            if theirs is None:
+                state_dict[prefix + "stamp"] = self.stamp
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _to_bytes(identity: CodecIdentity | None) -> torch.Tensor:
+    text = json.dumps(vars(identity)).encode() if identity else b""
+    return torch.tensor(list(text.ljust(_BYTES)), dtype=torch.uint8)
+
+
+def _from_bytes(stored: torch.Tensor) -> CodecIdentity | None:
+    text = bytes(torch.as_tensor(stored).tolist()).decode().strip()
+    return CodecIdentity(**json.loads(text)) if text else None
