@@ -19,7 +19,6 @@ def parse_arguments():
     add = parser.add_argument
     add("--size", type=int, nargs=2, default=(800, 1280), metavar=("HEIGHT", "WIDTH"))
     add("--repeats", type=int, default=5, help="measured repetitions; the median is printed")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add_overrides(parser)
     return parser.parse_args()
 
@@ -27,7 +26,8 @@ def parse_arguments():
 def main():
     args = parse_arguments()
     cfg = load_config(args)
-    cfg.MODEL.DEVICE = args.device
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
     if args.repeats < 1 or min(args.size) < 256:
         raise ValueError("at least 1 repetition and 256 pixels a side")
     measured = run_benchmark(cfg, tuple(args.size), args.repeats)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cdl_d2.d2 import Trainer, build_codec
+from cdl_d2.d2 import Trainer, build_codec, check_datasets
 from cdl_d2.d2.command_line import (
     add_overrides,
     add_register,
@@ -47,8 +47,9 @@ def latents(cfg, count: int):
 def main():
     args = parse_arguments()
     cfg = load_config(args)
-    mean, std = latent_statistics(latents(cfg, args.images))
+    check_datasets(cfg)
     args.output.parent.mkdir(parents=True, exist_ok=True)
+    mean, std = latent_statistics(latents(cfg, args.images))
     save_statistics(args.output, mean.cpu(), std.cpu(), build_codec(cfg).identity)
     print(f"{args.output}: {len(mean)} channels, deviation {std.min():.3f} to {std.max():.3f}")
 

@@ -19,8 +19,10 @@ from argparse import RawDescriptionHelpFormatter
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
-from cdl_d2.d2 import SafeCheckpointer, Trainer, check_classes
+from cdl_d2.d2 import SafeCheckpointer, Trainer, check_datasets
+from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.command_line import add_register, exit_status, load_config
 
 
@@ -34,8 +36,11 @@ def parse_arguments():
 def setup(args):
     cfg = load_config(args)
     cfg.freeze()
-    check_classes(cfg)
+    check_datasets(cfg)
+    if args.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu":
+        raise ValueError(f"--num-gpus {args.num_gpus} with MODEL.DEVICE cpu: add MODEL.DEVICE cuda")
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cdl_d2")
     return cfg
 
 
@@ -44,7 +49,8 @@ def main(args):
     if args.eval_only:
         model = Trainer.build_model(cfg)
         checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        resume = args.resume and checkpointer.has_checkpoint()
+        load_all_weights(model, checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS)
         results = Trainer.test(cfg, model)
         if comm.is_main_process():
             verify_results(cfg, results)

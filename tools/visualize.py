@@ -20,7 +20,8 @@ from detectron2.engine import DefaultPredictor
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from cdl_d2.d2 import SafeCheckpointer, build_codec
+from cdl_d2.d2 import build_codec
+from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.command_line import exit_status, load_config, new_parser
 from cdl_d2.d2.pictures import draw_detections, latent_figure
 from cdl_d2.files import write_atomically
@@ -39,12 +40,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_predictor(cfg) -> DefaultPredictor:
     """Detectron2's predictor, with weights read safely."""
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError("no weights: give --opts MODEL.WEIGHTS FILE")
     empty = cfg.clone()
     empty.merge_from_list(["MODEL.WEIGHTS", "", "DATASETS.TEST", ()])
     predictor = DefaultPredictor(empty)
-    SafeCheckpointer(predictor.model).load(cfg.MODEL.WEIGHTS)
+    load_all_weights(predictor.model, cfg.MODEL.WEIGHTS)
     return predictor
 
 
@@ -58,6 +57,10 @@ def class_names(cfg, given: list[str] | None) -> list[str]:
 
 def write_pictures(args: argparse.Namespace, cfg) -> int:
     """Pictures of all images that can be read; returns how many could not."""
+    stems = [path.stem for path in args.input]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    if twice:
+        raise ValueError(f"pictures are named by file name, and {min(twice)} comes twice")
     predictor, failures = build_predictor(cfg), 0
     metadata = Metadata(thing_classes=class_names(cfg, args.classes))
     args.output.mkdir(parents=True, exist_ok=True)
@@ -75,7 +78,8 @@ def write_pictures(args: argparse.Namespace, cfg) -> int:
             drawn.save(temporary, format="PNG")
         if cfg.INPUT.DOMAIN != "image":
             with write_atomically(args.output / f"{path.stem}_latent.png") as temporary:
-                latent_figure(build_codec(cfg), rgb).savefig(temporary, format="png", dpi=80)
+                resized = predictor.aug.get_transform(rgb).apply_image(rgb)  # as the model sees it
+                latent_figure(build_codec(cfg), resized).savefig(temporary, format="png", dpi=80)
     return failures
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
 from cdl_d2.codec.latent import CODING_MULTIPLE
-from cdl_d2.codec.weights_file import load_state_dict, save_weights
+from cdl_d2.codec.weights_file import UNREADABLE, first_line, load_state_dict, save_weights
 from cdl_d2.files import write_atomically
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -207,7 +207,10 @@ def _save(path, iteration, plan, network, optimizers, schedule) -> None:
 def _restore(path, plan, network, optimizers, schedule) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be resumed from: {first_line(error)}") from error
     if state["plan"] != asdict(plan):
         raise ValueError(f"{path} was made with {state['plan']}, not with {asdict(plan)}")
     network.load_state_dict(state["network"])

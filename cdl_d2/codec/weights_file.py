@@ -11,6 +11,17 @@ from torch import nn
 
 from cdl_d2.files import write_atomically
 
+# What unpickling a damaged file, or one of another kind, raises.
+UNREADABLE = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+
 # Entropy-coding tables are derived from the weights by `update()`; they are not weights.
 DERIVED = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")
 
@@ -34,12 +45,12 @@ def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} cannot be read as weights: {_first_line(error)}") from error
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as weights: {first_line(error)}") from error
     except Exception as error:  # safetensors raises a class of its own
         if type(error).__name__ != "SafetensorError":
             raise
-        raise ValueError(f"{path} cannot be read as weights: {_first_line(error)}") from error
+        raise ValueError(f"{path} cannot be read as weights: {first_line(error)}") from error
     if isinstance(content, dict):
         content = content.get("state_dict", content.get("network", content))
     if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
@@ -70,5 +81,6 @@ def _weights(network: nn.Module) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state.items() if not k.endswith(DERIVED)}
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error's first line, or its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,7 +5,7 @@ from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.config import add_cdl_config
-from cdl_d2.d2.datasets import check_classes, register_dataset
+from cdl_d2.d2.datasets import check_datasets, register_dataset
 from cdl_d2.d2.latent_mapper import LatentDatasetMapper, build_mapper
 from cdl_d2.d2.rate_evaluation import RateEvaluator
 from cdl_d2.d2.trainer import Trainer, initialize_backbone
@@ -23,7 +23,7 @@ __all__ = [
     "build_latent_resnet_backbone",
     "build_latent_resnet_fpn_backbone",
     "build_mapper",
-    "check_classes",
+    "check_datasets",
     "initialize_backbone",
     "register_dataset",
 ]

@@ -22,9 +22,11 @@ PAPER_DECODER_GIGA = {"bmshj2018-hyperprior": 156.41, "mbt2018": 337.05}
 
 def paper_giga(cfg: CfgNode, part: str, size: tuple[int, int]) -> float | None:
     """What the paper reports for a part of its standard model, in 10^9; None if nothing."""
-    resnet = cfg.MODEL.LATENT_RESNET
-    if size != PAPER_SIZE or (resnet.STEM, resnet.WIDTH) != ("residual", 1.0):
-        return None
+    resnet, codec = cfg.MODEL.LATENT_RESNET, cfg.MODEL.CODEC
+    blocks = (*resnet.CONV4_BLOCKS, resnet.CONV5_BLOCKS)
+    standard = (resnet.STEM, resnet.WIDTH, blocks) == ("residual", 1.0, (3, 4, 6, 3))
+    if size != PAPER_SIZE or not standard or codec.QUALITY > 4 or cfg.MODEL.FPN.OUT_CHANNELS != 256:
+        return None  # from quality 5 or 6 on, codecs are wider
     if part == "codec_decoder":
         return PAPER_DECODER_GIGA.get(cfg.MODEL.CODEC.NAME)
     return PAPER_BACKBONE_GIGA.get(part) if cfg.INPUT.DOMAIN == "latent" else None

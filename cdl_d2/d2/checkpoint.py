@@ -11,6 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
+from cdl_d2.codec.weights_file import UNREADABLE, first_line
 from cdl_d2.files import write_atomically
 
 
@@ -50,13 +51,17 @@ class SafeCheckpointer(DetectionCheckpointer):
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(".pyth"):
+            raise ValueError(f"{filename}: files of pycls are not read; convert it to .pth")
         if not filename.endswith(".pkl"):
             return super()._load_file(filename)
         with PathManager.open(filename, "rb") as file:
             try:
                 content = _ArrayUnpickler(file, encoding="latin1").load()
-            except (pickle.UnpicklingError, EOFError, UnicodeDecodeError, IndexError) as error:
-                raise ValueError(f"{filename} cannot be read as weights: {error}") from error
+            except UNREADABLE as error:
+                raise ValueError(f"{filename} cannot be read as weights: {error!r}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{filename} holds a {type(content).__name__}, not weights")
         if "model" in content and "__author__" in content:
             return content
         blobs = content.get("blobs", content)  # Caffe2: models of Detectron and ImageNet
@@ -65,10 +70,12 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _torch_load(self, f: str) -> dict[str, Any]:
         try:
-            return torch.load(f, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{f} cannot be read as weights: {reason}") from error
+            content = torch.load(f, map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            raise ValueError(f"{f} cannot be read as weights: {first_line(error)}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{f} holds a {type(content).__name__}, not weights")
+        return content
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -96,10 +103,11 @@ def load_all_weights(model: nn.Module, path: str) -> None:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file does not hold every weight of the model.
+        ValueError: if no file is named, or it does not hold every weight of the model.
     """
-    checkpointer = _StrictCheckpointer(model)
-    checkpointer.load(path, checkpointables=[])
+    if not path:
+        raise ValueError("no weights: give MODEL.WEIGHTS")
+    _StrictCheckpointer(model).load(path, checkpointables=[])
 
 
 class _StrictCheckpointer(SafeCheckpointer):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from detectron2.config import CfgNode, get_cfg
-from yaml import YAMLError
+from detectron2.config import CfgNode
+from torch.multiprocessing import ProcessRaisedException
 
-from cdl_d2.d2.config import add_cdl_config
+from cdl_d2.d2.config import read_config
 from cdl_d2.d2.datasets import register_dataset
 
 
@@ -49,23 +48,17 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     """
     for dataset in getattr(args, "register", []):
         register_dataset(*dataset)
-    if not Path(args.config_file).is_file():
-        raise FileNotFoundError(f"there is no config file {args.config_file}")
-    cfg = get_cfg()
-    add_cdl_config(cfg)
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except (AssertionError, KeyError, YAMLError) as error:
-        raise ValueError(f"config {args.config_file}: {error}") from error
-    return cfg
+    return read_config(args.config_file, args.opts)
 
 
 def exit_status(name: str, command: Callable[[], object]) -> int:
-    """Run a command; bad input becomes one line on standard error and status 1."""
+    """Run a command; bad input becomes one line on standard error and status 1.
+
+    An error in one of several processes is reported with its traceback, as the last line says it.
+    """
     try:
         status = command()
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError, ProcessRaisedException) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     return status if isinstance(status, int) else 0

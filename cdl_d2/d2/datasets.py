@@ -35,13 +35,7 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"data set {name}: {annotations} is not JSON ({error})") from error
-    expected = ("images", "annotations", "categories")
-    lacking = [k for k in expected if not isinstance(content, dict) or k not in content]
-    if lacking:
-        raise ValueError(
-            f"data set {name}: {annotations} is JSON but not COCO format: it lacks "
-            f"{', '.join(lacking)}"
-        )
+    _check_coco(name, annotations, content)
     if name in DatasetCatalog.list():
         raise ValueError(f"data set {name} is registered already: choose another name")
     register_coco_instances(name, {}, annotations, images)
@@ -49,8 +43,22 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
     MetadataCatalog.get(name).set(thing_classes=names)
 
 
-def check_classes(cfg: CfgNode) -> None:
-    """Raise ValueError if a data set has another number of classes than the detector."""
+def _check_coco(name: str, path: str, content: object) -> None:
+    expected = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
+    for part, keys in expected.items():
+        entries = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise ValueError(f"data set {name}: {path} is JSON but not COCO format: no list {part}")
+        if not entries and part != "annotations":
+            raise ValueError(f"data set {name}: {path} has no {part}")
+        for entry in entries:
+            for key in keys:
+                if key not in entry:
+                    raise ValueError(f"data set {name}: {path} has {part} without {key!r}: {entry}")
+
+
+def check_datasets(cfg: CfgNode) -> None:
+    """Raise ValueError if a data set is not known, or has other classes than the detector."""
     for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
         if name not in DatasetCatalog.list():
             raise ValueError(

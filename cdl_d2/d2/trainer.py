@@ -17,6 +17,7 @@ from cdl_d2.d2.backbone import LatentResNetBackbone
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.latent_mapper import build_mapper
 from cdl_d2.d2.rate_evaluation import RateEvaluator
+from cdl_d2.d2.transfer_rcnn import TransferRCNN
 from cdl_d2.nn import initialize_trunk
 from cdl_d2.nn.statistics import load_statistics
 
@@ -52,6 +53,8 @@ class Trainer(DefaultTrainer):
         if not (resume and self.checkpointer.has_checkpoint()):
             initialize_backbone(self.checkpointer.model, self.cfg)
         super().resume_or_load(resume)
+        if isinstance(self.checkpointer.model, TransferRCNN):
+            self.checkpointer.model.prepare_teacher()  # an error now, not inside the training loop
 
     @classmethod
     def build_train_loader(cls, cfg):

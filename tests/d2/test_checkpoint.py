@@ -72,6 +72,14 @@ def test_a_truncated_file_is_refused(tmp_path, name):
         SafeCheckpointer(nn.Linear(2, 2)).load(str(path))
 
 
+@pytest.mark.parametrize("name", ["a.pth", "a.pkl"])
+@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps([1, 2])])
+def test_a_file_that_holds_no_weights_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name):
+        SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / name))
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pth do not exist"):
         SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / "none.pth"))

@@ -65,7 +65,12 @@ def test_train_resume_and_evaluate(arguments, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{not json", "is not JSON"), ("[]", "not COCO format"), (None, "no annotation file")],
+    [
+        ("{not json", "is not JSON"),
+        ("[]", "not COCO format"),
+        ('{"images": [], "annotations": [], "categories": []}', "has no images"),
+        (None, "no annotation file"),
+    ],
 )
 def test_a_wrong_annotation_file_is_one_clear_error(arguments, tmp_path, content, message):
     path = tmp_path / "wrong.json"
@@ -88,6 +93,23 @@ def test_a_missing_weight_file_is_one_clear_error(arguments):
     done = run("train_net.py", *arguments, "MODEL.WEIGHTS", "nowhere.pth", check=False)
     assert done.returncode == 1
     assert "weights nowhere.pth do not exist" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_missing_teacher_is_one_clear_error(arguments):
+    done = run(
+        "train_net.py",
+        *arguments,
+        *("MODEL.META_ARCHITECTURE", "TransferRCNN", "MODEL.TEACHER.CONFIG_FILE", "none.yaml"),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the teacher's config none.yaml" in done.stderr.strip().splitlines()[-1]
+
+
+def test_evaluation_without_weights_is_one_clear_error(arguments):
+    done = run("train_net.py", *arguments[:2], "--eval-only", *arguments[2:], check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "train_net: no weights: give MODEL.WEIGHTS"
 
 
 def test_statistics_are_kept_by_the_checkpoint(arguments, tmp_path):
