@@ -46,7 +46,7 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.LATENT_RESNET.CONV5_BLOCKS = 3
     # Scales the channels of conv4 (1024) and conv5 (2048).
     _C.MODEL.LATENT_RESNET.WIDTH = 1.0
-    # "BN", "FrozenBN" (only with INIT or a checkpoint) or "SyncBN".
+    # "BN", "GN" (for small batches), "FrozenBN" (only with INIT or a checkpoint) or "SyncBN".
     _C.MODEL.LATENT_RESNET.NORM = "BN"
     # Start of the trunk: a latent classifier's checkpoint or a torchvision ResNet-50's weights.
     _C.MODEL.LATENT_RESNET.INIT = ""

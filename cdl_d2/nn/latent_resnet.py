@@ -6,6 +6,7 @@ Shapes: N images, M latent channels, h x w latent cells of 16 x 16 pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from cdl_d2.nn.latent_input import LatentInput
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm2d,
+    "GN": partial(nn.GroupNorm, 32),
     "FrozenBN": FrozenBatchNorm2d,
     "SyncBN": nn.SyncBatchNorm,
 }
@@ -36,7 +38,7 @@ class LatentResNet(nn.Module):
         conv4_blocks: bottlenecks in each sub-stage of conv4.
         conv5_blocks: bottlenecks in conv5, whose first has stride 2.
         width: scales the channels of conv4 (1024), conv5 (2048) and of the 1x1 stem (512).
-        norm: `BN`, `FrozenBN` or `SyncBN`.
+        norm: `BN`, `GN` (32 groups, for batches of a few images), `FrozenBN` or `SyncBN`.
 
     Raises:
         ValueError: for an unknown stem or norm, no blocks, or a width that leaves no channels.

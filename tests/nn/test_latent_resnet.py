@@ -47,10 +47,12 @@ def test_blocks_are_counted_as_asked():
 
 
 @pytest.mark.parametrize(
-    ("norm", "layer"), [("FrozenBN", "FrozenBatchNorm2d"), ("SyncBN", "SyncBatchNorm")]
+    ("norm", "layer"),
+    [("FrozenBN", "FrozenBatchNorm2d"), ("SyncBN", "SyncBatchNorm"), ("GN", "GroupNorm")],
 )
 def test_the_norm_is_used_everywhere(norm, layer):
-    kinds = {type(m).__name__ for m in small(norm=norm).modules()}
+    trunk = LatentResNet(LatentInput(32), width=1 / 8, norm=norm)
+    kinds = {type(m).__name__ for m in trunk.modules()}
     assert layer in kinds and "BatchNorm2d" not in kinds
 
 
