@@ -71,7 +71,8 @@ def _parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object
     cfg.defrost()
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
     theirs = teacher_config(cfg)
-    theirs.MODEL.RESNETS.NORM = "BN"  # random weights under a frozen norm overflow
+    if theirs.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
+        theirs.MODEL.RESNETS.NORM = "BN"
     teacher = build_model(theirs).eval()
     student = TransferRCNN(
         **TransferRCNN.from_config(cfg) | {"teacher": lambda: Teacher(teacher, theirs.INPUT.FORMAT)}
@@ -79,7 +80,7 @@ def _parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object
     optimizer = build_optimizer(cfg, student)
     codec = build_codec(cfg).to(cfg.MODEL.DEVICE)
 
-    item = _random_item(size)
+    item = _random_item(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     pixels = item["image"].to(cfg.MODEL.DEVICE).flip(0).float() / 255
     latent = codec.encode(pixels)
     encoded = student.encode([item])
@@ -107,7 +108,7 @@ def _parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object
     }
 
 
-def _random_item(size: tuple[int, int]) -> dict:
+def _random_item(size: tuple[int, int], classes: int) -> dict:
     height, width = size
     corners = torch.rand(OBJECTS, 2) * torch.tensor([width - 200, height - 200])
     boxes = torch.cat([corners, corners + 100 + torch.rand(OBJECTS, 2) * 100], dim=1).round()
@@ -115,7 +116,7 @@ def _random_item(size: tuple[int, int]) -> dict:
     for mask, (left, top, right, bottom) in zip(masks, boxes.long().tolist(), strict=True):
         mask[top:bottom, left:right] = True
     instances = Instances(size, gt_boxes=Boxes(boxes), gt_masks=BitMasks(masks))
-    instances.gt_classes = torch.arange(OBJECTS)
+    instances.gt_classes = torch.arange(OBJECTS) % classes
     return {"image": torch.randint(0, 256, (3, *size)), "instances": instances}
 
 
