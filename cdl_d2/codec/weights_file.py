@@ -30,7 +30,8 @@ def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict from `.safetensors`, or from a PyTorch file with `weights_only`.
 
     A PyTorch file may hold the tensors themselves (CompressAI's zoo) or a dict with them under
-    `state_dict` (CompressAI's training example) or `network` (a checkpoint of ours).
+    `state_dict` (CompressAI's training example), `network` (a codec's checkpoint of ours) or
+    `model` (Detectron2).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -52,7 +53,8 @@ def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             raise
         raise ValueError(f"{path} cannot be read as weights: {first_line(error)}") from error
     if isinstance(content, dict):
-        content = content.get("state_dict", content.get("network", content))
+        nested = [content[k] for k in ("state_dict", "network", "model") if k in content]
+        content = nested[0] if nested else content
     if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
         raise ValueError(f"{path} is not a state dict of tensors")
     return content

@@ -54,7 +54,7 @@ def load_config(args: argparse.Namespace) -> CfgNode:
 def exit_status(name: str, command: Callable[[], object]) -> int:
     """Run a command; bad input becomes one line on standard error and status 1.
 
-    An error in one of several processes is reported with its traceback, as the last line says it.
+    An error in one of several processes comes with that process's traceback; its last line says it.
     """
     try:
         status = command()

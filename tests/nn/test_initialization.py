@@ -22,6 +22,13 @@ def test_a_latent_classifier_gives_the_whole_trunk(tmp_path):
     assert all(torch.equal(v, expected[k]) for k, v in trunk.state_dict().items())
 
 
+def test_a_checkpoint_of_detectron2_gives_its_trunk(tmp_path):
+    source, trunk = small(), small()
+    state = {f"backbone.bottom_up.pyramid.trunk.{k}": v for k, v in source.state_dict().items()}
+    torch.save({"model": state, "iteration": 3}, tmp_path / "model.pth")
+    assert set(initialize_trunk(trunk, tmp_path / "model.pth")) == set(trunk.state_dict())
+
+
 def test_a_classifier_of_another_codec_is_refused(tmp_path):
     theirs = CodecIdentity(**{**vars(OURS), "meaning": "rounded"})
     torch.save(LatentClassifier(small(theirs), 5).state_dict(), tmp_path / "classifier.pth")
