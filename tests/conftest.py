@@ -33,6 +33,13 @@ def loud_network(name: str, seed: int = 0) -> torch.nn.Module:
     return network
 
 
+def small_codec(name: str, meaning: str = "decoded") -> Codec:
+    """An untrained codec of an architecture, 32 channels wide, whose latents are not all zero."""
+    network = loud_network(f"tiny-{name}")
+    network.update()
+    return Codec(network, f"tiny-{name}", 1, "mse", meaning)
+
+
 @pytest.fixture
 def coco_dataset(tmp_path):
     """Annotations and images: bright rectangles on noise; one image without, one with a crowd."""

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 
 import torch
 from torch import nn
 
-from cdl_d2.codec.architectures import (
-    TINY_PREFIX,
-    check_codec_choice,
-    network_from_weights,
-    new_network,
-)
-from cdl_d2.codec.autoregressive import decode_order_latent
-from cdl_d2.codec.latent import (
-    CODING_MULTIPLE,
-    MEANINGS,
-    STRIDE,
-    CodecIdentity,
-    Latent,
-    pad_for_coding,
-)
+from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
+from cdl_d2.codec.bitstream import Bitstream, BitstreamError
+from cdl_d2.codec.exact_arithmetic import exact_arithmetic
+from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
+from cdl_d2.codec.latent_coder import LatentCoder, Quantized
 from cdl_d2.codec.weights_file import fingerprint, load_state_dict
 from cdl_d2.codec.zoo import weights_path
 
@@ -36,6 +25,8 @@ class Codec(nn.Module):
     image --pad to 64--> g_a --> y --> Q --> y_hat --> g_s --crop--> reconstruction
                                  |           ^
                                  h_a -> z_hat -> h_s: scales (and means) of y: the bits
+    encode:     image -> y_hat          compress:   image -> bitstream
+    decode:     y_hat -> image          decompress: bitstream -> y_hat
     ```
 
     It starts in eval mode without gradients; encoding and decoding run in float32 whatever
@@ -58,6 +49,8 @@ class Codec(nn.Module):
         self.network = network
         self.name = name
         self.identity = CodecIdentity(name, quality, metric, meaning, fingerprint(network))
+        self._coder = LatentCoder(name, network)
+        self._cpu_coder: LatentCoder | None = None
         self.eval().requires_grad_(False)
 
     @classmethod
@@ -93,7 +86,7 @@ class Codec(nn.Module):
     @property
     def latent_channels(self) -> int:
         """Channels M of y_hat."""
-        return int(self.network.M) if hasattr(self.network, "M") else int(self.network.N)
+        return self._coder.channels
 
     def encode(self, image: torch.Tensor, with_scales: bool = False) -> Latent:
         """The latent of one image.
@@ -105,18 +98,53 @@ class Codec(nn.Module):
             ValueError: for another shape or dtype, or values outside [0, 1].
         """
         _check_image(image)
-        with _exact_arithmetic(image.device):
-            x = pad_for_coding(image.float())[None]
-            y_hat, scales_hat, likelihoods = self._analyse(x)
-        bits = {k: -torch.log2(v) for k, v in likelihoods.items()}
-        side_bits = float(bits["z"].sum(dtype=torch.float64)) if "z" in bits else 0.0
-        return Latent(
-            y_hat=y_hat[0],
-            image_size=(image.shape[1], image.shape[2]),
-            bits=bits["y"][0].sum(0),
-            side_bits=side_bits,
-            scales_hat=scales_hat[0] if with_scales and scales_hat is not None else None,
+        with exact_arithmetic(image.device):
+            y = self._transform(image)
+            rounded = self.identity.meaning == "rounded"
+            quantized = self._coder.round(y) if rounded else self._coder.quantize(y)
+            return self._describe(quantized, image.shape[1:], with_scales)
+
+    def compress(self, image: torch.Tensor) -> Bitstream:
+        """The bitstream of one image, see `encode` for what it takes.
+
+        Raises:
+            ValueError: as `encode`; and if the codec's meaning is `rounded`, which no stream has.
+        """
+        _check_image(image)
+        coder = self._receiver()
+        with exact_arithmetic(image.device):
+            quantized = coder.quantize(self._transform(image).cpu())
+            strings = coder.encode(quantized)
+        return Bitstream(
+            codec=self.identity,
+            image_size=tuple(image.shape[1:]),
+            strings=tuple(strings),
+            checksum=quantized.checksum,
         )
+
+    def decompress(self, stream: Bitstream, with_scales: bool = False) -> Latent:
+        """The latent that a bitstream holds, on the CPU; `decode` makes an image of it.
+
+        Raises:
+            BitstreamError: if another codec wrote the stream, or if it does not decode to the
+                symbols that were written.
+            ValueError: if the codec's meaning is `rounded`, which no stream has.
+        """
+        coder = self._receiver()
+        if stream.codec != self.identity:
+            raise BitstreamError(f"the stream was made by {stream.codec}; this is {self.identity}")
+        if len(stream.strings) != 1 + coder.has_hyperprior:
+            raise BitstreamError(f"{self.name} does not write {len(stream.strings)} strings")
+        with exact_arithmetic(torch.device("cpu")):
+            quantized = coder.decode(stream.strings, coded_cells(stream.image_size), stream.coding)
+            if stream.checksum is not None and stream.checksum != quantized.checksum:
+                raise BitstreamError(
+                    "the stream decodes to other symbols than were written: the machine that wrote "
+                    "it, or its version of PyTorch, rounds the entropy model differently"
+                )
+            if not torch.isfinite(quantized.y_hat).all():
+                raise BitstreamError("the stream decodes to a latent that is not finite")
+            return self._describe(quantized, stream.image_size, with_scales)
 
     def decode(self, latent: Latent) -> torch.Tensor:
         """The reconstruction, 3 x H x W, float, RGB in [0, 1].
@@ -125,61 +153,45 @@ class Codec(nn.Module):
             ValueError: if the latent has another number of channels, or another size than its
                 image size asks for.
         """
-        grid = tuple(
-            -(-s // CODING_MULTIPLE) * CODING_MULTIPLE // STRIDE for s in latent.image_size
-        )
-        expected = (self.latent_channels, *grid)
+        expected = (self.latent_channels, *coded_cells(latent.image_size))
         if tuple(latent.y_hat.shape) != expected:
             raise ValueError(
                 f"a latent of shape {tuple(latent.y_hat.shape)} cannot be decoded: {self.name} "
                 f"expects {expected} for an image of {latent.image_size}"
             )
         height, width = latent.image_size
-        with _exact_arithmetic(latent.y_hat.device):
+        with exact_arithmetic(latent.y_hat.device):
             x_hat = self.network.g_s(latent.y_hat[None].float())
         return x_hat[0, :, :height, :width].clamp(0, 1)
 
-    def _analyse(self, x: torch.Tensor):
-        """y_hat, scales_hat (None without a hyperprior) and likelihoods of y and z."""
-        network, architecture = self.network, self.name.removeprefix(TINY_PREFIX)
-        y = network.g_a(x)
-        if architecture == "bmshj2018-factorized":
-            y_hat, y_likelihoods = network.entropy_bottleneck(y)
-            return y_hat, None, {"y": y_likelihoods}
-        gaussian = network.gaussian_conditional
-        z = network.h_a(y.abs() if architecture == "bmshj2018-hyperprior" else y)
-        z_hat, z_likelihoods = network.entropy_bottleneck(z)
-        params = network.h_s(z_hat)
-        if architecture == "bmshj2018-hyperprior":
-            y_hat, y_likelihoods = gaussian(y, params)
-            return y_hat, params, {"y": y_likelihoods, "z": z_likelihoods}
+    def _transform(self, image: torch.Tensor) -> torch.Tensor:
+        """y of the padded image, M x h x w."""
+        return self.network.g_a(pad_for_coding(image.float())[None])[0]
 
-        rounded = torch.round(y)
-        if architecture == "mbt2018-mean":
-            scales_hat, means_hat = params.chunk(2, 1)
-            y_hat = torch.round(y - means_hat) + means_hat
-        elif self.identity.meaning == "decoded":
-            y_hat, scales_hat, means_hat = decode_order_latent(network, y, params)
-        else:  # CompressAI's forward: contexts of the rounded latent, all positions at once
-            context = network.context_prediction(rounded)
-            merged = network.entropy_parameters(torch.cat((params, context), dim=1))
-            scales_hat, means_hat = merged.chunk(2, 1)
-            y_hat = rounded
-        _, y_likelihoods = gaussian(y, scales_hat, means=means_hat)
-        if self.identity.meaning == "rounded":
-            y_hat = rounded
-        return y_hat, scales_hat, {"y": y_likelihoods, "z": z_likelihoods}
+    def _describe(self, quantized: Quantized, image_size, with_scales: bool) -> Latent:
+        y_likelihoods, z_likelihoods = self._coder.likelihoods(quantized)
+        side_bits = 0.0
+        if z_likelihoods is not None:
+            side_bits = float(-torch.log2(z_likelihoods).sum(dtype=torch.float64))
+        return Latent(
+            y_hat=quantized.y_hat,
+            image_size=tuple(image_size),
+            bits=-torch.log2(y_likelihoods).sum(0),
+            side_bits=side_bits,
+            scales_hat=quantized.scales_hat if with_scales else None,
+        )
 
-
-@contextmanager
-def _exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """No gradients, no autocast, and no TF32, in which a GPU would round differently."""
-    with (
-        torch.no_grad(),
-        torch.autocast(device.type, enabled=False),
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-    ):
-        yield
+    def _receiver(self) -> LatentCoder:
+        """The coder on the CPU, where alone a stream is sure to be read as it was written."""
+        if self.identity.meaning != "decoded":
+            raise ValueError(
+                "a bitstream holds decoded latents: build the codec with meaning 'decoded'"
+            )
+        if next(self.network.parameters()).device.type == "cpu":
+            return self._coder
+        if self._cpu_coder is None:
+            self._cpu_coder = LatentCoder(self.name, copy.deepcopy(self.network).cpu())
+        return self._cpu_coder
 
 
 def _check_image(image: torch.Tensor) -> None:

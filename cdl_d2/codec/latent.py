@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 STRIDE = 16  # pixels a side of a latent cell
-CODING_MULTIPLE = 64  # the hyperprior halves a latent twice more
+HYPERPRIOR_CELLS = 4  # latent cells a side of a cell of the hyperprior's own latent z
+CODING_MULTIPLE = STRIDE * HYPERPRIOR_CELLS
 
 MEANINGS = ("decoded", "rounded")
 
@@ -76,6 +77,12 @@ class Latent:
 def cell_size(image_size: tuple[int, int]) -> tuple[int, int]:
     """Latent cells, rows and columns, that cover an image of (H, W) pixels."""
     return -(-image_size[0] // STRIDE), -(-image_size[1] // STRIDE)
+
+
+def coded_cells(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the whole latent of an image of (H, W) pixels, multiples of 4."""
+    height, width = (-(-side // CODING_MULTIPLE) * CODING_MULTIPLE for side in image_size)
+    return height // STRIDE, width // STRIDE
 
 
 def pad_for_coding(image: torch.Tensor) -> torch.Tensor:
