@@ -23,5 +23,5 @@ setup(
         # Detectron2's model zoo and CompressAI import pkg_resources.
         "setuptools<81",
     ],
-    extras_require={"test": ["pytest", "ruff"]},
+    extras_require={"test": ["hypothesis", "pytest", "ruff"]},
 )

@@ -8,7 +8,7 @@ same arithmetic. Two ways exist:
 only be read like this.
 `exact`: in wavefronts. A step holds all positions (r, c) with the same c + 3r, whose windows do not
 hold each other: w + 3h - 3 steps instead of h * w, and matrix products instead of vector ones. They
-are formed in float64, see `call_in_float64`.
+are formed in float64, see `in_float64`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cdl_d2.codec.exact_arithmetic import call_in_float64
+from cdl_d2.codec.exact_arithmetic import in_float64
 
 CODINGS = ("compressai", "exact")
 
@@ -69,6 +69,7 @@ class _Context:
     def __init__(self, network: nn.Module, params: torch.Tensor):
         layer = network.context_prediction
         self._parameters, self._params = network.entropy_parameters, params
+        self._exact_parameters = in_float64(network.entropy_parameters)
         self._kernel, self._border = layer.kernel_size[0], layer.kernel_size[0] // 2
         self._masked_weight, self._bias = layer.weight * layer.mask, layer.bias  # 2M, M, 5, 5
         taps = layer.mask[0, 0].nonzero()  # the decoded part of a window
@@ -98,7 +99,7 @@ class _Context:
         known = self._known.flatten(1)[:, windows].transpose(0, 1).flatten(1)  # n, 12 M
         seen = torch.addmm(self._bias.double(), known.double(), self._weight)  # n, 2M
         both = torch.cat((self._params.flatten(1)[:, where].double(), seen.T))  # 4M, n
-        return call_in_float64(self._parameters, both[None, :, None])[0, :, 0].T.chunk(2, 1)
+        return self._exact_parameters(both[None, :, None])[0, :, 0].T.chunk(2, 1)
 
     def _corner(self, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         width = self._params.shape[2]

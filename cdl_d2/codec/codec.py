@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -102,7 +103,7 @@ class Codec(nn.Module):
             y = self._transform(image)
             rounded = self.identity.meaning == "rounded"
             quantized = self._coder.round(y) if rounded else self._coder.quantize(y)
-            return self._describe(quantized, image.shape[1:], with_scales)
+            return _describe(self._coder, quantized, image.shape[1:], with_scales)
 
     def compress(self, image: torch.Tensor) -> Bitstream:
         """The bitstream of one image, see `encode` for what it takes.
@@ -111,7 +112,7 @@ class Codec(nn.Module):
             ValueError: as `encode`; and if the codec's meaning is `rounded`, which no stream has.
         """
         _check_image(image)
-        coder = self._receiver()
+        coder = self.cpu_coder
         with exact_arithmetic(image.device):
             quantized = coder.quantize(self._transform(image).cpu())
             strings = coder.encode(quantized)
@@ -130,21 +131,27 @@ class Codec(nn.Module):
                 symbols that were written.
             ValueError: if the codec's meaning is `rounded`, which no stream has.
         """
-        coder = self._receiver()
+        quantized = self.read_symbols(stream)
+        with exact_arithmetic(torch.device("cpu")):
+            return _describe(self.cpu_coder, quantized, stream.image_size, with_scales)
+
+    def read_symbols(self, stream: Bitstream) -> Quantized:
+        """What the entropy decoder makes of a bitstream; raises as `decompress`."""
+        coder = self.cpu_coder
         if stream.codec != self.identity:
             raise BitstreamError(f"the stream was made by {stream.codec}; this is {self.identity}")
         if len(stream.strings) != 1 + coder.has_hyperprior:
             raise BitstreamError(f"{self.name} does not write {len(stream.strings)} strings")
         with exact_arithmetic(torch.device("cpu")):
             quantized = coder.decode(stream.strings, coded_cells(stream.image_size), stream.coding)
-            if stream.checksum is not None and stream.checksum != quantized.checksum:
-                raise BitstreamError(
-                    "the stream decodes to other symbols than were written: the machine that wrote "
-                    "it, or its version of PyTorch, rounds the entropy model differently"
-                )
-            if not torch.isfinite(quantized.y_hat).all():
-                raise BitstreamError("the stream decodes to a latent that is not finite")
-            return self._describe(quantized, stream.image_size, with_scales)
+        if stream.checksum is not None and stream.checksum != quantized.checksum:
+            raise BitstreamError(
+                "the stream decodes to other symbols than were written: the machine that wrote it, "
+                "or its version of PyTorch, rounds the entropy model differently"
+            )
+        if not torch.isfinite(quantized.y_hat).all():
+            raise BitstreamError("the stream decodes to a latent that is not finite")
+        return quantized
 
     def decode(self, latent: Latent) -> torch.Tensor:
         """The reconstruction, 3 x H x W, float, RGB in [0, 1].
@@ -164,25 +171,13 @@ class Codec(nn.Module):
             x_hat = self.network.g_s(latent.y_hat[None].float())
         return x_hat[0, :, :height, :width].clamp(0, 1)
 
-    def _transform(self, image: torch.Tensor) -> torch.Tensor:
-        """y of the padded image, M x h x w."""
-        return self.network.g_a(pad_for_coding(image.float())[None])[0]
+    @property
+    def cpu_coder(self) -> LatentCoder:
+        """Writes and reads strings, on the CPU, so that what a GPU wrote a CPU can read.
 
-    def _describe(self, quantized: Quantized, image_size, with_scales: bool) -> Latent:
-        y_likelihoods, z_likelihoods = self._coder.likelihoods(quantized)
-        side_bits = 0.0
-        if z_likelihoods is not None:
-            side_bits = float(-torch.log2(z_likelihoods).sum(dtype=torch.float64))
-        return Latent(
-            y_hat=quantized.y_hat,
-            image_size=tuple(image_size),
-            bits=-torch.log2(y_likelihoods).sum(0),
-            side_bits=side_bits,
-            scales_hat=quantized.scales_hat if with_scales else None,
-        )
-
-    def _receiver(self) -> LatentCoder:
-        """The coder on the CPU, where alone a stream is sure to be read as it was written."""
+        Raises:
+            ValueError: if the codec's meaning is `rounded`, which no stream has.
+        """
         if self.identity.meaning != "decoded":
             raise ValueError(
                 "a bitstream holds decoded latents: build the codec with meaning 'decoded'"
@@ -192,6 +187,26 @@ class Codec(nn.Module):
         if self._cpu_coder is None:
             self._cpu_coder = LatentCoder(self.name, copy.deepcopy(self.network).cpu())
         return self._cpu_coder
+
+    def _transform(self, image: torch.Tensor) -> torch.Tensor:
+        """y of the padded image, M x h x w."""
+        return self.network.g_a(pad_for_coding(image.float())[None])[0]
+
+
+def _describe(
+    coder: LatentCoder, quantized: Quantized, image_size: Sequence[int], with_scales: bool
+) -> Latent:
+    y_likelihoods, z_likelihoods = coder.likelihoods(quantized)
+    side_bits = 0.0
+    if z_likelihoods is not None:
+        side_bits = float(-torch.log2(z_likelihoods).sum(dtype=torch.float64))
+    return Latent(
+        y_hat=quantized.y_hat,
+        image_size=tuple(image_size),
+        bits=-torch.log2(y_likelihoods).sum(0),
+        side_bits=side_bits,
+        scales_hat=quantized.scales_hat if with_scales else None,
+    )
 
 
 def _check_image(image: torch.Tensor) -> None:

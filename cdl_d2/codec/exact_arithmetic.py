@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -21,12 +21,12 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
         yield
 
 
-def call_in_float64(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """A module's output, computed in float64 and rounded to float32.
+def in_float64(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The module's function, computed in float64 and rounded to float32.
 
     The order of summation depends on the number of threads and on the processor. In float32 that
     changes the last bits of a prediction, and now and then a decoder's symbols; in float64 the
     differences are far below the rounding.
     """
     weights = {name: value.double() for name, value in module.named_parameters()}
-    return functional_call(module, weights, (x.double(),)).float()
+    return lambda x: functional_call(module, weights, (x.double(),)).float()

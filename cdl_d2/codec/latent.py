@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -56,6 +56,12 @@ class Latent:
     bits: torch.Tensor
     side_bits: float
     scales_hat: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Latent:
+        """The same latent on another device."""
+        scales_hat = None if self.scales_hat is None else self.scales_hat.to(device)
+        tensors = {"y_hat": self.y_hat.to(device), "bits": self.bits.to(device)}
+        return replace(self, scales_hat=scales_hat, **tensors)
 
     @property
     def cells(self) -> torch.Tensor:

@@ -24,7 +24,7 @@ from torch import nn
 from cdl_d2.codec.architectures import TINY_PREFIX
 from cdl_d2.codec.autoregressive import NextSymbols, predict_in_order, steps
 from cdl_d2.codec.entropy_tables import EntropyTables
-from cdl_d2.codec.exact_arithmetic import call_in_float64
+from cdl_d2.codec.exact_arithmetic import in_float64
 from cdl_d2.codec.latent import HYPERPRIOR_CELLS
 
 WITH_CONTEXT = ("mbt2018", "cheng2020-anchor", "cheng2020-attn")
@@ -160,7 +160,7 @@ class LatentCoder:
     def _with_hyperprior(self, z_symbols, next_symbols: NextSymbols, coding: str) -> Quantized:
         z_hat = (z_symbols + self._medians)[None]
         h_s = self._network.h_s
-        params = (h_s(z_hat) if coding == "compressai" else call_in_float64(h_s, z_hat))[0]
+        params = (h_s(z_hat) if coding == "compressai" else in_float64(h_s)(z_hat))[0]
         if self.has_context:
             symbols, scales, means = predict_in_order(self._network, params, next_symbols, coding)
         else:

@@ -1,62 +1,83 @@
-"""Rate and distortion of a codec on a folder of images."""
+"""Rate and distortion of a codec on images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
-from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
 
+from cdl_d2.codec.bitstream import Bitstream
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.training import IMAGE_SUFFIXES
+from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.rates import Rate, rate_of
 
 MS_SSIM_SMALLEST = 161  # pixels a side that five scales of an 11 x 11 window need
 
 
 @dataclass(frozen=True)
 class RatePoint:
-    """Estimated bits per pixel, PSNR in dB, and MS-SSIM (None below 161 pixels a side)."""
+    """What an image costs and how it looks: PSNR in dB, MS-SSIM (None below 161 pixels a side)."""
 
     name: str
-    bpp: float
+    rate: Rate
     psnr: float
     ms_ssim: float | None
 
 
-def rate_points(codec: Codec, folder: Path, device: str = "cpu") -> Iterator[RatePoint]:
-    """One point an image, in the order of names; reconstructions are rounded to 8 bits.
+def rate_point(codec: Codec, path: Path) -> tuple[Bitstream, RatePoint]:
+    """The bitstream of an image file, and its rate and distortion after rounding to 8 bits.
 
     Raises:
-        ValueError: if the folder has no image.
+        FileNotFoundError, ValueError: if the image cannot be read.
     """
+    device = next(codec.parameters()).device
+    original = read_image(path).to(device)
+    stream = codec.compress(original.float() / 255)
+    latent = codec.decompress(stream)
+    decoded = codec.decode(latent.to(device))
+    psnr, similarity = distortion(original, torch.round(decoded * 255))
+    return stream, RatePoint(path.name, rate_of(stream, latent), psnr, similarity)
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Means over images, as rate-distortion curves are usually drawn; rates in bits a pixel."""
+
+    file_bpp: float
+    estimated_bpp: float
+    file_bits_per_coded_pixel: float
+    estimated_bits_per_coded_pixel: float
+    psnr: float
+    ms_ssim: float | None
+
+
+def average(points: Sequence[RatePoint]) -> Averages:
+    """The mean of each figure over images."""
+    similar = [p.ms_ssim for p in points if p.ms_ssim is not None]
+
+    def rate(name: str) -> float:
+        return fmean(getattr(p.rate, name) for p in points)
+
+    return Averages(
+        file_bpp=rate("file_bpp"),
+        estimated_bpp=rate("estimated_bpp"),
+        file_bits_per_coded_pixel=rate("file_bits_per_coded_pixel"),
+        estimated_bits_per_coded_pixel=rate("estimated_bits_per_coded_pixel"),
+        psnr=fmean(p.psnr for p in points),
+        ms_ssim=fmean(similar) if similar else None,
+    )
+
+
+def distortion(original: torch.Tensor, decoded: torch.Tensor) -> tuple[float, float | None]:
+    """PSNR in dB and MS-SSIM of 3 x H x W images in 0..255."""
     from pytorch_msssim import ms_ssim
 
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise ValueError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")
-    codec.to(device)
-    for path in paths:
-        with Image.open(path) as file:
-            original = pil_to_tensor(file.convert("RGB")).to(device).float()
-        latent = codec.encode(original / 255)
-        decoded = torch.round(codec.decode(latent) * 255)
-        mse = (decoded - original).square().mean()
-        similarity = None
-        if min(original.shape[1:]) >= MS_SSIM_SMALLEST:
-            similarity = float(ms_ssim(decoded[None], original[None], data_range=255))
-        psnr = float(10 * torch.log10(255**2 / mse))
-        yield RatePoint(path.name, latent.bits_per_pixel, psnr, similarity)
-
-
-def average(points: list[RatePoint]) -> RatePoint:
-    """The mean of each figure over images, as rate-distortion curves are usually drawn."""
-    similar = [p.ms_ssim for p in points if p.ms_ssim is not None]
-    return RatePoint(
-        name="average",
-        bpp=sum(p.bpp for p in points) / len(points),
-        psnr=sum(p.psnr for p in points) / len(points),
-        ms_ssim=sum(similar) / len(similar) if similar else None,
-    )
+    original, decoded = original.float(), decoded.float()
+    mse = (decoded - original).square().mean()
+    similarity = None
+    if min(original.shape[1:]) >= MS_SSIM_SMALLEST:
+        similarity = float(ms_ssim(decoded[None], original[None], data_range=255))
+    return float(10 * torch.log10(255**2 / mse)), similarity

@@ -12,18 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import hflip, pil_to_tensor
+from torchvision.transforms.functional import hflip
 from tqdm import tqdm
 
 from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
+from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.codec.latent import CODING_MULTIPLE
 from cdl_d2.codec.weights_file import UNREADABLE, first_line, load_state_dict, save_weights
 from cdl_d2.files import write_atomically
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,7 @@ class RandomCrops(Dataset):
     """
 
     def __init__(self, folder: Path, patch_size: int, count: int, seed: int):
-        self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not self.paths:
-            raise ValueError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")
+        self.paths = find_images(folder)
         self.patch_size, self.count, self.seed = patch_size, count, seed
 
     def __len__(self) -> int:
@@ -84,8 +80,7 @@ class RandomCrops(Dataset):
             return int(torch.randint(high, (1,), generator=rng))
 
         path = self.paths[draw(len(self.paths))]
-        with Image.open(path) as file:
-            image = pil_to_tensor(file.convert("RGB"))
+        image = read_image(path)
         height, width = image.shape[1:]
         size = self.patch_size
         if min(height, width) < size:

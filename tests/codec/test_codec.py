@@ -39,16 +39,6 @@ def test_the_two_meanings_differ_exactly_where_the_codec_predicts_means(name):
     assert torch.equal(decoded, rounded) == (name not in WITH_MEANS)
 
 
-def test_estimated_bits_agree_with_the_length_of_the_bitstream(codec):
-    codec.network.update()
-    image = torch.rand(3, 256, 256).cumsum(1).cumsum(2)
-    image = image / image.max()
-    with torch.no_grad():
-        strings = codec.network.compress(image[None])["strings"]
-    actual = 8 * sum(len(string[0]) for string in strings)
-    assert codec.encode(image).total_bits == pytest.approx(actual, rel=0.05, abs=200)
-
-
 @pytest.mark.parametrize("size", [(1, 1), (16, 17), (64, 64), (65, 127), (200, 130)])
 def test_any_size_keeps_its_size_and_its_cells(codec, size):
     latent = codec.encode(torch.rand(3, *size), with_scales=True)

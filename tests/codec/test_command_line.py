@@ -1,0 +1,73 @@
+import re
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from cdl_d2.codec import Bitstream
+from cdl_d2.codec.__main__ import main
+
+CODEC = ["--name", "tiny-bmshj2018-hyperprior", "--quality", "2"]
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.linear_gradient("L").resize((90, 70)).convert("RGB").save(path)
+    return path
+
+
+def test_an_image_goes_to_a_file_and_back(photo, tmp_path, codec, capsys):
+    assert main(["compress", *CODEC, str(photo), "--output", str(tmp_path / "files")]) == 0
+    assert re.search(r"1 images: 0\.\d+ bits per pixel .* PSNR \d+", capsys.readouterr().out)
+    file = tmp_path / "files" / "photo.cdlz"
+    assert main(["decompress", str(file), "--output", str(tmp_path / "decoded")]) == 0
+    decoded = pil_to_tensor(Image.open(tmp_path / "decoded" / "photo.png"))
+    expected = codec.decode(codec.decompress(Bitstream.load(file)))
+    assert torch.equal(decoded, torch.round(expected * 255).byte())
+
+
+def test_info_names_codec_sizes_and_rates(photo, capsys):
+    main(["compress", *CODEC, str(photo)])
+    assert main(["info", str(photo.with_suffix(".cdlz"))]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        "tiny-bmshj2018-hyperprior quality 2" in line and "90x70 pixels, coded as 128x128" in line
+    )
+
+
+def test_a_bad_file_is_named_and_the_others_are_done(photo, tmp_path, capsys):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    output = tmp_path / "files"
+    assert main(["compress", *CODEC, str(bad), str(photo), "--output", str(output)]) == 1
+    assert "bad.png cannot be read as an image" in capsys.readouterr().err
+    assert [p.name for p in output.iterdir()] == ["photo.cdlz"]
+
+
+def test_no_file_is_replaced_unasked(photo, capsys):
+    assert main(["compress", *CODEC, str(photo)]) == 0
+    assert main(["compress", *CODEC, str(photo)]) == 1
+    assert "add --force" in capsys.readouterr().err
+    assert main(["compress", *CODEC, str(photo), "--force"]) == 0
+
+
+def test_two_files_of_one_name_are_refused(photo, capsys):
+    other = photo.with_suffix(".jpg")
+    Image.open(photo).save(other)
+    assert main(["compress", *CODEC, str(photo), str(other)]) == 1
+    assert "same name without suffix" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["compress", *CODEC], ["decompress"], ["info"]])
+def test_a_missing_file_is_named(command, tmp_path, capsys):
+    output = [] if command == ["info"] else ["--output", str(tmp_path / "out")]
+    assert main([*command, str(tmp_path / "nowhere"), *output]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_wrong_codec_is_named(photo, capsys):
+    arguments = ["compress", "--name", "tiny-bmshj2018-hyperprior", "--quality", "9", str(photo)]
+    assert main(arguments) == 1
+    assert "quality 9" in capsys.readouterr().err
