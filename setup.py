@@ -16,6 +16,7 @@ setup(
         "Pillow",
         "safetensors",
         "tqdm",
+        "zstandard",
         "matplotlib",
         "fvcore",
         "pycocotools",

@@ -19,10 +19,11 @@ def add_cdl_config(cfg: CN) -> None:
     # decoded image; "image", the original image (no codec is built).
     _C.INPUT.DOMAIN = "latent"
     # Who encodes: "model" (on its own device, works with any mapper), "mapper" (in the loader's
-    # workers, on the CPU) or "store" (nobody: latents are read from INPUT.LATENT_STORE).
+    # workers, on the CPU) or "store" (nobody: latents are read from a latent store).
     _C.INPUT.LATENT_SOURCE = "model"
-    # Folder with a latent file per image, <stem of the image's file name>.safetensors.
-    _C.INPUT.LATENT_STORE = ""
+    # Folders of the latent stores of the training and test data, by tools/encode_dataset.py.
+    _C.INPUT.LATENT_STORE_TRAIN = ""
+    _C.INPUT.LATENT_STORE_TEST = ""
 
     _C.MODEL.CODEC = CN()
     # As CompressAI names it, or "tiny-bmshj2018-hyperprior", whose weights come with the package.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -71,3 +72,16 @@ def check_datasets(cfg: CfgNode) -> None:
                 f"data set {name} has {len(classes)} classes: set MODEL.ROI_HEADS.NUM_CLASSES "
                 f"{len(classes)} (it is {cfg.MODEL.ROI_HEADS.NUM_CLASSES})"
             )
+
+
+def images_of_dataset(name: str) -> tuple[Path, list[str]]:
+    """The deepest folder with all images of a Detectron2 data set, and their paths in it.
+
+    Raises:
+        ValueError: if the name is not known.
+    """
+    if name not in DatasetCatalog.list():
+        raise ValueError(f"data set {name} is not one of {', '.join(DatasetCatalog.list())}")
+    files = sorted({record["file_name"] for record in DatasetCatalog.get(name)})
+    folder = Path(os.path.commonpath([os.path.dirname(file) for file in files]))
+    return folder, [Path(file).relative_to(folder).as_posix() for file in files]

@@ -1,5 +1,6 @@
 """Latents on disk."""
 
-from cdl_d2.data.latent_file import StoredLatent, load_latent, save_latent
+from cdl_d2.data.latent_store import LatentStore, Plan, StoredLatent
+from cdl_d2.data.variant import Variant
 
-__all__ = ["StoredLatent", "load_latent", "save_latent"]
+__all__ = ["LatentStore", "Plan", "StoredLatent", "Variant"]

@@ -1,0 +1,129 @@
+"""A DatasetMapper whose items come from a latent store: nothing is encoded."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import detectron2.data.transforms as T
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+
+from cdl_d2.d2.codec import build_codec
+from cdl_d2.data import LatentStore, Variant
+
+
+class StoredLatentMapper(DatasetMapper):
+    """Reads a variant of an image, drawn at random in training, and lets annotations follow it.
+
+    The image itself is read only for a teacher.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        store: LatentStore,
+        variants: Sequence[Variant],
+        with_image: bool,
+        **kwargs,
+    ):
+        """
+        Args:
+            store: of the data set.
+            variants: to draw from.
+            with_image: whether items have `image` as well, of the same geometry.
+            kwargs: those of DatasetMapper; augmentations are not used.
+
+        Raises:
+            ValueError: if the store lacks one of the variants.
+        """
+        super().__init__(is_train, **kwargs)
+        missing = [variant for variant in variants if variant not in store.variants]
+        if missing:
+            raise ValueError(
+                f"the latent store {store.folder} has {'; '.join(map(str, store.variants))}, but "
+                f"not {'; '.join(map(str, missing))}, which the config asks for"
+            )
+        self._store, self._variants, self._with_image = store, variants, with_image
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True):
+        if cfg.INPUT.DOMAIN != "latent":
+            raise ValueError(
+                f"INPUT.LATENT_SOURCE store has latents only, not domain {cfg.INPUT.DOMAIN!r}"
+            )
+        key = "LATENT_STORE_TRAIN" if is_train else "LATENT_STORE_TEST"
+        if not cfg.INPUT[key]:
+            raise ValueError(f"INPUT.LATENT_SOURCE is store: set INPUT.{key} to its folder")
+        return {
+            **super().from_config(cfg, is_train),
+            "store": LatentStore(cfg.INPUT[key], copy.deepcopy(build_codec(cfg)).cpu()),
+            "variants": variants_of(cfg, is_train),
+            "with_image": is_train and cfg.MODEL.META_ARCHITECTURE == "TransferRCNN",
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """As DatasetMapper, with `latent`, `codec_identity`, `image_size` and `bits`.
+
+        Raises:
+            KeyError, ValueError: see LatentStore.read; ValueError too if another image was stored.
+        """
+        item = copy.deepcopy(dataset_dict)
+        variant = self._variants[np.random.randint(len(self._variants))]
+        stored = self._store.read(item["file_name"], variant)
+        original = item["height"], item["width"]
+        if variant.size(*original) != stored.image_size:
+            raise ValueError(
+                f"the store has an image of {stored.image_size} pixels for {item['file_name']}, "
+                f"which should have {variant.size(*original)} of its {original}: is it another?"
+            )
+        transforms = T.TransformList([T.ResizeTransform(*original, *stored.image_size)])
+        if variant.flip:
+            transforms += T.HFlipTransform(stored.image_size[1])
+        if self._with_image:
+            image = utils.read_image(item["file_name"], format=self.image_format)
+            utils.check_image_size(item, image)
+            pixels = np.ascontiguousarray(transforms.apply_image(image).transpose(2, 0, 1))
+            item["image"] = torch.as_tensor(pixels)
+        annotated = self.is_train and "annotations" in item
+        if annotated:
+            self._transform_annotations(item, transforms, stored.image_size)
+        else:
+            item.pop("annotations", None)
+        return {
+            **item,
+            "latent": stored.cells,
+            "codec_identity": self._store.plan.codec,
+            "image_size": stored.image_size,
+            "bits": stored.bits,
+        }
+
+
+def variants_of(cfg: CfgNode, is_train: bool) -> list[Variant]:
+    """The variants that Detectron2's augmentations would make with this config.
+
+    Raises:
+        ValueError: if there are endlessly many: crops, or sizes from a range; or vertical flips.
+    """
+    if not is_train:
+        return [Variant(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
+    if cfg.INPUT.CROP.ENABLED or cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING != "choice":
+        raise ValueError(
+            "a latent store has a few sizes of an image: set INPUT.CROP.ENABLED False and "
+            "INPUT.MIN_SIZE_TRAIN_SAMPLING choice"
+        )
+    if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal"):
+        raise ValueError(
+            f"INPUT.RANDOM_FLIP {cfg.INPUT.RANDOM_FLIP!r} is not none or horizontal, as a latent "
+            "store needs"
+        )
+    flips = (False,) if cfg.INPUT.RANDOM_FLIP == "none" else (False, True)
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    edges = (sizes,) if isinstance(sizes, int) else sizes
+    return [Variant(edge, cfg.INPUT.MAX_SIZE_TRAIN, flip) for edge in edges for flip in flips]

@@ -1,0 +1,265 @@
+"""A data set's latents on disk, for random access by many readers.
+
+```
+store/plan.json              what is to be encoded, and how (see Plan)
+store/shard-00000.safetensors ...      see shard.py
+store/manifest.json          written last: sizes and checksums of all shards, images that failed
+```
+
+An image is known by its path relative to the folder it was encoded from, with forward slashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+
+from cdl_d2.codec import Bitstream, Codec, CodecIdentity, cell_size
+from cdl_d2.data.shard import Record, ShardReader, unpack_cells
+from cdl_d2.data.variant import Variant
+from cdl_d2.files import write_atomically
+
+FORMAT = 1
+FORMS = ("arrays", "bitstreams")
+OPEN_SHARDS = 256  # files that a reader keeps mapped
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store is to hold.
+
+    Attributes:
+        codec: what encodes.
+        form: `arrays` (fast to read) or `bitstreams` (smallest, decoded when read).
+        variants: of every image.
+        images: paths relative to the folder of images.
+        shard_size: images a shard.
+    """
+
+    codec: CodecIdentity
+    form: str
+    variants: tuple[Variant, ...]
+    images: tuple[str, ...]
+    shard_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"form {self.form!r} of a store is not one of {', '.join(FORMS)}")
+        if self.form == "bitstreams" and self.codec.meaning != "decoded":
+            raise ValueError("bitstreams hold decoded latents: take meaning 'decoded', or arrays")
+        if not self.images or not self.variants or self.shard_size < 1:
+            raise ValueError("a store needs images, variants and a shard size of at least 1")
+        for name, values in (("image", self.images), ("variant", self.variants)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"the same {name} is to be stored twice")
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return -(-len(self.images) // self.shard_size)
+
+    def images_of(self, shard: int) -> tuple[str, ...]:
+        """The images of a shard."""
+        return self.images[shard * self.shard_size : (shard + 1) * self.shard_size]
+
+    def save(self, folder: Path) -> None:
+        """Write the plan, or find the same one there.
+
+        Raises:
+            ValueError: if the folder has a store of another plan.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "plan.json"
+        if path.exists():
+            difference = _difference(asdict(self), asdict(Plan.load(folder)))
+            if difference:
+                raise ValueError(f"{folder} holds another store: {difference}; take a new folder")
+            return
+        with write_atomically(path) as temporary:
+            temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}))
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan:
+        """Read the plan of a store.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is damaged or of another format.
+        """
+        content = _read_json(folder / "plan.json", f"{folder} is no latent store")
+        try:
+            if content.pop("format") != FORMAT:
+                raise ValueError("it has another format: update cdl_d2")
+            return cls(
+                codec=CodecIdentity(**content.pop("codec")),
+                variants=tuple(Variant(**v) for v in content.pop("variants")),
+                images=tuple(content.pop("images")),
+                **content,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / 'plan.json'} cannot be used: {error}") from error
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """The file of a shard."""
+    return folder / f"shard-{shard:05d}.safetensors"
+
+
+def record_name(image: str, variant: int) -> str:
+    """What a record is called in its shard."""
+    return f"{variant}/{image}"
+
+
+def write_manifest(folder: Path, plan: Plan) -> dict[str, str]:
+    """Close a store whose shards are all there.
+
+    Returns:
+        the images that could not be encoded, and why.
+    """
+    shards, failures = [], {}
+    for shard in range(plan.shards):
+        path = shard_path(folder, shard)
+        failures |= ShardReader(path).failures
+        shards.append({"bytes": path.stat().st_size, "sha256": _sha256(path)})
+    content = {"images": len(plan.images), "shards": shards, "failures": failures}
+    with write_atomically(folder / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(content))
+    return failures
+
+
+@dataclass(frozen=True)
+class StoredLatent:
+    """What a store holds of a variant of an image.
+
+    Attributes:
+        cells: M x ceil(H/16) x ceil(W/16), float.
+        image_size: (H, W) in pixels.
+        bits: of the coded image: of its file for bitstreams, estimated for arrays.
+    """
+
+    cells: torch.Tensor
+    image_size: tuple[int, int]
+    bits: float
+
+
+class LatentStore:
+    """Reads a latent store; safe to share among the workers of a loader.
+
+    Args:
+        folder: of the store.
+        codec: of the model that reads it; it also decodes bitstreams.
+
+    Raises:
+        FileNotFoundError: if there is no store, or it is not complete.
+        ValueError: if it is damaged, or its latents come from another codec.
+    """
+
+    def __init__(self, folder: str | Path, codec: Codec):
+        self.folder = Path(folder)
+        self.plan = Plan.load(self.folder)
+        if self.plan.codec != codec.identity:
+            raise ValueError(
+                f"{folder} was made by {self.plan.codec}; this model reads {codec.identity}"
+            )
+        hint = f"{folder} is not complete: run tools/encode_dataset.py again to finish it"
+        self._manifest = _read_json(self.folder / "manifest.json", hint)
+        self._codec = codec
+        self._places = {image: index for index, image in enumerate(self.plan.images)}
+        self._variants = {variant: index for index, variant in enumerate(self.plan.variants)}
+        self._readers: dict[int, ShardReader] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_readers": {}}  # a mapped file does not travel between processes
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Of every image."""
+        return self.plan.variants
+
+    def find(self, file_name: str | PurePath) -> str:
+        """The stored image that a path means: the longest of its endings that is stored.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        parts = PurePath(file_name).parts
+        for start in range(len(parts)):
+            image = "/".join(parts[start:])
+            if image in self._places:
+                return image
+        raise KeyError(f"{file_name} is not in the latent store {self.folder}")
+
+    def read(self, file_name: str | PurePath, variant: Variant) -> StoredLatent:
+        """The latent of a variant of an image.
+
+        Raises:
+            KeyError: if the store has no such image or variant.
+            ValueError: if the image could not be encoded, or what is stored is damaged.
+        """
+        record = self.record(file_name, variant)
+        if record.dtype != "bitstream":
+            return StoredLatent(unpack_cells(record), record.image_size, record.bits)
+        stream = Bitstream.from_bytes(record.content)
+        rows, columns = cell_size(stream.image_size)
+        cells = self._codec.read_symbols(stream).y_hat[:, :rows, :columns]
+        return StoredLatent(cells, stream.image_size, record.bits)
+
+    def record(self, file_name: str | PurePath, variant: Variant) -> Record:
+        """What is stored of a variant of an image; raises as `read`."""
+        image = self.find(file_name)
+        if variant not in self._variants:
+            raise KeyError(
+                f"{self.folder} has no latents of {variant}, only of "
+                f"{'; '.join(map(str, self.variants))}"
+            )
+        reader = self._reader(self._places[image] // self.plan.shard_size)
+        if image in reader.failures:
+            raise ValueError(f"{image} could not be encoded: {reader.failures[image]}")
+        return reader[record_name(image, self._variants[variant])]
+
+    def verify(self) -> None:
+        """Compare all shards with the checksums of the manifest.
+
+        Raises:
+            FileNotFoundError, ValueError: for the first shard that is missing or differs.
+        """
+        for shard, expected in enumerate(self._manifest["shards"]):
+            path = shard_path(self.folder, shard)
+            self._reader(shard)
+            if _sha256(path) != expected["sha256"]:
+                raise ValueError(f"{path} is damaged: its checksum is not the manifest's")
+
+    def _reader(self, shard: int) -> ShardReader:
+        if shard not in self._readers:
+            while len(self._readers) >= OPEN_SHARDS:
+                del self._readers[next(iter(self._readers))]  # the one opened first
+            self._readers[shard] = ShardReader(shard_path(self.folder, shard))
+        return self._readers[shard]
+
+
+def _read_json(path: Path, hint: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{hint} (there is no {path})")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """The first entry that differs, in words; empty if none does."""
+    for name, value in ours.items():
+        if theirs[name] != value:
+            if name == "images":
+                return f"it has other images ({len(theirs[name])}, not {len(value)})"
+            return f"its {name} is {theirs[name]}, not {value}"
+    return ""

@@ -1,0 +1,47 @@
+"""Which images a data set consists of."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cdl_d2.codec.image_files import find_images
+
+
+def images_of_folder(folder: Path) -> list[str]:
+    """Paths of all images under a folder, relative to it, with forward slashes.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it has no image.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no image folder {folder}")
+    return [path.relative_to(folder).as_posix() for path in find_images(folder)]
+
+
+def images_of_coco(annotations: Path) -> list[str]:
+    """The file names in a COCO-format annotation file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not COCO format.
+    """
+    if not annotations.is_file():
+        raise FileNotFoundError(f"there is no annotation file {annotations}")
+    try:
+        names = [entry["file_name"] for entry in json.loads(annotations.read_text())["images"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{annotations} is not COCO-format JSON: {error!r}") from error
+    return sorted(set(names))
+
+
+def shard_of_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """(i, n): which part of n this process does, as torchrun or a SLURM array says; else (0, 1)."""
+    for index, count in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
+        if index in environment and count in environment:
+            first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0)) if "SLURM" in index else 0
+            return int(environment[index]) - first, int(environment[count])
+    return 0, 1

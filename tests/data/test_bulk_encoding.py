@@ -1,0 +1,107 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdl_d2.data import LatentStore
+from cdl_d2.data.bulk_encoding import close_store, encode_shards, missing_shards
+from cdl_d2.data.sources import images_of_coco, images_of_folder, shard_of_environment
+from tests.data.conftest import VARIANTS
+from tests.data.kill_bulk_encoding import content_of, kill_until
+
+ROOT = Path(__file__).parents[2]
+CODEC = ["--name", "tiny-bmshj2018-hyperprior", "--quality", "2"]
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, "-W", "ignore", "tools/encode_dataset.py", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+def test_a_dozen_kills_leave_the_same_store():
+    kill_until(12, report=lambda text: None)
+
+
+def test_workers_write_the_same_store_as_one_process(store_folder, photos, plan, codec, tmp_path):
+    plan.save(tmp_path / "two")
+    encoded = list(encode_shards(codec, plan, photos, tmp_path / "two", range(3), workers=2))
+    close_store(tmp_path / "two", plan)
+    assert [e.image for e in encoded] == list(plan.images)
+    assert content_of(tmp_path / "two") == content_of(store_folder)
+
+
+def test_finished_shards_are_not_encoded_again(photos, plan, codec, tmp_path):
+    list(encode_shards(codec, plan, photos, tmp_path, [1], workers=0))
+    assert missing_shards(tmp_path, plan) == [0, 2]
+    assert close_store(tmp_path, plan) is None
+
+
+def test_parts_share_the_shards(plan, tmp_path):
+    parts = [missing_shards(tmp_path, plan, (i, 2)) for i in range(2)]
+    assert parts == [[0, 2], [1]]
+
+
+def test_a_failed_image_is_reported_and_tried_again(photos, plan, codec, tmp_path):
+    good = (photos / "4.png").read_bytes()
+    (photos / "4.png").write_bytes(good[:40])
+    store = tmp_path / "store"
+    plan.save(store)
+    failed = [e.image for e in encode_shards(codec, plan, photos, store, range(3), 0) if e.error]
+    assert failed == ["4.png"] == list(close_store(store, plan))
+    assert missing_shards(store, plan) == [1]
+    with pytest.raises(ValueError, match=r"4\.png could not be encoded: .*cannot be read"):
+        LatentStore(store, codec).read("4.png", VARIANTS[0])
+    LatentStore(store, codec).read("3.png", VARIANTS[0])
+    (photos / "4.png").write_bytes(good)
+    list(encode_shards(codec, plan, photos, store, missing_shards(store, plan), 0))
+    assert close_store(store, plan) == {}
+    LatentStore(store, codec).read("4.png", VARIANTS[0])
+
+
+def test_the_command_encodes_parts_and_says_when_the_store_is_complete(photos, tmp_path, codec):
+    store = tmp_path / "store"
+    arguments = ["--images", photos, *CODEC, "--output", store, "--shard-size", 4, "--workers", 0]
+    first = run(*arguments, "--shard", "0/2")
+    assert first.returncode == 0 and "complete when the others are" in first.stdout
+    second = run(*arguments, RANK="1", WORLD_SIZE="2")
+    assert second.returncode == 0 and "is complete: 7 images, 0 of them failed" in second.stdout
+    LatentStore(store, codec).verify()
+
+
+def test_the_command_fails_if_an_image_failed(photos, tmp_path):
+    (photos / "2.png").write_text("no image")
+    done = run("--images", photos, *CODEC, "--output", tmp_path / "store", "--workers", 0)
+    assert done.returncode == 1 and "2.png" in done.stderr and "1 of them failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "nowhere"], "no image folder nowhere"),
+        (["--images", ".", "--annotations", "nowhere.json"], "no annotation file nowhere.json"),
+        (["--images", ".", "--shard", "2/2"], "i counts from 0"),
+        (["--images", ".", "--shard", "half"], "not of the form i/n"),
+        (["--images", "docs-that-are-not-there", "--quality", "9"], "docs-that-are-not-there"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, tmp_path):
+    done = run(*CODEC, "--output", tmp_path / "store", *arguments)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, tmp_path):
+    assert images_of_folder(photos)[-1] == "more/6.png"
+    assert images_of_coco(coco_dataset[0]) == ["000.png", "001.png", "002.png", "003.png"]
+    (tmp_path / "broken.json").write_text('{"images": [{}]}')
+    with pytest.raises(ValueError, match="not COCO-format"):
+        images_of_coco(tmp_path / "broken.json")
+
+
+def test_the_part_comes_from_torchrun_or_slurm():
+    assert shard_of_environment({}) == (0, 1)
+    assert shard_of_environment({"RANK": "1", "WORLD_SIZE": "4"}) == (1, 4)
+    slurm = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}
+    assert shard_of_environment(slurm) == (2, 4)
