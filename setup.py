@@ -24,5 +24,8 @@ setup(
         # Detectron2's model zoo and CompressAI import pkg_resources.
         "setuptools<81",
     ],
-    extras_require={"test": ["hypothesis", "pytest", "ruff"]},
+    extras_require={
+        "test": ["hypothesis", "pytest", "ruff"],
+        "ray": ["ray[data]", "pyarrow<20", "pandas<2.3"],
+    },
 )

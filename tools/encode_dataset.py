@@ -29,6 +29,7 @@ from cdl_d2.codec.latent import MEANINGS
 from cdl_d2.data import Plan, Variant
 from cdl_d2.data.bulk_encoding import close_store, encode_shards, missing_shards
 from cdl_d2.data.latent_store import FORMS
+from cdl_d2.data.ray_encoding import encode_shards_with_ray
 from cdl_d2.data.sources import images_of_coco, images_of_folder, shard_of_environment
 
 
@@ -54,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--shard-size", type=int, default=64, help="images a file")
     add("--shard", help="i/n: encode part i (from 0) of n; default from torchrun or SLURM, or all")
     add("--workers", type=int, help="processes on the CPU (default one a core); 0 for none")
+    add("--ray", action="store_true", help="on the Ray cluster that this machine is part of")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
@@ -87,13 +89,21 @@ def encode(args: argparse.Namespace, codec: Codec, plan: Plan, folder: Path, par
         codec.to(args.device)
     shards = missing_shards(args.output, plan, part)
     total = sum(len(plan.images_of(shard)) for shard in shards)
+    arguments = codec, plan, folder, args.output, shards
+    if args.ray and shards:
+        steps = encode_shards_with_ray(*arguments, max(workers, 1))
+    else:
+        steps = (
+            (1, [f"{done.image}: {done.error}"] if done.error else [])
+            for done in encode_shards(*arguments, workers)
+        )
     failed = 0
     with tqdm(total=total, unit="image", disable=not total) as progress:
-        for done in encode_shards(codec, plan, folder, args.output, shards, workers):
-            progress.update()
-            if done.error:
-                failed += 1
-                tqdm.write(f"encode_dataset: {done.image}: {done.error}", file=sys.stderr)
+        for count, errors in steps:
+            progress.update(count)
+            failed += len(errors)
+            for error in errors:
+                tqdm.write(f"encode_dataset: {error}", file=sys.stderr)
     return failed
 
 

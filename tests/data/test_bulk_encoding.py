@@ -71,6 +71,18 @@ def test_the_command_encodes_parts_and_says_when_the_store_is_complete(photos, t
     LatentStore(store, codec).verify()
 
 
+def test_ray_writes_the_same_store(photos, tmp_path):
+    pytest.importorskip("ray.data", reason="Ray is not installed")
+    (photos / "more" / "7.png").write_text("no image")
+    size = ["--short-edges", 40, "--max-size", 60]
+    arguments = ["--images", photos, *CODEC, "--shard-size", 3, "--workers", 1, *size]
+    alone = run(*arguments, "--output", tmp_path / "alone")
+    by_ray = run(*arguments, "--output", tmp_path / "ray", "--ray")
+    assert alone.returncode == by_ray.returncode == 1
+    assert "more/7.png cannot be read" in by_ray.stderr
+    assert content_of(tmp_path / "ray") == content_of(tmp_path / "alone")
+
+
 def test_the_command_fails_if_an_image_failed(photos, tmp_path):
     (photos / "2.png").write_text("no image")
     done = run("--images", photos, *CODEC, "--output", tmp_path / "store", "--workers", 0)
