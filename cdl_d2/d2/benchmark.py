@@ -70,6 +70,7 @@ def _parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
+    cfg.SOLVER.BASE_LR = 0.0  # steps cost the same, and the random detector does not diverge
     theirs = teacher_config(cfg)
     if theirs.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
         theirs.MODEL.RESNETS.NORM = "BN"
