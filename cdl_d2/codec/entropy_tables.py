@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 
 import torch
 from torch import nn
+
+FEW_SYMBOLS = 50_000
 
 
 class EntropyTables:
@@ -31,19 +34,22 @@ class EntropyTables:
     def reader(self, string: bytes, count: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """A function that gives the next symbols of a string of `count` symbols for their indexes.
 
-        The coder reads on past the end of a hostile string, so zeros follow it here. Of zeros it
-        takes 8 words a symbol at the very most, as an escape ends with the first zero, and a word
-        for each of the 30 bits a byte that escapes at the end of the string can announce.
+        The coder reads on past the end of a hostile string, so zeros follow it here. Of zeros, an
+        ordinary symbol takes at most 4 bytes; escapes, which can take a hundred, need bits that
+        zeros do not have, so that 8 bytes a symbol are plenty. An escape at the end of the string
+        can announce up to 30 digits a byte of it, which take 4 bytes each.
         """
         from compressai.ans import RansDecoder
 
         decoder = RansDecoder()
-        decoder.set_stream(string + bytes(128 * len(string) + 32 * count + 64))
+        decoder.set_stream(string + bytes(128 * len(string) + 8 * count + 4096))
 
         def next_symbols(indexes: torch.Tensor) -> torch.Tensor:
-            used, rows = indexes.flatten().unique(return_inverse=True)
-            some = [[table[i] for i in used.tolist()] for table in self._tables]
-            found = decoder.decode_stream(rows.tolist(), *some)
-            return torch.tensor(found, dtype=torch.int32).reshape(indexes.shape)
+            rows, tables = indexes.flatten(), self._tables
+            if len(rows) < FEW_SYMBOLS:  # the coder copies all tables that it is given
+                used, rows = rows.unique(return_inverse=True)
+                tables = [[table[i] for i in used.tolist()] for table in tables]
+            found = array("i", decoder.decode_stream(rows.tolist(), *tables))
+            return torch.frombuffer(found, dtype=torch.int32).reshape(indexes.shape)
 
         return next_symbols
