@@ -8,4 +8,4 @@ lint:
 	ruff format --check .
 
 test: lint
-	python -m pytest
+	python -m pytest -n 2

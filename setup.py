@@ -25,7 +25,7 @@ setup(
         "setuptools<81",
     ],
     extras_require={
-        "test": ["hypothesis", "pytest", "ruff"],
+        "test": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
         "ray": ["ray[data]", "pyarrow<20", "pandas<2.3"],
     },
 )

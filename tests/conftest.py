@@ -10,7 +10,7 @@ from PIL import Image
 from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import new_network
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the suite runs in two processes
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ def test_latents_of_any_codec_are_stored_without_loss(name, form, tmp_path):
         assert record.dtype == "bitstream" and record.bits == 8 * len(record.content)
 
 
-@pytest.mark.parametrize("scale", [1, 200, 60_000, 0.3])
+@pytest.mark.parametrize("scale", [0, 1, 20, 200, 60_000, 0.3])
 def test_cells_of_any_range_are_packed_without_loss(scale):
     cells = torch.arange(-6, 6).reshape(2, 2, 3).float() * scale
     assert torch.equal(unpack_cells(pack_cells(cells, (32, 48), 1.0)), cells)
@@ -122,12 +122,17 @@ def test_damage_is_noticed(store_folder, codec):
 
 
 def test_a_damaged_record_is_refused():
-    record = pack_cells(torch.ones(2, 2, 3), (32, 48), 1.0)
+    record = pack_cells(torch.arange(12.0).reshape(2, 2, 3), (32, 48), 1.0)
     for content in (record.content[:-4], b"no zstd", record.content[:5] + b"\0" * 20):
         with pytest.raises(ValueError, match="damaged"):
             unpack_cells(dataclasses.replace(record, content=content))
     with pytest.raises(ValueError, match="instead of"):
         unpack_cells(dataclasses.replace(record, image_size=(160, 160)))
+    other = pack_cells(torch.full((2, 2, 3), 7.0), (32, 48), 1.0)  # with more escapes
+    with pytest.raises(ValueError, match="damaged"):
+        unpack_cells(
+            dataclasses.replace(record, content=record.content[:-20] + other.content[-22:])
+        )
 
 
 def test_a_plan_is_written_once(plan, tmp_path):
