@@ -31,6 +31,7 @@ _LENGTH = struct.Struct("<I")
 _DTYPES = ("bitstream", "int8", "int16", "float32")
 _ESCAPE = 2  # among the codes of two bits: a value other than 0, 1 and -1 (3)
 _VALUES = np.array([0, 1, _ESCAPE, -1], np.float32)[np.arange(256)[:, None] >> [0, 2, 4, 6] & 3]
+_QUADS = _VALUES.view(np.complex128)[:, 0]  # the four values of a byte as one item, fast to index
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,9 @@ def unpack_cells(record: Record) -> torch.Tensor:
     else:
         end = _LENGTH.size + int.from_bytes(record.content[: _LENGTH.size], "little")
         packed, rest = record.content[_LENGTH.size : end], record.content[end:]
-        values = _VALUES[_decompress(packed, "uint8", -(-count // 4))].reshape(-1)[:count]
-        escaped = values == _ESCAPE
-        values[escaped] = _decompress(rest, record.dtype, int(escaped.sum()))
+        values = _QUADS[_decompress(packed, "uint8", -(-count // 4))].view(np.float32)[:count]
+        escaped = np.flatnonzero(values == _ESCAPE)
+        values[escaped] = _decompress(rest, record.dtype, len(escaped))
     return torch.from_numpy(values.reshape(shape))
 
 
