@@ -6,6 +6,8 @@ Examples:
         --short-edge 800
     python tools/benchmark_storage.py --compare-with-compressai kodim01.png --name mbt2018 \\
         --quality 4
+    python tools/benchmark_storage.py --memory photo.jpg --name tiny-bmshj2018-hyperprior \\
+        --quality 2
 """
 
 import argparse
@@ -18,7 +20,12 @@ import torch
 
 from cdl_d2.codec import Codec
 from cdl_d2.data import Variant
-from cdl_d2.data.benchmark import bulk_utilisation, compare_with_compressai, time_access
+from cdl_d2.data.benchmark import (
+    bulk_utilisation,
+    compare_with_compressai,
+    memory_over,
+    time_access,
+)
 from cdl_d2.data.sources import images_of_folder
 
 
@@ -31,6 +38,9 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument("--images", type=Path, help="folder of images")
     source.add_argument(
         "--compare-with-compressai", type=Path, metavar="IMAGE", help="time coding of one image"
+    )
+    source.add_argument(
+        "--memory", type=Path, metavar="IMAGE", help="memory over 10,000 copies of one image"
     )
     add("--name", required=True, help="codec, as CompressAI names it, or tiny-<that>")
     add("--quality", type=int, required=True)
@@ -53,6 +63,12 @@ def main() -> int:
             rows, equal = compare_with_compressai(codec, args.compare_with_compressai)
             print_rows(rows)
             print(f"\n{equal:.4%} of the symbols are equal")
+            return 0
+        if args.memory:
+            print("| what | items | MB |\n| --- | --- | --- |")
+            with tempfile.TemporaryDirectory() as folder:
+                for what, done, size in memory_over(codec, args.memory, 10_000, Path(folder)):
+                    print(f"| {what} | {done} | {size:.0f} |", flush=True)
             return 0
         names = images_of_folder(args.images)[: args.count]
         variant = Variant(args.short_edge, args.max_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +118,40 @@ def _rate(items) -> float:
     times = [time.perf_counter() for _ in items]
     first = len(times) // 8
     return (len(times) - 1 - first) / (times[-1] - times[first])
+
+
+def memory_over(
+    codec: Codec, image: Path, count: int, folder: Path
+) -> Iterator[tuple[str, int, float]]:
+    """Resident memory in MB while `count` copies of an image are encoded, and read ten times over.
+
+    Yields (what, items done, MB) ten times each.
+    """
+    sources = folder / "images"
+    sources.mkdir()
+    names = [f"{i:06d}{image.suffix}" for i in range(count)]
+    for name in names:
+        (sources / name).symlink_to(image.resolve())
+    plan = Plan(codec.identity, "arrays", (Variant(64),), tuple(names))
+    plan.save(folder / "store")
+    arguments = codec, plan, sources, folder / "store", range(plan.shards)
+    for done, _ in enumerate(encode_shards(*arguments, workers=0), 1):
+        if done % (count // 10) == 0:
+            yield "encode", done, _resident_megabytes()
+    close_store(folder / "store", plan)
+    store = LatentStore(folder / "store", codec)
+    order = torch.randperm(10 * count, generator=torch.Generator().manual_seed(0))
+    for done, index in enumerate(order.tolist(), 1):
+        store.read(names[index % count], plan.variants[0])
+        if done % count == 0:
+            yield "read", done, _resident_megabytes()
+
+
+def _resident_megabytes() -> float:
+    """Memory of this process without the files that it has mapped."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
 
 
 def compare_with_compressai(codec: Codec, path: Path) -> tuple[list[Row], float]:
