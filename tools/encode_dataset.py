@@ -54,8 +54,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--flip", action="store_true", help="store every size flipped as well")
     add("--shard-size", type=int, default=64, help="images a file")
     add("--shard", help="i/n: encode part i (from 0) of n; default from torchrun or SLURM, or all")
-    add("--workers", type=int, help="processes on the CPU (default one a core); 0 for none")
-    add("--ray", action="store_true", help="on the Ray cluster that this machine is part of")
+    add("--workers", type=int, help="processes (default one a core); 0 for none")
+    add("--batch-size", type=int, default=8, help="images at a time, on a GPU")
+    add("--ray", action="store_true", help="on the CPUs of the Ray cluster that this machine is in")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
@@ -82,10 +83,9 @@ def main() -> int:
 
 def encode(args: argparse.Namespace, codec: Codec, plan: Plan, folder: Path, part) -> int:
     """Encode what is missing, with a progress bar; the number of images that failed."""
-    workers = args.workers
-    if workers is None:
-        workers = 0 if args.device != "cpu" else len(os.sched_getaffinity(0))
-    if workers == 0:
+    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
+    on_gpu = args.device != "cpu" and not args.ray
+    if on_gpu:
         codec.to(args.device)
     shards = missing_shards(args.output, plan, part)
     total = sum(len(plan.images_of(shard)) for shard in shards)
@@ -95,7 +95,7 @@ def encode(args: argparse.Namespace, codec: Codec, plan: Plan, folder: Path, par
     else:
         steps = (
             (1, [f"{done.image}: {done.error}"] if done.error else [])
-            for done in encode_shards(*arguments, workers)
+            for done in encode_shards(*arguments, workers, args.batch_size if on_gpu else 0)
         )
     failed = 0
     with tqdm(total=total, unit="image", disable=not total) as progress:

@@ -98,12 +98,29 @@ class Codec(nn.Module):
         Raises:
             ValueError: for another shape or dtype, or values outside [0, 1].
         """
-        _check_image(image)
-        with exact_arithmetic(image.device):
-            y = self._transform(image)
-            rounded = self.identity.meaning == "rounded"
-            quantized = self._coder.round(y) if rounded else self._coder.quantize(y)
-            return _describe(self._coder, quantized, image.shape[1:], with_scales)
+        return self.encode_batch([image], with_scales)[0]
+
+    def encode_batch(
+        self, images: Sequence[torch.Tensor], with_scales: bool = False
+    ) -> list[Latent]:
+        """The latents of images, see `encode`, that are padded to the same size.
+
+        On a GPU, convolutions of a batch can round differently from those of one image.
+
+        Raises:
+            ValueError: as `encode`; and for images of several coded sizes.
+        """
+        rounded = self.identity.meaning == "rounded"
+        with exact_arithmetic(images[0].device):
+            return [
+                _describe(
+                    self._coder,
+                    self._coder.round(y) if rounded else self._coder.quantize(y),
+                    image.shape[1:],
+                    with_scales,
+                )
+                for image, y in zip(images, self._transform(images), strict=True)
+            ]
 
     def compress(self, image: torch.Tensor) -> Bitstream:
         """The bitstream of one image, see `encode` for what it takes.
@@ -111,17 +128,22 @@ class Codec(nn.Module):
         Raises:
             ValueError: as `encode`; and if the codec's meaning is `rounded`, which no stream has.
         """
-        _check_image(image)
-        coder = self.cpu_coder
-        with exact_arithmetic(image.device):
-            quantized = coder.quantize(self._transform(image).cpu())
-            strings = coder.encode(quantized)
-        return Bitstream(
-            codec=self.identity,
-            image_size=tuple(image.shape[1:]),
-            strings=tuple(strings),
-            checksum=quantized.checksum,
-        )
+        return self.compress_batch([image])[0]
+
+    def compress_batch(self, images: Sequence[torch.Tensor]) -> list[Bitstream]:
+        """The bitstreams of images that are padded to the same size, see `encode_batch`."""
+        coder, streams = self.cpu_coder, []
+        with exact_arithmetic(images[0].device):
+            for image, y in zip(images, self._transform(images).cpu(), strict=True):
+                quantized = coder.quantize(y)
+                stream = Bitstream(
+                    codec=self.identity,
+                    image_size=tuple(image.shape[1:]),
+                    strings=tuple(coder.encode(quantized)),
+                    checksum=quantized.checksum,
+                )
+                streams.append(stream)
+        return streams
 
     def decompress(self, stream: Bitstream, with_scales: bool = False) -> Latent:
         """The latent that a bitstream holds, on the CPU; `decode` makes an image of it.
@@ -188,9 +210,14 @@ class Codec(nn.Module):
             self._cpu_coder = LatentCoder(self.name, copy.deepcopy(self.network).cpu())
         return self._cpu_coder
 
-    def _transform(self, image: torch.Tensor) -> torch.Tensor:
-        """y of the padded image, M x h x w."""
-        return self.network.g_a(pad_for_coding(image.float())[None])[0]
+    def _transform(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """y of the padded images, N x M x h x w."""
+        for image in images:
+            _check_image(image)
+        if len({coded_cells(image.shape[1:]) for image in images}) > 1:
+            sizes = sorted({tuple(image.shape[1:]) for image in images})
+            raise ValueError(f"a batch has images of several coded sizes: {sizes}")
+        return self.network.g_a(torch.stack([pad_for_coding(image.float()) for image in images]))
 
 
 def _describe(

@@ -7,7 +7,9 @@ shards of the same folder; whoever finds all of them there writes the manifest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.latent import Latent, coded_cells
 from cdl_d2.data.latent_store import Plan, record_name, shard_path, write_manifest
 from cdl_d2.data.shard import Record, ShardReader, pack_cells, write_shard
 
@@ -29,45 +32,71 @@ class Encoded:
     error: str = ""
 
 
-def encode_image(codec: Codec, plan: Plan, images: Path, image: str) -> Encoded:
+@dataclass(frozen=True)
+class Pixels:
+    """An image's variants, 3 x H x W, uint8, or why there are none."""
+
+    image: str
+    variants: tuple[torch.Tensor, ...]
+    error: str = ""
+
+
+def read_variants(plan: Plan, images: Path, image: str) -> Pixels:
     """All variants of one image."""
     try:
         original = read_image(images / image)
-        variants = [variant.apply(original) for variant in plan.variants]
-        return Encoded(
-            image,
-            {
-                record_name(image, i): encode_variant(codec, plan.form, pixels)
-                for i, pixels in enumerate(variants)
-            },
-        )
+        return Pixels(image, tuple(variant.apply(original) for variant in plan.variants))
     except (OSError, ValueError) as error:
-        return Encoded(image, {}, str(error))
+        return Pixels(image, (), str(error))
 
 
-def encode_variant(codec: Codec, form: str, pixels: torch.Tensor) -> Record:
-    """A record of 3 x H x W, uint8."""
+def encode_images(codec: Codec, plan: Plan, chunk: Sequence[Pixels]) -> list[Encoded]:
+    """Encode the variants of some images, those of one coded size in one batch."""
+    groups: dict[tuple[int, int], list[tuple[int, str, torch.Tensor]]] = {}
+    for place, pixels in enumerate(chunk):
+        for i, variant in enumerate(pixels.variants):
+            group = groups.setdefault(coded_cells(variant.shape[1:]), [])
+            group.append((place, record_name(pixels.image, i), variant))
+    records: list[dict[str, Record]] = [{} for _ in chunk]
+    for group in groups.values():
+        for start in range(0, len(group), len(chunk)):  # a batch is no larger than the chunk
+            batch = group[start : start + len(chunk)]
+            found = encode_records(codec, plan.form, [variant for _, _, variant in batch])
+            for (place, name, _), record in zip(batch, found, strict=True):
+                records[place][name] = record
+    return [Encoded(p.image, r, p.error) for p, r in zip(chunk, records, strict=True)]
+
+
+def encode_records(codec: Codec, form: str, variants: Sequence[torch.Tensor]) -> list[Record]:
+    """Records of images, 3 x H x W, uint8, of one coded size."""
     device = next(codec.parameters()).device
-    floats = pixels.to(device).float() / 255
+    floats = [variant.to(device).float() / 255 for variant in variants]
     if form == "arrays":
-        latent = codec.encode(floats)
-        return pack_cells(latent.cells, latent.image_size, latent.total_bits)
-    content = codec.compress(floats).to_bytes()
-    size = tuple(pixels.shape[1:])
-    return Record(content, "bitstream", codec.latent_channels, size, 8 * len(content))
+        with ThreadPoolExecutor() as pool:  # the compressor works outside of Python's lock
+            return list(pool.map(_pack, codec.encode_batch(floats)))
+    contents = [stream.to_bytes() for stream in codec.compress_batch(floats)]
+    return [
+        Record(content, "bitstream", codec.latent_channels, tuple(v.shape[1:]), 8 * len(content))
+        for content, v in zip(contents, variants, strict=True)
+    ]
+
+
+def _pack(latent: Latent) -> Record:
+    return pack_cells(latent.cells, latent.image_size, latent.total_bits)
 
 
 class _Images(Dataset):
-    """Item i is image i of the list, encoded."""
+    """Item i is image i of the list: encoded, or with no codec its pixels."""
 
-    def __init__(self, codec: Codec, plan: Plan, folder: Path, images: list[str]):
+    def __init__(self, codec: Codec | None, plan: Plan, folder: Path, images: list[str]):
         self.codec, self.plan, self.folder, self.images = codec, plan, folder, images
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Encoded:
-        return encode_image(self.codec, self.plan, self.folder, self.images[index])
+    def __getitem__(self, index: int) -> Encoded | Pixels:
+        pixels = read_variants(self.plan, self.folder, self.images[index])
+        return encode_images(self.codec, self.plan, [pixels])[0] if self.codec else pixels
 
 
 def missing_shards(folder: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> list[int]:
@@ -78,37 +107,53 @@ def missing_shards(folder: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> 
 
 
 def encode_shards(
-    codec: Codec, plan: Plan, images: Path, output: Path, shards: Iterable[int], workers: int
+    codec: Codec,
+    plan: Plan,
+    images: Path,
+    output: Path,
+    shards: Iterable[int],
+    workers: int,
+    batch_size: int = 0,
 ) -> Iterator[Encoded]:
     """Write shards of a store; gives each image when it is encoded, for progress and reports.
 
     Args:
-        codec: on the CPU; each of `workers` processes uses one thread. With 0 workers this process
-            encodes, on the codec's device.
+        codec: on the CPU, unless there is a batch size or no worker.
         images: the folder that the plan's paths are relative to.
         output: the store's folder.
+        workers: processes that encode with one thread each; with 0, this process encodes.
+        batch_size: with one, for GPUs, the workers only read images, and this process encodes the
+            variants of so many images at a time, in batches of equal size.
     """
     shards = list(shards)
     names = [image for shard in shards for image in plan.images_of(shard)]
-    loader = DataLoader(
-        _Images(codec, plan, images, names),
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-        collate_fn=_as_it_is,
-        worker_init_fn=_one_thread,
+    items = iter(
+        DataLoader(
+            _Images(None if batch_size else codec, plan, images, names),
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+            collate_fn=_as_it_is,
+            worker_init_fn=_one_thread,
+        )
     )
-    encoded = iter(loader)
+    encoded = _encode_in_batches(codec, plan, items, batch_size) if batch_size else items
     for shard in shards:
         records: dict[str, Record] = {}
         failures: dict[str, str] = {}
-        for _ in plan.images_of(shard):
-            done = next(encoded)
+        for done in itertools.islice(encoded, len(plan.images_of(shard))):
             records |= done.records
             if done.error:
                 failures[done.image] = done.error
             yield done
         write_shard(shard_path(output, shard), records, failures)
+
+
+def _encode_in_batches(
+    codec: Codec, plan: Plan, items: Iterator[Pixels], batch_size: int
+) -> Iterator[Encoded]:
+    while chunk := list(itertools.islice(items, batch_size)):
+        yield from encode_images(codec, plan, chunk)
 
 
 def close_store(output: Path, plan: Plan) -> dict[str, str] | None:
@@ -126,7 +171,7 @@ def _is_finished(path: Path) -> bool:
     return path.exists() and not ShardReader(path).failures
 
 
-def _as_it_is(item: Encoded) -> Encoded:
+def _as_it_is(item: Encoded | Pixels) -> Encoded | Pixels:
     return item
 
 

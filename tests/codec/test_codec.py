@@ -48,6 +48,22 @@ def test_any_size_keeps_its_size_and_its_cells(codec, size):
     assert codec.decode(latent).shape == (3, *size)
 
 
+@pytest.mark.parametrize("name", ["bmshj2018-hyperprior", "mbt2018"])
+def test_a_batch_gives_the_latents_of_its_images(name):
+    codec = small_codec(name)
+    images = [torch.rand(3, 70, 90), torch.rand(3, 128, 100)]  # both coded as 128 x 128
+    streams = codec.compress_batch(images)
+    for image, latent, stream in zip(images, codec.encode_batch(images), streams, strict=True):
+        alone = codec.encode(image)
+        assert torch.equal(latent.y_hat, alone.y_hat) and latent.total_bits == alone.total_bits
+        assert stream == codec.compress(image)
+
+
+def test_a_batch_of_several_sizes_is_refused(codec):
+    with pytest.raises(ValueError, match="several coded sizes"):
+        codec.encode_batch([torch.rand(3, 64, 64), torch.rand(3, 65, 64)])
+
+
 def test_padding_grows_right_and_bottom_only():
     padded = pad_for_coding(IMAGE)
     assert padded.shape == (3, 128, 128)

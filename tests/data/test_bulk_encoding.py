@@ -33,6 +33,18 @@ def test_workers_write_the_same_store_as_one_process(store_folder, photos, plan,
     assert content_of(tmp_path / "two") == content_of(store_folder)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_write_the_same_store_as_single_images(
+    store_folder, photos, plan, codec, tmp_path, workers
+):
+    plan.save(tmp_path / "batches")
+    arguments = codec, plan, photos, tmp_path / "batches", range(3), workers
+    encoded = list(encode_shards(*arguments, batch_size=5))
+    close_store(tmp_path / "batches", plan)
+    assert [e.image for e in encoded] == list(plan.images)
+    assert content_of(tmp_path / "batches") == content_of(store_folder)
+
+
 def test_finished_shards_are_not_encoded_again(photos, plan, codec, tmp_path):
     list(encode_shards(codec, plan, photos, tmp_path, [1], workers=0))
     assert missing_shards(tmp_path, plan) == [0, 2]

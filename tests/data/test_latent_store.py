@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore, Plan, Variant
-from cdl_d2.data.bulk_encoding import encode_variant
+from cdl_d2.data.bulk_encoding import encode_records
 from cdl_d2.data.latent_store import shard_path
 from cdl_d2.data.shard import Record, pack_cells, unpack_cells
 from tests.conftest import small_codec
@@ -38,7 +38,7 @@ def test_latents_of_any_codec_are_stored_without_loss(name, form, tmp_path):
     codec, pixels = small_codec(name), torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)
     plan = Plan(codec.identity, form, VARIANTS[:1], ("a.png",))
     plan.save(tmp_path)
-    record = Record.from_bytes(encode_variant(codec, form, pixels).to_bytes())
+    record = Record.from_bytes(encode_records(codec, form, [pixels])[0].to_bytes())
     expected = codec.encode(pixels.float() / 255).cells
     if form == "arrays":
         assert torch.equal(unpack_cells(record), expected)
