@@ -86,7 +86,7 @@ def encode(args: argparse.Namespace, codec: Codec, plan: Plan, folder: Path, par
     workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
     on_gpu = args.device != "cpu" and not args.ray
     if on_gpu:
-        codec.to(args.device)
+        codec.on(args.device)
     shards = missing_shards(args.output, plan, part)
     total = sum(len(plan.images_of(shard)) for shard in shards)
     arguments = codec, plan, folder, args.output, shards

@@ -47,7 +47,7 @@ def main() -> int:
     try:
         paths = find_images(args.images)
         for quality in args.quality:
-            codec = Codec.load(args.name, quality, args.metric, args.weights).to(args.device)
+            codec = Codec.load(args.name, quality, args.metric, args.weights).on(args.device)
             points = []
             for path in tqdm(paths, leave=False, unit="image"):
                 stream, point = rate_point(codec, path)

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
-    codec = Codec.load(args.name, args.quality, args.metric, args.weights).to(args.device)
+    codec = Codec.load(args.name, args.quality, args.metric, args.weights).on(args.device)
     points = []
 
     def one(path: Path) -> None:
@@ -87,7 +87,7 @@ def decompress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
         stream = Bitstream.load(path)
         choice = stream.codec.name, stream.codec.quality, stream.codec.metric
         if choice not in codecs:
-            codecs[choice] = Codec.load(*choice, args.weights).to(args.device)
+            codecs[choice] = Codec.load(*choice, args.weights).on(args.device)
         image = codecs[choice].decode(codecs[choice].decompress(stream).to(args.device))
         with write_atomically(targets[path]) as temporary:
             write_png(torch.round(image * 255).byte().cpu(), str(temporary))
@@ -136,6 +136,8 @@ def output_paths(args: argparse.Namespace) -> dict[Path, Path]:
     existing = [target for target in targets.values() if target.exists()]
     if existing and not args.force:
         raise FileExistsError(f"{existing[0]} exists already: add --force to replace it")
+    if args.output and args.output.exists() and not args.output.is_dir():
+        raise NotADirectoryError(f"--output {args.output} is a file, not a folder")
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
     return targets

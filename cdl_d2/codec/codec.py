@@ -13,7 +13,7 @@ from cdl_d2.codec.bitstream import Bitstream, BitstreamError
 from cdl_d2.codec.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
 from cdl_d2.codec.latent_coder import LatentCoder, Quantized
-from cdl_d2.codec.weights_file import fingerprint, load_state_dict
+from cdl_d2.codec.weights_file import fingerprint, first_line, load_state_dict
 from cdl_d2.codec.zoo import weights_path
 
 UNTRAINED = "untrained"
@@ -83,6 +83,17 @@ class Codec(nn.Module):
             path = weights_path(name, quality, metric, weights)
             network = network_from_weights(name, load_state_dict(path))
         return cls(network, name, quality, metric, meaning)
+
+    def on(self, device: str) -> Codec:
+        """This codec, moved to a device.
+
+        Raises:
+            ValueError: if there is no such device.
+        """
+        try:
+            return self.to(device)
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(f"device {device!r} cannot be used: {first_line(error)}") from error
 
     @property
     def latent_channels(self) -> int:

@@ -73,6 +73,8 @@ class Plan:
         Raises:
             ValueError: if the folder has a store of another plan.
         """
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file, not a folder for a store")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "plan.json"
         if path.exists():

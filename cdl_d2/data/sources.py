@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cdl_d2.codec.image_files import find_images
 
@@ -27,7 +27,7 @@ def images_of_coco(annotations: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not COCO format.
+        ValueError: if it is not COCO format, or names a file outside of the folder of images.
     """
     if not annotations.is_file():
         raise FileNotFoundError(f"there is no annotation file {annotations}")
@@ -35,6 +35,9 @@ def images_of_coco(annotations: Path) -> list[str]:
         names = [entry["file_name"] for entry in json.loads(annotations.read_text())["images"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{annotations} is not COCO-format JSON: {error!r}") from error
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"{annotations}: file_name {name!r} is not inside the image folder")
     return sorted(set(names))
 
 

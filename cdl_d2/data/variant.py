@@ -24,6 +24,11 @@ class Variant:
     flip: bool = False
 
     def __post_init__(self) -> None:
+        if self.short_edge < 0 or (self.short_edge and self.max_size < 1):
+            raise ValueError(
+                f"an image cannot be resized to a short edge of {self.short_edge} pixels and at "
+                f"most {self.max_size}"
+            )
         if not self.short_edge:
             object.__setattr__(self, "max_size", 0)  # says nothing where nothing is resized
 

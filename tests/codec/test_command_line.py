@@ -71,3 +71,13 @@ def test_a_wrong_codec_is_named(photo, capsys):
     arguments = ["compress", "--name", "tiny-bmshj2018-hyperprior", "--quality", "9", str(photo)]
     assert main(arguments) == 1
     assert "quality 9" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_named(photo, capsys):
+    assert main(["compress", *CODEC, "--device", "cuda:99", str(photo)]) == 1
+    assert "device 'cuda:99' cannot be used" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_named(photo, capsys):
+    assert main(["compress", *CODEC, str(photo), "--output", str(photo)]) == 1
+    assert "is a file, not a folder" in capsys.readouterr().err

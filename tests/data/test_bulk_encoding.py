@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -108,10 +109,13 @@ def test_the_command_fails_if_an_image_failed(photos, tmp_path):
         (["--images", ".", "--annotations", "nowhere.json"], "no annotation file nowhere.json"),
         (["--images", ".", "--shard", "2/2"], "i counts from 0"),
         (["--images", ".", "--shard", "half"], "not of the form i/n"),
+        (["--images", "photos", "--short-edges", "-5"], "short edge of -5"),
+        (["--images", "photos", "--output", "setup.py"], "setup.py is a file"),
         (["--images", "docs-that-are-not-there", "--quality", "9"], "docs-that-are-not-there"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message, tmp_path):
+def test_wrong_arguments_are_named(arguments, message, photos, tmp_path):
+    arguments = [photos if argument == "photos" else argument for argument in arguments]
     done = run(*CODEC, "--output", tmp_path / "store", *arguments)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
@@ -122,6 +126,10 @@ def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, t
     (tmp_path / "broken.json").write_text('{"images": [{}]}')
     with pytest.raises(ValueError, match="not COCO-format"):
         images_of_coco(tmp_path / "broken.json")
+    for name in ("../x.png", "/x.png"):
+        (tmp_path / "outside.json").write_text(json.dumps({"images": [{"file_name": name}]}))
+        with pytest.raises(ValueError, match="not inside the image folder"):
+            images_of_coco(tmp_path / "outside.json")
 
 
 def test_the_part_comes_from_torchrun_or_slurm():
