@@ -74,6 +74,11 @@ def main() -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"encode_dataset: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "encode_dataset: interrupted; finished shards are kept, run it again", file=sys.stderr
+        )
+        return 130
     if everywhere is None:
         print("this part is done; the store is complete when the others are")
         return 1 if failed else 0
@@ -113,19 +118,20 @@ def variants_of(args: argparse.Namespace) -> tuple[Variant, ...]:
 
 
 def parse_part(text: str | None) -> tuple[int, int]:
-    if text is None:
-        return shard_of_environment()
     try:
-        index, count = (int(number) for number in text.split("/"))
+        index, count = (int(n) for n in text.split("/")) if text else shard_of_environment()
     except ValueError as error:
-        raise ValueError(f"--shard {text!r} is not of the form i/n") from error
+        source = f"--shard {text!r}" if text else "RANK or SLURM_ARRAY_TASK_ID of the environment"
+        raise ValueError(f"{source} is not of the form i/n") from error
     if not 0 <= index < count:
-        raise ValueError(f"--shard {text}: i counts from 0 to n - 1")
+        raise ValueError(f"part {index}/{count}: i counts from 0 to n - 1")
     return index, count
 
 
 def find_source(args: argparse.Namespace) -> tuple[Path, list[str]]:
     """The folder of images, and their paths in it."""
+    if args.dataset and args.annotations:
+        raise ValueError("--annotations belongs to --images: a data set has its own")
     if args.dataset:
         from cdl_d2.d2.datasets import images_of_dataset
 

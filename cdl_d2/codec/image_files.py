@@ -11,6 +11,16 @@ from torchvision.transforms.functional import pil_to_tensor
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
+# What Pillow raises for files that are damaged, hostile, or no images.
+UNREADABLE = (
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    UnidentifiedImageError,
+    ValueError,
+)
+
+
 def find_images(folder: Path) -> list[Path]:
     """All images under a folder, sorted.
 
@@ -28,12 +38,15 @@ def read_image(path: Path) -> torch.Tensor:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an image, or a damaged one.
+        ValueError: if it is not an image, a damaged one, or one of more than 8 bits a channel,
+            which would be clipped.
     """
     try:
         with Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):
+                raise ValueError(f"its values have more than 8 bits ({file.mode}): convert it")
             return pil_to_tensor(ImageOps.exif_transpose(file).convert("RGB"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no image {path}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow raises all of them
+    except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error

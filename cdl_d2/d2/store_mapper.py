@@ -41,7 +41,7 @@ class StoredLatentMapper(DatasetMapper):
             kwargs: those of DatasetMapper; augmentations are not used.
 
         Raises:
-            ValueError: if the store lacks one of the variants.
+            ValueError: if the store lacks one of the variants, or images failed to be encoded.
         """
         super().__init__(is_train, **kwargs)
         missing = [variant for variant in variants if variant not in store.variants]
@@ -49,6 +49,12 @@ class StoredLatentMapper(DatasetMapper):
             raise ValueError(
                 f"the latent store {store.folder} has {'; '.join(map(str, store.variants))}, but "
                 f"not {'; '.join(map(str, missing))}, which the config asks for"
+            )
+        if store.failures:
+            image, reason = next(iter(store.failures.items()))
+            raise ValueError(
+                f"{len(store.failures)} images could not be encoded for the latent store "
+                f"{store.folder}, such as {image} ({reason}): mend them and encode again"
             )
         self._store, self._variants, self._with_image = store, variants, with_image
 

@@ -36,6 +36,8 @@ class Trainer(DefaultTrainer):
             raise ValueError(
                 f"SOLVER.AMP.DTYPE {cfg.SOLVER.AMP.DTYPE!r} is not one of {', '.join(AMP_DTYPES)}"
             )
+        if cfg.INPUT.LATENT_SOURCE == "store" and cfg.DATASETS.TEST:
+            build_mapper(cfg, is_train=False)  # an unusable store shows now, not after training
         super().__init__(_without_amp_on_cpu(cfg))
         if self.cfg.SOLVER.AMP.ENABLED:
             self._trainer.precision = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]

@@ -26,6 +26,7 @@ from cdl_d2.files import write_atomically
 
 FORMAT = 1
 FORMS = ("arrays", "bitstreams")
+MANIFEST_KEYS = {"shards", "failures"}
 OPEN_SHARDS = 256  # files that a reader keeps mapped
 
 
@@ -54,6 +55,11 @@ class Plan:
             raise ValueError("bitstreams hold decoded latents: take meaning 'decoded', or arrays")
         if not self.images or not self.variants or self.shard_size < 1:
             raise ValueError("a store needs images, variants and a shard size of at least 1")
+        for image in self.images:
+            try:
+                image.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"the file name {image!r} is not UTF-8: rename it") from error
         for name, values in (("image", self.images), ("variant", self.variants)):
             if len(set(values)) < len(values):
                 raise ValueError(f"the same {name} is to be stored twice")
@@ -168,8 +174,12 @@ class LatentStore:
             raise ValueError(
                 f"{folder} was made by {self.plan.codec}; this model reads {codec.identity}"
             )
-        hint = f"{folder} is not complete: run tools/encode_dataset.py again to finish it"
-        self._manifest = _read_json(self.folder / "manifest.json", hint)
+        hint = "run tools/encode_dataset.py again to finish the store"
+        self._manifest = _read_json(
+            self.folder / "manifest.json", f"{folder} is not complete: {hint}"
+        )
+        if not isinstance(self._manifest, dict) or not self._manifest.keys() >= MANIFEST_KEYS:
+            raise ValueError(f"{self.folder}/manifest.json is no manifest: delete it, and {hint}")
         self._codec = codec
         self._places = {image: index for index, image in enumerate(self.plan.images)}
         self._variants = {variant: index for index, variant in enumerate(self.plan.variants)}
@@ -179,22 +189,33 @@ class LatentStore:
         return {**self.__dict__, "_readers": {}}  # a mapped file does not travel between processes
 
     @property
+    def failures(self) -> dict[str, str]:
+        """The images that could not be encoded, and why."""
+        return self._manifest["failures"]
+
+    @property
     def variants(self) -> tuple[Variant, ...]:
         """Of every image."""
         return self.plan.variants
 
     def find(self, file_name: str | PurePath) -> str:
-        """The stored image that a path means: the longest of its endings that is stored.
+        """The stored image that a path means: the one that it ends in.
 
         Raises:
             KeyError: if there is none.
+            ValueError: if there are several, such as a/x.png and x.png.
         """
         parts = PurePath(file_name).parts
-        for start in range(len(parts)):
-            image = "/".join(parts[start:])
-            if image in self._places:
-                return image
-        raise KeyError(f"{file_name} is not in the latent store {self.folder}")
+        endings = ["/".join(parts[start:]) for start in range(len(parts))]
+        images = [ending for ending in endings if ending in self._places]
+        if len(images) > 1:
+            raise ValueError(
+                f"{file_name} can be {' or '.join(images)} of the latent store {self.folder}: "
+                "rename one"
+            )
+        if not images:
+            raise KeyError(f"{file_name} is not in the latent store {self.folder}")
+        return images[0]
 
     def read(self, file_name: str | PurePath, variant: Variant) -> StoredLatent:
         """The latent of a variant of an image.

@@ -150,13 +150,19 @@ class ShardReader:
     """
 
     def __init__(self, path: Path):
+        self._path = path
         if not path.is_file():
             raise FileNotFoundError(f"the shard {path} is missing: copy it, or encode it again")
         try:
             self._file = safe_open(path, framework="np")
             self.failures: dict[str, str] = json.loads(self._file.metadata()["failures"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a shard of latents: {error}") from error
+            raise ValueError(
+                f"{path} is not a shard of latents ({error}): delete it and encode it again"
+            ) from error
 
     def __getitem__(self, name: str) -> Record:
-        return Record.from_bytes(self._file.get_tensor(name).tobytes())
+        try:
+            return Record.from_bytes(self._file.get_tensor(name).tobytes())
+        except SafetensorError as error:
+            raise ValueError(f"{self._path} is a shard of another store: {error}") from error

@@ -32,19 +32,23 @@ def images_of_coco(annotations: Path) -> list[str]:
     if not annotations.is_file():
         raise FileNotFoundError(f"there is no annotation file {annotations}")
     try:
-        names = [entry["file_name"] for entry in json.loads(annotations.read_text())["images"]]
+        entries = json.loads(annotations.read_text())["images"]
+        names = [PurePosixPath(entry["file_name"]) for entry in entries]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{annotations} is not COCO-format JSON: {error!r}") from error
     for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ValueError(f"{annotations}: file_name {name!r} is not inside the image folder")
-    return sorted(set(names))
+        if name.is_absolute() or ".." in name.parts or not name.name:
+            raise ValueError(f"{annotations}: file_name '{name}' is not inside the image folder")
+    return sorted({str(name) for name in names})
 
 
 def shard_of_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """(i, n): which part of n this process does, as torchrun or a SLURM array says; else (0, 1)."""
     for index, count in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
         if index in environment and count in environment:
-            first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0)) if "SLURM" in index else 0
-            return int(environment[index]) - first, int(environment[count])
+            first = step = 0
+            if index.startswith("SLURM"):  # --array=3-9:2 counts 3, 5, 7, 9
+                first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
+                step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
+            return (int(environment[index]) - first) // max(step, 1), int(environment[count])
     return 0, 1

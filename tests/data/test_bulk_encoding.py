@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cdl_d2.data import LatentStore
 from cdl_d2.data.bulk_encoding import close_store, encode_shards, missing_shards
@@ -126,10 +127,25 @@ def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, t
     (tmp_path / "broken.json").write_text('{"images": [{}]}')
     with pytest.raises(ValueError, match="not COCO-format"):
         images_of_coco(tmp_path / "broken.json")
-    for name in ("../x.png", "/x.png"):
+    for name in ("../x.png", "/x.png", ""):
         (tmp_path / "outside.json").write_text(json.dumps({"images": [{"file_name": name}]}))
         with pytest.raises(ValueError, match="not inside the image folder"):
             images_of_coco(tmp_path / "outside.json")
+
+
+def test_other_spellings_of_a_file_name_are_one_image(tmp_path):
+    entries = [{"file_name": name} for name in ("./a.png", "a.png", "b//c.png")]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": entries}))
+    assert images_of_coco(tmp_path / "coco.json") == ["a.png", "b/c.png"]
+
+
+def test_images_that_would_be_clipped_or_exhaust_memory_fail_alone(photos, plan, codec, tmp_path):
+    Image.new("I;16", (40, 40), 30_000).save(photos / "1.png")
+    Image.new("1", (20_000, 20_000)).save(photos / "2.png")
+    encoded = list(encode_shards(codec, plan, photos, tmp_path, range(3), 0))
+    errors = {e.image: e.error for e in encoded if e.error}
+    assert "more than 8 bits" in errors.pop("1.png") and "exceeds limit" in errors.pop("2.png")
+    assert not errors
 
 
 def test_the_part_comes_from_torchrun_or_slurm():
@@ -137,3 +153,4 @@ def test_the_part_comes_from_torchrun_or_slurm():
     assert shard_of_environment({"RANK": "1", "WORLD_SIZE": "4"}) == (1, 4)
     slurm = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}
     assert shard_of_environment(slurm) == (2, 4)
+    assert shard_of_environment({**slurm, "SLURM_ARRAY_TASK_STEP": "2"}) == (1, 4)

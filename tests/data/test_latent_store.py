@@ -72,13 +72,15 @@ def test_many_workers_read_at_once(store_folder, codec):
     assert pickle.loads(pickle.dumps(store)).find("0.png") == "0.png"
 
 
-def test_the_longest_ending_of_a_path_is_found(codec, tmp_path):
-    plan = Plan(codec.identity, "arrays", (Variant(),), ("a.png", "b/a.png"))
+def test_a_path_is_found_by_its_ending_unless_that_is_ambiguous(codec, tmp_path):
+    plan = Plan(codec.identity, "arrays", (Variant(),), ("a.png", "b/a.png", "b/d.png"))
     plan.save(tmp_path)
-    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "manifest.json").write_text('{"shards": [], "failures": {}}')
     store = LatentStore(tmp_path, codec)
     assert store.find("/data/a.png") == "a.png"
-    assert store.find("/data/b/a.png") == "b/a.png"
+    assert store.find("/data/b/./d.png") == "b/d.png"
+    with pytest.raises(ValueError, match=r"can be b/a\.png or a\.png"):
+        store.find("/data/b/a.png")
     with pytest.raises(KeyError, match=r"c\.png is not in the latent store"):
         store.find("/data/c.png")
 
@@ -121,6 +123,12 @@ def test_damage_is_noticed(store_folder, codec):
         LatentStore(store_folder, codec).read("0.png", VARIANTS[0])
 
 
+def test_a_manifest_that_is_none_is_refused(store_folder, codec):
+    (store_folder / "manifest.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no manifest"):
+        LatentStore(store_folder, codec)
+
+
 def test_a_damaged_record_is_refused():
     record = pack_cells(torch.arange(12.0).reshape(2, 2, 3), (32, 48), 1.0)
     for content in (record.content[:-4], b"no zstd", record.content[:5] + b"\0" * 20):
@@ -157,6 +165,7 @@ def test_a_damaged_plan_is_named(content, tmp_path):
         ({"form": "files"}, "form 'files'"),
         ({"images": ()}, "needs images"),
         ({"images": ("a", "a")}, "same image"),
+        ({"images": ("lat\udce9.png",)}, "is not UTF-8"),
         ({"variants": (Variant(0, 5), Variant(0, 9))}, "same variant"),
     ],
 )
