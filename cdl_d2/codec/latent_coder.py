@@ -75,7 +75,7 @@ class LatentCoder:
         """Channels M of y_hat."""
         return int(getattr(self._network, "M", self._network.N))
 
-    def quantize(self, y: torch.Tensor, coding: str = "exact") -> Quantized:
+    def quantize(self, y: torch.Tensor) -> Quantized:
         """The latent that a receiver will have of y, M x h x w."""
         if not self.has_hyperprior:
             return self._without_hyperprior(torch.round(y - self._medians))
@@ -85,7 +85,7 @@ class LatentCoder:
             wanted = y.flatten(1)[:, where].T
             return torch.round(wanted if means is None else wanted - means)
 
-        return self._with_hyperprior(torch.round(z - self._medians), next_symbols, coding)
+        return self._with_hyperprior(torch.round(z - self._medians), next_symbols)
 
     def round(self, y: torch.Tensor) -> Quantized:
         """round(y), with the likelihoods that CompressAI's `forward` estimates for it.
@@ -113,9 +113,9 @@ class LatentCoder:
         y = gaussian(symbols, q.scales_hat[None])[1][0]  # relative to their means
         return y, network.entropy_bottleneck((q.z_symbols + self._medians)[None])[1][0]
 
-    def encode(self, quantized: Quantized, coding: str = "exact") -> list[bytes]:
+    def encode(self, quantized: Quantized) -> list[bytes]:
         """The strings of y and, with a hyperprior, z."""
-        places = self._places(quantized.y_symbols.shape, coding)
+        places = self._places(quantized.y_symbols.shape)
         symbols, indexes = quantized.y_symbols, self._y_indexes(quantized)
         strings = [self._y_tables.encode(symbols.flatten()[places], indexes.flatten()[places])]
         if quantized.z_symbols is not None:
@@ -136,6 +136,7 @@ class LatentCoder:
 
         Args:
             grid: h and w of the latent, multiples of 4.
+            coding: `exact`, or `compressai` for strings that CompressAI wrote.
         """
         shape = (self.channels, *grid)
         read = self._y_tables.reader(strings[0], math.prod(shape))
@@ -157,7 +158,9 @@ class LatentCoder:
     def _without_hyperprior(self, symbols: torch.Tensor) -> Quantized:
         return Quantized(y_hat=symbols + self._medians, y_symbols=symbols.int())
 
-    def _with_hyperprior(self, z_symbols, next_symbols: NextSymbols, coding: str) -> Quantized:
+    def _with_hyperprior(
+        self, z_symbols: torch.Tensor, next_symbols: NextSymbols, coding: str = "exact"
+    ) -> Quantized:
         z_hat = (z_symbols + self._medians)[None]
         h_s = self._network.h_s
         params = (h_s(z_hat) if coding == "compressai" else in_float64(h_s)(z_hat))[0]
@@ -197,11 +200,11 @@ class LatentCoder:
         scales = scales.clamp(min=model.scale_bound).contiguous()
         return torch.bucketize(scales, model.scale_table[:-1])
 
-    def _places(self, shape: torch.Size, coding: str) -> torch.Tensor | slice:
+    def _places(self, shape: torch.Size) -> torch.Tensor | slice:
         """The flat places of the latent in the order in which they are coded."""
         if not self.has_context:
             return slice(None)
-        positions = torch.cat(steps(*shape[1:], coding))
+        positions = torch.cat(steps(*shape[1:], "exact"))
         channels = torch.arange(shape[0]) * shape[1] * shape[2]
         return (positions[:, None] + channels).flatten()
 

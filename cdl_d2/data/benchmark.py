@@ -12,7 +12,7 @@ import torch
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.latent import pad_for_coding
-from cdl_d2.data.bulk_encoding import close_store, encode_shards
+from cdl_d2.data.bulk_encoding import close_store, encode_shards, use_one_thread
 from cdl_d2.data.latent_store import LatentStore, Plan
 from cdl_d2.data.variant import Variant
 
@@ -88,7 +88,7 @@ def bulk_utilisation(
         batch_size=None,
         num_workers=workers,
         multiprocessing_context="spawn",
-        worker_init_fn=_one_thread,
+        worker_init_fn=use_one_thread,
     )
     busy = [float(seconds) for seconds in bare]
     return bulk / (workers / (sum(busy) / len(busy)))
@@ -106,10 +106,6 @@ class _Bare(torch.utils.data.Dataset):
         start = time.perf_counter()
         self.codec.encode(pixels)
         return time.perf_counter() - start
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 def _rate(items) -> float:

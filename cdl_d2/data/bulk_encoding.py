@@ -126,6 +126,8 @@ def encode_shards(
             variants of so many images at a time, in batches of equal size.
     """
     shards = list(shards)
+    if not shards:  # start no workers
+        return
     names = [image for shard in shards for image in plan.images_of(shard)]
     items = iter(
         DataLoader(
@@ -134,7 +136,7 @@ def encode_shards(
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
             collate_fn=_as_it_is,
-            worker_init_fn=_one_thread,
+            worker_init_fn=use_one_thread,
         )
     )
     encoded = _encode_in_batches(codec, plan, items, batch_size) if batch_size else items
@@ -175,5 +177,6 @@ def _as_it_is(item: Encoded | Pixels) -> Encoded | Pixels:
     return item
 
 
-def _one_thread(_worker: int) -> None:
+def use_one_thread(_worker: int) -> None:
+    """For processes that share the cores among them."""
     torch.set_num_threads(1)

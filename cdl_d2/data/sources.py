@@ -44,11 +44,11 @@ def images_of_coco(annotations: Path) -> list[str]:
 
 def shard_of_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """(i, n): which part of n this process does, as torchrun or a SLURM array says; else (0, 1)."""
-    for index, count in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
-        if index in environment and count in environment:
-            first = step = 0
-            if index.startswith("SLURM"):  # --array=3-9:2 counts 3, 5, 7, 9
-                first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
-                step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
-            return (int(environment[index]) - first) // max(step, 1), int(environment[count])
+    if {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    if {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"} <= environment.keys():
+        first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
+        step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))  # --array=3-9:2 is 3, 5, 7, 9
+        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
+        return index, int(environment["SLURM_ARRAY_TASK_COUNT"])
     return 0, 1

@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader, Dataset
 from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore, Plan, Variant
-from cdl_d2.data.bulk_encoding import encode_records
+from cdl_d2.data.bulk_encoding import close_store, encode_shards
 from cdl_d2.data.latent_store import shard_path
-from cdl_d2.data.shard import Record, pack_cells, unpack_cells
+from cdl_d2.data.shard import pack_cells, unpack_cells
 from tests.conftest import small_codec
 from tests.data.conftest import VARIANTS
 
@@ -34,16 +34,18 @@ def _size(path):
 
 @pytest.mark.parametrize("name", ["bmshj2018-factorized", "mbt2018-mean", "mbt2018"])
 @pytest.mark.parametrize("form", ["arrays", "bitstreams"])
-def test_latents_of_any_codec_are_stored_without_loss(name, form, tmp_path):
-    codec, pixels = small_codec(name), torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)
-    plan = Plan(codec.identity, form, VARIANTS[:1], ("a.png",))
-    plan.save(tmp_path)
-    record = Record.from_bytes(encode_records(codec, form, [pixels])[0].to_bytes())
-    expected = codec.encode(pixels.float() / 255).cells
-    if form == "arrays":
-        assert torch.equal(unpack_cells(record), expected)
-    else:
-        assert record.dtype == "bitstream" and record.bits == 8 * len(record.content)
+def test_latents_of_any_codec_are_stored_without_loss(name, form, photos, tmp_path):
+    codec, folder = small_codec(name), tmp_path / "store"
+    plan = Plan(codec.identity, form, VARIANTS[:1], ("0.png",))
+    plan.save(folder)
+    assert not any(e.error for e in encode_shards(codec, plan, photos, folder, [0], workers=0))
+    close_store(folder, plan)
+    store = LatentStore(folder, codec)
+    expected = codec.encode(read_image(photos / "0.png").float() / 255)
+    stored, record = store.read("0.png", VARIANTS[0]), store.record("0.png", VARIANTS[0])
+    assert torch.equal(stored.cells, expected.cells)
+    files = form == "bitstreams"
+    assert stored.bits == (8 * len(record.content) if files else expected.total_bits)
 
 
 @pytest.mark.parametrize("scale", [0, 1, 20, 200, 60_000, 0.3])
