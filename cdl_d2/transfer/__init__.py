@@ -1,5 +1,6 @@
 """Knowledge-transfer losses, pure functions of tensors (formulas 2 and 3 of the paper)."""
 
+from cdl_d2.transfer.detector import DetectorOutputs, DetectorTransfer, anchors_on_images
 from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
 from cdl_d2.transfer.outputs import (
     anchor_delta_transfer_loss,
@@ -11,7 +12,10 @@ from cdl_d2.transfer.outputs import (
 
 __all__ = [
     "DISTANCES",
+    "DetectorOutputs",
+    "DetectorTransfer",
     "anchor_delta_transfer_loss",
+    "anchors_on_images",
     "box_delta_transfer_loss",
     "class_transfer_loss",
     "covered_cells",

@@ -3,8 +3,6 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from detectron2.structures import ImageList
-
 from cdl_d2.d2 import SafeCheckpointer
 from tests.d2.conftest import PIXEL, make_item, small_cfg, small_model
 
@@ -201,7 +199,7 @@ def test_teacher_and_student_must_see_one_geometry(transfer_cfg, storage, size):
         ("MODEL.TEACHER.CONFIG_FILE", "nowhere.yaml", "neither a file nor a config"),
         ("MODEL.TEACHER.WEIGHTS", "nowhere.pth", r"nowhere\.pth do not exist"),
         ("MODEL.ROI_HEADS.NUM_CLASSES", 3, r"NUM_CLASSES is 3 for the student but 2"),
-        ("MODEL.TRANSFER.DISTANCE", "cosine", "DISTANCE 'cosine'"),
+        ("MODEL.TRANSFER.DISTANCE", "cosine", "distance 'cosine'"),
         ("MODEL.TRANSFER.MASKS", "some", "MASKS 'some'"),
     ],
 )
@@ -218,15 +216,3 @@ def test_incomplete_teacher_weights_are_refused(transfer_cfg, teacher_files, sto
     torch.save(state, weights)
     with pytest.raises(ValueError, match=r"roi_heads\.box_predictor\.cls_score\.bias"):
         train_step(transfer_cfg)
-
-
-def test_padding_is_left_out_of_the_anchors(transfer_cfg, storage):
-    model = small_model(transfer_cfg).train()
-    with model._capture() as seen:
-        model.backbone(model.preprocess_image(model.encode([make_item(64, 64)])).tensor)
-    seen.images = ImageList(torch.zeros(2, 192, 4, 4), [(64, 64), (32, 32)])
-    grids = [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
-    seen.anchors = ([torch.zeros(2, 3, *grid) for grid in grids], None)
-    valid = model._valid_anchors(seen)
-    assert valid[0].all()
-    assert valid[1].sum() == 3 * (8 * 8 + 4 * 4 + 2 * 2 + 1 + 1)

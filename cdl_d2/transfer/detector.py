@@ -1,0 +1,165 @@
+"""All transfer losses of a detector with a feature pyramid, whichever library it is built with.
+
+Shapes: N images, A anchors a cell, H_i x W_i cells of level i, R sampled proposals, K classes,
+S x S mask pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
+from cdl_d2.transfer.outputs import (
+    anchor_delta_transfer_loss,
+    box_delta_transfer_loss,
+    class_transfer_loss,
+    mask_transfer_loss,
+    objectness_transfer_loss,
+)
+
+ANCHOR_TERMS = {"objectness", "anchor_deltas"}
+BOX_TERMS = {"class", "box_deltas"}
+TERMS = {"features", *ANCHOR_TERMS, *BOX_TERMS, "mask"}
+
+
+@dataclass
+class DetectorOutputs:
+    """What a detector computes from a batch; only what the chosen terms compare need be there.
+
+    Attributes:
+        pyramid: level name to N x C x H_i x W_i features.
+        objectness: level name to N x A x H_i x W_i logits.
+        anchor_deltas: level name to N x 4A x H_i x W_i.
+        class_logits: R x (K + 1).
+        box_deltas: R x 4K, or R x 4 for class-agnostic boxes.
+        mask_logits: R x K x S x S, of all sampled proposals or of the foreground ones.
+    """
+
+    pyramid: Mapping[str, torch.Tensor]
+    objectness: Mapping[str, torch.Tensor] | None = None
+    anchor_deltas: Mapping[str, torch.Tensor] | None = None
+    class_logits: torch.Tensor | None = None
+    box_deltas: torch.Tensor | None = None
+    mask_logits: torch.Tensor | None = None
+
+
+class DetectorTransfer:
+    """Lambda times the weighted terms of formulas (2) and (3).
+
+    Args:
+        weight: lambda of formula (4).
+        weights: of the terms: `features` (formula 3), `objectness`, `anchor_deltas`, `class`,
+            `box_deltas` and `mask` (formula 2); one that is missing or 0 is left out.
+        distance: `mse` or `l2norm`, see feature_transfer_loss.
+        ignore_padding: leave out cells and anchors outside of the images.
+
+    Raises:
+        ValueError: for an unknown term or distance.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        weights: Mapping[str, float] | None = None,
+        distance: str = "mse",
+        ignore_padding: bool = True,
+    ):
+        weights = dict.fromkeys(TERMS, 1.0) if weights is None else weights
+        unknown = weights.keys() - TERMS
+        if unknown:
+            raise ValueError(f"transfer term {min(unknown)!r} is not one of {sorted(TERMS)}")
+        if distance not in DISTANCES:
+            raise ValueError(f"transfer distance {distance!r} is not one of {DISTANCES}")
+        self._weights = {name: weight * value for name, value in weights.items() if weight * value}
+        self._distance, self._ignore_padding = distance, ignore_padding
+
+    @property
+    def terms(self) -> set[str]:
+        """The terms that count."""
+        return set(self._weights)
+
+    @property
+    def needs_heads(self) -> bool:
+        """Whether anything but features is compared."""
+        return bool(self.terms - {"features"})
+
+    @property
+    def needs_anchors(self) -> bool:
+        """Whether outputs of the region proposal network are compared."""
+        return bool(self.terms & ANCHOR_TERMS)
+
+    @property
+    def needs_boxes(self) -> bool:
+        """Whether classes or boxes of sampled proposals are compared."""
+        return bool(self.terms & BOX_TERMS)
+
+    def __call__(
+        self,
+        student: DetectorOutputs,
+        teacher: DetectorOutputs,
+        image_sizes: Sequence[tuple[int, int]],
+        strides: Mapping[str, int],
+    ) -> dict[str, torch.Tensor]:
+        """`loss_transfer_<term>`, weighted scalars.
+
+        Args:
+            student, teacher: of the same batch, at the same proposals.
+            image_sizes: (H, W) of each image in pixels.
+            strides: pixels a side of a cell of each level.
+        """
+        losses = {}
+        if "features" in self._weights:
+            losses["features"] = feature_transfer_loss(
+                student.pyramid,
+                teacher.pyramid,
+                distance=self._distance,
+                image_sizes=image_sizes if self._ignore_padding else None,
+                strides=strides,
+            )
+        if self.needs_anchors:
+            valid = None
+            if self._ignore_padding:
+                valid = anchors_on_images(student.objectness, image_sizes, strides)
+            logits = _flat_logits(student.objectness), _flat_logits(teacher.objectness)
+            deltas = _flat_deltas(student.anchor_deltas), _flat_deltas(teacher.anchor_deltas)
+            losses["objectness"] = objectness_transfer_loss(*logits, valid)
+            losses["anchor_deltas"] = anchor_delta_transfer_loss(*deltas, valid)
+        if self.needs_boxes:
+            losses["class"] = class_transfer_loss(student.class_logits, teacher.class_logits)
+            losses["box_deltas"] = box_delta_transfer_loss(student.box_deltas, teacher.box_deltas)
+        if "mask" in self._weights and student.mask_logits is not None:
+            losses["mask"] = mask_transfer_loss(student.mask_logits, teacher.mask_logits)
+        return {
+            f"loss_transfer_{name}": self._weights[name] * loss
+            for name, loss in losses.items()
+            if name in self._weights
+        }
+
+
+def anchors_on_images(
+    objectness: Mapping[str, torch.Tensor],
+    image_sizes: Sequence[tuple[int, int]],
+    strides: Mapping[str, int],
+) -> torch.Tensor:
+    """Which anchors lie on their image, N x all anchors, booleans."""
+    covered = {
+        level: covered_cells(image_sizes, strides[level], logits.shape[2:], logits.device)
+        .bool()
+        .expand_as(logits)
+        for level, logits in objectness.items()
+    }
+    return _flat_logits(covered)
+
+
+def _flat_logits(levels: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """N x A x H_i x W_i a level to N x all anchors."""
+    return torch.cat([level.flatten(1) for level in levels.values()], dim=1)
+
+
+def _flat_deltas(levels: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """N x 4A x H_i x W_i a level to N x all anchors x 4, in the order of _flat_logits."""
+    flat = [d.unflatten(1, (-1, 4)).movedim(2, -1).flatten(1, 3) for d in levels.values()]
+    return torch.cat(flat, dim=1)

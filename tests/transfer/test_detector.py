@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from cdl_d2.transfer import DetectorOutputs, DetectorTransfer, anchors_on_images
+
+GRIDS = {"p2": (16, 16), "p3": (8, 8), "p4": (4, 4), "p5": (2, 2), "p6": (1, 1)}
+STRIDES = {level: 4 * 2**i for i, level in enumerate(GRIDS)}
+SIZES = [(64, 64), (32, 32)]
+
+
+def outputs(seed: int) -> DetectorOutputs:
+    torch.manual_seed(seed)
+    return DetectorOutputs(
+        pyramid={level: torch.randn(2, 8, *grid) for level, grid in GRIDS.items()},
+        objectness={level: torch.randn(2, 3, *grid) for level, grid in GRIDS.items()},
+        anchor_deltas={level: torch.randn(2, 12, *grid) for level, grid in GRIDS.items()},
+        class_logits=torch.randn(6, 4),
+        box_deltas=torch.randn(6, 12),
+        mask_logits=torch.randn(3, 3, 7, 7),
+    )
+
+
+def test_padding_is_left_out_of_the_anchors():
+    valid = anchors_on_images(outputs(0).objectness, SIZES, STRIDES)
+    assert valid[0].all()
+    assert valid[1].sum() == 3 * (8 * 8 + 4 * 4 + 2 * 2 + 1 + 1)
+
+
+def test_equal_outputs_have_no_loss():
+    losses = DetectorTransfer()(outputs(0), outputs(0), SIZES, STRIDES)
+    assert len(losses) == 6
+    assert max(abs(float(v)) for v in losses.values()) < 1e-6
+
+
+def test_what_lies_in_the_padding_counts_only_if_asked_for():
+    student, other = outputs(0), outputs(0)
+    other.pyramid["p2"][1, :, 8:] += 1
+    other.objectness["p2"][1, :, 8:] += 1
+    ignored = DetectorTransfer()(student, other, SIZES, STRIDES)
+    counted = DetectorTransfer(ignore_padding=False)(student, other, SIZES, STRIDES)
+    for name in ("loss_transfer_features", "loss_transfer_objectness"):
+        assert abs(ignored[name]) < 1e-6 < counted[name]
+
+
+def test_weights_scale_and_choose_the_terms():
+    weights = {"features": 2.0, "class": 0.5, "mask": 0.0}
+    plain = DetectorTransfer()(outputs(0), outputs(1), SIZES, STRIDES)
+    chosen = DetectorTransfer(3.0, weights)(outputs(0), outputs(1), SIZES, STRIDES)
+    assert chosen.keys() == {"loss_transfer_features", "loss_transfer_class"}
+    assert torch.isclose(chosen["loss_transfer_features"], 6 * plain["loss_transfer_features"])
+    assert torch.isclose(chosen["loss_transfer_class"], 1.5 * plain["loss_transfer_class"])
+    assert not DetectorTransfer(0.0).terms
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"weights": {"boxes": 1.0}}, "term 'boxes'"), ({"distance": "cosine"}, "'cosine'")],
+)
+def test_unknown_choices_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DetectorTransfer(**arguments)
