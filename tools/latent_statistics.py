@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cdl_d2.codec.batch_item import encode_item
 from cdl_d2.d2 import Trainer, build_codec, check_datasets
 from cdl_d2.d2.command_line import (
     add_overrides,
@@ -22,7 +23,6 @@ from cdl_d2.d2.command_line import (
     load_config,
     new_parser,
 )
-from cdl_d2.d2.encoding import encode_item
 from cdl_d2.nn.statistics import latent_statistics, save_statistics
 
 

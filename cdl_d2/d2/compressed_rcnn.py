@@ -8,10 +8,10 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import ImageList, Instances
 
-from cdl_d2.codec import STRIDE, Codec, cell_size
+from cdl_d2.codec import STRIDE, Codec
+from cdl_d2.codec.batch_item import encode_item, item_image_size
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.config import DOMAINS
-from cdl_d2.d2.encoding import encode_item
 from cdl_d2.nn import CodecStamp, Frozen
 
 
@@ -91,27 +91,14 @@ class CompressedRCNN(GeneralizedRCNN):
             key = "reconstruction" if self.domain == "reconstruction" else "image"
             return super().preprocess_image([{"image": item[key]} for item in batched_inputs])
         latents = [item["latent"].to(self.device) for item in batched_inputs]
-        image_sizes = [_image_size(item) for item in batched_inputs]
+        image_sizes = [item_image_size(item) for item in batched_inputs]
         batch = ImageList.from_tensors(latents, self.backbone.size_divisibility // STRIDE)
         return ImageList(batch.tensor, image_sizes)
 
     def _padded_size(self, item: dict[str, Any]) -> tuple[int, int]:
         multiple = self.backbone.size_divisibility
-        height, width = _image_size(item)
+        height, width = item_image_size(item)
         return -(-height // multiple), -(-width // multiple)
-
-
-def _image_size(item: dict[str, Any]) -> tuple[int, int]:
-    """(H, W) in pixels of the image that an item shows to the network."""
-    if "image_size" not in item and "image" not in item:
-        raise ValueError("a batch item with 'latent' and no 'image' needs 'image_size'")
-    size = tuple(int(side) for side in item.get("image_size") or item["image"].shape[-2:])
-    if "latent" in item and tuple(item["latent"].shape[-2:]) != cell_size(size):
-        raise ValueError(
-            f"a latent of {tuple(item['latent'].shape[-2:])} cells does not cover an image of "
-            f"{size} pixels, which has {cell_size(size)}"
-        )
-    return size
 
 
 def _groups_of_equal_size(sizes: list[tuple[int, int]]) -> list[list[int]]:

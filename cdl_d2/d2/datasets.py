@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,6 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
+from cdl_d2.data.coco import class_names, read_coco
 
 # The first dozen images of COCO's validation set, to see whether a model can learn them by heart.
 DOZEN = "coco_2017_val_first12"
@@ -25,37 +26,15 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
 
     Raises:
         FileNotFoundError: if the annotation file or the image folder does not exist.
-        ValueError: if the file is not COCO-format JSON, or the name is taken.
+        ValueError: as read_coco, and if the name is taken.
     """
-    path = Path(annotations)
-    if not path.is_file():
-        raise FileNotFoundError(f"data set {name}: there is no annotation file {annotations}")
     if not Path(images).is_dir():
         raise FileNotFoundError(f"data set {name}: there is no image folder {images}")
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"data set {name}: {annotations} is not JSON ({error})") from error
-    _check_coco(name, annotations, content)
+    content = read_coco(annotations)
     if name in DatasetCatalog.list():
         raise ValueError(f"data set {name} is registered already: choose another name")
     register_coco_instances(name, {}, annotations, images)
-    names = [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
-    MetadataCatalog.get(name).set(thing_classes=names)
-
-
-def _check_coco(name: str, path: str, content: object) -> None:
-    expected = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
-    for part, keys in expected.items():
-        entries = content.get(part) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise ValueError(f"data set {name}: {path} is JSON but not COCO format: no list {part}")
-        if not entries and part != "annotations":
-            raise ValueError(f"data set {name}: {path} has no {part}")
-        for entry in entries:
-            for key in keys:
-                if key not in entry:
-                    raise ValueError(f"data set {name}: {path} has {part} without {key!r}: {entry}")
+    MetadataCatalog.get(name).set(thing_classes=class_names(content))
 
 
 def check_datasets(cfg: CfgNode) -> None:

@@ -9,9 +9,9 @@ from detectron2.config import configurable
 from detectron2.data import DatasetMapper
 
 from cdl_d2.codec import Codec
+from cdl_d2.codec.batch_item import encode_item
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.config import LATENT_SOURCES
-from cdl_d2.d2.encoding import encode_item
 from cdl_d2.d2.store_mapper import StoredLatentMapper
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from cdl_d2.codec.image_files import find_images
+from cdl_d2.data.coco import read_coco
 
 
 def images_of_folder(folder: Path) -> list[str]:
@@ -23,23 +23,9 @@ def images_of_folder(folder: Path) -> list[str]:
 
 
 def images_of_coco(annotations: Path) -> list[str]:
-    """The file names in a COCO-format annotation file.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not COCO format, or names a file outside of the folder of images.
-    """
-    if not annotations.is_file():
-        raise FileNotFoundError(f"there is no annotation file {annotations}")
-    try:
-        entries = json.loads(annotations.read_text())["images"]
-        names = [PurePosixPath(entry["file_name"]) for entry in entries]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{annotations} is not COCO-format JSON: {error!r}") from error
-    for name in names:
-        if name.is_absolute() or ".." in name.parts or not name.name:
-            raise ValueError(f"{annotations}: file_name '{name}' is not inside the image folder")
-    return sorted({str(name) for name in names})
+    """The file names in a COCO-format annotation file; raises as read_coco."""
+    entries = read_coco(annotations, parts=["images"])["images"]
+    return sorted({str(PurePosixPath(entry["file_name"])) for entry in entries})
 
 
 def shard_of_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from detectron2.engine import DefaultPredictor
 
+from cdl_d2.codec.batch_item import encode_item
 from cdl_d2.d2 import SafeCheckpointer, build_codec
-from cdl_d2.d2.encoding import encode_item
 from tests.d2.conftest import make_item, small_cfg, small_model
 
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")

@@ -125,10 +125,12 @@ def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, t
     assert images_of_folder(photos)[-1] == "more/6.png"
     assert images_of_coco(coco_dataset[0]) == ["000.png", "001.png", "002.png", "003.png"]
     (tmp_path / "broken.json").write_text('{"images": [{}]}')
-    with pytest.raises(ValueError, match="not COCO-format"):
+    with pytest.raises(ValueError, match="images without 'id'"):
         images_of_coco(tmp_path / "broken.json")
     for name in ("../x.png", "/x.png", ""):
-        (tmp_path / "outside.json").write_text(json.dumps({"images": [{"file_name": name}]}))
+        (tmp_path / "outside.json").write_text(
+            json.dumps({"images": [{"id": 1, "height": 8, "width": 8, "file_name": name}]})
+        )
         with pytest.raises(ValueError, match="not inside the image folder"):
             images_of_coco(tmp_path / "outside.json")
 

@@ -1,4 +1,4 @@
-"""From an image in Detectron2's convention to what a compressed-domain detector looks at."""
+"""Items of a detector's batch: from an image to what a compressed-domain detector looks at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from cdl_d2.codec import STRIDE, Codec
+from cdl_d2.codec.codec import Codec
+from cdl_d2.codec.latent import STRIDE, cell_size
 
 
 def encode_item(
@@ -69,3 +70,20 @@ def _check_identity(item: dict[str, Any], codec: Codec, domain: str) -> None:
     theirs = item.get("codec_identity")
     if theirs is not None and theirs != codec.identity:
         raise ValueError(f"the {domain} was made by {theirs}; this model reads {codec.identity}")
+
+
+def item_image_size(item: dict[str, Any]) -> tuple[int, int]:
+    """(H, W) in pixels of the image that an item shows to the network.
+
+    Raises:
+        ValueError: if the item does not say, or if its latent does not cover such an image.
+    """
+    if "image_size" not in item and "image" not in item:
+        raise ValueError("a batch item with 'latent' and no 'image' needs 'image_size'")
+    size = tuple(int(side) for side in item.get("image_size") or item["image"].shape[-2:])
+    if "latent" in item and tuple(item["latent"].shape[-2:]) != cell_size(size):
+        raise ValueError(
+            f"a latent of {tuple(item['latent'].shape[-2:])} cells does not cover an image of "
+            f"{size} pixels, which has {cell_size(size)}"
+        )
+    return size
