@@ -1,4 +1,4 @@
-.PHONY: install lint test
+.PHONY: install lint test quickstart
 
 install:
 	python -m pip install -e ".[test]"
@@ -9,3 +9,6 @@ lint:
 
 test: lint
 	python -m pytest -n 2
+
+quickstart:
+	python tools/quickstart.py

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("codec", "data", "nn", "transfer", "d2", "tv")
+ROOMS = ("codec", "data", "nn", "transfer", "d2", "tv", "quickstart")
 ALLOWED = {
     "codec": {"codec"},
     "data": {"data", "codec"},
@@ -16,6 +16,7 @@ ALLOWED = {
     "transfer": {"transfer"},
     "d2": {"d2", "codec", "data", "nn", "transfer"},
     "tv": {"tv", "codec", "data", "nn", "transfer"},
+    "quickstart": {"quickstart", "codec", "data", "nn", "d2", "tv"},
 }
 
 
@@ -43,6 +44,7 @@ def test_a_room_imports_only_rooms_below_it(path):
 def test_importing_the_package_needs_neither_detectron2_nor_compressai():
     code = (
         "import sys; sys.modules['detectron2'] = sys.modules['compressai'] = None;"
-        "import cdl_d2, cdl_d2.codec, cdl_d2.data, cdl_d2.nn, cdl_d2.transfer"
+        "import cdl_d2, cdl_d2.codec, cdl_d2.data, cdl_d2.nn, cdl_d2.transfer, cdl_d2.tv,"
+        "cdl_d2.quickstart.report"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -10,8 +10,9 @@ import sys
 
 import torch
 
+from cdl_d2.command_line import exit_status
 from cdl_d2.d2.benchmark import run_benchmark
-from cdl_d2.d2.command_line import add_overrides, exit_status, load_config, new_parser
+from cdl_d2.d2.command_line import add_overrides, load_config, new_parser
 
 
 def parse_arguments():

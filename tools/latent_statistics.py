@@ -15,11 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cdl_d2.codec.batch_item import encode_item
+from cdl_d2.command_line import exit_status
 from cdl_d2.d2 import Trainer, build_codec, check_datasets
 from cdl_d2.d2.command_line import (
     add_overrides,
     add_register,
-    exit_status,
     load_config,
     new_parser,
 )

@@ -20,10 +20,12 @@ from detectron2.engine import DefaultPredictor
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from cdl_d2.codec.pictures import latent_figure
+from cdl_d2.command_line import exit_status
 from cdl_d2.d2 import build_codec
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.command_line import exit_status, load_config, new_parser
-from cdl_d2.d2.pictures import draw_detections, latent_figure
+from cdl_d2.d2.command_line import load_config, new_parser
+from cdl_d2.d2.pictures import draw_detections
 from cdl_d2.files import write_atomically
 
 

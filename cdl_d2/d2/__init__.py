@@ -1,5 +1,13 @@
 """Everything that touches Detectron2; importing it registers backbones and meta-architectures."""
 
+import importlib.util
+
+if not importlib.util.find_spec("detectron2"):
+    raise ModuleNotFoundError(
+        "Detectron2 is not installed: build it as README.md says, or use "
+        "tools/train_torchvision.py, which needs torchvision only"
+    )
+
 from cdl_d2.d2.backbone import build_latent_resnet_backbone, build_latent_resnet_fpn_backbone
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.codec import build_codec

@@ -6,13 +6,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
-from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from cdl_d2.codec import cell_size
 from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.teacher import teacher_config
+from cdl_d2.nn.multiply_adds import count_network
 
 # Table 2 of the paper. Its decoders count every transposed convolution four times.
 PAPER_SIZE = (800, 1280)
@@ -57,11 +57,11 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     counts = {}
     if cfg.INPUT.DOMAIN == "latent":
         latent = torch.zeros(1, build_codec(cfg).latent_channels, *cell_size(size))
-        counts["student_backbone"] = _count(_backbone(cfg), latent)
+        counts["student_backbone"] = count_network(_backbone(cfg), latent)
     else:
-        counts["student_backbone"] = _count(_backbone(cfg), image)
+        counts["student_backbone"] = count_network(_backbone(cfg), image)
     if cfg.MODEL.TEACHER.CONFIG_FILE:
-        counts["teacher_backbone"] = _count(_backbone(teacher_config(cfg)), image)
+        counts["teacher_backbone"] = count_network(_backbone(teacher_config(cfg)), image)
     if cfg.INPUT.DOMAIN != "image":
         counts |= _count_codec(build_codec(cfg).network, image)
     return counts
@@ -71,17 +71,11 @@ def _backbone(cfg: CfgNode) -> nn.Module:
     return build_backbone(cfg, ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
 
 
-def _count(network: nn.Module, *inputs: torch.Tensor) -> int:
-    analysis = FlopCountAnalysis(network.cpu().eval(), inputs)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    return int(analysis.total())
-
-
 def _count_codec(network: nn.Module, image: torch.Tensor) -> dict[str, int]:
     with torch.no_grad():
         y = network.g_a(image)
-        encoder = _count(network.g_a, image)
+        encoder = count_network(network.g_a, image)
         if hasattr(network, "h_a"):
-            encoder += _count(network.h_a, y)
-            encoder += _count(network.h_s, network.h_a(y))
-    return {"codec_encoder": encoder, "codec_decoder": _count(network.g_s, y)}
+            encoder += count_network(network.h_a, y)
+            encoder += count_network(network.h_s, network.h_a(y))
+    return {"codec_encoder": encoder, "codec_decoder": count_network(network.g_s, y)}

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 
 from detectron2.config import CfgNode
-from torch.multiprocessing import ProcessRaisedException
 
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.datasets import register_dataset
@@ -49,16 +46,3 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     for dataset in getattr(args, "register", []):
         register_dataset(*dataset)
     return read_config(args.config_file, args.opts)
-
-
-def exit_status(name: str, command: Callable[[], object]) -> int:
-    """Run a command; bad input becomes one line on standard error and status 1.
-
-    An error in one of several processes comes with that process's traceback; its last line says it.
-    """
-    try:
-        status = command()
-    except (OSError, ValueError, FloatingPointError, ProcessRaisedException) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    return status if isinstance(status, int) else 0

@@ -39,7 +39,7 @@ class CompressedRCNN(GeneralizedRCNN):
         self.domain = domain
         self._codec = None if codec is None else Frozen(codec)
         if domain == "reconstruction":  # a backbone on latents has a stamp of its own
-            self.codec_stamp = CodecStamp(codec.identity)
+            self.codec_stamp = CodecStamp(codec.identity, required=False)
 
     @classmethod
     def from_config(cls, cfg):

@@ -18,10 +18,16 @@ class CodecStamp(nn.Module):
     Loading a state with the stamp of another codec raises ValueError, so that a network trained on
     one meaning of y_hat is never fed the other by mistake. A stamp without identity adopts the
     first that it loads.
+
+    Args:
+        identity: of the codec.
+        required: whether a state without a stamp is incomplete. A network on decoded images can
+            have weights from original ones.
     """
 
-    def __init__(self, identity: CodecIdentity | None = None):
+    def __init__(self, identity: CodecIdentity | None = None, required: bool = True):
         super().__init__()
+        self._required = required
         self.register_buffer("stamp", _to_bytes(identity))
 
     @property
@@ -37,6 +43,8 @@ class CodecStamp(nn.Module):
                 raise ValueError(f"the checkpoint reads {theirs}; this model is fed {ours}")
             if theirs is None:
                 state_dict[prefix + "stamp"] = self.stamp
+        elif not self._required:
+            state_dict[prefix + "stamp"] = self.stamp
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -1,6 +1,6 @@
 """Knowledge-transfer losses, pure functions of tensors (formulas 2 and 3 of the paper)."""
 
-from cdl_d2.transfer.detector import DetectorOutputs, DetectorTransfer, anchors_on_images
+from cdl_d2.transfer.detector import TERMS, DetectorOutputs, DetectorTransfer, anchors_on_images
 from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
 from cdl_d2.transfer.outputs import (
     anchor_delta_transfer_loss,
@@ -12,6 +12,7 @@ from cdl_d2.transfer.outputs import (
 
 __all__ = [
     "DISTANCES",
+    "TERMS",
     "DetectorOutputs",
     "DetectorTransfer",
     "anchor_delta_transfer_loss",

@@ -1,0 +1,34 @@
+"""How the commands in tools/ end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from torch.multiprocessing import ProcessRaisedException
+
+EXPECTED = (FloatingPointError, ImportError, OSError, ProcessRaisedException, ValueError)
+
+
+def exit_status(name: str, command: Callable[[], object]) -> int:
+    """Run a command: bad input becomes a line on standard error and status 1, interruption 130.
+
+    An error in one of several processes comes with that process's traceback; its last line says it.
+    """
+    try:
+        status = command()
+    except EXPECTED as error:
+        print(f"{name}: {_message(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    return status if isinstance(status, int) else 0
+
+
+def _message(error: Exception) -> str:
+    """An error's text; of one that a loader's worker passes on, only what the worker said."""
+    text = str(error)
+    if text.startswith("Caught "):
+        return text.strip().splitlines()[-1].partition(": ")[2]
+    return text

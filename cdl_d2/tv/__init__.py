@@ -1,0 +1,32 @@
+"""Mask R-CNN on latents with torchvision's detectors, for where Detectron2 cannot be had."""
+
+from cdl_d2.tv.checkpoint import load_detector, load_pixel_detector, save_detector
+from cdl_d2.tv.coco_items import CocoItems
+from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
+from cdl_d2.tv.detector_config import (
+    ARCHITECTURES,
+    Architecture,
+    CodecChoice,
+    DetectorConfig,
+    build_detector,
+)
+from cdl_d2.tv.evaluation import evaluate
+from cdl_d2.tv.trainer import Schedule, Trainer
+from cdl_d2.tv.transfer_mask_rcnn import TransferMaskRCNN
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "CocoItems",
+    "CodecChoice",
+    "CompressedMaskRCNN",
+    "DetectorConfig",
+    "Schedule",
+    "Trainer",
+    "TransferMaskRCNN",
+    "build_detector",
+    "evaluate",
+    "load_detector",
+    "load_pixel_detector",
+    "save_detector",
+]

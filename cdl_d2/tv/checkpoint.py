@@ -1,0 +1,167 @@
+"""Detectors on disk, weights and config together, read without unpickling objects."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cdl_d2.codec.weights_file import UNREADABLE, first_line, load_state_dict
+from cdl_d2.files import write_atomically
+from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
+from cdl_d2.tv.detector_config import DetectorConfig, build_detector
+
+ZOO = "coco"  # torchvision's Mask R-CNN R50-FPN, trained on COCO
+
+
+def save_detector(
+    path: str | Path, config: DetectorConfig, state: dict[str, torch.Tensor], **more: Any
+) -> None:
+    """Write a detector, and what else is given, so that no partial file is ever left."""
+    with write_atomically(path) as temporary:
+        torch.save({"config": asdict(config), "model": state, **more}, temporary)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a file of save_detector, its `config` a DetectorConfig.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return content | {"config": DetectorConfig.from_dict(content["config"])}
+    except (*UNREADABLE, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint of train_torchvision.py: {first_line(error)}"
+        ) from error
+
+
+def load_detector(path: str | Path) -> tuple[CompressedMaskRCNN, DetectorConfig]:
+    """A detector with its weights, in eval mode.
+
+    Raises:
+        FileNotFoundError, ValueError: as read_checkpoint, or if weights and config do not fit.
+    """
+    content = read_checkpoint(path)
+    detector = build_detector(content["config"])
+    load_all(detector, content["model"], str(path))
+    return detector.eval(), content["config"]
+
+
+def load_pixel_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig]:
+    """A detector on original images: from a checkpoint, or with weights of torchvision's zoo.
+
+    Args:
+        source: a checkpoint of train_torchvision.py; or `coco` for the zoo's weights, downloaded
+            and checked; or a local file of those.
+
+    Raises:
+        FileNotFoundError, ValueError: as load_detector, or if it does not look at images.
+    """
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights as Weights
+
+    zoo = Weights.COCO_V1
+    state = zoo.get_state_dict(progress=True, check_hash=True) if source == ZOO else None
+    if state is None and _is_plain_state(source):
+        state = load_state_dict(source)
+    if state is None:
+        detector, config = load_detector(source)
+        if config.domain != "image":
+            raise ValueError(f"{source} looks at domain {config.domain!r}, not at original images")
+        return detector, config
+    config = DetectorConfig(tuple(zoo.meta["categories"][1:]), "image")
+    detector = build_detector(config)
+    load_all(detector, state, source)
+    return detector.eval(), config
+
+
+def keep_classes(
+    detector: CompressedMaskRCNN, config: DetectorConfig, classes: tuple[str, ...]
+) -> DetectorConfig:
+    """Leave a detector's outputs for some of its classes, in that order.
+
+    Returns:
+        the config of what is left.
+
+    Raises:
+        ValueError: if the detector does not know one of the classes.
+    """
+    if tuple(classes) == config.classes:
+        return config
+    unknown = [name for name in classes if name not in config.classes]
+    if unknown:
+        raise ValueError(
+            f"the teacher does not know the class {unknown[0]!r}; it knows "
+            f"{len(config.classes)}: {', '.join(config.classes[:10])}"
+        )
+    rows = torch.tensor([0, *(1 + config.classes.index(name) for name in classes)])
+    heads = detector.roi_heads
+    _keep_rows(heads.box_predictor.cls_score, rows)
+    _keep_rows(heads.box_predictor.bbox_pred, (4 * rows[:, None] + torch.arange(4)).flatten())
+    _keep_rows(heads.mask_predictor.mask_fcn_logits, rows)
+    return config.with_classes(classes)
+
+
+def check_teacher(student: DetectorConfig, teacher: DetectorConfig) -> None:
+    """Raise ValueError unless outputs and features of the two can be compared."""
+    for name in ("anchor_sizes", "channels"):
+        ours, theirs = (getattr(c.architecture, name) for c in (student, teacher))
+        if ours != theirs:
+            raise ValueError(f"{name} is {ours} for the student but {theirs} for the teacher")
+
+
+def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
+    """Start from another detector's entries where names and shapes agree; how many did.
+
+    Raises:
+        FileNotFoundError, ValueError: if the file cannot be read or nothing in it fits.
+    """
+    if source == ZOO or _is_plain_state(source):
+        state = load_pixel_detector(source)[0].state_dict()
+    else:
+        state = read_checkpoint(source)["model"]
+    own = detector.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise ValueError(f"nothing in {source} fits this detector")
+    detector.load_state_dict(fitting, strict=False)
+    return len(fitting)
+
+
+def load_all(detector: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Load weights and insist that they are those of this detector.
+
+    Raises:
+        ValueError: if entries are missing, left over or of another shape, or of another codec.
+    """
+    try:
+        detector.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        detail = " ".join(lines[1].split()) if len(lines) > 1 else lines[0]
+        raise ValueError(
+            f"the weights {source} do not fit this detector: {detail[:300]}"
+        ) from error
+
+
+def _keep_rows(layer: nn.Linear | nn.Conv2d, rows: torch.Tensor) -> None:
+    for name, parameter in list(layer.named_parameters()):
+        setattr(layer, name, nn.Parameter(parameter.data[rows].clone()))
+
+
+def _is_plain_state(path: str) -> bool:
+    """Whether a file is a state dict rather than a checkpoint with a config."""
+    if not Path(path).is_file() or Path(path).suffix == ".safetensors":
+        return Path(path).suffix == ".safetensors"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UNREADABLE:
+        return False
+    return isinstance(content, dict) and "config" not in content

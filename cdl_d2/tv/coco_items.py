@@ -1,0 +1,195 @@
+"""A COCO-format data set as items of a batch, resized and flipped before anything is encoded."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pycocotools.coco import COCO
+from torch.utils.data import Dataset, Sampler
+
+from cdl_d2.codec.image_files import read_image
+from cdl_d2.data import LatentStore, Variant
+from cdl_d2.data.coco import class_names, read_coco
+
+
+class CocoItems(Dataset):
+    """Items for CompressedMaskRCNN.
+
+    Args:
+        annotations: COCO-format JSON.
+        images: the folder that its file names are relative to.
+        variants: the sizes and flips of an image that can be asked for.
+        training: leave out images without objects, and give items their `target`.
+        store: read latents from there; `image` is then read only if `with_image`.
+        with_image: for a teacher.
+
+    Raises:
+        FileNotFoundError, ValueError: as read_coco; if there is no such folder; for a store that
+            lacks a variant or an image; if no image is left to train on.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        variants: Sequence[Variant],
+        *,
+        training: bool,
+        store: LatentStore | None = None,
+        with_image: bool = True,
+    ):
+        content = read_coco(annotations)
+        if not Path(images).is_dir():
+            raise FileNotFoundError(f"there is no image folder {images}")
+        self.coco = COCO()
+        self.coco.dataset = content
+        with contextlib.redirect_stdout(io.StringIO()):  # it reports on every step
+            self.coco.createIndex()
+        self.classes = tuple(class_names(content))
+        self.category_ids = sorted(self.coco.cats)
+        self.variants = tuple(variants)
+        self._folder, self._training = Path(images), training
+        self._store, self._with_image = store, with_image or store is None
+        self._records = [
+            record
+            for record in sorted(content["images"], key=lambda record: record["id"])
+            if not training or self._objects(record)
+        ]
+        if not self._records:
+            raise ValueError(f"no image of {annotations} has an object to train on")
+        if store is not None:
+            self._check_store(store)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, draw: int | tuple[int, int]) -> dict[str, Any]:
+        """The item of an image, or of (image, variant).
+
+        Raises:
+            ValueError: if an image or its latent cannot be read, or has another size than
+                annotated.
+        """
+        index, choice = draw if isinstance(draw, tuple) else (draw, 0)
+        record, variant = self._records[index], self.variants[choice]
+        original = record["height"], record["width"]
+        size = variant.size(*original)
+        item = {"image_id": record["id"], "height": original[0], "width": original[1]}
+        if self._store is not None:
+            stored = self._store.read(record["file_name"], variant)
+            if stored.image_size != size:
+                raise ValueError(
+                    f"the store has an image of {stored.image_size} pixels for "
+                    f"{record['file_name']}, which should have {size}: is it another?"
+                )
+            item |= {
+                "latent": stored.cells,
+                "codec_identity": self._store.plan.codec,
+                "image_size": stored.image_size,
+                "bits": stored.bits,
+            }
+        if self._with_image:
+            image = read_image(self._folder / record["file_name"])
+            if tuple(image.shape[1:]) != original:
+                raise ValueError(
+                    f"{self._folder / record['file_name']} has {tuple(image.shape[1:])} pixels, "
+                    f"but is annotated as {original}"
+                )
+            item["image"] = variant.apply(image)
+        if self._training:
+            item["target"] = self._target(record, variant, size)
+        return item
+
+    def _objects(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+        """Annotations to train on: no crowds, no empty boxes."""
+        annotations = self.coco.imgToAnns.get(record["id"], [])
+        return [a for a in annotations if not a.get("iscrowd") and min(a["bbox"][2:]) > 0]
+
+    def _target(
+        self, record: dict[str, Any], variant: Variant, size: tuple[int, int]
+    ) -> dict[str, torch.Tensor]:
+        objects = self._objects(record)
+        boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes *= torch.tensor([size[1] / record["width"], size[0] / record["height"]] * 2)
+        masks = torch.from_numpy(np.stack([self._mask(a, record) for a in objects]))
+        masks = F.interpolate(masks[None], size=size, mode="nearest")[0]
+        if variant.flip:
+            masks = masks.flip(2)
+            boxes[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
+        labels = [1 + self.category_ids.index(a["category_id"]) for a in objects]
+        return {"boxes": boxes, "labels": torch.tensor(labels), "masks": masks}
+
+    def _mask(self, annotation: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
+        try:
+            return self.coco.annToMask(annotation)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"annotation {annotation['id']} of {record['file_name']} has no mask that can be "
+                f"read ({error!r}): Mask R-CNN needs polygons or RLE under 'segmentation'"
+            ) from error
+
+    def _check_store(self, store: LatentStore) -> None:
+        missing = [variant for variant in self.variants if variant not in store.variants]
+        if missing:
+            raise ValueError(
+                f"the latent store {store.folder} has {'; '.join(map(str, store.variants))}, but "
+                f"not {'; '.join(map(str, missing))}: encode them, or ask for other sizes"
+            )
+        for record in self._records:
+            try:
+                image = store.find(record["file_name"])
+            except KeyError as error:
+                raise ValueError(error.args[0]) from error
+            if image in store.failures:
+                raise ValueError(f"{image} could not be encoded: {store.failures[image]}")
+
+
+class TrainingBatches(Sampler[list[tuple[int, int]]]):
+    """Endless shuffled batches, a pure function of the seed: any iteration can be the first.
+
+    Args:
+        images, variants: how many there are; a variant is drawn for each image.
+        batch_size: of this process.
+        iterations: first (included) and last (excluded).
+        rank, world_size: which process of how many this is; they share the images.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        variants: int,
+        batch_size: int,
+        seed: int,
+        iterations: tuple[int, int],
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self._images, self._variants, self._batch_size = images, variants, batch_size
+        self._seed, self._iterations = seed, iterations
+        self._rank, self._world_size = rank, world_size
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def __len__(self) -> int:
+        return self._iterations[1] - self._iterations[0]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for iteration in range(*self._iterations):
+            first = (iteration * self._world_size + self._rank) * self._batch_size
+            yield [self._draw(first + i) for i in range(self._batch_size)]
+
+    def _draw(self, position: int) -> tuple[int, int]:
+        epoch, place = divmod(position, self._images)
+        variant = np.random.default_rng([self._seed, 1, position]).integers(self._variants)
+        return int(self._order(epoch)[place]), int(variant)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, 0, epoch]).permutation(self._images)

@@ -1,0 +1,153 @@
+"""torchvision's Mask R-CNN whose input is a codec's latent, a decoded image, or the original."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops.poolers import initLevelMapper
+
+from cdl_d2.codec import STRIDE, Codec
+from cdl_d2.codec.batch_item import encode_item, item_image_size
+from cdl_d2.nn import CodecStamp, Frozen
+from cdl_d2.tv.backbone import STRIDES
+
+DOMAINS = ("latent", "reconstruction", "image")
+DIVISIBILITY = 32  # pixels: conv5 of a latent ResNet halves cells of 16 pixels
+
+
+class CompressedMaskRCNN(MaskRCNN):
+    """torchvision's heads on a backbone of any domain; boxes and masks are in pixels.
+
+    Nothing is resized inside: whoever makes the items does that, before encoding.
+
+    Args:
+        backbone: fits the domain.
+        codec: None for domain `image`.
+        domain: `latent`, `reconstruction` or `image`.
+        kwargs: those of torchvision's MaskRCNN.
+
+    Raises:
+        ValueError: for an unknown domain.
+    """
+
+    def __init__(self, backbone: nn.Module, codec: Codec | None, domain: str, **kwargs):
+        super().__init__(backbone, **kwargs)
+        if domain not in DOMAINS:
+            raise ValueError(f"domain {domain!r} is not one of {', '.join(DOMAINS)}")
+        self.domain = domain
+        for pool in (self.roi_heads.box_roi_pool, self.roi_heads.mask_roi_pool):
+            # torchvision guesses these from the first batch, wrongly where padding is large
+            pool.scales = [1 / STRIDES[level] for level in pool.featmap_names]
+            pool.map_levels = initLevelMapper(2, 5)
+        self._codec = None if codec is None else Frozen(codec)
+        if domain == "reconstruction":  # a backbone on latents has a stamp of its own
+            self.codec_stamp = CodecStamp(codec.identity, required=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor] | list[dict]:
+        """Losses in training, detections otherwise.
+
+        Args:
+            items: each with `image` (3 x H x W, uint8, RGB), or what `encode_item` adds; for
+                training with `target`: `boxes` (G x 4, pixels of the item), `labels` (G, from 1)
+                and `masks` (G x H x W, uint8); else, if wanted, `height` and `width` of the
+                original image, to which boxes and masks are scaled.
+
+        Returns:
+            torchvision's losses; or a dict an item with `boxes` (D x 4), `labels`, `scores`,
+            `masks` (D x 1 x height x width, probabilities), and of a coded image `bits` and
+            `image_size`.
+
+        Raises:
+            ValueError: see encode_item; or in training for an item without target.
+        """
+        items = [self._encoded(item) for item in items]
+        batch = self.batch(items)
+        targets = [self._target(item) for item in items] if self.training else None
+        pyramid = self.backbone(batch.tensors)
+        proposals, rpn_losses = self.rpn(self._on_pixel_grid(batch), pyramid, targets)
+        found, losses = self.roi_heads(pyramid, proposals, batch.image_sizes, targets)
+        if self.training:
+            return losses | rpn_losses
+        sizes = batch.image_sizes
+        originals = [
+            (int(item.get("height", size[0])), int(item.get("width", size[1])))
+            for item, size in zip(items, sizes, strict=True)
+        ]
+        found = self.transform.postprocess(found, sizes, originals)
+        extra = [{k: item[k] for k in ("bits", "image_size") if k in item} for item in items]
+        return [result | more for result, more in zip(found, extra, strict=True)]
+
+    def batch(self, items: list[dict[str, Any]]) -> ImageList:
+        """What the backbone reads, padded with zeros on the right and below to whole strides.
+
+        Returns:
+            latents, N x M x h x w, or normalized pixels, N x 3 x H x W; sizes always in pixels.
+        """
+        if self.domain == "latent":
+            inputs = [item["latent"].to(self.device) for item in items]
+        else:
+            key = "reconstruction" if self.domain == "reconstruction" else "image"
+            pixels = [item[key].to(self.device).float() / 255 for item in items]
+            inputs = [self.transform.normalize(image) for image in pixels]
+        multiple = DIVISIBILITY // self._scale
+        sides = [max(each) for each in zip(*(x.shape[1:] for x in inputs), strict=True)]
+        height, width = (-(-side // multiple) * multiple for side in sides)
+        padded = [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in inputs]
+        return ImageList(torch.stack(padded), [item_image_size(item) for item in items])
+
+    def padded_size(self, batch: ImageList) -> tuple[int, int]:
+        """(H, W) in pixels of a padded batch."""
+        height, width = (side * self._scale for side in batch.tensors.shape[2:])
+        return height, width
+
+    def boxes_at(
+        self,
+        pyramid: dict[str, torch.Tensor],
+        proposals: list[torch.Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Class logits R x (K + 1), background first, and box deltas R x 4(K + 1) at proposals."""
+        heads = self.roi_heads
+        pooled = heads.box_roi_pool(pyramid, proposals, image_sizes)
+        return heads.box_predictor(heads.box_head(pooled))
+
+    def masks_at(
+        self,
+        pyramid: dict[str, torch.Tensor],
+        proposals: list[torch.Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> torch.Tensor:
+        """Mask logits R x (K + 1) x S x S, background first, at proposals."""
+        heads = self.roi_heads
+        pooled = heads.mask_roi_pool(pyramid, proposals, image_sizes)
+        return heads.mask_predictor(heads.mask_head(pooled))
+
+    @property
+    def _scale(self) -> int:
+        return STRIDE if self.domain == "latent" else 1
+
+    def _on_pixel_grid(self, batch: ImageList) -> ImageList:
+        """The same list with a tensor of the pixels' size, from which anchors are laid out."""
+        size = self.padded_size(batch)
+        return ImageList(batch.tensors.new_zeros(()).expand(1, 1, *size), batch.image_sizes)
+
+    def _encoded(self, item: dict[str, Any]) -> dict[str, Any]:
+        if self._codec is None:
+            return item
+        codec = self._codec.on(self.device)
+        return encode_item(item, codec, "RGB", self.domain, self.device)
+
+    def _target(self, item: dict[str, Any]) -> dict[str, torch.Tensor]:
+        if "target" not in item:
+            raise ValueError("a batch item without 'target' cannot be trained on")
+        return {name: value.to(self.device) for name, value in item["target"].items()}

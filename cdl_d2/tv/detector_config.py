@@ -1,0 +1,197 @@
+"""What a detector of this room is made of: plain values, kept in its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import (
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+from cdl_d2.codec import Codec
+from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
+from cdl_d2.nn.latent_resnet import NORMS
+from cdl_d2.tv.backbone import LatentBackboneWithFPN, narrow_resnet_fpn
+from cdl_d2.tv.compressed_mask_rcnn import DOMAINS, CompressedMaskRCNN
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a Mask R-CNN; the defaults are the paper's and torchvision's.
+
+    Attributes:
+        width: of the backbone, against ResNet-50.
+        stem: of the latent ResNet, `residual` or `conv1x1`.
+        norm: everywhere; "" for torchvision's choice, frozen BatchNorm in the pixel backbone and
+            none elsewhere, with BatchNorm in the latent ResNet.
+        channels: of the pyramid and of the convolutions of the heads.
+        anchor_sizes: pixels, one for each level.
+        proposals: kept for each image.
+        anchors_sampled, proposals_sampled: of each image, for the task losses.
+        box_convolutions, box_features: of the box head.
+        mask_convolutions: of the mask head.
+    """
+
+    width: float = 1.0
+    stem: str = "residual"
+    norm: str = ""
+    channels: int = 256
+    anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
+    proposals: int = 1000
+    anchors_sampled: int = 256
+    proposals_sampled: int = 512
+    box_convolutions: int = 0
+    box_features: int = 1024
+    mask_convolutions: int = 4
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "anchor_sizes", tuple(self.anchor_sizes))
+        if len(self.anchor_sizes) != 5:
+            raise ValueError(f"anchor sizes {self.anchor_sizes}: the pyramid has five levels")
+
+
+# `small` trains from scratch on two CPU cores, as configs/small/ does with Detectron2.
+ARCHITECTURES = {
+    "standard": Architecture(),
+    "small": Architecture(
+        width=0.25,
+        stem="conv1x1",
+        norm="GN",
+        channels=64,
+        anchor_sizes=(8, 16, 32, 64, 128),
+        proposals=200,
+        anchors_sampled=128,
+        proposals_sampled=64,
+        box_convolutions=1,
+        box_features=256,
+        mask_convolutions=2,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class CodecChoice:
+    """The arguments of Codec.load."""
+
+    name: str
+    quality: int
+    metric: str = "mse"
+    weights: str = ""
+    meaning: str = "decoded"
+
+    def load(self) -> Codec:
+        """The codec; equal choices share one instance, since codecs are frozen."""
+        return _load_codec(self)
+
+
+@lru_cache(maxsize=4)
+def _load_codec(choice: CodecChoice) -> Codec:
+    return Codec.load(**asdict(choice))
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """A detector up to its weights.
+
+    Attributes:
+        classes: names, in the order of the labels 1, 2, ...
+        domain: `latent`, `reconstruction` or `image`.
+        codec: None for domain `image`.
+        architecture: see Architecture.
+    """
+
+    classes: tuple[str, ...]
+    domain: str
+    codec: CodecChoice | None = None
+    architecture: Architecture = ARCHITECTURES["standard"]
+
+    def __post_init__(self) -> None:
+        if self.domain not in DOMAINS:
+            raise ValueError(f"domain {self.domain!r} is not one of {', '.join(DOMAINS)}")
+        if (self.codec is None) != (self.domain == "image"):
+            lacks = self.codec is None
+            raise ValueError(f"domain {self.domain!r} {'needs a' if lacks else 'has no'} codec")
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> DetectorConfig:
+        """The inverse of `dataclasses.asdict`."""
+        codec = content["codec"] and CodecChoice(**content["codec"])
+        architecture = Architecture(**content["architecture"])
+        changed = {"classes": tuple(content["classes"]), "codec": codec}
+        return cls(**content | changed | {"architecture": architecture})
+
+    def with_classes(self, classes: tuple[str, ...]) -> DetectorConfig:
+        """The same detector for other classes."""
+        return replace(self, classes=tuple(classes))
+
+
+def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
+    """A detector with random weights.
+
+    Raises:
+        ValueError, FileNotFoundError: if the codec cannot be loaded, see Codec.load.
+    """
+    architecture, codec = config.architecture, config.codec and config.codec.load()
+    if config.domain == "latent":
+        backbone = _latent_backbone(architecture, codec)
+    elif architecture.width == 1:
+        norm = {"norm_layer": NORMS[architecture.norm]} if architecture.norm else {}
+        backbone = resnet_fpn_backbone(
+            backbone_name="resnet50", weights=None, trainable_layers=5, **norm
+        )
+    else:
+        norm = NORMS[architecture.norm or "BN"]
+        backbone = narrow_resnet_fpn(architecture.width, architecture.channels, norm)
+    return CompressedMaskRCNN(
+        backbone,
+        codec,
+        config.domain,
+        rpn_anchor_generator=AnchorGenerator(
+            tuple((size,) for size in architecture.anchor_sizes), ((0.5, 1.0, 2.0),) * 5
+        ),
+        rpn_batch_size_per_image=architecture.anchors_sampled,
+        box_batch_size_per_image=architecture.proposals_sampled,
+        **{
+            f"rpn_{when}_nms_top_n_{phase}": architecture.proposals * (1 + (when == "pre"))
+            for when in ("pre", "post")
+            for phase in ("train", "test")
+        },
+        **_heads(architecture, 1 + len(config.classes)),
+    )
+
+
+def _latent_backbone(architecture: Architecture, codec: Codec) -> LatentBackboneWithFPN:
+    trunk = LatentResNet(
+        LatentInput(codec.latent_channels, codec.identity),
+        stem=architecture.stem,
+        width=architecture.width,
+        norm=architecture.norm or "BN",
+    )
+    norm = NORMS[architecture.norm] if architecture.norm else None
+    return LatentBackboneWithFPN(LatentPyramidTrunk(trunk), architecture.channels, norm)
+
+
+def _heads(architecture: Architecture, num_classes: int) -> dict[str, nn.Module]:
+    """Box and mask heads, under the names that torchvision's weights have."""
+    channels, features = architecture.channels, architecture.box_features
+    norm = NORMS[architecture.norm] if architecture.norm else None
+    if architecture.box_convolutions:
+        convolutions = [channels] * architecture.box_convolutions
+        box_head = FastRCNNConvFCHead((channels, 7, 7), convolutions, [features], norm)
+    else:
+        box_head = TwoMLPHead(channels * 7 * 7, features)
+    masks = [channels] * architecture.mask_convolutions
+    return {
+        "box_head": box_head,
+        "box_predictor": FastRCNNPredictor(features, num_classes),
+        "mask_head": MaskRCNNHeads(channels, masks, dilation=1, norm_layer=norm),
+        "mask_predictor": MaskRCNNPredictor(channels, channels, num_classes),
+    }

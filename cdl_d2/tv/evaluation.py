@@ -1,0 +1,91 @@
+"""COCO average precision and rate of a detector."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
+from tqdm import tqdm
+
+from cdl_d2.files import write_atomically
+from cdl_d2.tv.coco_items import CocoItems
+from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+@torch.no_grad()
+def evaluate(
+    detector: CompressedMaskRCNN, dataset: CocoItems, output: Path
+) -> dict[str, dict[str, float]]:
+    """Average precision in percent, and the rate, as Detectron2 reports them.
+
+    Images are looked at one by one, so that none is padded for another. Detections go to
+    `output/coco_instances_results.json`.
+
+    Returns:
+        `bbox` and `segm`, each with AP, AP50, AP75, APs, APm and APl; and for a coded domain
+        `rate` with `bpp`, all bits over all pixels of the images as they were coded, and `kB`.
+    """
+    detector.eval()
+    found, bits, pixels = [], 0.0, 0
+    for index in tqdm(range(len(dataset)), desc="evaluate", unit="image"):
+        item = dataset[index]
+        result = detector([item])[0]
+        found += _as_coco(result, item["image_id"], dataset.category_ids)
+        if "bits" in result:
+            bits += result["bits"]
+            pixels += int(np.prod(result["image_size"]))
+    output.mkdir(parents=True, exist_ok=True)
+    with write_atomically(output / "coco_instances_results.json") as temporary:
+        temporary.write_text(json.dumps(found))
+    results = {task: _average_precision(dataset, found, task) for task in ("bbox", "segm")}
+    if pixels:
+        results["rate"] = {"bpp": bits / pixels, "kB": bits / 8000 / len(dataset)}
+    return results
+
+
+def _as_coco(
+    result: dict[str, Any], image_id: int, category_ids: list[int]
+) -> list[dict[str, Any]]:
+    boxes = result["boxes"].cpu()
+    boxes[:, 2:] -= boxes[:, :2]
+    masks = (result["masks"][:, 0] > 0.5).cpu().numpy().astype(np.uint8)
+    entries = []
+    for box, label, score, mask in zip(
+        boxes.tolist(), result["labels"].tolist(), result["scores"].tolist(), masks, strict=True
+    ):
+        rle = coco_mask.encode(np.asfortranarray(mask))
+        entries.append(
+            {
+                "image_id": image_id,
+                "category_id": category_ids[label - 1],
+                "bbox": box,
+                "score": score,
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+            }
+        )
+    return entries
+
+
+def _average_precision(
+    dataset: CocoItems, found: list[dict[str, Any]], task: str
+) -> dict[str, float]:
+    if not found:
+        return dict.fromkeys(METRICS, 0.0)
+    if task == "segm":  # an area is that of the mask, not of the box
+        found = [{k: v for k, v in entry.items() if k != "bbox"} for entry in found]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = COCOeval(dataset.coco, dataset.coco.loadRes(found), task)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    values = (100 * value if value >= 0 else float("nan") for value in evaluator.stats[:6])
+    return {name: float(value) for name, value in zip(METRICS, values, strict=True)}

@@ -1,0 +1,158 @@
+"""CompressedMaskRCNN taught by a frozen pixel network (sections 3.3.2 and 5 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.detection.image_list import ImageList
+
+from cdl_d2.nn import Frozen
+from cdl_d2.transfer import DetectorOutputs, DetectorTransfer
+from cdl_d2.tv.backbone import STRIDES
+from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
+
+MASK_CHOICES = ("all", "foreground")
+
+
+@dataclass
+class _Step:
+    """What one training step of the student computed on the way to its task losses."""
+
+    images: ImageList | None = None
+    pyramid: dict[str, torch.Tensor] | None = None
+    anchors: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+    proposals: list[torch.Tensor] | None = None
+    boxes: tuple[torch.Tensor, torch.Tensor] | None = None
+    foreground: list[torch.Tensor] | None = None
+    foreground_masks: torch.Tensor | None = None
+
+
+class TransferMaskRCNN(nn.Module):
+    """A student whose training adds the transfer losses of formula (4).
+
+    Only `student` belongs to its state: the teacher is held outside, see Frozen.
+
+    Args:
+        student: a CompressedMaskRCNN.
+        teacher: one of domain `image`, with the same classes, anchors and pyramid channels.
+        transfer: the losses.
+        masks: compare masks on `all` sampled proposals or the `foreground` ones.
+
+    Raises:
+        ValueError: for another choice of masks, or a teacher that does not fit.
+    """
+
+    def __init__(
+        self,
+        student: CompressedMaskRCNN,
+        teacher: CompressedMaskRCNN,
+        transfer: DetectorTransfer,
+        masks: str = "all",
+    ):
+        super().__init__()
+        if masks not in MASK_CHOICES:
+            raise ValueError(f"masks {masks!r} of transfer is not one of {MASK_CHOICES}")
+        self.student = student
+        self._frozen = Frozen(teacher)
+        self._transfer, self._masks = transfer, masks
+
+    def forward(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """As CompressedMaskRCNN.forward in training, with `loss_transfer_...` among the losses.
+
+        Raises:
+            ValueError: if an item has no image, or one of another size than its latent shows.
+        """
+        with self._capture() as step:
+            losses = self.student(items)
+        if not self._transfer.terms:
+            return losses
+        teacher = self._frozen.on(self.student.device)
+        with torch.no_grad():
+            theirs = self._outputs(
+                teacher, teacher.backbone(self._teachers_view(items, step)), step
+            )
+        ours = self._outputs(self.student, step.pyramid, step, own=True)
+        return losses | self._transfer(ours, theirs, step.images.image_sizes, STRIDES)
+
+    @contextmanager
+    def _capture(self) -> Iterator[_Step]:
+        """Record what the student's modules compute, so that no head runs twice."""
+        seen = _Step()
+
+        def inputs(name: str, index: int):
+            return lambda module, inputs, output: setattr(seen, name, inputs[index])
+
+        def output(name: str):
+            return lambda module, inputs, output: setattr(seen, name, output)
+
+        rpn, heads = self.student.rpn, self.student.roi_heads
+        hooks = [
+            (self.student.backbone, output("pyramid")),
+            (rpn, inputs("images", 0)),
+            (rpn.head, output("anchors")),
+            (heads.box_roi_pool, inputs("proposals", 1)),
+            (heads.box_predictor, output("boxes")),
+            (heads.mask_roi_pool, inputs("foreground", 1)),
+            (heads.mask_predictor, output("foreground_masks")),
+        ]
+        handles = [module.register_forward_hook(hook) for module, hook in hooks]
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _outputs(
+        self,
+        network: CompressedMaskRCNN,
+        pyramid: dict[str, torch.Tensor],
+        step: _Step,
+        own: bool = False,
+    ) -> DetectorOutputs:
+        """What a network says at the student's proposals; `own` takes what the step recorded.
+
+        Background columns of boxes and masks, which nothing ever trains, are left out.
+        """
+        transfer, sizes, outputs = self._transfer, step.images.image_sizes, DetectorOutputs(pyramid)
+        if transfer.needs_anchors:
+            logits, deltas = step.anchors if own else network.rpn.head(list(pyramid.values()))
+            outputs.objectness = dict(zip(pyramid, logits, strict=True))
+            outputs.anchor_deltas = dict(zip(pyramid, deltas, strict=True))
+        if transfer.needs_boxes:
+            boxes = step.boxes if own else network.boxes_at(pyramid, step.proposals, sizes)
+            outputs.class_logits, outputs.box_deltas = boxes[0], boxes[1][:, 4:]
+        if "mask" in transfer.terms:
+            if self._masks == "all":  # the student's head has seen the foreground only
+                masks = network.masks_at(pyramid, step.proposals, sizes)
+            elif own:
+                masks = step.foreground_masks
+            else:
+                masks = network.masks_at(pyramid, step.foreground, sizes)
+            outputs.mask_logits = masks[:, 1:]
+        return outputs
+
+    def _teachers_view(self, items: list[dict[str, Any]], step: _Step) -> torch.Tensor:
+        """The original images, normalized, and padded as the student's batch is."""
+        height, width = step.images.tensors.shape[2:]
+        teacher, views = self._frozen.on(self.student.device), []
+        for item, size in zip(items, step.images.image_sizes, strict=True):
+            if "image" not in item:
+                raise ValueError(
+                    "the teacher looks at images, and a batch item has none: keep 'image' beside "
+                    "'latent' while training with transfer"
+                )
+            image = item["image"]
+            if tuple(image.shape[1:]) != tuple(size):
+                raise ValueError(
+                    f"the teacher's image has {tuple(image.shape[1:])} pixels, the student's "
+                    f"{tuple(size)}: both must see one geometry"
+                )
+            pixels = teacher.transform.normalize(image.to(teacher.device).float() / 255)
+            views.append(F.pad(pixels, (0, width - size[1], 0, height - size[0])))
+        return torch.stack(views)
