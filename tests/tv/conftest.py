@@ -1,0 +1,49 @@
+"""Small torchvision detectors and batches."""
+
+import pytest
+import torch
+
+from cdl_d2.tv import Architecture, CodecChoice, DetectorConfig, build_detector
+
+TINY = Architecture(
+    width=1 / 16,
+    stem="conv1x1",
+    norm="BN",
+    channels=16,
+    anchor_sizes=(8, 16, 32, 64, 128),
+    proposals=50,
+    anchors_sampled=32,
+    proposals_sampled=16,
+    box_features=16,
+    mask_convolutions=1,
+)
+CODEC = CodecChoice("tiny-bmshj2018-hyperprior", 2)
+CLASSES = ("disc", "square")
+
+
+def tiny_config(domain: str = "latent") -> DetectorConfig:
+    return DetectorConfig(CLASSES, domain, None if domain == "image" else CODEC, TINY)
+
+
+def tiny_detector(domain: str = "latent"):
+    """The same random weights every time."""
+    torch.manual_seed(0)
+    return build_detector(tiny_config(domain))
+
+
+def make_item(height: int, width: int, boxes=((8, 8, 40, 40), (10, 20, 30, 30)), seed: int = 0):
+    """A training item."""
+    generator = torch.Generator().manual_seed(seed)
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    masks = torch.zeros(len(boxes), height, width, dtype=torch.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.long().tolist(), strict=True):
+        mask[top:bottom, left:right] = 1
+    return {
+        "image": torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8),
+        "target": {"boxes": boxes, "labels": 1 + torch.arange(len(boxes)) % 2, "masks": masks},
+    }
+
+
+@pytest.fixture
+def items():
+    return [make_item(70, 90), make_item(50, 130, seed=1)]

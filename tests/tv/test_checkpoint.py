@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
+
+from cdl_d2.tv import load_detector, load_pixel_detector, save_detector
+from cdl_d2.tv.checkpoint import check_teacher, keep_classes, load_initial_weights
+from tests.tv.conftest import make_item, tiny_config, tiny_detector
+
+
+@pytest.fixture
+def teacher_file(tmp_path):
+    path = tmp_path / "teacher.pth"
+    save_detector(path, tiny_config("image"), tiny_detector("image").state_dict())
+    return path
+
+
+@pytest.mark.parametrize("domain", ["latent", "reconstruction", "image"])
+def test_a_detector_comes_back_as_it_was(tmp_path, domain):
+    detector = tiny_detector(domain).eval()
+    save_detector(tmp_path / "a.pth", tiny_config(domain), detector.state_dict())
+    again, config = load_detector(tmp_path / "a.pth")
+    item = {"image": make_item(64, 96)["image"]}
+    assert config == tiny_config(domain)
+    assert torch.equal(again([item])[0]["scores"], detector([item])[0]["scores"])
+
+
+def test_torchvisions_own_weights_make_a_teacher(tmp_path, monkeypatch):
+    theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
+    weights = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
+    path = tmp_path / "hub" / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    path.parent.mkdir(parents=True)
+    torch.save(theirs.state_dict(), path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # torch.hub finds it there, already downloaded
+    image = torch.rand(1, 3, 64, 64)
+    for source in ("coco", str(path)):
+        detector, config = load_pixel_detector(source)
+        assert config.classes[0] == "person" and len(config.classes) == 90
+        with torch.no_grad():
+            assert torch.equal(detector.backbone(image)["0"], theirs.backbone(image)["0"])
+
+
+def test_a_teacher_keeps_the_classes_of_its_student(teacher_file):
+    teacher, config = load_pixel_detector(str(teacher_file))
+    pyramid = {k: torch.rand(1, 16, n, n) for k, n in zip("0123", (16, 8, 4, 2), strict=True)}
+    arguments = pyramid, [torch.tensor([[0.0, 0, 32, 32]])], [(64, 64)]
+    scores, boxes = teacher.boxes_at(*arguments)
+    masks = teacher.masks_at(*arguments)
+    kept = keep_classes(teacher, config, ("square",))
+    assert kept.classes == ("square",)
+    fewer, moved = teacher.boxes_at(*arguments)
+    assert torch.allclose(fewer, scores[:, [0, 2]])
+    assert torch.allclose(moved[:, 4:], boxes[:, 8:])
+    assert torch.allclose(teacher.masks_at(*arguments)[:, 1], masks[:, 2])
+    with pytest.raises(ValueError, match="does not know the class 'cat'"):
+        keep_classes(teacher, kept, ("cat",))
+
+
+def test_a_teacher_that_cannot_be_compared_is_refused():
+    ours = tiny_config()
+    other = replace(ours, architecture=replace(ours.architecture, channels=32))
+    with pytest.raises(ValueError, match="channels is 16 for the student but 32"):
+        check_teacher(ours, other)
+
+
+def test_a_student_cannot_teach(tmp_path):
+    save_detector(tmp_path / "a.pth", tiny_config(), tiny_detector().state_dict())
+    with pytest.raises(ValueError, match="domain 'latent'"):
+        load_pixel_detector(str(tmp_path / "a.pth"))
+
+
+def test_initial_weights_are_taken_where_they_fit(teacher_file):
+    detector = tiny_detector()
+    assert load_initial_weights(detector, str(teacher_file)) > 10
+    taken = torch.load(teacher_file, weights_only=True)["model"]
+    assert torch.equal(detector.rpn.head.cls_logits.weight, taken["rpn.head.cls_logits.weight"])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_an_unreadable_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "broken.pth"
+    if content is None:
+        torch.save({"config": {"domain": "latent"}, "model": {}}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.pth cannot be read"):
+        load_detector(path)
+    with pytest.raises(FileNotFoundError, match=r"missing\.pth"):
+        load_detector(tmp_path / "missing.pth")
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    state = tiny_detector().state_dict()
+    del state["rpn.head.cls_logits.weight"]
+    save_detector(tmp_path / "a.pth", tiny_config(), state)
+    with pytest.raises(ValueError, match=r"cls_logits\.weight"):
+        load_detector(tmp_path / "a.pth")

@@ -1,0 +1,85 @@
+import pytest
+import torch
+
+from cdl_d2.codec import Codec
+from cdl_d2.data import LatentStore, Plan, Variant
+from cdl_d2.data.bulk_encoding import close_store, encode_shards
+from cdl_d2.data.sources import images_of_coco
+from cdl_d2.tv import CocoItems
+from cdl_d2.tv.coco_items import TrainingBatches
+
+VARIANTS = (Variant(64, 128), Variant(64, 128, flip=True), Variant())
+
+
+@pytest.fixture
+def dataset(coco_dataset):
+    return CocoItems(*coco_dataset, VARIANTS, training=True)
+
+
+def test_images_without_objects_and_crowds_are_not_trained_on(dataset, coco_dataset):
+    assert len(dataset) == 3  # the third image has none
+    assert len(CocoItems(*coco_dataset, VARIANTS, training=False)) == 4
+    last = dataset[len(dataset) - 1, 2]
+    assert len(last["target"]["boxes"]) == 2  # and a crowd
+
+
+@pytest.mark.parametrize("variant", [0, 1, 2])
+def test_boxes_and_masks_follow_the_image(dataset, variant):
+    item = dataset[0, variant]
+    for box, mask in zip(item["target"]["boxes"], item["target"]["masks"], strict=True):
+        rows, columns = mask.nonzero(as_tuple=True)
+        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert torch.allclose(box, torch.stack(seen).float(), atol=1.5)
+        bright = item["image"][:, mask.bool()].float().mean()
+        assert bright > 100  # objects are, the background is not
+
+
+def test_an_item_of_a_store_is_that_of_the_image(coco_dataset, tmp_path):
+    codec = Codec.load("tiny-bmshj2018-hyperprior", 2)
+    annotations, images = coco_dataset
+    plan = Plan(codec.identity, "arrays", VARIANTS, tuple(images_of_coco(annotations)))
+    plan.save(tmp_path / "store")
+    list(encode_shards(codec, plan, images, tmp_path / "store", [0], workers=0))
+    close_store(tmp_path / "store", plan)
+    store = LatentStore(tmp_path / "store", codec)
+    stored = CocoItems(annotations, images, VARIANTS, training=True, store=store)
+    plain = CocoItems(annotations, images, VARIANTS, training=True)
+    for variant in range(len(VARIANTS)):
+        ours, theirs = stored[1, variant], plain[1, variant]
+        assert torch.equal(ours["image"], theirs["image"])
+        latent = codec.encode(theirs["image"].float() / 255)
+        assert torch.equal(ours["latent"], latent.cells)
+    with pytest.raises(ValueError, match="short edge 32"):
+        CocoItems(annotations, images, [Variant(32)], training=True, store=store)
+    no_image = CocoItems(
+        annotations, images, VARIANTS, training=True, store=store, with_image=False
+    )
+    assert "image" not in no_image[0]
+
+
+def test_an_unreadable_image_and_a_wrong_size_are_named(dataset, coco_dataset):
+    path = coco_dataset[1] / "000.png"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"000\.png cannot be read"):
+        dataset[0]
+    path.write_bytes((coco_dataset[1] / "001.png").read_bytes())
+    with pytest.raises(ValueError, match="annotated as"):
+        dataset[0]
+
+
+def test_an_epoch_shows_every_image_once_to_one_of_the_processes():
+    def draws(rank):
+        batches = TrainingBatches(12, 2, 2, seed=0, iterations=(0, 6), rank=rank, world_size=2)
+        return [draw for batch in batches for draw in batch]
+
+    shown = [image for rank in (0, 1) for image, _ in draws(rank)]
+    assert sorted(shown[:6] + shown[12:18]) == list(range(12))
+    assert {variant for rank in (0, 1) for _, variant in draws(rank)} == {0, 1}
+
+
+def test_batches_do_not_depend_on_where_training_started():
+    def batches(first):
+        return list(TrainingBatches(7, 3, 2, seed=5, iterations=(first, 20)))
+
+    assert batches(0)[9:] == batches(9)
+    assert batches(0) != list(TrainingBatches(7, 3, 2, seed=6, iterations=(0, 20)))

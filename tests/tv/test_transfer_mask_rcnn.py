@@ -1,0 +1,85 @@
+import pytest
+import torch
+
+from cdl_d2.transfer import TERMS, DetectorTransfer
+from cdl_d2.tv import TransferMaskRCNN
+from tests.tv.conftest import make_item, tiny_detector
+
+
+def transfer_losses(losses):
+    return {k.removeprefix("loss_transfer_"): v for k, v in losses.items() if "transfer" in k}
+
+
+def taught(domain="latent", masks="all", transfer=None, student=None):
+    student = student or tiny_detector(domain)
+    module = TransferMaskRCNN(
+        student, tiny_detector("image"), transfer or DetectorTransfer(), masks
+    )
+    return module.train()
+
+
+@pytest.mark.parametrize("domain", ["latent", "reconstruction"])
+@pytest.mark.parametrize("masks", ["all", "foreground"])
+def test_all_terms_of_formulas_2_and_3_train_the_student(domain, masks, items):
+    module = taught(domain, masks)
+    losses = module(items)
+    assert transfer_losses(losses).keys() == TERMS
+    assert all(v > 0 and v.requires_grad for v in transfer_losses(losses).values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in module.student.parameters())
+    teacher = module._frozen.on("cpu")
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    assert not any(m.training for m in teacher.modules())
+
+
+@pytest.mark.parametrize("masks", ["all", "foreground"])
+def test_a_student_equal_to_its_teacher_has_no_transfer_loss(masks, items):
+    module = taught("image", masks)
+    for part in module.student.modules():  # batch statistics would make the student differ
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eval()
+    losses = transfer_losses(module(items))
+    assert losses.keys() == TERMS
+    assert max(float(v.detach()) for v in losses.values()) < 1e-5
+
+
+def test_the_teacher_is_no_part_of_the_state():
+    module = taught()
+    assert all(key.startswith("student.") for key in module.state_dict())
+    assert len(list(module.parameters())) == len(list(module.student.parameters()))
+
+
+def test_heads_of_the_student_run_once(items):
+    module, calls = taught(masks="foreground"), []
+    heads = module.student.roi_heads
+    for head in (module.student.rpn.head, heads.box_predictor, heads.mask_predictor):
+        head.register_forward_hook(lambda module, *_: calls.append(module))
+    module(items)
+    assert len(calls) == len(set(calls)) == 3
+
+
+def test_lambda_zero_asks_no_teacher(items):
+    module = taught(transfer=DetectorTransfer(0.0))
+    module._frozen = None
+    assert not transfer_losses(module(items))
+
+
+@pytest.mark.parametrize("size", [(100, 64), (63, 64)])
+def test_teacher_and_student_must_see_one_geometry(size):
+    module, item = taught(), make_item(64, 64)
+    encoded = module.student._encoded(item) | {"image": make_item(*size)["image"]}
+    with pytest.raises(ValueError, match="one geometry"):
+        module([encoded])
+
+
+def test_the_teacher_needs_an_image():
+    module = taught()
+    encoded = module.student._encoded(make_item(64, 64))
+    del encoded["image"]
+    with pytest.raises(ValueError, match="the teacher looks at images"):
+        module([encoded])
+
+
+def test_an_unknown_choice_of_masks_is_named():
+    with pytest.raises(ValueError, match="masks 'some'"):
+        taught(masks="some")
