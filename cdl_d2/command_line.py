@@ -1,11 +1,16 @@
-"""How the commands in tools/ end."""
+"""How the commands in tools/ begin and end."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from torch.multiprocessing import ProcessRaisedException
+
+# Said while torchvision is imported; whoever runs a command can do nothing about it.
+warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
 
 EXPECTED = (FloatingPointError, ImportError, OSError, ProcessRaisedException, ValueError)
 
@@ -24,6 +29,17 @@ def exit_status(name: str, command: Callable[[], object]) -> int:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def needed_packages(name: str) -> Iterator[None]:
+    """Around a command's imports: a package that is missing becomes one line and status 1."""
+    try:
+        yield
+    except ImportError as error:
+        hint = "" if "install" in str(error) else ": install the packages that README.md names"
+        print(f"{name}: {error}{hint}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _message(error: Exception) -> str:

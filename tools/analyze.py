@@ -8,9 +8,11 @@ Example:
 import json
 import sys
 
-from cdl_d2.command_line import exit_status
-from cdl_d2.d2.analysis import count_multiply_adds, paper_giga
-from cdl_d2.d2.command_line import add_overrides, load_config, new_parser
+from cdl_d2.command_line import exit_status, needed_packages
+
+with needed_packages("analyze"):
+    from cdl_d2.d2.analysis import count_multiply_adds, paper_giga
+    from cdl_d2.d2.command_line import add_overrides, load_config, new_parser
 
 
 def parse_arguments():

@@ -8,11 +8,13 @@ Example:
 
 import sys
 
-import torch
+from cdl_d2.command_line import exit_status, needed_packages
 
-from cdl_d2.command_line import exit_status
-from cdl_d2.d2.benchmark import run_benchmark
-from cdl_d2.d2.command_line import add_overrides, load_config, new_parser
+with needed_packages("benchmark"):
+    import torch
+
+    from cdl_d2.d2.benchmark import run_benchmark
+    from cdl_d2.d2.command_line import add_overrides, load_config, new_parser
 
 
 def parse_arguments():

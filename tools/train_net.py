@@ -17,16 +17,18 @@ import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
-from detectron2.engine import default_argument_parser, default_setup, launch
-from detectron2.evaluation import verify_results
-from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from cdl_d2.command_line import exit_status, needed_packages
 
-from cdl_d2.command_line import exit_status
-from cdl_d2.d2 import SafeCheckpointer, Trainer, check_datasets
-from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.command_line import add_register, load_config
-from cdl_d2.files import write_json
+with needed_packages("train_net"):
+    from detectron2.engine import default_argument_parser, default_setup, launch
+    from detectron2.evaluation import verify_results
+    from detectron2.utils import comm
+    from detectron2.utils.logger import setup_logger
+
+    from cdl_d2.d2 import SafeCheckpointer, Trainer, check_datasets
+    from cdl_d2.d2.checkpoint import load_all_weights
+    from cdl_d2.d2.command_line import add_register, load_config
+    from cdl_d2.files import write_json
 
 
 def parse_arguments():
@@ -61,7 +63,7 @@ def main(args):
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         results = trainer.train()
-    if comm.is_main_process():
+    if results and comm.is_main_process():
         write_json(Path(cfg.OUTPUT_DIR) / "results.json", results)
     return results
 

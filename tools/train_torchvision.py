@@ -31,33 +31,35 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from cdl_d2.command_line import exit_status, needed_packages
 
-from cdl_d2.codec.architectures import METRICS
-from cdl_d2.codec.latent import MEANINGS
-from cdl_d2.command_line import exit_status
-from cdl_d2.data import LatentStore, Variant
-from cdl_d2.files import write_json
-from cdl_d2.transfer import DISTANCES, TERMS, DetectorTransfer
-from cdl_d2.tv import (
-    ARCHITECTURES,
-    CocoItems,
-    CodecChoice,
-    DetectorConfig,
-    Schedule,
-    Trainer,
-    TransferMaskRCNN,
-    build_detector,
-    evaluate,
-)
-from cdl_d2.tv.checkpoint import (
-    check_teacher,
-    keep_classes,
-    load_detector,
-    load_initial_weights,
-    load_pixel_detector,
-)
-from cdl_d2.tv.trainer import append_metrics, process_group, rank_and_world_size
+with needed_packages("train_torchvision"):
+    import torch
+
+    from cdl_d2.codec.architectures import METRICS
+    from cdl_d2.codec.latent import MEANINGS
+    from cdl_d2.data import LatentStore, Variant
+    from cdl_d2.files import write_json
+    from cdl_d2.transfer import DISTANCES, TERMS, DetectorTransfer
+    from cdl_d2.tv import (
+        ARCHITECTURES,
+        CocoItems,
+        CodecChoice,
+        DetectorConfig,
+        Schedule,
+        Trainer,
+        TransferMaskRCNN,
+        build_detector,
+        evaluate,
+    )
+    from cdl_d2.tv.checkpoint import (
+        check_teacher,
+        keep_classes,
+        load_detector,
+        load_initial_weights,
+        load_pixel_detector,
+    )
+    from cdl_d2.tv.trainer import append_metrics, process_group, rank_and_world_size
 
 SIZES = {  # short edges of training, short edge of evaluation, longest side
     "standard": ((640, 672, 704, 736, 768, 800), 800, 1333),

@@ -13,20 +13,22 @@ import argparse
 import sys
 from pathlib import Path
 
-from detectron2.data import Metadata
-from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
-from detectron2.data.detection_utils import read_image
-from detectron2.engine import DefaultPredictor
-from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
+from cdl_d2.command_line import exit_status, needed_packages
 
-from cdl_d2.codec.pictures import latent_figure
-from cdl_d2.command_line import exit_status
-from cdl_d2.d2 import build_codec
-from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.command_line import load_config, new_parser
-from cdl_d2.d2.pictures import draw_detections
-from cdl_d2.files import write_atomically
+with needed_packages("visualize"):
+    from detectron2.data import Metadata
+    from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+    from detectron2.data.detection_utils import read_image
+    from detectron2.engine import DefaultPredictor
+    from PIL import Image, UnidentifiedImageError
+    from tqdm import tqdm
+
+    from cdl_d2.codec.pictures import latent_figure
+    from cdl_d2.d2 import build_codec
+    from cdl_d2.d2.checkpoint import load_all_weights
+    from cdl_d2.d2.command_line import load_config, new_parser
+    from cdl_d2.d2.pictures import draw_detections
+    from cdl_d2.files import write_atomically
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -102,7 +102,7 @@ class Detectron2:
             "INPUT.MIN_SIZE_TRAIN": (task.size,),
             "INPUT.MIN_SIZE_TEST": task.size,
             "SOLVER.MAX_ITER": task.iterations,
-            "SOLVER.STEPS": tuple(int(part * task.iterations) for part in (0.75, 0.93)),
+            "SOLVER.STEPS": tuple(sorted({int(p * task.iterations) for p in (0.75, 0.93)})),
             "SEED": task.seed + 1,  # Detectron2 takes 0 for "any"
             "OUTPUT_DIR": task.folder / run,
         }

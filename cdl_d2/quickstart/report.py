@@ -160,10 +160,15 @@ def image_figure(task: Task, codec: Codec, index: int) -> Figure:
     axes[2].set_title("bits of each latent cell")
     show_channels(list(middle.subplots(1, 8)), latent)
     axes = bottom.subplots(1, 3)
-    _show(axes[0], draw_objects(image, truth, names), "truth")
-    for axis, run in zip(axes[1:], ("latent", "latent_transfer"), strict=True):
-        found = read_detections(task, run, record["id"])
-        _show(axis, draw_objects(image, found, names), TITLES[run])
+    shown = {"truth": truth}
+    for run in ("latent", "latent_transfer"):
+        shown[TITLES[run]] = read_detections(task, run, record["id"])
+    for axis, (title, objects) in zip(axes, shown.items(), strict=True):
+        objects = [entry for entry in objects if entry["score"] >= THRESHOLD]
+        _show(axis, draw_objects(image, objects), title)
+        for entry in objects:
+            label = {"color": "white", "backgroundcolor": "black", "fontsize": 7}
+            axis.text(*entry["bbox"][:2], names[entry["category_id"]], **label)
     return figure
 
 
@@ -173,11 +178,8 @@ def read_detections(task: Task, run: str, image_id: int) -> list[dict[str, Any]]
     return [entry for entry in json.loads(path.read_text()) if entry["image_id"] == image_id]
 
 
-def draw_objects(
-    image: torch.Tensor, objects: Sequence[dict[str, Any]], names: dict[int, str]
-) -> torch.Tensor:
-    """Boxes, masks and class names of objects above THRESHOLD on a 3 x H x W uint8 image."""
-    objects = [entry for entry in objects if entry["score"] >= THRESHOLD]
+def draw_objects(image: torch.Tensor, objects: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """Boxes and masks, in COCO's result format, on a 3 x H x W uint8 image."""
     if not objects:
         return image
     palette = [tuple(int(255 * c) for c in rgb) for rgb in matplotlib.colormaps["tab10"].colors]
@@ -186,8 +188,7 @@ def draw_objects(
     boxes = torch.tensor([entry["bbox"] for entry in objects])
     boxes[:, 2:] += boxes[:, :2]
     drawn = draw_segmentation_masks(image, torch.from_numpy(np.stack(masks)), 0.5, colors)
-    labels = [names[entry["category_id"]] for entry in objects]
-    return draw_bounding_boxes(drawn, boxes, labels, colors, width=2)
+    return draw_bounding_boxes(drawn, boxes, colors=colors, width=2)
 
 
 def _show(axis, image: torch.Tensor, title: str) -> None:

@@ -1,0 +1,178 @@
+"""tools/train_torchvision.py as a user runs it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import make_coco_dataset
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "--model",
+    "small",
+    "--short-edges",
+    "64",
+    "96",
+    "--short-edge-val",
+    "96",
+    "--device",
+    "cpu",
+]
+CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_coco_dataset(tmp_path_factory.mktemp("data"), sizes=[(96, 128), (128, 96)] * 2)
+
+
+@pytest.fixture(scope="module")
+def teacher(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    run(data, "--domain", "image", "--iterations", 3, "--output", folder)
+    return folder / "model_final.pth"
+
+
+def command(data, *arguments):
+    data_arguments = ["--train", *data, "--val", *data]
+    words = [ROOT / "tools" / "train_torchvision.py", *SMALL, *data_arguments, *arguments]
+    return [sys.executable, *map(str, words)]
+
+
+def run(data, *arguments, check=True):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command(data, *arguments), capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
+    arguments = [*CODEC, "--teacher", teacher, "--iterations", 9, "--checkpoint-period", 2]
+    run(data, *arguments, "--output", tmp_path / "whole")
+    cut = tmp_path / "cut"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with open(os.devnull, "w") as nowhere:
+        process = subprocess.Popen(
+            command(data, *arguments, "--output", cut), stderr=nowhere, env=environment, cwd=ROOT
+        )
+        while not (cut / "checkpoint.pth").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 1))  # any step
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (cut / "results.json").exists()
+    again = run(data, *arguments, "--output", cut, check=False)
+    assert "add --resume" in again.stderr
+    run(data, *arguments, "--resume", "--output", cut)
+    first, second = (
+        torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        for folder in (tmp_path / "whole", cut)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    results = json.loads((cut / "results.json").read_text())
+    assert results.keys() == {"bbox", "segm", "rate"}
+    assert results == json.loads((tmp_path / "whole" / "results.json").read_text())
+    lines = [json.loads(line) for line in (cut / "metrics.json").read_text().splitlines()]
+    assert "loss_transfer_features" in lines[0] and "bbox/AP" in lines[-1]
+    other = run(data, *arguments, "--resume", "--seed", 1, "--output", cut, check=False)
+    assert "was trained with seed 0, not 1" in other.stderr
+
+
+def test_a_teacher_is_evaluated_on_decoded_images(data, teacher, tmp_path):
+    arguments = ["--eval-only", teacher, "--domain", "reconstruction", *CODEC]
+    run(data, *arguments, "--output", tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["rate"]["bpp"] > 0
+
+
+def test_processes_share_a_training(data, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    words = [*command(data, *CODEC, "--iterations", 2, "--output", tmp_path)[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *words], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "results.json").exists()
+
+
+def broken(data, part, change):
+    """A copy of the annotations with a change to its first entry of a part."""
+    content = json.loads(Path(data[0]).read_text())
+    content[part][0] |= change
+    return content
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("empty", "is empty"),
+        ("category", "category_id 99, which is not in categories"),
+        ("image", "000.png cannot be read"),
+        ("image in a worker", "000.png cannot be read"),
+        ("folder", "Permission denied|Not a directory"),
+        ("codec", "needs --codec and --quality"),
+        ("quality", "quality 9"),
+        ("precision", "needs a GPU"),
+        ("teacher", "there is no checkpoint nowhere.pth"),
+        ("package", "no pycocotools here: install"),
+    ],
+)
+def test_what_is_wrong_is_one_line(data, tmp_path, case, message):
+    annotations, images = data
+    arguments, out = [*CODEC, "--iterations", "2"], tmp_path / "out"
+    path = tmp_path / "changed.json"
+    if case == "empty":
+        path.write_text("")
+    elif case == "category":
+        path.write_text(json.dumps(broken(data, "annotations", {"category_id": 99})))
+    if case in ("empty", "category"):
+        annotations = path
+    if case.startswith("image"):
+        images = tmp_path / "images"
+        images.mkdir()
+        for image in Path(data[1]).iterdir():
+            (images / image.name).write_bytes(image.read_bytes()[:200])
+        annotations = tmp_path / "one.json"
+        content = json.loads(Path(data[0]).read_text())
+        content["images"] = content["images"][:1]
+        first = content["images"][0]["id"]
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] == first]
+        annotations.write_text(json.dumps(content))
+        arguments += ["--workers", "1"] if case.endswith("worker") else []
+    if case == "folder":
+        (tmp_path / "file").touch()
+        out = tmp_path / "file" / "out"
+    arguments = {
+        "codec": ["--iterations", "2"],
+        "quality": ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "9"],
+        "precision": [*arguments, "--precision", "bfloat16"],
+        "teacher": [*arguments, "--teacher", "nowhere.pth"],
+    }.get(case, arguments)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    if case == "package":
+        (tmp_path / "pycocotools.py").write_text("raise ImportError('no pycocotools here')")
+        environment["PYTHONPATH"] = f"{tmp_path}:{ROOT}"
+    done = subprocess.run(
+        command((annotations, images), *arguments, "--output", out),
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("train_torchvision: ")
+    assert any(part in last for part in message.split("|")), last
+    assert "Traceback" not in done.stderr
