@@ -1,5 +1,6 @@
-"""The README's script, run as it stands."""
+"""The README's commands and script for Detectron2, run as they stand."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,8 +12,15 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
 from tests.d2.conftest import CONFIGS, small_cfg, small_model
+from tests.readme import run_blocks
 
 ROOT = CONFIGS.parent
+
+
+def test_own_data_on_detectron2(tmp_path):
+    run_blocks(tmp_path, "data", "detectron2")
+    results = json.loads((tmp_path / "output/latent_mask_rcnn_small/results.json").read_text())
+    assert results.keys() == {"bbox", "segm", "rate"}
 
 
 def test_an_existing_training_script_gains_latents_and_transfer(coco_dataset, tmp_path):
