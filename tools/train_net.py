@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train, resume or evaluate a detector in the compressed domain.
+"""Train, resume or evaluate a detector or a classifier in the compressed domain.
 
 Examples:
     python tools/train_net.py --config-file configs/latent_mask_rcnn_R50_FPN.yaml --num-gpus 8
@@ -11,6 +11,8 @@ Examples:
         --register cells_val cells/val.json cells/val \\
         MODEL.ROI_HEADS.NUM_CLASSES 1 DATASETS.TRAIN "('cells_train',)" \\
         DATASETS.TEST "('cells_val',)" MODEL.DEVICE cpu
+    python tools/train_net.py --config-file configs/classification/small/latent_resnet.yaml \\
+        --register-classes train scenes/train --register-classes val scenes/val
 """
 
 import sys
@@ -27,7 +29,7 @@ with needed_packages("train_net"):
 
     from cdl_d2.d2 import SafeCheckpointer, Trainer, check_datasets
     from cdl_d2.d2.checkpoint import load_all_weights
-    from cdl_d2.d2.command_line import add_register, load_config
+    from cdl_d2.d2.command_line import add_register, add_register_classes, load_config
     from cdl_d2.files import write_json
 
 
@@ -35,6 +37,7 @@ def parse_arguments():
     parser = default_argument_parser(epilog=__doc__)
     parser.formatter_class = RawDescriptionHelpFormatter
     add_register(parser)
+    add_register_classes(parser)
     return parser.parse_args()
 
 

@@ -11,7 +11,12 @@ from cdl_d2.codec.latent import STRIDE, cell_size
 
 
 def encode_item(
-    item: dict[str, Any], codec: Codec, image_format: str, domain: str, device: torch.device | str
+    item: dict[str, Any],
+    codec: Codec,
+    image_format: str,
+    domain: str,
+    device: torch.device | str,
+    with_scales: bool = False,
 ) -> dict[str, Any]:
     """A batch item with its latent (or reconstruction) beside its image.
 
@@ -19,10 +24,12 @@ def encode_item(
         item: has `image`, 3 x H x W in 0..255, channels as `image_format` says, or `latent`.
         image_format: `BGR` or `RGB`.
         domain: `latent` or `reconstruction`.
+        with_scales: add the deviations that the entropy model predicts, for domain `latent`.
 
     Returns:
         a copy of `item` with
         latent: M x ceil(H/16) x ceil(W/16), for domain `latent`;
+        scales: as latent, if asked for;
         reconstruction: 3 x H x W in 0..255 whole numbers, channels as in `image`, for domain
         `reconstruction`;
         codec_identity: the CodecIdentity of either;
@@ -47,7 +54,7 @@ def encode_item(
             f"({STRIDE}x{STRIDE}): enlarge it, e.g. with INPUT.MIN_SIZE_TEST"
         )
     pixels = image.to(device).float() / 255
-    encoded = codec.encode(_swap(pixels, image_format))
+    encoded = codec.encode(_swap(pixels, image_format), with_scales)
     extra = {
         "codec_identity": codec.identity,
         "image_size": (height, width),
@@ -55,6 +62,8 @@ def encode_item(
     }
     if domain == "latent":
         extra["latent"] = encoded.cells
+        if with_scales:
+            extra["scales"] = encoded.crop(encoded.scales_hat)
     else:
         decoded = torch.round(codec.decode(encoded) * 255)
         extra["reconstruction"] = _swap(decoded, image_format)

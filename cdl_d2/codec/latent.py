@@ -66,8 +66,12 @@ class Latent:
     @property
     def cells(self) -> torch.Tensor:
         """y_hat cropped to the cells that the image covers, M x ceil(H/16) x ceil(W/16)."""
+        return self.crop(self.y_hat)
+
+    def crop(self, grid: torch.Tensor) -> torch.Tensor:
+        """The cells that the image covers, of C x h x w on the whole coded grid."""
         height, width = cell_size(self.image_size)
-        return self.y_hat[:, :height, :width]
+        return grid[:, :height, :width]
 
     @cached_property
     def total_bits(self) -> float:

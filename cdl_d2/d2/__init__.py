@@ -10,6 +10,7 @@ if not importlib.util.find_spec("detectron2"):
 
 from cdl_d2.d2.backbone import build_latent_resnet_backbone, build_latent_resnet_fpn_backbone
 from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.classifier import CompressedClassifier, TransferClassifier
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.config import add_cdl_config
@@ -20,11 +21,13 @@ from cdl_d2.d2.trainer import Trainer, initialize_backbone
 from cdl_d2.d2.transfer_rcnn import TransferRCNN
 
 __all__ = [
+    "CompressedClassifier",
     "CompressedRCNN",
     "LatentDatasetMapper",
     "RateEvaluator",
     "SafeCheckpointer",
     "Trainer",
+    "TransferClassifier",
     "TransferRCNN",
     "add_cdl_config",
     "build_codec",

@@ -40,8 +40,13 @@ def build_latent_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Latent
 
     `input_shape`, which describes pixels, is not used: the codec knows its channels.
     """
+    return LatentResNetBackbone(LatentPyramidTrunk(build_latent_resnet(cfg)))
+
+
+def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
+    """The trunk that detectors and classifiers share."""
     codec, resnet = build_codec(cfg), cfg.MODEL.LATENT_RESNET
-    trunk = LatentResNet(
+    return LatentResNet(
         LatentInput(codec.latent_channels, codec.identity),
         stem=resnet.STEM,
         conv4_blocks=resnet.CONV4_BLOCKS,
@@ -49,7 +54,6 @@ def build_latent_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Latent
         width=resnet.WIDTH,
         norm=resnet.NORM,
     )
-    return LatentResNetBackbone(LatentPyramidTrunk(trunk))
 
 
 @BACKBONE_REGISTRY.register()

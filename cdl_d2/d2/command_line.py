@@ -6,6 +6,7 @@ import argparse
 
 from detectron2.config import CfgNode
 
+from cdl_d2.d2.class_datasets import register_class_folder
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.datasets import register_dataset
 
@@ -36,6 +37,18 @@ def add_register(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_register_classes(parser: argparse.ArgumentParser) -> None:
+    """`--register-classes`, for folders of classes."""
+    parser.add_argument(
+        "--register-classes",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "FOLDER"),
+        help="make a folder with a folder of images for each class known under NAME; repeatable",
+    )
+
+
 def load_config(args: argparse.Namespace) -> CfgNode:
     """The config of `--config-file` and the overrides; registers the data sets of `--register`.
 
@@ -45,4 +58,6 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     """
     for dataset in getattr(args, "register", []):
         register_dataset(*dataset)
+    for dataset in getattr(args, "register_classes", []):
+        register_class_folder(*dataset)
     return read_config(args.config_file, args.opts)

@@ -9,6 +9,7 @@ from yaml import YAMLError
 
 DOMAINS = ("latent", "reconstruction", "image")
 LATENT_SOURCES = ("model", "mapper", "store")
+AUGMENTATIONS = ("exact", "latent", "none")
 
 
 def add_cdl_config(cfg: CN) -> None:
@@ -24,6 +25,15 @@ def add_cdl_config(cfg: CN) -> None:
     # Folders of the latent stores of the training and test data, by tools/encode_dataset.py.
     _C.INPUT.LATENT_STORE_TRAIN = ""
     _C.INPUT.LATENT_STORE_TEST = ""
+
+    # Pixels a side of the square images of a classifier.
+    _C.INPUT.IMAGE_SIZE = 256
+    # How a classifier's training data is augmented: "exact", random crops and flips of the image,
+    # which is then encoded; "latent", crops and flips of the latent, which is approximate; "none".
+    _C.INPUT.AUGMENTATION = "exact"
+    # Cells a side to which latents are resized for "latent", and of the crop taken from them.
+    _C.INPUT.LATENT_RESIZE = 32
+    _C.INPUT.LATENT_CROP = 28
 
     _C.MODEL.CODEC = CN()
     # As CompressAI names it, or "tiny-bmshj2018-hyperprior", whose weights come with the package.
@@ -54,10 +64,24 @@ def add_cdl_config(cfg: CN) -> None:
     # Per-channel mean and deviation of the latents, by tools/latent_statistics.py; empty for none.
     _C.MODEL.LATENT_RESNET.STATISTICS = ""
 
+    _C.MODEL.CLASSIFIER = CN()
+    # "latent_resnet" (MODEL.LATENT_RESNET) or "cresnet39" for latents; a ResNet of torchvision,
+    # such as "resnet50", for images and reconstructions.
+    _C.MODEL.CLASSIFIER.NETWORK = "latent_resnet"
+    _C.MODEL.CLASSIFIER.NUM_CLASSES = 1000
+    # Scales the channels of a pixel resnet50, for small experiments.
+    _C.MODEL.CLASSIFIER.WIDTH = 1.0
+    # Whether cresnet39 reads the scales of the entropy model beside the latent.
+    _C.MODEL.CLASSIFIER.SCALES = True
+    # Start of a pixel ResNet or of cresnet39's stages: a file of torchvision's weights, or
+    # "imagenet" for its zoo.
+    _C.MODEL.CLASSIFIER.INIT = ""
+
     _C.MODEL.TEACHER = CN()
     # The teacher's own YAML: a path, or a config of Detectron2's model zoo.
     _C.MODEL.TEACHER.CONFIG_FILE = ""
-    # The teacher's weights; empty for MODEL.WEIGHTS of its YAML.
+    # The teacher's weights; empty for MODEL.WEIGHTS of its YAML. For a classifier without a YAML: a
+    # file of torchvision's ResNet-50, or "imagenet" for its zoo.
     _C.MODEL.TEACHER.WEIGHTS = ""
 
     _C.MODEL.TRANSFER = CN()
@@ -73,6 +97,9 @@ def add_cdl_config(cfg: CN) -> None:
     # Feature-level transfer on the pyramid, formula (3).
     _C.MODEL.TRANSFER.FEATURES.ENABLED = True
     _C.MODEL.TRANSFER.FEATURES.WEIGHT = 1.0
+    # Weights of the stages that a classifier compares, formula (1).
+    _C.MODEL.TRANSFER.FEATURES.C4 = 0.0
+    _C.MODEL.TRANSFER.FEATURES.C5 = 1.0
     _C.MODEL.TRANSFER.OUTPUTS = CN()
     # Output-level transfer, formula (2), with a weight for each of its five terms.
     _C.MODEL.TRANSFER.OUTPUTS.ENABLED = True

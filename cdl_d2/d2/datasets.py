@@ -10,6 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
+from cdl_d2.d2.class_datasets import class_names_of
+from cdl_d2.d2.classifier import is_classification
 from cdl_d2.data.coco import class_names, read_coco
 
 # The first dozen images of COCO's validation set, to see whether a model can learn them by heart.
@@ -43,8 +45,16 @@ def check_datasets(cfg: CfgNode) -> None:
         if name not in DatasetCatalog.list():
             raise ValueError(
                 f"data set {name} is not known: register it with --register {name} "
-                "ANNOTATIONS.json IMAGE_DIR"
+                f"ANNOTATIONS.json IMAGE_DIR, or --register-classes {name} FOLDER"
             )
+        if is_classification(cfg):
+            known, heads = class_names_of(name), cfg.MODEL.CLASSIFIER.NUM_CLASSES
+            if len(known) > heads:
+                raise ValueError(
+                    f"data set {name} has {len(known)} classes, but the head has {heads} outputs: "
+                    f"label {heads} is out of range; set MODEL.CLASSIFIER.NUM_CLASSES {len(known)}"
+                )
+            continue
         classes = MetadataCatalog.get(name).get("thing_classes")
         if classes is not None and len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
             raise ValueError(

@@ -13,19 +13,21 @@ from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 from torch import nn
 
-from cdl_d2.d2.backbone import LatentResNetBackbone
 from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.class_datasets import class_names_of
+from cdl_d2.d2.class_evaluation import ClassificationEvaluator
+from cdl_d2.d2.class_mapper import build_class_mapper
+from cdl_d2.d2.classifier import is_classification
 from cdl_d2.d2.latent_mapper import build_mapper
 from cdl_d2.d2.rate_evaluation import RateEvaluator
-from cdl_d2.d2.transfer_rcnn import TransferRCNN
-from cdl_d2.nn import initialize_trunk
+from cdl_d2.nn import LatentResNet, initialize_trunk
 from cdl_d2.nn.statistics import load_statistics
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Trainer(DefaultTrainer):
-    """Trains and evaluates detectors in the compressed domain."""
+    """Trains and evaluates detectors and classifiers in the compressed domain."""
 
     def __init__(self, cfg: CfgNode):
         """
@@ -37,7 +39,7 @@ class Trainer(DefaultTrainer):
                 f"SOLVER.AMP.DTYPE {cfg.SOLVER.AMP.DTYPE!r} is not one of {', '.join(AMP_DTYPES)}"
             )
         if cfg.INPUT.LATENT_SOURCE == "store" and cfg.DATASETS.TEST:
-            build_mapper(cfg, is_train=False)  # an unusable store shows now, not after training
+            _mapper(cfg, is_train=False)  # an unusable store shows now, not after training
         super().__init__(_without_amp_on_cpu(cfg))
         if self.cfg.SOLVER.AMP.ENABLED:
             self._trainer.precision = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]
@@ -55,7 +57,7 @@ class Trainer(DefaultTrainer):
         if not (resume and self.checkpointer.has_checkpoint()):
             initialize_backbone(self.checkpointer.model, self.cfg)
         super().resume_or_load(resume)
-        if isinstance(self.checkpointer.model, TransferRCNN):
+        if hasattr(self.checkpointer.model, "prepare_teacher"):
             self.checkpointer.model.prepare_teacher()  # an error now, not inside the training loop
 
     def train(self) -> dict | None:
@@ -65,26 +67,34 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+        return build_detection_train_loader(cfg, mapper=_mapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
-        return build_detection_test_loader(
-            cfg, dataset_name, mapper=build_mapper(cfg, is_train=False)
-        )
+        batch = cfg.SOLVER.IMS_PER_BATCH if is_classification(cfg) else 1
+        loader = build_detection_test_loader
+        return loader(cfg, dataset_name, mapper=_mapper(cfg, is_train=False), batch_size=batch)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name, output_folder=None):
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-        return DatasetEvaluators([COCOEvaluator(dataset_name, output_dir=folder), RateEvaluator()])
+        if is_classification(cfg):
+            evaluator = ClassificationEvaluator(class_names_of(dataset_name), folder)
+        else:
+            evaluator = COCOEvaluator(dataset_name, output_dir=folder)
+        return DatasetEvaluators([evaluator, RateEvaluator()])
+
+
+def _mapper(cfg: CfgNode, is_train: bool):
+    build = build_class_mapper if is_classification(cfg) else build_mapper
+    return build(cfg, is_train)
 
 
 def initialize_backbone(model: nn.Module, cfg: CfgNode) -> None:
-    """Start a latent backbone from MODEL.LATENT_RESNET.INIT and .STATISTICS, where given."""
+    """Start a latent ResNet from MODEL.LATENT_RESNET.INIT and .STATISTICS, where given."""
     logger = logging.getLogger(__name__)
     resnet = cfg.MODEL.LATENT_RESNET
-    backbones = [m for m in model.modules() if isinstance(m, LatentResNetBackbone)]
-    for trunk in (backbone.pyramid.trunk for backbone in backbones):
+    for trunk in [module for module in model.modules() if isinstance(module, LatentResNet)]:
         if resnet.INIT:
             loaded = initialize_trunk(trunk, resnet.INIT)
             logger.info(f"{len(loaded)} entries of the latent ResNet start from {resnet.INIT}")

@@ -148,11 +148,13 @@ class StoredLatent:
         cells: M x ceil(H/16) x ceil(W/16), float.
         image_size: (H, W) in pixels.
         bits: of the coded image: of its file for bitstreams, estimated for arrays.
+        scales: as cells, if asked for; the deviations that the entropy model predicts.
     """
 
     cells: torch.Tensor
     image_size: tuple[int, int]
     bits: float
+    scales: torch.Tensor | None = None
 
 
 class LatentStore:
@@ -217,20 +219,31 @@ class LatentStore:
             raise KeyError(f"{file_name} is not in the latent store {self.folder}")
         return images[0]
 
-    def read(self, file_name: str | PurePath, variant: Variant) -> StoredLatent:
+    def read(
+        self, file_name: str | PurePath, variant: Variant, with_scales: bool = False
+    ) -> StoredLatent:
         """The latent of a variant of an image.
 
         Raises:
             KeyError: if the store has no such image or variant.
-            ValueError: if the image could not be encoded, or what is stored is damaged.
+            ValueError: if the image could not be encoded, or what is stored is damaged; or if
+                scales are asked for and the store has arrays.
         """
         record = self.record(file_name, variant)
         if record.dtype != "bitstream":
+            if with_scales:
+                raise ValueError(
+                    f"the latent store {self.folder} has arrays, which have no scales: encode with "
+                    "--form bitstreams"
+                )
             return StoredLatent(unpack_cells(record), record.image_size, record.bits)
         stream = Bitstream.from_bytes(record.content)
         rows, columns = cell_size(stream.image_size)
-        cells = self._codec.read_symbols(stream).y_hat[:, :rows, :columns]
-        return StoredLatent(cells, stream.image_size, record.bits)
+        quantized = self._codec.read_symbols(stream)
+        cells, scales = quantized.y_hat[:, :rows, :columns], None
+        if with_scales:
+            scales = quantized.scales_hat[:, :rows, :columns]
+        return StoredLatent(cells, stream.image_size, record.bits, scales)
 
     def record(self, file_name: str | PurePath, variant: Variant) -> Record:
         """What is stored of a variant of an image; raises as `read`."""

@@ -1,17 +1,22 @@
 """Networks that read latents."""
 
 from cdl_d2.nn.codec_stamp import CodecStamp
+from cdl_d2.nn.cresnet import CResNet39
 from cdl_d2.nn.frozen import Frozen
 from cdl_d2.nn.initialization import initialize_trunk
 from cdl_d2.nn.latent_input import LatentInput
 from cdl_d2.nn.latent_resnet import LatentClassifier, LatentPyramidTrunk, LatentResNet
+from cdl_d2.nn.stage_ends import features_before_relu, stage_ends
 
 __all__ = [
+    "CResNet39",
     "CodecStamp",
     "Frozen",
     "LatentClassifier",
     "LatentInput",
     "LatentPyramidTrunk",
     "LatentResNet",
+    "features_before_relu",
     "initialize_trunk",
+    "stage_ends",
 ]

@@ -82,7 +82,7 @@ class LatentResNet(nn.Module):
         self.conv4_3 = self._stage(planes4 * 4, planes4, conv4_blocks[2])
         self.conv5 = self._stage(planes4 * 4, planes5, conv5_blocks, stride=2)
         self.conv4_channels, self.conv5_channels = planes4 * 4, planes5 * 4
-        self.apply(_initialize)
+        self.apply(initialize_convolution)
 
     def _stage(self, channels: int, planes: int, blocks: int, stride: int = 1) -> nn.Sequential:
         out = planes * Bottleneck.expansion
@@ -135,7 +135,7 @@ class LatentPyramidTrunk(nn.Module):
             "res5": trunk.conv5_channels,
         }
         for upsample in (self.upsample4, self.upsample2):
-            _initialize(upsample[0])
+            initialize_convolution(upsample[0])
 
     def forward(self, y_hat: torch.Tensor) -> dict[str, torch.Tensor]:
         """From y_hat, N x M x h x w with even h and w, to res2 ... res5."""
@@ -149,19 +149,24 @@ class LatentPyramidTrunk(nn.Module):
 
 
 class LatentClassifier(nn.Module):
-    """A latent ResNet with average pooling and a fully connected layer (table 5)."""
+    """A trunk with average pooling and a fully connected layer (table 5).
 
-    def __init__(self, trunk: LatentResNet, num_classes: int = 1000):
+    Args:
+        trunk: gives `c5`; a LatentResNet, or a CResNet39, which reads scales as well.
+    """
+
+    def __init__(self, trunk: nn.Module, num_classes: int = 1000):
         super().__init__()
         self.trunk = trunk
         self.fc = nn.Linear(trunk.conv5_channels, num_classes)
 
-    def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """Class logits, N x num_classes, of y_hat, N x M x h x w."""
-        return self.fc(self.trunk(y_hat)["c5"].mean(dim=(2, 3)))
+    def forward(self, *latents: torch.Tensor) -> torch.Tensor:
+        """Class logits, N x num_classes, of y_hat (and scales_hat), N x M x h x w."""
+        return self.fc(self.trunk(*latents)["c5"].mean(dim=(2, 3)))
 
 
-def _initialize(module: nn.Module) -> None:
+def initialize_convolution(module: nn.Module) -> None:
+    """He initialization, as torchvision's ResNet has it; other modules stay as they are."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:

@@ -1,5 +1,6 @@
 """Knowledge-transfer losses, pure functions of tensors (formulas 2 and 3 of the paper)."""
 
+from cdl_d2.transfer.classifier import ClassifierTransfer
 from cdl_d2.transfer.detector import TERMS, DetectorOutputs, DetectorTransfer, anchors_on_images
 from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
 from cdl_d2.transfer.outputs import (
@@ -13,6 +14,7 @@ from cdl_d2.transfer.outputs import (
 __all__ = [
     "DISTANCES",
     "TERMS",
+    "ClassifierTransfer",
     "DetectorOutputs",
     "DetectorTransfer",
     "anchor_delta_transfer_loss",

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.resnet import Bottleneck
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from cdl_d2.nn import LatentPyramidTrunk
+from cdl_d2.nn.narrow_resnet import NarrowResNet
 
 # torchvision's names of pyramid levels, and the pixels a side of their cells.
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
@@ -48,26 +49,12 @@ class LatentBackboneWithFPN(nn.Module):
         return self.fpn(OrderedDict((str(i), feature) for i, feature in enumerate(features)))
 
 
-class NarrowResNet(ResNet):
-    """torchvision's ResNet-50 with fewer channels behind its stem, to train on a CPU.
-
-    Bottlenecks are half as wide as their outputs, not a quarter, as group norms need channels.
-    """
-
-    def __init__(self, width: float, norm_layer: Callable[[int], nn.Module]):
-        self._width = width
-        super().__init__(Bottleneck, [3, 4, 6, 3], width_per_group=128, norm_layer=norm_layer)
-
-    def _make_layer(self, block, planes, *args, **kwargs):
-        return super()._make_layer(block, int(planes * self._width), *args, **kwargs)
-
-
 def narrow_resnet_fpn(
     width: float, out_channels: int, norm_layer: Callable[[int], nn.Module]
 ) -> BackboneWithFPN:
     """A NarrowResNet under torchvision's feature pyramid network."""
     return BackboneWithFPN(
-        NarrowResNet(width, norm_layer),
+        NarrowResNet(width, norm_layer=norm_layer),
         {f"layer{i + 1}": str(i) for i in range(4)},
         [int(64 * 2**i * width) * Bottleneck.expansion for i in range(4)],
         out_channels,

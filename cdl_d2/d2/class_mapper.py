@@ -1,0 +1,155 @@
+"""From a record of a folder of classes to an item of a classifier's batch."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import detection_utils
+from torchvision.transforms import v2
+
+from cdl_d2.codec import Codec
+from cdl_d2.codec.batch_item import encode_item
+from cdl_d2.d2.codec import build_codec
+from cdl_d2.d2.config import AUGMENTATIONS
+from cdl_d2.data import LatentStore, Variant
+
+
+class ClassMapper:
+    """Reads an image, crops and perhaps flips it, and perhaps encodes it (appendix A.3).
+
+    Training with `exact` augmentation: a random crop, resized to IMAGE_SIZE, and a random flip,
+    all before encoding. Otherwise: the shorter side resized to IMAGE_SIZE, then the central square.
+
+    Args:
+        size: pixels a side.
+        augment: whether crops and flips are random.
+        image_format: order of the channels of `image`.
+        codec: encodes here, on the CPU; None leaves that to the model.
+        domain: `latent` or `reconstruction`, for the codec.
+        with_scales: see encode_item.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        augment: bool,
+        image_format: str,
+        codec: Codec | None = None,
+        domain: str = "latent",
+        with_scales: bool = False,
+    ):
+        random = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+        fixed = [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
+        self._transform = v2.Compose(random if augment else fixed)
+        self._image_format, self._codec, self._domain = image_format, codec, domain
+        self._with_scales = with_scales
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record with `image`, 3 x size x size, uint8.
+
+        Raises:
+            ValueError: if the file cannot be read as an image.
+        """
+        item = dict(record)
+        try:
+            image = detection_utils.read_image(item["file_name"], format=self._image_format)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"{item['file_name']} cannot be read as an image: {error}") from error
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)
+        item["image"] = self._transform(pixels).contiguous()
+        if self._codec is None:
+            return item
+        return encode_item(
+            item, self._codec, self._image_format, self._domain, "cpu", self._with_scales
+        )
+
+
+class StoredClassMapper:
+    """Reads latents of one size, flipped or not, from a store; nothing is encoded.
+
+    Args:
+        store: of the data set.
+        variants: to draw from.
+        with_scales: add scales; the store must hold bitstreams.
+        image_mapper: makes the image that a teacher looks at; None for no image.
+
+    Raises:
+        ValueError: if the store lacks a variant.
+    """
+
+    def __init__(
+        self,
+        store: LatentStore,
+        variants: list[Variant],
+        with_scales: bool,
+        image_format: str | None,
+    ):
+        missing = [variant for variant in variants if variant not in store.variants]
+        if missing:
+            raise ValueError(
+                f"the latent store {store.folder} has {'; '.join(map(str, store.variants))}, but "
+                f"not {'; '.join(map(str, missing))}, which the config asks for"
+            )
+        self._store, self._variants, self._with_scales = store, variants, with_scales
+        self._image_format = image_format
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record with `latent` and what encode_item says; raises as LatentStore.read."""
+        item = dict(record)
+        variant = self._variants[int(torch.randint(len(self._variants), ()))]
+        stored = self._store.read(item["file_name"], variant, self._with_scales)
+        item |= {
+            "latent": stored.cells,
+            "codec_identity": self._store.plan.codec,
+            "image_size": stored.image_size,
+            "bits": stored.bits,
+        }
+        if self._with_scales:
+            item["scales"] = stored.scales
+        if self._image_format:
+            image = detection_utils.read_image(item["file_name"], format=self._image_format)
+            pixels = torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)
+            item["image"] = variant.apply(pixels)
+        return item
+
+
+def build_class_mapper(cfg: CfgNode, is_train: bool) -> ClassMapper | StoredClassMapper:
+    """The mapper for INPUT.DOMAIN, LATENT_SOURCE and AUGMENTATION.
+
+    Raises:
+        ValueError: for an unknown augmentation, or one that a store cannot give.
+    """
+    kind, source, domain = cfg.INPUT.AUGMENTATION, cfg.INPUT.LATENT_SOURCE, cfg.INPUT.DOMAIN
+    if kind not in AUGMENTATIONS:
+        raise ValueError(f"INPUT.AUGMENTATION {kind!r} is not one of {', '.join(AUGMENTATIONS)}")
+    scales = cfg.MODEL.CLASSIFIER.NETWORK == "cresnet39" and cfg.MODEL.CLASSIFIER.SCALES
+    if source == "store":
+        return _stored(cfg, is_train, scales)
+    codec = None
+    if source == "mapper" and domain != "image":
+        codec = copy.deepcopy(build_codec(cfg)).cpu()
+    augment = is_train and kind == "exact"
+    return ClassMapper(cfg.INPUT.IMAGE_SIZE, augment, cfg.INPUT.FORMAT, codec, domain, scales)
+
+
+def _stored(cfg: CfgNode, is_train: bool, scales: bool) -> StoredClassMapper:
+    key = "LATENT_STORE_TRAIN" if is_train else "LATENT_STORE_TEST"
+    if cfg.INPUT.DOMAIN != "latent":
+        raise ValueError(f"a latent store has nothing for domain {cfg.INPUT.DOMAIN!r}")
+    if not cfg.INPUT[key]:
+        raise ValueError(f"INPUT.LATENT_SOURCE is store: set INPUT.{key} to its folder")
+    if is_train and cfg.INPUT.AUGMENTATION == "exact":
+        raise ValueError(
+            "a latent store has no random crops: set INPUT.AUGMENTATION latent or none"
+        )
+    store = LatentStore(cfg.INPUT[key], copy.deepcopy(build_codec(cfg)).cpu())
+    size = cfg.INPUT.IMAGE_SIZE
+    flips = [v.flip for v in store.variants if v.short_edge == size] if is_train else [False]
+    longest = next((v.max_size for v in store.variants if v.short_edge == size), size)
+    variants = [Variant(size, longest, flip) for flip in flips] or [Variant(size, longest)]
+    taught = is_train and cfg.MODEL.META_ARCHITECTURE == "TransferClassifier"
+    return StoredClassMapper(store, variants, scales, cfg.INPUT.FORMAT if taught else None)

@@ -1,0 +1,234 @@
+"""Image classifiers whose input is a codec's latent, a decoded image, or the original image.
+
+Shapes: N images, M latent channels, h x w cells, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import nn
+
+from cdl_d2.codec import Codec
+from cdl_d2.codec.batch_item import encode_item
+from cdl_d2.d2.classifier_networks import build_classifier_network, build_classifier_teacher
+from cdl_d2.d2.codec import build_codec
+from cdl_d2.d2.config import DOMAINS
+from cdl_d2.nn import CodecStamp, Frozen, features_before_relu, stage_ends
+from cdl_d2.nn.latent_augmentation import LatentAugmentation
+from cdl_d2.transfer import ClassifierTransfer
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@META_ARCH_REGISTRY.register()
+class CompressedClassifier(nn.Module):
+    """A ResNet on latents, reconstructions or images (section 3.2 of the paper).
+
+    A batch item has `image`, 3 x H x W in 0..255, or what encode_item adds to it, and in training
+    `label`, an index from 0.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        codec: Codec | None,
+        domain: str,
+        image_format: str,
+        num_classes: int,
+        with_scales: bool = False,
+        augmentation: LatentAugmentation | None = None,
+    ):
+        """
+        Args:
+            network: from latents (and scales), or normalized RGB images, to logits.
+            codec: None for domain `image`.
+            domain: `latent`, `reconstruction` or `image`.
+            image_format: order of an item's channels, `BGR` or `RGB`.
+            with_scales: whether the network reads scales as well.
+            augmentation: of latents, approximate; None for none.
+        """
+        super().__init__()
+        if domain not in DOMAINS:
+            raise ValueError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
+        self.network, self.domain, self.num_classes = network, domain, num_classes
+        self.image_format, self._with_scales = image_format, with_scales
+        self._augmentation = augmentation
+        self._codec = None if codec is None else Frozen(codec)
+        if domain == "reconstruction":
+            self.codec_stamp = CodecStamp(codec.identity, required=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        domain, augmentation = cfg.INPUT.DOMAIN, None
+        if cfg.INPUT.AUGMENTATION == "latent":
+            augmentation = LatentAugmentation(cfg.INPUT.LATENT_RESIZE, cfg.INPUT.LATENT_CROP)
+        classifier = cfg.MODEL.CLASSIFIER
+        return {
+            "network": build_classifier_network(cfg),
+            "codec": None if domain == "image" else build_codec(cfg),
+            "domain": domain,
+            "image_format": cfg.INPUT.FORMAT,
+            "num_classes": classifier.NUM_CLASSES,
+            "with_scales": classifier.NETWORK == "cresnet39" and classifier.SCALES,
+            "augmentation": augmentation if domain == "latent" else None,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """Losses in training; otherwise a dict an item.
+
+        Returns:
+            `loss_cls`, the cross entropy; or for each item `scores`, K probabilities, and of a
+            coded image `bits` and `image_size`.
+
+        Raises:
+            ValueError: for a label that the network has no output for; for items of several sizes;
+                see encode_item.
+        """
+        items = self.encode(batched_inputs)
+        if self.training:
+            return {"loss_cls": F.cross_entropy(self.logits(items), self.labels(items))}
+        scores = self.logits(items).softmax(dim=1)
+        kept = ("bits", "image_size")
+        return [
+            {"scores": each, **{k: item[k] for k in kept if k in item}}
+            for each, item in zip(scores, items, strict=True)
+        ]
+
+    def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The items with their latents or reconstructions, encoded here where they lack them."""
+        if self._codec is None:
+            return batched_inputs
+        codec, scales = self._codec.on(self.device), self._with_scales
+        return [
+            encode_item(item, codec, self.image_format, self.domain, self.device, scales)
+            for item in batched_inputs
+        ]
+
+    def logits(self, items: list[dict[str, Any]]) -> torch.Tensor:
+        """Class logits, N x K, of encoded items."""
+        if self.domain == "latent":
+            latents = [self._stack(items, "latent")]
+            if self._with_scales:
+                latents.append(self._stack(items, "scales"))
+            if self._augmentation is not None:
+                latents = self._augmentation(latents, self.training)
+            return self.network(*latents)
+        key = "reconstruction" if self.domain == "reconstruction" else "image"
+        return self.network(normalized(self._stack(items, key), self.image_format))
+
+    def labels(self, items: list[dict[str, Any]]) -> torch.Tensor:
+        """The labels of items, N.
+
+        Raises:
+            ValueError: for a label that the network has no output for.
+        """
+        labels = torch.tensor([item["label"] for item in items], device=self.device)
+        wrong = [v for v in labels.tolist() if not 0 <= v < self.num_classes]
+        if wrong:
+            raise ValueError(
+                f"label {wrong[0]} is not in 0..{self.num_classes - 1}: set "
+                "MODEL.CLASSIFIER.NUM_CLASSES to the number of classes"
+            )
+        return labels
+
+    def _stack(self, items: list[dict[str, Any]], key: str) -> torch.Tensor:
+        tensors = [self._value(item, key).to(self.device) for item in items]
+        sizes = {tuple(t.shape[1:]) for t in tensors}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"a batch has {key}s of several sizes, {sorted(sizes)}: crop images to squares, or "
+                "set INPUT.AUGMENTATION latent, which resizes latents"
+            )
+        return torch.stack(tensors).float()
+
+    def _value(self, item: dict[str, Any], key: str) -> torch.Tensor:
+        if key not in item:
+            raise ValueError(
+                f"a batch item has no {key!r}: this network reads it beside the latent; encode "
+                "images, or store bitstreams"
+            )
+        return item[key]
+
+
+@META_ARCH_REGISTRY.register()
+class TransferClassifier(CompressedClassifier):
+    """A CompressedClassifier whose training adds the transfer losses of formula (1).
+
+    The teacher looks at the original images, and is no part of the model's state.
+    """
+
+    @configurable
+    def __init__(self, *, teacher: Callable[[], nn.Module], transfer: ClassifierTransfer, **kwargs):
+        """
+        Args:
+            teacher: makes a pixel ResNet of torchvision with the same number of classes.
+            transfer: the losses.
+            kwargs: those of CompressedClassifier.
+        """
+        super().__init__(**kwargs)
+        self._build_teacher, self._teacher = teacher, None
+        self._transfer = transfer
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        keys = cfg.MODEL.TRANSFER
+        features = {"c4": keys.FEATURES.C4, "c5": keys.FEATURES.C5}
+        features = {name: keys.FEATURES.WEIGHT * value for name, value in features.items()}
+        return {
+            **super().from_config(cfg),
+            "teacher": lambda: build_classifier_teacher(cfg),
+            "transfer": ClassifierTransfer(
+                keys.WEIGHT,
+                features if keys.FEATURES.ENABLED else {},
+                keys.OUTPUTS.CLASS if keys.OUTPUTS.ENABLED else 0.0,
+                keys.DISTANCE,
+            ),
+        }
+
+    def prepare_teacher(self) -> None:
+        """Build the teacher now rather than at the first training step.
+
+        Raises:
+            FileNotFoundError, ValueError: see build_classifier_teacher.
+        """
+        if self._teacher is None:
+            self._teacher = Frozen(self._build_teacher())
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """As CompressedClassifier.forward; in training with `loss_transfer_...`."""
+        if not self.training or not self._transfer.active:
+            return super().forward(batched_inputs)
+        self.prepare_teacher()
+        teacher, items = self._teacher.on(self.device), self.encode(batched_inputs)
+        with features_before_relu(stage_ends(self.network)) as ours:
+            logits = self.logits(items)
+        images = normalized(self._stack(items, "image"), self.image_format)
+        with torch.no_grad(), features_before_relu(stage_ends(teacher)) as theirs:
+            soft = teacher(images)
+        losses = {"loss_cls": F.cross_entropy(logits, self.labels(items))}
+        return losses | self._transfer(ours, theirs, logits, soft)
+
+
+def is_classification(cfg: CfgNode) -> bool:
+    """Whether a config is of a classifier."""
+    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), CompressedClassifier)
+
+
+def normalized(images: torch.Tensor, image_format: str) -> torch.Tensor:
+    """What torchvision's ResNets see, from N x 3 x H x W in 0..255, `BGR` or `RGB`."""
+    rgb = (images.flip(1) if image_format == "BGR" else images) / 255
+    mean, std = (rgb.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (rgb - mean) / std

@@ -1,0 +1,31 @@
+"""A pixel ResNet with fewer channels, for small experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+from torchvision.models.resnet import Bottleneck, ResNet
+
+
+class NarrowResNet(ResNet):
+    """torchvision's ResNet-50 with fewer channels behind its stem, to train on a CPU.
+
+    Bottlenecks are half as wide as their outputs, not a quarter, as group norms need channels.
+
+    Args:
+        width: of the stages' outputs, against ResNet-50's.
+    """
+
+    def __init__(
+        self,
+        width: float,
+        num_classes: int = 1000,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+    ):
+        self._width = width
+        super().__init__(Bottleneck, [3, 4, 6, 3], width_per_group=128, norm_layer=norm_layer)
+        self.fc = nn.Linear(int(512 * width) * Bottleneck.expansion, num_classes)
+
+    def _make_layer(self, block, planes, *args, **kwargs):
+        return super()._make_layer(block, int(planes * self._width), *args, **kwargs)
