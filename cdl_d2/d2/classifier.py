@@ -16,6 +16,7 @@ from torch import nn
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.batch_item import encode_item
+from cdl_d2.codec.rate_distortion import distortion
 from cdl_d2.d2.classifier_networks import build_classifier_network, build_classifier_teacher
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.config import DOMAINS
@@ -45,6 +46,7 @@ class CompressedClassifier(nn.Module):
         num_classes: int,
         with_scales: bool = False,
         augmentation: LatentAugmentation | None = None,
+        report_distortion: bool = False,
     ):
         """
         Args:
@@ -54,13 +56,14 @@ class CompressedClassifier(nn.Module):
             image_format: order of an item's channels, `BGR` or `RGB`.
             with_scales: whether the network reads scales as well.
             augmentation: of latents, approximate; None for none.
+            report_distortion: decode images in evaluation.
         """
         super().__init__()
         if domain not in DOMAINS:
             raise ValueError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
         self.network, self.domain, self.num_classes = network, domain, num_classes
         self.image_format, self._with_scales = image_format, with_scales
-        self._augmentation = augmentation
+        self._augmentation, self._report_distortion = augmentation, report_distortion
         self._codec = None if codec is None else Frozen(codec)
         if domain == "reconstruction":
             self.codec_stamp = CodecStamp(codec.identity, required=False)
@@ -79,6 +82,7 @@ class CompressedClassifier(nn.Module):
             "num_classes": classifier.NUM_CLASSES,
             "with_scales": classifier.NETWORK == "cresnet39" and classifier.SCALES,
             "augmentation": augmentation if domain == "latent" else None,
+            "report_distortion": cfg.TEST.DISTORTION and domain != "image",
         }
 
     @property
@@ -91,7 +95,7 @@ class CompressedClassifier(nn.Module):
 
         Returns:
             `loss_cls`, the cross entropy; or for each item `scores`, K probabilities, and of a
-            coded image `bits` and `image_size`.
+            coded image `bits` and `image_size`, and if asked for `psnr` and `ms_ssim`.
 
         Raises:
             ValueError: for a label that the network has no output for; for items of several sizes;
@@ -103,9 +107,18 @@ class CompressedClassifier(nn.Module):
         scores = self.logits(items).softmax(dim=1)
         kept = ("bits", "image_size")
         return [
-            {"scores": each, **{k: item[k] for k in kept if k in item}}
+            {"scores": each, **{k: item[k] for k in kept if k in item}, **self._distortion(item)}
             for each, item in zip(scores, items, strict=True)
         ]
+
+    def _distortion(self, item: dict[str, Any]) -> dict[str, float | None]:
+        if not self._report_distortion:
+            return {}
+        codec, image = self._codec.on(self.device), self._value(item, "image").to(self.device)
+        image = image.flip(0) if self.image_format == "BGR" else image
+        decoded = codec.decode(codec.encode(image.float() / 255))
+        psnr, ms_ssim = distortion(image, torch.round(decoded * 255))
+        return {"psnr": psnr, "ms_ssim": ms_ssim}
 
     def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The items with their latents or reconstructions, encoded here where they lack them."""

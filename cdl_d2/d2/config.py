@@ -84,6 +84,20 @@ def add_cdl_config(cfg: CN) -> None:
     # file of torchvision's ResNet-50, or "imagenet" for its zoo.
     _C.MODEL.TEACHER.WEIGHTS = ""
 
+    _C.MODEL.JOINT = CN()
+    # For JointClassifier: what learns, of "encoder", "hyperprior", "decoder" and "task".
+    _C.MODEL.JOINT.TRAIN = ("encoder", "hyperprior", "decoder", "task")
+    # How gradients pass the quantizer: "noise" or "straight-through".
+    _C.MODEL.JOINT.QUANTIZATION = "straight-through"
+    # "joint", everything in every step, or "alternate", codec and task network in turn.
+    _C.MODEL.JOINT.STEPS = "joint"
+    # Weights of the task's loss, of bits per pixel, and of the squared error on the 0..255 scale.
+    _C.MODEL.JOINT.TASK_WEIGHT = 1.0
+    _C.MODEL.JOINT.RATE_WEIGHT = 1.0
+    _C.MODEL.JOINT.DISTORTION_WEIGHT = 0.013
+    # The codec's learning rate, against SOLVER.BASE_LR; both learn by Adam.
+    _C.MODEL.JOINT.CODEC_LR_FACTOR = 0.1
+
     _C.MODEL.TRANSFER = CN()
     # Lambda of formula (4): weighs all transfer losses against the task's.
     _C.MODEL.TRANSFER.WEIGHT = 1.0
@@ -108,6 +122,9 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.TRANSFER.OUTPUTS.CLASS = 1.0
     _C.MODEL.TRANSFER.OUTPUTS.BOX_DELTAS = 1.0
     _C.MODEL.TRANSFER.OUTPUTS.MASK = 1.0
+
+    # Whether a classifier's evaluation decodes images and reports PSNR and MS-SSIM.
+    _C.TEST.DISTORTION = False
 
     # Mixed precision, where SOLVER.AMP.ENABLED: "float16" or "bfloat16".
     _C.SOLVER.AMP.DTYPE = "float16"

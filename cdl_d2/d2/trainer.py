@@ -11,6 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from detectron2.solver.build import maybe_add_gradient_clipping
+from detectron2.utils import comm
 from torch import nn
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
@@ -18,6 +20,7 @@ from cdl_d2.d2.class_datasets import class_names_of
 from cdl_d2.d2.class_evaluation import ClassificationEvaluator
 from cdl_d2.d2.class_mapper import build_class_mapper
 from cdl_d2.d2.classifier import is_classification
+from cdl_d2.d2.joint_classifier import JointClassifier
 from cdl_d2.d2.latent_mapper import build_mapper
 from cdl_d2.d2.rate_evaluation import RateEvaluator
 from cdl_d2.nn import LatentResNet, initialize_trunk
@@ -60,9 +63,24 @@ class Trainer(DefaultTrainer):
         if hasattr(self.checkpointer.model, "prepare_teacher"):
             self.checkpointer.model.prepare_teacher()  # an error now, not inside the training loop
 
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        """As DefaultTrainer; Adam, with a rate of its own for the codec, in joint fine-tuning."""
+        if not isinstance(model, JointClassifier):
+            return super().build_optimizer(cfg, model)
+        codec_rate = cfg.SOLVER.BASE_LR * cfg.MODEL.JOINT.CODEC_LR_FACTOR
+        groups = [
+            {"params": model.network.parameters(), "lr": cfg.SOLVER.BASE_LR},
+            {"params": model.trained_codec.parameters(), "lr": codec_rate},
+        ]
+        return maybe_add_gradient_clipping(cfg, torch.optim.Adam)(groups)
+
     def train(self) -> dict | None:
         """As DefaultTrainer; the results of the last evaluation, whatever TEST expects."""
         super().train()
+        model = self.checkpointer.model
+        if isinstance(model, JointClassifier) and comm.is_main_process():
+            model.export_codec(os.path.join(self.cfg.OUTPUT_DIR, "codec.safetensors"))
         return getattr(self, "_last_eval_results", None)
 
     @classmethod

@@ -35,6 +35,10 @@ class CodecStamp(nn.Module):
         """The codec, or None if the network is not committed to one."""
         return _from_bytes(self.stamp)
 
+    def commit(self, identity: CodecIdentity | None) -> None:
+        """Name another codec, or none: for a network whose codec is being trained."""
+        self.stamp.copy_(_to_bytes(identity))
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         stored = state_dict.get(prefix + "stamp")
         if stored is not None:

@@ -1,0 +1,137 @@
+"""A classifier whose codec learns with it (section 2 of the study of vision pipelines)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import get_event_storage
+from torch import nn
+
+from cdl_d2.codec.trainable import PARTS, TrainableCodec
+from cdl_d2.d2.classifier import CompressedClassifier
+from cdl_d2.nn import CodecStamp, Frozen
+
+STEPS = ("joint", "alternate")
+
+
+@META_ARCH_REGISTRY.register()
+class JointClassifier(CompressedClassifier):
+    """Minimizes task * cross entropy + rate * bits per pixel + distortion * squared error.
+
+    In evaluation, a frozen codec of the present weights encodes, as for every other classifier.
+    The codec's weights are part of the state; `export_codec` writes them as a file that
+    MODEL.CODEC.WEIGHTS and `python -m cdl_d2.codec` take.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        trained_codec: TrainableCodec,
+        weights: dict[str, float],
+        train_task: bool,
+        steps: str,
+        **kwargs,
+    ):
+        """
+        Args:
+            trained_codec: codes images while training.
+            weights: of `task`, `rate` (bits per pixel) and `distortion` (on the 0..255 scale).
+            train_task: whether the classifier learns.
+            steps: `joint`: all that learns does so in every step; `alternate`: the codec in even
+                ones, the classifier in odd ones.
+            kwargs: those of CompressedClassifier, of domain `latent`.
+        """
+        super().__init__(**kwargs)
+        if steps not in STEPS:
+            raise ValueError(f"MODEL.JOINT.STEPS {steps!r} is not one of {STEPS}")
+        if self.domain != "latent":
+            raise ValueError(f"joint fine-tuning reads latents, not domain {self.domain!r}")
+        self.trained_codec, self._weights, self._steps = trained_codec, weights, steps
+        self.network.requires_grad_(train_task)
+        if not any(p.requires_grad for p in self.parameters()):
+            raise ValueError(f"nothing learns: MODEL.JOINT.TRAIN needs one of {(*PARTS, 'task')}")
+        for stamp in self._stamps:  # the codec is about to change; a state says what it was
+            stamp.commit(None)
+        self.register_state_dict_pre_hook(lambda module, *_: module._restamp())
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        joint = cfg.MODEL.JOINT
+        unknown = set(joint.TRAIN) - {*PARTS, "task"}
+        if unknown:
+            raise ValueError(f"MODEL.JOINT.TRAIN {min(unknown)!r} is not one of {(*PARTS, 'task')}")
+        arguments = super().from_config(cfg)
+        parts = [part for part in joint.TRAIN if part != "task"]
+        return {
+            **arguments,
+            "trained_codec": TrainableCodec(arguments["codec"], joint.QUANTIZATION, parts),
+            "weights": {
+                "task": joint.TASK_WEIGHT,
+                "rate": joint.RATE_WEIGHT,
+                "distortion": joint.DISTORTION_WEIGHT,
+            },
+            "train_task": "task" in joint.TRAIN,
+            "steps": joint.STEPS,
+        }
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """In training `loss_cls`, `loss_rate`, `loss_distortion` and `loss_quantiles`, weighted."""
+        if not self.training:
+            return super().forward(batched_inputs)
+        images = self._stack(batched_inputs, "image") / 255
+        coded = self.trained_codec(images.flip(1) if self.image_format == "BGR" else images)
+        latents = [coded.y_hat, coded.scales_hat] if self._with_scales else [coded.y_hat]
+        even = get_event_storage().iter % 2 == 0
+        if self._steps == "alternate" and not even:
+            latents = [each.detach() for each in latents]
+        if self._augmentation is not None:
+            latents = self._augmentation(latents, True)
+        with without_parameter_gradients(self.network, self._steps == "alternate" and even):
+            logits = self.network(*latents)
+        task = F.cross_entropy(logits, self.labels(batched_inputs))
+        losses = {"loss_cls": self._weights["task"] * task}
+        if self._steps == "joint" or even:
+            losses["loss_rate"] = self._weights["rate"] * coded.bits_per_pixel
+            losses["loss_distortion"] = self._weights["distortion"] * coded.distortion
+            losses["loss_quantiles"] = self.trained_codec.quantile_loss()
+        return losses
+
+    def train(self, mode: bool = True) -> JointClassifier:
+        """As Module.train; evaluation gets a codec of the present weights."""
+        super().train(mode)
+        if not mode and hasattr(self, "trained_codec"):
+            self._codec = Frozen(self.trained_codec.as_codec())
+        return self
+
+    def export_codec(self, path: str | Path) -> None:
+        """Write the codec's present weights."""
+        self.trained_codec.save(path)
+
+    @property
+    def _stamps(self) -> list[CodecStamp]:
+        return [module for module in self.modules() if isinstance(module, CodecStamp)]
+
+    def _restamp(self) -> None:
+        identity = self.trained_codec.as_codec().identity
+        for stamp in self._stamps:
+            stamp.commit(identity)
+
+
+@contextmanager
+def without_parameter_gradients(network: nn.Module, wanted: bool) -> Iterator[None]:
+    """If wanted, gradients pass through a network inside, and its parameters get none."""
+    learning = [p for p in network.parameters() if p.requires_grad] if wanted else []
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
