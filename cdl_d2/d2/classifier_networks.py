@@ -65,8 +65,10 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
                 "knowledge transfer needs a teacher: give MODEL.TEACHER.CONFIG_FILE, or in "
                 "MODEL.TEACHER.WEIGHTS a ResNet-50 of torchvision"
             )
-        network = torchvision.models.resnet50(weights=None)
-        _load_resnet(network, _resnet_file("resnet50", teacher.WEIGHTS), strict=True)
+        path = _resnet_file("resnet50", teacher.WEIGHTS)
+        head = load_state_dict(path).get("fc.weight")
+        network = torchvision.models.resnet50(num_classes=1000 if head is None else len(head))
+        _load_resnet(network, path, strict=True)
         _check_classes(classes, network.fc.out_features)
         return network
     theirs = read_config(teacher.CONFIG_FILE)

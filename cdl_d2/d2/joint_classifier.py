@@ -57,9 +57,9 @@ class JointClassifier(CompressedClassifier):
         self.network.requires_grad_(train_task)
         if not any(p.requires_grad for p in self.parameters()):
             raise ValueError(f"nothing learns: MODEL.JOINT.TRAIN needs one of {(*PARTS, 'task')}")
-        for stamp in self._stamps:  # the codec is about to change; a state says what it was
-            stamp.commit(None)
-        self.register_state_dict_pre_hook(lambda module, *_: module._restamp())
+        # A state has the codec's weights with it, whatever they have become.
+        self.register_state_dict_pre_hook(lambda module, *_: module._stamp(as_trained=True))
+        self.register_load_state_dict_pre_hook(lambda module, *_: module._stamp(as_trained=False))
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -114,14 +114,12 @@ class JointClassifier(CompressedClassifier):
         """Write the codec's present weights."""
         self.trained_codec.save(path)
 
-    @property
-    def _stamps(self) -> list[CodecStamp]:
-        return [module for module in self.modules() if isinstance(module, CodecStamp)]
-
-    def _restamp(self) -> None:
-        identity = self.trained_codec.as_codec().identity
-        for stamp in self._stamps:
-            stamp.commit(identity)
+    def _stamp(self, as_trained: bool) -> None:
+        """Say which codec the network reads: the present one, or any."""
+        identity = self.trained_codec.as_codec().identity if as_trained else None
+        for module in self.modules():
+            if isinstance(module, CodecStamp):
+                module.commit(identity)
 
 
 @contextmanager

@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from cdl_d2.nn import CResNet39, LatentClassifier, LatentInput
+
+
+def small(with_scales=True):
+    torch.manual_seed(0)
+    return CResNet39(LatentInput(12), with_scales=with_scales, width=1 / 16).eval()
+
+
+@pytest.mark.parametrize("with_scales", [True, False])
+def test_28_cells_become_14_and_7(with_scales):
+    latents = [torch.randn(2, 12, 28, 28), torch.rand(2, 12, 28, 28)][: 1 + with_scales]
+    network = small(with_scales)
+    features = network(*latents)
+    assert features["c4"].shape == (2, 64, 14, 14)
+    assert features["c5"].shape == (2, 128, 7, 7)
+    assert LatentClassifier(network, 5)(*latents).shape == (2, 5)
+
+
+def test_thirteen_bottlenecks_of_three_convolutions_follow_the_entrance():
+    stages = [getattr(small(), name) for name in ("conv3", "conv4", "conv5")]
+    kernels = [
+        module
+        for stage in stages
+        for name, module in stage.named_modules()
+        if isinstance(module, torch.nn.Conv2d) and "downsample" not in name
+    ]
+    assert len(kernels) == 39
+
+
+def test_scales_change_what_is_seen_and_are_asked_for():
+    latent, network = torch.randn(1, 12, 8, 8), small()
+    first = network(latent, torch.zeros(1, 12, 8, 8))["c5"]
+    second = network(latent, torch.full((1, 12, 8, 8), 5.0))["c5"]
+    assert not torch.allclose(first, second)
+    with pytest.raises(ValueError, match="reads scales beside latents"):
+        network(latent)
+
+
+def test_later_stages_start_from_a_resnet50(tmp_path):
+    theirs = resnet50()
+    torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
+    network = CResNet39(LatentInput(12))
+    assert network.load_resnet50(str(tmp_path / "resnet50.pth")) > 200
+    assert torch.equal(network.conv3[0].conv1.weight, theirs.layer2[0].conv1.weight)
+    assert torch.equal(network.conv5[2].bn3.weight, theirs.layer4[2].bn3.weight)
+    with pytest.raises(ValueError, match="does not fit cResNet-39"):
+        small().load_resnet50(str(tmp_path / "resnet50.pth"))

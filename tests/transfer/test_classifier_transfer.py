@@ -1,0 +1,34 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cdl_d2.transfer import ClassifierTransfer
+
+
+def outputs(seed):
+    torch.manual_seed(seed)
+    return {"c4": torch.randn(2, 6, 4, 4), "c5": torch.randn(2, 8, 2, 2)}, torch.randn(2, 5)
+
+
+def test_the_losses_are_those_of_formula_1():
+    (ours, logits), (theirs, soft) = outputs(0), outputs(1)
+    losses = ClassifierTransfer(2.0)(ours, theirs, logits, soft)
+    assert losses.keys() == {"loss_transfer_c5", "loss_transfer_class"}
+    p, q = soft.softmax(1), logits.softmax(1)
+    divergence = (p * (p / q).log()).sum(1).mean()
+    assert torch.isclose(losses["loss_transfer_class"], 2 * divergence)
+    assert torch.isclose(losses["loss_transfer_c5"], 2 * F.mse_loss(ours["c5"], theirs["c5"]))
+
+
+def test_stages_have_weights_and_equal_networks_no_loss():
+    features, logits = outputs(0)
+    transfer = ClassifierTransfer(1.0, {"c4": 0.5, "c5": 1.0})
+    assert all(abs(v) < 1e-6 for v in transfer(features, features, logits, logits).values())
+    assert ClassifierTransfer(1.0, {"c4": 0.0}, 0.0).active is False
+
+
+def test_features_that_differ_in_shape_are_named():
+    (ours, logits), (theirs, soft) = outputs(0), outputs(1)
+    theirs["c5"] = torch.randn(2, 8, 4, 4)
+    with pytest.raises(ValueError, match="level c5 is"):
+        ClassifierTransfer()(ours, theirs, logits, soft)
