@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch.multiprocessing import ProcessRaisedException
 
 # Said while torchvision is imported; whoever runs a command can do nothing about it.
@@ -20,6 +22,7 @@ def exit_status(name: str, command: Callable[[], object]) -> int:
 
     An error in one of several processes comes with that process's traceback; its last line says it.
     """
+    signal.signal(signal.SIGTERM, _leave)  # an exception, so that nothing is left behind
     try:
         status = command()
     except EXPECTED as error:
@@ -40,6 +43,24 @@ def needed_packages(name: str) -> Iterator[None]:
         hint = "" if "install" in str(error) else ": install the packages that README.md names"
         print(f"{name}: {error}{hint}", file=sys.stderr)
         sys.exit(1)
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
+def usable_device(name: str) -> str:
+    """The name of a device.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used: {reason}") from error
+    return name
 
 
 def _message(error: Exception) -> str:

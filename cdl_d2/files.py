@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,9 +26,16 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON, for people to read, with write_atomically."""
+    """Write JSON, for people to read, with write_atomically; what is not a number becomes null."""
     with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(without_nan(content), indent=2) + "\n")
+
+
+def without_nan(content: Any) -> Any:
+    """The same content with None for NaN, which JSON does not have."""
+    if isinstance(content, dict):
+        return {key: without_nan(value) for key, value in content.items()}
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def _umask() -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cdl_d2.command_line import exit_status
 from cdl_d2.data.synthetic import WRITERS
 
 
@@ -31,20 +32,15 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
+def main() -> None:
     args = parse_arguments()
-    try:
-        if args.output.exists() and (args.output.is_file() or any(args.output.iterdir())):
-            raise ValueError(f"{args.output} is not an empty folder: choose another")
-        written = WRITERS[args.task](args.output, args.count, tuple(args.size), args.seed)
-        for _ in tqdm(written, total=args.count, unit="image"):
-            pass
-    except (OSError, ValueError) as error:
-        print(f"make_sample_data: {error}", file=sys.stderr)
-        return 1
+    if args.output.exists() and (args.output.is_file() or any(args.output.iterdir())):
+        raise ValueError(f"{args.output} is not an empty folder: choose another")
+    written = WRITERS[args.task](args.output, args.count, tuple(args.size), args.seed)
+    for _ in tqdm(written, total=args.count, unit="image"):
+        pass
     print(f"{args.count} images in {args.output}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status("make_sample_data", main))

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.command_line import exit_status, needed_packages, usable_device
 
 with needed_packages("quickstart"):
     from tqdm import tqdm
@@ -47,13 +47,20 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args, start = parse_arguments(), time.monotonic()
+    usable_device(args.device)
+    if args.iterations < 1 or min(args.images) < 1 or args.size < 64 or args.seed < 0:
+        raise ValueError(
+            f"--iterations {args.iterations} --images {args.images} --size {args.size} --seed "
+            f"{args.seed}: at least 1, 1 1, 64 and 0 are needed"
+        )
     engine = choose_engine(args.engine)
     print(f"training with {engine.name}")
     task = Task(args.output, args.size, SHAPES, args.iterations, args.seed, args.device)
     claim_folder(args, engine.name)
     for part, count, seed in (("train", args.images[0], 2), ("val", args.images[1], 1)):
         folder = args.output / "data" / part
-        if not (folder / "annotations.json").exists():
+        drawn = len(list((folder / "images").glob("*.png")))
+        if drawn < count or not (folder / "annotations.json").exists():
             files = write_detection(folder, count, (args.size,) * 2, 2 * args.seed + seed)
             for _ in tqdm(files, desc=f"draw {part}", total=count + 1, unit="file"):
                 pass
@@ -78,7 +85,10 @@ def claim_folder(args: argparse.Namespace, engine: str) -> None:
     }
     path = args.output / "settings.json"
     if path.exists():
-        theirs = json.loads(path.read_text())
+        try:
+            theirs = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: delete the folder, or use another") from error
         if theirs != settings:
             raise ValueError(
                 f"{args.output} holds a quick start with {theirs}: use another --output"

@@ -30,8 +30,9 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.command_line import exit_status, needed_packages, usable_device
 
 with needed_packages("train_torchvision"):
     import torch
@@ -58,6 +59,7 @@ with needed_packages("train_torchvision"):
         load_detector,
         load_initial_weights,
         load_pixel_detector,
+        read_checkpoint,
     )
     from cdl_d2.tv.trainer import append_metrics, process_group, rank_and_world_size
 
@@ -65,6 +67,12 @@ SIZES = {  # short edges of training, short edge of evaluation, longest side
     "standard": ((640, 672, 704, 736, 768, 800), 800, 1333),
     "small": ((256,), 256, 384),
 }
+FLIPS = (False, True)
+# Arguments that a resumed training must share with the interrupted one, beside the schedule.
+RESULT_DEPENDS_ON = (
+    *("train", "store_train", "teacher", "transfer", "weight", "distance", "masks", "precision"),
+    "initial_weights",
+)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -119,6 +127,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    usable_device(args.device)
+    if args.output.is_file():
+        raise ValueError(f"--output {args.output} is a file: give a folder")
     if args.eval_only:
         detector, config = load_evaluated(args)
         args.output.mkdir(parents=True, exist_ok=True)
@@ -133,7 +144,7 @@ def run_training(args: argparse.Namespace) -> dict | None:
     """Train, then evaluate in the first process."""
     if not args.train:
         raise ValueError("nothing to train on: give --train ANNOTATIONS.json IMAGE_DIR")
-    schedule = schedule_of(args)
+    schedule, sizes = schedule_of(args), sizes_of(args)
     args.output.mkdir(parents=True, exist_ok=True)
     if not args.resume and (args.output / "checkpoint.pth").exists():
         raise ValueError(
@@ -164,6 +175,7 @@ def run_training(args: argparse.Namespace) -> dict | None:
             precision=args.precision,
             workers=args.workers,
             checkpoint_period=args.checkpoint_period,
+            settings=sizes | {name: getattr(args, name) for name in RESULT_DEPENDS_ON},
         )
         if args.resume:
             print(f"training from iteration {trainer.resume()}")
@@ -174,9 +186,19 @@ def run_training(args: argparse.Namespace) -> dict | None:
 
 
 def load_evaluated(args: argparse.Namespace) -> tuple[torch.nn.Module, DetectorConfig]:
-    """The detector of --eval-only; one of original images may be shown decoded ones."""
+    """The detector of --eval-only, at the sizes that it was trained with unless others are given.
+
+    One of original images may be shown decoded ones; any other comes with its codec.
+    """
     detector, config = load_detector(args.eval_only)
-    if config.domain == "image" and args.domain == "reconstruction":
+    trained = read_checkpoint(args.eval_only).get("training", {})
+    for name in ("short_edge_val", "max_size"):
+        if getattr(args, name) is None:
+            setattr(args, name, trained.get(name))
+    decoding = config.domain == "image" and args.domain == "reconstruction"
+    if args.codec and not decoding and codec_of(args) != config.codec:
+        raise ValueError(f"{args.eval_only} reads {config.codec}, not --codec {args.codec}")
+    if decoding:
         config = replace(config, domain="reconstruction", codec=codec_of(args))
         decoding = build_detector(config)
         decoding.load_state_dict(detector.state_dict())
@@ -230,17 +252,28 @@ def schedule_of(args: argparse.Namespace) -> Schedule:
     return replace(schedule, learning_rate=args.learning_rate, **given)
 
 
+def sizes_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Short edges of training, short edge of evaluation, and the longest side, in pixels."""
+    edges, edge, longest = SIZES[args.model]
+    sizes = {
+        "short_edges": list(args.short_edges or edges),
+        "short_edge_val": edge if args.short_edge_val is None else args.short_edge_val,
+        "max_size": longest if args.max_size is None else args.max_size,
+    }
+    if min(*sizes["short_edges"], sizes["short_edge_val"], sizes["max_size"]) < 1:
+        raise ValueError(f"sizes {sizes}: every one needs at least 1 pixel")
+    return sizes
+
+
 def variants_of(args: argparse.Namespace) -> list[Variant]:
-    edges, _, longest = SIZES[args.model]
-    edges = args.short_edges or edges
-    return [Variant(e, args.max_size or longest, flip) for e in edges for flip in (False, True)]
+    sizes = sizes_of(args)
+    return [Variant(e, sizes["max_size"], flip) for e in sizes["short_edges"] for flip in FLIPS]
 
 
 def validation_items(args: argparse.Namespace, classes: tuple[str, ...]) -> CocoItems:
     """The images to evaluate on, whose classes must be the detector's."""
-    _, edge, longest = SIZES[args.model]
-    variant = Variant(args.short_edge_val or edge, args.max_size or longest)
-    store = open_store(args.store_val, args)
+    sizes, store = sizes_of(args), open_store(args.store_val, args)
+    variant = Variant(sizes["short_edge_val"], sizes["max_size"])
     with_image = store is None
     dataset = CocoItems(*args.val, [variant], training=False, store=store, with_image=with_image)
     if dataset.classes != classes:

@@ -85,4 +85,7 @@ def _weights(network: nn.Module) -> dict[str, torch.Tensor]:
 
 def first_line(error: Exception) -> str:
     """An error's first line, or its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if line.startswith("Weights only load failed"):  # and it goes on to advise what is not safe
+        return "it is damaged, or holds more than tensors and plain values"
+    return line

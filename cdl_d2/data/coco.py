@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +16,7 @@ REQUIRED = {
 
 
 def read_coco(path: str | Path, parts: Sequence[str] = tuple(REQUIRED)) -> dict[str, Any]:
-    """The content of an annotation file.
+    """The content of an annotation file; `iscrowd` and `area`, where missing, are filled in.
 
     Args:
         parts: what must be there; a file of test images has no annotations.
@@ -24,7 +25,8 @@ def read_coco(path: str | Path, parts: Sequence[str] = tuple(REQUIRED)) -> dict[
         FileNotFoundError: if there is no such file.
         ValueError: if it is empty or no JSON; if images, annotations or categories are missing or
             lack a key; if an annotation names an image or a category that is not there; if an id
-            comes twice; or if a file name leads out of the folder of images.
+            or a category's name comes twice; if a file name leads out of the folder of images; or
+            if a size, a box or another value is not of its kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,12 +38,15 @@ def read_coco(path: str | Path, parts: Sequence[str] = tuple(REQUIRED)) -> dict[
         problem = "is empty" if empty else f"is not JSON ({error})"
         raise ValueError(f"{path} {problem}: expected COCO-format annotations") from error
     _check_parts(path, content, parts)
+    for image in content["images"]:
+        _check_image(path, image)
     if "annotations" in parts:
         _check_references(path, content)
-    for image in content["images"]:
-        name = PurePosixPath(str(image["file_name"]))
-        if name.is_absolute() or ".." in name.parts or not name.name:
-            raise ValueError(f"{path}: file_name '{name}' is not inside the image folder")
+        _check_names(path, content["categories"])
+        for entry in content["annotations"]:
+            _check_box(path, entry)
+            entry.setdefault("iscrowd", 0)
+            entry.setdefault("area", float(entry["bbox"][2] * entry["bbox"][3]))
     return content
 
 
@@ -63,10 +68,44 @@ def _check_parts(path: Path, content: object, parts: Sequence[str]) -> None:
                     raise ValueError(f"{path} has {part} without {key!r}: {entry}")
 
 
+def _check_image(path: Path, image: dict[str, Any]) -> None:
+    name = image["file_name"]
+    parts = PurePosixPath(name if isinstance(name, str) else "")
+    if not parts.name or parts.is_absolute() or ".." in parts.parts:
+        raise ValueError(f"{path}: file_name {name!r} is not inside the image folder")
+    for side in ("height", "width"):
+        if type(image[side]) is not int or image[side] < 1:
+            raise ValueError(f"{path}: {name} has {side} {image[side]!r}, not a number of pixels")
+
+
+def _check_names(path: Path, categories: list[dict[str, Any]]) -> None:
+    names = [category["name"] for category in categories]
+    for name in names:
+        if not isinstance(name, str) or names.count(name) > 1:
+            raise ValueError(f"{path}: category name {name!r} is not a text of its own")
+
+
+def _check_box(path: Path, entry: dict[str, Any]) -> None:
+    box = entry["bbox"]
+    numbers = isinstance(box, list) and all(type(v) in (int, float) for v in box)
+    if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
+        raise ValueError(
+            f"{path}: annotation {entry['id']} has bbox {box!r}, not [left, top, width, height]"
+        )
+    if entry.get("iscrowd", 0) not in (0, 1) or not isinstance(entry.get("area", 0), int | float):
+        raise ValueError(
+            f"{path}: annotation {entry['id']} has iscrowd {entry.get('iscrowd')!r} and area "
+            f"{entry.get('area')!r}: expected 0 or 1, and a number"
+        )
+
+
 def _check_references(path: Path, content: dict[str, Any]) -> None:
     known = {}
     for part in REQUIRED:
         ids = [entry["id"] for entry in content[part]]
+        wrong = [i for i in ids if type(i) is not int]
+        if wrong:
+            raise ValueError(f"{path} has {part} of id {wrong[0]!r}: ids must be whole numbers")
         known[part] = set(ids)
         if len(known[part]) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)

@@ -49,7 +49,9 @@ def draw_scene(
         ValueError: if a side is below 32 pixels.
     """
     if min(height, width) < SMALLEST_SIDE:
-        raise ValueError(f"a scene of {width}x{height} pixels: sides need {SMALLEST_SIDE} or more")
+        raise ValueError(
+            f"an image of height {height} and width {width}: sides need {SMALLEST_SIDE} pixels"
+        )
     image = _texture(rng, height, width, contrast=0.35)
     classes: list[int] = []
     outlines: list[np.ndarray] = []
@@ -160,8 +162,8 @@ WRITERS: dict[str, Callable[..., Iterator[Path]]] = {
 
 def _generators(count: int, seed: int) -> Iterator[tuple[int, np.random.Generator]]:
     """A generator an image, so that an image depends on the seed and its number only."""
-    if count < 1:
-        raise ValueError(f"{count} images: a data set needs at least 1")
+    if count < 1 or seed < 0:
+        raise ValueError(f"{count} images of seed {seed}: at least 1 and 0 are needed")
     for number in range(count):
         yield number, np.random.default_rng([seed, number])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -30,6 +31,8 @@ class ClassifierTransfer:
         output: float = 1.0,
         distance: str = "mse",
     ):
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weight {weight} of all transfer losses is not a number from 0 up")
         if distance not in DISTANCES:
             raise ValueError(f"transfer distance {distance!r} is not one of {DISTANCES}")
         features = {"c5": 1.0} if features is None else features

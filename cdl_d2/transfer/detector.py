@@ -6,6 +6,7 @@ S x S mask pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,8 @@ class DetectorTransfer:
         unknown = weights.keys() - TERMS
         if unknown:
             raise ValueError(f"transfer term {min(unknown)!r} is not one of {sorted(TERMS)}")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weight {weight} of all transfer losses is not a number from 0 up")
         if distance not in DISTANCES:
             raise ValueError(f"transfer distance {distance!r} is not one of {DISTANCES}")
         self._weights = {name: weight * value for name, value in weights.items() if weight * value}

@@ -119,6 +119,15 @@ class CocoItems(Dataset):
         objects = self._objects(record)
         boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32)
         boxes[:, 2:] += boxes[:, :2]
+        limits = torch.tensor([record["width"], record["height"]] * 2)
+        boxes = boxes.clamp(min=0).minimum(limits)
+        outside = (boxes[:, 2:] <= boxes[:, :2]).any(1).nonzero()
+        if len(outside):
+            annotation = objects[int(outside[0])]
+            raise ValueError(
+                f"annotation {annotation['id']} has bbox {annotation['bbox']}, which is not on "
+                f"{record['file_name']} of {record['width']}x{record['height']} pixels"
+            )
         boxes *= torch.tensor([size[1] / record["width"], size[0] / record["height"]] * 2)
         masks = torch.from_numpy(np.stack([self._mask(a, record) for a in objects]))
         masks = F.interpolate(masks[None], size=size, mode="nearest")[0]
@@ -130,7 +139,13 @@ class CocoItems(Dataset):
 
     def _mask(self, annotation: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
         try:
-            return self.coco.annToMask(annotation)
+            shape = annotation["segmentation"]
+            if isinstance(shape, list) and any(len(p) < 6 or len(p) % 2 for p in shape):
+                raise ValueError("a polygon needs pairs of numbers, three or more")
+            mask = self.coco.annToMask(annotation)
+            if mask.shape != (record["height"], record["width"]):
+                raise ValueError(f"it is of {mask.shape} pixels")
+            return mask
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ValueError(
                 f"annotation {annotation['id']} of {record['file_name']} has no mask that can be "

@@ -54,8 +54,10 @@ class Architecture:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "anchor_sizes", tuple(self.anchor_sizes))
-        if len(self.anchor_sizes) != 5:
-            raise ValueError(f"anchor sizes {self.anchor_sizes}: the pyramid has five levels")
+        if len(self.anchor_sizes) != 5 or min(self.anchor_sizes) < 1:
+            raise ValueError(
+                f"anchor sizes {self.anchor_sizes}: five, of at least a pixel, are needed"
+            )
 
 
 # `small` trains from scratch on two CPU cores, as configs/small/ does with Detectron2.

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from cdl_d2.files import without_nan
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems, TrainingBatches
 from cdl_d2.tv.detector_config import DetectorConfig
@@ -50,10 +51,18 @@ class Schedule:
     weight_decay: float = 1e-4
     clip: float = 10.0
 
+    def __post_init__(self) -> None:
+        for name, least in (("iterations", 1), ("batch_size", 1), ("warmup", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)}: at least {least} is needed")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate {self.learning_rate} is not a positive number")
+
     def rate(self, iteration: int) -> float:
         """The learning rate of an iteration."""
         decays = sum(iteration >= int(part * self.iterations) for part in (0.75, 0.93))
-        return self.learning_rate * min(1.0, (iteration + 1) / self.warmup) * 0.1**decays
+        warm = min(1.0, (iteration + 1) / max(self.warmup, 1))
+        return self.learning_rate * warm * 0.1**decays
 
 
 class Trainer:
@@ -68,10 +77,12 @@ class Trainer:
         precision: a key of PRECISIONS.
         workers: processes that load data.
         checkpoint_period: iterations between checkpoints.
+        settings: plain values that the result depends on beside those above, such as the teacher;
+            they go into checkpoints, and only a training with the same ones resumes.
 
     Raises:
         ValueError: for a precision that is unknown, or mixed on a CPU; for a batch that the
-            processes cannot share.
+            processes cannot share; for a seed or period below its least value.
     """
 
     def __init__(
@@ -88,7 +99,13 @@ class Trainer:
         precision: str = "float32",
         workers: int = 0,
         checkpoint_period: int = 5000,
+        settings: Mapping[str, Any] | None = None,
     ):
+        if seed < 0 or checkpoint_period < 1:
+            raise ValueError(
+                f"seed {seed} and checkpoint period {checkpoint_period}: at least 0 and 1 are "
+                "needed"
+            )
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
         if precision != "float32" and torch.device(device).type == "cpu":
@@ -103,6 +120,7 @@ class Trainer:
         self._schedule, self._output, self._seed = schedule, Path(output), seed
         self._device, self._dtype = torch.device(device), PRECISIONS[precision]
         self._workers, self._period = workers, checkpoint_period
+        self._settings = dict(settings or {})
         self._model = model.to(self._device)
         self._optimizer = torch.optim.SGD(
             [p for p in detector.parameters() if p.requires_grad],
@@ -123,17 +141,20 @@ class Trainer:
         if not path.exists():
             return 0
         state = read_checkpoint(path)
-        theirs = {"config": state["config"], **state["training"]}
-        for name, ours in {"config": self._config, **self._training()}.items():
-            if theirs.get(name) != ours:
-                raise ValueError(
-                    f"{path} was trained with {name} {theirs.get(name)}, not {ours}: resume with "
-                    "the same arguments, or take another output folder"
-                )
-        load_all(self._detector, state["model"], str(path))
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        self._start = state["iteration"]
+        try:
+            theirs = {"config": state["config"], **state["training"]}
+            for name, ours in {"config": self._config, **self._training()}.items():
+                if theirs.get(name) != ours:
+                    raise ValueError(
+                        f"{path} was trained with {name} {theirs.get(name)}, not {ours}: resume "
+                        "with the same arguments, or take another output folder"
+                    )
+            load_all(self._detector, state["model"], str(path))
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+            self._start = range(self._schedule.iterations + 1)[state["iteration"]]
+        except (AttributeError, KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"{path} is no checkpoint to resume from: {error!r}") from error
         return self._start
 
     def train(self) -> None:
@@ -169,7 +190,10 @@ class Trainer:
         self._save("checkpoint.pth", schedule.iterations)
         if self._rank == 0:
             save_detector(
-                self._output / "model_final.pth", self._config, self._detector.state_dict()
+                self._output / "model_final.pth",
+                self._config,
+                self._detector.state_dict(),
+                training=self._training(),
             )
 
     def _step(self, model: nn.Module, items: list[dict], iteration: int) -> dict[str, float]:
@@ -221,6 +245,7 @@ class Trainer:
             "schedule": asdict(self._schedule),
             "seed": self._seed,
             "world_size": self._world_size,
+            **self._settings,
         }
 
     def _save(self, name: str, iteration: int) -> None:
@@ -252,7 +277,7 @@ class Trainer:
 def append_metrics(output: Path, values: dict[str, Any]) -> None:
     """Add a line to `metrics.json`, as Detectron2 writes it."""
     with (output / "metrics.json").open("a") as file:
-        file.write(json.dumps(values, sort_keys=True) + "\n")
+        file.write(json.dumps(without_nan(values), sort_keys=True) + "\n")
 
 
 def read_metrics(output: Path) -> list[dict[str, Any]]:
@@ -260,8 +285,8 @@ def read_metrics(output: Path) -> list[dict[str, Any]]:
     entries = []
     for line in (output / "metrics.json").read_text().splitlines():
         try:
-            entries.append(json.loads(line))
-        except ValueError:
+            entries.append(dict(json.loads(line)))
+        except (TypeError, ValueError):
             break
     return entries
 

@@ -136,7 +136,8 @@ def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, t
 
 
 def test_other_spellings_of_a_file_name_are_one_image(tmp_path):
-    entries = [{"file_name": name} for name in ("./a.png", "a.png", "b//c.png")]
+    names = ("./a.png", "a.png", "b//c.png")
+    entries = [{"id": i, "height": 8, "width": 8, "file_name": n} for i, n in enumerate(names)]
     (tmp_path / "coco.json").write_text(json.dumps({"images": entries}))
     assert images_of_coco(tmp_path / "coco.json") == ["a.png", "b/c.png"]
 

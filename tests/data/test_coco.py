@@ -21,7 +21,9 @@ def changed(part: str, **entry):
 def test_a_valid_file_is_returned_and_names_follow_the_ids(tmp_path):
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(VALID))
-    assert read_coco(path) == VALID
+    content = read_coco(path)
+    assert content["images"] == VALID["images"]
+    assert content["annotations"] == [VALID["annotations"][0] | {"iscrowd": 0, "area": 16.0}]
     assert class_names(VALID) == ["early", "late"]
 
 
@@ -37,6 +39,12 @@ def test_a_valid_file_is_returned_and_names_follow_the_ids(tmp_path):
         (changed("annotations", image_id=2), "image_id 2, which is not in images"),
         (changed("images", file_name="../1.png"), "not inside the image folder"),
         (changed("categories", id=3), "several categories of id 3"),
+        (changed("categories", id="9"), "ids must be whole numbers"),
+        (changed("categories", name="early"), "category name 'early'"),
+        (changed("images", height=0), "height 0"),
+        (changed("images", file_name=5), "file_name 5 is not inside"),
+        (changed("annotations", bbox=[0, 0, 4]), r"bbox \[0, 0, 4\]"),
+        (changed("annotations", area="x"), "area 'x'"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, message):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,19 @@ def test_a_run_that_fails_says_why(tmp_path):
     assert done.returncode == 1
     assert "the run latent failed" in done.stderr
     assert "checkpoint.pth cannot be read" in done.stderr
+
+
+def test_stopped_it_leaves_no_process_behind(tmp_path):
+    words = ["--engine", "torchvision", *MINIATURE, "--iterations", "500", "--output", tmp_path]
+    tool = [sys.executable, str(ROOT / "tools" / "quickstart.py"), *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(tool, stderr=subprocess.DEVNULL, env=environment, cwd=ROOT)
+    while not (tmp_path / "latent" / "command.log").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) != 0
+    assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True).returncode == 1
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):

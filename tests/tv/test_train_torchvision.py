@@ -26,6 +26,7 @@ SMALL = [
     "--device",
     "cpu",
 ]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
 
 
@@ -48,9 +49,8 @@ def command(data, *arguments):
 
 
 def run(data, *arguments, check=True):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command(data, *arguments), capture_output=True, text=True, env=environment, cwd=ROOT
+        command(data, *arguments), capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT
     )
     assert not check or done.returncode == 0, done.stderr[-3000:]
     return done
@@ -60,10 +60,9 @@ def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
     arguments = [*CODEC, "--teacher", teacher, "--iterations", 9, "--checkpoint-period", 2]
     run(data, *arguments, "--output", tmp_path / "whole")
     cut = tmp_path / "cut"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with open(os.devnull, "w") as nowhere:
         process = subprocess.Popen(
-            command(data, *arguments, "--output", cut), stderr=nowhere, env=environment, cwd=ROOT
+            command(data, *arguments, "--output", cut), stderr=nowhere, env=ENVIRONMENT, cwd=ROOT
         )
         while not (cut / "checkpoint.pth").exists():
             assert process.poll() is None
@@ -85,8 +84,10 @@ def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
     assert results == json.loads((tmp_path / "whole" / "results.json").read_text())
     lines = [json.loads(line) for line in (cut / "metrics.json").read_text().splitlines()]
     assert "loss_transfer_features" in lines[0] and "bbox/AP" in lines[-1]
-    other = run(data, *arguments, "--resume", "--seed", 1, "--output", cut, check=False)
-    assert "was trained with seed 0, not 1" in other.stderr
+    for changed in ("--seed", "--lambda", "--max-size"):
+        other = run(data, *arguments, "--resume", changed, 64, "--output", cut, check=False)
+        assert other.returncode == 1
+        assert "was trained with" in other.stderr.splitlines()[-1], changed
 
 
 def test_a_teacher_is_evaluated_on_decoded_images(data, teacher, tmp_path):
@@ -96,12 +97,23 @@ def test_a_teacher_is_evaluated_on_decoded_images(data, teacher, tmp_path):
     assert results["rate"]["bpp"] > 0
 
 
+def test_a_detector_is_evaluated_at_the_sizes_that_it_was_trained_for(data, teacher, tmp_path):
+    small = command(data, "--eval-only", teacher, "--output", tmp_path)
+    plain = [word for word in small if word not in SMALL]
+    words = [*plain[:2], "--device", "cpu", *plain[2:], "--domain", "image"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    theirs = json.loads((teacher.parent / "results.json").read_text())
+    assert json.loads((tmp_path / "results.json").read_text()) == theirs
+    other = run(data, "--eval-only", teacher, "--output", tmp_path, *CODEC, check=False)
+    assert other.returncode == 1 and "not --codec" in other.stderr.splitlines()[-1]
+
+
 def test_processes_share_a_training(data, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     words = [*command(data, *CODEC, "--iterations", 2, "--output", tmp_path)[1:]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, *words], capture_output=True, text=True, env=environment, cwd=ROOT
+        [*launcher, *words], capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "results.json").exists()
@@ -126,6 +138,8 @@ def broken(data, part, change):
         ("quality", "quality 9"),
         ("precision", "needs a GPU"),
         ("teacher", "there is no checkpoint nowhere.pth"),
+        ("device", "device 'foo' cannot be used"),
+        ("iterations", "iterations 0: at least 1"),
         ("package", "no pycocotools here: install"),
     ],
 )
@@ -159,8 +173,10 @@ def test_what_is_wrong_is_one_line(data, tmp_path, case, message):
         "quality": ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "9"],
         "precision": [*arguments, "--precision", "bfloat16"],
         "teacher": [*arguments, "--teacher", "nowhere.pth"],
+        "device": [*arguments, "--device", "foo"],
+        "iterations": [*arguments, "--iterations", "0"],
     }.get(case, arguments)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = dict(ENVIRONMENT)
     if case == "package":
         (tmp_path / "pycocotools.py").write_text("raise ImportError('no pycocotools here')")
         environment["PYTHONPATH"] = f"{tmp_path}:{ROOT}"
