@@ -7,7 +7,8 @@ from tests.readme import ROOT, TEXT, blocks, run_blocks
 def test_every_command_is_run_by_a_test():
     unmarked = re.findall(r"(?<!-->)\n```bash\n(.*?)```", TEXT, re.DOTALL)
     assert not unmarked
-    runs = {"quickstart", "data", "torchvision", "detectron2", "bitstreams", "store"}
+    detection = {"quickstart", "data", "torchvision", "detectron2", "bitstreams", "store"}
+    runs = detection | {"classification"}
     assert blocks().keys() == runs
     assert TEXT.count("```bash") == len(runs) + 1  # building Detectron2 needs its repository
 
@@ -25,4 +26,4 @@ def test_own_data_on_torchvision_from_images_and_from_a_store(tmp_path):
     for folder in ("student", "from_store"):
         results = json.loads((tmp_path / "output" / folder / "results.json").read_text())
         assert results["rate"]["bpp"] > 0
-    assert len(list((tmp_path / "decoded").iterdir())) == 4
+    assert len(list((tmp_path / "decoded").iterdir())) == 5

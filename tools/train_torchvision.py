@@ -157,6 +157,11 @@ def run_training(args: argparse.Namespace) -> dict | None:
     )
     validation_items(args, dataset.classes)  # an error now, not after training
     config = config_of(args, dataset.classes)
+    if args.model == "standard" and args.domain != "latent" and not args.initial_weights:
+        raise ValueError(
+            "the standard pixel network has frozen normalization and cannot learn from scratch: "
+            "give --initial-weights coco, or a file, or --model small"
+        )
     with process_group(args.device) as device:
         torch.manual_seed(args.seed)
         detector = build_detector(config)

@@ -23,6 +23,13 @@ def test_own_data_on_detectron2(tmp_path):
     assert results.keys() == {"bbox", "segm", "rate"}
 
 
+def test_classification_and_joint_tuning(tmp_path):
+    run_blocks(tmp_path, "classification")
+    results = json.loads((tmp_path / "output/joint_small/results.json").read_text())
+    assert results["rate"]["psnr"] > 10
+    assert len(list((tmp_path / "tuned").iterdir())) == 1
+
+
 def test_an_existing_training_script_gains_latents_and_transfer(coco_dataset, tmp_path):
     readme = (ROOT / "README.md").read_text()
     script = re.search(r"<!-- drop-in.*?```python\n(.*?)```", readme, re.DOTALL)[1]

@@ -139,6 +139,7 @@ def broken(data, part, change):
         ("precision", "needs a GPU"),
         ("teacher", "there is no checkpoint nowhere.pth"),
         ("device", "device 'foo' cannot be used"),
+        ("scratch", "give --initial-weights coco"),
         ("iterations", "iterations 0: at least 1"),
         ("package", "no pycocotools here: install"),
     ],
@@ -174,6 +175,7 @@ def test_what_is_wrong_is_one_line(data, tmp_path, case, message):
         "precision": [*arguments, "--precision", "bfloat16"],
         "teacher": [*arguments, "--teacher", "nowhere.pth"],
         "device": [*arguments, "--device", "foo"],
+        "scratch": ["--domain", "image", "--model", "standard"],
         "iterations": [*arguments, "--iterations", "0"],
     }.get(case, arguments)
     environment = dict(ENVIRONMENT)
