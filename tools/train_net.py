@@ -11,7 +11,7 @@ Examples:
         --register cells_val cells/val.json cells/val \\
         MODEL.ROI_HEADS.NUM_CLASSES 1 DATASETS.TRAIN "('cells_train',)" \\
         DATASETS.TEST "('cells_val',)" MODEL.DEVICE cpu
-    python tools/train_net.py --config-file configs/classification/small/latent_resnet.yaml \\
+    python tools/train_net.py --config-file configs/classification/small/latent_resnet_small.yaml \\
         --register-classes train scenes/train --register-classes val scenes/val
 """
 

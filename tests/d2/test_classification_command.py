@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 def train(name, folder, out, *options, arguments=(), check=True):
     data = ["--register-classes", "train", folder, "--register-classes", "val", folder]
-    config = ["--config-file", FOLDER / f"{name}.yaml"]
+    config = ["--config-file", FOLDER / f"{name}_small.yaml"]
     everything = [*config, *data, *arguments, *TINY, *SCHEDULE, "OUTPUT_DIR", out, *options]
     return run("train_net.py", *everything, check=check)
 
@@ -48,7 +48,7 @@ def test_a_teacher_a_student_and_a_joint_tuning(folder, tmp_path):
     assert results(tmp_path / "student")["rate"]["bpp"] > 0
     assert (tmp_path / "student" / "inference" / "confusion_matrix.png").exists()
     weights = tmp_path / "student" / "model_final.pth"
-    train("joint", folder, tmp_path / "joint", "MODEL.WEIGHTS", weights)
+    train("joint_classifier", folder, tmp_path / "joint", "MODEL.WEIGHTS", weights)
     assert results(tmp_path / "joint")["rate"]["psnr"] > 10
     codec = tmp_path / "joint" / "codec.safetensors"
     image = next((folder / "disc").iterdir())
@@ -121,6 +121,6 @@ def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message
 
 
 def test_resuming_a_joint_tuning_goes_on(folder, tmp_path):
-    train("joint", folder, tmp_path, "SOLVER.CHECKPOINT_PERIOD", 1)
-    train("joint", folder, tmp_path, "SOLVER.MAX_ITER", 3, arguments=["--resume"])
+    train("joint_classifier", folder, tmp_path, "SOLVER.CHECKPOINT_PERIOD", 1)
+    train("joint_classifier", folder, tmp_path, "SOLVER.MAX_ITER", 3, arguments=["--resume"])
     assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2

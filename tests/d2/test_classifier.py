@@ -21,7 +21,7 @@ TINY = [
 
 
 def tiny_cfg(name, *options):
-    return read_config(FOLDER / f"{name}.yaml", [*TINY, *options])
+    return read_config(FOLDER / f"{name}_small.yaml", [*TINY, *options])
 
 
 def tiny_model(cfg):
@@ -117,7 +117,7 @@ def test_accuracies_and_the_confusion_matrix(tmp_path):
 
 @pytest.mark.parametrize("steps", ["joint", "alternate"])
 def test_joint_steps_move_what_they_say(steps):
-    model = tiny_model(tiny_cfg("joint", "MODEL.JOINT.STEPS", steps)).train()
+    model = tiny_model(tiny_cfg("joint_classifier", "MODEL.JOINT.STEPS", steps)).train()
     learned = []
     with EventStorage() as storage:
         for _ in range(2):
@@ -131,7 +131,7 @@ def test_joint_steps_move_what_they_say(steps):
 
 
 def test_a_jointly_tuned_model_is_a_plain_classifier_with_the_exported_codec(tmp_path):
-    cfg = tiny_cfg("joint")
+    cfg = tiny_cfg("joint_classifier")
     model, items = tiny_model(cfg).train(), make_items()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     with EventStorage():
@@ -166,7 +166,7 @@ def test_a_jointly_tuned_model_is_a_plain_classifier_with_the_exported_codec(tmp
         (["MODEL.TEACHER.CONFIG_FILE", "", "MODEL.TEACHER.WEIGHTS", ""], "needs a teacher"),
         (["MODEL.CLASSIFIER.NUM_CLASSES", 4], "knows 3 classes, the student 4"),
         (["MODEL.TEACHER.WEIGHTS", "nowhere.pth"], r"nowhere\.pth do not exist"),
-        (["MODEL.TEACHER.CONFIG_FILE", str(FOLDER / "cresnet39.yaml")], "domain 'latent'"),
+        (["MODEL.TEACHER.CONFIG_FILE", str(FOLDER / "cresnet39_small.yaml")], "domain 'latent'"),
     ],
 )
 def test_a_network_or_teacher_that_does_not_fit_is_named(teacher, options, message):
@@ -190,4 +190,4 @@ def test_a_label_without_an_output_is_named():
 )
 def test_unknown_choices_of_joint_training_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        tiny_model(tiny_cfg("joint", *options))
+        tiny_model(tiny_cfg("joint_classifier", *options))

@@ -57,3 +57,12 @@ def test_a_size_that_cannot_be_counted_is_named(size):
     cfg = load(CONFIGS / "latent_mask_rcnn_R50_FPN.yaml")
     with pytest.raises(ValueError, match="multiples of 32"):
         count_multiply_adds(cfg, size)
+
+
+def test_classification_has_the_schedule_of_appendix_a3():
+    cfg = load(CONFIGS / "classification" / "latent_resnet50.yaml")
+    epoch = 1_281_167 / cfg.SOLVER.IMS_PER_BATCH
+    assert cfg.SOLVER.IMS_PER_BATCH == 256 and cfg.SOLVER.BASE_LR == 0.1
+    assert cfg.SOLVER.MAX_ITER / epoch == pytest.approx(100, rel=1e-3)
+    assert [round(step / epoch) for step in cfg.SOLVER.STEPS] == [30, 60, 90]
+    assert cfg.SOLVER.WEIGHT_DECAY == cfg.SOLVER.WEIGHT_DECAY_NORM == 1e-4

@@ -25,7 +25,7 @@ def test_own_data_on_detectron2(tmp_path):
 
 def test_classification_and_joint_tuning(tmp_path):
     run_blocks(tmp_path, "classification")
-    results = json.loads((tmp_path / "output/joint_small/results.json").read_text())
+    results = json.loads((tmp_path / "output/joint_classifier_small/results.json").read_text())
     assert results["rate"]["psnr"] > 10
     assert len(list((tmp_path / "tuned").iterdir())) == 1
 
