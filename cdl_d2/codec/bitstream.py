@@ -28,11 +28,15 @@ from cdl_d2.files import write_atomically
 SUFFIX = ".cdlz"
 MAX_PIXELS = 2**27  # of the coded image; a latent of 320 channels then takes 0.7 GB
 
+# Codings of the two layers of layers.py, beside those of a whole latent.
+SELECTED, REST = "selected", "rest"
+
 _MAGIC = b"CDLZ"
 _VERSION = 1
 _HEAD = struct.Struct("<4sBBBB8sBBIIIII")
 _STRING = struct.Struct("<II")
 _CRC = struct.Struct("<I")
+_CODINGS = (*CODINGS, SELECTED, REST)  # append only
 _CODECS = [prefix + name for prefix in ("", TINY_PREFIX) for name in ARCHITECTURES]  # append only
 
 
@@ -48,7 +52,8 @@ class Bitstream:
         codec: what wrote it; the meaning of its latents is always `decoded`.
         image_size: (H, W) in pixels.
         strings: of the entropy coder: y and, with a hyperprior, z.
-        coding: `exact`, or `compressai` for what CompressAI itself wrote, see autoregressive.py.
+        coding: `exact`, or `compressai` for what CompressAI itself wrote, see autoregressive.py;
+            `selected` or `rest` for a layer, see layers.py, whose strings begin with a mask.
         checksum: of the symbols that the strings decode to (Quantized.checksum), or None.
     """
 
@@ -73,7 +78,7 @@ class Bitstream:
             self.codec.quality,
             METRICS.index(self.codec.metric),
             bytes.fromhex(self.codec.weights),
-            CODINGS.index(self.coding),
+            _CODINGS.index(self.coding),
             len(self.strings),
             *self.image_size,
             *self.coded_size,
@@ -110,7 +115,7 @@ class Bitstream:
         for name, value, known in (
             ("codec", codec, _CODECS),
             ("metric", metric, METRICS),
-            ("coding", coding, CODINGS),
+            ("coding", coding, _CODINGS),
         ):
             if value >= len(known):
                 raise BitstreamError(f"{name} number {value} is unknown: update cdl_d2")
@@ -123,7 +128,7 @@ class Bitstream:
             codec=CodecIdentity(_CODECS[codec], quality, METRICS[metric], "decoded", weights.hex()),
             image_size=image_size,
             strings=_strings(content, head_size, count),
-            coding=CODINGS[coding],
+            coding=_CODINGS[coding],
             checksum=checksum or None,
         )
         if stream.coded_size != coded_size:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
-from cdl_d2.codec.bitstream import Bitstream, BitstreamError
+from cdl_d2.codec.bitstream import REST, SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
 from cdl_d2.codec.latent_coder import LatentCoder, Quantized
@@ -156,6 +156,11 @@ class Codec(nn.Module):
                 streams.append(stream)
         return streams
 
+    def quantize(self, image: torch.Tensor) -> Quantized:
+        """The symbols of one image, on the CPU; see `encode` for what it takes."""
+        with exact_arithmetic(image.device):
+            return self.cpu_coder.quantize(self._transform([image])[0].cpu())
+
     def decompress(self, stream: Bitstream, with_scales: bool = False) -> Latent:
         """The latent that a bitstream holds, on the CPU; `decode` makes an image of it.
 
@@ -173,6 +178,11 @@ class Codec(nn.Module):
         coder = self.cpu_coder
         if stream.codec != self.identity:
             raise BitstreamError(f"the stream was made by {stream.codec}; this is {self.identity}")
+        if stream.coding in (SELECTED, REST):
+            raise BitstreamError(
+                "the stream is one of two layers and has not all channels: read both with "
+                "decompress_layers, or the selected channels with decompress_selected"
+            )
         if len(stream.strings) != 1 + coder.has_hyperprior:
             raise BitstreamError(f"{self.name} does not write {len(stream.strings)} strings")
         with exact_arithmetic(torch.device("cpu")):

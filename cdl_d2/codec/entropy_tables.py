@@ -28,6 +28,8 @@ class EntropyTables:
         """Code symbols, each with the distribution that its index names; integers of one shape."""
         from compressai.ans import RansEncoder
 
+        if not symbols.numel():
+            return b""  # CompressAI's coder crashes on nothing
         symbols, indexes = symbols.flatten().tolist(), indexes.flatten().tolist()
         return RansEncoder().encode_with_indexes(symbols, indexes, *self._tables)
 
@@ -45,6 +47,8 @@ class EntropyTables:
         decoder.set_stream(string + bytes(128 * len(string) + 8 * count + 4096))
 
         def next_symbols(indexes: torch.Tensor) -> torch.Tensor:
+            if not indexes.numel():
+                return torch.zeros(indexes.shape, dtype=torch.int32)
             rows, tables = indexes.flatten(), self._tables
             if len(rows) < FEW_SYMBOLS:  # the coder copies all tables that it is given
                 used, rows = rows.unique(return_inverse=True)

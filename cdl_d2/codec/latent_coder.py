@@ -129,6 +129,31 @@ class LatentCoder:
         indexes = self._y_indexes(quantized)[chosen]
         return self._y_tables.encode(quantized.y_symbols[chosen], indexes)
 
+    def decode_channels(
+        self, parts: Sequence[tuple[torch.Tensor, bytes]], z_string: bytes, grid: tuple[int, int]
+    ) -> Quantized:
+        """What strings of `encode_channels` and the string of z hold; other symbols are 0.
+
+        Args:
+            parts: a mask of M booleans and the string of those channels, several times.
+            grid: h and w of the latent, multiples of 4.
+        """
+        count = math.prod(grid)
+        readers = [
+            (mask, self._y_tables.reader(string, int(mask.sum()) * count)) for mask, string in parts
+        ]
+        z_shape = (self._medians.shape[0], *(side // HYPERPRIOR_CELLS for side in grid))
+        read_z = self._bottleneck_tables.reader(z_string, math.prod(z_shape))
+
+        def next_symbols(where, scales, means):
+            indexes = self._scale_indexes(scales).T  # M, positions
+            symbols = torch.zeros(indexes.shape)
+            for mask, read in readers:
+                symbols[mask] = read(indexes[mask]).float()
+            return symbols.T
+
+        return self._with_hyperprior(read_z(_channel_indexes(z_shape)).float(), next_symbols)
+
     def decode(
         self, strings: Sequence[bytes], grid: tuple[int, int], coding: str = "exact"
     ) -> Quantized:
