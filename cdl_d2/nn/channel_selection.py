@@ -1,0 +1,119 @@
+"""Which channels of a latent a task needs (section 2.2 of *Semantic Segmentation in Learned
+Compressed Domain*).
+
+Shapes: N images, M latent channels, h x w cells.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class ChannelGate(nn.Module):
+    """Dynamic selection: looks at a latent and chooses channels for this image (figure 3).
+
+    ```
+    y_hat -> average pool -> 1x1 conv -> ReLU -> 1x1 conv -> 2M logits (drop | keep) -> 0 or 1
+    ```
+
+    In training the choice is drawn by straight-through Gumbel-softmax; in evaluation it is the
+    likelier one, the same on every run.
+
+    Args:
+        channels: M.
+        hidden: channels between the two convolutions; default a quarter of M.
+        temperature: of the Gumbel-softmax, above 0; see `anneal`.
+
+    Raises:
+        ValueError: for a temperature that is not above 0.
+    """
+
+    def __init__(self, channels: int, hidden: int | None = None, temperature: float = 1.0):
+        super().__init__()
+        hidden = hidden or max(channels // 4, 1)
+        self.channels = channels
+        self.score = nn.Sequential(
+            nn.Conv2d(channels, hidden, kernel_size=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, 2 * channels, kernel_size=1),
+        )
+        with torch.no_grad():  # training starts from nearly all channels
+            self.score[2].bias.copy_(torch.tensor([-1.0, 1.0]).repeat_interleave(channels))
+        self.anneal(temperature)
+
+    def anneal(self, temperature: float) -> None:
+        """Set the temperature: high explores, low is nearly a hard choice."""
+        if not temperature > 0:
+            raise ValueError(f"temperature {temperature} of the gate is not above 0")
+        self.temperature = temperature
+
+    def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
+        """The choice for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1, with gradients.
+
+        Raises:
+            ValueError: if y_hat has another number of channels.
+        """
+        _check_channels(y_hat, self.channels)
+        logits = self.score(y_hat.mean(dim=(2, 3), keepdim=True)).unflatten(1, (2, self.channels))
+        if self.training:
+            choice = F.gumbel_softmax(logits, tau=self.temperature, hard=True, dim=1)[:, 1]
+        else:
+            choice = (logits[:, 1] > logits[:, 0]).to(y_hat.dtype)
+        return choice
+
+
+class FixedChannels(nn.Module):
+    """Static selection: the same channels of every image, kept with the model's state.
+
+    Args:
+        channels: M.
+        kept: indices of the channels.
+
+    Raises:
+        ValueError: for an index that is not one of 0..M - 1, or comes twice.
+    """
+
+    def __init__(self, channels: int, kept: torch.Tensor):
+        super().__init__()
+        kept = torch.as_tensor(kept, dtype=torch.long)
+        if len(kept.unique()) < len(kept) or ((kept < 0) | (kept >= channels)).any():
+            raise ValueError(
+                f"kept channels {kept.tolist()} are not different ones of 0..{channels - 1}"
+            )
+        self.channels = channels
+        self.register_buffer("mask", torch.zeros(channels, dtype=torch.bool))
+        self.mask[kept] = True
+
+    def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
+        """The choice for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1.
+
+        Raises:
+            ValueError: if y_hat has another number of channels.
+        """
+        _check_channels(y_hat, self.channels)
+        return self.mask.to(y_hat.dtype)[:, None, None].expand(len(y_hat), -1, 1, 1)
+
+
+def most_chosen(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` channels of the highest scores, sorted; of equal scores the lower index.
+
+    Args:
+        scores: M numbers, such as how often a gate chose each channel on the training data, or
+            the variance of each (the baseline of Wang et al., 2022).
+
+    Raises:
+        ValueError: for a count that is not one of 1..M.
+    """
+    if not 1 <= count <= len(scores):
+        raise ValueError(f"{count} channels cannot be kept of {len(scores)}")
+    return scores.sort(descending=True, stable=True).indices[:count].sort().values
+
+
+def _check_channels(y_hat: torch.Tensor, channels: int) -> None:
+    if y_hat.shape[1] != channels:
+        raise ValueError(
+            f"a latent of {y_hat.shape[1]} channels for a selection among {channels}: it belongs "
+            "to another codec"
+        )

@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels, most_chosen
+
+
+def gate(temperature=1.0):
+    torch.manual_seed(0)
+    return ChannelGate(24, temperature=temperature)
+
+
+def latents(count=4):
+    torch.manual_seed(1)
+    return 3 * torch.randn(count, 24, 6, 8)
+
+
+def test_a_choice_is_0_or_1_and_has_a_gradient():
+    module, y_hat = gate(), latents()
+    choice = module(y_hat)
+    assert choice.shape == (4, 24, 1, 1)
+    assert set(choice.unique().tolist()) == {0.0, 1.0}
+    (choice * y_hat).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_noise_is_drawn_in_training_and_off_in_evaluation():
+    module, y_hat = gate(), latents()
+    assert any(not torch.equal(module(y_hat), module(y_hat)) for _ in range(5))
+    module.eval()
+    assert all(torch.equal(module(y_hat), module(y_hat)) for _ in range(5))
+    assert torch.equal(module(y_hat)[:1], module(y_hat[:1]))
+
+
+def test_training_starts_from_nearly_all_channels_and_images_can_differ():
+    module = gate().eval()
+    assert module(latents()).mean() > 0.8
+    with torch.no_grad():
+        module.score[2].weight.mul_(50)
+    choices = module(latents())
+    assert not torch.equal(choices[0], choices[1])
+
+
+def test_the_temperature_matters_in_training_only():
+    y_hat = latents(64)
+
+    def gradient(temperature):
+        module = gate(temperature)
+        torch.manual_seed(2)
+        module(y_hat).sum().backward()
+        return module.score[2].bias.grad
+
+    assert torch.equal(gradient(1.0), gradient(1.0))  # the same noise
+    assert (gradient(0.1) - gradient(1.0)).norm() > 0.1 * gradient(1.0).norm()
+    cold, warm = gate(0.05).eval(), gate(5.0).eval()
+    assert torch.equal(cold(y_hat), warm(y_hat))
+    with pytest.raises(ValueError, match="temperature 0"):
+        gate(0)
+
+
+@pytest.mark.parametrize("count", [1, 5, 24])
+def test_exactly_n_channels_are_kept_and_stay_with_the_state(count):
+    kept = most_chosen(torch.rand(24), count)
+    module = FixedChannels(24, kept)
+    choice = module(latents())
+    assert (choice.flatten(1).sum(1) == count).all()
+    again = FixedChannels(24, [])
+    again.load_state_dict(module.state_dict())
+    assert torch.equal(again(latents()), choice)
+
+
+def test_the_most_chosen_are_those_of_the_highest_scores():
+    assert most_chosen(torch.tensor([1.0, 5.0, 3.0, 5.0]), 2).tolist() == [1, 3]
+    assert most_chosen(torch.tensor([2.0, 2.0, 2.0]), 2).tolist() == [0, 1]
+    for count in (0, 4):
+        with pytest.raises(ValueError, match=f"{count} channels cannot be kept of 3"):
+            most_chosen(torch.ones(3), count)
+
+
+@pytest.mark.parametrize("kept", [[24], [-1], [2, 2]])
+def test_channels_that_do_not_fit_are_named(kept):
+    with pytest.raises(ValueError, match=r"not different ones of 0\.\.23"):
+        FixedChannels(24, kept)
+
+
+@pytest.mark.parametrize("module", [gate(), FixedChannels(24, [1])])
+def test_a_latent_of_another_codec_is_refused(module):
+    with pytest.raises(ValueError, match="12 channels for a selection among 24"):
+        module(torch.zeros(1, 12, 4, 4))
