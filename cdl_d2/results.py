@@ -39,6 +39,8 @@ def read_value(folder: str | Path, key: str) -> float:
     if not path.is_file():
         raise FileNotFoundError(f"there are no results {path}: has the training ended?")
     results = json.loads(path.read_text())
+    if not isinstance(results, dict):
+        raise ValueError(f"{path} holds no results")
     task, _, name = key.partition("/")
     value = results.get(task, {}).get(name)
     if value is None:
@@ -56,6 +58,8 @@ def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) ->
     Raises:
         FileNotFoundError, ValueError: as read_value.
     """
+    if not folders:
+        raise ValueError(f"point {name!r} has no folder: give NAME FOLDER ...")
     curve, _, point = name.rpartition(":")
     values = {key: fmean(read_value(folder, key) for folder in folders) for key in keys}
     return Point(point, curve, values, len(folders))

@@ -28,6 +28,8 @@ def test_seeds_are_averaged_and_curves_named(folders):
 def test_what_is_missing_is_named(folders, tmp_path):
     with pytest.raises(FileNotFoundError, match="no results"):
         read_point("a", [tmp_path], ["rate/bpp"])
+    with pytest.raises(ValueError, match="point 'a' has no folder"):
+        read_point("a", [], ["rate/bpp"])
     with pytest.raises(ValueError, match=r"no 'rate/psnr'; it has rate/bpp"):
         read_point("a", folders, ["rate/psnr"])
 

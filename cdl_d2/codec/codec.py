@@ -100,6 +100,11 @@ class Codec(nn.Module):
         """Channels M of y_hat."""
         return self._coder.channels
 
+    @property
+    def predicts_scales(self) -> bool:
+        """Whether the entropy model predicts a deviation for every symbol of y."""
+        return self._coder.has_hyperprior
+
     def encode(self, image: torch.Tensor, with_scales: bool = False) -> Latent:
         """The latent of one image.
 

@@ -38,6 +38,8 @@ class CodedBatch:
 class TrainableCodec(nn.Module):
     """The network of a codec, parts of it frozen, with gradients through the quantizer.
 
+    `start` is the identity of the codec where training starts.
+
     Likelihoods are computed with additive noise, as CompressAI trains. The latent that the task
     and the decoder see is the noisy one, or round(y) with the gradient of y.
 
@@ -65,7 +67,8 @@ class TrainableCodec(nn.Module):
                 "something else than round(y): take quantization noise"
             )
         self.network = copy.deepcopy(codec.network)
-        self._start, self._straight = codec.identity, quantization == "straight-through"
+        self.start, self._straight = codec.identity, quantization == "straight-through"
+        self._learns_entropy = "hyperprior" in trained
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(part_of(name) in trained)
 
@@ -103,7 +106,9 @@ class TrainableCodec(nn.Module):
             )
             handles.append(record)
         try:
-            coded = network.train()(images)
+            # In float32 whatever the trainer says, as every codec here runs.
+            with torch.autocast(images.device.type, enabled=False):
+                coded = network.train()(images.float())
         finally:
             for handle in handles:
                 handle.remove()
@@ -123,8 +128,8 @@ class TrainableCodec(nn.Module):
         """A frozen codec of the present weights, its entropy tables built anew."""
         network = copy.deepcopy(self.network).eval()
         with torch.no_grad():
-            network.update(force=True, update_quantiles=True)
-        start = self._start
+            network.update(force=True, update_quantiles=self._learns_entropy)
+        start = self.start
         return Codec(network, start.name, start.quality, start.metric, start.meaning)
 
     def save(self, path: str | Path) -> CodecIdentity:

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from cdl_d2.codec import Codec
 from cdl_d2.codec.batch_item import encode_item
 from cdl_d2.d2.codec import build_codec
-from cdl_d2.d2.config import AUGMENTATIONS
+from cdl_d2.d2.config import AUGMENTATIONS, LATENT_SOURCES
 from cdl_d2.data import LatentStore, Variant
 
 
@@ -55,11 +55,7 @@ class ClassMapper:
             ValueError: if the file cannot be read as an image.
         """
         item = dict(record)
-        try:
-            image = detection_utils.read_image(item["file_name"], format=self._image_format)
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"{item['file_name']} cannot be read as an image: {error}") from error
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)
+        pixels = _read(item["file_name"], self._image_format)
         item["image"] = self._transform(pixels).contiguous()
         if self._codec is None:
             return item
@@ -75,7 +71,8 @@ class StoredClassMapper:
         store: of the data set.
         variants: to draw from.
         with_scales: add scales; the store must hold bitstreams.
-        image_mapper: makes the image that a teacher looks at; None for no image.
+        image_format: adds the image that a teacher looks at, its channels in this order; None for
+            no image.
 
     Raises:
         ValueError: if the store lacks a variant.
@@ -111,9 +108,7 @@ class StoredClassMapper:
         if self._with_scales:
             item["scales"] = stored.scales
         if self._image_format:
-            image = detection_utils.read_image(item["file_name"], format=self._image_format)
-            pixels = torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)
-            item["image"] = variant.apply(pixels)
+            item["image"] = variant.apply(_read(item["file_name"], self._image_format))
         return item
 
 
@@ -127,6 +122,10 @@ def build_class_mapper(cfg: CfgNode, is_train: bool) -> ClassMapper | StoredClas
     if kind not in AUGMENTATIONS:
         raise ValueError(f"INPUT.AUGMENTATION {kind!r} is not one of {', '.join(AUGMENTATIONS)}")
     scales = cfg.MODEL.CLASSIFIER.NETWORK == "cresnet39" and cfg.MODEL.CLASSIFIER.SCALES
+    if source not in LATENT_SOURCES:
+        raise ValueError(
+            f"INPUT.LATENT_SOURCE {source!r} is not one of {', '.join(LATENT_SOURCES)}"
+        )
     if source == "store":
         return _stored(cfg, is_train, scales)
     codec = None
@@ -134,6 +133,15 @@ def build_class_mapper(cfg: CfgNode, is_train: bool) -> ClassMapper | StoredClas
         codec = copy.deepcopy(build_codec(cfg)).cpu()
     augment = is_train and kind == "exact"
     return ClassMapper(cfg.INPUT.IMAGE_SIZE, augment, cfg.INPUT.FORMAT, codec, domain, scales)
+
+
+def _read(path: str, image_format: str) -> torch.Tensor:
+    """3 x H x W, uint8."""
+    try:
+        image = detection_utils.read_image(path, format=image_format)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    return torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)
 
 
 def _stored(cfg: CfgNode, is_train: bool, scales: bool) -> StoredClassMapper:

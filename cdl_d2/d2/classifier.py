@@ -159,6 +159,8 @@ class CompressedClassifier(nn.Module):
 
     def _stack(self, items: list[dict[str, Any]], key: str) -> torch.Tensor:
         tensors = [self._value(item, key).to(self.device) for item in items]
+        if self._augmentation is not None and key in ("latent", "scales"):
+            tensors = [self._augmentation.resize(t) for t in tensors]
         sizes = {tuple(t.shape[1:]) for t in tensors}
         if len(sizes) > 1:
             raise ValueError(
@@ -192,6 +194,12 @@ class TransferClassifier(CompressedClassifier):
             kwargs: those of CompressedClassifier.
         """
         super().__init__(**kwargs)
+        if self._augmentation is not None and transfer.compares_features:
+            raise ValueError(
+                "INPUT.AUGMENTATION latent crops and flips what the student sees and not what the "
+                "teacher sees, so that their features cannot be compared: set INPUT.AUGMENTATION "
+                "exact, or MODEL.TRANSFER.FEATURES.ENABLED False"
+            )
         self._build_teacher, self._teacher = teacher, None
         self._transfer = transfer
 

@@ -38,8 +38,18 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
     if domain != "latent":
         return _pixel_network(cfg)
     if classifier.NETWORK == "latent_resnet":
+        if classifier.INIT:
+            raise ValueError(
+                "MODEL.CLASSIFIER.INIT is not for latent_resnet: use LATENT_RESNET.INIT"
+            )
         return LatentClassifier(build_latent_resnet(cfg), classifier.NUM_CLASSES)
     codec, resnet = build_codec(cfg), cfg.MODEL.LATENT_RESNET
+    if resnet.INIT:
+        raise ValueError("MODEL.LATENT_RESNET.INIT is not for cresnet39: use CLASSIFIER.INIT")
+    if classifier.SCALES and not codec.predicts_scales:
+        raise ValueError(
+            f"{codec.name} predicts no scales: set MODEL.CLASSIFIER.SCALES False, or another codec"
+        )
     trunk = CResNet39(
         LatentInput(codec.latent_channels, codec.identity),
         with_scales=classifier.SCALES,

@@ -48,18 +48,30 @@ def check_datasets(cfg: CfgNode) -> None:
                 f"ANNOTATIONS.json IMAGE_DIR, or --register-classes {name} FOLDER"
             )
         if is_classification(cfg):
-            known, heads = class_names_of(name), cfg.MODEL.CLASSIFIER.NUM_CLASSES
-            if len(known) > heads:
-                raise ValueError(
-                    f"data set {name} has {len(known)} classes, but the head has {heads} outputs: "
-                    f"label {heads} is out of range; set MODEL.CLASSIFIER.NUM_CLASSES {len(known)}"
-                )
+            _check_classes(cfg, name)
             continue
         classes = MetadataCatalog.get(name).get("thing_classes")
         if classes is not None and len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
             raise ValueError(
                 f"data set {name} has {len(classes)} classes: set MODEL.ROI_HEADS.NUM_CLASSES "
                 f"{len(classes)} (it is {cfg.MODEL.ROI_HEADS.NUM_CLASSES})"
+            )
+
+
+def _check_classes(cfg: CfgNode, name: str) -> None:
+    """Labels are places among the sorted names, so that all data sets must have the same ones."""
+    known, heads = class_names_of(name), cfg.MODEL.CLASSIFIER.NUM_CLASSES
+    if len(known) != heads:
+        raise ValueError(
+            f"data set {name} has {len(known)} classes, but the head has {heads} outputs: set "
+            f"MODEL.CLASSIFIER.NUM_CLASSES {len(known)}"
+        )
+    for other in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if other in DatasetCatalog.list() and class_names_of(other) != known:
+            different = sorted(set(known) ^ set(class_names_of(other)))
+            raise ValueError(
+                f"data sets {name} and {other} have different classes ({', '.join(different)}): "
+                "their labels would not mean the same"
             )
 
 

@@ -23,7 +23,7 @@ from cdl_d2.d2.classifier import is_classification
 from cdl_d2.d2.joint_classifier import JointClassifier
 from cdl_d2.d2.latent_mapper import build_mapper
 from cdl_d2.d2.rate_evaluation import RateEvaluator
-from cdl_d2.nn import LatentResNet, initialize_trunk
+from cdl_d2.nn import LatentInput, LatentResNet, initialize_trunk
 from cdl_d2.nn.statistics import load_statistics
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -89,7 +89,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
-        batch = cfg.SOLVER.IMS_PER_BATCH if is_classification(cfg) else 1
+        share = max(cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), 1)
+        batch = share if is_classification(cfg) else 1
         loader = build_detection_test_loader
         return loader(cfg, dataset_name, mapper=_mapper(cfg, is_train=False), batch_size=batch)
 
@@ -116,10 +117,11 @@ def initialize_backbone(model: nn.Module, cfg: CfgNode) -> None:
         if resnet.INIT:
             loaded = initialize_trunk(trunk, resnet.INIT)
             logger.info(f"{len(loaded)} entries of the latent ResNet start from {resnet.INIT}")
+    for entrance in [module for module in model.modules() if isinstance(module, LatentInput)]:
         if resnet.STATISTICS:
-            mean, std = load_statistics(resnet.STATISTICS, trunk.input.identity)
-            trunk.input.mean.copy_(mean)
-            trunk.input.std.copy_(std)
+            mean, std = load_statistics(resnet.STATISTICS, entrance.identity)
+            entrance.mean.copy_(mean)
+            entrance.std.copy_(std)
             logger.info(f"latents are normalized by {resnet.STATISTICS}")
 
 

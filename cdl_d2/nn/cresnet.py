@@ -83,7 +83,9 @@ class CResNet39(nn.Module):
                     "this network reads scales beside latents: encode images, or store bitstreams "
                     "(a store of arrays has no scales)"
                 )
-            features = torch.cat([features, self.scales_block(scales_hat.log1p())], dim=1)
+            features = torch.cat(
+                [features, self.scales_block(scales_hat.clamp(min=0).log1p())], dim=1
+            )
         c4 = self.conv4(self.conv3(features))
         return {"c4": c4, "c5": self.conv5(c4)}
 

@@ -23,15 +23,21 @@ class LatentAugmentation:
             raise ValueError(f"a crop of {crop} cells does not fit a latent of {resize} cells")
         self._resize, self._crop = resize, crop
 
+    def resize(self, latent: torch.Tensor) -> torch.Tensor:
+        """C x h x w to C x resize x resize, bilinear."""
+        size = (self._resize, self._resize)
+        return F.interpolate(latent[None], size, mode="bilinear", align_corners=False)[0]
+
     def __call__(self, latents: Sequence[torch.Tensor], training: bool) -> list[torch.Tensor]:
         """The same change to each of several N x C x h x w tensors, another for each image.
 
         Returns:
             N x C x crop x crop tensors.
         """
-        size = (self._resize, self._resize)
-        resized = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in latents]
-        changed = [self._change([x[n] for x in resized], training) for n in range(len(latents[0]))]
+        changed = [
+            self._change([self.resize(x[n]) for x in latents], training)
+            for n in range(len(latents[0]))
+        ]
         return [torch.stack(each) for each in zip(*changed, strict=True)]
 
     def _change(self, latents: list[torch.Tensor], training: bool) -> list[torch.Tensor]:

@@ -40,6 +40,11 @@ class ClassifierTransfer:
         self._output, self._distance = weight * output, distance
 
     @property
+    def compares_features(self) -> bool:
+        """Whether features are compared, and must lie over each other."""
+        return bool(self._features)
+
+    @property
     def active(self) -> bool:
         """Whether anything is compared."""
         return bool(self._features or self._output)

@@ -94,6 +94,8 @@ def test_latents_come_from_a_store(folder, tmp_path):
     [
         ("empty class", "has no image"),
         ("too many classes", "the head has 4 outputs"),
+        ("other classes", "have different classes (cross, ring)"),
+        ("unknown source", "'nowhere' is not one of model, mapper, store"),
         ("no such folder", "no folder of classes"),
         ("unreadable", "cannot be read as an image"),
         ("coco data", "is no folder of classes"),
@@ -106,6 +108,14 @@ def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message
         (data / "void").mkdir()
     elif case == "too many classes":
         options = ["MODEL.CLASSIFIER.NUM_CLASSES", 4]
+    elif case == "other classes":
+        other = tmp_path / "other"
+        list(write_classification(other, 5, (64, 64)))
+        (other / "cross").rename(other / "ring")
+        arguments = ["--register-classes", "other", other]
+        options = ["DATASETS.TEST", "('other',)"]
+    elif case == "unknown source":
+        options = ["INPUT.LATENT_SOURCE", "nowhere"]
     elif case == "no such folder":
         data = tmp_path / "nowhere"
     elif case == "unreadable":

@@ -159,9 +159,46 @@ def test_a_jointly_tuned_model_is_a_plain_classifier_with_the_exported_codec(tmp
     assert build_codec(cfg).identity != plain._codec.on("cpu").identity
 
 
+def test_a_frozen_classifier_keeps_its_statistics():
+    model = tiny_model(tiny_cfg("joint_classifier", "MODEL.JOINT.TRAIN", ("encoder",))).train()
+    before = {k: v.clone() for k, v in model.network.state_dict().items()}
+    sum(model(make_items()).values()).backward()
+    assert all(torch.equal(v, before[k]) for k, v in model.network.state_dict().items())
+
+
+def test_weights_loaded_in_eval_mode_are_those_of_the_codec_that_encodes(tmp_path):
+    cfg = tiny_cfg("joint_classifier")
+    model = tiny_model(cfg).train()
+    with torch.no_grad():
+        model.trained_codec.network.g_a[0].weight.mul_(1.3)
+    SafeCheckpointer(model, str(tmp_path)).save("joint")
+    again = tiny_model(cfg).eval()
+    SafeCheckpointer(again).load(str(tmp_path / "joint.pth"))
+    assert again._codec.on("cpu").identity == model.eval()._codec.on("cpu").identity
+
+
+def test_a_classifier_of_another_codec_does_not_start_a_joint_tuning(tmp_path):
+    other = tiny_cfg("joint_classifier", "MODEL.META_ARCHITECTURE", "CompressedClassifier")
+    other.MODEL.CODEC.QUALITY = 1
+    SafeCheckpointer(tiny_model(other), str(tmp_path)).save("other")
+    with pytest.raises(ValueError, match="quality 1"):
+        SafeCheckpointer(tiny_model(tiny_cfg("joint_classifier"))).load(str(tmp_path / "other.pth"))
+
+
+def test_latents_that_are_resized_may_have_several_sizes():
+    items = [make_items(1)[0], make_items(1, 96)[0]]
+    model = tiny_model(tiny_cfg("cresnet39"))
+    assert model.train()(items)["loss_cls"].isfinite()
+    exact = tiny_model(tiny_cfg("cresnet39", "INPUT.AUGMENTATION", "exact"))
+    with pytest.raises(ValueError, match="latents of several sizes"):
+        exact.eval()(items)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["INPUT.AUGMENTATION", "latent"], "features cannot be compared"),
+        (["MODEL.CLASSIFIER.INIT", "x.pth"], "is not for latent_resnet"),
         (["MODEL.CLASSIFIER.NETWORK", "resnet50"], "which read domain 'latent'"),
         (["MODEL.TEACHER.CONFIG_FILE", "", "MODEL.TEACHER.WEIGHTS", ""], "needs a teacher"),
         (["MODEL.CLASSIFIER.NUM_CLASSES", 4], "knows 3 classes, the student 4"),
@@ -186,6 +223,9 @@ def test_a_label_without_an_output_is_named():
         (["MODEL.JOINT.TRAIN", ("encoders",)], "'encoders' is not one of"),
         (["MODEL.JOINT.TRAIN", ()], "nothing learns"),
         (["MODEL.JOINT.STEPS", "in turn"], "'in turn' is not one of"),
+        (["MODEL.JOINT.STEPS", "alternate", "MODEL.JOINT.TRAIN", ("task",)], "every other step"),
+        (["INPUT.LATENT_SOURCE", "mapper"], "codes images itself"),
+        (["INPUT.DOMAIN", "image"], "codes images itself"),
     ],
 )
 def test_unknown_choices_of_joint_training_are_named(options, message):
