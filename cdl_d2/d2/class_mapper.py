@@ -98,15 +98,7 @@ class StoredClassMapper:
         """The record with `latent` and what encode_item says; raises as LatentStore.read."""
         item = dict(record)
         variant = self._variants[int(torch.randint(len(self._variants), ()))]
-        stored = self._store.read(item["file_name"], variant, self._with_scales)
-        item |= {
-            "latent": stored.cells,
-            "codec_identity": self._store.plan.codec,
-            "image_size": stored.image_size,
-            "bits": stored.bits,
-        }
-        if self._with_scales:
-            item["scales"] = stored.scales
+        item |= self._store.read_item(item["file_name"], variant, self._with_scales)
         if self._image_format:
             item["image"] = variant.apply(_read(item["file_name"], self._image_format))
         return item

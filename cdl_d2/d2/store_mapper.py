@@ -82,16 +82,17 @@ class StoredLatentMapper(DatasetMapper):
         """
         item = copy.deepcopy(dataset_dict)
         variant = self._variants[np.random.randint(len(self._variants))]
-        stored = self._store.read(item["file_name"], variant)
+        stored = self._store.read_item(item["file_name"], variant)
+        size = stored["image_size"]
         original = item["height"], item["width"]
-        if variant.size(*original) != stored.image_size:
+        if variant.size(*original) != size:
             raise ValueError(
-                f"the store has an image of {stored.image_size} pixels for {item['file_name']}, "
+                f"the store has an image of {size} pixels for {item['file_name']}, "
                 f"which should have {variant.size(*original)} of its {original}: is it another?"
             )
-        transforms = T.TransformList([T.ResizeTransform(*original, *stored.image_size)])
+        transforms = T.TransformList([T.ResizeTransform(*original, *size)])
         if variant.flip:
-            transforms += T.HFlipTransform(stored.image_size[1])
+            transforms += T.HFlipTransform(size[1])
         if self._with_image:
             image = utils.read_image(item["file_name"], format=self.image_format)
             utils.check_image_size(item, image)
@@ -99,16 +100,10 @@ class StoredLatentMapper(DatasetMapper):
             item["image"] = torch.as_tensor(pixels)
         annotated = self.is_train and "annotations" in item
         if annotated:
-            self._transform_annotations(item, transforms, stored.image_size)
+            self._transform_annotations(item, transforms, size)
         else:
             item.pop("annotations", None)
-        return {
-            **item,
-            "latent": stored.cells,
-            "codec_identity": self._store.plan.codec,
-            "image_size": stored.image_size,
-            "bits": stored.bits,
-        }
+        return item | stored
 
 
 def variants_of(cfg: CfgNode, is_train: bool) -> list[Variant]:

@@ -245,6 +245,20 @@ class LatentStore:
             scales = quantized.scales_hat[:, :rows, :columns]
         return StoredLatent(cells, stream.image_size, record.bits, scales)
 
+    def read_item(
+        self, file_name: str | PurePath, variant: Variant, with_scales: bool = False
+    ) -> dict[str, Any]:
+        """What `read` gives, as `encode_item` would add it to an item of a batch."""
+        stored = self.read(file_name, variant, with_scales)
+        scales = {"scales": stored.scales} if with_scales else {}
+        return {
+            "latent": stored.cells,
+            "codec_identity": self.plan.codec,
+            "image_size": stored.image_size,
+            "bits": stored.bits,
+            **scales,
+        }
+
     def record(self, file_name: str | PurePath, variant: Variant) -> Record:
         """What is stored of a variant of an image; raises as `read`."""
         image = self.find(file_name)

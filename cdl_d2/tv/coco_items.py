@@ -84,18 +84,12 @@ class CocoItems(Dataset):
         size = variant.size(*original)
         item = {"image_id": record["id"], "height": original[0], "width": original[1]}
         if self._store is not None:
-            stored = self._store.read(record["file_name"], variant)
-            if stored.image_size != size:
+            item |= self._store.read_item(record["file_name"], variant)
+            if item["image_size"] != size:
                 raise ValueError(
-                    f"the store has an image of {stored.image_size} pixels for "
+                    f"the store has an image of {item['image_size']} pixels for "
                     f"{record['file_name']}, which should have {size}: is it another?"
                 )
-            item |= {
-                "latent": stored.cells,
-                "codec_identity": self._store.plan.codec,
-                "image_size": stored.image_size,
-                "bits": stored.bits,
-            }
         if self._with_image:
             image = read_image(self._folder / record["file_name"])
             if tuple(image.shape[1:]) != original:
