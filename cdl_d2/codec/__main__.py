@@ -5,6 +5,9 @@ Examples:
         --output compressed
     python -m cdl_d2.codec info compressed/*.cdlz
     python -m cdl_d2.codec decompress compressed/*.cdlz --output decoded
+
+With --channels 0-31,40 an image becomes two files: NAME.cdlz with those channels, for a task that
+needs no others, and NAME.rest.cdlz with the rest. Decompressing needs both.
 """
 
 from __future__ import annotations
@@ -20,9 +23,13 @@ from tqdm import tqdm
 
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.architectures import METRICS
-from cdl_d2.codec.bitstream import SUFFIX
+from cdl_d2.codec.bitstream import SELECTED, SUFFIX
+from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.layers import channel_mask, compress_layers, decompress_layers
 from cdl_d2.codec.rate_distortion import average, rate_point
 from cdl_d2.files import write_atomically
+
+REST_SUFFIX = f".rest{SUFFIX}"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -33,6 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     compress.add_argument("--name", required=True, help="as CompressAI names it, or tiny-...")
     compress.add_argument("--quality", type=int, required=True)
     compress.add_argument("--metric", default="mse", choices=METRICS)
+    compress.add_argument("--channels", help="of a first layer, such as 0-31,40; see below")
     decompress = commands.add_parser("decompress", help="bitstreams to PNG images", **form)
     for command in (compress, decompress):
         command.add_argument("--weights", default="", help="the codec's weights, if not the zoo's")
@@ -62,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
     codec = Codec.load(args.name, args.quality, args.metric, args.weights).on(args.device)
+    if args.channels:
+        return compress_in_layers(args, codec, targets)
     points = []
 
     def one(path: Path) -> None:
@@ -80,6 +90,51 @@ def compress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
     return status
 
 
+def compress_in_layers(args: argparse.Namespace, codec: Codec, targets: dict[Path, Path]) -> int:
+    channels, bits, pixels = parse_channels(args.channels), [0, 0], 0
+    channel_mask(codec.latent_channels, channels)  # an error now, not once for every file
+
+    def one(path: Path) -> None:
+        nonlocal pixels
+        image = read_image(path).to(args.device).float() / 255
+        layers = compress_layers(codec, image, channels)
+        layers.rest.save(rest_of(targets[path]))
+        layers.selected.save(targets[path])
+        for i, layer in enumerate((layers.selected, layers.rest)):
+            bits[i] += 8 * len(layer.to_bytes())
+        pixels += image.shape[1] * image.shape[2]
+
+    status = for_each(args.files, one)
+    if pixels:
+        print(
+            f"{bits[0] / pixels:.3f} bits per pixel in the first layer, {len(channels)} of "
+            f"{codec.latent_channels} channels; {bits[1] / pixels:.3f} in the second"
+        )
+    return status
+
+
+def parse_channels(text: str) -> list[int]:
+    """Channels from `0-31,40`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    channels: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"--channels {text!r} is not of the form 0-31,40")
+        if dash and int(last) < int(first):
+            raise ValueError(f"--channels {text!r}: {part} goes backwards")
+        channels += range(int(first), int(last or first) + 1)
+    return channels
+
+
+def rest_of(path: Path) -> Path:
+    """Where the second layer of a first one is."""
+    return path.with_suffix(REST_SUFFIX)
+
+
 def decompress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
     codecs: dict[tuple[str, int, str], Codec] = {}
 
@@ -88,11 +143,17 @@ def decompress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
         choice = stream.codec.name, stream.codec.quality, stream.codec.metric
         if choice not in codecs:
             codecs[choice] = Codec.load(*choice, args.weights).on(args.device)
-        image = codecs[choice].decode(codecs[choice].decompress(stream).to(args.device))
+        codec = codecs[choice]
+        if stream.coding == SELECTED:
+            rest = Bitstream.load(rest_of(path)) if rest_of(path).is_file() else None
+            latent = decompress_layers(codec, stream, rest)
+        else:
+            latent = codec.decompress(stream)
+        image = codec.decode(latent.to(args.device))
         with write_atomically(targets[path]) as temporary:
             write_png(torch.round(image * 255).byte().cpu(), str(temporary))
 
-    return for_each(args.files, one)
+    return for_each(targets, one)
 
 
 def info(path: Path) -> None:
@@ -130,10 +191,14 @@ def output_paths(args: argparse.Namespace) -> dict[Path, Path]:
         ValueError: if two results would have the same name.
     """
     suffix = SUFFIX if args.command == "compress" else ".png"
-    targets = {p: (args.output or p.parent) / f"{p.stem}{suffix}" for p in args.files}
-    if len(set(targets.values())) < len(set(args.files)):
+    files = [path for path in args.files if not path.name.endswith(REST_SUFFIX)]  # second layers
+    targets = {p: (args.output or p.parent) / f"{p.stem}{suffix}" for p in files}
+    if len(set(targets.values())) < len(set(files)):
         raise ValueError("two of the files have the same name without suffix: do them separately")
-    existing = [target for target in targets.values() if target.exists()]
+    written = list(targets.values())
+    if getattr(args, "channels", None):
+        written += [rest_of(target) for target in written]
+    existing = [target for target in written if target.exists()]
     if existing and not args.force:
         raise FileExistsError(f"{existing[0]} exists already: add --force to replace it")
     if args.output and args.output.exists() and not args.output.is_dir():

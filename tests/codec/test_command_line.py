@@ -37,6 +37,34 @@ def test_info_names_codec_sizes_and_rates(photo, capsys):
     )
 
 
+def test_two_layers_give_the_image_and_one_alone_does_not(photo, tmp_path, codec, capsys):
+    words = ["compress", *CODEC, "--channels", "0-31,40", str(photo), "--output"]
+    assert main([*words, str(tmp_path / "layers")]) == 0
+    assert "33 of 192 channels" in capsys.readouterr().out
+    main(["compress", *CODEC, str(photo), "--output", str(tmp_path / "whole")])
+    first, rest = (tmp_path / "layers" / f"photo{s}.cdlz" for s in ("", ".rest"))
+    assert first.stat().st_size < (tmp_path / "whole" / "photo.cdlz").stat().st_size
+    for folder in ("layers", "whole"):
+        files = [str(path) for path in (tmp_path / folder).iterdir()]
+        assert main(["decompress", *files, "--output", str(tmp_path / f"{folder}-png")]) == 0
+    pictures = [(tmp_path / f"{f}-png" / "photo.png").read_bytes() for f in ("layers", "whole")]
+    assert pictures[0] == pictures[1]
+    assert main([*words, str(tmp_path / "layers")]) == 1
+    assert "add --force" in capsys.readouterr().err
+    rest.unlink()
+    assert main(["decompress", str(first), "--output", str(tmp_path / "again")]) == 1
+    assert "holds 33 of 192 channels: give its second layer" in capsys.readouterr().err
+    assert not list((tmp_path / "again").iterdir())
+
+
+@pytest.mark.parametrize("channels", ["a", "5-", "0-192", "3,3", "7-6"])
+def test_channels_that_do_not_fit_are_named(photo, channels, capsys):
+    status = main(["compress", *CODEC, "--channels", channels, str(photo)])
+    assert status == 1
+    assert "channel" in capsys.readouterr().err
+    assert not photo.with_suffix(".cdlz").exists()
+
+
 def test_a_bad_file_is_named_and_the_others_are_done(photo, tmp_path, capsys):
     bad = tmp_path / "bad.png"
     bad.write_text("no image")
