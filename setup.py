@@ -26,6 +26,7 @@ setup(
     ],
     extras_require={
         "test": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "cityscapes": ["cityscapesscripts"],
         "ray": ["ray[data]", "pyarrow<20", "pandas<2.3"],
     },
 )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train, resume or evaluate a detector or a classifier in the compressed domain.
+"""Train, resume or evaluate a detector, a classifier or a segmentor in the compressed domain.
 
 Examples:
     python tools/train_net.py --config-file configs/latent_mask_rcnn_R50_FPN.yaml --num-gpus 8
@@ -29,7 +29,12 @@ with needed_packages("train_net"):
 
     from cdl_d2.d2 import SafeCheckpointer, Trainer, check_datasets
     from cdl_d2.d2.checkpoint import load_all_weights
-    from cdl_d2.d2.command_line import add_register, add_register_classes, load_config
+    from cdl_d2.d2.command_line import (
+        add_register,
+        add_register_classes,
+        add_register_labels,
+        load_config,
+    )
     from cdl_d2.files import write_json
 
 
@@ -38,6 +43,7 @@ def parse_arguments():
     parser.formatter_class = RawDescriptionHelpFormatter
     add_register(parser)
     add_register_classes(parser)
+    add_register_labels(parser)
     return parser.parse_args()
 
 

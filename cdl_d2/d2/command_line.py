@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from cdl_d2.d2.class_datasets import register_class_folder
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.datasets import register_dataset
+from cdl_d2.d2.label_datasets import register_label_folder
 
 
 def new_parser(description: str) -> argparse.ArgumentParser:
@@ -49,6 +50,18 @@ def add_register_classes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_register_labels(parser: argparse.ArgumentParser) -> None:
+    """`--register-labels`, for images with label maps."""
+    parser.add_argument(
+        "--register-labels",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "IMAGE_DIR", "LABEL_DIR"),
+        help="make images with label maps (PNG, of the same names) known under NAME; repeatable",
+    )
+
+
 def load_config(args: argparse.Namespace) -> CfgNode:
     """The config of `--config-file` and the overrides; registers the data sets of `--register`.
 
@@ -60,4 +73,6 @@ def load_config(args: argparse.Namespace) -> CfgNode:
         register_dataset(*dataset)
     for dataset in getattr(args, "register_classes", []):
         register_class_folder(*dataset)
+    for dataset in getattr(args, "register_labels", []):
+        register_label_folder(*dataset)
     return read_config(args.config_file, args.opts)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
+from detectron2.projects.deeplab import add_deeplab_config
 from yaml import YAMLError
 
 DOMAINS = ("latent", "reconstruction", "image")
@@ -77,6 +78,12 @@ def add_cdl_config(cfg: CN) -> None:
     # "imagenet" for its zoo.
     _C.MODEL.CLASSIFIER.INIT = ""
 
+    _C.MODEL.TRANSFORM = CN()
+    # What makes a segmentation network's res2 of a latent: "deconv" or "res".
+    _C.MODEL.TRANSFORM.KIND = "deconv"
+    # Channels between its two halves; 0 for as many as the latent has.
+    _C.MODEL.TRANSFORM.WIDTH = 0
+
     _C.MODEL.TEACHER = CN()
     # The teacher's own YAML: a path, or a config of Detectron2's model zoo.
     _C.MODEL.TEACHER.CONFIG_FILE = ""
@@ -128,6 +135,8 @@ def add_cdl_config(cfg: CN) -> None:
 
     # Mixed precision, where SOLVER.AMP.ENABLED: "float16" or "bfloat16".
     _C.SOLVER.AMP.DTYPE = "float16"
+
+    add_deeplab_config(_C)
 
 
 def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:

@@ -12,6 +12,7 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
 from cdl_d2.d2.class_datasets import class_names_of
 from cdl_d2.d2.classifier import is_classification
+from cdl_d2.d2.label_datasets import check_label_dataset, is_segmentation
 from cdl_d2.data.coco import class_names, read_coco
 
 # The first dozen images of COCO's validation set, to see whether a model can learn them by heart.
@@ -47,6 +48,9 @@ def check_datasets(cfg: CfgNode) -> None:
                 f"data set {name} is not known: register it with --register {name} "
                 f"ANNOTATIONS.json IMAGE_DIR, or --register-classes {name} FOLDER"
             )
+        if is_segmentation(cfg):
+            check_label_dataset(cfg, name)
+            continue
         if is_classification(cfg):
             _check_classes(cfg, name)
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import detectron2.data.transforms as T
 from detectron2.config import configurable
 from detectron2.data import DatasetMapper
 
@@ -12,6 +13,7 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.batch_item import encode_item
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.config import LATENT_SOURCES
+from cdl_d2.d2.label_datasets import is_segmentation
 from cdl_d2.d2.store_mapper import StoredLatentMapper
 
 
@@ -50,7 +52,24 @@ def build_mapper(cfg, is_train: bool) -> DatasetMapper:
         raise ValueError(
             f"INPUT.LATENT_SOURCE {source!r} is not one of {', '.join(LATENT_SOURCES)}"
         )
+    options = {}
+    if is_segmentation(cfg) and is_train:
+        options["augmentations"] = build_sem_seg_augmentations(cfg)
     if cfg.INPUT.DOMAIN == "image" or source == "model":
-        return DatasetMapper(cfg, is_train)
-    mapper = StoredLatentMapper if source == "store" else LatentDatasetMapper
-    return mapper(cfg, is_train)
+        return DatasetMapper(cfg, is_train, **options)
+    if source == "store":
+        return StoredLatentMapper(cfg, is_train)
+    return LatentDatasetMapper(cfg, is_train, **options)
+
+
+def build_sem_seg_augmentations(cfg) -> list[T.Augmentation]:
+    """Sizes, a crop in which no class takes nearly everything, and flips, as for DeepLab."""
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    augmentations: list[T.Augmentation] = [T.ResizeShortestEdge(*sizes)]
+    if cfg.INPUT.CROP.ENABLED:
+        crop, ignored = cfg.INPUT.CROP, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+        area = crop.SINGLE_CATEGORY_MAX_AREA
+        augmentations.append(
+            T.RandomCrop_CategoryAreaConstraint(crop.TYPE, crop.SIZE, area, ignored)
+        )
+    return [*augmentations, T.RandomFlip()]

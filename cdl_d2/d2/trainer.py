@@ -8,19 +8,31 @@ import weakref
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import DefaultTrainer
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    SemSegEvaluator,
+)
+from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import nn
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.cityscapes import build_cityscapes_evaluator
 from cdl_d2.d2.class_datasets import class_names_of
 from cdl_d2.d2.class_evaluation import ClassificationEvaluator
 from cdl_d2.d2.class_mapper import build_class_mapper
 from cdl_d2.d2.classifier import is_classification
 from cdl_d2.d2.joint_classifier import JointClassifier
+from cdl_d2.d2.label_datasets import is_segmentation
 from cdl_d2.d2.latent_mapper import build_mapper
 from cdl_d2.d2.rate_evaluation import RateEvaluator
 from cdl_d2.nn import LatentInput, LatentResNet, initialize_trunk
@@ -30,7 +42,7 @@ AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Trainer(DefaultTrainer):
-    """Trains and evaluates detectors and classifiers in the compressed domain."""
+    """Trains and evaluates detectors, classifiers and segmentors in the compressed domain."""
 
     def __init__(self, cfg: CfgNode):
         """
@@ -75,6 +87,11 @@ class Trainer(DefaultTrainer):
         ]
         return maybe_add_gradient_clipping(cfg, torch.optim.Adam)(groups)
 
+    @classmethod
+    def build_lr_scheduler(cls, cfg, optimizer):
+        """As DefaultTrainer, and the polynomial schedule of Detectron2's DeepLab project."""
+        return build_lr_scheduler(cfg, optimizer)
+
     def train(self) -> dict | None:
         """As DefaultTrainer; the results of the last evaluation, whatever TEST expects."""
         super().train()
@@ -97,7 +114,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg, dataset_name, output_folder=None):
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-        if is_classification(cfg):
+        if is_segmentation(cfg):
+            evaluator = _segmentation_evaluator(dataset_name, folder)
+        elif is_classification(cfg):
             evaluator = ClassificationEvaluator(class_names_of(dataset_name), folder)
         else:
             evaluator = COCOEvaluator(dataset_name, output_dir=folder)
@@ -107,6 +126,13 @@ class Trainer(DefaultTrainer):
 def _mapper(cfg: CfgNode, is_train: bool):
     build = build_class_mapper if is_classification(cfg) else build_mapper
     return build(cfg, is_train)
+
+
+def _segmentation_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
+    """Cityscapes' own, or Detectron2's for any label maps; both report the mean IoU."""
+    if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_sem_seg":
+        return build_cityscapes_evaluator(dataset_name)
+    return SemSegEvaluator(dataset_name, distributed=True, output_dir=folder)
 
 
 def initialize_backbone(model: nn.Module, cfg: CfgNode) -> None:

@@ -126,7 +126,9 @@ def write_detection(
 def write_segmentation(
     folder: str | Path, count: int, size: tuple[int, int] = (192, 192), seed: int = 0
 ) -> Iterator[Path]:
-    """Write `images/NAME.png` and `labels/NAME.png`, 8 bit: 0 background, 1 + index into SHAPES.
+    """Write `images/NAME.png`, `labels/NAME.png`, 8 bit, 1 + index into SHAPES, and `classes.txt`.
+
+    The background is 0.
 
     Arguments, what is yielded and raised: as write_detection.
     """
@@ -138,6 +140,9 @@ def write_segmentation(
             labels[mask] = kind + 1
         _save(labels, folder / "labels" / f"{number:05d}.png")
         yield _save(scene.image, folder / "images" / f"{number:05d}.png")
+    with write_atomically(folder / "classes.txt") as temporary:
+        temporary.write_text("\n".join(("background", *SHAPES)) + "\n")
+    yield folder / "classes.txt"
 
 
 def write_classification(

@@ -30,6 +30,12 @@ def test_classification_and_joint_tuning(tmp_path):
     assert len(list((tmp_path / "tuned").iterdir())) == 1
 
 
+def test_segmentation(tmp_path):
+    run_blocks(tmp_path, "segmentation")
+    results = json.loads((tmp_path / "output/latent_deeplab_small/results.json").read_text())
+    assert results.keys() == {"sem_seg", "rate"}
+
+
 def test_an_existing_training_script_gains_latents_and_transfer(coco_dataset, tmp_path):
     readme = (ROOT / "README.md").read_text()
     script = re.search(r"<!-- drop-in.*?```python\n(.*?)```", readme, re.DOTALL)[1]

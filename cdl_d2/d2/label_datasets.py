@@ -1,0 +1,71 @@
+"""Folders of images and label maps in Detectron2's catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+
+from cdl_d2.codec.image_files import find_images
+
+EVALUATOR = "sem_seg"
+IGNORED = 255
+
+
+def register_label_folder(name: str, images: str, labels: str) -> None:
+    """Make images and their label maps, PNG files of the same names, known to configs.
+
+    Labels are 8 bit, from 0; 255 is ignored. `classes.txt` beside the folder of labels names the
+    classes, a line each; without it they are numbered.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist.
+        ValueError: if there are no images, an image has no label map, or the name is taken.
+    """
+    for folder in (images, labels):
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"data set {name}: there is no folder {folder}")
+    if name in DatasetCatalog.list():
+        raise ValueError(f"data set {name} is registered already: choose another name")
+    _find_pairs(images, labels)
+    DatasetCatalog.register(name, lambda: _find_pairs(images, labels))
+    MetadataCatalog.get(name).set(evaluator_type=EVALUATOR, ignore_label=IGNORED)
+    classes = Path(labels).parent / "classes.txt"
+    if classes.is_file():
+        MetadataCatalog.get(name).set(stuff_classes=classes.read_text().split())
+
+
+def _find_pairs(images: str, labels: str) -> list[dict[str, Any]]:
+    records = []
+    for path in find_images(Path(images)):
+        label = (Path(labels) / path.relative_to(images)).with_suffix(".png")
+        if not label.is_file():
+            raise ValueError(f"image {path} has no label map {label}")
+        records.append({"file_name": str(path), "sem_seg_file_name": str(label)})
+    return records
+
+
+def is_segmentation(cfg: CfgNode) -> bool:
+    """Whether a config is of a semantic segmentor."""
+    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), SemanticSegmentor)
+
+
+def check_label_dataset(cfg: CfgNode, name: str) -> None:
+    """Raise ValueError unless a data set has label maps for the head's number of classes."""
+    metadata = MetadataCatalog.get(name)
+    if "sem_seg" not in (metadata.get("evaluator_type") or ""):
+        raise ValueError(
+            f"data set {name} has no label maps, which segmentation needs: register one with "
+            f"--register-labels {name} IMAGE_DIR LABEL_DIR"
+        )
+    heads, classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, metadata.get("stuff_classes")
+    if classes is None:
+        metadata.set(stuff_classes=[str(i) for i in range(heads)])
+    elif len(classes) != heads:
+        raise ValueError(
+            f"data set {name} has {len(classes)} classes: set MODEL.SEM_SEG_HEAD.NUM_CLASSES "
+            f"{len(classes)} (it is {heads})"
+        )

@@ -1,0 +1,229 @@
+"""Semantic segmentation on latents, decoded images or original images (*Semantic Segmentation in
+Learned Compressed Domain*)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList
+from torch import nn
+
+from cdl_d2.codec import STRIDE, Codec
+from cdl_d2.codec.batch_item import encode_item, item_image_size
+from cdl_d2.d2.checkpoint import load_all_weights
+from cdl_d2.d2.codec import build_codec
+from cdl_d2.d2.config import DOMAINS, read_config
+from cdl_d2.d2.deeplab_backbone import FIRST
+from cdl_d2.nn import CodecStamp, Frozen
+from cdl_d2.transfer import covered_cells
+
+
+@META_ARCH_REGISTRY.register()
+class CompressedSegmentor(SemanticSegmentor):
+    """Detectron2's SemanticSegmentor in the compressed domain; label maps are in pixels.
+
+    A batch item needs `image` only, and in training `sem_seg`, H x W labels.
+    """
+
+    @configurable
+    def __init__(self, *, codec: Codec | None, domain: str, image_format: str, **kwargs):
+        """
+        Args:
+            codec: None for domain `image`.
+            domain: `latent`, `reconstruction` or `image`.
+            image_format: order of an item's channels, `BGR` or `RGB`.
+            kwargs: those of SemanticSegmentor.
+        """
+        super().__init__(**kwargs)
+        if domain not in DOMAINS:
+            raise ValueError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
+        self.domain, self.image_format = domain, image_format
+        self._codec = None if codec is None else Frozen(codec)
+        if domain == "reconstruction":
+            self.codec_stamp = CodecStamp(codec.identity, required=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        codec = None if cfg.INPUT.DOMAIN == "image" else build_codec(cfg)
+        keys = {"codec": codec, "domain": cfg.INPUT.DOMAIN, "image_format": cfg.INPUT.FORMAT}
+        return {**super().from_config(cfg), **keys}
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """As SemanticSegmentor.forward; in evaluation with `bits` and `image_size` of coded images.
+
+        Raises:
+            ValueError: for a label that the head has no output for; see encode_item.
+        """
+        items = self.encode(batched_inputs)
+        batch = self.batch(items)
+        features = self.backbone(batch.tensor)
+        if self.training:
+            return self.sem_seg_head(features, self.labels(items, batch))[1]
+        logits = self.sem_seg_head(features)[0]
+        return [
+            self._output(each, size, item)
+            for each, size, item in zip(logits, batch.image_sizes, items, strict=True)
+        ]
+
+    def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The items with their latents or reconstructions, encoded here where they lack them."""
+        if self._codec is None:
+            return batched_inputs
+        codec = self._codec.on(self.device)
+        return [
+            encode_item(item, codec, self.image_format, self.domain, self.device)
+            for item in batched_inputs
+        ]
+
+    def batch(self, items: list[dict[str, Any]]) -> ImageList:
+        """What the backbone reads, padded; sizes always in pixels."""
+        sizes = [item_image_size(item) for item in items]
+        if self.domain == "latent":
+            inputs = [item["latent"].to(self.device) for item in items]
+        else:
+            key = "reconstruction" if self.domain == "reconstruction" else "image"
+            pixels = [item[key].to(self.device) for item in items]
+            inputs = [(image - self.pixel_mean) / self.pixel_std for image in pixels]
+        multiple = max(self.backbone.size_divisibility, STRIDE) // self._scale
+        return ImageList(ImageList.from_tensors(inputs, multiple).tensor, sizes)
+
+    def labels(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
+        """Label maps, N x H x W, padded as the batch is with the label to ignore.
+
+        Raises:
+            ValueError: for a label that the head has no output for.
+        """
+        height, width = (side * self._scale for side in batch.tensor.shape[2:])
+        head, padded = self.sem_seg_head, []
+        classes = head.predictor.out_channels
+        for item in items:
+            labels = item["sem_seg"].to(self.device).long()
+            wrong = labels[(labels != head.ignore_value) & ((labels < 0) | (labels >= classes))]
+            if len(wrong):
+                raise ValueError(
+                    f"label {int(wrong[0])} is neither in 0..{classes - 1} nor the label to ignore "
+                    f"({head.ignore_value}): set MODEL.SEM_SEG_HEAD.NUM_CLASSES or IGNORE_VALUE"
+                )
+            room = (0, width - labels.shape[1], 0, height - labels.shape[0])
+            padded.append(F.pad(labels, room, value=head.ignore_value))
+        return torch.stack(padded)
+
+    @property
+    def _scale(self) -> int:
+        return STRIDE if self.domain == "latent" else 1
+
+    def _output(
+        self, logits: torch.Tensor, size: tuple[int, int], item: dict[str, Any]
+    ) -> dict[str, Any]:
+        height, width = item.get("height", size[0]), item.get("width", size[1])
+        kept = {key: item[key] for key in ("bits", "image_size") if key in item}
+        return {"sem_seg": sem_seg_postprocess(logits, size, height, width), **kept}
+
+
+@META_ARCH_REGISTRY.register()
+class TransferSegmentor(CompressedSegmentor):
+    """A CompressedSegmentor on latents, whose res2 is taught by a pixel DeepLab's (formulas 2, 3).
+
+    The teacher is no part of the model's state.
+    """
+
+    @configurable
+    def __init__(self, *, teacher: Callable[[], nn.Module], weight: float, **kwargs):
+        """
+        Args:
+            teacher: makes a CompressedSegmentor of domain `image`.
+            weight: lambda_1 of formula (3).
+            kwargs: those of CompressedSegmentor, of domain `latent`.
+        """
+        super().__init__(**kwargs)
+        if self.domain != "latent":
+            raise ValueError(f"res2 is taught on latents, not on domain {self.domain!r}")
+        self._build_teacher, self._teacher, self._weight = teacher, None, weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        arguments = super().from_config(cfg)
+        build = {"teacher": lambda: build_segmentor_teacher(cfg)}
+        return {**arguments, **build, "weight": cfg.MODEL.TRANSFER.WEIGHT}
+
+    def prepare_teacher(self) -> None:
+        """Build the teacher now rather than at the first training step.
+
+        Raises:
+            FileNotFoundError, ValueError: see build_segmentor_teacher.
+        """
+        if self._teacher is None:
+            self._teacher = Frozen(self._build_teacher())
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """As CompressedSegmentor.forward; in training with `loss_transfer_res2`."""
+        if not self.training or not self._weight:
+            return super().forward(batched_inputs)
+        self.prepare_teacher()
+        items = self.encode(batched_inputs)
+        batch = self.batch(items)
+        features = self.backbone(batch.tensor)
+        losses = self.sem_seg_head(features, self.labels(items, batch))[1]
+        theirs = self._teachers_feature(items, batch)
+        stride = self.backbone.output_shape()[FIRST].stride
+        covered = covered_cells(batch.image_sizes, stride, theirs.shape[2:], self.device)
+        squared = F.mse_loss(features[FIRST], theirs, reduction="none") * covered
+        distance = squared.sum() / (covered.sum() * theirs.shape[1])
+        return losses | {"loss_transfer_res2": self._weight * distance}
+
+    @torch.no_grad()
+    def _teachers_feature(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
+        teacher = self._teacher.on(self.device)
+        height, width = (side * STRIDE for side in batch.tensor.shape[2:])
+        views = []
+        for item in items:
+            if "image" not in item:
+                raise ValueError(
+                    "the teacher looks at images, and a batch item has none: keep 'image' beside "
+                    "'latent' while training with transfer"
+                )
+            image = item["image"].to(self.device)
+            if self.image_format != teacher.image_format:
+                image = image.flip(0)
+            view = (image - teacher.pixel_mean) / teacher.pixel_std
+            room = (0, width - view.shape[2], 0, height - view.shape[1])
+            views.append(F.pad(view, room))
+        return first_layers(teacher.backbone, torch.stack(views))
+
+
+def first_layers(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """The feature res2 of a ResNet, without running what comes after it."""
+    return backbone.res2(backbone.stem(images))
+
+
+def build_segmentor_teacher(cfg: CfgNode) -> nn.Module:
+    """The pixel segmentor that MODEL.TEACHER names, with all its weights.
+
+    Raises:
+        FileNotFoundError: if its config or weights do not exist.
+        ValueError: if it is not named, looks at something else than images, or its res2 has
+            another width.
+    """
+    teacher = cfg.MODEL.TEACHER
+    if not teacher.CONFIG_FILE:
+        raise ValueError("knowledge transfer needs a teacher: give MODEL.TEACHER.CONFIG_FILE")
+    theirs = read_config(teacher.CONFIG_FILE)
+    if theirs.INPUT.DOMAIN != "image":
+        raise ValueError(f"the teacher looks at domain {theirs.INPUT.DOMAIN!r}, not at images")
+    key = "RES2_OUT_CHANNELS"
+    if theirs.MODEL.RESNETS[key] != cfg.MODEL.RESNETS[key]:
+        raise ValueError(
+            f"MODEL.RESNETS.{key} is {cfg.MODEL.RESNETS[key]} for the student but "
+            f"{theirs.MODEL.RESNETS[key]} for the teacher"
+        )
+    theirs.MODEL.DEVICE = cfg.MODEL.DEVICE
+    network = CompressedSegmentor(theirs)
+    load_all_weights(network, teacher.WEIGHTS or theirs.MODEL.WEIGHTS)
+    return network

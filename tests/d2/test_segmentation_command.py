@@ -1,0 +1,74 @@
+"""tools/train_net.py on images with label maps, as a user runs it."""
+
+import json
+
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
+from cdl_d2.data.synthetic import write_segmentation
+from tests.d2.test_segmentor import FOLDER, TINY
+from tests.d2.test_train_net import run
+
+PLAIN = ["MODEL.META_ARCHITECTURE", "CompressedSegmentor"]
+SCHEDULE = [
+    *("SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 6),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", 64),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    list(write_segmentation(folder, 4, (64, 96)))
+    return folder
+
+
+def train(name, folder, out, *options, arguments=(), check=True):
+    config = ["--config-file", FOLDER / f"{name}_deeplab_small.yaml"]
+    data = [
+        word
+        for part in ("train", "val")
+        for word in ("--register-labels", part, folder / "images", folder / "labels")
+    ]
+    everything = [*config, *data, *arguments, *TINY, *SCHEDULE, "OUTPUT_DIR", out, *options]
+    return run("train_net.py", *everything, check=check)
+
+
+def test_a_teacher_and_a_student(folder, tmp_path):
+    train("pixel", folder, tmp_path / "teacher")
+    teacher = [
+        *("MODEL.TEACHER.CONFIG_FILE", tmp_path / "teacher" / "config.yaml"),
+        *("MODEL.TEACHER.WEIGHTS", tmp_path / "teacher" / "model_final.pth"),
+    ]
+    train("latent", folder, tmp_path / "student", *teacher)
+    results = json.loads((tmp_path / "student" / "results.json").read_text())
+    assert {"mIoU", "IoU-disc"} <= results["sem_seg"].keys()
+    assert results["rate"]["bpp"] > 0
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("classes", "has 6 classes: set MODEL.SEM_SEG_HEAD.NUM_CLASSES 6"),
+        ("labels", "has no label map"),
+        ("folder", "there is no folder"),
+        ("coco", "has no label maps, which segmentation needs"),
+    ],
+)
+def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message):
+    options, arguments, data = list(PLAIN), [], folder
+    if case == "classes":
+        options += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3]
+    elif case == "labels":
+        data = tmp_path / "data"
+        list(write_segmentation(data, 1, (64, 96)))
+        next((data / "labels").iterdir()).unlink()
+    elif case == "folder":
+        data = tmp_path / "nowhere"
+    else:
+        arguments = ["--register", "coco", *coco_dataset]
+        options += ["DATASETS.TRAIN", "('coco',)"]
+    done = train("latent", data, tmp_path / "out", *options, arguments=arguments, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]
