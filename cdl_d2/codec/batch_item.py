@@ -29,6 +29,7 @@ def encode_item(
     Returns:
         a copy of `item` with
         latent: M x ceil(H/16) x ceil(W/16), for domain `latent`;
+        channel_bits and side_bits: of each channel, M, and of the hyperprior, with the latent;
         scales: as latent, if asked for;
         reconstruction: 3 x H x W in 0..255 whole numbers, channels as in `image`, for domain
         `reconstruction`;
@@ -62,6 +63,7 @@ def encode_item(
     }
     if domain == "latent":
         extra["latent"] = encoded.cells
+        extra["channel_bits"], extra["side_bits"] = encoded.channel_bits, encoded.side_bits
         if with_scales:
             extra["scales"] = encoded.crop(encoded.scales_hat)
     else:

@@ -253,10 +253,12 @@ def _describe(
     side_bits = 0.0
     if z_likelihoods is not None:
         side_bits = float(-torch.log2(z_likelihoods).sum(dtype=torch.float64))
+    bits = -torch.log2(y_likelihoods)
     return Latent(
         y_hat=quantized.y_hat,
         image_size=tuple(image_size),
-        bits=-torch.log2(y_likelihoods).sum(0),
+        bits=bits.sum(0),
+        channel_bits=bits.sum((1, 2)),
         side_bits=side_bits,
         scales_hat=quantized.scales_hat if with_scales else None,
     )

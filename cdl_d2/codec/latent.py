@@ -49,6 +49,7 @@ class Latent:
         bits: h x w, estimated bits of y_hat a cell.
         side_bits: estimated bits of the hyperprior; 0 for a codec without one.
         scales_hat: M x h x w, the standard deviations that the entropy model predicts, or None.
+        channel_bits: M, estimated bits of y_hat a channel, or None.
     """
 
     y_hat: torch.Tensor
@@ -56,12 +57,12 @@ class Latent:
     bits: torch.Tensor
     side_bits: float
     scales_hat: torch.Tensor | None = None
+    channel_bits: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Latent:
         """The same latent on another device."""
-        scales_hat = None if self.scales_hat is None else self.scales_hat.to(device)
-        tensors = {"y_hat": self.y_hat.to(device), "bits": self.bits.to(device)}
-        return replace(self, scales_hat=scales_hat, **tensors)
+        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return replace(self, **tensors)
 
     @property
     def cells(self) -> torch.Tensor:

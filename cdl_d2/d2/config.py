@@ -84,6 +84,17 @@ def add_cdl_config(cfg: CN) -> None:
     # Channels between its two halves; 0 for as many as the latent has.
     _C.MODEL.TRANSFORM.WIDTH = 0
 
+    _C.MODEL.SELECTION = CN()
+    # Which channels of a latent a segmentor sees: "none" for all, "gate", chosen for each image by
+    # a learned gate, or "fixed", those of CHANNELS.
+    _C.MODEL.SELECTION.KIND = "none"
+    # For "fixed": numbers of the channels, such as tools/select_channels.py prints.
+    _C.MODEL.SELECTION.CHANNELS = []
+    # Weight of the selected channels' bits per pixel in the loss of a "gate".
+    _C.MODEL.SELECTION.RATE_WEIGHT = 0.1
+    # Temperature of the gate at the first and at the last iteration; exponential in between.
+    _C.MODEL.SELECTION.TEMPERATURES = (5.0, 0.5)
+
     _C.MODEL.TEACHER = CN()
     # The teacher's own YAML: a path, or a config of Detectron2's model zoo.
     _C.MODEL.TEACHER.CONFIG_FILE = ""

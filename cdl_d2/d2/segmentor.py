@@ -17,6 +17,7 @@ from torch import nn
 
 from cdl_d2.codec import STRIDE, Codec
 from cdl_d2.codec.batch_item import encode_item, item_image_size
+from cdl_d2.d2.channel_selection import SelectedChannels, build_selection
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.config import DOMAINS, read_config
@@ -33,12 +34,21 @@ class CompressedSegmentor(SemanticSegmentor):
     """
 
     @configurable
-    def __init__(self, *, codec: Codec | None, domain: str, image_format: str, **kwargs):
+    def __init__(
+        self,
+        *,
+        codec: Codec | None,
+        domain: str,
+        image_format: str,
+        selection: SelectedChannels | None = None,
+        **kwargs,
+    ):
         """
         Args:
             codec: None for domain `image`.
             domain: `latent`, `reconstruction` or `image`.
             image_format: order of an item's channels, `BGR` or `RGB`.
+            selection: of a latent's channels; None for all.
             kwargs: those of SemanticSegmentor.
         """
         super().__init__(**kwargs)
@@ -46,6 +56,7 @@ class CompressedSegmentor(SemanticSegmentor):
             raise ValueError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
         self.domain, self.image_format = domain, image_format
         self._codec = None if codec is None else Frozen(codec)
+        self.selection = selection
         if domain == "reconstruction":
             self.codec_stamp = CodecStamp(codec.identity, required=False)
 
@@ -53,7 +64,7 @@ class CompressedSegmentor(SemanticSegmentor):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         codec = None if cfg.INPUT.DOMAIN == "image" else build_codec(cfg)
         keys = {"codec": codec, "domain": cfg.INPUT.DOMAIN, "image_format": cfg.INPUT.FORMAT}
-        return {**super().from_config(cfg), **keys}
+        return {**super().from_config(cfg), **keys, "selection": build_selection(cfg, codec)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """As SemanticSegmentor.forward; in evaluation with `bits` and `image_size` of coded images.
@@ -63,14 +74,36 @@ class CompressedSegmentor(SemanticSegmentor):
         """
         items = self.encode(batched_inputs)
         batch = self.batch(items)
-        features = self.backbone(batch.tensor)
         if self.training:
-            return self.sem_seg_head(features, self.labels(items, batch))[1]
-        logits = self.sem_seg_head(features)[0]
+            return self.losses(items, batch)[1]
+        tensor, items = self._selected(batch.tensor, items)
+        logits = self.sem_seg_head(self.backbone(tensor))[0]
         return [
             self._output(each, size, item)
             for each, size, item in zip(logits, batch.image_sizes, items, strict=True)
         ]
+
+    def losses(
+        self, items: list[dict[str, Any]], batch: ImageList
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Features, and `loss_sem_seg` and, of a gate, `loss_rate`."""
+        tensor, extra = batch.tensor, {}
+        if self.selection is not None:
+            choice = self.selection(tensor)
+            tensor = tensor * choice
+            extra = self.selection.losses(choice, items)
+        features = self.backbone(tensor)
+        return features, self.sem_seg_head(features, self.labels(items, batch))[1] | extra
+
+    def _selected(
+        self, tensor: torch.Tensor, items: list[dict[str, Any]]
+    ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        """The latents without dropped channels, and the items with the bits of what is left."""
+        if self.selection is None:
+            return tensor, items
+        choice = self.selection(tensor)
+        bits = self.selection.bits(choice, items).tolist()
+        return tensor * choice, [item | {"bits": b} for item, b in zip(items, bits, strict=True)]
 
     def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The items with their latents or reconstructions, encoded here where they lack them."""
@@ -169,8 +202,7 @@ class TransferSegmentor(CompressedSegmentor):
         self.prepare_teacher()
         items = self.encode(batched_inputs)
         batch = self.batch(items)
-        features = self.backbone(batch.tensor)
-        losses = self.sem_seg_head(features, self.labels(items, batch))[1]
+        features, losses = self.losses(items, batch)
         theirs = self._teachers_feature(items, batch)
         stride = self.backbone.output_shape()[FIRST].stride
         covered = covered_cells(batch.image_sizes, stride, theirs.shape[2:], self.device)

@@ -1,6 +1,7 @@
 """tools/train_net.py on images with label maps, as a user runs it."""
 
 import json
+import shlex
 
 import pytest
 
@@ -45,6 +46,28 @@ def test_a_teacher_and_a_student(folder, tmp_path):
     results = json.loads((tmp_path / "student" / "results.json").read_text())
     assert {"mIoU", "IoU-disc"} <= results["sem_seg"].keys()
     assert results["rate"]["bpp"] > 0
+
+
+def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
+    gate = [*PLAIN, "MODEL.SELECTION.KIND", "gate"]
+    train("latent", folder, tmp_path / "gate", *gate)
+    labels = ["--register-labels", "train", folder / "images", folder / "labels"]
+    labels += ["--register-labels", "val", folder / "images", folder / "labels"]
+    config = ["--config-file", tmp_path / "gate" / "config.yaml", "--count", 16, *labels]
+    weights = ["MODEL.WEIGHTS", tmp_path / "gate" / "model_final.pth"]
+    for how in (["--by", "gate"], ["--by", "variance"]):
+        done = run("select_channels.py", *config, *how, *weights)
+        _, _, _, channels = shlex.split(done.stdout.splitlines()[-1])
+        assert len(set(json.loads(channels))) == 16
+    fixed = ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", channels]
+    train("latent", folder, tmp_path / "fixed", *PLAIN, *fixed)
+    rates = [
+        json.loads((tmp_path / name / "results.json").read_text())["rate"]["bpp"]
+        for name in ("fixed", "gate")
+    ]
+    assert rates[0] < rates[1]
+    done = run("select_channels.py", *config, "--count", 193, *weights, check=False)
+    assert "193 channels cannot be kept of 192" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,40 @@ def test_padding_is_ignored(teacher):
     assert (labels[0, 64:] == 255).all() and (labels[0, :, 64:] == 255).all()
 
 
+def test_a_gate_learns_to_save_bits():
+    from detectron2.utils.events import EventStorage
+
+    options = "MODEL.SELECTION.KIND", "gate", "MODEL.SELECTION.RATE_WEIGHT", 2.0
+    model = tiny_model(tiny_cfg("latent", *PLAIN, *options, "SOLVER.MAX_ITER", 3)).train()
+    temperatures = []
+    with EventStorage() as storage:
+        for _ in range(3):
+            losses = model([make_item(64, 64)] * 2)
+            temperatures.append(model.selection.chooser.temperature)
+            storage.step()
+    assert losses.keys() == {"loss_sem_seg", "loss_rate"}
+    assert temperatures == pytest.approx([5.0, 5.0**0.5 * 0.5**0.5, 0.5])
+    losses["loss_rate"].backward()
+    assert model.selection.chooser.score[2].bias.grad[192:].sum() > 0  # keep fewer
+
+
+def test_only_kept_channels_are_seen_and_counted():
+    kept = [3, 50, 191]
+    options = "MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", kept
+    whole = tiny_model(tiny_cfg("latent", *PLAIN)).eval()
+    model = tiny_model(tiny_cfg("latent", *PLAIN, *options)).eval()
+    model.load_state_dict(whole.state_dict(), strict=False)
+    item = whole.encode([make_item(64, 96)])[0]
+    masked = {**item, "latent": torch.zeros_like(item["latent"])}
+    masked["latent"][kept] = item["latent"][kept]
+    output = model([item])[0]
+    assert torch.equal(output["sem_seg"], whole([masked])[0]["sem_seg"])
+    expected = float(item["channel_bits"][kept].sum()) + item["side_bits"]
+    assert output["bits"] == pytest.approx(expected)
+    assert output["bits"] < whole([item])[0]["bits"]
+    assert torch.equal(output["sem_seg"], model([item])[0]["sem_seg"])
+
+
 @pytest.mark.parametrize("label", [3, 100])
 def test_a_label_outside_the_set_is_named(label):
     model, item = tiny_model(tiny_cfg("latent", *PLAIN)).train(), make_item(64, 64)
@@ -105,6 +139,12 @@ def test_a_label_outside_the_set_is_named(label):
     ("options", "message"),
     [
         (["MODEL.TRANSFORM.KIND", "linear"], "'linear' is not one of"),
+        (["MODEL.SELECTION.KIND", "best"], "'best' is not one of none, gate, fixed"),
+        (["MODEL.SELECTION.KIND", "fixed"], "needs MODEL.SELECTION.CHANNELS"),
+        (
+            ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", [192]],
+            r"not different ones of 0\.\.191",
+        ),
         (["MODEL.RESNETS.RES5_DILATION", 1], "output stride of 16"),
         (["MODEL.TEACHER.CONFIG_FILE", ""], "needs a teacher"),
         (["MODEL.RESNETS.RES2_OUT_CHANNELS", 32], "RES2_OUT_CHANNELS is 32 for the student"),

@@ -1,0 +1,70 @@
+#!/usr/bin/env python
+"""Choose the channels of a fixed selection, from a trained gate or by variance.
+
+Counts how often the gate of a segmentor chooses each channel on the training data, or computes the
+variance of each (the baseline of Wang et al., 2022), and prints the N highest as config overrides.
+
+Examples:
+    python tools/select_channels.py --config-file output/gate/config.yaml --count 32 \\
+        MODEL.WEIGHTS output/gate/model_final.pth
+    python tools/select_channels.py --config-file output/gate/config.yaml --count 32 --by variance
+"""
+
+import sys
+from itertools import islice
+
+from cdl_d2.command_line import exit_status, needed_packages
+
+with needed_packages("select_channels"):
+    import torch
+    from detectron2.data import build_detection_test_loader
+    from tqdm import tqdm
+
+    from cdl_d2.d2 import Trainer, check_datasets
+    from cdl_d2.d2.checkpoint import load_all_weights
+    from cdl_d2.d2.command_line import (
+        add_overrides,
+        add_register_labels,
+        load_config,
+        new_parser,
+    )
+    from cdl_d2.d2.latent_mapper import build_mapper
+    from cdl_d2.nn.channel_selection import ChannelGate, most_chosen
+    from cdl_d2.nn.statistics import latent_statistics
+
+
+def parse_arguments():
+    parser = new_parser(__doc__)
+    parser.add_argument("--count", type=int, required=True, help="channels to keep")
+    parser.add_argument("--by", default="gate", choices=("gate", "variance"))
+    parser.add_argument("--images", type=int, help="look at so many (default: all)")
+    add_register_labels(parser)
+    add_overrides(parser)
+    return parser.parse_args()
+
+
+@torch.no_grad()
+def main() -> None:
+    args = parse_arguments()
+    cfg = load_config(args)
+    check_datasets(cfg)
+    model = Trainer.build_model(cfg).eval()
+    name = cfg.DATASETS.TRAIN[0]
+    loader = build_detection_test_loader(cfg, name, mapper=build_mapper(cfg, is_train=False))
+    items = tqdm(islice(loader, args.images), total=args.images or len(loader), unit="image")
+    latents = (model.batch(model.encode(batch)).tensor for batch in items)
+    if args.by == "variance":
+        scores = latent_statistics((each[0] for each in latents), smallest_std=0.0)[1]
+    else:
+        if model.selection is None or not isinstance(model.selection.chooser, ChannelGate):
+            raise ValueError(
+                "the config has no gate: set MODEL.SELECTION.KIND gate, or --by variance"
+            )
+        load_all_weights(model, cfg.MODEL.WEIGHTS)
+        scores = sum(model.selection(each).flatten(1).sum(0).cpu() for each in latents)
+    kept = most_chosen(scores, args.count).tolist()
+    print(f'MODEL.SELECTION.KIND fixed MODEL.SELECTION.CHANNELS "{kept}"'.replace(" ,", ","))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status("select_channels", main))
