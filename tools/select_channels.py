@@ -2,7 +2,8 @@
 """Choose the channels of a fixed selection, from a trained gate or by variance.
 
 Counts how often the gate of a segmentor chooses each channel on the training data, or computes the
-variance of each (the baseline of Wang et al., 2022), and prints the N highest as config overrides.
+variance of each (the baseline of Wang et al., 2022), and prints the N highest: for `python -m
+cdl_d2.codec compress`, and as config overrides.
 
 Examples:
     python tools/select_channels.py --config-file output/gate/config.yaml --count 32 \\
@@ -28,6 +29,7 @@ with needed_packages("select_channels"):
         load_config,
         new_parser,
     )
+    from cdl_d2.d2.label_datasets import is_segmentation
     from cdl_d2.d2.latent_mapper import build_mapper
     from cdl_d2.nn.channel_selection import ChannelGate, most_chosen
     from cdl_d2.nn.statistics import latent_statistics
@@ -47,6 +49,10 @@ def parse_arguments():
 def main() -> None:
     args = parse_arguments()
     cfg = load_config(args)
+    if not is_segmentation(cfg) or cfg.INPUT.DOMAIN != "latent":
+        raise ValueError("channels are selected for a segmentor of INPUT.DOMAIN latent")
+    if args.images is not None and args.images < 1:
+        raise ValueError(f"--images {args.images}: at least 1 is needed")
     check_datasets(cfg)
     model = Trainer.build_model(cfg).eval()
     name = cfg.DATASETS.TRAIN[0]
@@ -63,7 +69,8 @@ def main() -> None:
         load_all_weights(model, cfg.MODEL.WEIGHTS)
         scores = sum(model.selection(each).flatten(1).sum(0).cpu() for each in latents)
     kept = most_chosen(scores, args.count).tolist()
-    print(f'MODEL.SELECTION.KIND fixed MODEL.SELECTION.CHANNELS "{kept}"'.replace(" ,", ","))
+    print("--channels " + ",".join(map(str, kept)))
+    print(f'MODEL.SELECTION.KIND fixed MODEL.SELECTION.CHANNELS "{kept}"')
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from cdl_d2.codec.layers import channel_mask, compress_layers, decompress_layers
 from cdl_d2.codec.rate_distortion import average, rate_point
 from cdl_d2.files import write_atomically
 
+MOST_CHANNELS = 2**16
 REST_SUFFIX = f".rest{SUFFIX}"
 
 
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
     codec = Codec.load(args.name, args.quality, args.metric, args.weights).on(args.device)
-    if args.channels:
+    if args.channels is not None:
         return compress_in_layers(args, codec, targets)
     points = []
 
@@ -126,6 +127,8 @@ def parse_channels(text: str) -> list[int]:
             raise ValueError(f"--channels {text!r} is not of the form 0-31,40")
         if dash and int(last) < int(first):
             raise ValueError(f"--channels {text!r}: {part} goes backwards")
+        if int(last or first) >= MOST_CHANNELS:
+            raise ValueError(f"--channels {text!r}: no codec has channel {last or first}")
         channels += range(int(first), int(last or first) + 1)
     return channels
 
@@ -191,12 +194,15 @@ def output_paths(args: argparse.Namespace) -> dict[Path, Path]:
         ValueError: if two results would have the same name.
     """
     suffix = SUFFIX if args.command == "compress" else ".png"
-    files = [path for path in args.files if not path.name.endswith(REST_SUFFIX)]  # second layers
+    files = [path for path in args.files if not _goes_with_another(path, args.command)]
+    named = [path for path in files if args.command == "compress" and path.stem.endswith(".rest")]
+    if named:
+        raise ValueError(f"{named[0]}: names that end in .rest are those of second layers")
     targets = {p: (args.output or p.parent) / f"{p.stem}{suffix}" for p in files}
     if len(set(targets.values())) < len(set(files)):
         raise ValueError("two of the files have the same name without suffix: do them separately")
     written = list(targets.values())
-    if getattr(args, "channels", None):
+    if getattr(args, "channels", None) is not None:
         written += [rest_of(target) for target in written]
     existing = [target for target in written if target.exists()]
     if existing and not args.force:
@@ -206,6 +212,13 @@ def output_paths(args: argparse.Namespace) -> dict[Path, Path]:
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
     return targets
+
+
+def _goes_with_another(path: Path, command: str) -> bool:
+    """Whether a file is the second layer of one that is there as well."""
+    if command != "decompress" or not path.name.endswith(REST_SUFFIX):
+        return False
+    return path.with_name(path.name.removesuffix(REST_SUFFIX) + SUFFIX).is_file()
 
 
 if __name__ == "__main__":

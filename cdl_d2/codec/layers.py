@@ -134,12 +134,16 @@ def _read(
         others = _mask_of(codec, rest, REST)
         if not torch.equal(others, ~mask) or rest.image_size != selected.image_size:
             raise BitstreamError("the second layer has other channels or another image size")
+        if len(rest.strings) != 2:
+            raise BitstreamError(f"a second layer has 2 strings, not {len(rest.strings)}")
         parts.append((others, rest.strings[1]))
     with exact_arithmetic(torch.device("cpu")):
         grid = coded_cells(selected.image_size)
         quantized = codec.cpu_coder.decode_channels(parts, selected.strings[2], grid)
     if selected.checksum != _checksum(quantized, mask):
         raise BitstreamError("the stream decodes to other symbols than were written")
+    if not torch.isfinite(quantized.y_hat).all():
+        raise BitstreamError("the stream decodes to a latent that is not finite")
     return quantized, mask
 
 
@@ -171,9 +175,11 @@ def _latent(codec: Codec, quantized: Quantized, mask: torch.Tensor, stream: Bits
     with torch.no_grad(), exact_arithmetic(torch.device("cpu")):
         y_likelihoods, z_likelihoods = codec.cpu_coder.likelihoods(quantized)
     kept = mask[:, None, None]
+    bits = -torch.log2(y_likelihoods) * kept
     return Latent(
         y_hat=quantized.y_hat * kept,
         image_size=stream.image_size,
-        bits=-torch.log2(y_likelihoods[mask]).sum(0),
+        bits=bits.sum(0),
+        channel_bits=bits.sum((1, 2)),
         side_bits=float(-torch.log2(z_likelihoods).sum(dtype=torch.float64)),
     )

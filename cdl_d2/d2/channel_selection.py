@@ -86,6 +86,10 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
         if not keys.CHANNELS:
             raise ValueError("MODEL.SELECTION.KIND fixed needs MODEL.SELECTION.CHANNELS")
         return SelectedChannels(FixedChannels(codec.latent_channels, list(keys.CHANNELS)))
+    if len(keys.TEMPERATURES) != 2 or min(keys.TEMPERATURES) <= 0:
+        raise ValueError(
+            f"MODEL.SELECTION.TEMPERATURES {tuple(keys.TEMPERATURES)}: two above 0 are needed"
+        )
     gate = ChannelGate(codec.latent_channels)
     schedule = tuple(keys.TEMPERATURES), cfg.SOLVER.MAX_ITER
     return SelectedChannels(gate, keys.RATE_WEIGHT, *schedule)

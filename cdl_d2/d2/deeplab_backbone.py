@@ -61,6 +61,8 @@ def build_latent_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Laten
         ValueError: for an unknown module, or an output stride that is not 16.
     """
     codec, resnets = build_codec(cfg), cfg.MODEL.RESNETS
+    if FIRST not in resnets.OUT_FEATURES:
+        raise ValueError(f"MODEL.RESNETS.OUT_FEATURES {resnets.OUT_FEATURES} lacks {FIRST!r}")
     if resnets.RES4_DILATION != 1 or resnets.RES5_DILATION != 2:
         raise ValueError(
             "latents have cells of 16 pixels: set MODEL.RESNETS.RES4_DILATION 1 and "

@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+from PIL import Image, UnidentifiedImageError
 
 from cdl_d2.codec.image_files import find_images
 
@@ -35,7 +36,8 @@ def register_label_folder(name: str, images: str, labels: str) -> None:
     MetadataCatalog.get(name).set(evaluator_type=EVALUATOR, ignore_label=IGNORED)
     classes = Path(labels).parent / "classes.txt"
     if classes.is_file():
-        MetadataCatalog.get(name).set(stuff_classes=classes.read_text().split())
+        names = [line.strip() for line in classes.read_text().splitlines() if line.strip()]
+        MetadataCatalog.get(name).set(stuff_classes=names)
 
 
 def _find_pairs(images: str, labels: str) -> list[dict[str, Any]]:
@@ -44,8 +46,22 @@ def _find_pairs(images: str, labels: str) -> list[dict[str, Any]]:
         label = (Path(labels) / path.relative_to(images)).with_suffix(".png")
         if not label.is_file():
             raise ValueError(f"image {path} has no label map {label}")
+        _check_label(path, label)
         records.append({"file_name": str(path), "sem_seg_file_name": str(label)})
     return records
+
+
+def _check_label(image: Path, label: Path) -> None:
+    """Of the headers only; a palette or 16 bits would be read differently here and there."""
+    try:
+        with Image.open(label) as ours, Image.open(image) as theirs:
+            if ours.mode != "L" or ours.size != theirs.size:
+                raise ValueError(
+                    f"label map {label} has mode {ours.mode} and {ours.size} pixels: expected 8 "
+                    f"bit gray (L) and {theirs.size}, the image's"
+                )
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"{label} or {image} cannot be read as an image: {error}") from error
 
 
 def is_segmentation(cfg: CfgNode) -> bool:
@@ -60,6 +76,12 @@ def check_label_dataset(cfg: CfgNode, name: str) -> None:
         raise ValueError(
             f"data set {name} has no label maps, which segmentation needs: register one with "
             f"--register-labels {name} IMAGE_DIR LABEL_DIR"
+        )
+    ignored = metadata.get("ignore_label")
+    if ignored != cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE:
+        raise ValueError(
+            f"data set {name} ignores label {ignored}: set MODEL.SEM_SEG_HEAD.IGNORE_VALUE "
+            f"{ignored} (it is {cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE})"
         )
     heads, classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, metadata.get("stuff_classes")
     if classes is None:

@@ -53,8 +53,14 @@ def build_mapper(cfg, is_train: bool) -> DatasetMapper:
             f"INPUT.LATENT_SOURCE {source!r} is not one of {', '.join(LATENT_SOURCES)}"
         )
     options = {}
-    if is_segmentation(cfg) and is_train:
-        options["augmentations"] = build_sem_seg_augmentations(cfg)
+    if is_segmentation(cfg):
+        if source == "store":
+            raise ValueError(
+                "label maps do not follow the variants of a latent store yet: set "
+                "INPUT.LATENT_SOURCE model or mapper"
+            )
+        if is_train:
+            options["augmentations"] = build_sem_seg_augmentations(cfg)
     if cfg.INPUT.DOMAIN == "image" or source == "model":
         return DatasetMapper(cfg, is_train, **options)
     if source == "store":
@@ -63,7 +69,7 @@ def build_mapper(cfg, is_train: bool) -> DatasetMapper:
 
 
 def build_sem_seg_augmentations(cfg) -> list[T.Augmentation]:
-    """Sizes, a crop in which no class takes nearly everything, and flips, as for DeepLab."""
+    """Sizes, a crop (see INPUT.CROP.SINGLE_CATEGORY_MAX_AREA), and flips, as for DeepLab."""
     sizes = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     augmentations: list[T.Augmentation] = [T.ResizeShortestEdge(*sizes)]
     if cfg.INPUT.CROP.ENABLED:
@@ -72,4 +78,7 @@ def build_sem_seg_augmentations(cfg) -> list[T.Augmentation]:
         augmentations.append(
             T.RandomCrop_CategoryAreaConstraint(crop.TYPE, crop.SIZE, area, ignored)
         )
-    return [*augmentations, T.RandomFlip()]
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
+        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    return augmentations

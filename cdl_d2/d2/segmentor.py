@@ -136,8 +136,13 @@ class CompressedSegmentor(SemanticSegmentor):
         height, width = (side * self._scale for side in batch.tensor.shape[2:])
         head, padded = self.sem_seg_head, []
         classes = head.predictor.out_channels
-        for item in items:
+        for item, size in zip(items, batch.image_sizes, strict=True):
             labels = item["sem_seg"].to(self.device).long()
+            if tuple(labels.shape) != size:
+                raise ValueError(
+                    f"a label map of {tuple(labels.shape)} pixels for an image of {size}: both "
+                    "must be of one geometry"
+                )
             wrong = labels[(labels != head.ignore_value) & ((labels < 0) | (labels >= classes))]
             if len(wrong):
                 raise ValueError(
@@ -215,13 +220,18 @@ class TransferSegmentor(CompressedSegmentor):
         teacher = self._teacher.on(self.device)
         height, width = (side * STRIDE for side in batch.tensor.shape[2:])
         views = []
-        for item in items:
+        for item, size in zip(items, batch.image_sizes, strict=True):
             if "image" not in item:
                 raise ValueError(
                     "the teacher looks at images, and a batch item has none: keep 'image' beside "
                     "'latent' while training with transfer"
                 )
             image = item["image"].to(self.device)
+            if tuple(image.shape[1:]) != size:
+                raise ValueError(
+                    f"the teacher's image has {tuple(image.shape[1:])} pixels, the student's "
+                    f"{size}: both must see one geometry"
+                )
             if self.image_format != teacher.image_format:
                 image = image.flip(0)
             view = (image - teacher.pixel_mean) / teacher.pixel_std

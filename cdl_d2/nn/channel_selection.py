@@ -69,7 +69,7 @@ class FixedChannels(nn.Module):
 
     Args:
         channels: M.
-        kept: indices of the channels.
+        kept: indices of the channels; none for those of the first state that is loaded.
 
     Raises:
         ValueError: for an index that is not one of 0..M - 1, or comes twice.
@@ -85,6 +85,16 @@ class FixedChannels(nn.Module):
         self.channels = channels
         self.register_buffer("mask", torch.zeros(channels, dtype=torch.bool))
         self.mask[kept] = True
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        """A state without a selection takes this one; one with another is refused."""
+        stored = state_dict.setdefault(prefix + "mask", self.mask)
+        if self.mask.any() and not torch.equal(stored.bool().cpu(), self.mask.cpu()):
+            raise ValueError(
+                f"the checkpoint keeps the channels {stored.nonzero()[:, 0].tolist()}, this model "
+                f"{self.mask.nonzero()[:, 0].tolist()}: give the same MODEL.SELECTION.CHANNELS"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """The choice for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1.

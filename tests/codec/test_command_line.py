@@ -57,7 +57,7 @@ def test_two_layers_give_the_image_and_one_alone_does_not(photo, tmp_path, codec
     assert not list((tmp_path / "again").iterdir())
 
 
-@pytest.mark.parametrize("channels", ["a", "5-", "0-192", "3,3", "7-6"])
+@pytest.mark.parametrize("channels", ["a", "5-", "0-192", "3,3", "7-6", "", "0-99999999999"])
 def test_channels_that_do_not_fit_are_named(photo, channels, capsys):
     status = main(["compress", *CODEC, "--channels", channels, str(photo)])
     assert status == 1

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -100,9 +102,14 @@ def test_a_context_model_cannot_be_layered():
         compress_layers(small_codec("mbt2018"), photo(), [0])
 
 
-def test_a_mask_of_another_codec_is_refused(codec):
-    from dataclasses import replace
+def test_a_second_layer_without_its_channels_is_refused(codec):
+    layers = compress_layers(codec, photo(), range(32))
+    cut = replace(layers.rest, strings=layers.rest.strings[:1])
+    with pytest.raises(BitstreamError, match="has 2 strings, not 1"):
+        decompress_layers(codec, layers.selected, cut)
 
+
+def test_a_mask_of_another_codec_is_refused(codec):
     stream = compress_layers(codec, photo(), range(32)).selected
     wrong = replace(stream, strings=(stream.strings[0][:4], *stream.strings[1:]))
     with pytest.raises(BitstreamError, match="mask of 4 bytes does not fit 192 channels"):

@@ -4,6 +4,7 @@ import json
 import shlex
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
@@ -76,6 +77,9 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
         ("classes", "has 6 classes: set MODEL.SEM_SEG_HEAD.NUM_CLASSES 6"),
         ("labels", "has no label map"),
         ("folder", "there is no folder"),
+        ("palette", "has mode P"),
+        ("ignored", "set MODEL.SEM_SEG_HEAD.IGNORE_VALUE 255"),
+        ("store", "do not follow the variants of a latent store yet"),
         ("coco", "has no label maps, which segmentation needs"),
     ],
 )
@@ -87,6 +91,15 @@ def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message
         data = tmp_path / "data"
         list(write_segmentation(data, 1, (64, 96)))
         next((data / "labels").iterdir()).unlink()
+    elif case == "palette":
+        data = tmp_path / "data"
+        list(write_segmentation(data, 1, (64, 96)))
+        path = next((data / "labels").iterdir())
+        Image.open(path).convert("P").save(path)
+    elif case == "ignored":
+        options += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 0]
+    elif case == "store":
+        options += ["INPUT.LATENT_SOURCE", "store"]
     elif case == "folder":
         data = tmp_path / "nowhere"
     else:

@@ -140,6 +140,11 @@ def test_a_label_outside_the_set_is_named(label):
     [
         (["MODEL.TRANSFORM.KIND", "linear"], "'linear' is not one of"),
         (["MODEL.SELECTION.KIND", "best"], "'best' is not one of none, gate, fixed"),
+        (
+            ["MODEL.SELECTION.KIND", "gate", "MODEL.SELECTION.TEMPERATURES", (0.0, 1.0)],
+            "two above 0",
+        ),
+        (["MODEL.RESNETS.OUT_FEATURES", ["res5"]], "lacks 'res2'"),
         (["MODEL.SELECTION.KIND", "fixed"], "needs MODEL.SELECTION.CHANNELS"),
         (
             ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", [192]],

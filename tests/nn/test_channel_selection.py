@@ -66,6 +66,10 @@ def test_exactly_n_channels_are_kept_and_stay_with_the_state(count):
     again = FixedChannels(24, [])
     again.load_state_dict(module.state_dict())
     assert torch.equal(again(latents()), choice)
+    module.load_state_dict({})  # weights from before there was a selection
+    if count < 24:
+        with pytest.raises(ValueError, match="the checkpoint keeps the channels"):
+            FixedChannels(24, list(range(24))).load_state_dict(module.state_dict())
 
 
 def test_the_most_chosen_are_those_of_the_highest_scores():
