@@ -33,7 +33,10 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
     """
     if not Path(images).is_dir():
         raise FileNotFoundError(f"data set {name}: there is no image folder {images}")
-    content = read_coco(annotations)
+    try:
+        content = read_coco(annotations)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"data set {name}: {error}") from error
     if name in DatasetCatalog.list():
         raise ValueError(f"data set {name} is registered already: choose another name")
     register_coco_instances(name, {}, annotations, images)
