@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Choose the channels of a fixed selection, from a trained gate or by variance.
 
-Counts how often the gate of a segmentor chooses each channel on the training data, or computes the
+Counts how often the gate of a model chooses each channel on the training data, or computes the
 variance of each (the baseline of Wang et al., 2022), and prints the N highest: for `python -m
 cdl_d2.codec compress`, and as config overrides.
 
@@ -58,16 +58,16 @@ def main() -> None:
     name = cfg.DATASETS.TRAIN[0]
     loader = build_detection_test_loader(cfg, name, mapper=build_mapper(cfg, is_train=False))
     items = tqdm(islice(loader, args.images), total=args.images or len(loader), unit="image")
-    latents = (model.batch(model.encode(batch)).tensor for batch in items)
+    encoded = (model.encode(batch)[0] for batch in items)
     if args.by == "variance":
-        scores = latent_statistics((each[0] for each in latents), smallest_std=0.0)[1]
+        scores = latent_statistics((each["latent"] for each in encoded), smallest_std=0.0)[1]
     else:
         if model.selection is None or not isinstance(model.selection.chooser, ChannelGate):
             raise ValueError(
                 "the config has no gate: set MODEL.SELECTION.KIND gate, or --by variance"
             )
         load_all_weights(model, cfg.MODEL.WEIGHTS)
-        scores = sum(model.selection(each).flatten(1).sum(0).cpu() for each in latents)
+        scores = sum(model.select([each])[0]["choice"].cpu() for each in encoded)
     kept = most_chosen(scores, args.count).tolist()
     print("--channels " + ",".join(map(str, kept)))
     print(f'MODEL.SELECTION.KIND fixed MODEL.SELECTION.CHANNELS "{kept}"')

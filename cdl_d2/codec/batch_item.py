@@ -1,4 +1,4 @@
-"""Items of a detector's batch: from an image to what a compressed-domain detector looks at."""
+"""Items of a model's batch: from an image to what a compressed-domain model looks at."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from typing import Any
 
 import torch
 
+from cdl_d2.codec.bitstream import Bitstream
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE, cell_size
+from cdl_d2.codec.layers import decompress_selected
+
+DOMAINS = ("latent", "reconstruction", "image")
+REPORTED = ("bits", "image_size", "channels")
 
 
 def encode_item(
@@ -75,6 +80,34 @@ def encode_item(
 def _swap(image: torch.Tensor, image_format: str) -> torch.Tensor:
     """RGB <-> `image_format`."""
     return image.flip(0) if image_format == "BGR" else image
+
+
+def item_of_first_layer(stream: Bitstream, codec: Codec) -> dict[str, Any]:
+    """An item of a stream that holds some channels only, such as compress_layers makes.
+
+    Returns:
+        what encode_item gives for domain `latent`, zero in the channels that are not there, with
+        channel_mask: M booleans, the channels that are;
+        bits: the size of the stream.
+
+    Raises:
+        BitstreamError: see decompress_selected.
+    """
+    latent, mask = decompress_selected(codec, stream)
+    return {
+        "latent": latent.cells,
+        "channel_mask": mask,
+        "channel_bits": latent.channel_bits,
+        "side_bits": latent.side_bits,
+        "bits": 8 * len(stream.to_bytes()),
+        "image_size": latent.image_size,
+        "codec_identity": codec.identity,
+    }
+
+
+def reported(item: dict[str, Any]) -> dict[str, Any]:
+    """What a model's output says about the coded image, for the rate in evaluation."""
+    return {key: item[key] for key in REPORTED if key in item}
 
 
 def _check_identity(item: dict[str, Any], codec: Codec, domain: str) -> None:

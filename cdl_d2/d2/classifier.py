@@ -15,12 +15,12 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.batch_item import encode_item
+from cdl_d2.codec.batch_item import reported
 from cdl_d2.codec.rate_distortion import distortion
 from cdl_d2.d2.classifier_networks import build_classifier_network, build_classifier_teacher
-from cdl_d2.d2.codec import build_codec
-from cdl_d2.d2.config import DOMAINS
-from cdl_d2.nn import CodecStamp, Frozen, features_before_relu, stage_ends
+from cdl_d2.d2.compressed_model import CompressedModel
+from cdl_d2.d2.selected_channels import SelectedChannels
+from cdl_d2.nn import Frozen, features_before_relu, stage_ends
 from cdl_d2.nn.latent_augmentation import LatentAugmentation
 from cdl_d2.transfer import ClassifierTransfer
 
@@ -28,7 +28,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @META_ARCH_REGISTRY.register()
-class CompressedClassifier(nn.Module):
+class CompressedClassifier(CompressedModel):
     """A ResNet on latents, reconstructions or images (section 3.2 of the paper).
 
     A batch item has `image`, 3 x H x W in 0..255, or what encode_item adds to it, and in training
@@ -44,6 +44,7 @@ class CompressedClassifier(nn.Module):
         domain: str,
         image_format: str,
         num_classes: int,
+        selection: SelectedChannels | None = None,
         with_scales: bool = False,
         augmentation: LatentAugmentation | None = None,
         report_distortion: bool = False,
@@ -51,22 +52,14 @@ class CompressedClassifier(nn.Module):
         """
         Args:
             network: from latents (and scales), or normalized RGB images, to logits.
-            codec: None for domain `image`.
-            domain: `latent`, `reconstruction` or `image`.
-            image_format: order of an item's channels, `BGR` or `RGB`.
-            with_scales: whether the network reads scales as well.
+            codec, domain, image_format, selection, with_scales: see CompressedModel.
             augmentation: of latents, approximate; None for none.
             report_distortion: decode images in evaluation.
         """
         super().__init__()
-        if domain not in DOMAINS:
-            raise ValueError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
-        self.network, self.domain, self.num_classes = network, domain, num_classes
-        self.image_format, self._with_scales = image_format, with_scales
+        self.enter_domain(codec, domain, image_format, selection, with_scales)
+        self.network, self.num_classes = network, num_classes
         self._augmentation, self._report_distortion = augmentation, report_distortion
-        self._codec = None if codec is None else Frozen(codec)
-        if domain == "reconstruction":
-            self.codec_stamp = CodecStamp(codec.identity, required=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -76,8 +69,7 @@ class CompressedClassifier(nn.Module):
         classifier = cfg.MODEL.CLASSIFIER
         return {
             "network": build_classifier_network(cfg),
-            "codec": None if domain == "image" else build_codec(cfg),
-            "domain": domain,
+            **cls.domain_of(cfg),
             "image_format": cfg.INPUT.FORMAT,
             "num_classes": classifier.NUM_CLASSES,
             "with_scales": classifier.NETWORK == "cresnet39" and classifier.SCALES,
@@ -94,20 +86,21 @@ class CompressedClassifier(nn.Module):
         """Losses in training; otherwise a dict an item.
 
         Returns:
-            `loss_cls`, the cross entropy; or for each item `scores`, K probabilities, and of a
-            coded image `bits` and `image_size`, and if asked for `psnr` and `ms_ssim`.
+            `loss_cls`, the cross entropy, and of a gate `loss_rate`; or for each item `scores`, K
+            probabilities, and of a coded image `bits` and `image_size`, and if asked for `psnr`
+            and `ms_ssim`.
 
         Raises:
             ValueError: for a label that the network has no output for; for items of several sizes;
                 see encode_item.
         """
-        items = self.encode(batched_inputs)
+        items = self.select(self.encode(batched_inputs))
         if self.training:
-            return {"loss_cls": F.cross_entropy(self.logits(items), self.labels(items))}
+            losses = {"loss_cls": F.cross_entropy(self.logits(items), self.labels(items))}
+            return losses | self.selection_losses(items)
         scores = self.logits(items).softmax(dim=1)
-        kept = ("bits", "image_size")
         return [
-            {"scores": each, **{k: item[k] for k in kept if k in item}, **self._distortion(item)}
+            {"scores": each, **reported(item), **self._distortion(item)}
             for each, item in zip(scores, items, strict=True)
         ]
 
@@ -119,16 +112,6 @@ class CompressedClassifier(nn.Module):
         decoded = codec.decode(codec.encode(image.float() / 255))
         psnr, ms_ssim = distortion(image, torch.round(decoded * 255))
         return {"psnr": psnr, "ms_ssim": ms_ssim}
-
-    def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The items with their latents or reconstructions, encoded here where they lack them."""
-        if self._codec is None:
-            return batched_inputs
-        codec, scales = self._codec.on(self.device), self._with_scales
-        return [
-            encode_item(item, codec, self.image_format, self.domain, self.device, scales)
-            for item in batched_inputs
-        ]
 
     def logits(self, items: list[dict[str, Any]]) -> torch.Tensor:
         """Class logits, N x K, of encoded items."""
@@ -233,13 +216,15 @@ class TransferClassifier(CompressedClassifier):
         if not self.training or not self._transfer.active:
             return super().forward(batched_inputs)
         self.prepare_teacher()
-        teacher, items = self._teacher.on(self.device), self.encode(batched_inputs)
+        teacher = self._teacher.on(self.device)
+        items = self.select(self.encode(batched_inputs))
         with features_before_relu(stage_ends(self.network)) as ours:
             logits = self.logits(items)
         images = normalized(self._stack(items, "image"), self.image_format)
         with torch.no_grad(), features_before_relu(stage_ends(teacher)) as theirs:
             soft = teacher(images)
         losses = {"loss_cls": F.cross_entropy(logits, self.labels(items))}
+        losses |= self.selection_losses(items)
         return losses | self._transfer(ours, theirs, logits, soft)
 
 

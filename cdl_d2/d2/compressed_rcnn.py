@@ -9,14 +9,13 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import ImageList, Instances
 
 from cdl_d2.codec import STRIDE, Codec
-from cdl_d2.codec.batch_item import encode_item, item_image_size
-from cdl_d2.d2.codec import build_codec
-from cdl_d2.d2.config import DOMAINS
-from cdl_d2.nn import CodecStamp, Frozen
+from cdl_d2.codec.batch_item import item_image_size, reported
+from cdl_d2.d2.compressed_model import CompressedModel
+from cdl_d2.d2.selected_channels import SelectedChannels
 
 
 @META_ARCH_REGISTRY.register()
-class CompressedRCNN(GeneralizedRCNN):
+class CompressedRCNN(CompressedModel, GeneralizedRCNN):
     """Detectron2's GeneralizedRCNN (Faster or Mask R-CNN) in the compressed domain.
 
     Boxes, masks and `ImageList.image_sizes` are in pixels in every domain. A batch item needs
@@ -24,32 +23,32 @@ class CompressedRCNN(GeneralizedRCNN):
     """
 
     @configurable
-    def __init__(self, *, codec: Codec | None, domain: str, **kwargs):
+    def __init__(
+        self,
+        *,
+        codec: Codec | None,
+        domain: str,
+        selection: SelectedChannels | None = None,
+        **kwargs,
+    ):
         """
         Args:
-            codec: None for domain `image`.
-            domain: `latent`, `reconstruction` or `image`.
+            codec, domain, selection: see CompressedModel.
             kwargs: those of GeneralizedRCNN.
         """
         super().__init__(**kwargs)
-        if domain not in DOMAINS:
-            raise ValueError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
-        if (codec is None) != (domain == "image"):
-            raise ValueError(f"domain {domain!r} {'needs a' if codec is None else 'has no'} codec")
-        self.domain = domain
-        self._codec = None if codec is None else Frozen(codec)
-        if domain == "reconstruction":  # a backbone on latents has a stamp of its own
-            self.codec_stamp = CodecStamp(codec.identity, required=False)
+        self.enter_domain(codec, domain, self.input_format, selection)
 
     @classmethod
     def from_config(cls, cfg):
-        codec = None if cfg.INPUT.DOMAIN == "image" else build_codec(cfg)
-        return {**super().from_config(cfg), "codec": codec, "domain": cfg.INPUT.DOMAIN}
+        return {**super().from_config(cfg), **cls.domain_of(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """As GeneralizedRCNN.forward; in evaluation an output also has `bits` and `image_size`."""
+        """As GeneralizedRCNN.forward; in training with `loss_rate` of a gate, in evaluation with
+        `bits` and `image_size` of coded images."""
         if self.training:
-            return super().forward(self.encode(batched_inputs))
+            items = self.select(self.encode(batched_inputs))
+            return super().forward(items) | self.selection_losses(items)
         return self.inference(batched_inputs)
 
     def inference(
@@ -63,7 +62,7 @@ class CompressedRCNN(GeneralizedRCNN):
         Images are batched only with images of the same padded size, so that what is found in an
         image does not depend on its batch mates.
         """
-        items = self.encode(batched_inputs)
+        items = self.select(self.encode(batched_inputs))
         results: list[Any] = [None] * len(items)
         for members in _groups_of_equal_size([self._padded_size(item) for item in items]):
             known = detected_instances and [detected_instances[i] for i in members]
@@ -72,18 +71,8 @@ class CompressedRCNN(GeneralizedRCNN):
                 results[i] = result
         if do_postprocess:
             for result, item in zip(results, items, strict=True):
-                result.update({k: item[k] for k in ("bits", "image_size") if k in item})
+                result.update(reported(item))
         return results
-
-    def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The items with their latents or reconstructions, encoded here where they lack them."""
-        if self._codec is None:
-            return batched_inputs
-        codec = self._codec.on(self.device)
-        return [
-            encode_item(item, codec, self.input_format, self.domain, self.device)
-            for item in batched_inputs
-        ]
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Batch what the domain looks at; latents are padded with zeros to whole strides."""

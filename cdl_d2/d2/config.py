@@ -8,7 +8,6 @@ from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 from yaml import YAMLError
 
-DOMAINS = ("latent", "reconstruction", "image")
 LATENT_SOURCES = ("model", "mapper", "store")
 AUGMENTATIONS = ("exact", "latent", "none")
 
@@ -85,8 +84,8 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.TRANSFORM.WIDTH = 0
 
     _C.MODEL.SELECTION = CN()
-    # Which channels of a latent a segmentor sees: "none" for all, "gate", chosen for each image by
-    # a learned gate, or "fixed", those of CHANNELS.
+    # Which channels of a latent a model sees: "none" for all, "gate", chosen for each image by a
+    # learned gate, or "fixed", those of CHANNELS.
     _C.MODEL.SELECTION.KIND = "none"
     # For "fixed": numbers of the channels, such as tools/select_channels.py prints.
     _C.MODEL.SELECTION.CHANNELS = []
@@ -94,6 +93,8 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.SELECTION.RATE_WEIGHT = 0.1
     # Temperature of the gate at the first and at the last iteration; exponential in between.
     _C.MODEL.SELECTION.TEMPERATURES = (5.0, 0.5)
+    # The gate's learning rate, against SOLVER.BASE_LR.
+    _C.MODEL.SELECTION.LR_FACTOR = 10.0
 
     _C.MODEL.TEACHER = CN()
     # The teacher's own YAML: a path, or a config of Detectron2's model zoo.

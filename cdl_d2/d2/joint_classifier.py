@@ -81,6 +81,11 @@ class JointClassifier(CompressedClassifier):
                 f"INPUT.LATENT_SOURCE model (they are {cfg.INPUT.DOMAIN!r} and "
                 f"{cfg.INPUT.LATENT_SOURCE!r})"
             )
+        if cfg.MODEL.SELECTION.KIND != "none":
+            raise ValueError(
+                "joint fine-tuning codes all channels: set MODEL.SELECTION.KIND none (it is "
+                f"{cfg.MODEL.SELECTION.KIND!r})"
+            )
         if joint.STEPS == "alternate" and comm.get_world_size() > 1:
             raise ValueError(
                 "MODEL.JOINT.STEPS alternate leaves parameters out in every step, which "

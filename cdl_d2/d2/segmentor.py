@@ -16,18 +16,18 @@ from detectron2.structures import ImageList
 from torch import nn
 
 from cdl_d2.codec import STRIDE, Codec
-from cdl_d2.codec.batch_item import encode_item, item_image_size
-from cdl_d2.d2.channel_selection import SelectedChannels, build_selection
+from cdl_d2.codec.batch_item import item_image_size, reported
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.codec import build_codec
-from cdl_d2.d2.config import DOMAINS, read_config
+from cdl_d2.d2.compressed_model import CompressedModel
+from cdl_d2.d2.config import read_config
 from cdl_d2.d2.deeplab_backbone import FIRST
-from cdl_d2.nn import CodecStamp, Frozen
-from cdl_d2.transfer import covered_cells
+from cdl_d2.d2.selected_channels import SelectedChannels
+from cdl_d2.nn import Frozen
+from cdl_d2.transfer import feature_transfer_loss, teachers_view
 
 
 @META_ARCH_REGISTRY.register()
-class CompressedSegmentor(SemanticSegmentor):
+class CompressedSegmentor(CompressedModel, SemanticSegmentor):
     """Detectron2's SemanticSegmentor in the compressed domain; label maps are in pixels.
 
     A batch item needs `image` only, and in training `sem_seg`, H x W labels.
@@ -45,26 +45,16 @@ class CompressedSegmentor(SemanticSegmentor):
     ):
         """
         Args:
-            codec: None for domain `image`.
-            domain: `latent`, `reconstruction` or `image`.
-            image_format: order of an item's channels, `BGR` or `RGB`.
-            selection: of a latent's channels; None for all.
+            codec, domain, image_format, selection: see CompressedModel.
             kwargs: those of SemanticSegmentor.
         """
         super().__init__(**kwargs)
-        if domain not in DOMAINS:
-            raise ValueError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
-        self.domain, self.image_format = domain, image_format
-        self._codec = None if codec is None else Frozen(codec)
-        self.selection = selection
-        if domain == "reconstruction":
-            self.codec_stamp = CodecStamp(codec.identity, required=False)
+        self.enter_domain(codec, domain, image_format, selection)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        codec = None if cfg.INPUT.DOMAIN == "image" else build_codec(cfg)
-        keys = {"codec": codec, "domain": cfg.INPUT.DOMAIN, "image_format": cfg.INPUT.FORMAT}
-        return {**super().from_config(cfg), **keys, "selection": build_selection(cfg, codec)}
+        order = {"image_format": cfg.INPUT.FORMAT}
+        return {**super().from_config(cfg), **cls.domain_of(cfg), **order}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """As SemanticSegmentor.forward; in evaluation with `bits` and `image_size` of coded images.
@@ -72,12 +62,11 @@ class CompressedSegmentor(SemanticSegmentor):
         Raises:
             ValueError: for a label that the head has no output for; see encode_item.
         """
-        items = self.encode(batched_inputs)
+        items = self.select(self.encode(batched_inputs))
         batch = self.batch(items)
         if self.training:
             return self.losses(items, batch)[1]
-        tensor, items = self._selected(batch.tensor, items)
-        logits = self.sem_seg_head(self.backbone(tensor))[0]
+        logits = self.sem_seg_head(self.backbone(batch.tensor))[0]
         return [
             self._output(each, size, item)
             for each, size, item in zip(logits, batch.image_sizes, items, strict=True)
@@ -87,33 +76,9 @@ class CompressedSegmentor(SemanticSegmentor):
         self, items: list[dict[str, Any]], batch: ImageList
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Features, and `loss_sem_seg` and, of a gate, `loss_rate`."""
-        tensor, extra = batch.tensor, {}
-        if self.selection is not None:
-            choice = self.selection(tensor)
-            tensor = tensor * choice
-            extra = self.selection.losses(choice, items)
-        features = self.backbone(tensor)
-        return features, self.sem_seg_head(features, self.labels(items, batch))[1] | extra
-
-    def _selected(
-        self, tensor: torch.Tensor, items: list[dict[str, Any]]
-    ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-        """The latents without dropped channels, and the items with the bits of what is left."""
-        if self.selection is None:
-            return tensor, items
-        choice = self.selection(tensor)
-        bits = self.selection.bits(choice, items).tolist()
-        return tensor * choice, [item | {"bits": b} for item, b in zip(items, bits, strict=True)]
-
-    def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The items with their latents or reconstructions, encoded here where they lack them."""
-        if self._codec is None:
-            return batched_inputs
-        codec = self._codec.on(self.device)
-        return [
-            encode_item(item, codec, self.image_format, self.domain, self.device)
-            for item in batched_inputs
-        ]
+        features = self.backbone(batch.tensor)
+        losses = self.sem_seg_head(features, self.labels(items, batch))[1]
+        return features, losses | self.selection_losses(items)
 
     def batch(self, items: list[dict[str, Any]]) -> ImageList:
         """What the backbone reads, padded; sizes always in pixels."""
@@ -161,8 +126,7 @@ class CompressedSegmentor(SemanticSegmentor):
         self, logits: torch.Tensor, size: tuple[int, int], item: dict[str, Any]
     ) -> dict[str, Any]:
         height, width = item.get("height", size[0]), item.get("width", size[1])
-        kept = {key: item[key] for key in ("bits", "image_size") if key in item}
-        return {"sem_seg": sem_seg_postprocess(logits, size, height, width), **kept}
+        return {"sem_seg": sem_seg_postprocess(logits, size, height, width), **reported(item)}
 
 
 @META_ARCH_REGISTRY.register()
@@ -205,39 +169,29 @@ class TransferSegmentor(CompressedSegmentor):
         if not self.training or not self._weight:
             return super().forward(batched_inputs)
         self.prepare_teacher()
-        items = self.encode(batched_inputs)
+        items = self.select(self.encode(batched_inputs))
         batch = self.batch(items)
         features, losses = self.losses(items, batch)
-        theirs = self._teachers_feature(items, batch)
-        stride = self.backbone.output_shape()[FIRST].stride
-        covered = covered_cells(batch.image_sizes, stride, theirs.shape[2:], self.device)
-        squared = F.mse_loss(features[FIRST], theirs, reduction="none") * covered
-        distance = squared.sum() / (covered.sum() * theirs.shape[1])
+        distance = feature_transfer_loss(
+            {FIRST: features[FIRST]},
+            {FIRST: self._teachers_feature(items, batch)},
+            image_sizes=batch.image_sizes,
+            strides={FIRST: self.backbone.output_shape()[FIRST].stride},
+        )
         return losses | {"loss_transfer_res2": self._weight * distance}
 
     @torch.no_grad()
     def _teachers_feature(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
         teacher = self._teacher.on(self.device)
-        height, width = (side * STRIDE for side in batch.tensor.shape[2:])
-        views = []
-        for item, size in zip(items, batch.image_sizes, strict=True):
-            if "image" not in item:
-                raise ValueError(
-                    "the teacher looks at images, and a batch item has none: keep 'image' beside "
-                    "'latent' while training with transfer"
-                )
-            image = item["image"].to(self.device)
-            if tuple(image.shape[1:]) != size:
-                raise ValueError(
-                    f"the teacher's image has {tuple(image.shape[1:])} pixels, the student's "
-                    f"{size}: both must see one geometry"
-                )
-            if self.image_format != teacher.image_format:
-                image = image.flip(0)
-            view = (image - teacher.pixel_mean) / teacher.pixel_std
-            room = (0, width - view.shape[2], 0, height - view.shape[1])
-            views.append(F.pad(view, room))
-        return first_layers(teacher.backbone, torch.stack(views))
+        swap = self.image_format != teacher.image_format
+
+        def normalize(image: torch.Tensor) -> torch.Tensor:
+            pixels = image.to(self.device)
+            return ((pixels.flip(0) if swap else pixels) - teacher.pixel_mean) / teacher.pixel_std
+
+        padded_size = tuple(side * STRIDE for side in batch.tensor.shape[2:])
+        views = teachers_view(items, batch.image_sizes, padded_size, normalize)
+        return first_layers(teacher.backbone, views)
 
 
 def first_layers(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:

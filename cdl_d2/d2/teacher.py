@@ -8,7 +8,6 @@ from typing import Any
 
 import detectron2
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.modeling.roi_heads import (
@@ -21,6 +20,7 @@ from detectron2.structures import Boxes
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import read_config
 from cdl_d2.nn import Frozen
+from cdl_d2.transfer import teachers_view
 
 # Outputs of student and teacher can be compared only if these are the same in both configs.
 SHARED_KEYS = (
@@ -77,25 +77,13 @@ class Teacher:
         Raises:
             ValueError: if an item has no image, or one of another size than the student sees.
         """
-        network, batch = self._network, []
-        for item, size in zip(items, image_sizes, strict=True):
-            if "image" not in item:
-                raise ValueError(
-                    "the teacher looks at images, and a batch item has none: keep 'image' beside "
-                    "'latent' while training with transfer"
-                )
-            height, width = item["image"].shape[-2:]
-            if (height, width) != tuple(size):
-                raise ValueError(
-                    f"the teacher's image has {height}x{width} pixels, the student's "
-                    f"{size[0]}x{size[1]}: both must see one geometry"
-                )
-            image = item["image"].to(network.device)
-            if image_format != self._image_format:
-                image = image.flip(0)
-            image = (image - network.pixel_mean) / network.pixel_std
-            batch.append(F.pad(image, (0, padded_size[1] - width, 0, padded_size[0] - height)))
-        return network.backbone(torch.stack(batch))
+        network, swap = self._network, image_format != self._image_format
+
+        def normalize(image: torch.Tensor) -> torch.Tensor:
+            pixels = image.to(network.device)
+            return ((pixels.flip(0) if swap else pixels) - network.pixel_mean) / network.pixel_std
+
+        return network.backbone(teachers_view(items, image_sizes, padded_size, normalize))
 
     @torch.no_grad()
     def anchors(

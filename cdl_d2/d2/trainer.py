@@ -77,9 +77,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model):
-        """As DefaultTrainer; Adam, with a rate of its own for the codec, in joint fine-tuning."""
+        """As DefaultTrainer, with a rate of its own for a gate; in joint fine-tuning Adam, with one
+        for the codec."""
         if not isinstance(model, JointClassifier):
-            return super().build_optimizer(cfg, model)
+            optimizer = super().build_optimizer(cfg, model)
+            if getattr(model, "selection", None) is not None:
+                gate_rate = cfg.SOLVER.BASE_LR * cfg.MODEL.SELECTION.LR_FACTOR
+                _give_rate(optimizer, list(model.selection.parameters()), gate_rate)
+            return optimizer
         codec_rate = cfg.SOLVER.BASE_LR * cfg.MODEL.JOINT.CODEC_LR_FACTOR
         groups = [
             {"params": model.network.parameters(), "lr": cfg.SOLVER.BASE_LR},
@@ -121,6 +126,17 @@ class Trainer(DefaultTrainer):
         else:
             evaluator = COCOEvaluator(dataset_name, output_dir=folder)
         return DatasetEvaluators([evaluator, RateEvaluator()])
+
+
+def _give_rate(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], rate: float
+) -> None:
+    """Move parameters, if there are any, to a group with a learning rate of its own."""
+    moved = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        group["params"] = [each for each in group["params"] if id(each) not in moved]
+    if parameters:
+        optimizer.add_param_group({"params": parameters, "lr": rate})
 
 
 def _mapper(cfg: CfgNode, is_train: bool):

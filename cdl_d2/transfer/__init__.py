@@ -10,6 +10,7 @@ from cdl_d2.transfer.outputs import (
     mask_transfer_loss,
     objectness_transfer_loss,
 )
+from cdl_d2.transfer.teachers_view import teachers_view
 
 __all__ = [
     "DISTANCES",
@@ -25,4 +26,5 @@ __all__ = [
     "feature_transfer_loss",
     "mask_transfer_loss",
     "objectness_transfer_loss",
+    "teachers_view",
 ]

@@ -12,11 +12,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.codec import STRIDE, Codec
-from cdl_d2.codec.batch_item import encode_item, item_image_size
+from cdl_d2.codec.batch_item import DOMAINS, encode_item, item_image_size, reported
 from cdl_d2.nn import CodecStamp, Frozen
 from cdl_d2.tv.backbone import STRIDES
 
-DOMAINS = ("latent", "reconstruction", "image")
 DIVISIBILITY = 32  # pixels: conv5 of a latent ResNet halves cells of 16 pixels
 
 
@@ -84,8 +83,7 @@ class CompressedMaskRCNN(MaskRCNN):
             for item, size in zip(items, sizes, strict=True)
         ]
         found = self.transform.postprocess(found, sizes, originals)
-        extra = [{k: item[k] for k in ("bits", "image_size") if k in item} for item in items]
-        return [result | more for result, more in zip(found, extra, strict=True)]
+        return [result | reported(item) for result, item in zip(found, items, strict=True)]
 
     def batch(self, items: list[dict[str, Any]]) -> ImageList:
         """What the backbone reads, padded with zeros on the right and below to whole strides.

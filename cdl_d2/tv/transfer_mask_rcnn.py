@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
 from cdl_d2.nn import Frozen
-from cdl_d2.transfer import DetectorOutputs, DetectorTransfer
+from cdl_d2.transfer import DetectorOutputs, DetectorTransfer, teachers_view
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
@@ -139,20 +138,9 @@ class TransferMaskRCNN(nn.Module):
 
     def _teachers_view(self, items: list[dict[str, Any]], step: _Step) -> torch.Tensor:
         """The original images, normalized, and padded as the student's batch is."""
-        height, width = step.images.tensors.shape[2:]
-        teacher, views = self._frozen.on(self.student.device), []
-        for item, size in zip(items, step.images.image_sizes, strict=True):
-            if "image" not in item:
-                raise ValueError(
-                    "the teacher looks at images, and a batch item has none: keep 'image' beside "
-                    "'latent' while training with transfer"
-                )
-            image = item["image"]
-            if tuple(image.shape[1:]) != tuple(size):
-                raise ValueError(
-                    f"the teacher's image has {tuple(image.shape[1:])} pixels, the student's "
-                    f"{tuple(size)}: both must see one geometry"
-                )
-            pixels = teacher.transform.normalize(image.to(teacher.device).float() / 255)
-            views.append(F.pad(pixels, (0, width - size[1], 0, height - size[0])))
-        return torch.stack(views)
+        teacher, images = self._frozen.on(self.student.device), step.images
+
+        def normalize(image: torch.Tensor) -> torch.Tensor:
+            return teacher.transform.normalize(image.to(teacher.device).float() / 255)
+
+        return teachers_view(items, images.image_sizes, images.tensors.shape[2:], normalize)

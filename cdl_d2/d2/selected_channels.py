@@ -1,0 +1,127 @@
+"""Channel selection in a Detectron2 model: its config, temperature schedule and rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import get_event_storage
+from torch import nn
+
+from cdl_d2.codec import Codec
+from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels
+
+KINDS = ("none", "gate", "fixed")
+
+
+class SelectedChannels(nn.Module):
+    """A gate or a fixed selection, with the rate of what it lets through.
+
+    Args:
+        chooser: from y_hat to N x M x 1 x 1 of 0 and 1.
+        rate_weight: of bits per pixel in the loss; only a gate has one.
+        temperatures: of a gate, at the first and the last iteration.
+        iterations: of the training.
+    """
+
+    def __init__(
+        self,
+        chooser: ChannelGate | FixedChannels,
+        rate_weight: float = 0.0,
+        temperatures: tuple[float, float] = (1.0, 1.0),
+        iterations: int = 1,
+    ):
+        super().__init__()
+        self.chooser, self._rate_weight = chooser, rate_weight
+        self._temperatures, self._iterations = temperatures, iterations
+
+    def forward(self, item: dict[str, Any]) -> dict[str, Any]:
+        """An item with the selected channels of its `latent`, M x h x w, the others zero.
+
+        An item whose latent has some channels only, those of its `channel_mask`, was gated when it
+        was coded: a gate keeps them.
+
+        Returns:
+            a copy of the item with `choice`, M of 0 and 1, with gradients in training; `bits`, the
+            estimated bits of the selected channels and the hyperprior, or as the item says them if
+            they are all it has; and `channels`, how many.
+
+        Raises:
+            ValueError: if the item lacks channels of a fixed selection, or does not say the bits
+                of its channels.
+        """
+        if "channel_bits" not in item:
+            raise ValueError(
+                "a selection needs the bits of each channel, which a latent store does not have: "
+                "set INPUT.LATENT_SOURCE model or mapper"
+            )
+        choice = self.choose(item)
+        latent = item["latent"] * choice[:, None, None]
+        extra = {"latent": latent, "choice": choice, "channels": int(choice.detach().sum())}
+        mask = item.get("channel_mask")
+        if mask is None or extra["channels"] < mask.sum():
+            chosen = choice.detach().cpu() * item["channel_bits"].cpu()
+            extra["bits"] = float(chosen.sum() + item["side_bits"])
+        return item | extra
+
+    def choose(self, item: dict[str, Any]) -> torch.Tensor:
+        """The choice for an item, M of 0 and 1; raises as forward."""
+        latent, mask = item["latent"], item.get("channel_mask")
+        if mask is not None:
+            mask = mask.to(latent.device)
+        if isinstance(self.chooser, ChannelGate):
+            if mask is not None:
+                return mask.to(latent.dtype)
+            if self.training:
+                self._anneal()
+        choice = self.chooser(latent[None])[0, :, 0, 0]
+        if mask is not None and (choice.bool() & ~mask).any():
+            missing = (choice.bool() & ~mask).nonzero()[:, 0].tolist()
+            raise ValueError(
+                f"the latent lacks the channels {missing}, which this model looks at: code the "
+                "image with all channels of MODEL.SELECTION.CHANNELS"
+            )
+        return choice
+
+    def _anneal(self) -> None:
+        """Let the temperature follow the iteration."""
+        done = min(get_event_storage().iter / max(self._iterations - 1, 1), 1.0)
+        first, last = self._temperatures
+        self.chooser.anneal(first * (last / first) ** done)
+
+    def losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`loss_rate`, the weighted bits per pixel of a gate's choice for selected items."""
+        if not self._rate_weight:
+            return {}
+        choices = torch.stack([item["choice"] for item in items])
+        bits = torch.stack([item["channel_bits"].to(choices) for item in items])
+        pixels = sum(item["image_size"][0] * item["image_size"][1] for item in items)
+        side = sum(item["side_bits"] for item in items)
+        return {"loss_rate": self._rate_weight * ((choices * bits).sum() + side) / pixels}
+
+
+def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | None:
+    """The selection of MODEL.SELECTION, or None for all channels.
+
+    Raises:
+        ValueError: for an unknown kind, channels that the codec does not have, or no latents.
+    """
+    keys = cfg.MODEL.SELECTION
+    if keys.KIND not in KINDS:
+        raise ValueError(f"MODEL.SELECTION.KIND {keys.KIND!r} is not one of {', '.join(KINDS)}")
+    if keys.KIND == "none":
+        return None
+    if cfg.INPUT.DOMAIN != "latent":
+        raise ValueError(f"channels are selected of latents, not of domain {cfg.INPUT.DOMAIN!r}")
+    if keys.KIND == "fixed":
+        if not keys.CHANNELS:
+            raise ValueError("MODEL.SELECTION.KIND fixed needs MODEL.SELECTION.CHANNELS")
+        return SelectedChannels(FixedChannels(codec.latent_channels, list(keys.CHANNELS)))
+    if len(keys.TEMPERATURES) != 2 or min(keys.TEMPERATURES) <= 0:
+        raise ValueError(
+            f"MODEL.SELECTION.TEMPERATURES {tuple(keys.TEMPERATURES)}: two above 0 are needed"
+        )
+    gate = ChannelGate(codec.latent_channels)
+    schedule = tuple(keys.TEMPERATURES), cfg.SOLVER.MAX_ITER
+    return SelectedChannels(gate, keys.RATE_WEIGHT, *schedule)
