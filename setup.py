@@ -18,6 +18,7 @@ setup(
         "tqdm",
         "zstandard",
         "matplotlib",
+        "bjontegaard",
         "fvcore",
         "pycocotools",
         "opencv-python-headless",  # for Detectron2's visualizer

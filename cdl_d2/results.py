@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +22,14 @@ class Point:
         curve: points of one curve are joined by a line; empty for a point of its own.
         values: what was asked for, such as `rate/bpp`.
         seeds: how many trainings.
+        baseline: whether it has no rate, as a network on original images.
     """
 
     name: str
     curve: str
     values: Mapping[str, float]
     seeds: int
+    baseline: bool = False
 
 
 def read_value(folder: str | Path, key: str) -> float:
@@ -65,12 +69,74 @@ def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) ->
     return Point(point, curve, values, len(folders))
 
 
+def read_baseline(name: str, folders: Sequence[str | Path], key: str) -> Point:
+    """The mean of one value, of trainings that have no rate; raises as read_point."""
+    point = read_point(name, folders, [key])
+    return Point(name, "", point.values, point.seeds, baseline=True)
+
+
+def curve_of(points: Sequence[Point], name: str, x: str) -> list[Point]:
+    """The points of a curve, in the order of x.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    members = [point for point in points if point.curve == name and not point.baseline]
+    if not members:
+        known = sorted({point.curve for point in points if point.curve})
+        raise ValueError(f"there is no curve {name!r}: points CURVE:NAME make {known}")
+    return sorted(members, key=lambda point: point.values[x])
+
+
+def rate_saving(
+    points: Sequence[Point], reference: str, curve: str, rate: str, accuracy: str
+) -> float:
+    """Bjontegaard's saving: percent of the reference's bits that a curve does without at equal
+    accuracy, on average over the accuracies that both reach; below 0 if it needs more.
+
+    Args:
+        reference, curve: names of curves.
+        rate, accuracy: keys, such as `rate/bpp` and `sem_seg/mIoU`.
+
+    Raises:
+        ValueError: if a curve has fewer than two points, its accuracy does not grow with its rate,
+            or the two have no accuracy in common.
+    """
+    import bjontegaard
+
+    sides = []
+    for name in (reference, curve):
+        members = curve_of(points, name, rate)
+        rates, values = ([point.values[key] for point in members] for key in (rate, accuracy))
+        if len(members) < 2 or any(b <= a for a, b in itertools.pairwise(values)):
+            raise ValueError(
+                f"curve {name!r} has the {accuracy} {values} in the order of its {rate}: a saving "
+                "needs two points or more, each better than the one before"
+            )
+        sides.append((rates, values))
+    (_, ours), (_, theirs) = sides
+    if max(ours[0], theirs[0]) >= min(ours[-1], theirs[-1]):
+        raise ValueError(
+            f"curves {reference!r} and {curve!r} have no {accuracy} in common: "
+            f"{ours[0]} to {ours[-1]}, and {theirs[0]} to {theirs[-1]}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a small overlap, which a few trainings have
+        return -bjontegaard.bd_rate(*sides[0], *sides[1], "pchip", require_matching_points=False)
+
+
 def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:
-    """Points named beside their marks; those of a curve joined in the order of x."""
+    """Points named beside their marks; those of a curve joined in the order of x; baselines as
+    lines across."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axis = figure.subplots()
-    for curve in dict.fromkeys(point.curve for point in points):
-        members = sorted((p for p in points if p.curve == curve), key=lambda point: point.values[x])
+    for point in [each for each in points if each.baseline]:
+        axis.axhline(point.values[y], linestyle="--", color="gray")
+        place = (1, point.values[y])
+        axis.annotate(point.name, place, (-4, 4), "axes fraction", "offset points", ha="right")
+    coded = [point for point in points if not point.baseline]
+    for curve in dict.fromkeys(point.curve for point in coded):
+        members = curve_of(coded, curve, x)
         places = [(p.values[x], p.values[y]) for p in members]
         axis.plot(*zip(*places, strict=True), "o-" if curve else "o", label=curve or None)
         for member, place in zip(members, places, strict=True):
