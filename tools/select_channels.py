@@ -25,11 +25,12 @@ with needed_packages("select_channels"):
     from cdl_d2.d2.checkpoint import load_all_weights
     from cdl_d2.d2.command_line import (
         add_overrides,
+        add_register,
+        add_register_classes,
         add_register_labels,
         load_config,
         new_parser,
     )
-    from cdl_d2.d2.label_datasets import is_segmentation
     from cdl_d2.d2.latent_mapper import build_mapper
     from cdl_d2.nn.channel_selection import ChannelGate, most_chosen
     from cdl_d2.nn.statistics import latent_statistics
@@ -40,6 +41,8 @@ def parse_arguments():
     parser.add_argument("--count", type=int, required=True, help="channels to keep")
     parser.add_argument("--by", default="gate", choices=("gate", "variance"))
     parser.add_argument("--images", type=int, help="look at so many (default: all)")
+    add_register(parser)
+    add_register_classes(parser)
     add_register_labels(parser)
     add_overrides(parser)
     return parser.parse_args()
@@ -49,14 +52,14 @@ def parse_arguments():
 def main() -> None:
     args = parse_arguments()
     cfg = load_config(args)
-    if not is_segmentation(cfg) or cfg.INPUT.DOMAIN != "latent":
-        raise ValueError("channels are selected for a segmentor of INPUT.DOMAIN latent")
+    if cfg.INPUT.DOMAIN != "latent":
+        raise ValueError(f"channels are selected of latents, not of domain {cfg.INPUT.DOMAIN!r}")
     if args.images is not None and args.images < 1:
         raise ValueError(f"--images {args.images}: at least 1 is needed")
     check_datasets(cfg)
     model = Trainer.build_model(cfg).eval()
-    name = cfg.DATASETS.TRAIN[0]
-    loader = build_detection_test_loader(cfg, name, mapper=build_mapper(cfg, is_train=False))
+    names = list(cfg.DATASETS.TRAIN)
+    loader = build_detection_test_loader(cfg, names, mapper=build_mapper(cfg, is_train=False))
     items = tqdm(islice(loader, args.images), total=args.images or len(loader), unit="image")
     encoded = (model.encode(batch)[0] for batch in items)
     if args.by == "variance":

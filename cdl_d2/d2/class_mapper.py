@@ -85,12 +85,7 @@ class StoredClassMapper:
         with_scales: bool,
         image_format: str | None,
     ):
-        missing = [variant for variant in variants if variant not in store.variants]
-        if missing:
-            raise ValueError(
-                f"the latent store {store.folder} has {'; '.join(map(str, store.variants))}, but "
-                f"not {'; '.join(map(str, missing))}, which the config asks for"
-            )
+        store.require(variants)
         self._store, self._variants, self._with_scales = store, variants, with_scales
         self._image_format = image_format
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
@@ -62,6 +63,22 @@ def _check_label(image: Path, label: Path) -> None:
                 )
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(f"{label} or {image} cannot be read as an image: {error}") from error
+
+
+def load_labels(path: str, dtype: type, classes: int) -> np.ndarray:
+    """A label map, H x W, for an evaluator.
+
+    Raises:
+        ValueError: for a label that is neither a class nor the one to ignore.
+    """
+    labels = np.asarray(Image.open(path), dtype=dtype).copy()
+    wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= classes))]
+    if len(wrong):
+        raise ValueError(
+            f"label {wrong[0]} of {path} is neither in 0..{classes - 1} nor the label to ignore "
+            f"({IGNORED}): name all classes in classes.txt"
+        )
+    return labels
 
 
 def is_segmentation(cfg: CfgNode) -> bool:

@@ -6,11 +6,13 @@ import copy
 from typing import Any
 
 import detectron2.data.transforms as T
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.batch_item import encode_item
+from cdl_d2.d2.class_mapper import ClassMapper, StoredClassMapper, build_class_mapper
+from cdl_d2.d2.classifier import is_classification
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.config import LATENT_SOURCES
 from cdl_d2.d2.label_datasets import is_segmentation
@@ -45,22 +47,22 @@ class LatentDatasetMapper(DatasetMapper):
         return encode_item(item, self._codec, self.image_format, self._domain, "cpu")
 
 
-def build_mapper(cfg, is_train: bool) -> DatasetMapper:
-    """The mapper for INPUT.DOMAIN and INPUT.LATENT_SOURCE."""
+def build_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper | ClassMapper | StoredClassMapper:
+    """The mapper for a config's kind of model, INPUT.DOMAIN and INPUT.LATENT_SOURCE.
+
+    Raises:
+        ValueError: for an unknown source, or a store that cannot be used.
+    """
+    if is_classification(cfg):
+        return build_class_mapper(cfg, is_train)
     source = cfg.INPUT.LATENT_SOURCE
     if source not in LATENT_SOURCES:
         raise ValueError(
             f"INPUT.LATENT_SOURCE {source!r} is not one of {', '.join(LATENT_SOURCES)}"
         )
     options = {}
-    if is_segmentation(cfg):
-        if source == "store":
-            raise ValueError(
-                "label maps do not follow the variants of a latent store yet: set "
-                "INPUT.LATENT_SOURCE model or mapper"
-            )
-        if is_train:
-            options["augmentations"] = build_sem_seg_augmentations(cfg)
+    if is_segmentation(cfg) and is_train and source != "store":
+        options["augmentations"] = build_sem_seg_augmentations(cfg)
     if cfg.INPUT.DOMAIN == "image" or source == "model":
         return DatasetMapper(cfg, is_train, **options)
     if source == "store":

@@ -16,9 +16,12 @@ from detectron2.data import detection_utils as utils
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.data import LatentStore, Variant
 
+TAUGHT = ("TransferRCNN", "TransferSegmentor")  # by a network that looks at the image
+
 
 class StoredLatentMapper(DatasetMapper):
-    """Reads a variant of an image, drawn at random in training, and lets annotations follow it.
+    """Reads a variant of an image, drawn at random in training, and lets annotations and label maps
+    follow it.
 
     The image itself is read only for a teacher.
     """
@@ -44,18 +47,7 @@ class StoredLatentMapper(DatasetMapper):
             ValueError: if the store lacks one of the variants, or images failed to be encoded.
         """
         super().__init__(is_train, **kwargs)
-        missing = [variant for variant in variants if variant not in store.variants]
-        if missing:
-            raise ValueError(
-                f"the latent store {store.folder} has {'; '.join(map(str, store.variants))}, but "
-                f"not {'; '.join(map(str, missing))}, which the config asks for"
-            )
-        if store.failures:
-            image, reason = next(iter(store.failures.items()))
-            raise ValueError(
-                f"{len(store.failures)} images could not be encoded for the latent store "
-                f"{store.folder}, such as {image} ({reason}): mend them and encode again"
-            )
+        store.require(variants)
         self._store, self._variants, self._with_image = store, variants, with_image
 
     @classmethod
@@ -71,7 +63,7 @@ class StoredLatentMapper(DatasetMapper):
             **super().from_config(cfg, is_train),
             "store": LatentStore(cfg.INPUT[key], copy.deepcopy(build_codec(cfg)).cpu()),
             "variants": variants_of(cfg, is_train),
-            "with_image": is_train and cfg.MODEL.META_ARCHITECTURE == "TransferRCNN",
+            "with_image": is_train and cfg.MODEL.META_ARCHITECTURE in TAUGHT,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -84,6 +76,10 @@ class StoredLatentMapper(DatasetMapper):
         variant = self._variants[np.random.randint(len(self._variants))]
         stored = self._store.read_item(item["file_name"], variant)
         size = stored["image_size"]
+        labels = None
+        if "sem_seg_file_name" in item:
+            labels = utils.read_image(item.pop("sem_seg_file_name"), "L").squeeze(2)
+            item["height"], item["width"] = labels.shape
         original = item["height"], item["width"]
         if variant.size(*original) != size:
             raise ValueError(
@@ -98,6 +94,9 @@ class StoredLatentMapper(DatasetMapper):
             utils.check_image_size(item, image)
             pixels = np.ascontiguousarray(transforms.apply_image(image).transpose(2, 0, 1))
             item["image"] = torch.as_tensor(pixels)
+        if labels is not None and self.is_train:
+            labels = np.ascontiguousarray(transforms.apply_segmentation(labels))
+            item["sem_seg"] = torch.as_tensor(labels.astype("long"))
         annotated = self.is_train and "annotations" in item
         if annotated:
             self._transform_annotations(item, transforms, size)

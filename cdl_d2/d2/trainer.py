@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
@@ -29,10 +30,9 @@ from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.cityscapes import build_cityscapes_evaluator
 from cdl_d2.d2.class_datasets import class_names_of
 from cdl_d2.d2.class_evaluation import ClassificationEvaluator
-from cdl_d2.d2.class_mapper import build_class_mapper
 from cdl_d2.d2.classifier import is_classification
 from cdl_d2.d2.joint_classifier import JointClassifier
-from cdl_d2.d2.label_datasets import is_segmentation
+from cdl_d2.d2.label_datasets import is_segmentation, load_labels
 from cdl_d2.d2.latent_mapper import build_mapper
 from cdl_d2.d2.rate_evaluation import RateEvaluator
 from cdl_d2.nn import LatentInput, LatentResNet, initialize_trunk
@@ -54,7 +54,7 @@ class Trainer(DefaultTrainer):
                 f"SOLVER.AMP.DTYPE {cfg.SOLVER.AMP.DTYPE!r} is not one of {', '.join(AMP_DTYPES)}"
             )
         if cfg.INPUT.LATENT_SOURCE == "store" and cfg.DATASETS.TEST:
-            _mapper(cfg, is_train=False)  # an unusable store shows now, not after training
+            build_mapper(cfg, is_train=False)  # an unusable store shows now, not after training
         super().__init__(_without_amp_on_cpu(cfg))
         if self.cfg.SOLVER.AMP.ENABLED:
             self._trainer.precision = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]
@@ -107,14 +107,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_detection_train_loader(cfg, mapper=_mapper(cfg, is_train=True))
+        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
         share = max(cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), 1)
         batch = share if is_classification(cfg) else 1
         loader = build_detection_test_loader
-        return loader(cfg, dataset_name, mapper=_mapper(cfg, is_train=False), batch_size=batch)
+        return loader(cfg, dataset_name, mapper=build_mapper(cfg, is_train=False), batch_size=batch)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name, output_folder=None):
@@ -139,16 +139,17 @@ def _give_rate(
         optimizer.add_param_group({"params": parameters, "lr": rate})
 
 
-def _mapper(cfg: CfgNode, is_train: bool):
-    build = build_class_mapper if is_classification(cfg) else build_mapper
-    return build(cfg, is_train)
-
-
 def _segmentation_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
     """Cityscapes' own, or Detectron2's for any label maps; both report the mean IoU."""
     if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_sem_seg":
         return build_cityscapes_evaluator(dataset_name)
-    return SemSegEvaluator(dataset_name, distributed=True, output_dir=folder)
+    classes = len(MetadataCatalog.get(dataset_name).stuff_classes)
+    return SemSegEvaluator(
+        dataset_name,
+        distributed=True,
+        output_dir=folder,
+        sem_seg_loading_fn=partial(load_labels, classes=classes),
+    )
 
 
 def initialize_backbone(model: nn.Module, cfg: CfgNode) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -199,6 +200,22 @@ class LatentStore:
     def variants(self) -> tuple[Variant, ...]:
         """Of every image."""
         return self.plan.variants
+
+    def require(self, variants: Sequence[Variant]) -> None:
+        """Raise ValueError unless all of the variants are there, of every image."""
+        missing = [variant for variant in variants if variant not in self.variants]
+        if missing:
+            raise ValueError(
+                f"the latent store {self.folder} has {'; '.join(map(str, self.variants))}, but not "
+                f"{'; '.join(map(str, missing))}, which the config asks for: encode them, or ask "
+                "for other sizes"
+            )
+        if self.failures:
+            image, reason = next(iter(self.failures.items()))
+            raise ValueError(
+                f"{len(self.failures)} images could not be encoded for the latent store "
+                f"{self.folder}, such as {image} ({reason}): mend them and encode again"
+            )
 
     def find(self, file_name: str | PurePath) -> str:
         """The stored image that a path means: the one that it ends in.

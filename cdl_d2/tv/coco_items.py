@@ -147,12 +147,7 @@ class CocoItems(Dataset):
             ) from error
 
     def _check_store(self, store: LatentStore) -> None:
-        missing = [variant for variant in self.variants if variant not in store.variants]
-        if missing:
-            raise ValueError(
-                f"the latent store {store.folder} has {'; '.join(map(str, store.variants))}, but "
-                f"not {'; '.join(map(str, missing))}: encode them, or ask for other sizes"
-            )
+        store.require(self.variants)
         for record in self._records:
             try:
                 image = store.find(record["file_name"])

@@ -79,7 +79,8 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
         ("folder", "there is no folder"),
         ("palette", "has mode P"),
         ("ignored", "set MODEL.SEM_SEG_HEAD.IGNORE_VALUE 255"),
-        ("store", "do not follow the variants of a latent store yet"),
+        ("store", "set INPUT.LATENT_STORE_TEST to its folder"),
+        ("val", "label 200 of"),
         ("coco", "has no label maps, which segmentation needs"),
     ],
 )
@@ -96,6 +97,13 @@ def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message
         list(write_segmentation(data, 1, (64, 96)))
         path = next((data / "labels").iterdir())
         Image.open(path).convert("P").save(path)
+    elif case == "val":
+        data = tmp_path / "data"
+        list(write_segmentation(data, 1, (64, 96)))
+        path = next((data / "labels").iterdir())
+        Image.new("L", (96, 64), 200).save(path)
+        options += ["DATASETS.TRAIN", "('other',)"]
+        arguments = ["--register-labels", "other", folder / "images", folder / "labels"]
     elif case == "ignored":
         options += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 0]
     elif case == "store":

@@ -13,13 +13,14 @@ TINY = [
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS", 16),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", 4, "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 8),
     *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 8, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3),
-    *("MODEL.TRANSFORM.WIDTH", 8),
+    *("MODEL.TRANSFORM.WIDTH", 8, "MODEL.LATENT_RESNET.WIDTH", 1 / 16, "MODEL.FPN.OUT_CHANNELS", 8),
 ]
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedSegmentor")
 
 
 def tiny_cfg(name, *options):
-    return read_config(FOLDER / f"{name}_deeplab_small.yaml", [*TINY, *options])
+    file = name if name.endswith("_small") else f"{name}_deeplab_small"
+    return read_config(FOLDER / f"{file}.yaml", [*TINY, *options])
 
 
 def tiny_model(cfg):
@@ -45,7 +46,7 @@ def teacher(tmp_path):
     return ["MODEL.TEACHER.CONFIG_FILE", path, "MODEL.TEACHER.WEIGHTS", weights]
 
 
-@pytest.mark.parametrize("name", ["pixel", "reconstruction", "latent"])
+@pytest.mark.parametrize("name", ["pixel", "reconstruction", "latent", "latent_semantic_fpn_small"])
 def test_every_parameter_learns_and_label_maps_have_the_original_size(name):
     model = tiny_model(tiny_cfg(name, *PLAIN)).train()
     losses = model([make_item(96, 64), make_item(70, 90, seed=1)])

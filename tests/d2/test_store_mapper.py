@@ -1,7 +1,9 @@
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
@@ -12,6 +14,8 @@ from cdl_d2.d2 import build_codec, build_mapper
 from cdl_d2.d2.store_mapper import variants_of
 from cdl_d2.data import Plan, Variant
 from cdl_d2.data.bulk_encoding import close_store, encode_shards
+from cdl_d2.data.synthetic import write_segmentation
+from tests.d2 import test_segmentor
 from tests.d2.conftest import small_cfg, small_model
 
 TRAIN_SIZES = (64, 96)
@@ -68,6 +72,33 @@ def store(request, coco_dataset, tmp_path):
 def from_store(store, *options):
     places = ("INPUT.LATENT_STORE_TRAIN", store, "INPUT.LATENT_STORE_TEST", store)
     return cfg_with("INPUT.LATENT_SOURCE", "store", *places, *options)
+
+
+def test_label_maps_follow_the_stored_variant(tmp_path):
+    list(write_segmentation(tmp_path, 2, (80, 96)))
+    cfg = test_segmentor.tiny_cfg("latent")
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (64,), "horizontal"
+    codec, folder = build_codec(cfg), tmp_path / "store"
+    names = tuple(sorted(p.name for p in (tmp_path / "images").iterdir()))
+    plan = Plan(codec.identity, "arrays", tuple(variants_of(cfg, True)), names)
+    plan.save(folder)
+    list(encode_shards(codec, plan, tmp_path / "images", folder, range(1), 0))
+    close_store(folder, plan)
+    cfg.merge_from_list(["INPUT.LATENT_SOURCE", "store", "INPUT.LATENT_STORE_TRAIN", str(folder)])
+    mapper, flips = build_mapper(cfg, is_train=True), set()
+    for _ in range(20):
+        name = tmp_path / "images" / names[0]
+        labels = tmp_path / "labels" / names[0].replace(name.suffix, ".png")
+        item = mapper({"file_name": str(name), "sem_seg_file_name": str(labels)})
+        whole = test_segmentor.tiny_model(cfg).encode([{"image": item["image"]}])[0]
+        assert torch.equal(item["latent"], whole["latent"])
+        expected = T.ResizeTransform(80, 96, *item["image_size"]).apply_segmentation(
+            np.asarray(Image.open(labels))
+        )
+        same = np.array_equal(item["sem_seg"].numpy(), expected)
+        assert same or np.array_equal(item["sem_seg"].numpy(), expected[:, ::-1])
+        flips.add(same)
+    assert flips == {False, True}
 
 
 def test_evaluation_agrees_with_encoding_on_the_fly_and_reads_no_image(store, records):
