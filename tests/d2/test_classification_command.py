@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.data.synthetic import write_classification
+from tests.commands import refused
 from tests.d2.test_classifier import FOLDER, TINY
 from tests.d2.test_train_net import ROOT, run
 
@@ -26,11 +27,14 @@ def folder(tmp_path_factory):
     return folder
 
 
-def train(name, folder, out, *options, arguments=(), check=True):
+def words_for(name, folder, out, *options, arguments=()):
     data = ["--register-classes", "train", folder, "--register-classes", "val", folder]
     config = ["--config-file", FOLDER / f"{name}_small.yaml"]
-    everything = [*config, *data, *arguments, *TINY, *SCHEDULE, "OUTPUT_DIR", out, *options]
-    return run("train_net.py", *everything, check=check)
+    return [*config, *data, *arguments, *TINY, *SCHEDULE, "OUTPUT_DIR", out, *options]
+
+
+def train(*words, arguments=()):
+    return run("train_net.py", *words_for(*words, arguments=arguments))
 
 
 def results(folder):
@@ -79,14 +83,13 @@ def test_latents_come_from_a_store(folder, tmp_path):
     ours, theirs = results(tmp_path / "a"), results(tmp_path / "b")
     assert ours["classification"] == theirs["classification"]
     assert abs(ours["rate"]["bpp"] - theirs["rate"]["bpp"]) < 1e-3
-    done = train("cresnet39", folder, tmp_path / "c", *store[:-2], check=False)
-    assert "have no scales: encode with --form bitstreams" in done.stderr.splitlines()[-1]
+    last = refused("train_net.py", *words_for("cresnet39", folder, tmp_path / "c", *store[:-2]))
+    assert "have no scales: encode with --form bitstreams" in last
     streams = [str(word).replace("arrays", "bitstreams") for word in store[:-2]]
     train("cresnet39", folder, tmp_path / "c", *streams)
-    done = train(
-        "latent_resnet", folder, tmp_path / "d", *store, "MODEL.CODEC.QUALITY", 1, check=False
-    )
-    assert "was made by" in done.stderr.splitlines()[-1]
+    other = [*store, "MODEL.CODEC.QUALITY", 1]
+    last = refused("train_net.py", *words_for("latent_resnet", folder, tmp_path / "d", *other))
+    assert "was made by" in last
 
 
 @pytest.mark.parametrize(
@@ -124,10 +127,8 @@ def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message
     else:
         arguments = ["--register", "coco", *coco_dataset]
         options = ["DATASETS.TRAIN", "('coco',)"]
-    done = train("cresnet39", data, tmp_path / "out", *options, arguments=arguments, check=False)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("train_net: ")
-    assert message in done.stderr.splitlines()[-1]
+    words = words_for("cresnet39", data, tmp_path / "out", *options, arguments=arguments)
+    assert message in refused("train_net.py", *words)
 
 
 def test_resuming_a_joint_tuning_goes_on(folder, tmp_path):

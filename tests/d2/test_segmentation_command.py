@@ -9,6 +9,7 @@ from PIL import Image
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.data.synthetic import write_segmentation
+from tests.commands import refused
 from tests.d2.test_segmentor import FOLDER, TINY
 from tests.d2.test_train_net import run
 
@@ -26,15 +27,18 @@ def folder(tmp_path_factory):
     return folder
 
 
-def train(name, folder, out, *options, arguments=(), check=True):
+def words_for(name, folder, out, *options, arguments=()):
     config = ["--config-file", FOLDER / f"{name}_deeplab_small.yaml"]
     data = [
         word
         for part in ("train", "val")
         for word in ("--register-labels", part, folder / "images", folder / "labels")
     ]
-    everything = [*config, *data, *arguments, *TINY, *SCHEDULE, "OUTPUT_DIR", out, *options]
-    return run("train_net.py", *everything, check=check)
+    return [*config, *data, *arguments, *TINY, *SCHEDULE, "OUTPUT_DIR", out, *options]
+
+
+def train(*arguments):
+    return run("train_net.py", *words_for(*arguments))
 
 
 def test_a_teacher_and_a_student(folder, tmp_path):
@@ -67,8 +71,8 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
         for name in ("fixed", "gate")
     ]
     assert rates[0] < rates[1]
-    done = run("select_channels.py", *config, "--count", 193, *weights, check=False)
-    assert "193 channels cannot be kept of 192" in done.stderr.splitlines()[-1]
+    last = refused("select_channels.py", *config, "--count", 193, *weights)
+    assert "193 channels cannot be kept of 192" in last
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,5 @@ def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message
     else:
         arguments = ["--register", "coco", *coco_dataset]
         options += ["DATASETS.TRAIN", "('coco',)"]
-    done = train("latent", data, tmp_path / "out", *options, arguments=arguments, check=False)
-    assert done.returncode == 1
-    assert message in done.stderr.splitlines()[-1]
+    words = words_for("latent", data, tmp_path / "out", *options, arguments=arguments)
+    assert message in refused("train_net.py", *words)
