@@ -1,5 +1,4 @@
-"""Commands of tools/ that are expected to refuse their input, run in this process: starting one
-takes seconds."""
+"""Commands of tools/, run in this process: starting one of their own takes seconds."""
 
 import contextlib
 import importlib.util
@@ -15,25 +14,37 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+def output_of(tool: str, *words: object) -> str:
+    """What a command prints, which must succeed."""
+    code, output, errors = _run(tool, words)
+    assert code == 0, errors
+    return output
+
+
 def refused(tool: str, *words: object) -> str:
     """The last line that a command prints on standard error before it exits with status 1."""
+    code, _, errors = _run(tool, words)
+    assert code == 1, errors
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith(f"{Path(tool).stem}: "), errors
+    return last
+
+
+def _run(tool: str, words: tuple[object, ...]) -> tuple[int, str, str]:
     before, known = signal.getsignal(signal.SIGTERM), _data_sets()
-    errors = io.StringIO()
+    output, errors = io.StringIO(), io.StringIO()
     try:
         with (
             patch.object(sys, "argv", [tool, *map(str, words)]),
             contextlib.redirect_stderr(errors),
-            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stdout(output),
             pytest.raises(SystemExit) as left,
         ):
             runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
     finally:
         signal.signal(signal.SIGTERM, before)
         _forget(_data_sets() - known)
-    assert left.value.code == 1, errors.getvalue()
-    last = errors.getvalue().strip().splitlines()[-1]
-    assert last.startswith(f"{Path(tool).stem}: "), errors.getvalue()
-    return last
+    return left.value.code, output.getvalue(), errors.getvalue()
 
 
 def _data_sets() -> set[str]:

@@ -32,7 +32,7 @@ with needed_packages("select_channels"):
         new_parser,
     )
     from cdl_d2.d2.latent_mapper import build_mapper
-    from cdl_d2.nn.channel_selection import ChannelGate, most_chosen
+    from cdl_d2.nn.channel_selection import ChannelGate, gate_scores, most_chosen
     from cdl_d2.nn.statistics import latent_statistics
 
 
@@ -70,7 +70,7 @@ def main() -> None:
                 "the config has no gate: set MODEL.SELECTION.KIND gate, or --by variance"
             )
         load_all_weights(model, cfg.MODEL.WEIGHTS)
-        scores = sum(model.select([each])[0]["choice"].cpu() for each in encoded)
+        scores = gate_scores(model.selection.chooser, (each["latent"] for each in encoded)).cpu()
     kept = most_chosen(scores, args.count).tolist()
     print("--channels " + ",".join(map(str, kept)))
     print(f'MODEL.SELECTION.KIND fixed MODEL.SELECTION.CHANNELS "{kept}"')

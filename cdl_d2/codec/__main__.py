@@ -23,14 +23,13 @@ from tqdm import tqdm
 
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.architectures import METRICS
-from cdl_d2.codec.bitstream import SELECTED, SUFFIX
+from cdl_d2.codec.bitstream import REST_SUFFIX, SELECTED, SUFFIX, rest_of
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.layers import channel_mask, compress_layers, decompress_layers
 from cdl_d2.codec.rate_distortion import average, rate_point
 from cdl_d2.files import write_atomically
 
 MOST_CHANNELS = 2**16
-REST_SUFFIX = f".rest{SUFFIX}"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -131,11 +130,6 @@ def parse_channels(text: str) -> list[int]:
             raise ValueError(f"--channels {text!r}: no codec has channel {last or first}")
         channels += range(int(first), int(last or first) + 1)
     return channels
-
-
-def rest_of(path: Path) -> Path:
-    """Where the second layer of a first one is."""
-    return path.with_suffix(REST_SUFFIX)
 
 
 def decompress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:

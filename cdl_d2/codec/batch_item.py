@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from cdl_d2.codec.bitstream import Bitstream
+from cdl_d2.codec.bitstream import SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import STRIDE, cell_size
+from cdl_d2.codec.latent import STRIDE, Latent, cell_size
 from cdl_d2.codec.layers import decompress_selected
 
 DOMAINS = ("latent", "reconstruction", "image")
@@ -61,20 +61,24 @@ def encode_item(
         )
     pixels = image.to(device).float() / 255
     encoded = codec.encode(_swap(pixels, image_format), with_scales)
+    return item | _described(encoded, codec, image_format, domain)
+
+
+def _described(latent: Latent, codec: Codec, image_format: str, domain: str) -> dict[str, Any]:
+    """What encode_item says of a latent."""
     extra = {
         "codec_identity": codec.identity,
-        "image_size": (height, width),
-        "bits": encoded.total_bits,
+        "image_size": latent.image_size,
+        "bits": latent.total_bits,
     }
-    if domain == "latent":
-        extra["latent"] = encoded.cells
-        extra["channel_bits"], extra["side_bits"] = encoded.channel_bits, encoded.side_bits
-        if with_scales:
-            extra["scales"] = encoded.crop(encoded.scales_hat)
-    else:
-        decoded = torch.round(codec.decode(encoded) * 255)
-        extra["reconstruction"] = _swap(decoded, image_format)
-    return {**item, **extra}
+    if domain == "reconstruction":
+        decoded = torch.round(codec.decode(latent) * 255)
+        return extra | {"reconstruction": _swap(decoded, image_format)}
+    extra |= {"latent": latent.cells, "side_bits": latent.side_bits}
+    extra["channel_bits"] = latent.channel_bits
+    if latent.scales_hat is not None:
+        extra["scales"] = latent.crop(latent.scales_hat)
+    return extra
 
 
 def _swap(image: torch.Tensor, image_format: str) -> torch.Tensor:
@@ -82,27 +86,33 @@ def _swap(image: torch.Tensor, image_format: str) -> torch.Tensor:
     return image.flip(0) if image_format == "BGR" else image
 
 
-def item_of_first_layer(stream: Bitstream, codec: Codec) -> dict[str, Any]:
-    """An item of a stream that holds some channels only, such as compress_layers makes.
+def item_of_stream(
+    stream: Bitstream,
+    codec: Codec,
+    image_format: str,
+    domain: str,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """An item of a bitstream, or of the first layer of one.
 
     Returns:
-        what encode_item gives for domain `latent`, zero in the channels that are not there, with
-        channel_mask: M booleans, the channels that are;
-        bits: the size of the stream.
+        what encode_item gives, but `bits`, the size of the stream, is exact; and for a first layer
+        channel_mask: M booleans, the channels that it has; the others are zero.
 
     Raises:
-        BitstreamError: see decompress_selected.
+        BitstreamError: see Codec.decompress and decompress_selected; for a first layer and domain
+            `reconstruction`.
     """
-    latent, mask = decompress_selected(codec, stream)
-    return {
-        "latent": latent.cells,
-        "channel_mask": mask,
-        "channel_bits": latent.channel_bits,
-        "side_bits": latent.side_bits,
-        "bits": 8 * len(stream.to_bytes()),
-        "image_size": latent.image_size,
-        "codec_identity": codec.identity,
-    }
+    layered = stream.coding == SELECTED
+    if layered and domain == "reconstruction":
+        raise BitstreamError("a first layer has some channels only, which decode to no image")
+    mask = {}
+    if layered:
+        latent, mask["channel_mask"] = decompress_selected(codec, stream)
+    else:
+        latent = codec.decompress(stream)
+    item = _described(latent.to(device), codec, image_format, domain)
+    return item | mask | {"bits": 8 * len(stream.to_bytes())}
 
 
 def reported(item: dict[str, Any]) -> dict[str, Any]:

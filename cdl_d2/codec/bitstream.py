@@ -26,6 +26,7 @@ from cdl_d2.codec.latent import HYPERPRIOR_CELLS, STRIDE, CodecIdentity, coded_c
 from cdl_d2.files import write_atomically
 
 SUFFIX = ".cdlz"
+REST_SUFFIX = f".rest{SUFFIX}"  # of a second layer
 MAX_PIXELS = 2**27  # of the coded image; a latent of 320 channels then takes 0.7 GB
 
 # Codings of the two layers of layers.py, beside those of a whole latent.
@@ -197,3 +198,8 @@ def _strings(content: bytes, head_size: int, count: int) -> tuple[bytes, ...]:
         strings.append(string)
         start += length
     return tuple(strings)
+
+
+def rest_of(path: Path) -> Path:
+    """Where the second layer of a first one is."""
+    return path.with_suffix(REST_SUFFIX)

@@ -9,7 +9,7 @@ Domain*). Both are Bitstream files, whose first string is the mask of their chan
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,33 +18,42 @@ import torch
 from cdl_d2.codec.bitstream import REST, SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.exact_arithmetic import exact_arithmetic
-from cdl_d2.codec.latent import Latent, coded_cells
+from cdl_d2.codec.latent import Latent, cell_size, coded_cells
 from cdl_d2.codec.latent_coder import Quantized
 
 
 @dataclass(frozen=True)
 class Layers:
-    """The two bitstreams of an image; `selected` can be used alone."""
+    """The bitstreams of an image; `selected` can be used alone. `rest` is None if not coded."""
 
     selected: Bitstream
-    rest: Bitstream
+    rest: Bitstream | None
 
 
-def compress_layers(codec: Codec, image: torch.Tensor, channels: Sequence[int]) -> Layers:
+def compress_layers(
+    codec: Codec,
+    image: torch.Tensor,
+    channels: Sequence[int] | Callable[[torch.Tensor], Sequence[int]],
+    with_rest: bool = True,
+) -> Layers:
     """Code an image in two layers.
 
     Args:
         image: 3 x H x W, float, RGB in [0, 1].
-        channels: of y_hat, for the first layer; the order does not matter.
+        channels: of y_hat, for the first layer, in any order; or what chooses them from the cells
+            of y_hat that the image covers, M x ceil(H/16) x ceil(W/16), on the CPU.
+        with_rest: whether to code the second layer.
 
     Raises:
         ValueError: as Codec.compress; for channels that the codec does not have; for a codec
             whose context model needs all channels to decode any.
     """
     _check_codec(codec)
-    mask = channel_mask(codec.latent_channels, channels)
-    quantized = codec.quantize(image)
-    coder, size = codec.cpu_coder, tuple(image.shape[1:])
+    quantized, size = codec.quantize(image), tuple(image.shape[1:])
+    if callable(channels):
+        rows, columns = cell_size(size)
+        channels = channels(quantized.y_hat[:, :rows, :columns])
+    mask, coder = channel_mask(codec.latent_channels, channels), codec.cpu_coder
     chosen, dropped = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
     z_strings = coder.encode(quantized)[1:]
     selected = Bitstream(
@@ -54,6 +63,8 @@ def compress_layers(codec: Codec, image: torch.Tensor, channels: Sequence[int]) 
         coding=SELECTED,
         checksum=_checksum(quantized, mask),
     )
+    if not with_rest:
+        return Layers(selected, None)
     rest = Bitstream(
         codec=codec.identity,
         image_size=size,

@@ -1,4 +1,4 @@
-"""A detector that train_net.py left in its output folder."""
+"""A model that train_net.py left in its output folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cdl_d2.d2.config import read_config
 
 
 def load_trained(folder: str | Path) -> nn.Module:
-    """The detector of `config.yaml` and `model_final.pth`, in eval mode; no data set is needed.
+    """The model of `config.yaml` and `model_final.pth`, in eval mode; no data set is needed.
 
     Raises:
         FileNotFoundError, ValueError: if either is missing or cannot be read.

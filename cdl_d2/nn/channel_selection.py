@@ -6,6 +6,8 @@ Shapes: N images, M latent channels, h x w cells.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -55,13 +57,22 @@ class ChannelGate(nn.Module):
         Raises:
             ValueError: if y_hat has another number of channels.
         """
-        _check_channels(y_hat, self.channels)
-        logits = self.score(y_hat.mean(dim=(2, 3), keepdim=True)).unflatten(1, (2, self.channels))
+        logits = self._logits(y_hat)
         if self.training:
             choice = F.gumbel_softmax(logits, tau=self.temperature, hard=True, dim=1)[:, 1]
         else:
             choice = (logits[:, 1] > logits[:, 0]).to(y_hat.dtype)
         return choice
+
+    def keep_probability(self, y_hat: torch.Tensor) -> torch.Tensor:
+        """How likely each channel of y_hat, N x M x h x w, is kept: N x M x 1 x 1."""
+        return self._logits(y_hat).softmax(dim=1)[:, 1]
+
+    def _logits(self, y_hat: torch.Tensor) -> torch.Tensor:
+        """To drop and to keep, N x 2 x M x 1 x 1."""
+        _check_channels(y_hat, self.channels)
+        pooled = y_hat.mean(dim=(2, 3), keepdim=True)
+        return self.score(pooled).unflatten(1, (2, self.channels))
 
 
 class FixedChannels(nn.Module):
@@ -106,12 +117,29 @@ class FixedChannels(nn.Module):
         return self.mask.to(y_hat.dtype)[:, None, None].expand(len(y_hat), -1, 1, 1)
 
 
+def gate_scores(gate: ChannelGate, latents: Iterable[torch.Tensor]) -> torch.Tensor:
+    """How often a gate chooses each channel of M x h x w latents: M numbers, whole ones plus the
+    mean probability of choosing it, which orders channels that are chosen equally often.
+
+    Raises:
+        ValueError: without any latent.
+    """
+    chosen, likely, count = 0, 0, 0
+    for latent in latents:
+        chosen = chosen + gate(latent[None]).flatten()
+        likely = likely + gate.keep_probability(latent[None]).flatten()
+        count += 1
+    if not count:
+        raise ValueError("no latents to count the choices of")
+    return chosen + 0.999 * likely / count
+
+
 def most_chosen(scores: torch.Tensor, count: int) -> torch.Tensor:
     """The `count` channels of the highest scores, sorted; of equal scores the lower index.
 
     Args:
-        scores: M numbers, such as how often a gate chose each channel on the training data, or
-            the variance of each (the baseline of Wang et al., 2022).
+        scores: M numbers, see gate_scores, or the variance of each (the baseline of Wang et al.,
+            2022).
 
     Raises:
         ValueError: for a count that is not one of 1..M.

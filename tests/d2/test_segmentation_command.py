@@ -8,8 +8,9 @@ from PIL import Image
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
+from cdl_d2.codec.__main__ import main
 from cdl_d2.data.synthetic import write_segmentation
-from tests.commands import refused
+from tests.commands import output_of, refused
 from tests.d2.test_segmentor import FOLDER, TINY
 from tests.d2.test_train_net import run
 
@@ -61,8 +62,8 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
     config = ["--config-file", tmp_path / "gate" / "config.yaml", "--count", 16, *labels]
     weights = ["MODEL.WEIGHTS", tmp_path / "gate" / "model_final.pth"]
     for how in (["--by", "gate"], ["--by", "variance"]):
-        done = run("select_channels.py", *config, *how, *weights)
-        _, _, _, channels = shlex.split(done.stdout.splitlines()[-1])
+        printed = output_of("select_channels.py", *config, *how, *weights)
+        _, _, _, channels = shlex.split(printed.splitlines()[-1])
         assert len(set(json.loads(channels))) == 16
     fixed = ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", channels]
     train("latent", folder, tmp_path / "fixed", *PLAIN, *fixed)
@@ -73,6 +74,22 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
     assert rates[0] < rates[1]
     last = refused("select_channels.py", *config, "--count", 193, *weights)
     assert "193 channels cannot be kept of 192" in last
+
+    table = output_of(
+        *("benchmark_files.py", "--images", folder / "images", "--count", 2, "--repeats", 1),
+        *("--run", "gate", tmp_path / "gate", "--run", "fixed", tmp_path / "fixed"),
+    )
+    rows = [[float(cell) for cell in line.split("|")[2:-1]] for line in table.splitlines()[2:]]
+    assert rows[1][0] == 16 < rows[0][0]  # channels
+    assert rows[1][1] < rows[0][1] and rows[1][2] > rows[0][2]  # bits of both layers
+
+    coded = tmp_path / "coded"
+    words = ["--run", tmp_path / "fixed", "--images", folder / "images", "--output", coded]
+    assert "bits per pixel for the model" in output_of("compress_for_model.py", *words)
+    assert len(list(coded.glob("*.rest.cdlz"))) == 4 and len(list(coded.iterdir())) == 8
+    assert main(["decompress", *map(str, coded.iterdir()), "--output", str(tmp_path / "png")]) == 0
+    assert len(list((tmp_path / "png").iterdir())) == 4
+    assert "exists" in refused("compress_for_model.py", *words)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels, most_chosen
+from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels, gate_scores, most_chosen
 
 
 def gate(temperature=1.0):
@@ -70,6 +70,20 @@ def test_exactly_n_channels_are_kept_and_stay_with_the_state(count):
     if count < 24:
         with pytest.raises(ValueError, match="the checkpoint keeps the channels"):
             FixedChannels(24, list(range(24))).load_state_dict(module.state_dict())
+
+
+def test_scores_count_choices_and_order_ties_by_probability():
+    module, y_hat = gate().eval(), latents()
+    with torch.no_grad():
+        module.score[2].weight.mul_(50)
+        scores = gate_scores(module, y_hat)
+        counts = module(y_hat).flatten(1).sum(0)
+        assert torch.equal(scores.floor(), counts)
+        never, likely = counts == 0, module.keep_probability(y_hat).mean(0).flatten()
+    assert never.sum() > 1
+    assert torch.equal(scores[never].argsort(), likely[never].argsort())
+    with pytest.raises(ValueError, match="no latents"):
+        gate_scores(module, [])
 
 
 def test_the_most_chosen_are_those_of_the_highest_scores():

@@ -1,0 +1,97 @@
+"""Time from an image to its file, and from the file to a model's result (table 3 of *Semantic
+Segmentation in Learned Compressed Domain*)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from cdl_d2.codec import Bitstream
+from cdl_d2.d2.bitstreams import compress_for, read_stream
+from cdl_d2.d2.compressed_model import CompressedModel
+from cdl_d2.d2.config import read_config
+from cdl_d2.d2.latent_mapper import build_mapper
+from cdl_d2.d2.trained import load_trained
+
+
+@dataclass
+class FileTiming:
+    """What was measured of a model, a value an image.
+
+    Attributes:
+        encode: seconds from pixels in memory to the bytes that the model needs.
+        decode_and_task: seconds from these bytes to the result.
+        bits: of these bytes, a pixel.
+        rest_bits: of the second layer, a pixel; 0 if there is none.
+        channels: how many are in the first layer.
+    """
+
+    encode: list[float] = field(default_factory=list)
+    decode_and_task: list[float] = field(default_factory=list)
+    bits: list[float] = field(default_factory=list)
+    rest_bits: list[float] = field(default_factory=list)
+    channels: list[int] = field(default_factory=list)
+
+    def row(self) -> dict[str, float]:
+        """Medians of the seconds, means of the others."""
+        seconds = {"encode (s)": median(self.encode)}
+        seconds["decode + task (s)"] = median(self.decode_and_task)
+        sizes = {"bpp": fmean(self.bits), "bpp of the rest": fmean(self.rest_bits)}
+        return {"channels": fmean(self.channels), **sizes, **seconds}
+
+
+def time_files(
+    folders: Mapping[str, str | Path], images: Sequence[Path], repeats: int
+) -> dict[str, FileTiming]:
+    """Measure trained models in turn, image by image, so that they can be compared.
+
+    Args:
+        folders: of trainings, by name.
+        images: resized as in evaluation before the clock starts.
+        repeats: of every measurement, after one that is not counted.
+
+    Raises:
+        FileNotFoundError, ValueError: as load_trained; if a model looks at original images.
+    """
+    models = {name: load_trained(folder) for name, folder in folders.items()}
+    mappers = {name: _mapper(folder) for name, folder in folders.items()}
+    timings = {name: FileTiming() for name in folders}
+    for path in tqdm(images, unit="image"):
+        for name, model in models.items():
+            _measure(model, mappers[name]({"file_name": str(path)}), repeats, timings[name])
+    return timings
+
+
+def _mapper(folder: str | Path):
+    """What resizes images as in evaluation, and leaves encoding to whoever asks for it."""
+    options = ["INPUT.LATENT_SOURCE", "model"]
+    return build_mapper(read_config(Path(folder) / "config.yaml", options), is_train=False)
+
+
+@torch.no_grad()
+def _measure(
+    model: CompressedModel, item: dict[str, Any], repeats: int, timing: FileTiming
+) -> None:
+    image, encode, decode = item["image"], [], []
+    given = {key: item[key] for key in ("height", "width") if key in item}
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        content = compress_for(model, image, with_rest=False).selected.to_bytes()
+        middle = time.perf_counter()
+        output = model([read_stream(model, Bitstream.from_bytes(content)) | given])[0]
+        encode.append(middle - start)
+        decode.append(time.perf_counter() - middle)
+    timing.encode.append(median(encode[1:]))
+    timing.decode_and_task.append(median(decode[1:]))
+    pixels = image.shape[1] * image.shape[2]
+    rest = compress_for(model, image).rest
+    timing.bits.append(8 * len(content) / pixels)
+    timing.rest_bits.append(8 * len(rest.to_bytes()) / pixels if rest else 0.0)
+    timing.channels.append(output.get("channels", model._codec.on(model.device).latent_channels))
