@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Count the multiply-adds of a detector's parts, beside the paper's figures.
+"""Count the multiply-adds of a model's parts, beside the paper's figures.
 
 Example:
     python tools/analyze.py --config-file configs/latent_mask_rcnn_R50_FPN.yaml --size 800 1280

@@ -1,4 +1,4 @@
-"""Multiply-adds of the parts of a compressed-domain detector, counted with fvcore."""
+"""Multiply-adds of the parts of a compressed-domain model, counted with fvcore."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 from cdl_d2.codec import cell_size
 from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.codec import build_codec
+from cdl_d2.d2.deeplab_backbone import LatentDeepLabBackbone
 from cdl_d2.d2.teacher import teacher_config
 from cdl_d2.nn.multiply_adds import count_network
 
@@ -42,8 +43,9 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         size: height and width of the image in pixels, multiples of 32.
 
     Returns:
-        `student_backbone` and, where the config has them, `teacher_backbone`, `codec_encoder`
-        (g_a, h_a and h_s, all that encoding to a latent runs) and `codec_decoder` (g_s).
+        `student_backbone` and, where the config has them, `transform_module` (a part of it),
+        `teacher_backbone`, `codec_encoder` (g_a, h_a and h_s, all that encoding to a latent runs)
+        and `codec_decoder` (g_s).
 
     Raises:
         ValueError: if the size is not a positive multiple of 32.
@@ -57,7 +59,10 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     counts = {}
     if cfg.INPUT.DOMAIN == "latent":
         latent = torch.zeros(1, build_codec(cfg).latent_channels, *cell_size(size))
-        counts["student_backbone"] = count_network(_backbone(cfg), latent)
+        student = _backbone(cfg)
+        counts["student_backbone"] = count_network(student, latent)
+        if isinstance(student, LatentDeepLabBackbone):
+            counts["transform_module"] = count_network(student.transform, latent)
     else:
         counts["student_backbone"] = count_network(_backbone(cfg), image)
     if cfg.MODEL.TEACHER.CONFIG_FILE:

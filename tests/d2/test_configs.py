@@ -52,6 +52,20 @@ def test_the_1x1_stem_and_the_context_codec_have_their_multiply_adds():
     assert counts["codec_decoder"] / 1e9 == pytest.approx(93.49, rel=0.002)
 
 
+def test_the_transform_modules_are_counted_by_hand():
+    cells, kernel = 8 * 16, 5 * 5  # each cell spreads over 4 pixels in either half
+    halves = [cells * kernel * 192 * 192, 4 * cells * kernel * 192 * 256]
+    gdn = 4 * cells * 192 * 192
+    counts = [
+        count_multiply_adds(load(CONFIGS / "segmentation" / f"{name}.yaml"), (128, 256))
+        for name in ("latent_deeplab_v3_R50", "latent_deeplab_v3_R50_res")
+    ]
+    assert counts[0]["transform_module"] == sum(halves) + gdn
+    assert counts[1]["transform_module"] > 5 * counts[0]["transform_module"]
+    rest = [each["student_backbone"] - each["transform_module"] for each in counts]
+    assert rest[0] == rest[1]
+
+
 @pytest.mark.parametrize("size", [(0, 64), (64, 65), (-32, 32)])
 def test_a_size_that_cannot_be_counted_is_named(size):
     cfg = load(CONFIGS / "latent_mask_rcnn_R50_FPN.yaml")
