@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 # What makes a training short; everything else is the README's.
 MINIATURE = [
-    (r"--count \d+", "--count 5 --size 64 64"),
+    (r"(make_sample_data\.py .*)--count \d+", r"\1--count 5 --size 64 64"),
     (r"(tools/train_torchvision\.py)", r"\1 --iterations 2"),
     (r"(tools/train_net\.py (?:.|\n)*?\$OPTS)", r"\1 SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)'"),
 ]

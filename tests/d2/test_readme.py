@@ -30,8 +30,9 @@ def test_classification_and_joint_tuning(tmp_path):
     assert len(list((tmp_path / "tuned").iterdir())) == 1
 
 
-def test_segmentation(tmp_path):
-    run_blocks(tmp_path, "segmentation")
+def test_segmentation_and_selection(tmp_path):
+    run_blocks(tmp_path, "segmentation", "selection")
+    assert len(list((tmp_path / "pictures").iterdir())) == 5
     results = json.loads((tmp_path / "output/latent_deeplab_small/results.json").read_text())
     assert results.keys() == {"sem_seg", "rate"}
 
