@@ -19,12 +19,7 @@ with needed_packages("latent_statistics"):
 
     from cdl_d2.codec.batch_item import encode_item
     from cdl_d2.d2 import Trainer, build_codec, check_datasets
-    from cdl_d2.d2.command_line import (
-        add_overrides,
-        add_register,
-        load_config,
-        new_parser,
-    )
+    from cdl_d2.d2.command_line import add_overrides, add_registration, load_config, new_parser
     from cdl_d2.nn.statistics import latent_statistics, save_statistics
 
 
@@ -32,7 +27,7 @@ def parse_arguments():
     parser = new_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="file, .safetensors")
     parser.add_argument("--images", type=int, default=500, help="training images to look at")
-    add_register(parser)
+    add_registration(parser)
     add_overrides(parser)
     return parser.parse_args()
 

@@ -23,14 +23,7 @@ with needed_packages("select_channels"):
 
     from cdl_d2.d2 import Trainer, check_datasets
     from cdl_d2.d2.checkpoint import load_all_weights
-    from cdl_d2.d2.command_line import (
-        add_overrides,
-        add_register,
-        add_register_classes,
-        add_register_labels,
-        load_config,
-        new_parser,
-    )
+    from cdl_d2.d2.command_line import add_overrides, add_registration, load_config, new_parser
     from cdl_d2.d2.latent_mapper import build_mapper
     from cdl_d2.nn.channel_selection import ChannelGate, gate_scores, most_chosen
     from cdl_d2.nn.statistics import latent_statistics
@@ -41,9 +34,7 @@ def parse_arguments():
     parser.add_argument("--count", type=int, required=True, help="channels to keep")
     parser.add_argument("--by", default="gate", choices=("gate", "variance"))
     parser.add_argument("--images", type=int, help="look at so many (default: all)")
-    add_register(parser)
-    add_register_classes(parser)
-    add_register_labels(parser)
+    add_registration(parser)
     add_overrides(parser)
     return parser.parse_args()
 

@@ -29,21 +29,14 @@ with needed_packages("train_net"):
 
     from cdl_d2.d2 import SafeCheckpointer, Trainer, check_datasets
     from cdl_d2.d2.checkpoint import load_all_weights
-    from cdl_d2.d2.command_line import (
-        add_register,
-        add_register_classes,
-        add_register_labels,
-        load_config,
-    )
+    from cdl_d2.d2.command_line import add_registration, load_config
     from cdl_d2.files import write_json
 
 
 def parse_arguments():
     parser = default_argument_parser(epilog=__doc__)
     parser.formatter_class = RawDescriptionHelpFormatter
-    add_register(parser)
-    add_register_classes(parser)
-    add_register_labels(parser)
+    add_registration(parser)
     return parser.parse_args()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -244,6 +245,12 @@ class Codec(nn.Module):
             sizes = sorted({tuple(image.shape[1:]) for image in images})
             raise ValueError(f"a batch has images of several coded sizes: {sizes}")
         return self.network.g_a(torch.stack([pad_for_coding(image.float()) for image in images]))
+
+
+@lru_cache(maxsize=4)
+def shared_codec(name: str, quality: int, metric: str, weights: str, meaning: str) -> Codec:
+    """As Codec.load; equal choices share one instance, since codecs are frozen."""
+    return Codec.load(name, quality, metric, weights, meaning)
 
 
 def _describe(

@@ -75,7 +75,7 @@ class StoredClassMapper:
             no image.
 
     Raises:
-        ValueError: if the store lacks a variant.
+        ValueError: if the store lacks a variant, or images failed to be encoded.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class StoredClassMapper:
         image_format: str | None,
     ):
         store.require(variants)
+        store.require_all_images()
         self._store, self._variants, self._with_scales = store, variants, with_scales
         self._image_format = image_format
 

@@ -26,44 +26,30 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("opts", nargs="*", help="config overrides, KEY VALUE ...")
 
 
-def add_register(parser: argparse.ArgumentParser) -> None:
-    """`--register`, for COCO-format data sets."""
-    parser.add_argument(
-        "--register",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("NAME", "ANNOTATIONS.json", "IMAGE_DIR"),
-        help="make a COCO-format data set known under NAME; repeatable",
-    )
-
-
-def add_register_classes(parser: argparse.ArgumentParser) -> None:
-    """`--register-classes`, for folders of classes."""
-    parser.add_argument(
-        "--register-classes",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "FOLDER"),
-        help="make a folder with a folder of images for each class known under NAME; repeatable",
-    )
-
-
-def add_register_labels(parser: argparse.ArgumentParser) -> None:
-    """`--register-labels`, for images with label maps."""
-    parser.add_argument(
-        "--register-labels",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("NAME", "IMAGE_DIR", "LABEL_DIR"),
-        help="make images with label maps (PNG, of the same names) known under NAME; repeatable",
-    )
+def add_registration(parser: argparse.ArgumentParser) -> None:
+    """`--register`, `--register-classes` and `--register-labels`, for data sets of one's own."""
+    kinds = {
+        "--register": (
+            ("NAME", "ANNOTATIONS.json", "IMAGE_DIR"),
+            "make a COCO-format data set known under NAME; repeatable",
+        ),
+        "--register-classes": (
+            ("NAME", "FOLDER"),
+            "make a folder with a folder of images for each class known under NAME; repeatable",
+        ),
+        "--register-labels": (
+            ("NAME", "IMAGE_DIR", "LABEL_DIR"),
+            "make images with label maps (PNG, of the same names) known under NAME; repeatable",
+        ),
+    }
+    for option, (words, text) in kinds.items():
+        parser.add_argument(
+            option, nargs=len(words), action="append", default=[], metavar=words, help=text
+        )
 
 
 def load_config(args: argparse.Namespace) -> CfgNode:
-    """The config of `--config-file` and the overrides; registers the data sets of `--register`.
+    """The config of `--config-file` and the overrides; registers the data sets that are given.
 
     Raises:
         FileNotFoundError: if a file does not exist.

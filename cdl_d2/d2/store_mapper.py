@@ -48,6 +48,7 @@ class StoredLatentMapper(DatasetMapper):
         """
         super().__init__(is_train, **kwargs)
         store.require(variants)
+        store.require_all_images()
         self._store, self._variants, self._with_image = store, variants, with_image
 
     @classmethod

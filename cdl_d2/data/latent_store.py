@@ -210,6 +210,9 @@ class LatentStore:
                 f"{'; '.join(map(str, missing))}, which the config asks for: encode them, or ask "
                 "for other sizes"
             )
+
+    def require_all_images(self) -> None:
+        """Raise ValueError if an image could not be encoded."""
         if self.failures:
             image, reason = next(iter(self.failures.items()))
             raise ValueError(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pycocotools.coco import COCO
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore, Variant
@@ -155,45 +154,3 @@ class CocoItems(Dataset):
                 raise ValueError(error.args[0]) from error
             if image in store.failures:
                 raise ValueError(f"{image} could not be encoded: {store.failures[image]}")
-
-
-class TrainingBatches(Sampler[list[tuple[int, int]]]):
-    """Endless shuffled batches, a pure function of the seed: any iteration can be the first.
-
-    Args:
-        images, variants: how many there are; a variant is drawn for each image.
-        batch_size: of this process.
-        iterations: first (included) and last (excluded).
-        rank, world_size: which process of how many this is; they share the images.
-    """
-
-    def __init__(
-        self,
-        images: int,
-        variants: int,
-        batch_size: int,
-        seed: int,
-        iterations: tuple[int, int],
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        self._images, self._variants, self._batch_size = images, variants, batch_size
-        self._seed, self._iterations = seed, iterations
-        self._rank, self._world_size = rank, world_size
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-
-    def __len__(self) -> int:
-        return self._iterations[1] - self._iterations[0]
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for iteration in range(*self._iterations):
-            first = (iteration * self._world_size + self._rank) * self._batch_size
-            yield [self._draw(first + i) for i in range(self._batch_size)]
-
-    def _draw(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, self._images)
-        variant = np.random.default_rng([self._seed, 1, position]).integers(self._variants)
-        return int(self._order(epoch)[place]), int(variant)
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, 0, epoch]).permutation(self._images)

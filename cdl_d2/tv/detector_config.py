@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -17,10 +16,12 @@ from torchvision.models.detection.faster_rcnn import (
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from cdl_d2.codec import Codec
+from cdl_d2.codec.batch_item import DOMAINS
+from cdl_d2.codec.codec import shared_codec
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 from cdl_d2.nn.latent_resnet import NORMS
 from cdl_d2.tv.backbone import LatentBackboneWithFPN, narrow_resnet_fpn
-from cdl_d2.tv.compressed_mask_rcnn import DOMAINS, CompressedMaskRCNN
+from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,7 @@ class CodecChoice:
 
     def load(self) -> Codec:
         """The codec; equal choices share one instance, since codecs are frozen."""
-        return _load_codec(self)
-
-
-@lru_cache(maxsize=4)
-def _load_codec(choice: CodecChoice) -> Codec:
-    return Codec.load(**asdict(choice))
+        return shared_codec(**asdict(self))
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from cdl_d2.files import without_nan
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
-from cdl_d2.tv.coco_items import CocoItems, TrainingBatches
+from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig
+from cdl_d2.tv.training_batches import TrainingBatches
 
 REPORT_EVERY = 20  # iterations
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}

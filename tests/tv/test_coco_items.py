@@ -8,7 +8,7 @@ from cdl_d2.data import LatentStore, Plan, Variant
 from cdl_d2.data.bulk_encoding import close_store, encode_shards
 from cdl_d2.data.sources import images_of_coco
 from cdl_d2.tv import CocoItems
-from cdl_d2.tv.coco_items import TrainingBatches
+from cdl_d2.tv.training_batches import TrainingBatches
 
 VARIANTS = (Variant(64, 128), Variant(64, 128, flip=True), Variant())
 
