@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Choose the channels of a fixed selection, from a trained gate or by variance.
 
-Counts how often the gate of a model chooses each channel on the training data, or computes the
-variance of each (the baseline of Wang et al., 2022), and prints the N highest: for `python -m
-cdl_d2.codec compress`, and as config overrides.
+Counts how often the gate of a model chooses each channel on the training data (empty channels do
+not count), or computes the variance of each (the baseline of Wang et al., 2022), and prints the N
+highest: for `python -m cdl_d2.codec compress`, and as config overrides.
 
 Examples:
     python tools/select_channels.py --config-file output/gate/config.yaml --count 32 \\
@@ -61,7 +61,8 @@ def main() -> None:
                 "the config has no gate: set MODEL.SELECTION.KIND gate, or --by variance"
             )
         load_all_weights(model, cfg.MODEL.WEIGHTS)
-        scores = gate_scores(model.selection.chooser, (each["latent"] for each in encoded)).cpu()
+        pairs = ((each["latent"], each["channel_bits"]) for each in encoded)
+        scores = gate_scores(model.selection.chooser, pairs).cpu()
     kept = most_chosen(scores, args.count).tolist()
     print("--channels " + ",".join(map(str, kept)))
     print(f'MODEL.SELECTION.KIND fixed MODEL.SELECTION.CHANNELS "{kept}"')

@@ -117,17 +117,29 @@ class FixedChannels(nn.Module):
         return self.mask.to(y_hat.dtype)[:, None, None].expand(len(y_hat), -1, 1, 1)
 
 
-def gate_scores(gate: ChannelGate, latents: Iterable[torch.Tensor]) -> torch.Tensor:
-    """How often a gate chooses each channel of M x h x w latents: M numbers, whole ones plus the
-    mean probability of choosing it, which orders channels that are chosen equally often.
+def gate_scores(
+    gate: ChannelGate, latents: Iterable[tuple[torch.Tensor, torch.Tensor]]
+) -> torch.Tensor:
+    """How often a gate chooses each channel where it carries a bit or more.
+
+    Nothing teaches a gate to drop a channel that is empty, as some of a codec often are: a choice
+    of it does not count.
+
+    Args:
+        latents: y_hat, M x h x w, and the bits of its channels, M.
+
+    Returns:
+        M numbers: the counts, whole ones, plus the mean probability of such a choice, which orders
+        channels that are chosen equally often.
 
     Raises:
         ValueError: without any latent.
     """
     chosen, likely, count = 0, 0, 0
-    for latent in latents:
-        chosen = chosen + gate(latent[None]).flatten()
-        likely = likely + gate.keep_probability(latent[None]).flatten()
+    for latent, bits in latents:
+        full = bits.to(latent.device) >= 1
+        chosen = chosen + gate(latent[None]).flatten() * full
+        likely = likely + gate.keep_probability(latent[None]).flatten() * full
         count += 1
     if not count:
         raise ValueError("no latents to count the choices of")

@@ -76,12 +76,18 @@ def test_scores_count_choices_and_order_ties_by_probability():
     module, y_hat = gate().eval(), latents()
     with torch.no_grad():
         module.score[2].weight.mul_(50)
-        scores = gate_scores(module, y_hat)
+        bits = torch.full((len(y_hat), 24), 5.0)
+        scores = gate_scores(module, zip(y_hat, bits, strict=True))
         counts = module(y_hat).flatten(1).sum(0)
         assert torch.equal(scores.floor(), counts)
         never, likely = counts == 0, module.keep_probability(y_hat).mean(0).flatten()
     assert never.sum() > 1
     assert torch.equal(scores[never].argsort(), likely[never].argsort())
+    bits[:, 3] = bits[:2, 4] = 0.1  # channel 3 is empty, 4 is on two of four images
+    with torch.no_grad():
+        module.score[2].bias[24:] += 100  # everything is kept
+        filled = gate_scores(module, zip(y_hat, bits, strict=True))
+    assert filled.argsort()[:2].tolist() == [3, 4] and filled[3] == 0
     with pytest.raises(ValueError, match="no latents"):
         gate_scores(module, [])
 
