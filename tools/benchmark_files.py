@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.command_line import exit_status, needed_packages, usable_device
 
 with needed_packages("benchmark_files"):
     import torch
@@ -39,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--count", type=int, default=10, help="images to take")
     add("--repeats", type=int, default=3)
     add("--threads", type=int, default=1, help="of PyTorch")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
 
@@ -48,7 +49,7 @@ def main() -> None:
         raise ValueError("--count, --repeats and --threads: at least 1")
     torch.set_num_threads(args.threads)
     images = find_images(args.images)[: args.count]
-    timings = time_files(dict(args.run), images, args.repeats)
+    timings = time_files(dict(args.run), images, args.repeats, usable_device(args.device))
     rows = {name: timing.row() for name, timing in timings.items()}
     columns = list(next(iter(rows.values())))
     print("| run | " + " | ".join(columns) + " |")

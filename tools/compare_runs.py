@@ -10,7 +10,7 @@ Examples:
         --point frozen output/frozen-1 output/frozen-2 \\
         --point "joint:task x 1" output/joint-1 --point "joint:task x 10" output/joint-10 \\
         --plot rate/bpp classification/top1 --output tradeoff.png
-    python tools/compare_runs.py --keys rate/channels --baseline "original images" output/pixel \\
+    python tools/compare_runs.py --keys rate/kB --baseline "original images" output/pixel \\
         --point "decoded:quality 1" output/decoded-1 --point "decoded:quality 2" output/decoded-2 \\
         --point "static:16" output/static-16 --point "static:32" output/static-32 \\
         --plot rate/bpp sem_seg/mIoU --output rate.png --saving decoded static

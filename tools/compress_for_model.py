@@ -3,7 +3,7 @@
 
 NAME.cdlz holds what the model looks at. NAME.rest.cdlz holds the rest, with which `python -m
 cdl_d2.codec decompress` makes the image; without it, the model's result can still be had. Images
-are resized as in the model's evaluation.
+are resized, and for a classifier cropped, as in its evaluation.
 
 Example:
     python tools/compress_for_model.py --run output/gate --images photos --output coded
@@ -13,17 +13,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.command_line import exit_status, needed_packages, usable_device
 
 with needed_packages("compress_for_model"):
+    import torch
     from tqdm import tqdm
 
     from cdl_d2.codec.bitstream import SUFFIX, rest_of
     from cdl_d2.codec.image_files import find_images, read_image
-    from cdl_d2.d2.bitstreams import compress_for
-    from cdl_d2.d2.config import read_config
-    from cdl_d2.d2.trained import load_trained
-    from cdl_d2.data import Variant
+    from cdl_d2.d2.bitstreams import codec_of, compress_for
+    from cdl_d2.d2.trained import evaluation_mapper, load_trained
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,35 +34,52 @@ def parse_arguments() -> argparse.Namespace:
     add("--images", type=Path, required=True, help="folder of images")
     add("--output", type=Path, required=True, help="new folder for the bitstreams")
     add("--no-rest", action="store_true", help="only what the model looks at")
-    add("--as-is", action="store_true", help="do not resize images")
+    add("--as-is", action="store_true", help="do not resize or crop images")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
+
+
+def targets_of(images: list[Path], folder: Path, output: Path) -> dict[Path, Path]:
+    """Where each image's first layer goes.
+
+    Raises:
+        ValueError: if two files would have the same name.
+    """
+    targets = {path: (output / path.relative_to(folder)).with_suffix(SUFFIX) for path in images}
+    written: dict[Path, Path] = {}
+    for path, target in targets.items():
+        for name in (target, rest_of(target)):
+            if name in written:
+                raise ValueError(f"{written[name]} and {path} would both be {name}: rename one")
+            written[name] = path
+    return targets
 
 
 def main() -> int:
     args = parse_arguments()
-    images, sizes = find_images(args.images), read_config(args.run / "config.yaml").INPUT
-    variant = Variant() if args.as_is else Variant(sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST)
-    model = load_trained(args.run)
+    targets = targets_of(find_images(args.images), args.images, args.output)
+    model = load_trained(args.run, usable_device(args.device))
+    codec_of(model)  # an error now, not once for every image
+    mapper, swap = evaluation_mapper(args.run), model.image_format == "BGR"
     args.output.mkdir(parents=True)
     bits, pixels, failures = [0, 0], 0, 0
-    for path in tqdm(images, unit="image"):
+    for path, target in tqdm(targets.items(), unit="image"):
         try:
-            rgb = variant.apply(read_image(path))
-            layers = compress_for(
-                model, rgb.flip(0) if model.image_format == "BGR" else rgb, not args.no_rest
-            )
+            image = read_image(path)  # names what cannot be read
+            image = image.flip(0) if swap else image
+            image = image if args.as_is else mapper({"file_name": str(path)})["image"]
+            layers = compress_for(model, image, with_rest=not args.no_rest)
         except ValueError as error:
             tqdm.write(f"compress_for_model: {path}: {error}", file=sys.stderr)
             failures += 1
             continue
-        target = (args.output / path.relative_to(args.images)).with_suffix(SUFFIX)
         target.parent.mkdir(parents=True, exist_ok=True)
         if layers.rest:
             layers.rest.save(rest_of(target))
             bits[1] += 8 * len(layers.rest.to_bytes())
         layers.selected.save(target)
         bits[0] += 8 * len(layers.selected.to_bytes())
-        pixels += rgb.shape[1] * rgb.shape[2]
+        pixels += image.shape[1] * image.shape[2]
     if pixels:
         print(f"{bits[0] / pixels:.3f} bits per pixel for the model, {bits[1] / pixels:.3f} beside")
     return 1 if failures else 0

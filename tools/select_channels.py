@@ -48,6 +48,7 @@ def main() -> None:
     if args.images is not None and args.images < 1:
         raise ValueError(f"--images {args.images}: at least 1 is needed")
     check_datasets(cfg)
+    cfg.INPUT.LATENT_SOURCE = "model"
     model = Trainer.build_model(cfg).eval()
     names = list(cfg.DATASETS.TRAIN)
     loader = build_detection_test_loader(cfg, names, mapper=build_mapper(cfg, is_train=False))

@@ -8,8 +8,8 @@ import torch
 
 from cdl_d2.codec.bitstream import SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import STRIDE, Latent, cell_size
-from cdl_d2.codec.layers import decompress_selected
+from cdl_d2.codec.latent import STRIDE, cell_size
+from cdl_d2.codec.layers import read_selected
 
 DOMAINS = ("latent", "reconstruction", "image")
 REPORTED = ("bits", "image_size", "channels")
@@ -61,24 +61,20 @@ def encode_item(
         )
     pixels = image.to(device).float() / 255
     encoded = codec.encode(_swap(pixels, image_format), with_scales)
-    return item | _described(encoded, codec, image_format, domain)
-
-
-def _described(latent: Latent, codec: Codec, image_format: str, domain: str) -> dict[str, Any]:
-    """What encode_item says of a latent."""
     extra = {
         "codec_identity": codec.identity,
-        "image_size": latent.image_size,
-        "bits": latent.total_bits,
+        "image_size": (height, width),
+        "bits": encoded.total_bits,
     }
-    if domain == "reconstruction":
-        decoded = torch.round(codec.decode(latent) * 255)
-        return extra | {"reconstruction": _swap(decoded, image_format)}
-    extra |= {"latent": latent.cells, "side_bits": latent.side_bits}
-    extra["channel_bits"] = latent.channel_bits
-    if latent.scales_hat is not None:
-        extra["scales"] = latent.crop(latent.scales_hat)
-    return extra
+    if domain == "latent":
+        extra["latent"] = encoded.cells
+        extra["channel_bits"], extra["side_bits"] = encoded.channel_bits, encoded.side_bits
+        if with_scales:
+            extra["scales"] = encoded.crop(encoded.scales_hat)
+    else:
+        decoded = torch.round(codec.decode(encoded) * 255)
+        extra["reconstruction"] = _swap(decoded, image_format)
+    return {**item, **extra}
 
 
 def _swap(image: torch.Tensor, image_format: str) -> torch.Tensor:
@@ -92,27 +88,42 @@ def item_of_stream(
     image_format: str,
     domain: str,
     device: torch.device | str = "cpu",
+    with_scales: bool = False,
 ) -> dict[str, Any]:
     """An item of a bitstream, or of the first layer of one.
 
     Returns:
-        what encode_item gives, but `bits`, the size of the stream, is exact; and for a first layer
+        what encode_item gives, without estimates: `bits` is the size of the stream, and there are
+        no `channel_bits` and `side_bits`. For a first layer also
         channel_mask: M booleans, the channels that it has; the others are zero.
 
     Raises:
         BitstreamError: see Codec.decompress and decompress_selected; for a first layer and domain
             `reconstruction`.
     """
-    layered = stream.coding == SELECTED
+    layered, size = stream.coding == SELECTED, stream.image_size
+    item = {
+        "codec_identity": codec.identity,
+        "image_size": size,
+        "bits": 8 * len(stream.to_bytes()),
+    }
     if layered and domain == "reconstruction":
         raise BitstreamError("a first layer has some channels only, which decode to no image")
-    mask = {}
     if layered:
-        latent, mask["channel_mask"] = decompress_selected(codec, stream)
+        quantized, item["channel_mask"] = read_selected(codec, stream)
     else:
-        latent = codec.decompress(stream)
-    item = _described(latent.to(device), codec, image_format, domain)
-    return item | mask | {"bits": 8 * len(stream.to_bytes())}
+        quantized = codec.read_symbols(stream)
+    if domain == "reconstruction":
+        decoded = torch.round(codec.reconstruct(quantized.y_hat.to(device), size) * 255)
+        return item | {"reconstruction": _swap(decoded, image_format)}
+    rows, columns = cell_size(size)
+    latent = quantized.y_hat[:, :rows, :columns]
+    if layered:
+        latent = latent * item["channel_mask"][:, None, None]
+    item["latent"] = latent.to(device)
+    if with_scales:
+        item["scales"] = quantized.scales_hat[:, :rows, :columns].to(device)
+    return item
 
 
 def reported(item: dict[str, Any]) -> dict[str, Any]:

@@ -209,15 +209,19 @@ class Codec(nn.Module):
             ValueError: if the latent has another number of channels, or another size than its
                 image size asks for.
         """
-        expected = (self.latent_channels, *coded_cells(latent.image_size))
-        if tuple(latent.y_hat.shape) != expected:
+        return self.reconstruct(latent.y_hat, latent.image_size)
+
+    def reconstruct(self, y_hat: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """As `decode`, of y_hat on the whole coded grid."""
+        expected = (self.latent_channels, *coded_cells(image_size))
+        if tuple(y_hat.shape) != expected:
             raise ValueError(
-                f"a latent of shape {tuple(latent.y_hat.shape)} cannot be decoded: {self.name} "
-                f"expects {expected} for an image of {latent.image_size}"
+                f"a latent of shape {tuple(y_hat.shape)} cannot be decoded: {self.name} "
+                f"expects {expected} for an image of {image_size}"
             )
-        height, width = latent.image_size
-        with exact_arithmetic(latent.y_hat.device):
-            x_hat = self.network.g_s(latent.y_hat[None].float())
+        height, width = image_size
+        with exact_arithmetic(y_hat.device):
+            x_hat = self.network.g_s(y_hat[None].float())
         return x_hat[0, :, :height, :width].clamp(0, 1)
 
     @property

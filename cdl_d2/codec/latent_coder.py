@@ -119,9 +119,13 @@ class LatentCoder:
         symbols, indexes = quantized.y_symbols, self._y_indexes(quantized)
         strings = [self._y_tables.encode(symbols.flatten()[places], indexes.flatten()[places])]
         if quantized.z_symbols is not None:
-            symbols = quantized.z_symbols
-            strings.append(self._bottleneck_tables.encode(symbols, _channel_indexes(symbols.shape)))
+            strings.append(self.encode_hyperprior(quantized))
         return strings
+
+    def encode_hyperprior(self, quantized: Quantized) -> bytes:
+        """The string of z."""
+        symbols = quantized.z_symbols
+        return self._bottleneck_tables.encode(symbols, _channel_indexes(symbols.shape))
 
     def encode_channels(self, quantized: Quantized, channels: Sequence[int]) -> bytes:
         """A string of its own for some channels of y."""

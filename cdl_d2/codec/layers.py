@@ -48,18 +48,21 @@ def compress_layers(
         ValueError: as Codec.compress; for channels that the codec does not have; for a codec
             whose context model needs all channels to decode any.
     """
-    _check_codec(codec)
+    check_layered(codec)
     quantized, size = codec.quantize(image), tuple(image.shape[1:])
     if callable(channels):
         rows, columns = cell_size(size)
         channels = channels(quantized.y_hat[:, :rows, :columns])
     mask, coder = channel_mask(codec.latent_channels, channels), codec.cpu_coder
     chosen, dropped = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
-    z_strings = coder.encode(quantized)[1:]
     selected = Bitstream(
         codec=codec.identity,
         image_size=size,
-        strings=(_pack(mask), coder.encode_channels(quantized, chosen), *z_strings),
+        strings=(
+            _pack(mask),
+            coder.encode_channels(quantized, chosen),
+            coder.encode_hyperprior(quantized),
+        ),
         coding=SELECTED,
         checksum=_checksum(quantized, mask),
     )
@@ -85,8 +88,14 @@ def decompress_selected(codec: Codec, stream: Bitstream) -> tuple[Latent, torch.
     Raises:
         BitstreamError: if it is no first layer, another codec's, or damaged.
     """
-    quantized, mask = _read(codec, stream, None)
+    quantized, mask = read_selected(codec, stream)
     return _latent(codec, quantized, mask, stream), mask
+
+
+def read_selected(codec: Codec, stream: Bitstream) -> tuple[Quantized, torch.Tensor]:
+    """What the entropy decoder makes of a first layer, and its mask; as decompress_selected, but
+    nothing is estimated, and dropped channels hold what the entropy model expects of them."""
+    return _read(codec, stream, None)
 
 
 def decompress_layers(codec: Codec, selected: Bitstream, rest: Bitstream | None) -> Latent:
@@ -125,7 +134,8 @@ def channel_mask(count: int, channels: Sequence[int]) -> torch.Tensor:
     return mask
 
 
-def _check_codec(codec: Codec) -> None:
+def check_layered(codec: Codec) -> None:
+    """Raise ValueError unless channels of the codec can be coded without the others."""
     if codec.cpu_coder.has_context or not codec.cpu_coder.has_hyperprior:
         raise ValueError(
             f"{codec.name} cannot be coded in layers: it needs a hyperprior and no context model "
@@ -136,7 +146,7 @@ def _check_codec(codec: Codec) -> None:
 def _read(
     codec: Codec, selected: Bitstream, rest: Bitstream | None
 ) -> tuple[Quantized, torch.Tensor]:
-    _check_codec(codec)
+    check_layered(codec)
     mask = _mask_of(codec, selected, SELECTED)
     if len(selected.strings) != 3:
         raise BitstreamError(f"a first layer has 3 strings, not {len(selected.strings)}")

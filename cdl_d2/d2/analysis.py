@@ -10,6 +10,7 @@ from torch import nn
 
 from cdl_d2.codec import cell_size
 from cdl_d2.codec.codec import UNTRAINED
+from cdl_d2.d2.classifier import is_classification
 from cdl_d2.d2.codec import build_codec
 from cdl_d2.d2.deeplab_backbone import LatentDeepLabBackbone
 from cdl_d2.d2.teacher import teacher_config
@@ -48,8 +49,10 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         and `codec_decoder` (g_s).
 
     Raises:
-        ValueError: if the size is not a positive multiple of 32.
+        ValueError: if the size is not a positive multiple of 32, or for a classifier.
     """
+    if is_classification(cfg):
+        raise ValueError("the parts of detectors and segmentors are counted, not of classifiers")
     if min(size) < 32 or size[0] % 32 or size[1] % 32:
         raise ValueError(f"size {size[0]} {size[1]}: both sides must be positive multiples of 32")
     cfg = cfg.clone()

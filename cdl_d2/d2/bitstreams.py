@@ -27,7 +27,7 @@ def compress_for(model: CompressedModel, image: torch.Tensor, with_rest: bool = 
     Raises:
         ValueError: if the model looks at original images; see compress_layers.
     """
-    codec = _codec_of(model)
+    codec = codec_of(model)
     pixels = image.to(model.device).float() / 255
     pixels = pixels.flip(0) if model.image_format == "BGR" else pixels
     if model.selection is None:
@@ -47,11 +47,16 @@ def read_stream(model: CompressedModel, stream: Bitstream) -> dict[str, Any]:
     Raises:
         ValueError: if the model looks at original images; see item_of_stream.
     """
-    codec = _codec_of(model)
-    return item_of_stream(stream, codec, model.image_format, model.domain, model.device)
+    order, domain, scales = model.image_format, model.domain, model.with_scales
+    return item_of_stream(stream, codec_of(model), order, domain, model.device, scales)
 
 
-def _codec_of(model: CompressedModel) -> Codec:
+def codec_of(model: CompressedModel) -> Codec:
+    """The codec whose bitstreams a model reads.
+
+    Raises:
+        ValueError: if it looks at original images.
+    """
     if model._codec is None:
         raise ValueError("a network on original images reads no bitstreams")
     return model._codec.on(model.device)

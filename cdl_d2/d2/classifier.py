@@ -64,6 +64,11 @@ class CompressedClassifier(CompressedModel):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         domain, augmentation = cfg.INPUT.DOMAIN, None
+        if cfg.TEST.DISTORTION and cfg.MODEL.SELECTION.KIND != "none":
+            raise ValueError(
+                "TEST.DISTORTION is of all channels, and the rate of the selected ones: set it "
+                "False, or MODEL.SELECTION.KIND none"
+            )
         if cfg.INPUT.AUGMENTATION == "latent":
             augmentation = LatentAugmentation(cfg.INPUT.LATENT_RESIZE, cfg.INPUT.LATENT_CROP)
         classifier = cfg.MODEL.CLASSIFIER
@@ -105,7 +110,7 @@ class CompressedClassifier(CompressedModel):
         ]
 
     def _distortion(self, item: dict[str, Any]) -> dict[str, float | None]:
-        if not self._report_distortion:
+        if not self._report_distortion or "image" not in item:
             return {}
         codec, image = self._codec.on(self.device), self._value(item, "image").to(self.device)
         image = image.flip(0) if self.image_format == "BGR" else image
@@ -117,7 +122,7 @@ class CompressedClassifier(CompressedModel):
         """Class logits, N x K, of encoded items."""
         if self.domain == "latent":
             latents = [self._stack(items, "latent")]
-            if self._with_scales:
+            if self.with_scales:
                 latents.append(self._stack(items, "scales"))
             if self._augmentation is not None:
                 latents = self._augmentation(latents, self.training)

@@ -42,7 +42,7 @@ class CompressedModel(nn.Module):
             raise ValueError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
         if (codec is None) != (domain == "image"):
             raise ValueError(f"domain {domain!r} {'needs a' if codec is None else 'has no'} codec")
-        self.domain, self.image_format, self._with_scales = domain, image_format, with_scales
+        self.domain, self.image_format, self.with_scales = domain, image_format, with_scales
         self._codec = None if codec is None else Frozen(codec)
         self.selection = selection
         if domain == "reconstruction":  # a network on latents has a stamp of its own
@@ -61,7 +61,7 @@ class CompressedModel(nn.Module):
         if self._codec is None:
             return batched_inputs
         codec = self._codec.on(self.device)
-        order, domain, scales = self.image_format, self.domain, self._with_scales
+        order, domain, scales = self.image_format, self.domain, self.with_scales
         return [
             encode_item(item, codec, order, domain, self.device, scales) for item in batched_inputs
         ]

@@ -16,9 +16,7 @@ from tqdm import tqdm
 from cdl_d2.codec import Bitstream
 from cdl_d2.d2.bitstreams import compress_for, read_stream
 from cdl_d2.d2.compressed_model import CompressedModel
-from cdl_d2.d2.config import read_config
-from cdl_d2.d2.latent_mapper import build_mapper
-from cdl_d2.d2.trained import load_trained
+from cdl_d2.d2.trained import evaluation_mapper, load_trained
 
 
 @dataclass
@@ -48,7 +46,7 @@ class FileTiming:
 
 
 def time_files(
-    folders: Mapping[str, str | Path], images: Sequence[Path], repeats: int
+    folders: Mapping[str, str | Path], images: Sequence[Path], repeats: int, device: str
 ) -> dict[str, FileTiming]:
     """Measure trained models in turn, image by image, so that they can be compared.
 
@@ -56,12 +54,13 @@ def time_files(
         folders: of trainings, by name.
         images: resized as in evaluation before the clock starts.
         repeats: of every measurement, after one that is not counted.
+        device: of the models and codecs' networks; entropy coding is on the CPU.
 
     Raises:
         FileNotFoundError, ValueError: as load_trained; if a model looks at original images.
     """
-    models = {name: load_trained(folder) for name, folder in folders.items()}
-    mappers = {name: _mapper(folder) for name, folder in folders.items()}
+    models = {name: load_trained(folder, device) for name, folder in folders.items()}
+    mappers = {name: evaluation_mapper(folder) for name, folder in folders.items()}
     timings = {name: FileTiming() for name in folders}
     for path in tqdm(images, unit="image"):
         for name, model in models.items():
@@ -69,10 +68,10 @@ def time_files(
     return timings
 
 
-def _mapper(folder: str | Path):
-    """What resizes images as in evaluation, and leaves encoding to whoever asks for it."""
-    options = ["INPUT.LATENT_SOURCE", "model"]
-    return build_mapper(read_config(Path(folder) / "config.yaml", options), is_train=False)
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @torch.no_grad()
@@ -82,12 +81,12 @@ def _measure(
     image, encode, decode = item["image"], [], []
     given = {key: item[key] for key in ("height", "width") if key in item}
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start = _now(model.device)
         content = compress_for(model, image, with_rest=False).selected.to_bytes()
-        middle = time.perf_counter()
+        middle = _now(model.device)
         output = model([read_stream(model, Bitstream.from_bytes(content)) | given])[0]
         encode.append(middle - start)
-        decode.append(time.perf_counter() - middle)
+        decode.append(_now(model.device) - middle)
     timing.encode.append(median(encode[1:]))
     timing.decode_and_task.append(median(decode[1:]))
     pixels = image.shape[1] * image.shape[2]

@@ -117,7 +117,7 @@ class JointClassifier(CompressedClassifier):
             return super().forward(batched_inputs)
         images = self._stack(batched_inputs, "image") / 255
         coded = self.trained_codec(images.flip(1) if self.image_format == "BGR" else images)
-        latents = [coded.y_hat, coded.scales_hat] if self._with_scales else [coded.y_hat]
+        latents = [coded.y_hat, coded.scales_hat] if self.with_scales else [coded.y_hat]
         alternate = self._steps == "alternate"
         even = not alternate or get_event_storage().iter % 2 == 0
         if alternate and not even:

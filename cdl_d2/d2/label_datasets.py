@@ -65,18 +65,18 @@ def _check_label(image: Path, label: Path) -> None:
         raise ValueError(f"{label} or {image} cannot be read as an image: {error}") from error
 
 
-def load_labels(path: str, dtype: type, classes: int) -> np.ndarray:
+def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarray:
     """A label map, H x W, for an evaluator.
 
     Raises:
         ValueError: for a label that is neither a class nor the one to ignore.
     """
     labels = np.asarray(Image.open(path), dtype=dtype).copy()
-    wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= classes))]
+    wrong = labels[(labels != ignored) & ((labels < 0) | (labels >= classes))]
     if len(wrong):
         raise ValueError(
             f"label {wrong[0]} of {path} is neither in 0..{classes - 1} nor the label to ignore "
-            f"({IGNORED}): name all classes in classes.txt"
+            f"({ignored}): name all classes in classes.txt"
         )
     return labels
 

@@ -10,8 +10,13 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from cdl_d2.codec import Codec
+from cdl_d2.codec.layers import check_layered
 from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels
 
+GATE_FROM_STORE = (
+    "a gate learns from the bits of each channel, which stored latents do not have: set "
+    "INPUT.LATENT_SOURCE model or mapper, or MODEL.SELECTION.RATE_WEIGHT 0"
+)
 KINDS = ("none", "gate", "fixed")
 
 
@@ -43,24 +48,17 @@ class SelectedChannels(nn.Module):
         was coded: a gate keeps them.
 
         Returns:
-            a copy of the item with `choice`, M of 0 and 1, with gradients in training; `bits`, the
-            estimated bits of the selected channels and the hyperprior, or as the item says them if
-            they are all it has; and `channels`, how many.
+            a copy of the item with `choice`, M of 0 and 1, with gradients in training; `channels`,
+            how many are selected; and `bits`, the estimated bits of these and of the hyperprior. A
+            stored latent or bitstream keeps the bits that it has.
 
         Raises:
-            ValueError: if the item lacks channels of a fixed selection, or does not say the bits
-                of its channels.
+            ValueError: if the item lacks channels of a fixed selection.
         """
-        if "channel_bits" not in item:
-            raise ValueError(
-                "a selection needs the bits of each channel, which a latent store does not have: "
-                "set INPUT.LATENT_SOURCE model or mapper"
-            )
         choice = self.choose(item)
         latent = item["latent"] * choice[:, None, None]
         extra = {"latent": latent, "choice": choice, "channels": int(choice.detach().sum())}
-        mask = item.get("channel_mask")
-        if mask is None or extra["channels"] < mask.sum():
+        if "channel_bits" in item:
             chosen = choice.detach().cpu() * item["channel_bits"].cpu()
             extra["bits"] = float(chosen.sum() + item["side_bits"])
         return item | extra
@@ -91,9 +89,15 @@ class SelectedChannels(nn.Module):
         self.chooser.anneal(first * (last / first) ** done)
 
     def losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`loss_rate`, the weighted bits per pixel of a gate's choice for selected items."""
+        """`loss_rate`, the weighted bits per pixel of a gate's choice for selected items.
+
+        Raises:
+            ValueError: if an item does not say the bits of its channels.
+        """
         if not self._rate_weight:
             return {}
+        if not all("channel_bits" in item for item in items):
+            raise ValueError(GATE_FROM_STORE)
         choices = torch.stack([item["choice"] for item in items])
         bits = torch.stack([item["channel_bits"].to(choices) for item in items])
         pixels = sum(item["image_size"][0] * item["image_size"][1] for item in items)
@@ -105,7 +109,8 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
     """The selection of MODEL.SELECTION, or None for all channels.
 
     Raises:
-        ValueError: for an unknown kind, channels that the codec does not have, or no latents.
+        ValueError: for an unknown kind, channels that the codec does not have or cannot code
+            without the others, or no latents.
     """
     keys = cfg.MODEL.SELECTION
     if keys.KIND not in KINDS:
@@ -114,6 +119,7 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
         return None
     if cfg.INPUT.DOMAIN != "latent":
         raise ValueError(f"channels are selected of latents, not of domain {cfg.INPUT.DOMAIN!r}")
+    check_layered(codec)
     if keys.KIND == "fixed":
         if not keys.CHANNELS:
             raise ValueError("MODEL.SELECTION.KIND fixed needs MODEL.SELECTION.CHANNELS")
@@ -122,6 +128,8 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
         raise ValueError(
             f"MODEL.SELECTION.TEMPERATURES {tuple(keys.TEMPERATURES)}: two above 0 are needed"
         )
+    if cfg.INPUT.LATENT_SOURCE == "store" and keys.RATE_WEIGHT:
+        raise ValueError(GATE_FROM_STORE)
     gate = ChannelGate(codec.latent_channels)
     schedule = tuple(keys.TEMPERATURES), cfg.SOLVER.MAX_ITER
     return SelectedChannels(gate, keys.RATE_WEIGHT, *schedule)

@@ -71,7 +71,7 @@ class StoredLatentMapper(DatasetMapper):
         """As DatasetMapper, with `latent`, `codec_identity`, `image_size` and `bits`.
 
         Raises:
-            KeyError, ValueError: see LatentStore.read; ValueError too if another image was stored.
+            ValueError: see LatentStore.read; and if another image was stored.
         """
         item = copy.deepcopy(dataset_dict)
         variant = self._variants[np.random.randint(len(self._variants))]

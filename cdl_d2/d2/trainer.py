@@ -143,12 +143,13 @@ def _segmentation_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
     """Cityscapes' own, or Detectron2's for any label maps; both report the mean IoU."""
     if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_sem_seg":
         return build_cityscapes_evaluator(dataset_name)
-    classes = len(MetadataCatalog.get(dataset_name).stuff_classes)
+    metadata = MetadataCatalog.get(dataset_name)
+    classes, ignored = len(metadata.stuff_classes), metadata.ignore_label
     return SemSegEvaluator(
         dataset_name,
         distributed=True,
         output_dir=folder,
-        sem_seg_loading_fn=partial(load_labels, classes=classes),
+        sem_seg_loading_fn=partial(load_labels, classes=classes, ignored=ignored),
     )
 
 

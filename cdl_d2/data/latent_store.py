@@ -224,8 +224,7 @@ class LatentStore:
         """The stored image that a path means: the one that it ends in.
 
         Raises:
-            KeyError: if there is none.
-            ValueError: if there are several, such as a/x.png and x.png.
+            ValueError: if there is none, or several, such as a/x.png and x.png.
         """
         parts = PurePath(file_name).parts
         endings = ["/".join(parts[start:]) for start in range(len(parts))]
@@ -236,7 +235,7 @@ class LatentStore:
                 "rename one"
             )
         if not images:
-            raise KeyError(f"{file_name} is not in the latent store {self.folder}")
+            raise ValueError(f"{file_name} is not in the latent store {self.folder}")
         return images[0]
 
     def read(
@@ -245,9 +244,9 @@ class LatentStore:
         """The latent of a variant of an image.
 
         Raises:
-            KeyError: if the store has no such image or variant.
-            ValueError: if the image could not be encoded, or what is stored is damaged; or if
-                scales are asked for and the store has arrays.
+            ValueError: if the store has no such image or variant; if the image could not be
+                encoded, or what is stored is damaged; or if scales are asked for and the store has
+                arrays.
         """
         record = self.record(file_name, variant)
         if record.dtype != "bitstream":
@@ -283,7 +282,7 @@ class LatentStore:
         """What is stored of a variant of an image; raises as `read`."""
         image = self.find(file_name)
         if variant not in self._variants:
-            raise KeyError(
+            raise ValueError(
                 f"{self.folder} has no latents of {variant}, only of "
                 f"{'; '.join(map(str, self.variants))}"
             )

@@ -148,9 +148,6 @@ class CocoItems(Dataset):
     def _check_store(self, store: LatentStore) -> None:
         store.require(self.variants)
         for record in self._records:
-            try:
-                image = store.find(record["file_name"])
-            except KeyError as error:
-                raise ValueError(error.args[0]) from error
+            image = store.find(record["file_name"])
             if image in store.failures:
                 raise ValueError(f"{image} could not be encoded: {store.failures[image]}")

@@ -15,7 +15,7 @@ from tests.d2 import conftest, test_classifier, test_segmentor
 GATE = ["MODEL.SELECTION.KIND", "gate", "MODEL.SELECTION.RATE_WEIGHT", 2.0]
 KEPT = [0, 17, 33, 150]
 FIXED = ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", KEPT]
-KINDS = ["detector", "classifier", "segmentor"]
+KINDS = ["detector", "classifier", "scales", "segmentor"]
 
 
 def make_model(kind, *options):
@@ -23,11 +23,10 @@ def make_model(kind, *options):
     if kind == "detector":
         plain = ["MODEL.META_ARCHITECTURE", "CompressedRCNN"]
         return conftest.small_model(conftest.small_cfg("latent", *plain, *options))
-    if kind == "classifier":
+    if kind in ("classifier", "scales"):
+        name = "latent_resnet" if kind == "classifier" else "cresnet39"
         plain = ["MODEL.META_ARCHITECTURE", "CompressedClassifier"]
-        return test_classifier.tiny_model(
-            test_classifier.tiny_cfg("latent_resnet", *plain, *options)
-        )
+        return test_classifier.tiny_model(test_classifier.tiny_cfg(name, *plain, *options))
     return test_segmentor.tiny_model(
         test_segmentor.tiny_cfg("latent", *test_segmentor.PLAIN, *options)
     )
@@ -111,7 +110,37 @@ def test_a_first_layer_with_more_channels_than_needed_will_do():
     received = model.select([read_stream(model, layers.selected)])[0]
     expected = model.select(model.encode([item]))[0]
     assert torch.equal(received["latent"], expected["latent"])
-    assert received["bits"] == pytest.approx(expected["bits"])
+    assert received["bits"] == 8 * len(layers.selected.to_bytes()) > expected["bits"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_bitstream_gives_what_the_image_gives(kind):
+    model, item = make_model(kind).eval(), make_item(kind)
+    stream = compress_for(model, item["image"]).selected
+    given = {key: item[key] for key in ("height", "width") if key in item}
+    with torch.no_grad():
+        ours, theirs = model([read_stream(model, stream) | given])[0], model([item])[0]
+    assert torch.equal(answer(ours), answer(theirs))
+    assert ours["bits"] == 8 * len(stream.to_bytes())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["MODEL.CODEC.NAME", "mbt2018", "MODEL.CODEC.WEIGHTS", "untrained"], "coded in layers"),
+        (["MODEL.CODEC.MEANING", "rounded"], "build the codec with meaning 'decoded'"),
+        (["INPUT.LATENT_SOURCE", "store"], "which stored latents do not have"),
+        (["INPUT.DOMAIN", "reconstruction"], "channels are selected of latents"),
+    ],
+)
+def test_a_gate_that_could_save_nothing_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_model("segmentor", *GATE, *options)
+
+
+def test_the_distortion_of_other_channels_is_not_reported():
+    with pytest.raises(ValueError, match=r"TEST\.DISTORTION is of all channels"):
+        make_model("classifier", *FIXED, "TEST.DISTORTION", True)
 
 
 def test_channels_that_are_not_there_are_named():

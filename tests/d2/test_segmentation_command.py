@@ -90,6 +90,21 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
     assert main(["decompress", *map(str, coded.iterdir()), "--output", str(tmp_path / "png")]) == 0
     assert len(list((tmp_path / "png").iterdir())) == 4
     assert "exists" in refused("compress_for_model.py", *words)
+    image = next((folder / "images").iterdir())
+    (tmp_path / "twice").mkdir()
+    for suffix in (".png", ".bmp"):
+        Image.open(image).save((tmp_path / "twice" / "a").with_suffix(suffix))
+    words = [
+        "--run",
+        tmp_path / "fixed",
+        "--images",
+        tmp_path / "twice",
+        "--output",
+        tmp_path / "o",
+    ]
+    last = refused("compress_for_model.py", *words, "--output", tmp_path / "o")
+    assert "a.bmp and" in last
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(

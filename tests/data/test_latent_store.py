@@ -83,7 +83,7 @@ def test_a_path_is_found_by_its_ending_unless_that_is_ambiguous(codec, tmp_path)
     assert store.find("/data/b/./d.png") == "b/d.png"
     with pytest.raises(ValueError, match=r"can be b/a\.png or a\.png"):
         store.find("/data/b/a.png")
-    with pytest.raises(KeyError, match=r"c\.png is not in the latent store"):
+    with pytest.raises(ValueError, match=r"c\.png is not in the latent store"):
         store.find("/data/c.png")
 
 
@@ -97,7 +97,7 @@ def test_another_codec_quality_or_meaning_is_refused_by_name(store_folder, codec
 
 
 def test_a_variant_that_is_not_stored_is_named(store_folder, codec):
-    with pytest.raises(KeyError, match="no latents of short edge 80"):
+    with pytest.raises(ValueError, match="no latents of short edge 80"):
         LatentStore(store_folder, codec).read("0.png", Variant(80))
 
 
