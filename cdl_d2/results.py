@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,14 +43,17 @@ def read_value(folder: str | Path, key: str) -> float:
     path = Path(folder) / "results.json"
     if not path.is_file():
         raise FileNotFoundError(f"there are no results {path}: has the training ended?")
-    results = json.loads(path.read_text())
-    if not isinstance(results, dict):
-        raise ValueError(f"{path} holds no results")
-    task, _, name = key.partition("/")
-    value = results.get(task, {}).get(name)
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    tables = results.items() if isinstance(results, dict) else ()
+    known = {f"{t}/{n}": v for t, each in tables if isinstance(each, dict) for n, v in each.items()}
+    value = known.get(key)
     if value is None:
-        known = [f"{t}/{n}" for t, each in results.items() for n in each]
-        raise ValueError(f"{path} has no {key!r}; it has {', '.join(known)}")
+        raise ValueError(f"{path} has no {key!r}; it has {', '.join(known) or 'no results'}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{path} has {value!r} for {key!r}, which is no finite number")
     return value
 
 
@@ -108,6 +112,8 @@ def rate_saving(
     for name in (reference, curve):
         members = curve_of(points, name, rate)
         rates, values = ([point.values[key] for point in members] for key in (rate, accuracy))
+        if rates[0] <= 0:
+            raise ValueError(f"curve {name!r} has a {rate} of {rates[0]}, which is not above 0")
         if len(members) < 2 or any(b <= a for a, b in itertools.pairwise(values)):
             raise ValueError(
                 f"curve {name!r} has the {accuracy} {values} in the order of its {rate}: a saving "
@@ -132,8 +138,9 @@ def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:
     axis = figure.subplots()
     for point in [each for each in points if each.baseline]:
         axis.axhline(point.values[y], linestyle="--", color="gray")
-        place = (1, point.values[y])
-        axis.annotate(point.name, place, (-4, 4), "axes fraction", "offset points", ha="right")
+        place = {"xy": (1, point.values[y]), "xycoords": axis.get_yaxis_transform()}
+        offset = {"xytext": (-4, 4), "textcoords": "offset points", "fontsize": 8, "ha": "right"}
+        axis.annotate(point.name, **place, **offset)
     coded = [point for point in points if not point.baseline]
     for curve in dict.fromkeys(point.curve for point in coded):
         members = curve_of(coded, curve, x)

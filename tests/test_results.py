@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cdl_d2.results import Point, rate_saving, read_point
+from cdl_d2.results import Point, rate_saving, read_point, tradeoff_figure
 
 KEYS = ("bpp", "mIoU")
 ROOT = Path(__file__).parent.parent
@@ -65,6 +65,30 @@ def test_curves_that_cannot_be_compared_are_named(rates, accuracies, message):
         rate_saving(points, "a", "b", *KEYS)
     with pytest.raises(ValueError, match="no curve 'c'"):
         rate_saving(points, "a", "c", *KEYS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "it has no results"),
+        ('{"rate": 0.5}', "it has no results"),
+        ('{"rate": {"bpp": "x"}}', "has 'x' for 'rate/bpp', which is no finite number"),
+        ('{"rate": {"bpp": NaN}}', "has nan for 'rate/bpp'"),
+    ],
+)
+def test_results_that_cannot_be_used_are_named(tmp_path, content, message):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"results\.json .*{message}"):
+        read_point("a", [tmp_path], ["rate/bpp"])
+
+
+def test_a_baseline_is_named_in_the_picture():
+    point = Point("pixels", "", {"mIoU": 40.0}, 1, baseline=True)
+    figure = tradeoff_figure([point, *make_curve("a", [0.1, 0.2], [20.0, 30.0])], *KEYS)
+    figure.draw_without_rendering()
+    name = next(text for text in figure.axes[0].texts if text.get_text() == "pixels")
+    assert figure.bbox.contains(*name.get_window_extent().get_points().mean(0))
 
 
 def test_the_command_prints_a_table_and_draws(folders, tmp_path):

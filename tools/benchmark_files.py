@@ -47,6 +47,9 @@ def main() -> None:
     args = parse_arguments()
     if min(args.count, args.repeats, args.threads) < 1:
         raise ValueError("--count, --repeats and --threads: at least 1")
+    names = [name for name, _ in args.run]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two runs have one name: {', '.join(names)}")
     torch.set_num_threads(args.threads)
     images = find_images(args.images)[: args.count]
     timings = time_files(dict(args.run), images, args.repeats, usable_device(args.device))

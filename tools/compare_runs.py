@@ -59,6 +59,8 @@ def main() -> None:
         raise ValueError("--plot and --output belong together")
     if (args.baseline or args.saving) and not args.plot:
         raise ValueError("--baseline and --saving need --plot, whose keys they use")
+    if args.output and not args.output.parent.is_dir():
+        raise FileNotFoundError(f"--output {args.output}: there is no folder for it")
     keys = list(dict.fromkeys([*args.keys, *(args.plot or [])]))
     points = [read_baseline(name, folders, args.plot[1]) for name, *folders in args.baseline]
     points += [read_point(name, folders, keys) for name, *folders in args.point]

@@ -58,6 +58,8 @@ def targets_of(images: list[Path], folder: Path, output: Path) -> dict[Path, Pat
 def main() -> int:
     args = parse_arguments()
     targets = targets_of(find_images(args.images), args.images, args.output)
+    if args.output.exists():
+        raise FileExistsError(f"--output {args.output} exists already: give a new folder")
     model = load_trained(args.run, usable_device(args.device))
     codec_of(model)  # an error now, not once for every image
     mapper, swap = evaluation_mapper(args.run), model.image_format == "BGR"
@@ -65,12 +67,14 @@ def main() -> int:
     bits, pixels, failures = [0, 0], 0, 0
     for path, target in tqdm(targets.items(), unit="image"):
         try:
-            image = read_image(path)  # names what cannot be read
-            image = image.flip(0) if swap else image
-            image = image if args.as_is else mapper({"file_name": str(path)})["image"]
+            if args.as_is:
+                image = read_image(path).flip(0) if swap else read_image(path)
+            else:
+                image = mapper({"file_name": str(path)})["image"]
             layers = compress_for(model, image, with_rest=not args.no_rest)
-        except ValueError as error:
-            tqdm.write(f"compress_for_model: {path}: {error}", file=sys.stderr)
+        except (ValueError, OSError) as error:
+            text = str(error) if str(path) in str(error) else f"{path}: {error}"
+            tqdm.write(f"compress_for_model: {text}", file=sys.stderr)
             failures += 1
             continue
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ with needed_packages("select_channels"):
     from detectron2.data import build_detection_test_loader
     from tqdm import tqdm
 
-    from cdl_d2.d2 import Trainer, check_datasets
+    from cdl_d2.d2 import Trainer, build_codec, check_datasets
     from cdl_d2.d2.checkpoint import load_all_weights
     from cdl_d2.d2.command_line import add_overrides, add_registration, load_config, new_parser
     from cdl_d2.d2.latent_mapper import build_mapper
@@ -50,6 +50,15 @@ def main() -> None:
     check_datasets(cfg)
     cfg.INPUT.LATENT_SOURCE = "model"
     model = Trainer.build_model(cfg).eval()
+    channels = build_codec(cfg).latent_channels
+    if not 1 <= args.count <= channels:
+        raise ValueError(f"--count {args.count}: {cfg.MODEL.CODEC.NAME} has {channels} channels")
+    if args.by == "gate":
+        if model.selection is None or not isinstance(model.selection.chooser, ChannelGate):
+            raise ValueError(
+                "the config has no gate: set MODEL.SELECTION.KIND gate, or --by variance"
+            )
+        load_all_weights(model, cfg.MODEL.WEIGHTS)
     names = list(cfg.DATASETS.TRAIN)
     loader = build_detection_test_loader(cfg, names, mapper=build_mapper(cfg, is_train=False))
     items = tqdm(islice(loader, args.images), total=args.images or len(loader), unit="image")
@@ -57,11 +66,6 @@ def main() -> None:
     if args.by == "variance":
         scores = latent_statistics((each["latent"] for each in encoded), smallest_std=0.0)[1]
     else:
-        if model.selection is None or not isinstance(model.selection.chooser, ChannelGate):
-            raise ValueError(
-                "the config has no gate: set MODEL.SELECTION.KIND gate, or --by variance"
-            )
-        load_all_weights(model, cfg.MODEL.WEIGHTS)
         pairs = ((each["latent"], each["channel_bits"]) for each in encoded)
         scores = gate_scores(model.selection.chooser, pairs).cpu()
     kept = most_chosen(scores, args.count).tolist()

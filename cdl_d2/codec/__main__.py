@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.architectures import METRICS
-from cdl_d2.codec.bitstream import REST_SUFFIX, SELECTED, SUFFIX, rest_of
+from cdl_d2.codec.bitstream import REST_SUFFIX, SELECTED, SUFFIX, BitstreamError, rest_of
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.layers import channel_mask, compress_layers, decompress_layers
 from cdl_d2.codec.rate_distortion import average, rate_point
+from cdl_d2.command_line import exit_status
 from cdl_d2.files import write_atomically
 
 MOST_CHANNELS = 2**16
@@ -77,6 +78,7 @@ def compress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
     def one(path: Path) -> None:
         stream, point = rate_point(codec, path)
         stream.save(targets[path])
+        rest_of(targets[path]).unlink(missing_ok=True)  # of what was replaced
         points.append(point)
 
     status = for_each(args.files, one)
@@ -122,7 +124,7 @@ def parse_channels(text: str) -> list[int]:
     channels: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not _is_number(first) or (dash and not _is_number(last)):
             raise ValueError(f"--channels {text!r} is not of the form 0-31,40")
         if dash and int(last) < int(first):
             raise ValueError(f"--channels {text!r}: {part} goes backwards")
@@ -130,6 +132,10 @@ def parse_channels(text: str) -> list[int]:
             raise ValueError(f"--channels {text!r}: no codec has channel {last or first}")
         channels += range(int(first), int(last or first) + 1)
     return channels
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def decompress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
@@ -142,8 +148,13 @@ def decompress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
             codecs[choice] = Codec.load(*choice, args.weights).on(args.device)
         codec = codecs[choice]
         if stream.coding == SELECTED:
-            rest = Bitstream.load(rest_of(path)) if rest_of(path).is_file() else None
-            latent = decompress_layers(codec, stream, rest)
+            beside = rest_of(path)
+            rest = Bitstream.load(beside) if beside.is_file() else None
+            try:
+                latent = decompress_layers(codec, stream, rest)
+            except BitstreamError as error:
+                state = "beside it" if rest else "there is none beside it"
+                raise BitstreamError(f"{path}: {error} (in {beside}; {state})") from error
         else:
             latent = codec.decompress(stream)
         image = codec.decode(latent.to(args.device))
@@ -188,7 +199,9 @@ def output_paths(args: argparse.Namespace) -> dict[Path, Path]:
         ValueError: if two results would have the same name.
     """
     suffix = SUFFIX if args.command == "compress" else ".png"
-    files = [path for path in args.files if not _goes_with_another(path, args.command)]
+    files = args.files
+    if args.command == "decompress":
+        files = [path for path in files if not _goes_with(path, files)]
     named = [path for path in files if args.command == "compress" and path.stem.endswith(".rest")]
     if named:
         raise ValueError(f"{named[0]}: names that end in .rest are those of second layers")
@@ -196,7 +209,7 @@ def output_paths(args: argparse.Namespace) -> dict[Path, Path]:
     if len(set(targets.values())) < len(set(files)):
         raise ValueError("two of the files have the same name without suffix: do them separately")
     written = list(targets.values())
-    if getattr(args, "channels", None) is not None:
+    if args.command == "compress":
         written += [rest_of(target) for target in written]
     existing = [target for target in written if target.exists()]
     if existing and not args.force:
@@ -208,12 +221,19 @@ def output_paths(args: argparse.Namespace) -> dict[Path, Path]:
     return targets
 
 
-def _goes_with_another(path: Path, command: str) -> bool:
-    """Whether a file is the second layer of one that is there as well."""
-    if command != "decompress" or not path.name.endswith(REST_SUFFIX):
+def _goes_with(path: Path, files: Sequence[Path]) -> bool:
+    """Whether a file is the second layer of one of the files.
+
+    Raises:
+        ValueError: if it is one, and its first layer is not among them.
+    """
+    if not path.name.endswith(REST_SUFFIX):
         return False
-    return path.with_name(path.name.removesuffix(REST_SUFFIX) + SUFFIX).is_file()
+    first = path.with_name(path.name.removesuffix(REST_SUFFIX) + SUFFIX)
+    if first not in files:
+        raise ValueError(f"{path} is a second layer: give the first one, {first}")
+    return True
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status("cdl_d2.codec", main))

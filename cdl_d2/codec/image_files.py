@@ -25,8 +25,11 @@ def find_images(folder: Path) -> list[Path]:
     """All images under a folder, sorted.
 
     Raises:
-        ValueError: if there is none.
+        NotADirectoryError: if there is no such folder.
+        ValueError: if there is no image.
     """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"there is no folder {folder}")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise ValueError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")

@@ -102,11 +102,13 @@ def decompress_layers(codec: Codec, selected: Bitstream, rest: Bitstream | None)
     """The whole latent of an image, on the CPU; `Codec.decode` makes the image of it.
 
     Raises:
-        BitstreamError: as decompress_selected; if the second layer is missing, or is of another
-            image or selection.
+        BitstreamError: as decompress_selected; if the second layer is missing where the first has
+            not all channels, or is of another image or selection.
     """
     if rest is None:
         mask = _mask_of(codec, selected, SELECTED)
+        if mask.all():
+            return decompress_selected(codec, selected)[0]
         raise BitstreamError(
             f"the stream holds {int(mask.sum())} of {len(mask)} channels: give its second layer "
             "to get the image"

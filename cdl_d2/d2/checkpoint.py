@@ -112,6 +112,12 @@ def load_all_weights(model: nn.Module, path: str) -> None:
 
 class _StrictCheckpointer(SafeCheckpointer):
     def _log_incompatible_keys(self, incompatible) -> None:
+        selected = [k for k in incompatible.unexpected_keys if k.startswith("selection.")]
+        if selected and getattr(self.model, "selection", None) is None:
+            raise ValueError(
+                "the weights are of a model that selects channels: set MODEL.SELECTION as it was "
+                "trained"
+            )
         wrong = [key for key, *_ in incompatible.incorrect_shapes]
         lacking = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
         if lacking + wrong:

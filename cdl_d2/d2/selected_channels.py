@@ -121,15 +121,27 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
         raise ValueError(f"channels are selected of latents, not of domain {cfg.INPUT.DOMAIN!r}")
     check_layered(codec)
     if keys.KIND == "fixed":
-        if not keys.CHANNELS:
-            raise ValueError("MODEL.SELECTION.KIND fixed needs MODEL.SELECTION.CHANNELS")
-        return SelectedChannels(FixedChannels(codec.latent_channels, list(keys.CHANNELS)))
-    if len(keys.TEMPERATURES) != 2 or min(keys.TEMPERATURES) <= 0:
+        channels = list(keys.CHANNELS)
+        if not channels or not all(type(channel) is int for channel in channels):
+            raise ValueError(
+                f"MODEL.SELECTION.CHANNELS {channels}: KIND fixed needs numbers of channels, such "
+                "as tools/select_channels.py prints"
+            )
+        try:
+            return SelectedChannels(FixedChannels(codec.latent_channels, channels))
+        except ValueError as error:
+            raise ValueError(f"MODEL.SELECTION.CHANNELS: {error}") from error
+    temperatures = tuple(keys.TEMPERATURES)
+    numbers = [type(each) in (int, float) and each > 0 for each in temperatures]
+    if len(numbers) != 2 or not all(numbers):
+        raise ValueError(f"MODEL.SELECTION.TEMPERATURES {temperatures}: two above 0 are needed")
+    if keys.RATE_WEIGHT < 0 or keys.LR_FACTOR < 0:
         raise ValueError(
-            f"MODEL.SELECTION.TEMPERATURES {tuple(keys.TEMPERATURES)}: two above 0 are needed"
+            f"MODEL.SELECTION.RATE_WEIGHT {keys.RATE_WEIGHT} and LR_FACTOR {keys.LR_FACTOR} must "
+            "not be below 0"
         )
     if cfg.INPUT.LATENT_SOURCE == "store" and keys.RATE_WEIGHT:
         raise ValueError(GATE_FROM_STORE)
     gate = ChannelGate(codec.latent_channels)
-    schedule = tuple(keys.TEMPERATURES), cfg.SOLVER.MAX_ITER
+    schedule = temperatures, cfg.SOLVER.MAX_ITER
     return SelectedChannels(gate, keys.RATE_WEIGHT, *schedule)

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.modeling import build_model
 from torch import nn
 
+from cdl_d2.codec.image_files import UNREADABLE
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.latent_mapper import build_mapper
@@ -32,6 +33,15 @@ def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:
 
 def evaluation_mapper(folder: str | Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """From a record with `file_name` to an item with its `image`, resized or cropped as in the
-    model's evaluation."""
+    model's evaluation; raises ValueError for what cannot be read."""
     options = ["INPUT.LATENT_SOURCE", "model"]
-    return build_mapper(read_config(Path(folder) / "config.yaml", options), is_train=False)
+    mapper = build_mapper(read_config(Path(folder) / "config.yaml", options), is_train=False)
+
+    def item_of(record: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return mapper(record)
+        except UNREADABLE as error:
+            name = record["file_name"]
+            raise ValueError(f"{name} cannot be read as an image: {error}") from error
+
+    return item_of

@@ -51,10 +51,29 @@ def test_two_layers_give_the_image_and_one_alone_does_not(photo, tmp_path, codec
     assert pictures[0] == pictures[1]
     assert main([*words, str(tmp_path / "layers")]) == 1
     assert "add --force" in capsys.readouterr().err
+    assert main(["decompress", str(rest), "--output", str(tmp_path / "again")]) == 1
+    assert f"is a second layer: give the first one, {first}" in capsys.readouterr().err
     rest.unlink()
     assert main(["decompress", str(first), "--output", str(tmp_path / "again")]) == 1
     assert "holds 33 of 192 channels: give its second layer" in capsys.readouterr().err
     assert not list((tmp_path / "again").iterdir())
+
+
+def test_a_first_layer_with_all_channels_needs_no_second(photo, tmp_path):
+    words = ["compress", *CODEC, str(photo), "--output", str(tmp_path), "--force"]
+    assert main([*words, "--channels", "0-191"]) == 0
+    (tmp_path / "photo.rest.cdlz").unlink()
+    assert main(["decompress", str(tmp_path / "photo.cdlz"), "--force"]) == 0
+
+
+def test_replacing_two_layers_leaves_no_second_one(photo, tmp_path, capsys):
+    words = ["compress", *CODEC, str(photo), "--output", str(tmp_path)]
+    assert main([*words, "--channels", "0-31"]) == 0
+    (tmp_path / "photo.cdlz").unlink()
+    assert main(words) == 1
+    assert "photo.rest.cdlz exists already" in capsys.readouterr().err
+    assert main([*words, "--force"]) == 0
+    assert not (tmp_path / "photo.rest.cdlz").exists()
 
 
 @pytest.mark.parametrize("channels", ["a", "5-", "0-192", "3,3", "7-6", "", "0-99999999999"])

@@ -73,7 +73,10 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
     ]
     assert rates[0] < rates[1]
     last = refused("select_channels.py", *config, "--count", 193, *weights)
-    assert "193 channels cannot be kept of 192" in last
+    assert "--count 193: tiny-bmshj2018-hyperprior has 192 channels" in last
+    alone = words_for("latent", folder, tmp_path / "e", *PLAIN, *weights, arguments=["--eval-only"])
+    last = refused("train_net.py", *alone)
+    assert "of a model that selects channels: set MODEL.SELECTION" in last
 
     table = output_of(
         *("benchmark_files.py", "--images", folder / "images", "--count", 2, "--repeats", 1),

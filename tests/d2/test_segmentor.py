@@ -146,10 +146,18 @@ def test_a_label_outside_the_set_is_named(label):
             "two above 0",
         ),
         (["MODEL.RESNETS.OUT_FEATURES", ["res5"]], "lacks 'res2'"),
-        (["MODEL.SELECTION.KIND", "fixed"], "needs MODEL.SELECTION.CHANNELS"),
+        (["MODEL.SELECTION.KIND", "fixed"], r"CHANNELS \[\]: KIND fixed needs numbers"),
+        (
+            ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", [1.7]],
+            r"CHANNELS \[1\.7\]: KIND fixed needs numbers",
+        ),
+        (
+            ["MODEL.SELECTION.KIND", "gate", "MODEL.SELECTION.RATE_WEIGHT", -1.0],
+            "must not be below 0",
+        ),
         (
             ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", [192]],
-            r"not different ones of 0\.\.191",
+            r"MODEL\.SELECTION\.CHANNELS: .* not different ones of 0\.\.191",
         ),
         (["MODEL.RESNETS.RES5_DILATION", 1], "output stride of 16"),
         (["MODEL.TEACHER.CONFIG_FILE", ""], "needs a teacher"),
