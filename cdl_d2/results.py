@@ -149,6 +149,7 @@ def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:
         for member, place in zip(members, places, strict=True):
             axis.annotate(member.name, place, (4, 4), textcoords="offset points", fontsize=8)
     axis.set(xlabel=x, ylabel=y)
+    axis.margins(x=0.12, y=0.08)  # room for names
     axis.grid(alpha=0.3)
     if any(point.curve for point in points):
         axis.legend()

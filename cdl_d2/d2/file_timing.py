@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from cdl_d2.codec import Bitstream
-from cdl_d2.d2.bitstreams import compress_for, read_stream
+from cdl_d2.d2.bitstreams import codec_of, compress_for, read_stream
 from cdl_d2.d2.compressed_model import CompressedModel
 from cdl_d2.d2.trained import evaluation_mapper, load_trained
 
@@ -38,11 +38,14 @@ class FileTiming:
     channels: list[int] = field(default_factory=list)
 
     def row(self) -> dict[str, float]:
-        """Medians of the seconds, means of the others."""
-        seconds = {"encode (s)": median(self.encode)}
-        seconds["decode + task (s)"] = median(self.decode_and_task)
-        sizes = {"bpp": fmean(self.bits), "bpp of the rest": fmean(self.rest_bits)}
-        return {"channels": fmean(self.channels), **sizes, **seconds}
+        """Means of sizes, medians of times in milliseconds."""
+        return {
+            "channels": fmean(self.channels),
+            "bpp": fmean(self.bits),
+            "bpp of the rest": fmean(self.rest_bits),
+            "encode (ms)": 1000 * median(self.encode),
+            "decode + task (ms)": 1000 * median(self.decode_and_task),
+        }
 
 
 def time_files(
@@ -93,4 +96,4 @@ def _measure(
     rest = compress_for(model, image).rest
     timing.bits.append(8 * len(content) / pixels)
     timing.rest_bits.append(8 * len(rest.to_bytes()) / pixels if rest else 0.0)
-    timing.channels.append(output.get("channels", model._codec.on(model.device).latent_channels))
+    timing.channels.append(output.get("channels", codec_of(model).latent_channels))
