@@ -8,7 +8,7 @@ def test_every_command_is_run_by_a_test():
     unmarked = re.findall(r"(?<!-->)\n```bash\n(.*?)```", TEXT, re.DOTALL)
     assert not unmarked
     detection = {"quickstart", "data", "torchvision", "detectron2", "bitstreams", "store"}
-    runs = detection | {"classification", "segmentation"}
+    runs = detection | {"classification", "segmentation", "selection"}
     assert blocks().keys() == runs
     assert TEXT.count("```bash") == len(runs) + 1  # building Detectron2 needs its repository
 
