@@ -72,7 +72,8 @@ class ChannelGate(nn.Module):
         """To drop and to keep, N x 2 x M x 1 x 1."""
         _check_channels(y_hat, self.channels)
         pooled = y_hat.mean(dim=(2, 3), keepdim=True)
-        return self.score(pooled).unflatten(1, (2, self.channels))
+        scores = self.score(pooled).float()  # Gumbel noise in half precision can be infinite
+        return scores.unflatten(1, (2, self.channels))
 
 
 class FixedChannels(nn.Module):

@@ -31,6 +31,12 @@ def test_noise_is_drawn_in_training_and_off_in_evaluation():
     assert torch.equal(module(y_hat)[:1], module(y_hat[:1]))
 
 
+def test_noise_is_drawn_in_float32_under_mixed_precision():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert gate().keep_probability(latents()).dtype == torch.float32
+        assert gate()(latents()).dtype == torch.float32
+
+
 def test_training_starts_from_nearly_all_channels_and_images_can_differ():
     module = gate().eval()
     assert module(latents()).mean() > 0.8
