@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.data.synthetic import write_classification
-from tests.commands import refused
+from tests.commands import output_of, refused
 from tests.d2.test_classifier import FOLDER, TINY
 from tests.d2.test_train_net import ROOT, run
 
@@ -35,6 +35,11 @@ def words_for(name, folder, out, *options, arguments=()):
 
 def train(*words, arguments=()):
     return run("train_net.py", *words_for(*words, arguments=arguments))
+
+
+def again(*words, arguments=()):
+    """As train, in this process."""
+    return output_of("train_net.py", *words_for(*words, arguments=arguments))
 
 
 def results(folder):
@@ -68,25 +73,25 @@ def test_latents_come_from_a_store(folder, tmp_path):
     words = ["--images", folder, "--name", "tiny-bmshj2018-hyperprior", "--quality", "2"]
     sizes = ["--short-edges", "64", "--flip", "--workers", "0"]
     for form in ("arrays", "bitstreams"):
-        run("encode_dataset.py", *words, *sizes, "--form", form, "--output", tmp_path / form)
+        output_of("encode_dataset.py", *words, *sizes, "--form", form, "--output", tmp_path / form)
     store = [
         *("INPUT.LATENT_SOURCE", "store", "INPUT.AUGMENTATION", "none"),
         *("INPUT.LATENT_STORE_TRAIN", tmp_path / "arrays"),
         *("INPUT.LATENT_STORE_TEST", tmp_path / "arrays"),
         *("MODEL.META_ARCHITECTURE", "CompressedClassifier"),
     ]
-    train("latent_resnet", folder, tmp_path / "a", *store)
+    again("latent_resnet", folder, tmp_path / "a", *store)
     direct = [*store[4:], "INPUT.LATENT_SOURCE", "model"]
     weights = ["MODEL.WEIGHTS", tmp_path / "a" / "model_final.pth"]
     only = {"arguments": ["--eval-only"]}
-    train("latent_resnet", folder, tmp_path / "b", *direct, *weights, **only)
+    again("latent_resnet", folder, tmp_path / "b", *direct, *weights, **only)
     ours, theirs = results(tmp_path / "a"), results(tmp_path / "b")
     assert ours["classification"] == theirs["classification"]
     assert abs(ours["rate"]["bpp"] - theirs["rate"]["bpp"]) < 1e-3
     last = refused("train_net.py", *words_for("cresnet39", folder, tmp_path / "c", *store[:-2]))
     assert "have no scales: encode with --form bitstreams" in last
     streams = [str(word).replace("arrays", "bitstreams") for word in store[:-2]]
-    train("cresnet39", folder, tmp_path / "c", *streams)
+    again("cresnet39", folder, tmp_path / "c", *streams)
     other = [*store, "MODEL.CODEC.QUALITY", 1]
     last = refused("train_net.py", *words_for("latent_resnet", folder, tmp_path / "d", *other))
     assert "was made by" in last
@@ -132,6 +137,6 @@ def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message
 
 
 def test_resuming_a_joint_tuning_goes_on(folder, tmp_path):
-    train("joint_classifier", folder, tmp_path, "SOLVER.CHECKPOINT_PERIOD", 1)
-    train("joint_classifier", folder, tmp_path, "SOLVER.MAX_ITER", 3, arguments=["--resume"])
+    again("joint_classifier", folder, tmp_path, "SOLVER.CHECKPOINT_PERIOD", 1)
+    again("joint_classifier", folder, tmp_path, "SOLVER.MAX_ITER", 3, arguments=["--resume"])
     assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import register_dataset
-from tests.commands import refused
+from tests.commands import output_of, refused
 from tests.d2.conftest import CONFIGS, SMALL
 
 ROOT = CONFIGS.parent
@@ -108,18 +108,18 @@ def test_evaluation_without_weights_is_one_clear_error(arguments):
 def test_statistics_are_kept_by_the_checkpoint(arguments, tmp_path):
     statistics = tmp_path / "statistics.safetensors"
     options = [*arguments[:2], "--images", 4, "--output", statistics, *arguments[2:]]
-    run("latent_statistics.py", *options)
-    run("train_net.py", *arguments, "MODEL.LATENT_RESNET.STATISTICS", statistics)
+    output_of("latent_statistics.py", *options)
+    output_of("train_net.py", *arguments, "MODEL.LATENT_RESNET.STATISTICS", statistics)
     state = torch.load(tmp_path / "out/model_final.pth", weights_only=True)["model"]
     assert state["backbone.bottom_up.pyramid.trunk.input.std"].unique().numel() > 10
 
 
 def test_pictures_of_a_checkpoint(arguments, coco_dataset, tmp_path):
-    run("train_net.py", *arguments)
+    output_of("train_net.py", *arguments)
     pictures = tmp_path / "pictures"
     unreadable = tmp_path / "text.png"
     unreadable.write_text("no picture")
-    done = run(
+    done = run(  # goes on after what it cannot read
         "visualize.py",
         *("--config-file", tmp_path / "out/config.yaml", "--output", pictures),
         *("--input", coco_dataset[1] / "000.png", unreadable),
