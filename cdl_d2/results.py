@@ -23,14 +23,12 @@ class Point:
         curve: points of one curve are joined by a line; empty for a point of its own.
         values: what was asked for, such as `rate/bpp`.
         seeds: how many trainings.
-        baseline: whether it has no rate, as a network on original images.
     """
 
     name: str
     curve: str
     values: Mapping[str, float]
     seeds: int
-    baseline: bool = False
 
 
 def read_value(folder: str | Path, key: str) -> float:
@@ -73,19 +71,13 @@ def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) ->
     return Point(point, curve, values, len(folders))
 
 
-def read_baseline(name: str, folders: Sequence[str | Path], key: str) -> Point:
-    """The mean of one value, of trainings that have no rate; raises as read_point."""
-    point = read_point(name, folders, [key])
-    return Point(name, "", point.values, point.seeds, baseline=True)
-
-
 def curve_of(points: Sequence[Point], name: str, x: str) -> list[Point]:
     """The points of a curve, in the order of x.
 
     Raises:
         ValueError: if there are none.
     """
-    members = [point for point in points if point.curve == name and not point.baseline]
+    members = [point for point in points if point.curve == name and x in point.values]
     if not members:
         known = sorted({point.curve for point in points if point.curve})
         raise ValueError(f"there is no curve {name!r}: points CURVE:NAME make {known}")
@@ -132,16 +124,16 @@ def rate_saving(
 
 
 def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:
-    """Points named beside their marks; those of a curve joined in the order of x; baselines as
-    lines across."""
+    """Points named beside their marks; those of a curve joined in the order of x; those without an
+    x, such as networks on original images, which have no rate, as lines across."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axis = figure.subplots()
-    for point in [each for each in points if each.baseline]:
+    for point in [each for each in points if x not in each.values]:
         axis.axhline(point.values[y], linestyle="--", color="gray")
         place = {"xy": (1, point.values[y]), "xycoords": axis.get_yaxis_transform()}
         offset = {"xytext": (-4, 4), "textcoords": "offset points", "fontsize": 8, "ha": "right"}
         axis.annotate(point.name, **place, **offset)
-    coded = [point for point in points if not point.baseline]
+    coded = [point for point in points if x in point.values]
     for curve in dict.fromkeys(point.curve for point in coded):
         members = curve_of(coded, curve, x)
         places = [(p.values[x], p.values[y]) for p in members]

@@ -84,7 +84,7 @@ def test_results_that_cannot_be_used_are_named(tmp_path, content, message):
 
 
 def test_a_baseline_is_named_in_the_picture():
-    point = Point("pixels", "", {"mIoU": 40.0}, 1, baseline=True)
+    point = Point("pixels", "", {"mIoU": 40.0}, 1)
     figure = tradeoff_figure([point, *make_curve("a", [0.1, 0.2], [20.0, 30.0])], *KEYS)
     figure.draw_without_rendering()
     name = next(text for text in figure.axes[0].texts if text.get_text() == "pixels")

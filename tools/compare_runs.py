@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cdl_d2.command_line import exit_status
 from cdl_d2.files import write_atomically
-from cdl_d2.results import rate_saving, read_baseline, read_point, tradeoff_figure
+from cdl_d2.results import rate_saving, read_point, tradeoff_figure
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -62,7 +62,7 @@ def main() -> None:
     if args.output and not args.output.parent.is_dir():
         raise FileNotFoundError(f"--output {args.output}: there is no folder for it")
     keys = list(dict.fromkeys([*args.keys, *(args.plot or [])]))
-    points = [read_baseline(name, folders, args.plot[1]) for name, *folders in args.baseline]
+    points = [read_point(name, folders, args.plot[1:]) for name, *folders in args.baseline]
     points += [read_point(name, folders, keys) for name, *folders in args.point]
     print("| run | seeds | " + " | ".join(keys) + " |")
     print("| --- | --- |" + " --- |" * len(keys))
