@@ -28,7 +28,7 @@ from cdl_d2.codec.architectures import METRICS
 from cdl_d2.codec.latent import MEANINGS
 from cdl_d2.data import Plan, Variant
 from cdl_d2.data.bulk_encoding import close_store, encode_shards, missing_shards
-from cdl_d2.data.latent_store import FORMS
+from cdl_d2.data.plan import FORMS
 from cdl_d2.data.ray_encoding import encode_shards_with_ray
 from cdl_d2.data.sources import images_of_coco, images_of_folder, shard_of_environment
 

@@ -22,6 +22,7 @@ from cdl_d2.d2.compressed_model import CompressedModel
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.deeplab_backbone import FIRST
 from cdl_d2.d2.selected_channels import SelectedChannels
+from cdl_d2.d2.teacher import normalizer
 from cdl_d2.nn import Frozen
 from cdl_d2.transfer import feature_transfer_loss, teachers_view
 
@@ -183,12 +184,7 @@ class TransferSegmentor(CompressedSegmentor):
     @torch.no_grad()
     def _teachers_feature(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
         teacher = self._teacher.on(self.device)
-        swap = self.image_format != teacher.image_format
-
-        def normalize(image: torch.Tensor) -> torch.Tensor:
-            pixels = image.to(self.device)
-            return ((pixels.flip(0) if swap else pixels) - teacher.pixel_mean) / teacher.pixel_std
-
+        normalize = normalizer(teacher, swap=self.image_format != teacher.image_format)
         padded_size = tuple(side * STRIDE for side in batch.tensor.shape[2:])
         views = teachers_view(items, batch.image_sizes, padded_size, normalize)
         return first_layers(teacher.backbone, views)

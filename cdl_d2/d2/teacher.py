@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
 )
 from detectron2.structures import Boxes
+from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import read_config
@@ -77,13 +79,8 @@ class Teacher:
         Raises:
             ValueError: if an item has no image, or one of another size than the student sees.
         """
-        network, swap = self._network, image_format != self._image_format
-
-        def normalize(image: torch.Tensor) -> torch.Tensor:
-            pixels = image.to(network.device)
-            return ((pixels.flip(0) if swap else pixels) - network.pixel_mean) / network.pixel_std
-
-        return network.backbone(teachers_view(items, image_sizes, padded_size, normalize))
+        normalize = normalizer(self._network, swap=image_format != self._image_format)
+        return self._network.backbone(teachers_view(items, image_sizes, padded_size, normalize))
 
     @torch.no_grad()
     def anchors(
@@ -106,6 +103,17 @@ class Teacher:
     def masks(self, pyramid: dict[str, torch.Tensor], boxes: list[Boxes]) -> torch.Tensor:
         """Mask logits R x K x S x S at the boxes of each image."""
         return mask_logits(self._network.roi_heads, pyramid, boxes)
+
+
+def normalizer(network: nn.Module, swap: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """From an item's image, 3 x H x W in 0..255, to the input of a network of Detectron2; `swap`
+    turns the order of its channels around."""
+
+    def normalize(image: torch.Tensor) -> torch.Tensor:
+        pixels = image.to(network.device)
+        return ((pixels.flip(0) if swap else pixels) - network.pixel_mean) / network.pixel_std
+
+    return normalize
 
 
 def check_heads(network: GeneralizedRCNN) -> None:

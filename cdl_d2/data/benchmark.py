@@ -13,7 +13,8 @@ from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.data.bulk_encoding import close_store, encode_shards, use_one_thread
-from cdl_d2.data.latent_store import LatentStore, Plan
+from cdl_d2.data.latent_store import LatentStore
+from cdl_d2.data.plan import Plan
 from cdl_d2.data.variant import Variant
 
 

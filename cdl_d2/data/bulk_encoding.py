@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.latent import Latent, coded_cells
-from cdl_d2.data.latent_store import Plan, record_name, shard_path, write_manifest
+from cdl_d2.data.latent_store import record_name, shard_path, write_manifest
+from cdl_d2.data.plan import Plan
 from cdl_d2.data.shard import Record, ShardReader, pack_cells, write_shard
 
 

@@ -14,104 +14,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 
-from cdl_d2.codec import Bitstream, Codec, CodecIdentity, cell_size
+from cdl_d2.codec import Bitstream, Codec, cell_size
+from cdl_d2.data.plan import Plan, read_json
 from cdl_d2.data.shard import Record, ShardReader, unpack_cells
 from cdl_d2.data.variant import Variant
 from cdl_d2.files import write_atomically
 
-FORMAT = 1
-FORMS = ("arrays", "bitstreams")
 MANIFEST_KEYS = {"shards", "failures"}
 OPEN_SHARDS = 256  # files that a reader keeps mapped
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a store is to hold.
-
-    Attributes:
-        codec: what encodes.
-        form: `arrays` (fast to read) or `bitstreams` (smallest, decoded when read).
-        variants: of every image.
-        images: paths relative to the folder of images.
-        shard_size: images a shard.
-    """
-
-    codec: CodecIdentity
-    form: str
-    variants: tuple[Variant, ...]
-    images: tuple[str, ...]
-    shard_size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ValueError(f"form {self.form!r} of a store is not one of {', '.join(FORMS)}")
-        if self.form == "bitstreams" and self.codec.meaning != "decoded":
-            raise ValueError("bitstreams hold decoded latents: take meaning 'decoded', or arrays")
-        if not self.images or not self.variants or self.shard_size < 1:
-            raise ValueError("a store needs images, variants and a shard size of at least 1")
-        for image in self.images:
-            try:
-                image.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(f"the file name {image!r} is not UTF-8: rename it") from error
-        for name, values in (("image", self.images), ("variant", self.variants)):
-            if len(set(values)) < len(values):
-                raise ValueError(f"the same {name} is to be stored twice")
-
-    @property
-    def shards(self) -> int:
-        """How many shards there are."""
-        return -(-len(self.images) // self.shard_size)
-
-    def images_of(self, shard: int) -> tuple[str, ...]:
-        """The images of a shard."""
-        return self.images[shard * self.shard_size : (shard + 1) * self.shard_size]
-
-    def save(self, folder: Path) -> None:
-        """Write the plan, or find the same one there.
-
-        Raises:
-            ValueError: if the folder has a store of another plan.
-        """
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file, not a folder for a store")
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "plan.json"
-        if path.exists():
-            difference = _difference(asdict(self), asdict(Plan.load(folder)))
-            if difference:
-                raise ValueError(f"{folder} holds another store: {difference}; take a new folder")
-            return
-        with write_atomically(path) as temporary:
-            temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}))
-
-    @classmethod
-    def load(cls, folder: Path) -> Plan:
-        """Read the plan of a store.
-
-        Raises:
-            FileNotFoundError: if there is none.
-            ValueError: if it is damaged or of another format.
-        """
-        content = _read_json(folder / "plan.json", f"{folder} is no latent store")
-        try:
-            if content.pop("format") != FORMAT:
-                raise ValueError("it has another format: update cdl_d2")
-            return cls(
-                codec=CodecIdentity(**content.pop("codec")),
-                variants=tuple(Variant(**v) for v in content.pop("variants")),
-                images=tuple(content.pop("images")),
-                **content,
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder / 'plan.json'} cannot be used: {error}") from error
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -178,7 +94,7 @@ class LatentStore:
                 f"{folder} was made by {self.plan.codec}; this model reads {codec.identity}"
             )
         hint = "run tools/encode_dataset.py again to finish the store"
-        self._manifest = _read_json(
+        self._manifest = read_json(
             self.folder / "manifest.json", f"{folder} is not complete: {hint}"
         )
         if not isinstance(self._manifest, dict) or not self._manifest.keys() >= MANIFEST_KEYS:
@@ -311,24 +227,5 @@ class LatentStore:
         return self._readers[shard]
 
 
-def _read_json(path: Path, hint: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{hint} (there is no {path})")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-
-
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """The first entry that differs, in words; empty if none does."""
-    for name, value in ours.items():
-        if theirs[name] != value:
-            if name == "images":
-                return f"it has other images ({len(theirs[name])}, not {len(value)})"
-            return f"its {name} is {theirs[name]}, not {value}"
-    return ""

@@ -10,7 +10,7 @@ import torch
 
 from cdl_d2.codec import Codec
 from cdl_d2.data.bulk_encoding import encode_shards
-from cdl_d2.data.latent_store import Plan
+from cdl_d2.data.plan import Plan
 
 
 class _ShardEncoder:
