@@ -8,11 +8,11 @@ Example:
 import json
 import sys
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.cli.command_line import exit_status, needed_packages
 
 with needed_packages("analyze"):
-    from cdl_d2.d2.analysis import count_multiply_adds, paper_giga
-    from cdl_d2.d2.command_line import add_overrides, load_config, new_parser
+    from cdl_d2.bench.counts import count_multiply_adds, paper_giga
+    from cdl_d2.cli.d2_arguments import add_overrides, load_config, new_parser
 
 
 def parse_arguments():

@@ -8,13 +8,13 @@ Example:
 
 import sys
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.cli.command_line import exit_status, needed_packages
 
 with needed_packages("benchmark"):
     import torch
 
-    from cdl_d2.d2.benchmark import run_benchmark
-    from cdl_d2.d2.command_line import add_overrides, load_config, new_parser
+    from cdl_d2.bench.model import run_benchmark
+    from cdl_d2.cli.d2_arguments import add_overrides, load_config, new_parser
 
 
 def parse_arguments():

@@ -13,13 +13,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status, needed_packages, usable_device
+from cdl_d2.cli.command_line import exit_status, needed_packages, usable_device
 
 with needed_packages("benchmark_files"):
     import torch
 
+    from cdl_d2.bench.files import time_files
     from cdl_d2.codec.image_files import find_images
-    from cdl_d2.d2.file_timing import time_files
 
 
 def parse_arguments() -> argparse.Namespace:

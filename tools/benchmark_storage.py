@@ -18,15 +18,15 @@ from pathlib import Path
 
 import torch
 
-from cdl_d2.codec import Codec
-from cdl_d2.data import Variant
-from cdl_d2.data.benchmark import (
+from cdl_d2.bench.storage import (
     bulk_utilisation,
     compare_with_compressai,
     memory_over,
     time_access,
 )
-from cdl_d2.data.sources import images_of_folder
+from cdl_d2.codec import Codec
+from cdl_d2.data import Variant
+from cdl_d2.data.datasets.sources import images_of_folder
 
 
 def parse_arguments() -> argparse.Namespace:

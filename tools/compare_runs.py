@@ -20,9 +20,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status
+from cdl_d2.bench.curves import rate_saving, read_point, tradeoff_figure
+from cdl_d2.cli.command_line import exit_status
 from cdl_d2.files import write_atomically
-from cdl_d2.results import rate_saving, read_point, tradeoff_figure
 
 
 def parse_arguments() -> argparse.Namespace:

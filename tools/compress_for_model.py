@@ -13,16 +13,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status, needed_packages, usable_device
+from cdl_d2.cli.command_line import exit_status, needed_packages, usable_device
 
 with needed_packages("compress_for_model"):
     import torch
     from tqdm import tqdm
 
-    from cdl_d2.codec.bitstream import SUFFIX, rest_of
+    from cdl_d2.codec.bitstream.stream import SUFFIX, rest_of
     from cdl_d2.codec.image_files import find_images, read_image
-    from cdl_d2.d2.bitstreams import codec_of, compress_for
-    from cdl_d2.d2.trained import evaluation_mapper, load_trained
+    from cdl_d2.d2.engine.bitstreams import codec_of, compress_for
+    from cdl_d2.d2.engine.trained import evaluation_mapper, load_trained
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -27,10 +27,10 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import METRICS
 from cdl_d2.codec.latent import MEANINGS
 from cdl_d2.data import Plan, Variant
-from cdl_d2.data.bulk_encoding import close_store, encode_shards, missing_shards
-from cdl_d2.data.plan import FORMS
-from cdl_d2.data.ray_encoding import encode_shards_with_ray
-from cdl_d2.data.sources import images_of_coco, images_of_folder, shard_of_environment
+from cdl_d2.data.datasets.sources import images_of_coco, images_of_folder, shard_of_environment
+from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
+from cdl_d2.data.store.plan import FORMS
+from cdl_d2.data.store.ray_encoding import encode_shards_with_ray
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -133,7 +133,7 @@ def find_source(args: argparse.Namespace) -> tuple[Path, list[str]]:
     if args.dataset and args.annotations:
         raise ValueError("--annotations belongs to --images: a data set has its own")
     if args.dataset:
-        from cdl_d2.d2.datasets import images_of_dataset
+        from cdl_d2.d2.data.coco_datasets import images_of_dataset
 
         return images_of_dataset(args.dataset)
     if args.annotations:

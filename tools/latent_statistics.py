@@ -12,14 +12,14 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.cli.command_line import exit_status, needed_packages
 
 with needed_packages("latent_statistics"):
     from tqdm import tqdm
 
-    from cdl_d2.codec.batch_item import encode_item
+    from cdl_d2.cli.d2_arguments import add_overrides, add_registration, load_config, new_parser
     from cdl_d2.d2 import Trainer, build_codec, check_datasets
-    from cdl_d2.d2.command_line import add_overrides, add_registration, load_config, new_parser
+    from cdl_d2.nn.coded_input import encode_item
     from cdl_d2.nn.statistics import latent_statistics, save_statistics
 
 

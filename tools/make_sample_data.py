@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cdl_d2.command_line import exit_status
-from cdl_d2.data.synthetic import WRITERS
+from cdl_d2.cli.command_line import exit_status
+from cdl_d2.data.datasets.drawn import WRITERS
 
 
 def parse_arguments() -> argparse.Namespace:

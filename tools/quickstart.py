@@ -16,18 +16,18 @@ import sys
 import time
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status, needed_packages, usable_device
+from cdl_d2.cli.command_line import exit_status, needed_packages, usable_device
 
 with needed_packages("quickstart"):
     from tqdm import tqdm
 
+    from cdl_d2.bench.quickstart.engines import CODEC, ENGINES, Task, choose_engine
+    from cdl_d2.bench.quickstart.measure import measure_costs
+    from cdl_d2.bench.quickstart.report import as_text, table_rows, write_report
+    from cdl_d2.bench.quickstart.runs import run_all
     from cdl_d2.codec import Codec
-    from cdl_d2.data.synthetic import SHAPES, write_detection
+    from cdl_d2.data.datasets.drawn import SHAPES, write_detection
     from cdl_d2.files import write_json
-    from cdl_d2.quickstart.engines import CODEC, ENGINES, Task, choose_engine
-    from cdl_d2.quickstart.measure import measure_costs
-    from cdl_d2.quickstart.report import as_text, table_rows, write_report
-    from cdl_d2.quickstart.runs import run_all
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -14,17 +14,17 @@ Examples:
 import sys
 from itertools import islice
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.cli.command_line import exit_status, needed_packages
 
 with needed_packages("select_channels"):
     import torch
     from detectron2.data import build_detection_test_loader
     from tqdm import tqdm
 
+    from cdl_d2.cli.d2_arguments import add_overrides, add_registration, load_config, new_parser
     from cdl_d2.d2 import Trainer, build_codec, check_datasets
     from cdl_d2.d2.checkpoint import load_all_weights
-    from cdl_d2.d2.command_line import add_overrides, add_registration, load_config, new_parser
-    from cdl_d2.d2.latent_mapper import build_mapper
+    from cdl_d2.d2.data.latent_mapper import build_mapper
     from cdl_d2.nn.channel_selection import ChannelGate, gate_scores, most_chosen
     from cdl_d2.nn.statistics import latent_statistics
 

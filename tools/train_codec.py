@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cdl_d2.codec.training import CodecTraining, train_codec
+from cdl_d2.codec.learning.training import CodecTraining, train_codec
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -19,7 +19,7 @@ import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.cli.command_line import exit_status, needed_packages
 
 with needed_packages("train_net"):
     from detectron2.engine import default_argument_parser, default_setup, launch
@@ -27,9 +27,9 @@ with needed_packages("train_net"):
     from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
+    from cdl_d2.cli.d2_arguments import add_registration, load_config
     from cdl_d2.d2 import SafeCheckpointer, Trainer, check_datasets
     from cdl_d2.d2.checkpoint import load_all_weights
-    from cdl_d2.d2.command_line import add_registration, load_config
     from cdl_d2.files import write_json
 
 

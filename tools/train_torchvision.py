@@ -32,11 +32,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cdl_d2.command_line import exit_status, needed_packages, usable_device
+from cdl_d2.cli.command_line import exit_status, needed_packages, usable_device
 
 with needed_packages("train_torchvision"):
     import torch
 
+    from cdl_d2.codec import CodecChoice
     from cdl_d2.codec.architectures import METRICS
     from cdl_d2.codec.latent import MEANINGS
     from cdl_d2.data import LatentStore, Variant
@@ -45,7 +46,6 @@ with needed_packages("train_torchvision"):
     from cdl_d2.tv import (
         ARCHITECTURES,
         CocoItems,
-        CodecChoice,
         DetectorConfig,
         Schedule,
         Trainer,

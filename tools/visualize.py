@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cdl_d2.command_line import exit_status, needed_packages
+from cdl_d2.cli.command_line import exit_status, needed_packages
 
 with needed_packages("visualize"):
     from detectron2.data import Metadata
@@ -23,11 +23,11 @@ with needed_packages("visualize"):
     from PIL import Image, UnidentifiedImageError
     from tqdm import tqdm
 
+    from cdl_d2.cli.d2_arguments import load_config, new_parser
     from cdl_d2.codec.pictures import latent_figure
     from cdl_d2.d2 import build_codec
     from cdl_d2.d2.checkpoint import load_all_weights
-    from cdl_d2.d2.command_line import load_config, new_parser
-    from cdl_d2.d2.pictures import draw_detections
+    from cdl_d2.d2.engine.pictures import draw_detections
     from cdl_d2.files import write_atomically
 
 

@@ -1,6 +1,7 @@
 """Image <-> latent <-> bitstream, with frozen learned codecs."""
 
-from cdl_d2.codec.bitstream import Bitstream, BitstreamError
+from cdl_d2.codec.bitstream.stream import Bitstream, BitstreamError
+from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE, CodecIdentity, Latent, cell_size
 
@@ -9,6 +10,7 @@ __all__ = [
     "Bitstream",
     "BitstreamError",
     "Codec",
+    "CodecChoice",
     "CodecIdentity",
     "Latent",
     "cell_size",

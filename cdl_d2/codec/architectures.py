@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cdl_d2.errors import CdlError
+
 ARCHITECTURES = {
     "bmshj2018-factorized": range(1, 9),
     "bmshj2018-hyperprior": range(1, 9),
@@ -33,12 +35,12 @@ def check_codec_choice(name: str, quality: int, metric: str, own_weights: bool =
     qualities = {**ARCHITECTURES, **tiny}.get(name)
     if qualities is None:
         known = ", ".join([*ARCHITECTURES, *tiny])
-        raise ValueError(f"codec name {name!r} is not one of {known}")
+        raise CdlError(f"codec name {name!r} is not one of {known}")
     if quality not in qualities:
-        raise ValueError(f"quality {quality} is not one of {_span(qualities)} for {name}")
+        raise CdlError(f"quality {quality} is not one of {_span(qualities)} for {name}")
     metrics = METRICS[:1] if name in TINY_QUALITIES and not own_weights else METRICS
     if metric not in metrics:
-        raise ValueError(f"metric {metric!r} is not one of {', '.join(metrics)} for {name}")
+        raise CdlError(f"metric {metric!r} is not one of {', '.join(metrics)} for {name}")
 
 
 def _span(qualities: range) -> str:
@@ -73,7 +75,7 @@ def network_from_weights(name: str, state_dict: dict[str, torch.Tensor]) -> nn.M
         network = zoo.model_architectures[architecture].from_state_dict(state_dict)
     except (KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"the weights do not fit the architecture {architecture}: {reason}") from (
+        raise CdlError(f"the weights do not fit the architecture {architecture}: {reason}") from (
             error
         )
     return network

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import nn
 
 from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
-from cdl_d2.codec.bitstream import REST, SELECTED, Bitstream, BitstreamError
-from cdl_d2.codec.exact_arithmetic import exact_arithmetic
+from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
+from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
+from cdl_d2.codec.entropy.latent_coder import LatentCoder, Quantized
 from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
-from cdl_d2.codec.latent_coder import LatentCoder, Quantized
 from cdl_d2.codec.weights_file import fingerprint, first_line, load_state_dict
 from cdl_d2.codec.zoo import weights_path
+from cdl_d2.errors import CdlError
 
 UNTRAINED = "untrained"
 
@@ -47,7 +47,7 @@ class Codec(nn.Module):
     def __init__(self, network: nn.Module, name: str, quality: int, metric: str, meaning: str):
         super().__init__()
         if meaning not in MEANINGS:
-            raise ValueError(f"meaning {meaning!r} of a latent is not one of {MEANINGS}")
+            raise CdlError(f"meaning {meaning!r} of a latent is not one of {MEANINGS}")
         self.network = network
         self.name = name
         self.identity = CodecIdentity(name, quality, metric, meaning, fingerprint(network))
@@ -94,7 +94,7 @@ class Codec(nn.Module):
         try:
             return self.to(device)
         except (AssertionError, RuntimeError) as error:
-            raise ValueError(f"device {device!r} cannot be used: {first_line(error)}") from error
+            raise CdlError(f"device {device!r} cannot be used: {first_line(error)}") from error
 
     @property
     def latent_channels(self) -> int:
@@ -215,7 +215,7 @@ class Codec(nn.Module):
         """As `decode`, of y_hat on the whole coded grid."""
         expected = (self.latent_channels, *coded_cells(image_size))
         if tuple(y_hat.shape) != expected:
-            raise ValueError(
+            raise CdlError(
                 f"a latent of shape {tuple(y_hat.shape)} cannot be decoded: {self.name} "
                 f"expects {expected} for an image of {image_size}"
             )
@@ -232,7 +232,7 @@ class Codec(nn.Module):
             ValueError: if the codec's meaning is `rounded`, which no stream has.
         """
         if self.identity.meaning != "decoded":
-            raise ValueError(
+            raise CdlError(
                 "a bitstream holds decoded latents: build the codec with meaning 'decoded'"
             )
         if next(self.network.parameters()).device.type == "cpu":
@@ -247,14 +247,8 @@ class Codec(nn.Module):
             _check_image(image)
         if len({coded_cells(image.shape[1:]) for image in images}) > 1:
             sizes = sorted({tuple(image.shape[1:]) for image in images})
-            raise ValueError(f"a batch has images of several coded sizes: {sizes}")
+            raise CdlError(f"a batch has images of several coded sizes: {sizes}")
         return self.network.g_a(torch.stack([pad_for_coding(image.float()) for image in images]))
-
-
-@lru_cache(maxsize=4)
-def shared_codec(name: str, quality: int, metric: str, weights: str, meaning: str) -> Codec:
-    """As Codec.load; equal choices share one instance, since codecs are frozen."""
-    return Codec.load(name, quality, metric, weights, meaning)
 
 
 def _describe(
@@ -277,11 +271,11 @@ def _describe(
 
 def _check_image(image: torch.Tensor) -> None:
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise ValueError(f"an image of shape {tuple(image.shape)} is not 3 x H x W")
+        raise CdlError(f"an image of shape {tuple(image.shape)} is not 3 x H x W")
     if not image.is_floating_point():
-        raise ValueError(f"an image of {image.dtype} is not float RGB in [0, 1]: divide by 255")
+        raise CdlError(f"an image of {image.dtype} is not float RGB in [0, 1]: divide by 255")
     low, high = image.aminmax()
     if not (low >= 0 and high <= 1):  # also true for NaN
-        raise ValueError(
+        raise CdlError(
             f"image values from {float(low):g} to {float(high):g} are not in [0, 1]: divide by 255"
         )

@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.functional import pil_to_tensor
 
+from cdl_d2.errors import CdlError
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -32,7 +34,7 @@ def find_images(folder: Path) -> list[Path]:
         raise NotADirectoryError(f"there is no folder {folder}")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise ValueError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")
+        raise CdlError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")
     return paths
 
 
@@ -47,9 +49,9 @@ def read_image(path: Path) -> torch.Tensor:
     try:
         with Image.open(path) as file:
             if file.mode.startswith(("I", "F")):
-                raise ValueError(f"its values have more than 8 bits ({file.mode}): convert it")
+                raise CdlError(f"its values have more than 8 bits ({file.mode}): convert it")
             return pil_to_tensor(ImageOps.exif_transpose(file).convert("RGB"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no image {path}") from error
     except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        raise CdlError(f"{path} cannot be read as an image: {error}") from error

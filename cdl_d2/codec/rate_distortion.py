@@ -9,7 +9,7 @@ from statistics import fmean
 
 import torch
 
-from cdl_d2.codec.bitstream import Bitstream
+from cdl_d2.codec.bitstream.stream import Bitstream
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.rates import Rate, rate_of

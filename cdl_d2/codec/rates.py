@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import torch
 
-from cdl_d2.codec.bitstream import Bitstream
+from cdl_d2.codec.bitstream.stream import Bitstream
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import Latent
+from cdl_d2.errors import CdlError
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,6 @@ def equal_groups(channels: int, count: int) -> list[range]:
         ValueError: if there are fewer channels than groups.
     """
     if not 1 <= count <= channels:
-        raise ValueError(f"{channels} channels cannot be split into {count} groups")
+        raise CdlError(f"{channels} channels cannot be split into {count} groups")
     bounds = [channels * i // count for i in range(count + 1)]
     return [range(a, b) for a, b in pairwise(bounds)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
 # What unpickling a damaged file, or one of another kind, raises.
@@ -47,16 +48,16 @@ def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as weights: {first_line(error)}") from error
+        raise CdlError(f"{path} cannot be read as weights: {first_line(error)}") from error
     except Exception as error:  # safetensors raises a class of its own
         if type(error).__name__ != "SafetensorError":
             raise
-        raise ValueError(f"{path} cannot be read as weights: {first_line(error)}") from error
+        raise CdlError(f"{path} cannot be read as weights: {first_line(error)}") from error
     if isinstance(content, dict):
         nested = [content[k] for k in ("state_dict", "network", "model") if k in content]
         content = nested[0] if nested else content
     if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
-        raise ValueError(f"{path} is not a state dict of tensors")
+        raise CdlError(f"{path} is not a state dict of tensors")
     return content
 
 

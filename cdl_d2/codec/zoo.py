@@ -10,6 +10,7 @@ from urllib.error import URLError
 import torch
 
 from cdl_d2.codec.architectures import TINY_PREFIX
+from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
@@ -73,10 +74,10 @@ def download(url: str, folder: Path | None = None) -> Path:
 def _check_hash(path: Path, name: str) -> None:
     match = re.search(r"-([0-9a-f]{8,64})\.", name)
     if match is None:
-        raise ValueError(f"{name} carries no hash in its name, so it cannot be checked")
+        raise CdlError(f"{name} carries no hash in its name, so it cannot be checked")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(match[1]):
-        raise ValueError(
+        raise CdlError(
             f"{path} has SHA-256 {digest[:8]}..., its name says {match[1]}: the file is damaged or "
             "was replaced; delete it and try again"
         )

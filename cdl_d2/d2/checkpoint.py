@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from cdl_d2.codec.weights_file import UNREADABLE, first_line
+from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
 
@@ -52,16 +53,16 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pyth"):
-            raise ValueError(f"{filename}: files of pycls are not read; convert it to .pth")
+            raise CdlError(f"{filename}: files of pycls are not read; convert it to .pth")
         if not filename.endswith(".pkl"):
             return super()._load_file(filename)
         with PathManager.open(filename, "rb") as file:
             try:
                 content = _ArrayUnpickler(file, encoding="latin1").load()
             except UNREADABLE as error:
-                raise ValueError(f"{filename} cannot be read as weights: {error!r}") from error
+                raise CdlError(f"{filename} cannot be read as weights: {error!r}") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{filename} holds a {type(content).__name__}, not weights")
+            raise CdlError(f"{filename} holds a {type(content).__name__}, not weights")
         if "model" in content and "__author__" in content:
             return content
         blobs = content.get("blobs", content)  # Caffe2: models of Detectron and ImageNet
@@ -72,9 +73,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         try:
             content = torch.load(f, map_location="cpu", weights_only=True)
         except UNREADABLE as error:
-            raise ValueError(f"{f} cannot be read as weights: {first_line(error)}") from error
+            raise CdlError(f"{f} cannot be read as weights: {first_line(error)}") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{f} holds a {type(content).__name__}, not weights")
+            raise CdlError(f"{f} holds a {type(content).__name__}, not weights")
         return content
 
 
@@ -106,7 +107,7 @@ def load_all_weights(model: nn.Module, path: str) -> None:
         ValueError: if no file is named, or it does not hold every weight of the model.
     """
     if not path:
-        raise ValueError("no weights: give MODEL.WEIGHTS")
+        raise CdlError("no weights: give MODEL.WEIGHTS")
     _StrictCheckpointer(model).load(path, checkpointables=[])
 
 
@@ -114,7 +115,7 @@ class _StrictCheckpointer(SafeCheckpointer):
     def _log_incompatible_keys(self, incompatible) -> None:
         selected = [k for k in incompatible.unexpected_keys if k.startswith("selection.")]
         if selected and getattr(self.model, "selection", None) is None:
-            raise ValueError(
+            raise CdlError(
                 "the weights are of a model that selects channels: set MODEL.SELECTION as it was "
                 "trained"
             )
@@ -122,7 +123,7 @@ class _StrictCheckpointer(SafeCheckpointer):
         lacking = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
         if lacking + wrong:
             shown = ", ".join((lacking + wrong)[:3])
-            raise ValueError(
+            raise CdlError(
                 f"the weights lack, or have in another shape, {len(lacking + wrong)} entries of "
                 f"the model ({shown}, ...): do config and weights belong together?"
             )

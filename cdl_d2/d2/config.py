@@ -8,6 +8,8 @@ from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 from yaml import YAMLError
 
+from cdl_d2.errors import CdlError
+
 LATENT_SOURCES = ("model", "mapper", "store")
 AUGMENTATIONS = ("exact", "latent", "none")
 
@@ -166,5 +168,5 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
         cfg.merge_from_file(str(path))
         cfg.merge_from_list(list(overrides))
     except (AssertionError, AttributeError, KeyError, TypeError, YAMLError) as error:
-        raise ValueError(f"config {path}: {error}") from error
+        raise CdlError(f"config {path}: {error}") from error
     return cfg

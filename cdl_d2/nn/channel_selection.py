@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cdl_d2.errors import CdlError
+
 
 class ChannelGate(nn.Module):
     """Dynamic selection: looks at a latent and chooses channels for this image (figure 3).
@@ -48,7 +50,7 @@ class ChannelGate(nn.Module):
     def anneal(self, temperature: float) -> None:
         """Set the temperature: high explores, low is nearly a hard choice."""
         if not temperature > 0:
-            raise ValueError(f"temperature {temperature} of the gate is not above 0")
+            raise CdlError(f"temperature {temperature} of the gate is not above 0")
         self.temperature = temperature
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
@@ -91,7 +93,7 @@ class FixedChannels(nn.Module):
         super().__init__()
         kept = torch.as_tensor(kept, dtype=torch.long)
         if len(kept.unique()) < len(kept) or ((kept < 0) | (kept >= channels)).any():
-            raise ValueError(
+            raise CdlError(
                 f"kept channels {kept.tolist()} are not different ones of 0..{channels - 1}"
             )
         self.channels = channels
@@ -102,7 +104,7 @@ class FixedChannels(nn.Module):
         """A state without a selection takes this one; one with another is refused."""
         stored = state_dict.setdefault(prefix + "mask", self.mask)
         if self.mask.any() and not torch.equal(stored.bool().cpu(), self.mask.cpu()):
-            raise ValueError(
+            raise CdlError(
                 f"the checkpoint keeps the channels {stored.nonzero()[:, 0].tolist()}, this model "
                 f"{self.mask.nonzero()[:, 0].tolist()}: give the same MODEL.SELECTION.CHANNELS"
             )
@@ -143,7 +145,7 @@ def gate_scores(
         likely = likely + gate.keep_probability(latent[None]).flatten() * full
         count += 1
     if not count:
-        raise ValueError("no latents to count the choices of")
+        raise CdlError("no latents to count the choices of")
     return chosen + 0.999 * likely / count
 
 
@@ -158,13 +160,13 @@ def most_chosen(scores: torch.Tensor, count: int) -> torch.Tensor:
         ValueError: for a count that is not one of 1..M.
     """
     if not 1 <= count <= len(scores):
-        raise ValueError(f"{count} channels cannot be kept of {len(scores)}")
+        raise CdlError(f"{count} channels cannot be kept of {len(scores)}")
     return scores.sort(descending=True, stable=True).indices[:count].sort().values
 
 
 def _check_channels(y_hat: torch.Tensor, channels: int) -> None:
     if y_hat.shape[1] != channels:
-        raise ValueError(
+        raise CdlError(
             f"a latent of {y_hat.shape[1]} channels for a selection among {channels}: it belongs "
             "to another codec"
         )

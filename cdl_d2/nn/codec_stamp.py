@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.latent import CodecIdentity
+from cdl_d2.errors import CdlError
 
 _BYTES = 256
 
@@ -44,7 +45,7 @@ class CodecStamp(nn.Module):
         if stored is not None:
             theirs, ours = _from_bytes(stored), self.identity
             if theirs is not None and ours is not None and theirs != ours:
-                raise ValueError(f"the checkpoint reads {theirs}; this model is fed {ours}")
+                raise CdlError(f"the checkpoint reads {theirs}; this model is fed {ours}")
             if theirs is None:
                 state_dict[prefix + "stamp"] = self.stamp
         elif not self._required:

@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from cdl_d2.codec.weights_file import load_state_dict
+from cdl_d2.errors import CdlError
 from cdl_d2.nn.latent_input import LatentInput
 from cdl_d2.nn.latent_resnet import NORMS, initialize_convolution
 
@@ -45,7 +46,7 @@ class CResNet39(nn.Module):
     ):
         super().__init__()
         if norm not in NORMS:
-            raise ValueError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+            raise CdlError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
         self._norm = NORMS[norm]
         self.input, self.with_scales = input_layer, with_scales
         planes = int(64 * width)
@@ -79,7 +80,7 @@ class CResNet39(nn.Module):
         features = self.latent_block(self.input(y_hat))
         if self.with_scales:
             if scales_hat is None:
-                raise ValueError(
+                raise CdlError(
                     "this network reads scales beside latents: encode images, or store bitstreams "
                     "(a store of arrays has no scales)"
                 )
@@ -104,7 +105,7 @@ class CResNet39(nn.Module):
         }
         wrong = [k for k, v in renamed.items() if k not in ours or ours[k].shape != v.shape]
         if wrong or not renamed:
-            raise ValueError(
+            raise CdlError(
                 f"{path} does not fit cResNet-39 ({wrong[0] if wrong else 'no layer2 to layer4'}): "
                 "expected a ResNet-50 of torchvision, and width 1"
             )

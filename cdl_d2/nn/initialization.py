@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from cdl_d2.codec.weights_file import load_state_dict
+from cdl_d2.errors import CdlError
 from cdl_d2.nn.latent_resnet import LatentResNet
 
 # What a pixel ResNet's first conv4 block has in another shape, behind another stem.
@@ -41,7 +42,7 @@ def initialize_trunk(trunk: LatentResNet, path: str | Path) -> list[str]:
         k for k, v in state.items() if own[k].shape != v.shape and not k.startswith(INPUT_SIDE)
     ]
     if wrong or not any(k.startswith("conv5.") for k in state):
-        raise ValueError(
+        raise CdlError(
             f"{path} does not fit this latent ResNet ({wrong[0] if wrong else 'nothing'} has "
             "another shape): expected keys `trunk.*` of a latent classifier or `layer3.*`, "
             "`layer4.*` of a ResNet-50, in this width"
@@ -72,7 +73,7 @@ def _from_pixel_resnet(trunk: LatentResNet, state: dict[str, torch.Tensor]):
             renamed[f"conv5.{rest}"] = value
     beyond = [trunk.get_submodule(name) for name in blocks[count:]]
     if any(isinstance(block.bn3, FrozenBatchNorm2d) for block in beyond):
-        raise ValueError(
+        raise CdlError(
             f"a ResNet-50 has {count} of the {len(blocks)} blocks of conv4; the others could never "
             "learn behind FrozenBN: set MODEL.LATENT_RESNET.NORM BN"
         )

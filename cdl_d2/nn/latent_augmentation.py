@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from cdl_d2.errors import CdlError
+
 
 class LatentAugmentation:
     """Resize to `resize` cells a side, crop `crop` cells, flip, as cResNet-39 was trained.
@@ -20,7 +22,7 @@ class LatentAugmentation:
 
     def __init__(self, resize: int = 32, crop: int = 28):
         if not 1 <= crop <= resize:
-            raise ValueError(f"a crop of {crop} cells does not fit a latent of {resize} cells")
+            raise CdlError(f"a crop of {crop} cells does not fit a latent of {resize} cells")
         self._resize, self._crop = resize, crop
 
     def resize(self, latent: torch.Tensor) -> torch.Tensor:

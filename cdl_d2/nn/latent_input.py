@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.latent import CodecIdentity
+from cdl_d2.errors import CdlError
 from cdl_d2.nn.codec_stamp import CodecStamp
 
 
@@ -33,7 +34,7 @@ class LatentInput(nn.Module):
         std = torch.ones(channels) if std is None else std
         for statistic in (mean, std):
             if tuple(statistic.shape) != (channels,):
-                raise ValueError(
+                raise CdlError(
                     f"latent statistics of shape {tuple(statistic.shape)} do not fit {channels} "
                     "channels: compute them with this codec (tools/latent_statistics.py)"
                 )
@@ -53,7 +54,7 @@ class LatentInput(nn.Module):
             ValueError: if y_hat has another number of channels.
         """
         if y_hat.shape[1] != self.channels:
-            raise ValueError(
+            raise CdlError(
                 f"a latent of {y_hat.shape[1]} channels for a network of {self.channels}: the "
                 f"network reads {self.identity or 'latents of another codec'}"
             )

@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
+from cdl_d2.errors import CdlError
 from cdl_d2.nn.latent_input import LatentInput
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -56,16 +57,16 @@ class LatentResNet(nn.Module):
     ):
         super().__init__()
         if stem not in STEMS:
-            raise ValueError(f"stem {stem!r} is not one of {', '.join(STEMS)}")
+            raise CdlError(f"stem {stem!r} is not one of {', '.join(STEMS)}")
         if norm not in NORMS:
-            raise ValueError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+            raise CdlError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
         if len(conv4_blocks) != 3 or min(*conv4_blocks, conv5_blocks) < 1:
-            raise ValueError(
+            raise CdlError(
                 f"blocks {tuple(conv4_blocks)} and {conv5_blocks}: conv4 has three sub-stages, and "
                 "every one of them and conv5 needs at least one block"
             )
         if int(256 * width) < 1:
-            raise ValueError(f"width {width} leaves conv4 without channels: give at least 1/256")
+            raise CdlError(f"width {width} leaves conv4 without channels: give at least 1/256")
         self.input = input_layer
         self._norm = NORMS[norm]
         channels = input_layer.channels

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torchvision.models import ResNet
 
+from cdl_d2.errors import CdlError
+
 
 def stage_ends(network: nn.Module) -> dict[str, nn.Module]:
     """The last residual blocks of conv4 and conv5, under the names c4 and c5.
@@ -21,7 +23,7 @@ def stage_ends(network: nn.Module) -> dict[str, nn.Module]:
     trunk = getattr(network, "trunk", network)
     conv4 = getattr(trunk, "conv4_3", getattr(trunk, "conv4", None))
     if conv4 is None or not hasattr(trunk, "conv5"):
-        raise ValueError(f"{type(network).__name__} has no stages conv4 and conv5 to compare")
+        raise CdlError(f"{type(network).__name__} has no stages conv4 and conv5 to compare")
     return {"c4": conv4[-1], "c5": trunk.conv5[-1]}
 
 

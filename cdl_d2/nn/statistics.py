@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cdl_d2.codec.latent import CodecIdentity
+from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
 
@@ -30,7 +31,7 @@ def latent_statistics(
         total = total + cells.sum(1)
         squares = squares + cells.square().sum(1)
     if not count:
-        raise ValueError("no latents to compute statistics from")
+        raise CdlError("no latents to compute statistics from")
     mean = total / count
     std = (squares / count - mean.square()).clamp(min=0).sqrt()
     return mean.float(), std.clamp(min=smallest_std).float()
@@ -65,7 +66,7 @@ def load_statistics(path: str | Path, codec: CodecIdentity) -> tuple[torch.Tenso
             theirs = CodecIdentity(**json.loads((file.metadata() or {})["codec"]))
             mean, std = file.get_tensor("mean"), file.get_tensor("std")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a file of latent statistics: {error}") from error
+        raise CdlError(f"{path} is not a file of latent statistics: {error}") from error
     if theirs != codec:
-        raise ValueError(f"{path} describes {theirs}; this model reads {codec}")
+        raise CdlError(f"{path} describes {theirs}; this model reads {codec}")
     return mean, std

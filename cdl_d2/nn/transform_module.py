@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cdl_d2.errors import CdlError
 from cdl_d2.nn.latent_input import LatentInput
 
 MODULES = ("deconv", "res")
@@ -36,7 +37,7 @@ class TransformModule(nn.Module):
     ):
         super().__init__()
         if kind not in MODULES:
-            raise ValueError(f"transform module {kind!r} is not one of {', '.join(MODULES)}")
+            raise CdlError(f"transform module {kind!r} is not one of {', '.join(MODULES)}")
         from compressai.layers import GDN, ResidualBlock, ResidualBlockUpsample
         from compressai.models.utils import deconv
 

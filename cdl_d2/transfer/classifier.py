@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from cdl_d2.errors import CdlError
 from cdl_d2.transfer.features import DISTANCES, feature_transfer_loss
 from cdl_d2.transfer.outputs import class_transfer_loss
 
@@ -32,9 +33,9 @@ class ClassifierTransfer:
         distance: str = "mse",
     ):
         if not 0 <= weight < math.inf:
-            raise ValueError(f"weight {weight} of all transfer losses is not a number from 0 up")
+            raise CdlError(f"weight {weight} of all transfer losses is not a number from 0 up")
         if distance not in DISTANCES:
-            raise ValueError(f"transfer distance {distance!r} is not one of {DISTANCES}")
+            raise CdlError(f"transfer distance {distance!r} is not one of {DISTANCES}")
         features = {"c5": 1.0} if features is None else features
         self._features = {name: weight * w for name, w in features.items() if weight * w}
         self._output, self._distance = weight * output, distance

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cdl_d2.errors import CdlError
 from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
 from cdl_d2.transfer.outputs import (
     anchor_delta_transfer_loss,
@@ -71,11 +72,11 @@ class DetectorTransfer:
         weights = dict.fromkeys(TERMS, 1.0) if weights is None else weights
         unknown = weights.keys() - TERMS
         if unknown:
-            raise ValueError(f"transfer term {min(unknown)!r} is not one of {sorted(TERMS)}")
+            raise CdlError(f"transfer term {min(unknown)!r} is not one of {sorted(TERMS)}")
         if not 0 <= weight < math.inf:
-            raise ValueError(f"weight {weight} of all transfer losses is not a number from 0 up")
+            raise CdlError(f"weight {weight} of all transfer losses is not a number from 0 up")
         if distance not in DISTANCES:
-            raise ValueError(f"transfer distance {distance!r} is not one of {DISTANCES}")
+            raise CdlError(f"transfer distance {distance!r} is not one of {DISTANCES}")
         self._weights = {name: weight * value for name, value in weights.items() if weight * value}
         self._distance, self._ignore_padding = distance, ignore_padding
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
+from cdl_d2.errors import CdlError
+
 DISTANCES = ("mse", "l2norm")
 
 
@@ -35,12 +37,12 @@ def feature_transfer_loss(
         ValueError: for an unknown distance, or levels that differ in shape.
     """
     if distance not in DISTANCES:
-        raise ValueError(f"distance {distance!r} is not one of {', '.join(DISTANCES)}")
+        raise CdlError(f"distance {distance!r} is not one of {', '.join(DISTANCES)}")
     total = []
     for level, ours in student.items():
         theirs = teacher.get(level)
         if theirs is None or ours.shape != theirs.shape:
-            raise ValueError(
+            raise CdlError(
                 f"pyramid level {level} is {tuple(ours.shape)} in the student and "
                 f"{'missing' if theirs is None else tuple(theirs.shape)} in the teacher"
             )

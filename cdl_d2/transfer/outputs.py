@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from cdl_d2.errors import CdlError
+
 
 def objectness_transfer_loss(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, valid: torch.Tensor | None = None
@@ -95,7 +97,7 @@ def _mean(elements: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Te
 
 def _check_shapes(student: torch.Tensor, teacher: torch.Tensor) -> None:
     if student.shape != teacher.shape:
-        raise ValueError(
+        raise CdlError(
             f"student output {tuple(student.shape)} and teacher output {tuple(teacher.shape)} "
             "differ in shape: both need the same anchors, classes and mask resolution"
         )

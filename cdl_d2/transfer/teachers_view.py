@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from cdl_d2.errors import CdlError
+
 
 def teachers_view(
     items: Sequence[dict[str, Any]],
@@ -29,13 +31,13 @@ def teachers_view(
     views = []
     for item, size in zip(items, image_sizes, strict=True):
         if "image" not in item:
-            raise ValueError(
+            raise CdlError(
                 "the teacher looks at images, and a batch item has none: keep 'image' beside "
                 "'latent' while training with transfer"
             )
         height, width = item["image"].shape[-2:]
         if (height, width) != tuple(size):
-            raise ValueError(
+            raise CdlError(
                 f"the teacher's image has {height}x{width} pixels, the student's "
                 f"{size[0]}x{size[1]}: both must see one geometry"
             )

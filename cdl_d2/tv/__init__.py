@@ -6,7 +6,6 @@ from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 from cdl_d2.tv.detector_config import (
     ARCHITECTURES,
     Architecture,
-    CodecChoice,
     DetectorConfig,
     build_detector,
 )
@@ -18,7 +17,6 @@ __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "CocoItems",
-    "CodecChoice",
     "CompressedMaskRCNN",
     "DetectorConfig",
     "Schedule",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.weights_file import UNREADABLE, first_line, load_state_dict
+from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 from cdl_d2.tv.detector_config import DetectorConfig, build_detector
@@ -38,7 +39,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return content | {"config": DetectorConfig.from_dict(content["config"])}
     except (*UNREADABLE, TypeError) as error:
-        raise ValueError(
+        raise CdlError(
             f"{path} cannot be read as a checkpoint of train_torchvision.py: {first_line(error)}"
         ) from error
 
@@ -74,7 +75,7 @@ def load_pixel_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig
     if state is None:
         detector, config = load_detector(source)
         if config.domain != "image":
-            raise ValueError(f"{source} looks at domain {config.domain!r}, not at original images")
+            raise CdlError(f"{source} looks at domain {config.domain!r}, not at original images")
         return detector, config
     config = DetectorConfig(tuple(zoo.meta["categories"][1:]), "image")
     detector = build_detector(config)
@@ -97,7 +98,7 @@ def keep_classes(
         return config
     unknown = [name for name in classes if name not in config.classes]
     if unknown:
-        raise ValueError(
+        raise CdlError(
             f"the teacher does not know the class {unknown[0]!r}; it knows "
             f"{len(config.classes)}: {', '.join(config.classes[:10])}"
         )
@@ -114,7 +115,7 @@ def check_teacher(student: DetectorConfig, teacher: DetectorConfig) -> None:
     for name in ("anchor_sizes", "channels"):
         ours, theirs = (getattr(c.architecture, name) for c in (student, teacher))
         if ours != theirs:
-            raise ValueError(f"{name} is {ours} for the student but {theirs} for the teacher")
+            raise CdlError(f"{name} is {ours} for the student but {theirs} for the teacher")
 
 
 def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
@@ -130,7 +131,7 @@ def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
     own = detector.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if not fitting:
-        raise ValueError(f"nothing in {source} fits this detector")
+        raise CdlError(f"nothing in {source} fits this detector")
     detector.load_state_dict(fitting, strict=False)
     return len(fitting)
 
@@ -146,9 +147,7 @@ def load_all(detector: nn.Module, state: dict[str, torch.Tensor], source: str) -
     except RuntimeError as error:
         lines = str(error).splitlines()
         detail = " ".join(lines[1].split()) if len(lines) > 1 else lines[0]
-        raise ValueError(
-            f"the weights {source} do not fit this detector: {detail[:300]}"
-        ) from error
+        raise CdlError(f"the weights {source} do not fit this detector: {detail[:300]}") from error
 
 
 def _keep_rows(layer: nn.Linear | nn.Conv2d, rows: torch.Tensor) -> None:

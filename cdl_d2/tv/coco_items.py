@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore, Variant
-from cdl_d2.data.coco import class_names, read_coco
+from cdl_d2.data.datasets.coco import class_names, read_coco
+from cdl_d2.errors import CdlError
 
 
 class CocoItems(Dataset):
@@ -63,7 +64,7 @@ class CocoItems(Dataset):
             if not training or self._objects(record)
         ]
         if not self._records:
-            raise ValueError(f"no image of {annotations} has an object to train on")
+            raise CdlError(f"no image of {annotations} has an object to train on")
         if store is not None:
             self._check_store(store)
 
@@ -85,14 +86,14 @@ class CocoItems(Dataset):
         if self._store is not None:
             item |= self._store.read_item(record["file_name"], variant)
             if item["image_size"] != size:
-                raise ValueError(
+                raise CdlError(
                     f"the store has an image of {item['image_size']} pixels for "
                     f"{record['file_name']}, which should have {size}: is it another?"
                 )
         if self._with_image:
             image = read_image(self._folder / record["file_name"])
             if tuple(image.shape[1:]) != original:
-                raise ValueError(
+                raise CdlError(
                     f"{self._folder / record['file_name']} has {tuple(image.shape[1:])} pixels, "
                     f"but is annotated as {original}"
                 )
@@ -117,7 +118,7 @@ class CocoItems(Dataset):
         outside = (boxes[:, 2:] <= boxes[:, :2]).any(1).nonzero()
         if len(outside):
             annotation = objects[int(outside[0])]
-            raise ValueError(
+            raise CdlError(
                 f"annotation {annotation['id']} has bbox {annotation['bbox']}, which is not on "
                 f"{record['file_name']} of {record['width']}x{record['height']} pixels"
             )
@@ -134,13 +135,13 @@ class CocoItems(Dataset):
         try:
             shape = annotation["segmentation"]
             if isinstance(shape, list) and any(len(p) < 6 or len(p) % 2 for p in shape):
-                raise ValueError("a polygon needs pairs of numbers, three or more")
+                raise CdlError("a polygon needs pairs of numbers, three or more")
             mask = self.coco.annToMask(annotation)
             if mask.shape != (record["height"], record["width"]):
-                raise ValueError(f"it is of {mask.shape} pixels")
+                raise CdlError(f"it is of {mask.shape} pixels")
             return mask
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ValueError(
+            raise CdlError(
                 f"annotation {annotation['id']} of {record['file_name']} has no mask that can be "
                 f"read ({error!r}): Mask R-CNN needs polygons or RLE under 'segmentation'"
             ) from error
@@ -150,4 +151,4 @@ class CocoItems(Dataset):
         for record in self._records:
             image = store.find(record["file_name"])
             if image in store.failures:
-                raise ValueError(f"{image} could not be encoded: {store.failures[image]}")
+                raise CdlError(f"{image} could not be encoded: {store.failures[image]}")

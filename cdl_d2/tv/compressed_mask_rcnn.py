@@ -12,8 +12,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.codec import STRIDE, Codec
-from cdl_d2.codec.batch_item import DOMAINS, encode_item, item_image_size, reported
+from cdl_d2.errors import CdlError
 from cdl_d2.nn import CodecStamp, Frozen
+from cdl_d2.nn.coded_input import DOMAINS, encode_item, item_image_size, reported
 from cdl_d2.tv.backbone import STRIDES
 
 DIVISIBILITY = 32  # pixels: conv5 of a latent ResNet halves cells of 16 pixels
@@ -37,7 +38,7 @@ class CompressedMaskRCNN(MaskRCNN):
     def __init__(self, backbone: nn.Module, codec: Codec | None, domain: str, **kwargs):
         super().__init__(backbone, **kwargs)
         if domain not in DOMAINS:
-            raise ValueError(f"domain {domain!r} is not one of {', '.join(DOMAINS)}")
+            raise CdlError(f"domain {domain!r} is not one of {', '.join(DOMAINS)}")
         self.domain = domain
         for pool in (self.roi_heads.box_roi_pool, self.roi_heads.mask_roi_pool):
             # torchvision guesses these from the first batch, wrongly where padding is large
@@ -147,5 +148,5 @@ class CompressedMaskRCNN(MaskRCNN):
 
     def _target(self, item: dict[str, Any]) -> dict[str, torch.Tensor]:
         if "target" not in item:
-            raise ValueError("a batch item without 'target' cannot be trained on")
+            raise CdlError("a batch item without 'target' cannot be trained on")
         return {name: value.to(self.device) for name, value in item["target"].items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -16,9 +16,10 @@ from torchvision.models.detection.faster_rcnn import (
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.batch_item import DOMAINS
-from cdl_d2.codec.codec import shared_codec
+from cdl_d2.codec.choice import CodecChoice
+from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
+from cdl_d2.nn.coded_input import DOMAINS
 from cdl_d2.nn.latent_resnet import NORMS
 from cdl_d2.tv.backbone import LatentBackboneWithFPN, narrow_resnet_fpn
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
@@ -56,7 +57,7 @@ class Architecture:
     def __post_init__(self) -> None:
         object.__setattr__(self, "anchor_sizes", tuple(self.anchor_sizes))
         if len(self.anchor_sizes) != 5 or min(self.anchor_sizes) < 1:
-            raise ValueError(
+            raise CdlError(
                 f"anchor sizes {self.anchor_sizes}: five, of at least a pixel, are needed"
             )
 
@@ -81,21 +82,6 @@ ARCHITECTURES = {
 
 
 @dataclass(frozen=True)
-class CodecChoice:
-    """The arguments of Codec.load."""
-
-    name: str
-    quality: int
-    metric: str = "mse"
-    weights: str = ""
-    meaning: str = "decoded"
-
-    def load(self) -> Codec:
-        """The codec; equal choices share one instance, since codecs are frozen."""
-        return shared_codec(**asdict(self))
-
-
-@dataclass(frozen=True)
 class DetectorConfig:
     """A detector up to its weights.
 
@@ -113,10 +99,10 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         if self.domain not in DOMAINS:
-            raise ValueError(f"domain {self.domain!r} is not one of {', '.join(DOMAINS)}")
+            raise CdlError(f"domain {self.domain!r} is not one of {', '.join(DOMAINS)}")
         if (self.codec is None) != (self.domain == "image"):
             lacks = self.codec is None
-            raise ValueError(f"domain {self.domain!r} {'needs a' if lacks else 'has no'} codec")
+            raise CdlError(f"domain {self.domain!r} {'needs a' if lacks else 'has no'} codec")
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DetectorConfig:

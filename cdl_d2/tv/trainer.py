@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import without_nan
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems
@@ -55,9 +56,9 @@ class Schedule:
     def __post_init__(self) -> None:
         for name, least in (("iterations", 1), ("batch_size", 1), ("warmup", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)}: at least {least} is needed")
+                raise CdlError(f"{name} {getattr(self, name)}: at least {least} is needed")
         if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate {self.learning_rate} is not a positive number")
+            raise CdlError(f"learning_rate {self.learning_rate} is not a positive number")
 
     def rate(self, iteration: int) -> float:
         """The learning rate of an iteration."""
@@ -103,17 +104,17 @@ class Trainer:
         settings: Mapping[str, Any] | None = None,
     ):
         if seed < 0 or checkpoint_period < 1:
-            raise ValueError(
+            raise CdlError(
                 f"seed {seed} and checkpoint period {checkpoint_period}: at least 0 and 1 are "
                 "needed"
             )
         if precision not in PRECISIONS:
-            raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+            raise CdlError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
         if precision != "float32" and torch.device(device).type == "cpu":
-            raise ValueError(f"precision {precision} needs a GPU: train in float32 on a CPU")
+            raise CdlError(f"precision {precision} needs a GPU: train in float32 on a CPU")
         self._rank, self._world_size = rank_and_world_size()
         if schedule.batch_size % self._world_size:
-            raise ValueError(
+            raise CdlError(
                 f"a batch of {schedule.batch_size} images cannot be shared by {self._world_size} "
                 "processes"
             )
@@ -146,7 +147,7 @@ class Trainer:
             theirs = {"config": state["config"], **state["training"]}
             for name, ours in {"config": self._config, **self._training()}.items():
                 if theirs.get(name) != ours:
-                    raise ValueError(
+                    raise CdlError(
                         f"{path} was trained with {name} {theirs.get(name)}, not {ours}: resume "
                         "with the same arguments, or take another output folder"
                     )
@@ -155,7 +156,7 @@ class Trainer:
             self._scaler.load_state_dict(state["scaler"])
             self._start = range(self._schedule.iterations + 1)[state["iteration"]]
         except (AttributeError, KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"{path} is no checkpoint to resume from: {error!r}") from error
+            raise CdlError(f"{path} is no checkpoint to resume from: {error!r}") from error
         return self._start
 
     def train(self) -> None:
@@ -209,7 +210,7 @@ class Trainer:
             total = sum(losses.values())
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         if not math.isfinite(sum(values.values())):
-            raise FloatingPointError(
+            raise DivergedError(
                 f"the loss is not finite at iteration {iteration} ({values}): lower the learning "
                 "rate"
             )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
+from cdl_d2.errors import CdlError
 from cdl_d2.nn import Frozen
 from cdl_d2.transfer import DetectorOutputs, DetectorTransfer, teachers_view
 from cdl_d2.tv.backbone import STRIDES
@@ -56,7 +57,7 @@ class TransferMaskRCNN(nn.Module):
     ):
         super().__init__()
         if masks not in MASK_CHOICES:
-            raise ValueError(f"masks {masks!r} of transfer is not one of {MASK_CHOICES}")
+            raise CdlError(f"masks {masks!r} of transfer is not one of {MASK_CHOICES}")
         self.student = student
         self._frozen = Frozen(teacher)
         self._transfer, self._masks = transfer, masks

@@ -3,8 +3,8 @@ import torch
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import ARCHITECTURES
+from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
 from cdl_d2.codec.latent import pad_for_coding
-from cdl_d2.codec.latent_coder import WITH_CONTEXT
 from tests.conftest import small_codec
 
 IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))

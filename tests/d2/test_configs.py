@@ -4,8 +4,8 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from detectron2.config import get_cfg
 
+from cdl_d2.bench.counts import count_multiply_adds, paper_giga
 from cdl_d2.d2 import add_cdl_config
-from cdl_d2.d2.analysis import count_multiply_adds, paper_giga
 from tests.d2.conftest import CONFIGS
 
 LEAVES = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith("Base"))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cdl_d2.tv import Architecture, CodecChoice, DetectorConfig, build_detector
+from cdl_d2.codec import CodecChoice
+from cdl_d2.tv import Architecture, DetectorConfig, build_detector
 
 TINY = Architecture(
     width=1 / 16,

@@ -5,8 +5,8 @@ import torch
 
 from cdl_d2.codec import Codec
 from cdl_d2.data import LatentStore, Plan, Variant
-from cdl_d2.data.bulk_encoding import close_store, encode_shards
-from cdl_d2.data.sources import images_of_coco
+from cdl_d2.data.datasets.sources import images_of_coco
+from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.tv import CocoItems
 from cdl_d2.tv.training_batches import TrainingBatches
 

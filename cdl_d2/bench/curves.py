@@ -1,0 +1,150 @@
+"""What trainings report, compared."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from matplotlib.figure import Figure
+
+from cdl_d2.errors import CdlError
+
+
+@dataclass(frozen=True)
+class Point:
+    """A training, or the mean of several that differ in the seed.
+
+    Attributes:
+        name: of the point.
+        curve: points of one curve are joined by a line; empty for a point of its own.
+        values: what was asked for, such as `rate/bpp`.
+        seeds: how many trainings.
+    """
+
+    name: str
+    curve: str
+    values: Mapping[str, float]
+    seeds: int
+
+
+def read_value(folder: str | Path, key: str) -> float:
+    """A value of a training's `results.json`, such as `rate/bpp`.
+
+    Raises:
+        FileNotFoundError: if the folder has no results.
+        ValueError: if they lack the value.
+    """
+    path = Path(folder) / "results.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no results {path}: has the training ended?")
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise CdlError(f"{path} cannot be read as JSON: {error}") from error
+    tables = results.items() if isinstance(results, dict) else ()
+    known = {f"{t}/{n}": v for t, each in tables if isinstance(each, dict) for n, v in each.items()}
+    value = known.get(key)
+    if value is None:
+        raise CdlError(f"{path} has no {key!r}; it has {', '.join(known) or 'no results'}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise CdlError(f"{path} has {value!r} for {key!r}, which is no finite number")
+    return value
+
+
+def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) -> Point:
+    """The means of values over trainings.
+
+    Args:
+        name: `point`, or `curve:point` for a point of a curve.
+
+    Raises:
+        FileNotFoundError, ValueError: as read_value.
+    """
+    if not folders:
+        raise CdlError(f"point {name!r} has no folder: give NAME FOLDER ...")
+    curve, _, point = name.rpartition(":")
+    values = {key: fmean(read_value(folder, key) for folder in folders) for key in keys}
+    return Point(point, curve, values, len(folders))
+
+
+def curve_of(points: Sequence[Point], name: str, x: str) -> list[Point]:
+    """The points of a curve, in the order of x.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    members = [point for point in points if point.curve == name and x in point.values]
+    if not members:
+        known = sorted({point.curve for point in points if point.curve})
+        raise CdlError(f"there is no curve {name!r}: points CURVE:NAME make {known}")
+    return sorted(members, key=lambda point: point.values[x])
+
+
+def rate_saving(
+    points: Sequence[Point], reference: str, curve: str, rate: str, accuracy: str
+) -> float:
+    """Bjontegaard's saving: percent of the reference's bits that a curve does without at equal
+    accuracy, on average over the accuracies that both reach; below 0 if it needs more.
+
+    Args:
+        reference, curve: names of curves.
+        rate, accuracy: keys, such as `rate/bpp` and `sem_seg/mIoU`.
+
+    Raises:
+        ValueError: if a curve has fewer than two points, its accuracy does not grow with its rate,
+            or the two have no accuracy in common.
+    """
+    import bjontegaard
+
+    sides = []
+    for name in (reference, curve):
+        members = curve_of(points, name, rate)
+        rates, values = ([point.values[key] for point in members] for key in (rate, accuracy))
+        if rates[0] <= 0:
+            raise CdlError(f"curve {name!r} has a {rate} of {rates[0]}, which is not above 0")
+        if len(members) < 2 or any(b <= a for a, b in itertools.pairwise(values)):
+            raise CdlError(
+                f"curve {name!r} has the {accuracy} {values} in the order of its {rate}: a saving "
+                "needs two points or more, each better than the one before"
+            )
+        sides.append((rates, values))
+    (_, ours), (_, theirs) = sides
+    if max(ours[0], theirs[0]) >= min(ours[-1], theirs[-1]):
+        raise CdlError(
+            f"curves {reference!r} and {curve!r} have no {accuracy} in common: "
+            f"{ours[0]} to {ours[-1]}, and {theirs[0]} to {theirs[-1]}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a small overlap, which a few trainings have
+        return -bjontegaard.bd_rate(*sides[0], *sides[1], "pchip", require_matching_points=False)
+
+
+def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:
+    """Points named beside their marks; those of a curve joined in the order of x; those without an
+    x, such as networks on original images, which have no rate, as lines across."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axis = figure.subplots()
+    for point in [each for each in points if x not in each.values]:
+        axis.axhline(point.values[y], linestyle="--", color="gray")
+        place = {"xy": (1, point.values[y]), "xycoords": axis.get_yaxis_transform()}
+        offset = {"xytext": (-4, 4), "textcoords": "offset points", "fontsize": 8, "ha": "right"}
+        axis.annotate(point.name, **place, **offset)
+    coded = [point for point in points if x in point.values]
+    for curve in dict.fromkeys(point.curve for point in coded):
+        members = curve_of(coded, curve, x)
+        places = [(p.values[x], p.values[y]) for p in members]
+        axis.plot(*zip(*places, strict=True), "o-" if curve else "o", label=curve or None)
+        for member, place in zip(members, places, strict=True):
+            axis.annotate(member.name, place, (4, 4), textcoords="offset points", fontsize=8)
+    axis.set(xlabel=x, ylabel=y)
+    axis.margins(x=0.12, y=0.08)  # room for names
+    axis.grid(alpha=0.3)
+    if any(point.curve for point in points):
+        axis.legend()
+    return figure

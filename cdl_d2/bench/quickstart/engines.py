@@ -1,0 +1,146 @@
+"""The two libraries that can train: commands as a user would type them, and loading what came out.
+
+A run's folder has `metrics.json`, `results.json`, `inference/coco_instances_results.json` and
+`model_final.pth`, whichever library wrote it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cdl_d2.errors import CdlError
+
+TOOLS = Path(__file__).parents[3] / "tools"
+CONFIGS = Path(__file__).parents[3] / "configs" / "small"
+CODEC = ("tiny-bmshj2018-hyperprior", 2)
+ANCHORS = (16, 32, 64, 128, 256)
+RUNS = ("teacher", "decoded", "latent", "latent_transfer")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the quick start trains on, and for how long.
+
+    Attributes:
+        folder: of all its output: `data/train`, `data/val`, and a folder for each of RUNS.
+        size: pixels a side of the square images.
+        iterations: of two images each.
+        device: to train on.
+    """
+
+    folder: Path
+    size: int
+    classes: tuple[str, ...]
+    iterations: int
+    seed: int
+    device: str
+
+    def data(self, part: str) -> tuple[str, str]:
+        """Annotations and images of `train` or `val`."""
+        folder = self.folder / "data" / part
+        return str(folder / "annotations.json"), str(folder / "images")
+
+    def weights(self, run: str) -> str:
+        """The trained model of a run."""
+        return str(self.folder / run / "model_final.pth")
+
+
+class Torchvision:
+    """tools/train_torchvision.py"""
+
+    name = "torchvision"
+    channel_order = "RGB"
+
+    def command(self, task: Task, run: str) -> list[str]:
+        """What trains (or, for `decoded`, evaluates) a run."""
+        size = str(task.size)
+        command = [sys.executable, str(TOOLS / "train_torchvision.py"), "--model", "small"]
+        command += ["--train", *task.data("train"), "--val", *task.data("val")]
+        command += ["--anchor-sizes", *map(str, ANCHORS)]
+        command += ["--short-edges", size, "--short-edge-val", size, "--seed", str(task.seed)]
+        command += ["--iterations", str(task.iterations), "--device", task.device]
+        command += ["--output", str(task.folder / run)]
+        codec = ["--codec", CODEC[0], "--quality", str(CODEC[1])]
+        if run == "teacher":
+            return [*command, "--resume", "--domain", "image"]
+        if run == "decoded":
+            evaluated = ["--eval-only", task.weights("teacher")]
+            return [*command, *evaluated, "--domain", "reconstruction", *codec]
+        taught = ["--teacher", task.weights("teacher")] if run == "latent_transfer" else []
+        return [*command, "--resume", *codec, *taught]
+
+    def load(self, folder: Path) -> nn.Module:
+        """The trained detector of a run, in eval mode; it takes a list of items."""
+        from cdl_d2.tv import load_detector
+
+        return load_detector(folder / "model_final.pth")[0]
+
+
+class Detectron2:
+    """tools/train_net.py"""
+
+    name = "detectron2"
+    channel_order = "BGR"
+
+    def command(self, task: Task, run: str) -> list[str]:
+        """What trains (or, for `decoded`, evaluates) a run."""
+        kind = {"teacher": "pixel", "decoded": "reconstruction"}.get(run, "latent")
+        config = CONFIGS / f"{kind}_mask_rcnn_small.yaml"
+        command = [sys.executable, str(TOOLS / "train_net.py"), "--config-file", str(config)]
+        command += ["--eval-only"] if run == "decoded" else ["--resume"]
+        for part in ("train", "val"):
+            command += ["--register", part, *task.data(part)]
+        options: dict[str, Any] = {
+            "MODEL.DEVICE": task.device,
+            "MODEL.ROI_HEADS.NUM_CLASSES": len(task.classes),
+            "MODEL.ANCHOR_GENERATOR.SIZES": [[size] for size in ANCHORS],
+            "INPUT.MIN_SIZE_TRAIN": (task.size,),
+            "INPUT.MIN_SIZE_TEST": task.size,
+            "SOLVER.MAX_ITER": task.iterations,
+            "SOLVER.STEPS": tuple(sorted({int(p * task.iterations) for p in (0.75, 0.93)})),
+            "SEED": task.seed + 1,  # Detectron2 takes 0 for "any"
+            "OUTPUT_DIR": task.folder / run,
+        }
+        if run == "decoded":
+            options["MODEL.WEIGHTS"] = task.weights("teacher")
+        if run == "latent":
+            options["MODEL.META_ARCHITECTURE"] = "CompressedRCNN"
+        if run == "latent_transfer":
+            options["MODEL.TEACHER.CONFIG_FILE"] = task.folder / "teacher" / "config.yaml"
+            options["MODEL.TEACHER.WEIGHTS"] = task.weights("teacher")
+        return command + [str(each) for pair in options.items() for each in pair]
+
+    def load(self, folder: Path) -> nn.Module:
+        """The trained detector of a run, in eval mode; it takes a list of items."""
+        from cdl_d2.d2.engine.trained import load_trained
+
+        return load_trained(folder)
+
+
+ENGINES = {engine.name: engine for engine in (Detectron2(), Torchvision())}
+
+
+def choose_engine(name: str) -> Detectron2 | Torchvision:
+    """The engine of a name; for `auto`, Detectron2 where it can be imported.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name == "auto":
+        name = "detectron2" if importlib.util.find_spec("detectron2") else "torchvision"
+    if name not in ENGINES:
+        raise CdlError(f"engine {name!r} is not one of auto, {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+def image_item(engine: Detectron2 | Torchvision, image: torch.Tensor) -> dict[str, Any]:
+    """An item as the engine's detectors take it, from 3 x H x W RGB in 0..255."""
+    ordered = image if engine.channel_order == "RGB" else image.flip(0)
+    return {"image": ordered, "height": image.shape[1], "width": image.shape[2]}

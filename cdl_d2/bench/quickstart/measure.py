@@ -1,0 +1,84 @@
+"""What detection costs: multiply-adds, and time from a bitstream to detections."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cdl_d2.bench.multiply_adds import count_network
+from cdl_d2.bench.quickstart.engines import Detectron2, Torchvision, image_item
+from cdl_d2.codec import Codec, cell_size
+from cdl_d2.codec.image_files import read_image
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one image.
+
+    Attributes:
+        giga_multiply_adds: of the backbone, pyramid and, where it runs, the image decoder; heads
+            cost the same either way.
+        milliseconds: from bitstream to detections, median.
+    """
+
+    giga_multiply_adds: float
+    milliseconds: float
+
+
+@torch.no_grad()
+def measure_costs(
+    engine: Detectron2 | Torchvision,
+    codec: Codec,
+    pixel_detector: nn.Module,
+    latent_detector: nn.Module,
+    images: list[Path],
+) -> tuple[Cost, Cost]:
+    """Costs of decoding and then detecting, and of detecting on latents, on the CPU.
+
+    Both are measured in turn on each image, after one for warming up.
+    """
+    seconds: list[tuple[float, float]] = []
+    streams = [codec.compress(read_image(path).float() / 255) for path in images]
+    for stream in tqdm([streams[0], *streams], desc="time", unit="image"):
+        pair = []
+        for decode in (True, False):
+            start = time.perf_counter()
+            latent = codec.decompress(stream)
+            if decode:
+                pixels = torch.round(codec.decode(latent) * 255)
+                pixel_detector([image_item(engine, pixels)])
+            else:
+                latent_detector([_latent_item(codec, latent)])
+            pair.append(time.perf_counter() - start)
+        seconds.append((pair[0], pair[1]))
+    decoded_ms, latent_ms = (1000 * statistics.median(s) for s in zip(*seconds[1:], strict=True))
+    decoded, latent = count_costs(codec, pixel_detector, latent_detector, streams[0].image_size)
+    return Cost(decoded / 1e9, decoded_ms), Cost(latent / 1e9, latent_ms)
+
+
+def count_costs(
+    codec: Codec, pixel_detector: nn.Module, latent_detector: nn.Module, size: tuple[int, int]
+) -> tuple[int, int]:
+    """Multiply-adds of decoding with a pixel backbone, and of a latent backbone."""
+    y_hat = torch.zeros(1, codec.latent_channels, *cell_size(size))
+    pixels = count_network(pixel_detector.backbone, torch.zeros(1, 3, *size))
+    decoder = count_network(codec.network.g_s, y_hat)
+    return decoder + pixels, count_network(latent_detector.backbone, y_hat)
+
+
+def _latent_item(codec: Codec, latent: Any) -> dict[str, Any]:
+    height, width = latent.image_size
+    return {
+        "latent": latent.cells,
+        "codec_identity": codec.identity,
+        "image_size": latent.image_size,
+        "height": height,
+        "width": width,
+    }

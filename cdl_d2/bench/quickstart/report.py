@@ -1,0 +1,219 @@
+"""The page about a quick start: a table, loss curves, and pictures of some images."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from pycocotools import mask as coco_mask
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from cdl_d2.bench.quickstart.engines import Task
+from cdl_d2.bench.quickstart.measure import Cost
+from cdl_d2.bench.quickstart.runs import read_losses, read_results
+from cdl_d2.codec import Codec
+from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.pictures import show_bits, show_channels
+from cdl_d2.data.datasets.coco import read_coco
+from cdl_d2.files import write_atomically
+
+THRESHOLD = 0.3  # scores that are drawn; small models are rarely sure
+TITLES = {
+    "teacher": "pixel network on originals (the teacher)",
+    "decoded": "decode, then the same network",
+    "latent": "latents, without transfer",
+    "latent_transfer": "latents, with transfer",
+}
+STYLE = (
+    "body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{padding:.3em 1em;border-bottom:1px solid #ccc;"
+    "text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table; None where something does not apply."""
+
+    title: str
+    box_ap: float
+    mask_ap: float
+    bpp: float | None
+    cost: Cost | None
+
+
+def table_rows(task: Task, decoded: Cost, latent: Cost) -> list[Row]:
+    """One row a run."""
+    costs = {"decoded": decoded, "latent": latent, "latent_transfer": latent}
+    rows = []
+    for run, title in TITLES.items():
+        results = read_results(task, run)
+        bpp = results.get("rate", {}).get("bpp")
+        row = Row(title, results["bbox"]["AP"], results["segm"]["AP"], bpp, costs.get(run))
+        rows.append(row)
+    return rows
+
+
+HEAD = ("", "box AP", "mask AP", "bits/pixel", "G multiply-adds", "ms/image")
+
+
+def cells_of(row: Row) -> tuple[str, ...]:
+    """The row's texts, under HEAD."""
+    return (
+        row.title,
+        f"{row.box_ap:.1f}",
+        f"{row.mask_ap:.1f}",
+        "-" if row.bpp is None else f"{row.bpp:.3f}",
+        "-" if row.cost is None else f"{row.cost.giga_multiply_adds:.2f}",
+        "-" if row.cost is None else f"{row.cost.milliseconds:.0f}",
+    )
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """The table for a terminal."""
+    lines = [HEAD, *map(cells_of, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    return "\n".join(
+        "  ".join(text.ljust(w) if not i else text.rjust(w) for i, (text, w) in enumerate(pairs))
+        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+    )
+
+
+def write_report(
+    task: Task, codec: Codec, rows: Sequence[Row], engine: str, minutes: float, pictures: int
+) -> Path:
+    """Write `report.html`, which needs no other file, and its figures as PNG beside it."""
+    figures = {"losses": losses_figure(task)}
+    figures |= {f"image_{i}": image_figure(task, codec, i) for i in range(pictures)}
+    parts = [
+        f"<h1>Detection on compressed latents</h1><p>{html.escape(_summary(task, engine))}</p>"
+    ]
+    parts.append(_html_table(rows))
+    parts.append(
+        "<p>Multiply-adds are those of backbone, pyramid and, where it runs, the image decoder. "
+        "Times are medians on the CPU, from bitstream to detections, and include entropy decoding. "
+        f"All of it took {minutes:.1f} minutes.</p>"
+    )
+    for name, figure in figures.items():
+        data = _png(figure)
+        with write_atomically(task.folder / f"{name}.png") as temporary:
+            temporary.write_bytes(data)
+        encoded = base64.b64encode(data).decode()
+        parts.append(f'<img alt="{name}" src="data:image/png;base64,{encoded}">')
+    path = task.folder / "report.html"
+    with write_atomically(path) as temporary:
+        temporary.write_text(
+            f"<!doctype html><meta charset=utf-8><title>cdl_d2</title><style>{STYLE}</style>"
+            + "\n".join(parts)
+        )
+    return path
+
+
+def losses_figure(task: Task) -> Figure:
+    """Task losses of the three trainings, and the transfer losses of the taught student."""
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for run in ("teacher", "latent", "latent_transfer"):
+        entries = read_losses(task, run)
+        if not entries:
+            continue
+        iterations = [e["iteration"] for e in entries]
+        names = [k for k in entries[0] if k.startswith("loss_") and "transfer" not in k]
+        left.plot(iterations, [sum(e[k] for k in names) for e in entries], label=TITLES[run])
+        for name in sorted(k for k in entries[0] if k.startswith("loss_transfer_")):
+            label = name.removeprefix("loss_transfer_").replace("_", " ")
+            right.plot(iterations, [e[name] for e in entries], label=label)
+    right.set_yscale("log")
+    for axis, title in ((left, "task losses"), (right, "transfer losses")):
+        axis.set(title=title, xlabel="iteration")
+        axis.legend()
+    return figure
+
+
+def image_figure(task: Task, codec: Codec, index: int) -> Figure:
+    """A validation image: decoded, its bits and channels, the truth, and what students find."""
+    annotations, folder = task.data("val")
+    content = read_coco(annotations)
+    record = content["images"][index]
+    image = read_image(Path(folder) / record["file_name"])
+    with torch.no_grad():
+        latent = codec.encode(image.float() / 255)
+        decoded = torch.round(codec.decode(latent) * 255).byte()
+    truth = [a | {"score": 1.0} for a in content["annotations"] if a["image_id"] == record["id"]]
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    figure = Figure(figsize=(14, 9), layout="constrained")
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(2, 1, 2))
+    axes = top.subplots(1, 3)
+    _show(axes[0], image, "original")
+    _show(axes[1], decoded, f"decoded, {latent.bits_per_pixel:.2f} bits a pixel")
+    top.colorbar(show_bits(axes[2], latent), ax=axes[2])
+    axes[2].set_title("bits of each latent cell")
+    show_channels(list(middle.subplots(1, 8)), latent)
+    axes = bottom.subplots(1, 3)
+    shown = {"truth": truth}
+    for run in ("latent", "latent_transfer"):
+        shown[TITLES[run]] = read_detections(task, run, record["id"])
+    for axis, (title, objects) in zip(axes, shown.items(), strict=True):
+        objects = [entry for entry in objects if entry["score"] >= THRESHOLD]
+        _show(axis, draw_objects(image, objects), title)
+        for entry in objects:
+            label = {"color": "white", "backgroundcolor": "black", "fontsize": 7}
+            axis.text(*entry["bbox"][:2], names[entry["category_id"]], **label)
+    return figure
+
+
+def read_detections(task: Task, run: str, image_id: int) -> list[dict[str, Any]]:
+    """What a run found in an image, in COCO's result format."""
+    path = task.folder / run / "inference" / "coco_instances_results.json"
+    return [entry for entry in json.loads(path.read_text()) if entry["image_id"] == image_id]
+
+
+def draw_objects(image: torch.Tensor, objects: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """Boxes and masks, in COCO's result format, on a 3 x H x W uint8 image."""
+    if not objects:
+        return image
+    palette = [tuple(int(255 * c) for c in rgb) for rgb in matplotlib.colormaps["tab10"].colors]
+    colors = [palette[entry["category_id"] % len(palette)] for entry in objects]
+    masks = [coco_mask.decode(entry["segmentation"]).astype(bool) for entry in objects]
+    boxes = torch.tensor([entry["bbox"] for entry in objects])
+    boxes[:, 2:] += boxes[:, :2]
+    drawn = draw_segmentation_masks(image, torch.from_numpy(np.stack(masks)), 0.5, colors)
+    return draw_bounding_boxes(drawn, boxes, colors=colors, width=2)
+
+
+def _show(axis, image: torch.Tensor, title: str) -> None:
+    axis.imshow(image.movedim(0, -1))
+    axis.set_title(title)
+    axis.axis("off")
+
+
+def _summary(task: Task, engine: str) -> str:
+    return (
+        f"Sample data, {len(task.classes)} classes of shapes, images of {task.size} pixels; "
+        f"Mask R-CNN of {engine}, {task.iterations} iterations each, seed {task.seed}."
+    )
+
+
+def _html_table(rows: Sequence[Row]) -> str:
+    def line(texts: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
+
+    return (
+        "<table>" + line(HEAD, "th") + "".join(line(cells_of(r), "td") for r in rows) + "</table>"
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return buffer.getvalue()

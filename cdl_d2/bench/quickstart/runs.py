@@ -1,0 +1,106 @@
+"""Running the commands of the quick start, with progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cdl_d2.bench.quickstart.engines import Detectron2, Task, Torchvision
+from cdl_d2.errors import CdlError
+
+POLL_SECONDS = 0.5
+LAST_LINES = 15
+
+
+def run_all(engine: Detectron2 | Torchvision, task: Task) -> None:
+    """Train teacher and plain student side by side, then the taught student; finished runs stay.
+
+    Raises:
+        ValueError: if a command fails, with the end of its log.
+    """
+    run_together(engine, task, ["teacher", "latent"])
+    run_together(engine, task, ["latent_transfer", "decoded"])
+
+
+def run_together(engine: Detectron2 | Torchvision, task: Task, runs: Sequence[str]) -> None:
+    """Run commands at the same time, sharing the cores, with a progress bar each."""
+    waiting = [run for run in runs if not is_done(task, run)]
+    if not waiting:
+        return
+    threads = max(1, len(os.sched_getaffinity(0)) // len(waiting))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    started = {}
+    try:
+        for run in waiting:
+            (task.folder / run).mkdir(parents=True, exist_ok=True)
+            with (task.folder / run / "command.log").open("w") as log:
+                command = engine.command(task, run)
+                print(*command, file=log, flush=True)
+                started[run] = subprocess.Popen(
+                    command, stdout=log, stderr=subprocess.STDOUT, env=environment
+                )
+        _watch(task, started)
+    finally:
+        for process in started.values():
+            process.terminate()
+            process.wait()
+
+
+def is_done(task: Task, run: str) -> bool:
+    """Whether a run has been evaluated."""
+    return (task.folder / run / "results.json").exists()
+
+
+def read_results(task: Task, run: str) -> dict[str, dict[str, float]]:
+    """`bbox`, `segm` and perhaps `rate` of a run."""
+    return json.loads((task.folder / run / "results.json").read_text())
+
+
+def read_losses(task: Task, run: str) -> list[dict[str, Any]]:
+    """The lines of metrics.json that report losses."""
+    path, entries = task.folder / run / "metrics.json", []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:  # is being written
+            break
+    return [entry for entry in entries if "total_loss" in entry]
+
+
+def _watch(task: Task, started: dict[str, subprocess.Popen]) -> None:
+    bars = {
+        run: tqdm(total=task.iterations, desc=f"{run:>15}", unit="step", position=i)
+        for i, run in enumerate(started)
+        if run != "decoded"  # only evaluates
+    }
+    try:
+        while True:
+            ended = [process.poll() is not None for process in started.values()]
+            for run, bar in bars.items():
+                losses = read_losses(task, run)
+                if losses:
+                    bar.n = losses[-1]["iteration"] + 1
+                    bar.set_postfix_str(f"loss {losses[-1]['total_loss']:.2f}", refresh=False)
+                    bar.refresh()
+            for run, process in started.items():
+                if process.poll():
+                    raise CdlError(_failure(task, run))
+            if all(ended):
+                return
+            time.sleep(POLL_SECONDS)
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def _failure(task: Task, run: str) -> str:
+    log = Path(task.folder / run / "command.log")
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+    return f"the run {run} failed; the end of {log}:\n{last}"

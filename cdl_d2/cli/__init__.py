@@ -1,0 +1,1 @@
+"""The command `cdl`: arguments and calls."""

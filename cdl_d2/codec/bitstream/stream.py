@@ -1,0 +1,206 @@
+"""The file of one compressed image: a small header around the strings of the entropy coder.
+
+```
+ 4 magic "CDLZ"    1 format version       1 codec           1 quality       1 metric
+ 8 fingerprint of the codec's weights     1 coding          1 number of strings, S
+ 8 image H, W      8 coded H, W (pixels)  4 CRC-32 of the decoded symbols, or 0
+ S x (4 length     4 CRC-32)              4 CRC-32 of all above
+   the strings
+```
+
+Little endian; 58 bytes with two strings. Every byte is covered by a checksum, and the sizes are
+checked, before anything is decoded or allocated.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdl_d2.codec.architectures import ARCHITECTURES, METRICS, TINY_PREFIX
+from cdl_d2.codec.entropy.autoregressive import CODINGS
+from cdl_d2.codec.latent import HYPERPRIOR_CELLS, STRIDE, CodecIdentity, coded_cells
+from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically
+
+SUFFIX = ".cdlz"
+REST_SUFFIX = f".rest{SUFFIX}"  # of a second layer
+MAX_PIXELS = 2**27  # of the coded image; a latent of 320 channels then takes 0.7 GB
+
+# Codings of the two layers of layers.py, beside those of a whole latent.
+SELECTED, REST = "selected", "rest"
+
+_MAGIC = b"CDLZ"
+_VERSION = 1
+_HEAD = struct.Struct("<4sBBBB8sBBIIIII")
+_STRING = struct.Struct("<II")
+_CRC = struct.Struct("<I")
+_CODINGS = (*CODINGS, SELECTED, REST)  # append only
+_CODECS = [prefix + name for prefix in ("", TINY_PREFIX) for name in ARCHITECTURES]  # append only
+
+
+class BitstreamError(CdlError):
+    """A bitstream is damaged, hostile, or another codec's."""
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """One compressed image.
+
+    Attributes:
+        codec: what wrote it; the meaning of its latents is always `decoded`.
+        image_size: (H, W) in pixels.
+        strings: of the entropy coder: y and, with a hyperprior, z.
+        coding: `exact`, or `compressai` for what CompressAI itself wrote, see autoregressive.py;
+            `selected` or `rest` for a layer, see layers.py, whose strings begin with a mask.
+        checksum: of the symbols that the strings decode to (Quantized.checksum), or None.
+    """
+
+    codec: CodecIdentity
+    image_size: tuple[int, int]
+    strings: tuple[bytes, ...]
+    coding: str = "exact"
+    checksum: int | None = None
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """(H', W') in pixels, with the padding to multiples of 64."""
+        height, width = coded_cells(self.image_size)
+        return height * STRIDE, width * STRIDE
+
+    def to_bytes(self) -> bytes:
+        """The content of a file."""
+        head = _HEAD.pack(
+            _MAGIC,
+            _VERSION,
+            _CODECS.index(self.codec.name),
+            self.codec.quality,
+            METRICS.index(self.codec.metric),
+            bytes.fromhex(self.codec.weights),
+            _CODINGS.index(self.coding),
+            len(self.strings),
+            *self.image_size,
+            *self.coded_size,
+            self.checksum or 0,
+        )
+        head += b"".join(_STRING.pack(len(s), zlib.crc32(s)) for s in self.strings)
+        return head + _CRC.pack(zlib.crc32(head)) + b"".join(self.strings)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, max_pixels: int = MAX_PIXELS) -> Bitstream:
+        """Read the content of a file; `Codec.decompress` makes a latent of it.
+
+        Args:
+            max_pixels: the largest coded image to accept.
+
+        Raises:
+            BitstreamError: if it is no bitstream, of another version, damaged, or too large.
+        """
+        if content[: len(_MAGIC)] != _MAGIC:
+            raise BitstreamError(f"not a bitstream: it starts with {content[:4]!r}, not {_MAGIC!r}")
+        if len(content) < _HEAD.size:
+            raise BitstreamError(f"truncated: {len(content)} bytes are no whole header")
+        _, version, codec, quality, metric, weights, coding, count, *numbers = _HEAD.unpack_from(
+            content
+        )
+        if version != _VERSION:
+            raise BitstreamError(f"format version {version} is not {_VERSION}: update cdl_d2")
+        head_size = _HEAD.size + count * _STRING.size
+        if len(content) < head_size + _CRC.size:
+            raise BitstreamError(f"truncated: {len(content)} bytes are no whole header")
+        if _CRC.unpack_from(content, head_size)[0] != zlib.crc32(content[:head_size]):
+            raise BitstreamError("damaged: the checksum of the header does not match")
+        image_size, coded_size, checksum = tuple(numbers[:2]), tuple(numbers[2:4]), numbers[4]
+        for name, value, known in (
+            ("codec", codec, _CODECS),
+            ("metric", metric, METRICS),
+            ("coding", coding, _CODINGS),
+        ):
+            if value >= len(known):
+                raise BitstreamError(f"{name} number {value} is unknown: update cdl_d2")
+        if min(image_size) < 1 or coded_size[0] * coded_size[1] > max_pixels:
+            raise BitstreamError(
+                f"an image of {image_size} pixels, coded as {coded_size}, is not between 1 and "
+                f"{max_pixels} pixels"
+            )
+        stream = cls(
+            codec=CodecIdentity(_CODECS[codec], quality, METRICS[metric], "decoded", weights.hex()),
+            image_size=image_size,
+            strings=_strings(content, head_size, count),
+            coding=_CODINGS[coding],
+            checksum=checksum or None,
+        )
+        if stream.coded_size != coded_size:
+            raise BitstreamError(f"an image of {image_size} pixels is not coded as {coded_size}")
+        return stream
+
+    @classmethod
+    def from_compressai(
+        cls, codec: CodecIdentity, coded: dict[str, Any], image_size: tuple[int, int]
+    ) -> Bitstream:
+        """What CompressAI's own `compress` gave for one image.
+
+        Args:
+            codec: the codec whose network it was, of meaning `decoded`.
+            coded: `strings` and `shape`, as CompressAI returns them.
+            image_size: (H, W) of the image before it was padded, on the right and at the bottom
+                only, to multiples of 64.
+
+        Raises:
+            ValueError: if there is not exactly one image, or it was padded to another size.
+        """
+        if any(len(strings) != 1 for strings in coded["strings"]):
+            raise CdlError("CompressAI coded several images at once: give one at a time")
+        stream = cls(codec, image_size, tuple(s[0] for s in coded["strings"]), coding="compressai")
+        cells = coded_cells(image_size)
+        latent = cells if len(stream.strings) == 1 else tuple(s // HYPERPRIOR_CELLS for s in cells)
+        if tuple(coded["shape"]) != latent:
+            raise CdlError(
+                f"a coded shape of {tuple(coded['shape'])} is not that of an image of "
+                f"{image_size}, {latent}: was it padded to multiples of 64?"
+            )
+        return stream
+
+    def save(self, path: str | Path) -> None:
+        """Write a file, whole or not at all."""
+        with write_atomically(path) as temporary:
+            temporary.write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path, max_pixels: int = MAX_PIXELS) -> Bitstream:
+        """Read a file.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            BitstreamError: see from_bytes; it names the file.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no bitstream {path}")
+        try:
+            return cls.from_bytes(path.read_bytes(), max_pixels)
+        except BitstreamError as error:
+            raise BitstreamError(f"{path}: {error}") from error
+
+
+def _strings(content: bytes, head_size: int, count: int) -> tuple[bytes, ...]:
+    expected = [_STRING.unpack_from(content, _HEAD.size + i * _STRING.size) for i in range(count)]
+    start, strings = head_size + _CRC.size, []
+    announced = start + sum(length for length, _ in expected)
+    if announced != len(content):
+        raise BitstreamError(f"truncated or damaged: {len(content)} bytes of {announced} announced")
+    for length, crc in expected:
+        string = content[start : start + length]
+        if zlib.crc32(string) != crc:
+            raise BitstreamError("damaged: the checksum of a string does not match")
+        strings.append(string)
+        start += length
+    return tuple(strings)
+
+
+def rest_of(path: Path) -> Path:
+    """Where the second layer of a first one is."""
+    return path.with_suffix(REST_SUFFIX)

@@ -1,0 +1,1 @@
+"""Latent <-> strings: quantization, the entropy model, and the range coder."""

@@ -1,0 +1,257 @@
+"""Between the transform's output y and the strings that a bitstream holds.
+
+```
+y --h_a--> z --round--> z symbols -----------> z string
+               z_hat --h_s--> scales, means      |
+y --round(y - means)--> y symbols -----------> y string      y_hat = symbols + means
+```
+
+Encoder and decoder call the same functions on the same numbers, so that a receiver's y_hat is the
+encoder's, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from cdl_d2.codec.architectures import TINY_PREFIX
+from cdl_d2.codec.entropy.autoregressive import NextSymbols, predict_in_order, steps
+from cdl_d2.codec.entropy.exact_arithmetic import in_float64
+from cdl_d2.codec.entropy.tables import EntropyTables
+from cdl_d2.codec.latent import HYPERPRIOR_CELLS
+
+WITH_CONTEXT = ("mbt2018", "cheng2020-anchor", "cheng2020-attn")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The quantized latent of one image, with the entropy model's view of it.
+
+    Attributes:
+        y_hat, y_symbols: M x h x w, the latents and the integers that are coded for them.
+        scales_hat, means_hat: M x h x w, or None where the codec predicts none.
+        z_symbols: C x h/4 x w/4, what is coded of the hyperprior, or None.
+    """
+
+    y_hat: torch.Tensor
+    y_symbols: torch.Tensor
+    scales_hat: torch.Tensor | None = None
+    means_hat: torch.Tensor | None = None
+    z_symbols: torch.Tensor | None = None
+
+    @cached_property
+    def checksum(self) -> int:
+        """CRC-32 of all symbols: what an exact receiver must arrive at."""
+        value = 0
+        for symbols in (self.y_symbols, self.z_symbols):
+            if symbols is not None:
+                value = zlib.crc32(symbols.cpu().contiguous().numpy().tobytes(), value)
+        return value
+
+
+class LatentCoder:
+    """Quantizes and codes latents with the entropy model of a CompressAI network.
+
+    Args:
+        name: of the codec, see `Codec`.
+        network: a CompressAI image model.
+    """
+
+    def __init__(self, name: str, network: nn.Module):
+        self._network = network
+        self._architecture = name.removeprefix(TINY_PREFIX)
+        self.has_hyperprior = self._architecture != "bmshj2018-factorized"
+        self.has_context = self._architecture in WITH_CONTEXT
+
+    @property
+    def channels(self) -> int:
+        """Channels M of y_hat."""
+        return int(getattr(self._network, "M", self._network.N))
+
+    def quantize(self, y: torch.Tensor) -> Quantized:
+        """The latent that a receiver will have of y, M x h x w."""
+        if not self.has_hyperprior:
+            return self._without_hyperprior(torch.round(y - self._medians))
+        z = self._network.h_a((y.abs() if self._is_scale_only else y)[None])[0]
+
+        def next_symbols(where, scales, means):
+            wanted = y.flatten(1)[:, where].T
+            return torch.round(wanted if means is None else wanted - means)
+
+        return self._with_hyperprior(torch.round(z - self._medians), next_symbols)
+
+    def round(self, y: torch.Tensor) -> Quantized:
+        """round(y), with the likelihoods that CompressAI's `forward` estimates for it.
+
+        A context model sees the rounded latent everywhere at once. Codecs without a hyperprior
+        have one meaning only.
+        """
+        if not self.has_context:
+            decoded = self.quantize(y)
+            return decoded if decoded.means_hat is None else replace(decoded, y_hat=torch.round(y))
+        network, rounded = self._network, torch.round(y)
+        z_symbols = torch.round(network.h_a(y[None])[0] - self._medians)
+        params = network.h_s((z_symbols + self._medians)[None])
+        context = network.context_prediction(rounded[None])
+        scales, means = network.entropy_parameters(torch.cat((params, context), 1))[0].chunk(2)
+        symbols = torch.round(y - means)
+        return Quantized(rounded, symbols.int(), scales, means, z_symbols.int())
+
+    def likelihoods(self, quantized: Quantized) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of every symbol of y, M x h x w, and of z, if there is one."""
+        q, network = quantized, self._network
+        if q.z_symbols is None:
+            return network.entropy_bottleneck((q.y_symbols + self._medians)[None])[1][0], None
+        gaussian, symbols = network.gaussian_conditional, q.y_symbols[None].float()
+        y = gaussian(symbols, q.scales_hat[None])[1][0]  # relative to their means
+        return y, network.entropy_bottleneck((q.z_symbols + self._medians)[None])[1][0]
+
+    def encode(self, quantized: Quantized) -> list[bytes]:
+        """The strings of y and, with a hyperprior, z."""
+        places = self._places(quantized.y_symbols.shape)
+        symbols, indexes = quantized.y_symbols, self._y_indexes(quantized)
+        strings = [self._y_tables.encode(symbols.flatten()[places], indexes.flatten()[places])]
+        if quantized.z_symbols is not None:
+            strings.append(self.encode_hyperprior(quantized))
+        return strings
+
+    def encode_hyperprior(self, quantized: Quantized) -> bytes:
+        """The string of z."""
+        symbols = quantized.z_symbols
+        return self._bottleneck_tables.encode(symbols, _channel_indexes(symbols.shape))
+
+    def encode_channels(self, quantized: Quantized, channels: Sequence[int]) -> bytes:
+        """A string of its own for some channels of y."""
+        chosen = torch.as_tensor(channels)
+        indexes = self._y_indexes(quantized)[chosen]
+        return self._y_tables.encode(quantized.y_symbols[chosen], indexes)
+
+    def decode_channels(
+        self, parts: Sequence[tuple[torch.Tensor, bytes]], z_string: bytes, grid: tuple[int, int]
+    ) -> Quantized:
+        """What strings of `encode_channels` and the string of z hold; other symbols are 0.
+
+        Args:
+            parts: a mask of M booleans and the string of those channels, several times.
+            grid: h and w of the latent, multiples of 4.
+        """
+        count = math.prod(grid)
+        readers = [
+            (mask, self._y_tables.reader(string, int(mask.sum()) * count)) for mask, string in parts
+        ]
+        z_shape = (self._medians.shape[0], *(side // HYPERPRIOR_CELLS for side in grid))
+        read_z = self._bottleneck_tables.reader(z_string, math.prod(z_shape))
+
+        def next_symbols(where, scales, means):
+            indexes = self._scale_indexes(scales).T  # M, positions
+            symbols = torch.zeros(indexes.shape)
+            for mask, read in readers:
+                symbols[mask] = read(indexes[mask]).float()
+            return symbols.T
+
+        return self._with_hyperprior(read_z(_channel_indexes(z_shape)).float(), next_symbols)
+
+    def decode(
+        self, strings: Sequence[bytes], grid: tuple[int, int], coding: str = "exact"
+    ) -> Quantized:
+        """What `encode` was given.
+
+        Args:
+            grid: h and w of the latent, multiples of 4.
+            coding: `exact`, or `compressai` for strings that CompressAI wrote.
+        """
+        shape = (self.channels, *grid)
+        read = self._y_tables.reader(strings[0], math.prod(shape))
+        if not self.has_hyperprior:
+            return self._without_hyperprior(read(_channel_indexes(shape)).float())
+        z_shape = (self._medians.shape[0], *(side // HYPERPRIOR_CELLS for side in grid))
+        read_z = self._bottleneck_tables.reader(strings[1], math.prod(z_shape))
+
+        def next_symbols(where, scales, means):
+            indexes = self._scale_indexes(scales)
+            if not self.has_context:  # all at once, channel by channel
+                return read(indexes.T).T.float()
+            return read(indexes).float()
+
+        return self._with_hyperprior(
+            read_z(_channel_indexes(z_shape)).float(), next_symbols, coding
+        )
+
+    def _without_hyperprior(self, symbols: torch.Tensor) -> Quantized:
+        return Quantized(y_hat=symbols + self._medians, y_symbols=symbols.int())
+
+    def _with_hyperprior(
+        self, z_symbols: torch.Tensor, next_symbols: NextSymbols, coding: str = "exact"
+    ) -> Quantized:
+        z_hat = (z_symbols + self._medians)[None]
+        h_s = self._network.h_s
+        params = (h_s(z_hat) if coding == "compressai" else in_float64(h_s)(z_hat))[0]
+        if self.has_context:
+            symbols, scales, means = predict_in_order(self._network, params, next_symbols, coding)
+        else:
+            scales, means = (params, None) if self._is_scale_only else params.chunk(2)
+            flat = [each if each is None else each.flatten(1).T for each in (scales, means)]
+            symbols = next_symbols(slice(None), *flat).T.reshape(scales.shape)
+        return Quantized(
+            y_hat=symbols if means is None else symbols + means,
+            y_symbols=symbols.int(),
+            scales_hat=scales,
+            means_hat=means,
+            z_symbols=z_symbols.int(),
+        )
+
+    @property
+    def _is_scale_only(self) -> bool:
+        return self._architecture == "bmshj2018-hyperprior"
+
+    @property
+    def _medians(self) -> torch.Tensor:
+        """Of the channels that the entropy bottleneck codes, C x 1 x 1."""
+        return self._network.entropy_bottleneck.quantiles[:, :, 1:2]
+
+    def _y_indexes(self, quantized: Quantized) -> torch.Tensor:
+        """Which of the coder's tables belongs to each symbol of y."""
+        if quantized.scales_hat is None:
+            return _channel_indexes(quantized.y_symbols.shape)
+        return self._scale_indexes(quantized.scales_hat)
+
+    def _scale_indexes(self, scales: torch.Tensor) -> torch.Tensor:
+        """As GaussianConditional.build_indexes, in one pass."""
+        _ = self._gaussian_tables  # the scales of its rows exist only after `update()`
+        model = self._network.gaussian_conditional
+        scales = scales.clamp(min=model.scale_bound).contiguous()
+        return torch.bucketize(scales, model.scale_table[:-1])
+
+    def _places(self, shape: torch.Size) -> torch.Tensor | slice:
+        """The flat places of the latent in the order in which they are coded."""
+        if not self.has_context:
+            return slice(None)
+        positions = torch.cat(steps(*shape[1:], "exact"))
+        channels = torch.arange(shape[0]) * shape[1] * shape[2]
+        return (positions[:, None] + channels).flatten()
+
+    @property
+    def _y_tables(self) -> EntropyTables:
+        return self._gaussian_tables if self.has_hyperprior else self._bottleneck_tables
+
+    @cached_property
+    def _gaussian_tables(self) -> EntropyTables:
+        self._network.update()
+        return EntropyTables(self._network.gaussian_conditional)
+
+    @cached_property
+    def _bottleneck_tables(self) -> EntropyTables:
+        self._network.update()
+        return EntropyTables(self._network.entropy_bottleneck)
+
+
+def _channel_indexes(shape: Sequence[int]) -> torch.Tensor:
+    """The entropy bottleneck has a table a channel."""
+    return torch.arange(shape[0], dtype=torch.int32)[:, None, None].expand(tuple(shape))

@@ -1,0 +1,1 @@
+"""Training codecs, alone or together with a task."""

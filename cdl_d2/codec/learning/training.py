@@ -1,0 +1,225 @@
+"""Training a codec: rate + lambda * distortion on random crops of photographs.
+
+Every crop is a pure function of the seed and its number, so a resumed run sees exactly the
+crops that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import hflip
+from tqdm import tqdm
+
+from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
+from cdl_d2.codec.image_files import find_images, read_image
+from cdl_d2.codec.latent import CODING_MULTIPLE
+from cdl_d2.codec.weights_file import UNREADABLE, first_line, load_state_dict, save_weights
+from cdl_d2.errors import CdlError, DivergedError
+from cdl_d2.files import write_atomically
+
+
+@dataclass(frozen=True)
+class CodecTraining:
+    """What a codec is trained with.
+
+    `lmbda` weighs the distortion against bits per pixel: mean squared error on the 0..255 scale
+    for metric mse (CompressAI's 0.0018 to 0.18), or 1 - MS-SSIM (CompressAI's 2.4 to 220).
+    """
+
+    name: str
+    quality: int
+    metric: str
+    lmbda: float
+    iterations: int
+    batch_size: int = 8
+    patch_size: int = 192
+    learning_rate: float = 1e-3
+    clip_norm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        check_codec_choice(self.name, self.quality, self.metric, own_weights=True)
+        if min(self.iterations, self.batch_size) < 1:
+            raise CdlError(
+                f"{self.iterations} iterations of {self.batch_size} crops: both must be at least 1"
+            )
+        smallest = CODING_MULTIPLE if self.metric == "mse" else 3 * CODING_MULTIPLE
+        if self.patch_size < smallest or self.patch_size % CODING_MULTIPLE:
+            raise CdlError(
+                f"patch size {self.patch_size} is not a multiple of {CODING_MULTIPLE} from "
+                f"{smallest} up (MS-SSIM needs more than 160 pixels)"
+            )
+
+
+class RandomCrops(Dataset):
+    """An endless-looking list of crops: item i is a function of `seed` and i alone.
+
+    Items are 3 x patch x patch, float, RGB in [0, 1].
+
+    Raises:
+        ValueError: if the folder has no image, or an image is smaller than a patch.
+    """
+
+    def __init__(self, folder: Path, patch_size: int, count: int, seed: int):
+        self.paths = find_images(folder)
+        self.patch_size, self.count, self.seed = patch_size, count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+
+        def draw(high: int) -> int:
+            return int(torch.randint(high, (1,), generator=rng))
+
+        path = self.paths[draw(len(self.paths))]
+        image = read_image(path)
+        height, width = image.shape[1:]
+        size = self.patch_size
+        if min(height, width) < size:
+            raise CdlError(f"{path} is {width}x{height}, smaller than the patch size {size}")
+        top, left = draw(height - size + 1), draw(width - size + 1)
+        crop = image[:, top : top + size, left : left + size].float() / 255
+        return hflip(crop) if draw(2) else crop
+
+
+def train_codec(
+    plan: CodecTraining,
+    images: Path,
+    output: Path,
+    *,
+    initial_weights: Path | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    checkpoint_every: int = 500,
+    workers: int = 0,
+) -> Path:
+    """Train and write `output/model.safetensors`; returns its path.
+
+    `output/checkpoint.pth` is replaced atomically every `checkpoint_every` iterations, and
+    `output/metrics.jsonl` holds a line every 100 iterations.
+
+    Raises:
+        ValueError: without images, or when the checkpoint to resume is of another plan.
+        FloatingPointError: if the loss is not finite.
+    """
+    from compressai.losses import RateDistortionLoss
+
+    output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(plan.seed)
+    if initial_weights is None:
+        network = new_network(plan.name, plan.quality)
+    else:
+        network = network_from_weights(plan.name, load_state_dict(initial_weights))
+    network.to(device).train()
+    criterion = RateDistortionLoss(lmbda=plan.lmbda, metric=plan.metric)
+    optimizers, schedule = _optimizers(network, plan)
+
+    checkpoint = output / "checkpoint.pth"
+    start = _restore(checkpoint, plan, network, optimizers, schedule) if resume else 0
+    crops = RandomCrops(images, plan.patch_size, plan.iterations * plan.batch_size, plan.seed)
+    remaining = range(start * plan.batch_size, len(crops))
+    # A generator of its own, so that the loader takes nothing from the training's random numbers.
+    loader = DataLoader(
+        crops,
+        plan.batch_size,
+        sampler=remaining,
+        num_workers=workers,
+        generator=torch.Generator().manual_seed(plan.seed),
+    )
+    progress = tqdm(loader, initial=start, total=plan.iterations, unit="it", desc=output.name)
+    for iteration, batch in enumerate(progress, start=start + 1):
+        losses = _step(network, criterion, batch.to(device), optimizers, plan)
+        schedule.step()
+        if iteration % 100 == 0:
+            _log(output / "metrics.jsonl", iteration, losses)
+            progress.set_postfix(
+                bpp=f"{float(losses['bpp_loss']):.3f}", loss=f"{float(losses['loss']):.3f}"
+            )
+        if iteration % checkpoint_every == 0 or iteration == plan.iterations:
+            _save(checkpoint, iteration, plan, network, optimizers, schedule)
+    return _export(network, plan, output / "model.safetensors")
+
+
+def _optimizers(network: nn.Module, plan: CodecTraining):
+    main = [p for n, p in network.named_parameters() if not n.endswith(".quantiles")]
+    quantiles = [p for n, p in network.named_parameters() if n.endswith(".quantiles")]
+    optimizers = {
+        "main": torch.optim.Adam(main, lr=plan.learning_rate),
+        "quantiles": torch.optim.Adam(quantiles, lr=1e-3),
+    }
+
+    def warm_up_then_cosine(iteration: int) -> float:
+        warm = min(1.0, (iteration + 1) / 100)
+        return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * iteration / plan.iterations)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizers["main"], warm_up_then_cosine)
+    return optimizers, schedule
+
+
+def _step(network, criterion, batch, optimizers, plan) -> dict:
+    losses = criterion(network(batch), batch)
+    if not torch.isfinite(losses["loss"]):
+        raise DivergedError(
+            f"the loss is {float(losses['loss'])}: lower the learning rate ({plan.learning_rate})"
+        )
+    for optimizer in optimizers.values():
+        optimizer.zero_grad()
+    losses["loss"].backward()
+    nn.utils.clip_grad_norm_(network.parameters(), plan.clip_norm)
+    optimizers["main"].step()
+    network.aux_loss().backward()
+    optimizers["quantiles"].step()
+    return losses
+
+
+def _log(path: Path, iteration: int, losses: dict) -> None:
+    values = {name: float(value.detach()) for name, value in losses.items()}
+    with path.open("a") as file:
+        file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+
+
+def _save(path, iteration, plan, network, optimizers, schedule) -> None:
+    state = {
+        "iteration": iteration,
+        "plan": asdict(plan),
+        "network": network.state_dict(),
+        "optimizers": {name: o.state_dict() for name, o in optimizers.items()},
+        "schedule": schedule.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    with write_atomically(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _restore(path, plan, network, optimizers, schedule) -> int:
+    if not path.exists():
+        return 0
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise CdlError(f"{path} cannot be resumed from: {first_line(error)}") from error
+    if state["plan"] != asdict(plan):
+        raise CdlError(f"{path} was made with {state['plan']}, not with {asdict(plan)}")
+    network.load_state_dict(state["network"])
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    schedule.load_state_dict(state["schedule"])
+    torch.set_rng_state(state["random"])
+    return state["iteration"]
+
+
+def _export(network: nn.Module, plan: CodecTraining, path: Path) -> Path:
+    network.eval()
+    network.update(force=True, update_quantiles=True)
+    details = {key: str(value) for key, value in asdict(plan).items()}
+    save_weights(path, network, details)
+    return path

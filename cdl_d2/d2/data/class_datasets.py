@@ -1,0 +1,59 @@
+"""Folders of classes in Detectron2's catalog."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
+from cdl_d2.errors import CdlError
+
+EVALUATOR = "classification"
+
+
+def register_class_folder(name: str, folder: str) -> None:
+    """Make a folder of classes known under a name that configs can use.
+
+    Raises:
+        FileNotFoundError, ValueError: as find_labelled_images; ValueError if the name is taken.
+    """
+    if name in DatasetCatalog.list():
+        raise CdlError(f"data set {name} is registered already: choose another name")
+    find_labelled_images(folder)
+    _register(name, folder)
+
+
+def class_names_of(name: str) -> list[str]:
+    """The classes of a data set.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is no folder of classes.
+    """
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("evaluator_type") != EVALUATOR:
+        raise CdlError(
+            f"data set {name} is no folder of classes, which a classifier needs: register one with "
+            f"--register-classes {name} FOLDER"
+        )
+    return find_classes(metadata.folder)
+
+
+def _register(name: str, folder: str) -> None:
+    def load() -> list[dict[str, Any]]:
+        found = find_labelled_images(folder)
+        return [
+            {"file_name": str(path), "label": label, "image_id": i}
+            for i, (path, label) in enumerate(found)
+        ]
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(evaluator_type=EVALUATOR, folder=str(folder))
+
+
+for part in ("train", "val"):  # read when they are asked for
+    if f"imagenet_{part}" not in DatasetCatalog.list():
+        root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+        _register(f"imagenet_{part}", str(root / "imagenet" / part))

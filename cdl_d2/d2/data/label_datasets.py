@@ -1,0 +1,111 @@
+"""Folders of images and label maps in Detectron2's catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+from PIL import Image, UnidentifiedImageError
+
+from cdl_d2.codec.image_files import find_images
+from cdl_d2.errors import CdlError
+
+EVALUATOR = "sem_seg"
+IGNORED = 255
+
+
+def register_label_folder(name: str, images: str, labels: str) -> None:
+    """Make images and their label maps, PNG files of the same names, known to configs.
+
+    Labels are 8 bit, from 0; 255 is ignored. `classes.txt` beside the folder of labels names the
+    classes, a line each; without it they are numbered.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist.
+        ValueError: if there are no images, an image has no label map, or the name is taken.
+    """
+    for folder in (images, labels):
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"data set {name}: there is no folder {folder}")
+    if name in DatasetCatalog.list():
+        raise CdlError(f"data set {name} is registered already: choose another name")
+    _find_pairs(images, labels)
+    DatasetCatalog.register(name, lambda: _find_pairs(images, labels))
+    MetadataCatalog.get(name).set(evaluator_type=EVALUATOR, ignore_label=IGNORED)
+    classes = Path(labels).parent / "classes.txt"
+    if classes.is_file():
+        names = [line.strip() for line in classes.read_text().splitlines() if line.strip()]
+        MetadataCatalog.get(name).set(stuff_classes=names)
+
+
+def _find_pairs(images: str, labels: str) -> list[dict[str, Any]]:
+    records = []
+    for path in find_images(Path(images)):
+        label = (Path(labels) / path.relative_to(images)).with_suffix(".png")
+        if not label.is_file():
+            raise CdlError(f"image {path} has no label map {label}")
+        _check_label(path, label)
+        records.append({"file_name": str(path), "sem_seg_file_name": str(label)})
+    return records
+
+
+def _check_label(image: Path, label: Path) -> None:
+    """Of the headers only; a palette or 16 bits would be read differently here and there."""
+    try:
+        with Image.open(label) as ours, Image.open(image) as theirs:
+            if ours.mode != "L" or ours.size != theirs.size:
+                raise CdlError(
+                    f"label map {label} has mode {ours.mode} and {ours.size} pixels: expected 8 "
+                    f"bit gray (L) and {theirs.size}, the image's"
+                )
+    except (OSError, UnidentifiedImageError) as error:
+        raise CdlError(f"{label} or {image} cannot be read as an image: {error}") from error
+
+
+def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarray:
+    """A label map, H x W, for an evaluator.
+
+    Raises:
+        ValueError: for a label that is neither a class nor the one to ignore.
+    """
+    labels = np.asarray(Image.open(path), dtype=dtype).copy()
+    wrong = labels[(labels != ignored) & ((labels < 0) | (labels >= classes))]
+    if len(wrong):
+        raise CdlError(
+            f"label {wrong[0]} of {path} is neither in 0..{classes - 1} nor the label to ignore "
+            f"({ignored}): name all classes in classes.txt"
+        )
+    return labels
+
+
+def is_segmentation(cfg: CfgNode) -> bool:
+    """Whether a config is of a semantic segmentor."""
+    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), SemanticSegmentor)
+
+
+def check_label_dataset(cfg: CfgNode, name: str) -> None:
+    """Raise ValueError unless a data set has label maps for the head's number of classes."""
+    metadata = MetadataCatalog.get(name)
+    if "sem_seg" not in (metadata.get("evaluator_type") or ""):
+        raise CdlError(
+            f"data set {name} has no label maps, which segmentation needs: register one with "
+            f"--register-labels {name} IMAGE_DIR LABEL_DIR"
+        )
+    ignored = metadata.get("ignore_label")
+    if ignored != cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE:
+        raise CdlError(
+            f"data set {name} ignores label {ignored}: set MODEL.SEM_SEG_HEAD.IGNORE_VALUE "
+            f"{ignored} (it is {cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE})"
+        )
+    heads, classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, metadata.get("stuff_classes")
+    if classes is None:
+        metadata.set(stuff_classes=[str(i) for i in range(heads)])
+    elif len(classes) != heads:
+        raise CdlError(
+            f"data set {name} has {len(classes)} classes: set MODEL.SEM_SEG_HEAD.NUM_CLASSES "
+            f"{len(classes)} (it is {heads})"
+        )

@@ -1,0 +1,63 @@
+"""A trained model at both ends of a bitstream: what a sender writes, and what a receiver reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cdl_d2.codec import Bitstream, Codec
+from cdl_d2.codec.bitstream.layers import Layers, compress_layers
+from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
+from cdl_d2.errors import CdlError
+from cdl_d2.nn.coded_input import item_of_stream
+
+
+@torch.no_grad()
+def compress_for(model: CompressedModel, image: torch.Tensor, with_rest: bool = True) -> Layers:
+    """Code an image for a model: the channels that it looks at first.
+
+    Args:
+        model: in eval mode.
+        image: 3 x H x W in 0..255, channels in the model's order.
+        with_rest: whether to code the other channels, in a second layer.
+
+    Returns:
+        the two layers; of a model without a selection one bitstream with everything.
+
+    Raises:
+        ValueError: if the model looks at original images; see compress_layers.
+    """
+    codec = codec_of(model)
+    pixels = image.to(model.device).float() / 255
+    pixels = pixels.flip(0) if model.image_format == "BGR" else pixels
+    if model.selection is None:
+        return Layers(codec.compress(pixels), None)
+
+    def choose(cells: torch.Tensor) -> list[int]:
+        choice = model.selection.choose({"latent": cells.to(model.device)})
+        return choice.nonzero()[:, 0].tolist()
+
+    return compress_layers(codec, pixels, choose, with_rest)
+
+
+@torch.no_grad()
+def read_stream(model: CompressedModel, stream: Bitstream) -> dict[str, Any]:
+    """A bitstream, or the first layer of one, as an item of the model's batch.
+
+    Raises:
+        ValueError: if the model looks at original images; see item_of_stream.
+    """
+    order, domain, scales = model.image_format, model.domain, model.with_scales
+    return item_of_stream(stream, codec_of(model), order, domain, model.device, scales)
+
+
+def codec_of(model: CompressedModel) -> Codec:
+    """The codec whose bitstreams a model reads.
+
+    Raises:
+        ValueError: if it looks at original images.
+    """
+    if model._codec is None:
+        raise CdlError("a network on original images reads no bitstreams")
+    return model._codec.on(model.device)

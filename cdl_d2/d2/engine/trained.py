@@ -1,0 +1,48 @@
+"""A model that train_net.py left in its output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.modeling import build_model
+from torch import nn
+
+from cdl_d2.codec.image_files import UNREADABLE
+from cdl_d2.d2.checkpoint import load_all_weights
+from cdl_d2.d2.config import read_config
+from cdl_d2.d2.data.latent_mapper import build_mapper
+from cdl_d2.errors import CdlError
+
+
+def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:
+    """The model of `config.yaml` and `model_final.pth`, in eval mode; no data set is needed.
+
+    Args:
+        device: instead of the one that it was trained on.
+
+    Raises:
+        FileNotFoundError, ValueError: if either is missing or cannot be read.
+    """
+    options = [] if device is None else ["MODEL.DEVICE", device]
+    cfg = read_config(Path(folder) / "config.yaml", options)
+    model = build_model(cfg)
+    load_all_weights(model, str(Path(folder) / "model_final.pth"))
+    return model.eval()
+
+
+def evaluation_mapper(folder: str | Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """From a record with `file_name` to an item with its `image`, resized or cropped as in the
+    model's evaluation; raises ValueError for what cannot be read."""
+    options = ["INPUT.LATENT_SOURCE", "model"]
+    mapper = build_mapper(read_config(Path(folder) / "config.yaml", options), is_train=False)
+
+    def item_of(record: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return mapper(record)
+        except UNREADABLE as error:
+            name = record["file_name"]
+            raise CdlError(f"{name} cannot be read as an image: {error}") from error
+
+    return item_of

@@ -1,0 +1,1 @@
+"""Evaluators that Detectron2 lacks."""

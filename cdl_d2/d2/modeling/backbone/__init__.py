@@ -1,0 +1,1 @@
+"""Networks on latents as Detectron2 backbones."""

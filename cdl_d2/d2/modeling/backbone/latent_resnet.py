@@ -1,0 +1,69 @@
+"""The latent ResNet as a Detectron2 backbone."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+
+from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
+
+
+class LatentResNetBackbone(Backbone):
+    """res2 ... res5 of a latent, with the strides (in pixels) that a pixel ResNet's have."""
+
+    def __init__(self, pyramid: LatentPyramidTrunk):
+        super().__init__()
+        self.pyramid = pyramid
+
+    def forward(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """From N x M x h x w latents, h and w even, to N x C x H/stride x W/stride features."""
+        return self.pyramid(latents)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each feature."""
+        channels, strides = self.pyramid.channels, self.pyramid.strides
+        return {k: ShapeSpec(channels=channels[k], stride=strides[k]) for k in channels}
+
+    @property
+    def size_divisibility(self) -> int:
+        """Pixels: conv5 halves a latent whose cells are 16 pixels wide."""
+        return 32
+
+
+@BACKBONE_REGISTRY.register()
+def build_latent_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LatentResNetBackbone:
+    """The latent ResNet of MODEL.LATENT_RESNET for the codec of MODEL.CODEC.
+
+    `input_shape`, which describes pixels, is not used: the codec knows its channels.
+    """
+    return LatentResNetBackbone(LatentPyramidTrunk(build_latent_resnet(cfg)))
+
+
+def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
+    """The trunk that detectors and classifiers share."""
+    codec, resnet = build_codec(cfg), cfg.MODEL.LATENT_RESNET
+    return LatentResNet(
+        LatentInput(codec.latent_channels, codec.identity),
+        stem=resnet.STEM,
+        conv4_blocks=resnet.CONV4_BLOCKS,
+        conv5_blocks=resnet.CONV5_BLOCKS,
+        width=resnet.WIDTH,
+        norm=resnet.NORM,
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_latent_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Detectron2's feature pyramid network on the latent ResNet (figure 2 of the paper)."""
+    return FPN(
+        bottom_up=build_latent_resnet_backbone(cfg, input_shape),
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

@@ -1,0 +1,1 @@
+"""Models in the compressed domain, by task."""

@@ -1,0 +1,249 @@
+"""Image classifiers whose input is a codec's latent, a decoded image, or the original image.
+
+Shapes: N images, M latent channels, h x w cells, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import nn
+
+from cdl_d2.codec import Codec
+from cdl_d2.codec.rate_distortion import distortion
+from cdl_d2.d2.modeling.classifier_networks import (
+    build_classifier_network,
+    build_classifier_teacher,
+)
+from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
+from cdl_d2.d2.modeling.selected_channels import SelectedChannels
+from cdl_d2.errors import CdlError
+from cdl_d2.nn import Frozen, features_before_relu, stage_ends
+from cdl_d2.nn.coded_input import reported
+from cdl_d2.nn.latent_augmentation import LatentAugmentation
+from cdl_d2.transfer import ClassifierTransfer
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@META_ARCH_REGISTRY.register()
+class CompressedClassifier(CompressedModel):
+    """A ResNet on latents, reconstructions or images (section 3.2 of the paper).
+
+    A batch item has `image`, 3 x H x W in 0..255, or what encode_item adds to it, and in training
+    `label`, an index from 0.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        codec: Codec | None,
+        domain: str,
+        image_format: str,
+        num_classes: int,
+        selection: SelectedChannels | None = None,
+        with_scales: bool = False,
+        augmentation: LatentAugmentation | None = None,
+        report_distortion: bool = False,
+    ):
+        """
+        Args:
+            network: from latents (and scales), or normalized RGB images, to logits.
+            codec, domain, image_format, selection, with_scales: see CompressedModel.
+            augmentation: of latents, approximate; None for none.
+            report_distortion: decode images in evaluation.
+        """
+        super().__init__()
+        self.enter_domain(codec, domain, image_format, selection, with_scales)
+        self.network, self.num_classes = network, num_classes
+        self._augmentation, self._report_distortion = augmentation, report_distortion
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        domain, augmentation = cfg.INPUT.DOMAIN, None
+        if cfg.TEST.DISTORTION and cfg.MODEL.SELECTION.KIND != "none":
+            raise CdlError(
+                "TEST.DISTORTION is of all channels, and the rate of the selected ones: set it "
+                "False, or MODEL.SELECTION.KIND none"
+            )
+        if cfg.INPUT.AUGMENTATION == "latent":
+            augmentation = LatentAugmentation(cfg.INPUT.LATENT_RESIZE, cfg.INPUT.LATENT_CROP)
+        classifier = cfg.MODEL.CLASSIFIER
+        return {
+            "network": build_classifier_network(cfg),
+            **cls.domain_of(cfg),
+            "image_format": cfg.INPUT.FORMAT,
+            "num_classes": classifier.NUM_CLASSES,
+            "with_scales": classifier.NETWORK == "cresnet39" and classifier.SCALES,
+            "augmentation": augmentation if domain == "latent" else None,
+            "report_distortion": cfg.TEST.DISTORTION and domain != "image",
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """Losses in training; otherwise a dict an item.
+
+        Returns:
+            `loss_cls`, the cross entropy, and of a gate `loss_rate`; or for each item `scores`, K
+            probabilities, and of a coded image `bits` and `image_size`, and if asked for `psnr`
+            and `ms_ssim`.
+
+        Raises:
+            ValueError: for a label that the network has no output for; for items of several sizes;
+                see encode_item.
+        """
+        items = self.select(self.encode(batched_inputs))
+        if self.training:
+            losses = {"loss_cls": F.cross_entropy(self.logits(items), self.labels(items))}
+            return losses | self.selection_losses(items)
+        scores = self.logits(items).softmax(dim=1)
+        return [
+            {"scores": each, **reported(item), **self._distortion(item)}
+            for each, item in zip(scores, items, strict=True)
+        ]
+
+    def _distortion(self, item: dict[str, Any]) -> dict[str, float | None]:
+        if not self._report_distortion or "image" not in item:
+            return {}
+        codec, image = self._codec.on(self.device), self._value(item, "image").to(self.device)
+        image = image.flip(0) if self.image_format == "BGR" else image
+        decoded = codec.decode(codec.encode(image.float() / 255))
+        psnr, ms_ssim = distortion(image, torch.round(decoded * 255))
+        return {"psnr": psnr, "ms_ssim": ms_ssim}
+
+    def logits(self, items: list[dict[str, Any]]) -> torch.Tensor:
+        """Class logits, N x K, of encoded items."""
+        if self.domain == "latent":
+            latents = [self._stack(items, "latent")]
+            if self.with_scales:
+                latents.append(self._stack(items, "scales"))
+            if self._augmentation is not None:
+                latents = self._augmentation(latents, self.training)
+            return self.network(*latents)
+        key = "reconstruction" if self.domain == "reconstruction" else "image"
+        return self.network(normalized(self._stack(items, key), self.image_format))
+
+    def labels(self, items: list[dict[str, Any]]) -> torch.Tensor:
+        """The labels of items, N.
+
+        Raises:
+            ValueError: for a label that the network has no output for.
+        """
+        labels = torch.tensor([item["label"] for item in items], device=self.device)
+        wrong = [v for v in labels.tolist() if not 0 <= v < self.num_classes]
+        if wrong:
+            raise CdlError(
+                f"label {wrong[0]} is not in 0..{self.num_classes - 1}: set "
+                "MODEL.CLASSIFIER.NUM_CLASSES to the number of classes"
+            )
+        return labels
+
+    def _stack(self, items: list[dict[str, Any]], key: str) -> torch.Tensor:
+        tensors = [self._value(item, key).to(self.device) for item in items]
+        if self._augmentation is not None and key in ("latent", "scales"):
+            tensors = [self._augmentation.resize(t) for t in tensors]
+        sizes = {tuple(t.shape[1:]) for t in tensors}
+        if len(sizes) > 1:
+            raise CdlError(
+                f"a batch has {key}s of several sizes, {sorted(sizes)}: crop images to squares, or "
+                "set INPUT.AUGMENTATION latent, which resizes latents"
+            )
+        return torch.stack(tensors).float()
+
+    def _value(self, item: dict[str, Any], key: str) -> torch.Tensor:
+        if key not in item:
+            raise CdlError(
+                f"a batch item has no {key!r}: this network reads it beside the latent; encode "
+                "images, or store bitstreams"
+            )
+        return item[key]
+
+
+@META_ARCH_REGISTRY.register()
+class TransferClassifier(CompressedClassifier):
+    """A CompressedClassifier whose training adds the transfer losses of formula (1).
+
+    The teacher looks at the original images, and is no part of the model's state.
+    """
+
+    @configurable
+    def __init__(self, *, teacher: Callable[[], nn.Module], transfer: ClassifierTransfer, **kwargs):
+        """
+        Args:
+            teacher: makes a pixel ResNet of torchvision with the same number of classes.
+            transfer: the losses.
+            kwargs: those of CompressedClassifier.
+        """
+        super().__init__(**kwargs)
+        if self._augmentation is not None and transfer.compares_features:
+            raise CdlError(
+                "INPUT.AUGMENTATION latent crops and flips what the student sees and not what the "
+                "teacher sees, so that their features cannot be compared: set INPUT.AUGMENTATION "
+                "exact, or MODEL.TRANSFER.FEATURES.ENABLED False"
+            )
+        self._build_teacher, self._teacher = teacher, None
+        self._transfer = transfer
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        keys = cfg.MODEL.TRANSFER
+        features = {"c4": keys.FEATURES.C4, "c5": keys.FEATURES.C5}
+        features = {name: keys.FEATURES.WEIGHT * value for name, value in features.items()}
+        return {
+            **super().from_config(cfg),
+            "teacher": lambda: build_classifier_teacher(cfg),
+            "transfer": ClassifierTransfer(
+                keys.WEIGHT,
+                features if keys.FEATURES.ENABLED else {},
+                keys.OUTPUTS.CLASS if keys.OUTPUTS.ENABLED else 0.0,
+                keys.DISTANCE,
+            ),
+        }
+
+    def prepare_teacher(self) -> None:
+        """Build the teacher now rather than at the first training step.
+
+        Raises:
+            FileNotFoundError, ValueError: see build_classifier_teacher.
+        """
+        if self._teacher is None:
+            self._teacher = Frozen(self._build_teacher())
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """As CompressedClassifier.forward; in training with `loss_transfer_...`."""
+        if not self.training or not self._transfer.active:
+            return super().forward(batched_inputs)
+        self.prepare_teacher()
+        teacher = self._teacher.on(self.device)
+        items = self.select(self.encode(batched_inputs))
+        with features_before_relu(stage_ends(self.network)) as ours:
+            logits = self.logits(items)
+        images = normalized(self._stack(items, "image"), self.image_format)
+        with torch.no_grad(), features_before_relu(stage_ends(teacher)) as theirs:
+            soft = teacher(images)
+        losses = {"loss_cls": F.cross_entropy(logits, self.labels(items))}
+        losses |= self.selection_losses(items)
+        return losses | self._transfer(ours, theirs, logits, soft)
+
+
+def is_classification(cfg: CfgNode) -> bool:
+    """Whether a config is of a classifier."""
+    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), CompressedClassifier)
+
+
+def normalized(images: torch.Tensor, image_format: str) -> torch.Tensor:
+    """What torchvision's ResNets see, from N x 3 x H x W in 0..255, `BGR` or `RGB`."""
+    rgb = (images.flip(1) if image_format == "BGR" else images) / 255
+    mean, std = (rgb.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (rgb - mean) / std

@@ -1,0 +1,1 @@
+"""Annotated images: COCO files, folders of classes, and samples that are drawn."""

@@ -1,0 +1,121 @@
+"""COCO-format annotation files, checked before anything relies on them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cdl_d2.errors import CdlError
+
+REQUIRED = {
+    "images": ("id", "file_name", "height", "width"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+
+
+def read_coco(path: str | Path, parts: Sequence[str] = tuple(REQUIRED)) -> dict[str, Any]:
+    """The content of an annotation file; `iscrowd` and `area`, where missing, are filled in.
+
+    Args:
+        parts: what must be there; a file of test images has no annotations.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty or no JSON; if images, annotations or categories are missing or
+            lack a key; if an annotation names an image or a category that is not there; if an id
+            or a category's name comes twice; if a file name leads out of the folder of images; or
+            if a size, a box or another value is not of its kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no annotation file {path}")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:  # UnicodeDecodeError is one, too
+        empty = not path.stat().st_size
+        problem = "is empty" if empty else f"is not JSON ({error})"
+        raise CdlError(f"{path} {problem}: expected COCO-format annotations") from error
+    _check_parts(path, content, parts)
+    for image in content["images"]:
+        _check_image(path, image)
+    if "annotations" in parts:
+        _check_references(path, content)
+        _check_names(path, content["categories"])
+        for entry in content["annotations"]:
+            _check_box(path, entry)
+            entry.setdefault("iscrowd", 0)
+            entry.setdefault("area", float(entry["bbox"][2] * entry["bbox"][3]))
+    return content
+
+
+def class_names(content: dict[str, Any]) -> list[str]:
+    """Names of the categories, in the order of their ids."""
+    return [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
+
+
+def _check_parts(path: Path, content: object, parts: Sequence[str]) -> None:
+    for part in parts:
+        entries = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise CdlError(f"{path} is JSON but not COCO format: it has no list {part!r}")
+        if not entries and part != "annotations":
+            raise CdlError(f"{path} has no {part}")
+        for entry in entries:
+            for key in REQUIRED[part]:
+                if not isinstance(entry, dict) or key not in entry:
+                    raise CdlError(f"{path} has {part} without {key!r}: {entry}")
+
+
+def _check_image(path: Path, image: dict[str, Any]) -> None:
+    name = image["file_name"]
+    parts = PurePosixPath(name if isinstance(name, str) else "")
+    if not parts.name or parts.is_absolute() or ".." in parts.parts:
+        raise CdlError(f"{path}: file_name {name!r} is not inside the image folder")
+    for side in ("height", "width"):
+        if type(image[side]) is not int or image[side] < 1:
+            raise CdlError(f"{path}: {name} has {side} {image[side]!r}, not a number of pixels")
+
+
+def _check_names(path: Path, categories: list[dict[str, Any]]) -> None:
+    names = [category["name"] for category in categories]
+    for name in names:
+        if not isinstance(name, str) or names.count(name) > 1:
+            raise CdlError(f"{path}: category name {name!r} is not a text of its own")
+
+
+def _check_box(path: Path, entry: dict[str, Any]) -> None:
+    box = entry["bbox"]
+    numbers = isinstance(box, list) and all(type(v) in (int, float) for v in box)
+    if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
+        raise CdlError(
+            f"{path}: annotation {entry['id']} has bbox {box!r}, not [left, top, width, height]"
+        )
+    if entry.get("iscrowd", 0) not in (0, 1) or not isinstance(entry.get("area", 0), int | float):
+        raise CdlError(
+            f"{path}: annotation {entry['id']} has iscrowd {entry.get('iscrowd')!r} and area "
+            f"{entry.get('area')!r}: expected 0 or 1, and a number"
+        )
+
+
+def _check_references(path: Path, content: dict[str, Any]) -> None:
+    known = {}
+    for part in REQUIRED:
+        ids = [entry["id"] for entry in content[part]]
+        wrong = [i for i in ids if type(i) is not int]
+        if wrong:
+            raise CdlError(f"{path} has {part} of id {wrong[0]!r}: ids must be whole numbers")
+        known[part] = set(ids)
+        if len(known[part]) < len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise CdlError(f"{path} has several {part} of id {twice}: ids must be unique")
+    for entry in content["annotations"]:
+        for key, part in (("category_id", "categories"), ("image_id", "images")):
+            if entry[key] not in known[part]:
+                raise CdlError(
+                    f"{path}: annotation {entry['id']} has {key} {entry[key]}, which is not in "
+                    f"{part}: mend the file"
+                )

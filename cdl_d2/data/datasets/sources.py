@@ -1,0 +1,40 @@
+"""Which images a data set consists of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from cdl_d2.codec.image_files import find_images
+from cdl_d2.data.datasets.coco import read_coco
+
+
+def images_of_folder(folder: Path) -> list[str]:
+    """Paths of all images under a folder, relative to it, with forward slashes.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it has no image.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no image folder {folder}")
+    return [path.relative_to(folder).as_posix() for path in find_images(folder)]
+
+
+def images_of_coco(annotations: Path) -> list[str]:
+    """The file names in a COCO-format annotation file; raises as read_coco."""
+    entries = read_coco(annotations, parts=["images"])["images"]
+    return sorted({str(PurePosixPath(entry["file_name"])) for entry in entries})
+
+
+def shard_of_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """(i, n): which part of n this process does, as torchrun or a SLURM array says; else (0, 1)."""
+    if {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    if {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"} <= environment.keys():
+        first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
+        step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))  # --array=3-9:2 is 3, 5, 7, 9
+        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
+        return index, int(environment["SLURM_ARRAY_TASK_COUNT"])
+    return 0, 1

@@ -1,0 +1,1 @@
+"""Latents on disk: a store, what goes into it, and encoding whole data sets."""

@@ -1,0 +1,183 @@
+"""Encoding a whole data set into a latent store, shard by shard.
+
+A shard is written when its last image is done, so a run that is killed loses at most the shards it
+was working on, and the next run does what is missing. Runs on several machines take different
+shards of the same folder; whoever finds all of them there writes the manifest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from cdl_d2.codec import Codec
+from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.latent import Latent, coded_cells
+from cdl_d2.data.store.latent_store import record_name, shard_path, write_manifest
+from cdl_d2.data.store.plan import Plan
+from cdl_d2.data.store.shard import Record, ShardReader, pack_cells, write_shard
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image's records by name, or why there are none."""
+
+    image: str
+    records: dict[str, Record]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An image's variants, 3 x H x W, uint8, or why there are none."""
+
+    image: str
+    variants: tuple[torch.Tensor, ...]
+    error: str = ""
+
+
+def read_variants(plan: Plan, images: Path, image: str) -> Pixels:
+    """All variants of one image."""
+    try:
+        original = read_image(images / image)
+        return Pixels(image, tuple(variant.apply(original) for variant in plan.variants))
+    except (OSError, ValueError) as error:
+        return Pixels(image, (), str(error))
+
+
+def encode_images(codec: Codec, plan: Plan, chunk: Sequence[Pixels]) -> list[Encoded]:
+    """Encode the variants of some images, those of one coded size in one batch."""
+    groups: dict[tuple[int, int], list[tuple[int, str, torch.Tensor]]] = {}
+    for place, pixels in enumerate(chunk):
+        for i, variant in enumerate(pixels.variants):
+            group = groups.setdefault(coded_cells(variant.shape[1:]), [])
+            group.append((place, record_name(pixels.image, i), variant))
+    records: list[dict[str, Record]] = [{} for _ in chunk]
+    for group in groups.values():
+        for start in range(0, len(group), len(chunk)):  # a batch is no larger than the chunk
+            batch = group[start : start + len(chunk)]
+            found = encode_records(codec, plan.form, [variant for _, _, variant in batch])
+            for (place, name, _), record in zip(batch, found, strict=True):
+                records[place][name] = record
+    return [Encoded(p.image, r, p.error) for p, r in zip(chunk, records, strict=True)]
+
+
+def encode_records(codec: Codec, form: str, variants: Sequence[torch.Tensor]) -> list[Record]:
+    """Records of images, 3 x H x W, uint8, of one coded size."""
+    device = next(codec.parameters()).device
+    floats = [variant.to(device).float() / 255 for variant in variants]
+    if form == "arrays":
+        with ThreadPoolExecutor() as pool:  # the compressor works outside of Python's lock
+            return list(pool.map(_pack, codec.encode_batch(floats)))
+    contents = [stream.to_bytes() for stream in codec.compress_batch(floats)]
+    return [
+        Record(content, "bitstream", codec.latent_channels, tuple(v.shape[1:]), 8 * len(content))
+        for content, v in zip(contents, variants, strict=True)
+    ]
+
+
+def _pack(latent: Latent) -> Record:
+    return pack_cells(latent.cells, latent.image_size, latent.total_bits)
+
+
+class _Images(Dataset):
+    """Item i is image i of the list: encoded, or with no codec its pixels."""
+
+    def __init__(self, codec: Codec | None, plan: Plan, folder: Path, images: list[str]):
+        self.codec, self.plan, self.folder, self.images = codec, plan, folder, images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Encoded | Pixels:
+        pixels = read_variants(self.plan, self.folder, self.images[index])
+        return encode_images(self.codec, self.plan, [pixels])[0] if self.codec else pixels
+
+
+def missing_shards(folder: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> list[int]:
+    """The shards of part i of n that are not written yet, or were written with failures."""
+    index, parts = part
+    mine = range(index, plan.shards, parts)
+    return [s for s in mine if not _is_finished(shard_path(folder, s))]
+
+
+def encode_shards(
+    codec: Codec,
+    plan: Plan,
+    images: Path,
+    output: Path,
+    shards: Iterable[int],
+    workers: int,
+    batch_size: int = 0,
+) -> Iterator[Encoded]:
+    """Write shards of a store; gives each image when it is encoded, for progress and reports.
+
+    Args:
+        codec: on the CPU, unless there is a batch size or no worker.
+        images: the folder that the plan's paths are relative to.
+        output: the store's folder.
+        workers: processes that encode with one thread each; with 0, this process encodes.
+        batch_size: with one, for GPUs, the workers only read images, and this process encodes the
+            variants of so many images at a time, in batches of equal size.
+    """
+    shards = list(shards)
+    if not shards:  # start no workers
+        return
+    names = [image for shard in shards for image in plan.images_of(shard)]
+    items = iter(
+        DataLoader(
+            _Images(None if batch_size else codec, plan, images, names),
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+            collate_fn=_as_it_is,
+            worker_init_fn=use_one_thread,
+        )
+    )
+    encoded = _encode_in_batches(codec, plan, items, batch_size) if batch_size else items
+    for shard in shards:
+        records: dict[str, Record] = {}
+        failures: dict[str, str] = {}
+        for done in itertools.islice(encoded, len(plan.images_of(shard))):
+            records |= done.records
+            if done.error:
+                failures[done.image] = done.error
+            yield done
+        write_shard(shard_path(output, shard), records, failures)
+
+
+def _encode_in_batches(
+    codec: Codec, plan: Plan, items: Iterator[Pixels], batch_size: int
+) -> Iterator[Encoded]:
+    while chunk := list(itertools.islice(items, batch_size)):
+        yield from encode_images(codec, plan, chunk)
+
+
+def close_store(output: Path, plan: Plan) -> dict[str, str] | None:
+    """Write the manifest if all shards are there.
+
+    Returns:
+        the images that failed, and why; None if shards are missing.
+    """
+    if not all(shard_path(output, shard).exists() for shard in range(plan.shards)):
+        return None
+    return write_manifest(output, plan)
+
+
+def _is_finished(path: Path) -> bool:
+    return path.exists() and not ShardReader(path).failures
+
+
+def _as_it_is(item: Encoded | Pixels) -> Encoded | Pixels:
+    return item
+
+
+def use_one_thread(_worker: int) -> None:
+    """For processes that share the cores among them."""
+    torch.set_num_threads(1)

@@ -1,0 +1,232 @@
+"""A data set's latents on disk, for random access by many readers.
+
+```
+store/plan.json              what is to be encoded, and how (see Plan)
+store/shard-00000.safetensors ...      see shard.py
+store/manifest.json          written last: sizes and checksums of all shards, images that failed
+```
+
+An image is known by its path relative to the folder it was encoded from, with forward slashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+
+from cdl_d2.codec import Bitstream, Codec, cell_size
+from cdl_d2.data.store.plan import Plan, read_json
+from cdl_d2.data.store.shard import Record, ShardReader, unpack_cells
+from cdl_d2.data.store.variant import Variant
+from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically
+
+MANIFEST_KEYS = {"shards", "failures"}
+OPEN_SHARDS = 256  # files that a reader keeps mapped
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """The file of a shard."""
+    return folder / f"shard-{shard:05d}.safetensors"
+
+
+def record_name(image: str, variant: int) -> str:
+    """What a record is called in its shard."""
+    return f"{variant}/{image}"
+
+
+def write_manifest(folder: Path, plan: Plan) -> dict[str, str]:
+    """Close a store whose shards are all there.
+
+    Returns:
+        the images that could not be encoded, and why.
+    """
+    shards, failures = [], {}
+    for shard in range(plan.shards):
+        path = shard_path(folder, shard)
+        failures |= ShardReader(path).failures
+        shards.append({"bytes": path.stat().st_size, "sha256": _sha256(path)})
+    content = {"images": len(plan.images), "shards": shards, "failures": failures}
+    with write_atomically(folder / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(content))
+    return failures
+
+
+@dataclass(frozen=True)
+class StoredLatent:
+    """What a store holds of a variant of an image.
+
+    Attributes:
+        cells: M x ceil(H/16) x ceil(W/16), float.
+        image_size: (H, W) in pixels.
+        bits: of the coded image: of its file for bitstreams, estimated for arrays.
+        scales: as cells, if asked for; the deviations that the entropy model predicts.
+    """
+
+    cells: torch.Tensor
+    image_size: tuple[int, int]
+    bits: float
+    scales: torch.Tensor | None = None
+
+
+class LatentStore:
+    """Reads a latent store; safe to share among the workers of a loader.
+
+    Args:
+        folder: of the store.
+        codec: of the model that reads it; it also decodes bitstreams.
+
+    Raises:
+        FileNotFoundError: if there is no store, or it is not complete.
+        ValueError: if it is damaged, or its latents come from another codec.
+    """
+
+    def __init__(self, folder: str | Path, codec: Codec):
+        self.folder = Path(folder)
+        self.plan = Plan.load(self.folder)
+        if self.plan.codec != codec.identity:
+            raise CdlError(
+                f"{folder} was made by {self.plan.codec}; this model reads {codec.identity}"
+            )
+        hint = "run tools/encode_dataset.py again to finish the store"
+        self._manifest = read_json(
+            self.folder / "manifest.json", f"{folder} is not complete: {hint}"
+        )
+        if not isinstance(self._manifest, dict) or not self._manifest.keys() >= MANIFEST_KEYS:
+            raise CdlError(f"{self.folder}/manifest.json is no manifest: delete it, and {hint}")
+        self._codec = codec
+        self._places = {image: index for index, image in enumerate(self.plan.images)}
+        self._variants = {variant: index for index, variant in enumerate(self.plan.variants)}
+        self._readers: dict[int, ShardReader] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_readers": {}}  # a mapped file does not travel between processes
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """The images that could not be encoded, and why."""
+        return self._manifest["failures"]
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Of every image."""
+        return self.plan.variants
+
+    def require(self, variants: Sequence[Variant]) -> None:
+        """Raise ValueError unless all of the variants are there, of every image."""
+        missing = [variant for variant in variants if variant not in self.variants]
+        if missing:
+            raise CdlError(
+                f"the latent store {self.folder} has {'; '.join(map(str, self.variants))}, but not "
+                f"{'; '.join(map(str, missing))}, which the config asks for: encode them, or ask "
+                "for other sizes"
+            )
+
+    def require_all_images(self) -> None:
+        """Raise ValueError if an image could not be encoded."""
+        if self.failures:
+            image, reason = next(iter(self.failures.items()))
+            raise CdlError(
+                f"{len(self.failures)} images could not be encoded for the latent store "
+                f"{self.folder}, such as {image} ({reason}): mend them and encode again"
+            )
+
+    def find(self, file_name: str | PurePath) -> str:
+        """The stored image that a path means: the one that it ends in.
+
+        Raises:
+            ValueError: if there is none, or several, such as a/x.png and x.png.
+        """
+        parts = PurePath(file_name).parts
+        endings = ["/".join(parts[start:]) for start in range(len(parts))]
+        images = [ending for ending in endings if ending in self._places]
+        if len(images) > 1:
+            raise CdlError(
+                f"{file_name} can be {' or '.join(images)} of the latent store {self.folder}: "
+                "rename one"
+            )
+        if not images:
+            raise CdlError(f"{file_name} is not in the latent store {self.folder}")
+        return images[0]
+
+    def read(
+        self, file_name: str | PurePath, variant: Variant, with_scales: bool = False
+    ) -> StoredLatent:
+        """The latent of a variant of an image.
+
+        Raises:
+            ValueError: if the store has no such image or variant; if the image could not be
+                encoded, or what is stored is damaged; or if scales are asked for and the store has
+                arrays.
+        """
+        record = self.record(file_name, variant)
+        if record.dtype != "bitstream":
+            if with_scales:
+                raise CdlError(
+                    f"the latent store {self.folder} has arrays, which have no scales: encode with "
+                    "--form bitstreams"
+                )
+            return StoredLatent(unpack_cells(record), record.image_size, record.bits)
+        stream = Bitstream.from_bytes(record.content)
+        rows, columns = cell_size(stream.image_size)
+        quantized = self._codec.read_symbols(stream)
+        cells, scales = quantized.y_hat[:, :rows, :columns], None
+        if with_scales:
+            scales = quantized.scales_hat[:, :rows, :columns]
+        return StoredLatent(cells, stream.image_size, record.bits, scales)
+
+    def read_item(
+        self, file_name: str | PurePath, variant: Variant, with_scales: bool = False
+    ) -> dict[str, Any]:
+        """What `read` gives, as `encode_item` would add it to an item of a batch."""
+        stored = self.read(file_name, variant, with_scales)
+        scales = {"scales": stored.scales} if with_scales else {}
+        return {
+            "latent": stored.cells,
+            "codec_identity": self.plan.codec,
+            "image_size": stored.image_size,
+            "bits": stored.bits,
+            **scales,
+        }
+
+    def record(self, file_name: str | PurePath, variant: Variant) -> Record:
+        """What is stored of a variant of an image; raises as `read`."""
+        image = self.find(file_name)
+        if variant not in self._variants:
+            raise CdlError(
+                f"{self.folder} has no latents of {variant}, only of "
+                f"{'; '.join(map(str, self.variants))}"
+            )
+        reader = self._reader(self._places[image] // self.plan.shard_size)
+        if image in reader.failures:
+            raise CdlError(f"{image} could not be encoded: {reader.failures[image]}")
+        return reader[record_name(image, self._variants[variant])]
+
+    def verify(self) -> None:
+        """Compare all shards with the checksums of the manifest.
+
+        Raises:
+            FileNotFoundError, ValueError: for the first shard that is missing or differs.
+        """
+        for shard, expected in enumerate(self._manifest["shards"]):
+            path = shard_path(self.folder, shard)
+            self._reader(shard)
+            if _sha256(path) != expected["sha256"]:
+                raise CdlError(f"{path} is damaged: its checksum is not the manifest's")
+
+    def _reader(self, shard: int) -> ShardReader:
+        if shard not in self._readers:
+            while len(self._readers) >= OPEN_SHARDS:
+                del self._readers[next(iter(self._readers))]  # the one opened first
+            self._readers[shard] = ShardReader(shard_path(self.folder, shard))
+        return self._readers[shard]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,124 @@
+"""What a latent store is to hold, and its file `plan.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cdl_d2.codec import CodecIdentity
+from cdl_d2.data.store.variant import Variant
+from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically
+
+FORMAT = 1
+FORMS = ("arrays", "bitstreams")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store is to hold.
+
+    Attributes:
+        codec: what encodes.
+        form: `arrays` (fast to read) or `bitstreams` (smallest, decoded when read).
+        variants: of every image.
+        images: paths relative to the folder of images.
+        shard_size: images a shard.
+    """
+
+    codec: CodecIdentity
+    form: str
+    variants: tuple[Variant, ...]
+    images: tuple[str, ...]
+    shard_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise CdlError(f"form {self.form!r} of a store is not one of {', '.join(FORMS)}")
+        if self.form == "bitstreams" and self.codec.meaning != "decoded":
+            raise CdlError("bitstreams hold decoded latents: take meaning 'decoded', or arrays")
+        if not self.images or not self.variants or self.shard_size < 1:
+            raise CdlError("a store needs images, variants and a shard size of at least 1")
+        for image in self.images:
+            try:
+                image.encode()
+            except UnicodeEncodeError as error:
+                raise CdlError(f"the file name {image!r} is not UTF-8: rename it") from error
+        for name, values in (("image", self.images), ("variant", self.variants)):
+            if len(set(values)) < len(values):
+                raise CdlError(f"the same {name} is to be stored twice")
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return -(-len(self.images) // self.shard_size)
+
+    def images_of(self, shard: int) -> tuple[str, ...]:
+        """The images of a shard."""
+        return self.images[shard * self.shard_size : (shard + 1) * self.shard_size]
+
+    def save(self, folder: Path) -> None:
+        """Write the plan, or find the same one there.
+
+        Raises:
+            ValueError: if the folder has a store of another plan.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise CdlError(f"{folder} is a file, not a folder for a store")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "plan.json"
+        if path.exists():
+            difference = _difference(asdict(self), asdict(Plan.load(folder)))
+            if difference:
+                raise CdlError(f"{folder} holds another store: {difference}; take a new folder")
+            return
+        with write_atomically(path) as temporary:
+            temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}))
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan:
+        """Read the plan of a store.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is damaged or of another format.
+        """
+        content = read_json(folder / "plan.json", f"{folder} is no latent store")
+        try:
+            if content.pop("format") != FORMAT:
+                raise CdlError("it has another format: update cdl_d2")
+            return cls(
+                codec=CodecIdentity(**content.pop("codec")),
+                variants=tuple(Variant(**v) for v in content.pop("variants")),
+                images=tuple(content.pop("images")),
+                **content,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CdlError(f"{folder / 'plan.json'} cannot be used: {error}") from error
+
+
+def read_json(path: Path, hint: str) -> dict[str, Any]:
+    """The content of a file of a store; `hint` says what it means if there is none.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{hint} (there is no {path})")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise CdlError(f"{path} is not JSON: {error}") from error
+
+
+def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """The first entry that differs, in words; empty if none does."""
+    for name, value in ours.items():
+        if theirs[name] != value:
+            if name == "images":
+                return f"it has other images ({len(theirs[name])}, not {len(value)})"
+            return f"its {name} is {theirs[name]}, not {value}"
+    return ""

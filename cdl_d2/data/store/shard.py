@@ -1,0 +1,169 @@
+"""A file with the latents of some images: zstd-compressed arrays, or bitstreams, in safetensors.
+
+Why safetensors: measured on latents of COCO photographs, one core, LMDB, SQLite and a memory-mapped
+safetensors file all give a random item in 0.01 to 0.03 ms, where decompressing it takes 0.7. Only
+safetensors needs no further package, no locks, and works on read-only network disks; and a shard
+appears whole or not at all. Of the same latents, bytes under zstandard take 1.36 times their
+bitstream at level 9 and 1.20 times at level 17, which is eight times slower; two bits a value take
+1.16 times at level 9, in 6 ms an image, and higher levels gain little.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from cdl_d2.codec import cell_size
+from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically
+
+ZSTD_LEVEL = 9
+
+_HEAD = struct.Struct("<BHIId")
+_LENGTH = struct.Struct("<I")
+_DTYPES = ("bitstream", "int8", "int16", "float32")
+_ESCAPE = 2  # among the codes of two bits: a value other than 0, 1 and -1 (3)
+_VALUES = np.array([0, 1, _ESCAPE, -1], np.float32)[np.arange(256)[:, None] >> [0, 2, 4, 6] & 3]
+_QUADS = _VALUES.view(np.complex128)[:, 0]  # the four values of a byte as one item, fast to index
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored latent.
+
+    Attributes:
+        content: a bitstream, or the compressed cells, M x ceil(H/16) x ceil(W/16).
+        dtype: `bitstream`, or of the cells; for integers, of those other than 0, 1 and -1.
+        channels: M.
+        image_size: (H, W) in pixels.
+        bits: of the coded image; of its file for a bitstream, estimated for cells.
+    """
+
+    content: bytes
+    dtype: str
+    channels: int
+    image_size: tuple[int, int]
+    bits: float
+
+    def to_bytes(self) -> bytes:
+        """The record with a header of its own."""
+        numbers = _DTYPES.index(self.dtype), self.channels, *self.image_size, self.bits
+        return _HEAD.pack(*numbers) + self.content
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Record:
+        """Read a record.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        if len(data) < _HEAD.size or data[0] >= len(_DTYPES):
+            raise CdlError("a stored latent is damaged: it has no valid header")
+        dtype, channels, height, width, bits = _HEAD.unpack_from(data)
+        return cls(data[_HEAD.size :], _DTYPES[dtype], channels, (height, width), bits)
+
+
+def pack_cells(cells: torch.Tensor, image_size: tuple[int, int], bits: float) -> Record:
+    """A record of a float latent.
+
+    Most of a latent is 0, 1 or -1: two bits a value, the rest apart, in one or two bytes each.
+    A latent that is not whole numbers is stored as it is.
+    """
+    array = cells.cpu().contiguous().numpy()
+    channels = len(array)
+    for dtype in (np.int8, np.int16):
+        values = array.astype(dtype)
+        if np.array_equal(values, array):
+            break
+    else:
+        return Record(_compress(array), "float32", channels, image_size, bits)
+    values = values.reshape(-1)
+    small = np.abs(values) <= 1
+    codes = np.where(small, values & 3, _ESCAPE).astype(np.uint8)  # -1 is 3
+    codes = np.pad(codes, (0, -len(codes) % 4)).reshape(-1, 4)
+    packed = _compress(np.bitwise_or.reduce(codes << np.arange(0, 8, 2, dtype=np.uint8), axis=1))
+    content = _LENGTH.pack(len(packed)) + packed + _compress(values[~small])
+    return Record(content, values.dtype.name, channels, image_size, bits)
+
+
+def unpack_cells(record: Record) -> torch.Tensor:
+    """The float latent of a record.
+
+    Raises:
+        ValueError: if the content is damaged.
+    """
+    shape = record.channels, *cell_size(record.image_size)
+    count = math.prod(shape)
+    if record.dtype == "float32":
+        values = _decompress(record.content, "float32", count).copy()
+    else:
+        end = _LENGTH.size + int.from_bytes(record.content[: _LENGTH.size], "little")
+        packed, rest = record.content[_LENGTH.size : end], record.content[end:]
+        values = _QUADS[_decompress(packed, "uint8", -(-count // 4))].view(np.float32)[:count]
+        escaped = np.flatnonzero(values == _ESCAPE)
+        values[escaped] = _decompress(rest, record.dtype, len(escaped))
+    return torch.from_numpy(values.reshape(shape))
+
+
+def _compress(array: np.ndarray) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(array.tobytes())
+
+
+def _decompress(content: bytes, dtype: str, count: int) -> np.ndarray:
+    import zstandard
+
+    size = np.dtype(dtype).itemsize * count
+    try:
+        announced = zstandard.frame_content_size(content)  # what would be allocated
+        if announced != size:
+            raise CdlError(f"a stored latent is damaged: {announced} bytes instead of {size}")
+        return np.frombuffer(zstandard.ZstdDecompressor().decompress(content), dtype)
+    except zstandard.ZstdError as error:
+        raise CdlError(f"a stored latent is damaged: {error}") from error
+
+
+def write_shard(path: Path, records: dict[str, Record], failures: dict[str, str]) -> None:
+    """Write named records, whole or not at all; `failures` says what could not be encoded."""
+    tensors = {
+        name: torch.frombuffer(bytearray(record.to_bytes()), dtype=torch.uint8)
+        for name, record in sorted(records.items())
+    }
+    with write_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata={"failures": json.dumps(failures)})
+
+
+class ShardReader:
+    """Random access to the records of a shard, by name; the file is mapped into memory.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        if not path.is_file():
+            raise FileNotFoundError(f"the shard {path} is missing: copy it, or encode it again")
+        try:
+            self._file = safe_open(path, framework="np")
+            self.failures: dict[str, str] = json.loads(self._file.metadata()["failures"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CdlError(
+                f"{path} is not a shard of latents ({error}): delete it and encode it again"
+            ) from error
+
+    def __getitem__(self, name: str) -> Record:
+        try:
+            return Record.from_bytes(self._file.get_tensor(name).tobytes())
+        except SafetensorError as error:
+            raise CdlError(f"{self._path} is a shard of another store: {error}") from error

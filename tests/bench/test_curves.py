@@ -1,0 +1,107 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdl_d2.bench.curves import Point, rate_saving, read_point, tradeoff_figure
+
+KEYS = ("bpp", "mIoU")
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name, bpp, top1 in (("a", 0.4, 50.0), ("b", 0.6, 70.0)):
+        (tmp_path / name).mkdir()
+        content = {"rate": {"bpp": bpp, "psnr": None}, "classification": {"top1": top1}}
+        (tmp_path / name / "results.json").write_text(json.dumps(content))
+    return [tmp_path / "a", tmp_path / "b"]
+
+
+def test_seeds_are_averaged_and_curves_named(folders):
+    point = read_point("joint:x 1", folders, ["rate/bpp", "classification/top1"])
+    assert (point.curve, point.name, point.seeds) == ("joint", "x 1", 2)
+    assert point.values == {"rate/bpp": 0.5, "classification/top1": 60.0}
+
+
+def test_what_is_missing_is_named(folders, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no results"):
+        read_point("a", [tmp_path], ["rate/bpp"])
+    with pytest.raises(ValueError, match="point 'a' has no folder"):
+        read_point("a", [], ["rate/bpp"])
+    with pytest.raises(ValueError, match=r"no 'rate/psnr'; it has rate/bpp"):
+        read_point("a", folders, ["rate/psnr"])
+
+
+def make_curve(name, rates, accuracies):
+    places = zip(rates, accuracies, strict=True)
+    return [Point(str(r), name, {"bpp": r, "mIoU": a}, 1) for r, a in places]
+
+
+def test_half_the_rate_at_every_accuracy_is_a_saving_of_half():
+    points = make_curve("a", [0.8, 0.2, 0.4], [60.0, 20.0, 40.0])  # in any order
+    points += make_curve("b", [0.1, 0.2, 0.3, 0.4], [20.0, 40.0, 52.0, 60.0])
+    assert rate_saving(points, "a", "a", "bpp", "mIoU") == pytest.approx(0)
+    saved = rate_saving(
+        points[:3] + make_curve("b", [0.1, 0.2, 0.4], [20, 40, 60]), "a", "b", *KEYS
+    )
+    assert saved == pytest.approx(50)
+    assert rate_saving(points, "b", "a", *KEYS) < 0 < rate_saving(points, "a", "b", *KEYS)
+
+
+@pytest.mark.parametrize(
+    ("rates", "accuracies", "message"),
+    [
+        ([0.1], [20.0], "needs two points or more"),
+        ([0.1, 0.2], [20.0, 15.0], "each better than the one before"),
+        ([0.1, 0.2], [70.0, 80.0], "no mIoU in common"),
+    ],
+)
+def test_curves_that_cannot_be_compared_are_named(rates, accuracies, message):
+    points = make_curve("a", [0.2, 0.4], [20.0, 60.0]) + make_curve("b", rates, accuracies)
+    with pytest.raises(ValueError, match=message):
+        rate_saving(points, "a", "b", *KEYS)
+    with pytest.raises(ValueError, match="no curve 'c'"):
+        rate_saving(points, "a", "c", *KEYS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "it has no results"),
+        ('{"rate": 0.5}', "it has no results"),
+        ('{"rate": {"bpp": "x"}}', "has 'x' for 'rate/bpp', which is no finite number"),
+        ('{"rate": {"bpp": NaN}}', "has nan for 'rate/bpp'"),
+    ],
+)
+def test_results_that_cannot_be_used_are_named(tmp_path, content, message):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"results\.json .*{message}"):
+        read_point("a", [tmp_path], ["rate/bpp"])
+
+
+def test_a_baseline_is_named_in_the_picture():
+    point = Point("pixels", "", {"mIoU": 40.0}, 1)
+    figure = tradeoff_figure([point, *make_curve("a", [0.1, 0.2], [20.0, 30.0])], *KEYS)
+    figure.draw_without_rendering()
+    name = next(text for text in figure.axes[0].texts if text.get_text() == "pixels")
+    assert figure.bbox.contains(*name.get_window_extent().get_points().mean(0))
+
+
+def test_the_command_prints_a_table_and_draws(folders, tmp_path):
+    points = ["--point", "a", folders[0], "--point", "joint:b", folders[1]]
+    plot = ["--plot", "rate/bpp", "classification/top1", "--output", tmp_path / "plot.png"]
+    plot += ["--point", "joint:c", folders[0], "--saving", "joint", "joint"]
+    plot += ["--baseline", "pixels", folders[1]]
+    words = [ROOT / "tools" / "compare_runs.py", "--keys", "rate/bpp", *points, *plot]
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert "| joint: b | 1 | 0.600 | 70.000 |" in done.stdout
+    assert "| pixels | 1 |  | 70.000 |" in done.stdout
+    assert "joint saves " in done.stdout and done.stdout.endswith(
+        "0.0 % of the rate/bpp of joint\n"
+    )
+    assert (tmp_path / "plot.png").stat().st_size > 1000

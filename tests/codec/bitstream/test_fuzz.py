@@ -1,0 +1,14 @@
+from hypothesis import HealthCheck, given, settings
+from tests.codec.fuzz_bitstream import check, damaged_files
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(damaged_files())
+def test_a_damaged_file_is_refused_or_decodes_without_harm(example):
+    check(example)

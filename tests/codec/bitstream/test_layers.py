@@ -1,0 +1,116 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cdl_d2.codec import Bitstream, BitstreamError
+from cdl_d2.codec.bitstream.layers import (
+    Layers,
+    channel_mask,
+    compress_layers,
+    decompress_layers,
+    decompress_selected,
+)
+from tests.conftest import small_codec
+
+SELECTIONS = [range(0, 192, 3), [7], range(192), []]
+
+
+def photo(height=100, width=130):
+    torch.manual_seed(0)
+    smooth = torch.rand(1, 3, 9, 11)
+    image = torch.nn.functional.interpolate(smooth, (height, width), mode="bicubic")
+    return (image + 0.05 * torch.randn_like(image)).clamp(0, 1)[0]
+
+
+def through_files(layers: Layers) -> Layers:
+    return Layers(*(Bitstream.from_bytes(s.to_bytes()) for s in (layers.selected, layers.rest)))
+
+
+@pytest.mark.parametrize("channels", SELECTIONS, ids=len)
+def test_both_layers_give_the_latent_bit_for_bit(codec, channels):
+    whole = codec.decompress(codec.compress(photo()))
+    layers = through_files(compress_layers(codec, photo(), channels))
+    latent = decompress_layers(codec, layers.selected, layers.rest)
+    assert torch.equal(latent.y_hat, whole.y_hat)
+    assert latent.total_bits == pytest.approx(whole.total_bits)
+    assert torch.equal(codec.decode(latent), codec.decode(whole))
+
+
+def test_a_codec_that_predicts_means_can_be_layered():
+    codec = small_codec("mbt2018-mean")
+    whole = codec.encode(photo())
+    channels = range(0, codec.latent_channels, 2)
+    layers = through_files(compress_layers(codec, photo(), channels))
+    assert torch.equal(decompress_layers(codec, layers.selected, layers.rest).y_hat, whole.y_hat)
+    latent, mask = decompress_selected(codec, layers.selected)
+    assert torch.equal(latent.y_hat[mask], whole.y_hat[mask])
+
+
+@pytest.mark.parametrize("channels", SELECTIONS[:2], ids=len)
+def test_the_first_layer_has_the_selected_channels_and_zeros(codec, channels):
+    whole = codec.encode(photo())
+    layers = compress_layers(codec, photo(), channels)
+    latent, mask = decompress_selected(codec, layers.selected)
+    assert mask.nonzero()[:, 0].tolist() == list(channels)
+    assert torch.equal(latent.y_hat[mask], whole.y_hat[mask])
+    assert not latent.y_hat[~mask].any()
+
+
+def test_dropped_channels_are_saved_bits(codec):
+    """The file shrinks by the dropped channels' estimated bits, less 2 percent."""
+    image = photo(256, 320)
+    full = codec.compress(image)
+    with torch.no_grad():
+        bits = -torch.log2(codec.cpu_coder.likelihoods(codec.read_symbols(full))[0]).sum((1, 2))
+    for channels in (range(64), range(0, 192, 6), range(100, 116)):
+        mask = channel_mask(192, channels)
+        selected = compress_layers(codec, image, channels).selected
+        saved = 8 * (len(full.to_bytes()) - len(selected.to_bytes()))
+        assert saved >= 0.98 * float(bits[~mask].sum())
+
+
+def test_a_missing_second_layer_is_named(codec):
+    layers = compress_layers(codec, photo(), range(32))
+    with pytest.raises(BitstreamError, match="holds 32 of 192 channels: give its second layer"):
+        decompress_layers(codec, layers.selected, None)
+    for layer in (layers.selected, layers.rest):
+        with pytest.raises(BitstreamError, match="one of two layers"):
+            codec.decompress(layer)
+
+
+def test_layers_of_different_images_do_not_go_together(codec):
+    first = compress_layers(codec, photo(), range(32))
+    other = compress_layers(codec, 1 - photo(), range(32))
+    narrow = compress_layers(codec, photo(), range(31))
+    with pytest.raises(BitstreamError, match="another image"):
+        decompress_layers(codec, first.selected, other.rest)
+    with pytest.raises(BitstreamError, match="other channels"):
+        decompress_layers(codec, first.selected, narrow.rest)
+    with pytest.raises(BitstreamError, match="expected a stream of coding 'selected'"):
+        decompress_selected(codec, codec.compress(photo()))
+
+
+@pytest.mark.parametrize("channels", [[192], [-1], [3, 3]])
+def test_a_selection_that_does_not_fit_is_named(codec, channels):
+    with pytest.raises(ValueError, match=f"channel {channels[-1]} is given twice or is not one"):
+        compress_layers(codec, photo(), channels)
+
+
+def test_a_context_model_cannot_be_layered():
+    with pytest.raises(ValueError, match="cannot be coded in layers"):
+        compress_layers(small_codec("mbt2018"), photo(), [0])
+
+
+def test_a_second_layer_without_its_channels_is_refused(codec):
+    layers = compress_layers(codec, photo(), range(32))
+    cut = replace(layers.rest, strings=layers.rest.strings[:1])
+    with pytest.raises(BitstreamError, match="has 2 strings, not 1"):
+        decompress_layers(codec, layers.selected, cut)
+
+
+def test_a_mask_of_another_codec_is_refused(codec):
+    stream = compress_layers(codec, photo(), range(32)).selected
+    wrong = replace(stream, strings=(stream.strings[0][:4], *stream.strings[1:]))
+    with pytest.raises(BitstreamError, match="mask of 4 bytes does not fit 192 channels"):
+        decompress_selected(codec, wrong)

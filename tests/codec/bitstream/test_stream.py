@@ -1,0 +1,170 @@
+import dataclasses
+import struct
+import subprocess
+import sys
+import zlib
+
+import pytest
+import torch
+
+from cdl_d2.codec import Bitstream, BitstreamError, Codec
+from cdl_d2.codec.architectures import ARCHITECTURES
+from cdl_d2.codec.entropy.autoregressive import steps
+from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
+from cdl_d2.codec.latent import pad_for_coding
+from tests.conftest import small_codec
+
+IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
+OVERHEAD = 58  # bytes of the header with two strings
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("size", [(1, 1), (65, 190)])
+def test_a_file_holds_the_encoders_latent_exactly(name, size, tmp_path):
+    codec, image = small_codec(name), torch.rand(3, *size)
+    codec.compress(image).save(tmp_path / "image.cdlz")
+    received = codec.decompress(Bitstream.load(tmp_path / "image.cdlz"), with_scales=True)
+    encoded = codec.encode(image, with_scales=True)
+    assert torch.equal(received.y_hat, encoded.y_hat)
+    assert received.image_size == size and received.total_bits == encoded.total_bits
+    if name != "bmshj2018-factorized":
+        assert torch.equal(received.scales_hat, encoded.scales_hat)
+    assert torch.equal(codec.decode(received), codec.decode(encoded))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_compressai_wrote_can_be_read(name):
+    codec = small_codec(name)
+    with torch.no_grad():
+        coded = codec.network.compress(pad_for_coding(IMAGE)[None])
+        expected = codec.network.decompress(**coded)["x_hat"][0, :, :70, :90]
+    stream = Bitstream.from_compressai(codec.identity, coded, (70, 90))
+    assert torch.equal(codec.decode(codec.decompress(stream)), expected)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - set(WITH_CONTEXT)))
+def test_strings_are_those_of_compressai(name):
+    codec = small_codec(name)
+    with torch.no_grad():
+        coded = codec.network.compress(pad_for_coding(IMAGE)[None])
+    assert codec.compress(IMAGE).strings == tuple(s[0] for s in coded["strings"])
+
+
+def test_overhead_is_at_most_64_bytes(codec):
+    stream = codec.compress(IMAGE)
+    assert len(stream.to_bytes()) - sum(map(len, stream.strings)) == OVERHEAD <= 64
+
+
+def test_another_process_reads_the_same_latent(tmp_path):
+    code = (
+        "import sys, torch; from tests.conftest import small_codec; "
+        "from cdl_d2.codec import Bitstream; torch.set_num_threads(1); "
+        "codec = small_codec('mbt2018'); stream = Bitstream.load(sys.argv[1]); "
+        "torch.save(codec.decompress(stream).y_hat, sys.argv[2])"
+    )
+    codec, paths = small_codec("mbt2018"), (tmp_path / "image.cdlz", tmp_path / "y_hat.pt")
+    codec.compress(IMAGE).save(paths[0])
+    subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True)
+    assert torch.equal(torch.load(paths[1]), codec.encode(IMAGE).y_hat)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 20), (20, 4)])
+def test_a_wavefront_needs_only_what_earlier_steps_decoded(size):
+    height, width = size
+    done = torch.zeros(height, width, dtype=torch.bool)
+    for where in steps(height, width, "exact"):
+        for position in where.tolist():
+            row, column = divmod(position, width)
+            above = done[max(row - 2, 0) : row, max(column - 2, 0) : column + 3]
+            left = done[row, max(column - 2, 0) : column]
+            assert above.all() and left.all()
+        done.view(-1)[where] = True
+    assert done.all()
+
+
+@pytest.fixture
+def content(codec):
+    return codec.compress(IMAGE).to_bytes()
+
+
+def test_every_changed_byte_is_noticed(content):
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        with pytest.raises(BitstreamError):
+            Bitstream.from_bytes(bytes(damaged))
+
+
+def test_every_truncation_is_noticed(content):
+    for length in range(len(content)):
+        with pytest.raises(BitstreamError):
+            Bitstream.from_bytes(content[:length])
+    with pytest.raises(BitstreamError, match="truncated or damaged"):
+        Bitstream.from_bytes(content + b"0")
+
+
+def forged(content: bytes, place: int, form: str, *values) -> bytes:
+    """The content with other header fields and a matching checksum."""
+    head = bytearray(content[: OVERHEAD - 4])
+    struct.pack_into(form, head, place, *values)
+    return bytes(head) + struct.pack("<I", zlib.crc32(head)) + content[OVERHEAD:]
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "values", "message"),
+    [
+        (4, "<B", (2,), "format version 2 is not 1"),
+        (5, "<B", (99,), "codec number 99 is unknown"),
+        (16, "<B", (9,), "coding number 9"),
+        (18, "<IIII", (2**20, 2**20, 2**20, 2**20), "is not between 1 and"),
+        (18, "<II", (0, 90), "is not between 1 and"),
+        (18, "<II", (700, 900), "is not coded as"),
+    ],
+)
+def test_an_impossible_header_is_named(content, place, form, values, message):
+    with pytest.raises(BitstreamError, match=message):
+        Bitstream.from_bytes(forged(content, place, form, *values))
+
+
+def test_a_larger_image_than_allowed_is_refused(content):
+    with pytest.raises(BitstreamError, match="16383 pixels"):
+        Bitstream.from_bytes(content, max_pixels=128 * 128 - 1)
+
+
+@pytest.mark.parametrize("coding", ["compressai", "exact"])
+@pytest.mark.parametrize("name", ["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018"])
+def test_hostile_strings_with_valid_checksums_do_no_harm(name, coding):
+    codec = small_codec(name)
+    genuine = codec.compress(IMAGE)
+    endings = [b"", b"\0" * 4, b"\xff" * 100, b"\0" * 100, torch.rand(50).numpy().tobytes()]
+    for strings in ([end] * len(genuine.strings) for end in endings):
+        hostile = dataclasses.replace(genuine, strings=tuple(strings), coding=coding)
+        with pytest.raises(BitstreamError, match="decodes to"):
+            codec.decompress(Bitstream.from_bytes(hostile.to_bytes()))
+
+
+def test_a_stream_of_another_codec_is_refused(codec):
+    other = Codec.load("tiny-bmshj2018-hyperprior", 1)
+    with pytest.raises(BitstreamError, match=r"made by .* quality 2 .*; this is .* quality 1"):
+        other.decompress(codec.compress(IMAGE))
+
+
+def test_a_stream_of_other_weights_is_refused(codec):
+    stream = dataclasses.replace(
+        codec.compress(IMAGE), codec=dataclasses.replace(codec.identity, weights="0" * 16)
+    )
+    with pytest.raises(BitstreamError, match="weights 0000000000000000"):
+        codec.decompress(Bitstream.from_bytes(stream.to_bytes()))
+
+
+def test_rounded_latents_have_no_bitstream():
+    with pytest.raises(ValueError, match="meaning 'decoded'"):
+        small_codec("mbt2018-mean", "rounded").compress(IMAGE)
+
+
+def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no bitstream .*nowhere\.cdlz"):
+        Bitstream.load(tmp_path / "nowhere.cdlz")
+    (tmp_path / "text.cdlz").write_text("hello")
+    with pytest.raises(BitstreamError, match=r"text\.cdlz: not a bitstream"):
+        Bitstream.load(tmp_path / "text.cdlz")

@@ -1,0 +1,109 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from cdl_d2.codec import Codec, training
+from cdl_d2.codec.image_files import find_images
+from cdl_d2.codec.learning.training import CodecTraining, RandomCrops, train_codec
+from cdl_d2.codec.rate_distortion import average, rate_point
+
+PLAN = CodecTraining("tiny-bmshj2018-hyperprior", 1, "mse", 0.01, 4, batch_size=2, patch_size=64)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        Image.effect_noise((96, 80), 20 + 40 * index).convert("RGB").save(folder / f"{index}.png")
+    return folder
+
+
+def test_a_resumed_training_ends_in_the_same_weights(photos, tmp_path, monkeypatch):
+    whole = train_codec(PLAN, photos, tmp_path / "whole", checkpoint_every=2)
+    steps, real_step = [], training._step
+
+    def interrupted_step(*args):
+        steps.append(args)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return real_step(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_step", interrupted_step)
+        train_codec(PLAN, photos, tmp_path / "parts", checkpoint_every=2)
+    parts = train_codec(PLAN, photos, tmp_path / "parts", checkpoint_every=2, resume=True)
+    first, second = load_file(whole), load_file(parts)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_the_trained_codec_can_be_used(photos, tmp_path):
+    path = train_codec(PLAN, photos, tmp_path / "out")
+    codec = Codec.load("tiny-bmshj2018-hyperprior", 1, weights=str(path))
+    points = [rate_point(codec, path)[1] for path in find_images(photos)]
+    assert len(points) == 3 and average(points).file_bpp > 0
+
+
+def test_training_lowers_the_loss(photos, tmp_path):
+    plan = CodecTraining(
+        "tiny-bmshj2018-hyperprior", 1, "mse", 0.01, 100, batch_size=1, patch_size=64
+    )
+    first = train_codec(PLAN, photos, tmp_path / "short")
+    last = train_codec(plan, photos, tmp_path / "long")
+    costs = []
+    for path in (first, last):
+        codec = Codec.load("tiny-bmshj2018-hyperprior", 1, weights=str(path))
+        point = average([rate_point(codec, path)[1] for path in find_images(photos)])
+        costs.append(point.estimated_bpp + plan.lmbda * 255**2 * 10 ** (-point.psnr / 10))
+    assert costs[1] < costs[0]
+    line = json.loads((tmp_path / "long" / "metrics.jsonl").read_text())
+    assert line["iteration"] == 100 and {"bpp_loss", "mse_loss", "loss"} <= line.keys()
+
+
+def test_a_checkpoint_of_another_plan_is_not_resumed(photos, tmp_path):
+    train_codec(PLAN, photos, tmp_path / "out")
+    other = CodecTraining(**{**vars(PLAN), "lmbda": 0.05})
+    with pytest.raises(ValueError, match="was made with"):
+        train_codec(other, photos, tmp_path / "out", resume=True)
+
+
+def test_a_crop_depends_on_seed_and_number_alone(photos):
+    first, second = (RandomCrops(photos, 64, 10, seed=3) for _ in range(2))
+    _ = first[0]
+    assert torch.equal(first[7], second[7])
+    assert not torch.equal(first[7], first[8])
+    assert first[7].shape == (3, 64, 64)
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no image"):
+        RandomCrops(tmp_path, 64, 1, seed=0)
+
+
+def test_an_image_smaller_than_a_patch_is_named(photos):
+    with pytest.raises(ValueError, match="smaller than the patch size 128"):
+        RandomCrops(photos, 128, 1, seed=0)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "tiny-jpeg"}, "codec name 'tiny-jpeg'"),
+        ({"quality": 99}, "quality 99"),
+        ({"iterations": 0}, "at least 1"),
+        ({"patch_size": 100}, "not a multiple of 64"),
+        ({"metric": "ms-ssim", "patch_size": 128}, "MS-SSIM needs more"),
+    ],
+)
+def test_a_wrong_plan_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        CodecTraining(**{**vars(PLAN), **change})
+
+
+def test_any_tiny_architecture_that_was_trained_can_be_loaded(photos, tmp_path):
+    plan = CodecTraining("tiny-mbt2018-mean", 3, "mse", 0.01, 1, batch_size=1, patch_size=64)
+    path = train_codec(plan, photos, tmp_path / "out")
+    assert Codec.load("tiny-mbt2018-mean", 3, weights=str(path)).latent_channels == 192

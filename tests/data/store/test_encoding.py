@@ -1,0 +1,159 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.data.conftest import VARIANTS
+from tests.data.kill_bulk_encoding import content_of, kill_until
+
+from cdl_d2.data import LatentStore
+from cdl_d2.data.datasets.sources import images_of_coco, images_of_folder, shard_of_environment
+from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
+
+ROOT = Path(__file__).parents[2]
+CODEC = ["--name", "tiny-bmshj2018-hyperprior", "--quality", "2"]
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, "-W", "ignore", "tools/encode_dataset.py", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+def test_a_dozen_kills_leave_the_same_store():
+    kill_until(12, report=lambda text: None)
+
+
+def test_workers_write_the_same_store_as_one_process(store_folder, photos, plan, codec, tmp_path):
+    plan.save(tmp_path / "two")
+    encoded = list(encode_shards(codec, plan, photos, tmp_path / "two", range(3), workers=2))
+    close_store(tmp_path / "two", plan)
+    assert [e.image for e in encoded] == list(plan.images)
+    assert content_of(tmp_path / "two") == content_of(store_folder)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_write_the_same_store_as_single_images(
+    store_folder, photos, plan, codec, tmp_path, workers
+):
+    plan.save(tmp_path / "batches")
+    arguments = codec, plan, photos, tmp_path / "batches", range(3), workers
+    encoded = list(encode_shards(*arguments, batch_size=5))
+    close_store(tmp_path / "batches", plan)
+    assert [e.image for e in encoded] == list(plan.images)
+    assert content_of(tmp_path / "batches") == content_of(store_folder)
+
+
+def test_finished_shards_are_not_encoded_again(photos, plan, codec, tmp_path):
+    list(encode_shards(codec, plan, photos, tmp_path, [1], workers=0))
+    assert missing_shards(tmp_path, plan) == [0, 2]
+    assert close_store(tmp_path, plan) is None
+
+
+def test_parts_share_the_shards(plan, tmp_path):
+    parts = [missing_shards(tmp_path, plan, (i, 2)) for i in range(2)]
+    assert parts == [[0, 2], [1]]
+
+
+def test_a_failed_image_is_reported_and_tried_again(photos, plan, codec, tmp_path):
+    good = (photos / "4.png").read_bytes()
+    (photos / "4.png").write_bytes(good[:40])
+    store = tmp_path / "store"
+    plan.save(store)
+    failed = [e.image for e in encode_shards(codec, plan, photos, store, range(3), 0) if e.error]
+    assert failed == ["4.png"] == list(close_store(store, plan))
+    assert missing_shards(store, plan) == [1]
+    with pytest.raises(ValueError, match=r"4\.png could not be encoded: .*cannot be read"):
+        LatentStore(store, codec).read("4.png", VARIANTS[0])
+    LatentStore(store, codec).read("3.png", VARIANTS[0])
+    (photos / "4.png").write_bytes(good)
+    list(encode_shards(codec, plan, photos, store, missing_shards(store, plan), 0))
+    assert close_store(store, plan) == {}
+    LatentStore(store, codec).read("4.png", VARIANTS[0])
+
+
+def test_the_command_encodes_parts_and_says_when_the_store_is_complete(photos, tmp_path, codec):
+    store = tmp_path / "store"
+    arguments = ["--images", photos, *CODEC, "--output", store, "--shard-size", 4, "--workers", 0]
+    first = run(*arguments, "--shard", "0/2")
+    assert first.returncode == 0 and "complete when the others are" in first.stdout
+    second = run(*arguments, RANK="1", WORLD_SIZE="2")
+    assert second.returncode == 0 and "is complete: 7 images, 0 of them failed" in second.stdout
+    LatentStore(store, codec).verify()
+
+
+def test_ray_writes_the_same_store(photos, tmp_path):
+    pytest.importorskip("ray.data", reason="Ray is not installed")
+    (photos / "more" / "7.png").write_text("no image")
+    size = ["--short-edges", 40, "--max-size", 60]
+    arguments = ["--images", photos, *CODEC, "--shard-size", 3, "--workers", 1, *size]
+    alone = run(*arguments, "--output", tmp_path / "alone")
+    by_ray = run(*arguments, "--output", tmp_path / "ray", "--ray")
+    assert alone.returncode == by_ray.returncode == 1
+    assert "more/7.png cannot be read" in by_ray.stderr
+    assert content_of(tmp_path / "ray") == content_of(tmp_path / "alone")
+
+
+def test_the_command_fails_if_an_image_failed(photos, tmp_path):
+    (photos / "2.png").write_text("no image")
+    done = run("--images", photos, *CODEC, "--output", tmp_path / "store", "--workers", 0)
+    assert done.returncode == 1 and "2.png" in done.stderr and "1 of them failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "nowhere"], "no image folder nowhere"),
+        (["--images", ".", "--annotations", "nowhere.json"], "no annotation file nowhere.json"),
+        (["--images", ".", "--shard", "2/2"], "i counts from 0"),
+        (["--images", ".", "--shard", "half"], "not of the form i/n"),
+        (["--images", "photos", "--short-edges", "-5"], "short edge of -5"),
+        (["--images", "photos", "--output", "setup.py"], "setup.py is a file"),
+        (["--images", "docs-that-are-not-there", "--quality", "9"], "docs-that-are-not-there"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, photos, tmp_path):
+    arguments = [photos if argument == "photos" else argument for argument in arguments]
+    done = run(*CODEC, "--output", tmp_path / "store", *arguments)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, tmp_path):
+    assert images_of_folder(photos)[-1] == "more/6.png"
+    assert images_of_coco(coco_dataset[0]) == ["000.png", "001.png", "002.png", "003.png"]
+    (tmp_path / "broken.json").write_text('{"images": [{}]}')
+    with pytest.raises(ValueError, match="images without 'id'"):
+        images_of_coco(tmp_path / "broken.json")
+    for name in ("../x.png", "/x.png", ""):
+        (tmp_path / "outside.json").write_text(
+            json.dumps({"images": [{"id": 1, "height": 8, "width": 8, "file_name": name}]})
+        )
+        with pytest.raises(ValueError, match="not inside the image folder"):
+            images_of_coco(tmp_path / "outside.json")
+
+
+def test_other_spellings_of_a_file_name_are_one_image(tmp_path):
+    names = ("./a.png", "a.png", "b//c.png")
+    entries = [{"id": i, "height": 8, "width": 8, "file_name": n} for i, n in enumerate(names)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": entries}))
+    assert images_of_coco(tmp_path / "coco.json") == ["a.png", "b/c.png"]
+
+
+def test_images_that_would_be_clipped_or_exhaust_memory_fail_alone(photos, plan, codec, tmp_path):
+    Image.new("I;16", (40, 40), 30_000).save(photos / "1.png")
+    Image.new("1", (20_000, 20_000)).save(photos / "2.png")
+    encoded = list(encode_shards(codec, plan, photos, tmp_path, range(3), 0))
+    errors = {e.image: e.error for e in encoded if e.error}
+    assert "more than 8 bits" in errors.pop("1.png") and "exceeds limit" in errors.pop("2.png")
+    assert not errors
+
+
+def test_the_part_comes_from_torchrun_or_slurm():
+    assert shard_of_environment({}) == (0, 1)
+    assert shard_of_environment({"RANK": "1", "WORLD_SIZE": "4"}) == (1, 4)
+    slurm = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}
+    assert shard_of_environment(slurm) == (2, 4)
+    assert shard_of_environment({**slurm, "SLURM_ARRAY_TASK_STEP": "2"}) == (1, 4)

@@ -1,0 +1,189 @@
+import dataclasses
+import json
+import pickle
+
+import pytest
+import torch
+from tests.data.conftest import VARIANTS
+from torch.utils.data import DataLoader, Dataset
+
+from cdl_d2.codec import Codec
+from cdl_d2.codec.image_files import read_image
+from cdl_d2.data import LatentStore, Plan, Variant
+from cdl_d2.data.store.encoding import close_store, encode_shards
+from cdl_d2.data.store.latent_store import shard_path
+from cdl_d2.data.store.shard import pack_cells, unpack_cells
+from tests.conftest import small_codec
+
+
+def test_every_variant_of_every_image_is_what_the_encoder_gives(store_folder, photos, plan, codec):
+    store = LatentStore(store_folder, codec)
+    for image in plan.images:
+        for variant in VARIANTS:
+            pixels = variant.apply(read_image(photos / image))
+            expected = codec.encode(pixels.float() / 255)
+            stored = store.read(f"/somewhere/else/{image}", variant)
+            assert torch.equal(stored.cells, expected.cells)
+            assert stored.image_size == expected.image_size == variant.size(*_size(photos / image))
+            assert stored.bits == expected.total_bits
+
+
+def _size(path):
+    return tuple(read_image(path).shape[1:])
+
+
+@pytest.mark.parametrize("name", ["bmshj2018-factorized", "mbt2018-mean", "mbt2018"])
+@pytest.mark.parametrize("form", ["arrays", "bitstreams"])
+def test_latents_of_any_codec_are_stored_without_loss(name, form, photos, tmp_path):
+    codec, folder = small_codec(name), tmp_path / "store"
+    plan = Plan(codec.identity, form, VARIANTS[:1], ("0.png",))
+    plan.save(folder)
+    assert not any(e.error for e in encode_shards(codec, plan, photos, folder, [0], workers=0))
+    close_store(folder, plan)
+    store = LatentStore(folder, codec)
+    expected = codec.encode(read_image(photos / "0.png").float() / 255)
+    stored, record = store.read("0.png", VARIANTS[0]), store.record("0.png", VARIANTS[0])
+    assert torch.equal(stored.cells, expected.cells)
+    files = form == "bitstreams"
+    assert stored.bits == (8 * len(record.content) if files else expected.total_bits)
+
+
+@pytest.mark.parametrize("scale", [0, 1, 20, 200, 60_000, 0.3])
+def test_cells_of_any_range_are_packed_without_loss(scale):
+    cells = torch.arange(-6, 6).reshape(2, 2, 3).float() * scale
+    assert torch.equal(unpack_cells(pack_cells(cells, (32, 48), 1.0)), cells)
+
+
+class _Reads(Dataset):
+    def __init__(self, store):
+        self.store = store
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        image = self.store.plan.images[index % 7]
+        return self.store.read(image, VARIANTS[0]).cells.sum()
+
+
+def test_many_workers_read_at_once(store_folder, codec):
+    store = LatentStore(store_folder, codec)
+    alone = [_Reads(store)[i] for i in range(40)]
+    together = list(DataLoader(_Reads(store), batch_size=None, num_workers=2))
+    assert together == alone
+    assert pickle.loads(pickle.dumps(store)).find("0.png") == "0.png"
+
+
+def test_a_path_is_found_by_its_ending_unless_that_is_ambiguous(codec, tmp_path):
+    plan = Plan(codec.identity, "arrays", (Variant(),), ("a.png", "b/a.png", "b/d.png"))
+    plan.save(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"shards": [], "failures": {}}')
+    store = LatentStore(tmp_path, codec)
+    assert store.find("/data/a.png") == "a.png"
+    assert store.find("/data/b/./d.png") == "b/d.png"
+    with pytest.raises(ValueError, match=r"can be b/a\.png or a\.png"):
+        store.find("/data/b/a.png")
+    with pytest.raises(ValueError, match=r"c\.png is not in the latent store"):
+        store.find("/data/c.png")
+
+
+def test_another_codec_quality_or_meaning_is_refused_by_name(store_folder, codec):
+    other = Codec.load("tiny-bmshj2018-hyperprior", 1)
+    with pytest.raises(ValueError, match=r"made by .* quality 2 .*; this model reads .* quality 1"):
+        LatentStore(store_folder, other)
+    rounded = Codec.load("tiny-bmshj2018-hyperprior", 2, meaning="rounded")
+    with pytest.raises(ValueError, match=r"decoded latents.*; this model reads .* rounded latents"):
+        LatentStore(store_folder, rounded)
+
+
+def test_a_variant_that_is_not_stored_is_named(store_folder, codec):
+    with pytest.raises(ValueError, match="no latents of short edge 80"):
+        LatentStore(store_folder, codec).read("0.png", Variant(80))
+
+
+def test_a_store_that_is_missing_or_not_complete_is_named(store_folder, codec, tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no latent store"):
+        LatentStore(tmp_path, codec)
+    (store_folder / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"not complete: run tools/encode_dataset\.py"):
+        LatentStore(store_folder, codec)
+
+
+def test_damage_is_noticed(store_folder, codec):
+    path = shard_path(store_folder, 0)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    store = LatentStore(store_folder, codec)
+    with pytest.raises(ValueError, match="damaged"):
+        store.verify()
+    path.write_bytes(content[:100])
+    with pytest.raises(ValueError, match="not a shard"):
+        LatentStore(store_folder, codec).read("0.png", VARIANTS[0])
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        LatentStore(store_folder, codec).read("0.png", VARIANTS[0])
+
+
+def test_a_manifest_that_is_none_is_refused(store_folder, codec):
+    (store_folder / "manifest.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no manifest"):
+        LatentStore(store_folder, codec)
+
+
+def test_a_damaged_record_is_refused():
+    record = pack_cells(torch.arange(12.0).reshape(2, 2, 3), (32, 48), 1.0)
+    for content in (record.content[:-4], b"no zstd", record.content[:5] + b"\0" * 20):
+        with pytest.raises(ValueError, match="damaged"):
+            unpack_cells(dataclasses.replace(record, content=content))
+    with pytest.raises(ValueError, match="instead of"):
+        unpack_cells(dataclasses.replace(record, image_size=(160, 160)))
+    other = pack_cells(torch.full((2, 2, 3), 7.0), (32, 48), 1.0)  # with more escapes
+    with pytest.raises(ValueError, match="damaged"):
+        unpack_cells(
+            dataclasses.replace(record, content=record.content[:-20] + other.content[-22:])
+        )
+
+
+def test_a_plan_is_written_once(plan, tmp_path):
+    plan.save(tmp_path)
+    plan.save(tmp_path)
+    assert Plan.load(tmp_path) == plan
+    other = dataclasses.replace(plan, form="bitstreams")
+    with pytest.raises(ValueError, match="another store: its form is arrays, not bitstreams"):
+        other.save(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "no json", '{"format": 99}'])
+def test_a_damaged_plan_is_named(content, tmp_path):
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(ValueError, match=r"plan\.json"):
+        Plan.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"form": "files"}, "form 'files'"),
+        ({"images": ()}, "needs images"),
+        ({"images": ("a", "a")}, "same image"),
+        ({"images": ("lat\udce9.png",)}, "is not UTF-8"),
+        ({"variants": (Variant(0, 5), Variant(0, 9))}, "same variant"),
+    ],
+)
+def test_an_impossible_plan_is_refused(plan, change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(plan, **change)
+
+
+def test_a_plan_of_rounded_bitstreams_is_refused(plan):
+    identity = dataclasses.replace(plan.codec, meaning="rounded")
+    with pytest.raises(ValueError, match="hold decoded latents"):
+        dataclasses.replace(plan, codec=identity, form="bitstreams")
+
+
+def test_the_manifest_counts_images_and_bytes(store_folder, plan):
+    content = json.loads((store_folder / "manifest.json").read_text())
+    assert content["images"] == 7 and len(content["shards"]) == plan.shards == 3
+    for shard, entry in enumerate(content["shards"]):
+        assert entry["bytes"] == shard_path(store_folder, shard).stat().st_size
