@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from cdl_d2.codec.__main__ import main
+from cdl_d2.cli.codec import main
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 

@@ -1,7 +1,7 @@
 """Feed damaged and hostile bitstreams to the decoder: each must end in a BitstreamError.
 
 A crash of the range coder ends the process, so that the exit status says what happened:
-    python -m tests.codec.fuzz_bitstream --files 100000
+    python -m tests.codec.bitstream.fuzz_bitstream --files 100000
 """
 
 import argparse

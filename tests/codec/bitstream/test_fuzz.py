@@ -1,5 +1,6 @@
 from hypothesis import HealthCheck, given, settings
-from tests.codec.fuzz_bitstream import check, damaged_files
+
+from tests.codec.bitstream.fuzz_bitstream import check, damaged_files
 
 
 @settings(

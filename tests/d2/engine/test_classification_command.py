@@ -9,11 +9,10 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from tests.d2.test_classifier import FOLDER, TINY
-from tests.d2.test_train_net import ROOT, run
-
 from cdl_d2.data.datasets.drawn import write_classification
 from tests.commands import output_of, refused
+from tests.d2.engine.test_train_net import ROOT, run
+from tests.d2.modeling.test_classifier import FOLDER, TINY
 
 SCHEDULE = [
     *("SOLVER.MAX_ITER", 2, "SOLVER.STEPS", "(1,)", "SOLVER.IMS_PER_BATCH", 4),

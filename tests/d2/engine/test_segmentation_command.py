@@ -8,12 +8,12 @@ from PIL import Image
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.codec.__main__ import main
-from tests.d2.test_segmentor import FOLDER, TINY
-from tests.d2.test_train_net import run
+from cdl_d2.cli.codec import main
 
 from cdl_d2.data.datasets.drawn import write_segmentation
 from tests.commands import output_of, refused
+from tests.d2.engine.test_train_net import run
+from tests.d2.modeling.test_segmentor import FOLDER, TINY
 
 PLAIN = ["MODEL.META_ARCHITECTURE", "CompressedSegmentor"]
 SCHEDULE = [

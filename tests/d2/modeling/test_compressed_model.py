@@ -10,7 +10,8 @@ from detectron2.utils.events import EventStorage
 from cdl_d2.codec.bitstream.layers import compress_layers
 from cdl_d2.d2 import Trainer
 from cdl_d2.d2.engine.bitstreams import compress_for, read_stream
-from tests.d2 import conftest, test_classifier, test_segmentor
+from tests.d2 import conftest
+from tests.d2.modeling import test_classifier, test_segmentor
 
 GATE = ["MODEL.SELECTION.KIND", "gate", "MODEL.SELECTION.RATE_WEIGHT", 2.0]
 KEPT = [0, 17, 33, 150]

@@ -3,7 +3,7 @@
 Each trial starts a process that encodes a small folder, sends it SIGKILL after a random time, and
 goes on like this until a process ends by itself; the store must then equal an uninterrupted one,
 byte for byte:
-    python -m tests.data.kill_bulk_encoding --kills 1000
+    python -m tests.data.store.kill_encoding --kills 1000
 """
 
 import argparse

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.data.conftest import VARIANTS
-from tests.data.kill_bulk_encoding import content_of, kill_until
 
 from cdl_d2.data import LatentStore
 from cdl_d2.data.datasets.sources import images_of_coco, images_of_folder, shard_of_environment
 from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
+from tests.data.store.conftest import VARIANTS
+from tests.data.store.kill_encoding import content_of, kill_until
 
 ROOT = Path(__file__).parents[2]
 CODEC = ["--name", "tiny-bmshj2018-hyperprior", "--quality", "2"]

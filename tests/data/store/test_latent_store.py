@@ -4,7 +4,6 @@ import pickle
 
 import pytest
 import torch
-from tests.data.conftest import VARIANTS
 from torch.utils.data import DataLoader, Dataset
 
 from cdl_d2.codec import Codec
@@ -14,6 +13,7 @@ from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.data.store.latent_store import shard_path
 from cdl_d2.data.store.shard import pack_cells, unpack_cells
 from tests.conftest import small_codec
+from tests.data.store.conftest import VARIANTS
 
 
 def test_every_variant_of_every_image_is_what_the_encoder_gives(store_folder, photos, plan, codec):
