@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 
+from cdl_d2.errors import CdlError
+
 STRIDE = 16  # pixels a side of a latent cell
 HYPERPRIOR_CELLS = 4  # latent cells a side of a cell of the hyperprior's own latent z
 CODING_MULTIPLE = STRIDE * HYPERPRIOR_CELLS
@@ -46,18 +48,18 @@ class Latent:
     Attributes:
         y_hat: M x h x w, float.
         image_size: (H, W) in pixels.
-        bits: h x w, estimated bits of y_hat a cell.
-        side_bits: estimated bits of the hyperprior; 0 for a codec without one.
         scales_hat: M x h x w, the standard deviations that the entropy model predicts, or None.
-        channel_bits: M, estimated bits of y_hat a channel, or None.
+        bits: h x w, estimated bits of y_hat a cell; None, as the next two, if nobody asked.
+        channel_bits: M, estimated bits of y_hat a channel.
+        side_bits: estimated bits of the hyperprior; 0 for a codec without one.
     """
 
     y_hat: torch.Tensor
     image_size: tuple[int, int]
-    bits: torch.Tensor
-    side_bits: float
     scales_hat: torch.Tensor | None = None
+    bits: torch.Tensor | None = None
     channel_bits: torch.Tensor | None = None
+    side_bits: float | None = None
 
     def to(self, device: torch.device | str) -> Latent:
         """The same latent on another device."""
@@ -76,7 +78,13 @@ class Latent:
 
     @cached_property
     def total_bits(self) -> float:
-        """Estimated bits of the whole image, hyperprior included."""
+        """Estimated bits of the whole image, hyperprior included.
+
+        Raises:
+            CdlError: if the latent was made without estimates.
+        """
+        if self.bits is None:
+            raise CdlError("the latent has no estimated size: encode with_bits")
         return float(self.bits.sum(dtype=torch.float64)) + self.side_bits
 
     @property

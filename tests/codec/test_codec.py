@@ -5,6 +5,7 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import ARCHITECTURES
 from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
 from cdl_d2.codec.latent import pad_for_coding
+from cdl_d2.errors import CdlError
 from tests.conftest import small_codec
 
 IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
@@ -37,6 +38,33 @@ def test_the_two_meanings_differ_exactly_where_the_codec_predicts_means(name):
     decoded = small_codec(name).encode(IMAGE).y_hat
     rounded = small_codec(name, "rounded").encode(IMAGE).y_hat
     assert torch.equal(decoded, rounded) == (name not in WITH_MEANS)
+
+
+@pytest.mark.parametrize("meaning", ["decoded", "rounded"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_latent_does_not_depend_on_whether_its_size_is_estimated(name, meaning):
+    codec = small_codec(name, meaning)
+    latent = codec.encode(IMAGE)
+    for with_scales in (False, True):
+        bare = codec.encode(IMAGE, with_scales, with_bits=False)
+        assert torch.equal(bare.y_hat, latent.y_hat)
+        assert bare.bits is bare.channel_bits is bare.side_bits is None
+        with pytest.raises(CdlError):
+            _ = bare.total_bits
+
+
+def test_a_latent_without_estimates_does_not_run_the_entropy_model(codec):
+    ran = []
+    handles = [
+        module.register_forward_hook(lambda *_: ran.append(1))
+        for module in (codec.network.h_a, codec.network.gaussian_conditional)
+    ]
+    codec.encode(IMAGE, with_bits=False)
+    assert not ran
+    codec.encode(IMAGE)
+    assert ran
+    for handle in handles:
+        handle.remove()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 17), (64, 64), (65, 127), (200, 130)])

@@ -199,14 +199,6 @@ def _checksum(quantized: Quantized, mask: torch.Tensor) -> int:
 
 
 def _latent(codec: Codec, quantized: Quantized, mask: torch.Tensor, stream: Bitstream) -> Latent:
-    with torch.no_grad(), exact_arithmetic(torch.device("cpu")):
-        y_likelihoods, z_likelihoods = codec.cpu_coder.likelihoods(quantized)
-    kept = mask[:, None, None]
-    bits = -torch.log2(y_likelihoods) * kept
-    return Latent(
-        y_hat=quantized.y_hat * kept,
-        image_size=stream.image_size,
-        bits=bits.sum(0),
-        channel_bits=bits.sum((1, 2)),
-        side_bits=float(-torch.log2(z_likelihoods).sum(dtype=torch.float64)),
-    )
+    with exact_arithmetic(torch.device("cpu")):
+        estimates = codec.cpu_coder.estimates(quantized, mask)
+    return Latent(quantized.y_hat * mask[:, None, None], stream.image_size, **estimates)

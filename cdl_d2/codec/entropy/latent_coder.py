@@ -104,6 +104,29 @@ class LatentCoder:
         symbols = torch.round(y - means)
         return Quantized(rounded, symbols.int(), scales, means, z_symbols.int())
 
+    def y_hat(self, y: torch.Tensor, rounded: bool) -> torch.Tensor:
+        """The latent of `round` or `quantize` alone, without what only its size depends on."""
+        if self.has_hyperprior and (rounded or self._is_scale_only):
+            return torch.round(y)
+        return self.quantize(y).y_hat
+
+    def estimates(
+        self, quantized: Quantized, kept: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor | float]:
+        """The attributes `bits`, `channel_bits` and `side_bits` of a Latent.
+
+        Args:
+            kept: which channels count, M booleans; all if None.
+        """
+        y_likelihoods, z_likelihoods = self.likelihoods(quantized)
+        bits = -torch.log2(y_likelihoods)
+        if kept is not None:
+            bits = bits * kept[:, None, None]
+        side = 0.0
+        if z_likelihoods is not None:
+            side = float(-torch.log2(z_likelihoods).sum(dtype=torch.float64))
+        return {"bits": bits.sum(0), "channel_bits": bits.sum((1, 2)), "side_bits": side}
+
     def likelihoods(self, quantized: Quantized) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Of every symbol of y, M x h x w, and of z, if there is one."""
         q, network = quantized, self._network
