@@ -1,26 +1,20 @@
-"""Reading the images of a folder."""
+"""Images from files: which there are, and their pixels."""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from cdl_d2.errors import CdlError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-
-
-# What Pillow raises for files that are damaged, hostile, or no images.
-UNREADABLE = (
-    Image.DecompressionBombError,
-    OSError,
-    SyntaxError,
-    UnidentifiedImageError,
-    ValueError,
-)
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -38,20 +32,47 @@ def find_images(folder: Path) -> list[Path]:
     return paths
 
 
-def read_image(path: Path) -> torch.Tensor:
-    """3 x H x W, uint8, RGB, turned upright as its EXIF tag says.
+@contextmanager
+def reading_image(path: str | Path) -> Iterator[None]:
+    """Give what Pillow raises for a damaged or hostile file, or for none, as one error.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an image, a damaged one, or one of more than 8 bits a channel,
-            which would be clipped.
+        CdlError: if it is not an image, a damaged one, or one that would fill the memory.
     """
     try:
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
-                raise CdlError(f"its values have more than 8 bits ({file.mode}): convert it")
-            return pil_to_tensor(ImageOps.exif_transpose(file).convert("RGB"))
+        yield
+    except CdlError:
+        raise
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no image {path}") from error
-    except UNREADABLE as error:
+    except (
+        Image.DecompressionBombError,
+        EOFError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        struct.error,
+    ) as error:
         raise CdlError(f"{path} cannot be read as an image: {error}") from error
+
+
+def read_image(path: str | Path) -> torch.Tensor:
+    """3 x H x W, uint8, RGB, turned upright as its EXIF tag says.
+
+    Raises:
+        FileNotFoundError, CdlError: as reading_image; for more than 8 bits a channel, which would
+            be clipped.
+    """
+    with reading_image(path), Image.open(path) as file:
+        if file.mode.startswith(("I", "F")):
+            raise CdlError(f"{path} has more than 8 bits a channel ({file.mode}): convert it")
+        return _upright(pil_to_tensor(file.convert("RGB")), file.getexif().get(ORIENTATION))
+
+
+def _upright(pixels: torch.Tensor, orientation: object) -> torch.Tensor:
+    """What ImageOps.exif_transpose does, without its failures on other, odd entries of the EXIF."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 2)
+    flips = {1: (3, 4, 7, 8), 2: (2, 3, 6, 7)}  # rows and columns
+    return pixels.flip([side for side, turned in flips.items() if orientation in turned])
