@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import detectron2
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 from yaml import YAMLError
 
 from cdl_d2.errors import CdlError
+from cdl_d2.packaged import CONFIGS
 
+DETECTRON2_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 LATENT_SOURCES = ("model", "mapper", "store")
 AUGMENTATIONS = ("exact", "latent", "none")
 
@@ -24,7 +27,7 @@ def add_cdl_config(cfg: CN) -> None:
     # Who encodes: "model" (on its own device, works with any mapper), "mapper" (in the loader's
     # workers, on the CPU) or "store" (nobody: latents are read from a latent store).
     _C.INPUT.LATENT_SOURCE = "model"
-    # Folders of the latent stores of the training and test data, by tools/encode_dataset.py.
+    # Folders of the latent stores of the training and test data, by `cdl data encode`.
     _C.INPUT.LATENT_STORE_TRAIN = ""
     _C.INPUT.LATENT_STORE_TEST = ""
 
@@ -63,7 +66,7 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.LATENT_RESNET.NORM = "BN"
     # Start of the trunk: a latent classifier's checkpoint or a torchvision ResNet-50's weights.
     _C.MODEL.LATENT_RESNET.INIT = ""
-    # Per-channel mean and deviation of the latents, by tools/latent_statistics.py; empty for none.
+    # Per-channel mean and deviation of the latents, by `cdl latents statistics`; empty for none.
     _C.MODEL.LATENT_RESNET.STATISTICS = ""
 
     _C.MODEL.CLASSIFIER = CN()
@@ -89,7 +92,7 @@ def add_cdl_config(cfg: CN) -> None:
     # Which channels of a latent a model sees: "none" for all, "gate", chosen for each image by a
     # learned gate, or "fixed", those of CHANNELS.
     _C.MODEL.SELECTION.KIND = "none"
-    # For "fixed": numbers of the channels, such as tools/select_channels.py prints.
+    # For "fixed": numbers of the channels, such as `cdl latents select` prints.
     _C.MODEL.SELECTION.CHANNELS = []
     # Weight of the selected channels' bits per pixel in the loss of a "gate".
     _C.MODEL.SELECTION.RATE_WEIGHT = 0.1
@@ -99,7 +102,8 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.SELECTION.LR_FACTOR = 10.0
 
     _C.MODEL.TEACHER = CN()
-    # The teacher's own YAML: a path, or a config of Detectron2's model zoo.
+    # The teacher's own YAML: a path, from the folder of this config's file or the working folder,
+    # or a name relative to the configs of this package or of Detectron2's model zoo.
     _C.MODEL.TEACHER.CONFIG_FILE = ""
     # The teacher's weights; empty for MODEL.WEIGHTS of its YAML. For a classifier without a YAML: a
     # file of torchvision's ResNet-50, or "imagenet" for its zoo.
@@ -153,20 +157,52 @@ def add_cdl_config(cfg: CN) -> None:
     add_deeplab_config(_C)
 
 
+def find_config(name: str | Path) -> Path:
+    """The file of a config's name: a path, from the working folder, or relative to the configs of
+    this package or of Detectron2's model zoo.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    for folder in (Path(), CONFIGS, DETECTRON2_ZOO):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(
+        f"there is no config {name} in {Path.cwd()}, in {CONFIGS}, or in {DETECTRON2_ZOO}"
+    )
+
+
 def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
     """Detectron2's config with this project's keys, a YAML file and KEY VALUE overrides.
 
+    OUTPUT_DIR, where neither says it, is `./output/` and the file's name without `.yaml`. A
+    teacher's config that lies beside the file gets its full path. YAML tags that make Python
+    objects are refused, in the files that this one is based on too.
+
+    Args:
+        path: a file, or a name as find_config takes it.
+
     Raises:
         FileNotFoundError: if the file, or one that it is based on, does not exist.
-        ValueError: for a file that is no config, a key that does not exist, or a wrong value.
+        CdlError: for a file that is no config, a key that does not exist, or a wrong value.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no config file {path}")
+    path = find_config(path)
     cfg = get_cfg()
     add_cdl_config(cfg)
+    cfg.OUTPUT_DIR = f"./output/{path.stem}"
     try:
-        cfg.merge_from_file(str(path))
-        cfg.merge_from_list(list(overrides))
-    except (AssertionError, AttributeError, KeyError, TypeError, YAMLError) as error:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except (TypeError, AttributeError) as error:
+        raise CdlError(f"config {path}: it, or its _BASE_, is no mapping of keys") from error
+    except RecursionError as error:
+        raise CdlError(f"config {path}: its _BASE_ leads back to itself") from error
+    except (AssertionError, KeyError, ValueError, YAMLError) as error:
         raise CdlError(f"config {path}: {error}") from error
+    try:
+        cfg.merge_from_list(list(overrides))
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CdlError(f"config {path}, overrides: {error}") from error
+    teacher = path.parent / cfg.MODEL.TEACHER.CONFIG_FILE
+    if teacher.is_file():
+        cfg.MODEL.TEACHER.CONFIG_FILE = str(teacher.absolute())
     return cfg

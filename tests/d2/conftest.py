@@ -36,7 +36,7 @@ def small_cfg(kind: str, *options):
     """The config of a small `latent`, `reconstruction` or `pixel` detector of two classes."""
     cfg = get_cfg()
     add_cdl_config(cfg)
-    cfg.merge_from_file(str(CONFIGS / "small" / f"{kind}_mask_rcnn_small.yaml"))
+    cfg.merge_from_file(str(CONFIGS / "detection" / "small" / f"{kind}_mask_rcnn_small.yaml"))
     wide = [] if kind == "latent" else PIXEL
     cfg.merge_from_list([*SMALL, *wide, "DATASETS.TRAIN", (), "DATASETS.TEST", (), *options])
     return cfg

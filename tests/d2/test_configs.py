@@ -1,33 +1,115 @@
+import pickle
+
 import pytest
+import yaml
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from detectron2.config import get_cfg
-
 from cdl_d2.bench.counts import count_multiply_adds, paper_giga
-from cdl_d2.d2 import add_cdl_config
+from cdl_d2.d2.config import find_config, read_config
+from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS
 
 LEAVES = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith("Base"))
-
-
-def load(path):
-    cfg = get_cfg()
-    add_cdl_config(cfg)
-    cfg.merge_from_file(str(path))
-    return cfg
+MAIN = "detection/latent_mask_rcnn_R50_FPN.yaml"
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda p: p.stem)
-def test_every_config_loads_and_has_its_own_output_folder(path):
-    cfg = load(path)
-    assert f"./output/{path.stem}" == cfg.OUTPUT_DIR
-    others = [load(other).OUTPUT_DIR for other in LEAVES if other != path]
-    assert cfg.OUTPUT_DIR not in others
+def test_every_config_loads_its_teacher_too(path):
+    teacher = read_config(path).MODEL.TEACHER.CONFIG_FILE
+    assert not teacher or read_config(find_config(teacher)).VERSION == 2
+
+
+def test_every_config_has_an_output_folder_of_its_own():
+    folders = {read_config(path).OUTPUT_DIR for path in LEAVES}
+    assert folders == {f"./output/{path.stem}" for path in LEAVES}
+    assert len(folders) == len(LEAVES)
+
+
+def test_the_output_folder_can_be_set_in_a_base_or_by_an_override(tmp_path):
+    (tmp_path / "base.yaml").write_text("OUTPUT_DIR: elsewhere\nVERSION: 2\n")
+    (tmp_path / "leaf.yaml").write_text("_BASE_: base.yaml\n")
+    assert read_config(tmp_path / "leaf.yaml").OUTPUT_DIR == "elsewhere"
+    assert read_config(tmp_path / "leaf.yaml", ["OUTPUT_DIR", "third"]).OUTPUT_DIR == "third"
+
+
+def test_a_config_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_config(MAIN) == read_config(CONFIGS / MAIN)
+    zoo = read_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
+    assert zoo.SOLVER.MAX_ITER == 270000
+
+
+def test_a_file_in_the_working_folder_is_found_before_the_packages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "detection").mkdir()
+    (tmp_path / MAIN).write_text("SEED: 7\nVERSION: 2\n")
+    assert read_config(MAIN).SEED == 7
+
+
+def test_a_config_that_is_nowhere_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as caught:
+        read_config("detection/nothing.yaml")
+    assert "detection/nothing.yaml" in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_a_teacher_beside_its_student_is_found_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "teacher.yaml").write_text("VERSION: 2\n")
+    (tmp_path / "student.yaml").write_text(
+        "MODEL: {TEACHER: {CONFIG_FILE: teacher.yaml}}\nVERSION: 2\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    student = read_config("student.yaml")
+    monkeypatch.chdir("/")
+    assert find_config(student.MODEL.TEACHER.CONFIG_FILE).samefile(tmp_path / "teacher.yaml")
+
+
+def test_a_dumped_config_reads_as_the_same(tmp_path):
+    cfg = read_config(MAIN, ["MODEL.SELECTION.TEMPERATURES", "(3.0, 1.0)"])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    again = read_config(tmp_path / "config.yaml")
+    assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+    assert again.MODEL.SELECTION == cfg.MODEL.SELECTION and again.DATASETS == cfg.DATASETS  # tuples
+
+
+@pytest.mark.parametrize("leaf", ["_BASE_: base.yaml\n", "_BASE_: [base.yaml]\n", None])
+def test_a_config_runs_no_code(tmp_path, leaf):
+    path, proof = tmp_path / "base.yaml", tmp_path / "proof"
+    path.write_text(f"SEED: !!python/object/apply:os.system ['touch {proof}']\nVERSION: 2\n")
+    if leaf:
+        path = tmp_path / "leaf.yaml"
+        path.write_text(leaf)
+    with pytest.raises(CdlError, match="python/object/apply"):
+        read_config(path)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"3", b"- a\n- b", b"just words", b"_BASE_: 3", b"_BASE_: self.yaml"),
+        *(b"a: [", b"VERSION: later", b"VERSION: 99", b"MODEL: 3\nVERSION: 2", b"\xff\xfe\x00"),
+        *(b"SEED: many\nVERSION: 2", b"NO_SUCH_KEY: 1\nVERSION: 2", pickle.dumps([1])),
+    ],
+)
+def test_what_is_no_config_is_one_error_that_names_the_file(tmp_path, content):
+    path = tmp_path / "self.yaml"
+    path.write_bytes(content)
+    with pytest.raises(CdlError, match=r"self\.yaml"):
+        read_config(path)
+
+
+@pytest.mark.parametrize(
+    "overrides", [["SEED"], ["SEED", "many"], ["NO_SUCH_KEY", 1], ["SEED.X", 1], [1, 1]]
+)
+def test_overrides_that_do_not_fit_are_one_error(overrides):
+    with pytest.raises(CdlError):
+        read_config(MAIN, overrides)
 
 
 def test_the_main_config_has_the_papers_schedule():
-    cfg = load(CONFIGS / "latent_mask_rcnn_R50_FPN.yaml")
+    cfg = read_config(MAIN)
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (270000, (210000, 250000))
     assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR) == (16, 0.02)
     assert cfg.INPUT.MIN_SIZE_TRAIN == (640, 672, 704, 736, 768, 800)
@@ -35,7 +117,7 @@ def test_the_main_config_has_the_papers_schedule():
 
 
 def test_the_main_model_has_the_multiply_adds_of_table_2():
-    cfg = load(CONFIGS / "latent_mask_rcnn_R50_FPN.yaml")
+    cfg = read_config(MAIN)
     counts = count_multiply_adds(cfg, (800, 1280))
     giga = {part: count / 1e9 for part, count in counts.items()}
     assert giga["student_backbone"] == pytest.approx(155.25, rel=0.002)
@@ -45,7 +127,7 @@ def test_the_main_model_has_the_multiply_adds_of_table_2():
 
 
 def test_the_1x1_stem_and_the_context_codec_have_their_multiply_adds():
-    cfg = load(CONFIGS / "latent_mask_rcnn_R50_FPN_stem1x1.yaml")
+    cfg = read_config("detection/latent_mask_rcnn_R50_FPN_stem1x1.yaml")
     cfg.MODEL.CODEC.NAME = "mbt2018"
     counts = count_multiply_adds(cfg, (800, 1280))
     assert counts["student_backbone"] / 1e9 == pytest.approx(149.31, rel=0.002)
@@ -57,7 +139,7 @@ def test_the_transform_modules_are_counted_by_hand():
     halves = [cells * kernel * 192 * 192, 4 * cells * kernel * 192 * 256]
     gdn = 4 * cells * 192 * 192
     counts = [
-        count_multiply_adds(load(CONFIGS / "segmentation" / f"{name}.yaml"), (128, 256))
+        count_multiply_adds(read_config(f"segmentation/{name}.yaml"), (128, 256))
         for name in ("latent_deeplab_v3_R50", "latent_deeplab_v3_R50_res")
     ]
     assert counts[0]["transform_module"] == sum(halves) + gdn
@@ -68,13 +150,13 @@ def test_the_transform_modules_are_counted_by_hand():
 
 @pytest.mark.parametrize("size", [(0, 64), (64, 65), (-32, 32)])
 def test_a_size_that_cannot_be_counted_is_named(size):
-    cfg = load(CONFIGS / "latent_mask_rcnn_R50_FPN.yaml")
+    cfg = read_config(MAIN)
     with pytest.raises(ValueError, match="multiples of 32"):
         count_multiply_adds(cfg, size)
 
 
 def test_classification_has_the_schedule_of_appendix_a3():
-    cfg = load(CONFIGS / "classification" / "latent_resnet50.yaml")
+    cfg = read_config("classification/latent_resnet50.yaml")
     epoch = 1_281_167 / cfg.SOLVER.IMS_PER_BATCH
     assert cfg.SOLVER.IMS_PER_BATCH == 256 and cfg.SOLVER.BASE_LR == 0.1
     assert cfg.SOLVER.MAX_ITER / epoch == pytest.approx(100, rel=1e-3)

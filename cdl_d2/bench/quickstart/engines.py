@@ -17,8 +17,7 @@ from torch import nn
 
 from cdl_d2.errors import CdlError
 
-TOOLS = Path(__file__).parents[3] / "tools"
-CONFIGS = Path(__file__).parents[3] / "configs" / "small"
+COMMAND = (sys.executable, "-m", "cdl_d2.cli.main")
 CODEC = ("tiny-bmshj2018-hyperprior", 2)
 ANCHORS = (16, 32, 64, 128, 256)
 RUNS = ("teacher", "decoded", "latent", "latent_transfer")
@@ -53,7 +52,7 @@ class Task:
 
 
 class Torchvision:
-    """tools/train_torchvision.py"""
+    """cdl train-torchvision"""
 
     name = "torchvision"
     channel_order = "RGB"
@@ -61,7 +60,7 @@ class Torchvision:
     def command(self, task: Task, run: str) -> list[str]:
         """What trains (or, for `decoded`, evaluates) a run."""
         size = str(task.size)
-        command = [sys.executable, str(TOOLS / "train_torchvision.py"), "--model", "small"]
+        command = [*COMMAND, "train-torchvision", "--model", "small"]
         command += ["--train", *task.data("train"), "--val", *task.data("val")]
         command += ["--anchor-sizes", *map(str, ANCHORS)]
         command += ["--short-edges", size, "--short-edge-val", size, "--seed", str(task.seed)]
@@ -73,8 +72,9 @@ class Torchvision:
         if run == "decoded":
             evaluated = ["--eval-only", task.weights("teacher")]
             return [*command, *evaluated, "--domain", "reconstruction", *codec]
-        taught = ["--teacher", task.weights("teacher")] if run == "latent_transfer" else []
-        return [*command, "--resume", *codec, *taught]
+        if run == "latent_transfer":  # of the foreground only, which takes less time
+            codec += ["--teacher", task.weights("teacher"), "--masks", "foreground"]
+        return [*command, "--resume", *codec]
 
     def load(self, folder: Path) -> nn.Module:
         """The trained detector of a run, in eval mode; it takes a list of items."""
@@ -84,7 +84,7 @@ class Torchvision:
 
 
 class Detectron2:
-    """tools/train_net.py"""
+    """cdl train"""
 
     name = "detectron2"
     channel_order = "BGR"
@@ -92,8 +92,8 @@ class Detectron2:
     def command(self, task: Task, run: str) -> list[str]:
         """What trains (or, for `decoded`, evaluates) a run."""
         kind = {"teacher": "pixel", "decoded": "reconstruction"}.get(run, "latent")
-        config = CONFIGS / f"{kind}_mask_rcnn_small.yaml"
-        command = [sys.executable, str(TOOLS / "train_net.py"), "--config-file", str(config)]
+        config = f"detection/small/{kind}_mask_rcnn_small.yaml"
+        command = [*COMMAND, "train", "--config-file", config]
         command += ["--eval-only"] if run == "decoded" else ["--resume"]
         for part in ("train", "val"):
             command += ["--register", part, *task.data(part)]

@@ -34,7 +34,7 @@ def arguments(coco_dataset, tmp_path):
     """What every run here needs: the small student on the small data set."""
     annotations, images = coco_dataset
     return [
-        *("--config-file", CONFIGS / "small/latent_mask_rcnn_small.yaml"),
+        *("--config-file", CONFIGS / "detection/small/latent_mask_rcnn_small.yaml"),
         *("--register", "train", annotations, images),
         *SMALL,
         *("DATASETS.TEST", "('train',)", "MODEL.META_ARCHITECTURE", "CompressedRCNN"),
