@@ -1,10 +1,13 @@
-"""Codec weights on disk: read without unpickling objects, written as safetensors."""
+"""Weights on disk: read without unpickling objects, written as safetensors."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,53 +15,79 @@ from torch import nn
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
-# What unpickling a damaged file, or one of another kind, raises.
-UNREADABLE = (
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    RuntimeError,
-    ValueError,
-    pickle.UnpicklingError,
-)
-
 # Entropy-coding tables are derived from the weights by `update()`; they are not weights.
 DERIVED = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")
 
 
-def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a state dict from `.safetensors`, or from a PyTorch file with `weights_only`.
+def check_weights_file(path: str | Path) -> None:
+    """Raise FileNotFoundError unless there is such a file."""
+    if not Path(path).is_file():
+        problem = "are a folder, not a file" if Path(path).is_dir() else "do not exist"
+        raise FileNotFoundError(f"weights {path} {problem}: check the path")
 
-    A PyTorch file may hold the tensors themselves (CompressAI's zoo) or a dict with them under
-    `state_dict` (CompressAI's training example), `network` (a codec's checkpoint of ours) or
-    `model` (Detectron2).
+
+@contextmanager
+def reading_weights(path: str | Path) -> Iterator[None]:
+    """Give what unpickling a damaged file, or one of another kind, raises as one error.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a state dict of plain tensors.
+        FileNotFoundError: see check_weights_file.
+        CdlError: for all else that keeps it from being read.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"weights {path} do not exist: check the path")
+    check_weights_file(path)
     try:
-        if path.suffix == ".safetensors":
+        yield
+    except (
+        AttributeError,
+        EOFError,
+        IndexError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise CdlError(f"{path} cannot be read as weights: {_first_line(error)}") from error
+    except Exception as error:  # safetensors raises a class of its own
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise CdlError(f"{path} cannot be read as weights: {_first_line(error)}") from error
+
+
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """The tensors and plain values in a `.safetensors` or PyTorch file; no object is unpickled.
+
+    Raises:
+        FileNotFoundError, CdlError: as reading_weights; if the file holds no dict.
+    """
+    with reading_weights(path):
+        if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise CdlError(f"{path} cannot be read as weights: {first_line(error)}") from error
-    except Exception as error:  # safetensors raises a class of its own
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise CdlError(f"{path} cannot be read as weights: {first_line(error)}") from error
-    if isinstance(content, dict):
-        nested = [content[k] for k in ("state_dict", "network", "model") if k in content]
-        content = nested[0] if nested else content
-    if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
-        raise CdlError(f"{path} is not a state dict of tensors")
+    if not isinstance(content, dict):
+        raise CdlError(f"{path} holds a {type(content).__name__}, not weights")
     return content
+
+
+def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file, or in a dict there: under `state_dict` (CompressAI's training
+    example), `network` (a codec's checkpoint of ours) or `model` (Detectron2).
+
+    Raises:
+        FileNotFoundError, CdlError: as read_weights; if there is no state dict of plain tensors.
+    """
+    return state_dict_in(read_weights(path), path)
+
+
+def state_dict_in(content: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
+    """As load_state_dict, of what a file holds."""
+    nested = [content[k] for k in ("state_dict", "network", "model") if k in content]
+    state = nested[0] if nested else content
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise CdlError(f"{path} is not a state dict of tensors")
+    return state
 
 
 def save_weights(path: Path, network: nn.Module, details: dict[str, str]) -> None:
@@ -84,7 +113,7 @@ def _weights(network: nn.Module) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state.items() if not k.endswith(DERIVED)}
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """An error's first line, or its class where it says nothing."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if line.startswith("Weights only load failed"):  # and it goes on to advise what is not safe

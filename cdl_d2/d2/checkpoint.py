@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from cdl_d2.codec.weights_file import UNREADABLE, first_line
+from cdl_d2.codec.weights_file import check_weights_file, read_weights, reading_weights
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
@@ -47,8 +46,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             FileNotFoundError: if a local file does not exist.
             ValueError: if the file cannot be read, or holds anything but arrays and plain values.
         """
-        if path and "://" not in path and not Path(path.partition("?")[0]).is_file():
-            raise FileNotFoundError(f"weights {path} do not exist: check MODEL.WEIGHTS")
+        if path and "://" not in path:
+            check_weights_file(path.partition("?")[0])
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -56,11 +55,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise CdlError(f"{filename}: files of pycls are not read; convert it to .pth")
         if not filename.endswith(".pkl"):
             return super()._load_file(filename)
-        with PathManager.open(filename, "rb") as file:
-            try:
-                content = _ArrayUnpickler(file, encoding="latin1").load()
-            except UNREADABLE as error:
-                raise CdlError(f"{filename} cannot be read as weights: {error!r}") from error
+        with reading_weights(filename), open(filename, "rb") as file:
+            content = _ArrayUnpickler(file, encoding="latin1").load()
         if not isinstance(content, dict):
             raise CdlError(f"{filename} holds a {type(content).__name__}, not weights")
         if "model" in content and "__author__" in content:
@@ -70,13 +66,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
 
     def _torch_load(self, f: str) -> dict[str, Any]:
-        try:
-            content = torch.load(f, map_location="cpu", weights_only=True)
-        except UNREADABLE as error:
-            raise CdlError(f"{f} cannot be read as weights: {first_line(error)}") from error
-        if not isinstance(content, dict):
-            raise CdlError(f"{f} holds a {type(content).__name__}, not weights")
-        return content
+        return read_weights(f)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

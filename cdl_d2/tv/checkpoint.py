@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from cdl_d2.codec.weights_file import UNREADABLE, first_line, load_state_dict
+from cdl_d2.codec.weights_file import read_weights, state_dict_in
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 from cdl_d2.tv.detector_config import DetectorConfig, build_detector
 
-ZOO = "coco"  # torchvision's Mask R-CNN R50-FPN, trained on COCO
+TORCHVISION_ZOO = "coco"  # torchvision's Mask R-CNN R50-FPN, trained on COCO
 
 
 def save_detector(
@@ -33,15 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged or something else.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return content | {"config": DetectorConfig.from_dict(content["config"])}
-    except (*UNREADABLE, TypeError) as error:
-        raise CdlError(
-            f"{path} cannot be read as a checkpoint of train_torchvision.py: {first_line(error)}"
-        ) from error
+    return _with_config(read_weights(path), path)
 
 
 def load_detector(path: str | Path) -> tuple[CompressedMaskRCNN, DetectorConfig]:
@@ -60,24 +52,15 @@ def load_pixel_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig
     """A detector on original images: from a checkpoint, or with weights of torchvision's zoo.
 
     Args:
-        source: a checkpoint of train_torchvision.py; or `coco` for the zoo's weights, downloaded
+        source: a checkpoint of `cdl train-torchvision`; or `coco` for the zoo's weights, downloaded
             and checked; or a local file of those.
 
     Raises:
         FileNotFoundError, ValueError: as load_detector, or if it does not look at images.
     """
-    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights as Weights
-
-    zoo = Weights.COCO_V1
-    state = zoo.get_state_dict(progress=True, check_hash=True) if source == ZOO else None
-    if state is None and _is_plain_state(source):
-        state = load_state_dict(source)
-    if state is None:
-        detector, config = load_detector(source)
-        if config.domain != "image":
-            raise CdlError(f"{source} looks at domain {config.domain!r}, not at original images")
-        return detector, config
-    config = DetectorConfig(tuple(zoo.meta["categories"][1:]), "image")
+    config, state = _read(source)
+    if config.domain != "image":
+        raise CdlError(f"{source} looks at domain {config.domain!r}, not at original images")
     detector = build_detector(config)
     load_all(detector, state, source)
     return detector.eval(), config
@@ -124,10 +107,7 @@ def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
     Raises:
         FileNotFoundError, ValueError: if the file cannot be read or nothing in it fits.
     """
-    if source == ZOO or _is_plain_state(source):
-        state = load_pixel_detector(source)[0].state_dict()
-    else:
-        state = read_checkpoint(source)["model"]
+    state = _read(source)[1]
     own = detector.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if not fitting:
@@ -155,12 +135,26 @@ def _keep_rows(layer: nn.Linear | nn.Conv2d, rows: torch.Tensor) -> None:
         setattr(layer, name, nn.Parameter(parameter.data[rows].clone()))
 
 
-def _is_plain_state(path: str) -> bool:
-    """Whether a file is a state dict rather than a checkpoint with a config."""
-    if not Path(path).is_file() or Path(path).suffix == ".safetensors":
-        return Path(path).suffix == ".safetensors"
+def _read(source: str) -> tuple[DetectorConfig, dict[str, torch.Tensor]]:
+    """Config and weights; see load_pixel_detector for the sources."""
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights as Weights
+
+    weights = Weights.COCO_V1
+    if source == TORCHVISION_ZOO:
+        content = weights.get_state_dict(progress=True, check_hash=True)
+    else:
+        content = read_weights(source)
+    if "config" in content:
+        content = _with_config(content, source)
+        return content["config"], content["model"]
+    classes = tuple(weights.meta["categories"][1:])
+    return DetectorConfig(classes, "image"), state_dict_in(content, source)
+
+
+def _with_config(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    if not isinstance(content.get("config"), dict) or not isinstance(content.get("model"), dict):
+        raise CdlError(f"{path} is no checkpoint of a detector: it has no config, or no weights")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except UNREADABLE:
-        return False
-    return isinstance(content, dict) and "config" not in content
+        return content | {"config": DetectorConfig.from_dict(content["config"])}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CdlError(f"{path} has a config that cannot be used: {error!r}") from error

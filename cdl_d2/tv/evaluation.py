@@ -18,7 +18,7 @@ from cdl_d2.files import write_atomically
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+AVERAGE_PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def _average_precision(
     dataset: CocoItems, found: list[dict[str, Any]], task: str
 ) -> dict[str, float]:
     if not found:
-        return dict.fromkeys(METRICS, 0.0)
+        return dict.fromkeys(AVERAGE_PRECISIONS, 0.0)
     if task == "segm":  # an area is that of the mask, not of the box
         found = [{k: v for k, v in entry.items() if k != "bbox"} for entry in found]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -88,4 +88,4 @@ def _average_precision(
         evaluator.accumulate()
         evaluator.summarize()
     values = (100 * value if value >= 0 else float("nan") for value in evaluator.stats[:6])
-    return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
+    return {name: float(value) for name, value in zip(AVERAGE_PRECISIONS, values, strict=True)}

@@ -122,6 +122,18 @@ def test_loading_runs_no_code(tmp_path):
         load_state_dict(path)
 
 
+def test_a_folder_is_no_file_of_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match="folder"):
+        load_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_old_pytorch_versions_are_read(tmp_path, zipped):
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
+    assert torch.equal(load_state_dict(path)["a"], torch.ones(2))
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_corrupt_file_is_refused(tmp_path, suffix):
     path = tmp_path / f"corrupt{suffix}"

@@ -80,6 +80,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path, name, content):
         SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / name))
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.pth do not exist"):
-        SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / "none.pth"))
+@pytest.mark.parametrize("path", ["none.pth", "."])
+def test_a_missing_file_or_a_folder_is_named(tmp_path, path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / path))

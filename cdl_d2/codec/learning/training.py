@@ -20,7 +20,7 @@ from tqdm import tqdm
 from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
 from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.codec.latent import CODING_MULTIPLE
-from cdl_d2.codec.weights_file import UNREADABLE, first_line, load_state_dict, save_weights
+from cdl_d2.codec.weights_file import load_state_dict, read_weights, save_weights
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import write_atomically
 
@@ -203,12 +203,9 @@ def _save(path, iteration, plan, network, optimizers, schedule) -> None:
 def _restore(path, plan, network, optimizers, schedule) -> int:
     if not path.exists():
         return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise CdlError(f"{path} cannot be resumed from: {first_line(error)}") from error
-    if state["plan"] != asdict(plan):
-        raise CdlError(f"{path} was made with {state['plan']}, not with {asdict(plan)}")
+    state = read_weights(path)
+    if state.get("plan") != asdict(plan):
+        raise CdlError(f"{path} was made with {state.get('plan')}, not with {asdict(plan)}")
     network.load_state_dict(state["network"])
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
