@@ -14,6 +14,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS_OPTIONS = "--codec-weights (in a config: MODEL.CODEC.WEIGHTS)"
 
 
 def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Path:
@@ -29,8 +30,8 @@ def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Pat
         path = PACKAGED_WEIGHTS / f"{name}-{quality}.safetensors"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing from this installation: train it with tools/train_codec.py, "
-                "or give MODEL.CODEC.WEIGHTS"
+                f"{path} is missing from this installation: train one with `cdl codec train`, and "
+                f"give it as {WEIGHTS_OPTIONS}"
             )
         return path
     return download(zoo_url(name, quality, metric))
@@ -45,7 +46,7 @@ def zoo_url(name: str, quality: int, metric: str) -> str:
     except KeyError:
         raise FileNotFoundError(
             f"CompressAI's zoo has no weights of {name} quality {quality} ({metric}): "
-            "give MODEL.CODEC.WEIGHTS"
+            f"give yours as {WEIGHTS_OPTIONS}"
         ) from None
 
 
@@ -64,7 +65,7 @@ def download(url: str, folder: Path | None = None) -> Path:
             except (URLError, OSError) as error:
                 raise FileNotFoundError(
                     f"{url} cannot be downloaded ({error}): fetch it by hand and give its path as "
-                    "MODEL.CODEC.WEIGHTS"
+                    f"{WEIGHTS_OPTIONS}"
                 ) from error
             _check_hash(temporary, path.name)
     _check_hash(path, path.name)

@@ -36,7 +36,7 @@ class LatentInput(nn.Module):
             if tuple(statistic.shape) != (channels,):
                 raise CdlError(
                     f"latent statistics of shape {tuple(statistic.shape)} do not fit {channels} "
-                    "channels: compute them with this codec (tools/latent_statistics.py)"
+                    "channels: compute them with this codec (`cdl latents statistics`)"
                 )
         self.register_buffer("mean", mean.float().clone())
         self.register_buffer("std", std.float().clone())

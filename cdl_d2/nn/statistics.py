@@ -59,7 +59,7 @@ def load_statistics(path: str | Path, codec: CodecIdentity) -> tuple[torch.Tenso
 
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"there are no latent statistics {path}: make them with tools/latent_statistics.py"
+            f"there are no latent statistics {path}: make them with `cdl latents statistics`"
         )
     try:
         with safe_open(path, framework="pt") as file:
