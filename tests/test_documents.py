@@ -1,0 +1,50 @@
+"""The documents say what is so: their commands run, and what they name exists."""
+
+import importlib.util
+import re
+
+import pytest
+
+from tests.documents import ROOT, RUNNABLE, blocks, run_document
+
+WITH_DETECTRON2 = importlib.util.find_spec("detectron2") is not None
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", RUNNABLE, ids=name_of)
+def test_commands_and_scripts_run(document, tmp_path):
+    if not any(block.runs(WITH_DETECTRON2) for block in blocks(document)):
+        pytest.skip("Detectron2 is not installed")
+    run_document(document, tmp_path, WITH_DETECTRON2)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_files_that_a_document_links_or_names_exist(document):
+    text = document.read_text()
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)
+    missing = [link for link in links if not (document.parent / link).exists()]
+    configs = re.findall(r"\b((?:detection|classification|segmentation)/[\w/.-]+\.yaml)", text)
+    missing += [name for name in configs if not (ROOT / "configs" / name).exists()]
+    files = re.findall(r"`((?:cdl_d2|tests)/[\w/.]+)`", text)
+    missing += [name for name in files if not (ROOT / name).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_config_keys_that_a_document_names_exist(document):
+    config = pytest.importorskip("cdl_d2.d2.config", reason="Detectron2 is not installed")
+    from detectron2.config import get_cfg
+
+    cfg = get_cfg()
+    config.add_cdl_config(cfg)
+    for key in re.findall(
+        r"\b((?:MODEL|INPUT|SOLVER|TEST|DATASETS)(?:\.[A-Z_0-9]+)+)", document.read_text()
+    ):
+        node = cfg
+        for part in key.split("."):
+            assert part in node, f"there is no key {key}"
+            node = node[part]
