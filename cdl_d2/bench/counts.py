@@ -11,9 +11,9 @@ from torch import nn
 from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.codec import cell_size
 from cdl_d2.codec.codec import UNTRAINED
+from cdl_d2.d2.engine.tasks import task_of
 from cdl_d2.d2.modeling.backbone.latent_deeplab import LatentDeepLabBackbone
 from cdl_d2.d2.modeling.coded_input import build_codec
-from cdl_d2.d2.modeling.meta_arch.classifier import is_classification
 from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
 
@@ -52,7 +52,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     Raises:
         ValueError: if the size is not a positive multiple of 32, or for a classifier.
     """
-    if is_classification(cfg):
+    if task_of(cfg).name == "classification":
         raise CdlError("the parts of detectors and segmentors are counted, not of classifiers")
     if min(size) < 32 or size[0] % 32 or size[1] % 32:
         raise CdlError(f"size {size[0]} {size[1]}: both sides must be positive multiples of 32")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -20,7 +19,7 @@ from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
-from cdl_d2.d2.modeling.teacher import Teacher, teacher_config
+from cdl_d2.d2.modeling.teacher import build_pixel_network, teacher_config
 from cdl_d2.errors import CdlError
 
 OBJECTS = 10
@@ -75,9 +74,9 @@ def _parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object
     theirs = teacher_config(cfg)
     if theirs.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
         theirs.MODEL.RESNETS.NORM = "BN"
-    teacher = build_model(theirs).eval()
+    teacher = build_pixel_network(theirs).eval()
     student = TransferRCNN(
-        **TransferRCNN.from_config(cfg) | {"teacher": lambda: Teacher(teacher, theirs.INPUT.FORMAT)}
+        **TransferRCNN.from_config(cfg) | {"teacher": lambda: teacher}
     ).to(cfg.MODEL.DEVICE)
     optimizer = build_optimizer(cfg, student)
     codec = build_codec(cfg).to(cfg.MODEL.DEVICE)

@@ -62,7 +62,7 @@ def time_access(
                 way(image)
             rounds.append((time.perf_counter() - start) / len(names))
         rows.append(Row(name, sorted(rounds)[len(rounds) // 2]))
-    cells = [stores["arrays"].read(n, variant).cells.numel() for n in names]
+    cells = [stores["arrays"].read(n, variant)["latent"].numel() for n in names]
     count = len(names)
     sizes = {
         "latent, a byte a value": sum(cells) / count,

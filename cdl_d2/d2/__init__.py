@@ -7,13 +7,14 @@ from cdl_d2.errors import MissingPackageError
 if not importlib.util.find_spec("detectron2"):
     raise MissingPackageError(
         "Detectron2 is not installed: build it as README.md says, or use "
-        "tools/train_torchvision.py, which needs torchvision only"
+        "`cdl train-torchvision`, which needs torchvision only"
     )
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import add_cdl_config
-from cdl_d2.d2.data.coco_datasets import check_datasets, register_dataset
-from cdl_d2.d2.data.latent_mapper import LatentDatasetMapper, build_mapper
+from cdl_d2.d2.data.coco_datasets import register_dataset
+from cdl_d2.d2.data.latent_mapper import LatentDatasetMapper
+from cdl_d2.d2.engine.tasks import build_mapper, check_datasets
 from cdl_d2.d2.engine.trainer import Trainer, initialize_backbone
 from cdl_d2.d2.evaluation.rate import RateEvaluator
 from cdl_d2.d2.modeling.backbone.latent_deeplab import build_latent_deeplab_backbone
@@ -24,6 +25,7 @@ from cdl_d2.d2.modeling.backbone.latent_resnet import (
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier, TransferClassifier
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
+from cdl_d2.d2.modeling.meta_arch.joint_classifier import JointClassifier
 from cdl_d2.d2.modeling.meta_arch.segmentor import CompressedSegmentor, TransferSegmentor
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
 
@@ -31,6 +33,7 @@ __all__ = [
     "CompressedClassifier",
     "CompressedRCNN",
     "CompressedSegmentor",
+    "JointClassifier",
     "LatentDatasetMapper",
     "RateEvaluator",
     "SafeCheckpointer",

@@ -1,7 +1,7 @@
 """Networks that read latents."""
 
-from cdl_d2.frozen import Frozen
 from cdl_d2.nn.codec_stamp import CodecStamp
+from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.nn.cresnet import CResNet39
 from cdl_d2.nn.initialization import initialize_trunk
 from cdl_d2.nn.latent_input import LatentInput
@@ -11,7 +11,7 @@ from cdl_d2.nn.stage_ends import features_before_relu, stage_ends
 __all__ = [
     "CResNet39",
     "CodecStamp",
-    "Frozen",
+    "CodedInput",
     "LatentClassifier",
     "LatentInput",
     "LatentPyramidTrunk",

@@ -1,148 +1,220 @@
-"""Items of a model's batch: from an image to what a compressed-domain model looks at."""
+"""What a network is shown of an image: its latent, the decoded image, or the original one.
+
+Items of a batch are dicts; what a network reads stands in them under the name of its domain.
+Shapes: M latent channels, h x w cells of 16 x 16 pixels, H x W pixels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from cdl_d2.codec.bitstream.layers import read_selected
 from cdl_d2.codec.bitstream.stream import SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE, cell_size
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.codec_stamp import CodecStamp
 
 DOMAINS = ("latent", "reconstruction", "image")
 REPORTED = ("bits", "image_size", "channels")
 
 
-def encode_item(
-    item: dict[str, Any],
-    codec: Codec,
-    image_format: str,
-    domain: str,
-    device: torch.device | str,
-    with_scales: bool = False,
-) -> dict[str, Any]:
-    """A batch item with its latent (or reconstruction) beside its image.
+@dataclass(frozen=True, eq=False)
+class CodedInput:
+    """Makes items, from images or bitstreams, and batches of what a network reads in them.
 
-    Args:
-        item: has `image`, 3 x H x W in 0..255, channels as `image_format` says, or `latent`.
-        image_format: `BGR` or `RGB`.
-        domain: `latent` or `reconstruction`.
-        with_scales: add the deviations that the entropy model predicts, for domain `latent`.
+    The codec is held here, outside the network's parameters and state.
 
-    Returns:
-        a copy of `item` with
-        latent: M x ceil(H/16) x ceil(W/16), for domain `latent`;
-        channel_bits and side_bits: of each channel, M, and of the hyperprior, with the latent;
-        scales: as latent, if asked for;
-        reconstruction: 3 x H x W in 0..255 whole numbers, channels as in `image`, for domain
-        `reconstruction`;
-        codec_identity: the CodecIdentity of either;
-        image_size: (H, W) in pixels;
-        bits: the estimated size of the coded image.
-        An item that has what its domain needs is returned as it is.
+    Attributes:
+        domain: `latent`, `reconstruction` or `image`.
+        codec: None for domain `image`.
+        channel_order: of the pixels in items, `BGR` or `RGB`.
+        with_scales: whether the network reads the scales of the entropy model beside the latent.
 
     Raises:
-        ValueError: if the image is smaller than a latent cell, if there is nothing to encode, or
-            if the latent comes from another codec.
+        CdlError: for an unknown domain, or one that does not fit the codec.
     """
-    if domain in item:
-        _check_identity(item, codec, domain)
+
+    domain: str
+    codec: Codec | None = None
+    channel_order: str = "RGB"
+    with_scales: bool = False
+
+    def __post_init__(self) -> None:
+        check_domain(self.domain, self.codec is not None)
+
+    @property
+    def stride(self) -> int:
+        """Pixels a side of a cell of what the network reads: 16 for latents, otherwise 1."""
+        return STRIDE if self.domain == "latent" else 1
+
+    def new_stamp(self) -> CodecStamp | None:
+        """For a network on decoded images to keep in its state; one on latents has its own."""
+        if self.domain != "reconstruction":
+            return None
+        return CodecStamp(self.codec.identity, required=False)
+
+    def codec_on(self, device: torch.device | str) -> Codec:
+        """The codec, moved to a device if it is elsewhere.
+
+        Raises:
+            CdlError: for domain `image`.
+        """
+        if self.codec is None:
+            raise CdlError("a network on original images has no codec, and reads no bitstreams")
+        return self.codec.to(device)
+
+    def swap(self, image: torch.Tensor) -> torch.Tensor:
+        """RGB <-> `channel_order`, of ... x 3 x H x W."""
+        return image.flip(-3) if self.channel_order == "BGR" else image
+
+    def encode(
+        self, item: dict[str, Any], device: torch.device | str = "cpu", with_bits: bool = True
+    ) -> dict[str, Any]:
+        """An item with its latent, or reconstruction, beside its image.
+
+        Args:
+            item: has `image`, 3 x H x W in 0..255, or what the domain needs already.
+            device: to encode on.
+            with_bits: whether to estimate sizes, which costs time.
+
+        Returns:
+            a copy of `item` with
+            latent: M x ceil(H/16) x ceil(W/16), for domain `latent`;
+            channel_bits and side_bits: of each channel, M, and of the hyperprior, with the latent;
+            scales: as latent, for a network that reads them;
+            reconstruction: 3 x H x W in 0..255 whole numbers, channels as in `image`, for domain
+            `reconstruction`;
+            codec_identity: the CodecIdentity of either;
+            image_size: (H, W) in pixels;
+            bits: the estimated size of the coded image.
+            An item that has what its domain needs is returned as it is.
+
+        Raises:
+            CdlError: if the image is smaller than a latent cell, if there is nothing to encode, or
+                if the latent comes from another codec.
+        """
+        if self.codec is None:
+            return item
+        if self.domain in item:
+            theirs = item.get("codec_identity")
+            if theirs is not None and theirs != self.codec.identity:
+                raise CdlError(
+                    f"the {self.domain} was made by {theirs}; this model reads "
+                    f"{self.codec.identity}"
+                )
+            return item
+        if "image" not in item:
+            raise CdlError(f"a batch item has neither {self.domain!r} nor 'image': {sorted(item)}")
+        image, codec = item["image"], self.codec_on(device)
+        height, width = image.shape[-2:]
+        if max(height, width) < STRIDE:
+            raise CdlError(
+                f"an image of {width}x{height} pixels is smaller than one latent cell "
+                f"({STRIDE}x{STRIDE}): enlarge it, e.g. with INPUT.MIN_SIZE_TEST"
+            )
+        pixels = self.swap(image.to(device).float() / 255)
+        latent = codec.encode(pixels, self.with_scales, with_bits)
+        made = {"codec_identity": codec.identity, "image_size": (height, width)}
+        if with_bits:
+            made["bits"] = latent.total_bits
+        if self.domain == "reconstruction":
+            decoded = torch.round(codec.decode(latent) * 255)
+            return {**item, **made, "reconstruction": self.swap(decoded)}
+        made["latent"] = latent.cells
+        if with_bits:
+            made["channel_bits"], made["side_bits"] = latent.channel_bits, latent.side_bits
+        if self.with_scales:
+            made["scales"] = latent.crop(latent.scales_hat)
+        return {**item, **made}
+
+    def read(self, stream: Bitstream, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """An item of a bitstream, or of the first layer of one.
+
+        Returns:
+            what encode gives, without estimates: `bits` is the size of the stream, and there are
+            no `channel_bits` and `side_bits`. For a first layer also
+            channel_mask: M booleans, the channels that it has; the others are zero.
+
+        Raises:
+            CdlError: for domain `image`.
+            BitstreamError: see Codec.decompress and decompress_selected; for a first layer and
+                domain `reconstruction`.
+        """
+        codec, size = self.codec_on(device), stream.image_size
+        item: dict[str, Any] = {
+            "codec_identity": codec.identity,
+            "image_size": size,
+            "bits": 8 * len(stream.to_bytes()),
+        }
+        if stream.coding != SELECTED:
+            quantized = codec.read_symbols(stream)
+        elif self.domain == "reconstruction":
+            raise BitstreamError("a first layer has some channels only, which decode to no image")
+        else:
+            quantized, item["channel_mask"] = read_selected(codec, stream)
+        if self.domain == "reconstruction":
+            decoded = torch.round(codec.reconstruct(quantized.y_hat.to(device), size) * 255)
+            return item | {"reconstruction": self.swap(decoded)}
+        rows, columns = cell_size(size)
+        latent = quantized.y_hat[:, :rows, :columns]
+        if "channel_mask" in item:
+            latent = latent * item["channel_mask"][:, None, None]
+        item["latent"] = latent.to(device)
+        if self.with_scales:
+            item["scales"] = quantized.scales_hat[:, :rows, :columns].to(device)
         return item
-    if "image" not in item:
-        raise CdlError(f"a batch item has neither {domain!r} nor 'image': {sorted(item)}")
-    image = item["image"]
-    height, width = image.shape[-2:]
-    if max(height, width) < STRIDE:
-        raise CdlError(
-            f"an image of {width}x{height} pixels is smaller than one latent cell "
-            f"({STRIDE}x{STRIDE}): enlarge it, e.g. with INPUT.MIN_SIZE_TEST"
-        )
-    pixels = image.to(device).float() / 255
-    encoded = codec.encode(_swap(pixels, image_format), with_scales)
-    extra = {
-        "codec_identity": codec.identity,
-        "image_size": (height, width),
-        "bits": encoded.total_bits,
-    }
-    if domain == "latent":
-        extra["latent"] = encoded.cells
-        extra["channel_bits"], extra["side_bits"] = encoded.channel_bits, encoded.side_bits
-        if with_scales:
-            extra["scales"] = encoded.crop(encoded.scales_hat)
-    else:
-        decoded = torch.round(codec.decode(encoded) * 255)
-        extra["reconstruction"] = _swap(decoded, image_format)
-    return {**item, **extra}
+
+    def batch(
+        self,
+        items: Sequence[dict[str, Any]],
+        device: torch.device | str,
+        multiple: int,
+        normalize: Callable[[torch.Tensor], torch.Tensor],
+    ) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+        """What the network reads, padded with zeros on the right and below.
+
+        Args:
+            items: encoded ones.
+            multiple: pixels; both padded sides are multiples of it.
+            normalize: of pixels, 3 x H x W in 0..255; latents enter as they are.
+
+        Returns:
+            N x C x H'/stride x W'/stride, and (H, W) of each image in pixels.
+        """
+        inputs = [item[self.domain].to(device) for item in items]
+        if self.domain != "latent":
+            inputs = [normalize(pixels) for pixels in inputs]
+        cells = max(multiple // self.stride, 1)
+        sides = (max(each) for each in zip(*(x.shape[1:] for x in inputs), strict=True))
+        height, width = (-(-side // cells) * cells for side in sides)
+        padded = [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in inputs]
+        return torch.stack(padded), [image_size_of(item) for item in items]
+
+    def padded_size(self, batch: torch.Tensor) -> tuple[int, int]:
+        """(H', W') in pixels of a padded batch."""
+        height, width = (side * self.stride for side in batch.shape[-2:])
+        return height, width
 
 
-def _swap(image: torch.Tensor, image_format: str) -> torch.Tensor:
-    """RGB <-> `image_format`."""
-    return image.flip(0) if image_format == "BGR" else image
+def check_domain(domain: str, with_codec: bool) -> None:
+    """Raise CdlError for an unknown domain, or one that does not fit having a codec or none."""
+    if domain not in DOMAINS:
+        raise CdlError(f"domain {domain!r} is not one of {', '.join(DOMAINS)}")
+    if with_codec != (domain != "image"):
+        raise CdlError(f"domain {domain!r} {'has no' if with_codec else 'needs a'} codec")
 
 
-def item_of_stream(
-    stream: Bitstream,
-    codec: Codec,
-    image_format: str,
-    domain: str,
-    device: torch.device | str = "cpu",
-    with_scales: bool = False,
-) -> dict[str, Any]:
-    """An item of a bitstream, or of the first layer of one.
-
-    Returns:
-        what encode_item gives, without estimates: `bits` is the size of the stream, and there are
-        no `channel_bits` and `side_bits`. For a first layer also
-        channel_mask: M booleans, the channels that it has; the others are zero.
-
-    Raises:
-        BitstreamError: see Codec.decompress and decompress_selected; for a first layer and domain
-            `reconstruction`.
-    """
-    layered, size = stream.coding == SELECTED, stream.image_size
-    item = {
-        "codec_identity": codec.identity,
-        "image_size": size,
-        "bits": 8 * len(stream.to_bytes()),
-    }
-    if layered and domain == "reconstruction":
-        raise BitstreamError("a first layer has some channels only, which decode to no image")
-    if layered:
-        quantized, item["channel_mask"] = read_selected(codec, stream)
-    else:
-        quantized = codec.read_symbols(stream)
-    if domain == "reconstruction":
-        decoded = torch.round(codec.reconstruct(quantized.y_hat.to(device), size) * 255)
-        return item | {"reconstruction": _swap(decoded, image_format)}
-    rows, columns = cell_size(size)
-    latent = quantized.y_hat[:, :rows, :columns]
-    if layered:
-        latent = latent * item["channel_mask"][:, None, None]
-    item["latent"] = latent.to(device)
-    if with_scales:
-        item["scales"] = quantized.scales_hat[:, :rows, :columns].to(device)
-    return item
-
-
-def reported(item: dict[str, Any]) -> dict[str, Any]:
-    """What a model's output says about the coded image, for the rate in evaluation."""
-    return {key: item[key] for key in REPORTED if key in item}
-
-
-def _check_identity(item: dict[str, Any], codec: Codec, domain: str) -> None:
-    theirs = item.get("codec_identity")
-    if theirs is not None and theirs != codec.identity:
-        raise CdlError(f"the {domain} was made by {theirs}; this model reads {codec.identity}")
-
-
-def item_image_size(item: dict[str, Any]) -> tuple[int, int]:
+def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
     """(H, W) in pixels of the image that an item shows to the network.
 
     Raises:
-        ValueError: if the item does not say, or if its latent does not cover such an image.
+        CdlError: if the item does not say, or if its latent does not cover such an image.
     """
     if "image_size" not in item and "image" not in item:
         raise CdlError("a batch item with 'latent' and no 'image' needs 'image_size'")
@@ -153,3 +225,8 @@ def item_image_size(item: dict[str, Any]) -> tuple[int, int]:
             f"{size} pixels, which has {cell_size(size)}"
         )
     return size
+
+
+def reported(item: dict[str, Any]) -> dict[str, Any]:
+    """What a model's output says about the coded image, for the rate in evaluation."""
+    return {key: item[key] for key in REPORTED if key in item}

@@ -1,7 +1,13 @@
 """Knowledge-transfer losses, pure functions of tensors (formulas 2 and 3 of the paper)."""
 
 from cdl_d2.transfer.classifier import ClassifierTransfer
-from cdl_d2.transfer.detector import TERMS, DetectorOutputs, DetectorTransfer, anchors_on_images
+from cdl_d2.transfer.detector import (
+    OUTPUT_TERMS,
+    PROPOSALS,
+    DetectorOutputs,
+    DetectorTransfer,
+    anchors_on_images,
+)
 from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
 from cdl_d2.transfer.outputs import (
     anchor_delta_transfer_loss,
@@ -10,14 +16,19 @@ from cdl_d2.transfer.outputs import (
     mask_transfer_loss,
     objectness_transfer_loss,
 )
+from cdl_d2.transfer.segmentor import SegmentorTransfer
+from cdl_d2.transfer.taught import Taught
 from cdl_d2.transfer.teachers_view import teachers_view
 
 __all__ = [
     "DISTANCES",
-    "TERMS",
+    "OUTPUT_TERMS",
+    "PROPOSALS",
     "ClassifierTransfer",
     "DetectorOutputs",
     "DetectorTransfer",
+    "SegmentorTransfer",
+    "Taught",
     "anchor_delta_transfer_loss",
     "anchors_on_images",
     "box_delta_transfer_loss",

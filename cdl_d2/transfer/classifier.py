@@ -1,54 +1,28 @@
-"""The transfer losses of a classifier (formula 1 of the paper)."""
+"""The transfer losses of a classifier (formula 1)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 
-from cdl_d2.errors import CdlError
-from cdl_d2.transfer.features import DISTANCES, feature_transfer_loss
+from cdl_d2.transfer.features import feature_transfer_loss
 from cdl_d2.transfer.outputs import class_transfer_loss
+from cdl_d2.transfer.terms import TransferTerms
+
+STAGES = ("c4", "c5")
 
 
-class ClassifierTransfer:
-    """lambda * (weighted feature distances + KL divergence of the output distributions).
+class ClassifierTransfer(TransferTerms):
+    """Distances of the features `c4` and `c5`, and the divergence D(teacher || student) of the
+    distributions over classes, `class`; arguments as TransferTerms."""
 
-    Args:
-        weight: lambda.
-        features: weight of each compared stage, such as {"c5": 1.0}; one of weight 0 is left out.
-        output: weight of the divergence D(teacher || student).
-        distance: `mse` or `l2norm`, see feature_transfer_loss.
-
-    Raises:
-        ValueError: for an unknown distance.
-    """
-
-    def __init__(
-        self,
-        weight: float = 1.0,
-        features: Mapping[str, float] | None = None,
-        output: float = 1.0,
-        distance: str = "mse",
-    ):
-        if not 0 <= weight < math.inf:
-            raise CdlError(f"weight {weight} of all transfer losses is not a number from 0 up")
-        if distance not in DISTANCES:
-            raise CdlError(f"transfer distance {distance!r} is not one of {DISTANCES}")
-        features = {"c5": 1.0} if features is None else features
-        self._features = {name: weight * w for name, w in features.items() if weight * w}
-        self._output, self._distance = weight * output, distance
+    KNOWN = frozenset({*STAGES, "class"})
 
     @property
     def compares_features(self) -> bool:
         """Whether features are compared, and must lie over each other."""
-        return bool(self._features)
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is compared."""
-        return bool(self._features or self._output)
+        return bool(self.terms.intersection(STAGES))
 
     def __call__(
         self,
@@ -57,21 +31,19 @@ class ClassifierTransfer:
         student_logits: torch.Tensor,
         teacher_logits: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """`loss_transfer_class` and `loss_transfer_<stage>`, weighted scalars.
+        """`loss_transfer_<term>`, weighted scalars.
 
         Args:
             student_features, teacher_features: stage to N x C x H x W, before the last ReLU.
             student_logits, teacher_logits: N x K.
 
         Raises:
-            ValueError: if features or logits differ in shape.
+            CdlError: if features or logits differ in shape.
         """
         losses = {}
-        for stage, weight in self._features.items():
+        for stage in [stage for stage in STAGES if stage in self.terms]:
             ours, theirs = {stage: student_features[stage]}, {stage: teacher_features[stage]}
-            distance = feature_transfer_loss(ours, theirs, distance=self._distance)
-            losses[f"loss_transfer_{stage}"] = weight * distance
-        if self._output:
-            divergence = class_transfer_loss(student_logits, teacher_logits)
-            losses["loss_transfer_class"] = self._output * divergence
-        return losses
+            losses[stage] = feature_transfer_loss(ours, theirs, distance=self.distance)
+        if "class" in self.terms:
+            losses["class"] = class_transfer_loss(student_logits, teacher_logits)
+        return self.weighted(losses)

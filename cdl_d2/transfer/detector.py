@@ -6,14 +6,13 @@ S x S mask pixels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from cdl_d2.errors import CdlError
-from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
+from cdl_d2.transfer.features import covered_cells, feature_transfer_loss
 from cdl_d2.transfer.outputs import (
     anchor_delta_transfer_loss,
     box_delta_transfer_loss,
@@ -21,10 +20,12 @@ from cdl_d2.transfer.outputs import (
     mask_transfer_loss,
     objectness_transfer_loss,
 )
+from cdl_d2.transfer.terms import TransferTerms
 
 ANCHOR_TERMS = {"objectness", "anchor_deltas"}
 BOX_TERMS = {"class", "box_deltas"}
-TERMS = {"features", *ANCHOR_TERMS, *BOX_TERMS, "mask"}
+OUTPUT_TERMS = (*sorted(ANCHOR_TERMS), *sorted(BOX_TERMS), "mask")
+PROPOSALS = ("all", "foreground")  # of which masks are compared
 
 
 @dataclass
@@ -48,19 +49,20 @@ class DetectorOutputs:
     mask_logits: torch.Tensor | None = None
 
 
-class DetectorTransfer:
-    """Lambda times the weighted terms of formulas (2) and (3).
+class DetectorTransfer(TransferTerms):
+    """Formulas (2) and (3): `features` of the pyramid, and `objectness`, `anchor_deltas`, `class`,
+    `box_deltas` and `mask` of the heads.
 
     Args:
-        weight: lambda of formula (4).
-        weights: of the terms: `features` (formula 3), `objectness`, `anchor_deltas`, `class`,
-            `box_deltas` and `mask` (formula 2); one that is missing or 0 is left out.
-        distance: `mse` or `l2norm`, see feature_transfer_loss.
+        weight, weights, distance: see TransferTerms.
         ignore_padding: leave out cells and anchors outside of the images.
+        masks: compare masks on `all` sampled proposals (formula 2) or the `foreground` ones.
 
     Raises:
-        ValueError: for an unknown term or distance.
+        CdlError: see TransferTerms; for another choice of masks.
     """
+
+    KNOWN = frozenset({"features", *OUTPUT_TERMS})
 
     def __init__(
         self,
@@ -68,22 +70,12 @@ class DetectorTransfer:
         weights: Mapping[str, float] | None = None,
         distance: str = "mse",
         ignore_padding: bool = True,
+        masks: str = "all",
     ):
-        weights = dict.fromkeys(TERMS, 1.0) if weights is None else weights
-        unknown = weights.keys() - TERMS
-        if unknown:
-            raise CdlError(f"transfer term {min(unknown)!r} is not one of {sorted(TERMS)}")
-        if not 0 <= weight < math.inf:
-            raise CdlError(f"weight {weight} of all transfer losses is not a number from 0 up")
-        if distance not in DISTANCES:
-            raise CdlError(f"transfer distance {distance!r} is not one of {DISTANCES}")
-        self._weights = {name: weight * value for name, value in weights.items() if weight * value}
-        self._distance, self._ignore_padding = distance, ignore_padding
-
-    @property
-    def terms(self) -> set[str]:
-        """The terms that count."""
-        return set(self._weights)
+        super().__init__(weight, weights, distance)
+        if masks not in PROPOSALS:
+            raise CdlError(f"masks {masks!r} of transfer is not one of {', '.join(PROPOSALS)}")
+        self._ignore_padding, self.masks = ignore_padding, masks
 
     @property
     def needs_heads(self) -> bool:
@@ -115,11 +107,11 @@ class DetectorTransfer:
             strides: pixels a side of a cell of each level.
         """
         losses = {}
-        if "features" in self._weights:
+        if "features" in self.terms:
             losses["features"] = feature_transfer_loss(
                 student.pyramid,
                 teacher.pyramid,
-                distance=self._distance,
+                distance=self.distance,
                 image_sizes=image_sizes if self._ignore_padding else None,
                 strides=strides,
             )
@@ -134,13 +126,9 @@ class DetectorTransfer:
         if self.needs_boxes:
             losses["class"] = class_transfer_loss(student.class_logits, teacher.class_logits)
             losses["box_deltas"] = box_delta_transfer_loss(student.box_deltas, teacher.box_deltas)
-        if "mask" in self._weights and student.mask_logits is not None:
+        if "mask" in self.terms and student.mask_logits is not None:
             losses["mask"] = mask_transfer_loss(student.mask_logits, teacher.mask_logits)
-        return {
-            f"loss_transfer_{name}": self._weights[name] * loss
-            for name, loss in losses.items()
-            if name in self._weights
-        }
+        return self.weighted(losses)
 
 
 def anchors_on_images(

@@ -4,7 +4,7 @@ from cdl_d2.tv.checkpoint import load_detector, load_pixel_detector, save_detect
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 from cdl_d2.tv.detector_config import (
-    ARCHITECTURES,
+    MODELS,
     Architecture,
     DetectorConfig,
     build_detector,
@@ -14,7 +14,7 @@ from cdl_d2.tv.trainer import Schedule, Trainer
 from cdl_d2.tv.transfer_mask_rcnn import TransferMaskRCNN
 
 __all__ = [
-    "ARCHITECTURES",
+    "MODELS",
     "Architecture",
     "CocoItems",
     "CompressedMaskRCNN",

@@ -84,7 +84,7 @@ class CocoItems(Dataset):
         size = variant.size(*original)
         item = {"image_id": record["id"], "height": original[0], "width": original[1]}
         if self._store is not None:
-            item |= self._store.read_item(record["file_name"], variant)
+            item |= self._store.read(record["file_name"], variant)
             if item["image_size"] != size:
                 raise CdlError(
                     f"the store has an image of {item['image_size']} pixels for "

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
-from cdl_d2.codec import STRIDE, Codec
 from cdl_d2.errors import CdlError
-from cdl_d2.nn import CodecStamp, Frozen
-from cdl_d2.nn.coded_input import DOMAINS, encode_item, item_image_size, reported
+from cdl_d2.nn.coded_input import CodedInput, reported
 from cdl_d2.tv.backbone import STRIDES
 
 DIVISIBILITY = 32  # pixels: conv5 of a latent ResNet halves cells of 16 pixels
@@ -27,26 +24,20 @@ class CompressedMaskRCNN(MaskRCNN):
 
     Args:
         backbone: fits the domain.
-        codec: None for domain `image`.
-        domain: `latent`, `reconstruction` or `image`.
+        coded_input: what is looked at; the order of its channels is RGB.
         kwargs: those of torchvision's MaskRCNN.
-
-    Raises:
-        ValueError: for an unknown domain.
     """
 
-    def __init__(self, backbone: nn.Module, codec: Codec | None, domain: str, **kwargs):
+    def __init__(self, backbone: nn.Module, coded_input: CodedInput, **kwargs):
         super().__init__(backbone, **kwargs)
-        if domain not in DOMAINS:
-            raise CdlError(f"domain {domain!r} is not one of {', '.join(DOMAINS)}")
-        self.domain = domain
+        self.coded_input = coded_input
         for pool in (self.roi_heads.box_roi_pool, self.roi_heads.mask_roi_pool):
             # torchvision guesses these from the first batch, wrongly where padding is large
             pool.scales = [1 / STRIDES[level] for level in pool.featmap_names]
             pool.map_levels = initLevelMapper(2, 5)
-        self._codec = None if codec is None else Frozen(codec)
-        if domain == "reconstruction":  # a backbone on latents has a stamp of its own
-            self.codec_stamp = CodecStamp(codec.identity, required=False)
+        stamp = coded_input.new_stamp()
+        if stamp is not None:
+            self.codec_stamp = stamp
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +48,7 @@ class CompressedMaskRCNN(MaskRCNN):
         """Losses in training, detections otherwise.
 
         Args:
-            items: each with `image` (3 x H x W, uint8, RGB), or what `encode_item` adds; for
+            items: each with `image` (3 x H x W, uint8, RGB), or what CodedInput.encode adds; for
                 training with `target`: `boxes` (G x 4, pixels of the item), `labels` (G, from 1)
                 and `masks` (G x H x W, uint8); else, if wanted, `height` and `width` of the
                 original image, to which boxes and masks are scaled.
@@ -68,9 +59,10 @@ class CompressedMaskRCNN(MaskRCNN):
             `image_size`.
 
         Raises:
-            ValueError: see encode_item; or in training for an item without target.
+            ValueError: see CodedInput.encode; or in training for an item without target.
         """
-        items = [self._encoded(item) for item in items]
+        shown = self.coded_input
+        items = [shown.encode(item, self.device, with_bits=not self.training) for item in items]
         batch = self.batch(items)
         targets = [self._target(item) for item in items] if self.training else None
         pyramid = self.backbone(batch.tensors)
@@ -92,22 +84,11 @@ class CompressedMaskRCNN(MaskRCNN):
         Returns:
             latents, N x M x h x w, or normalized pixels, N x 3 x H x W; sizes always in pixels.
         """
-        if self.domain == "latent":
-            inputs = [item["latent"].to(self.device) for item in items]
-        else:
-            key = "reconstruction" if self.domain == "reconstruction" else "image"
-            pixels = [item[key].to(self.device).float() / 255 for item in items]
-            inputs = [self.transform.normalize(image) for image in pixels]
-        multiple = DIVISIBILITY // self._scale
-        sides = [max(each) for each in zip(*(x.shape[1:] for x in inputs), strict=True)]
-        height, width = (-(-side // multiple) * multiple for side in sides)
-        padded = [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in inputs]
-        return ImageList(torch.stack(padded), [item_image_size(item) for item in items])
+        return ImageList(*self.coded_input.batch(items, self.device, DIVISIBILITY, self.normalize))
 
-    def padded_size(self, batch: ImageList) -> tuple[int, int]:
-        """(H, W) in pixels of a padded batch."""
-        height, width = (side * self._scale for side in batch.tensors.shape[2:])
-        return height, width
+    def normalize(self, image: torch.Tensor) -> torch.Tensor:
+        """What a pixel backbone reads of an image, 3 x H x W in 0..255."""
+        return self.transform.normalize(image.to(self.device).float() / 255)
 
     def boxes_at(
         self,
@@ -131,20 +112,10 @@ class CompressedMaskRCNN(MaskRCNN):
         pooled = heads.mask_roi_pool(pyramid, proposals, image_sizes)
         return heads.mask_predictor(heads.mask_head(pooled))
 
-    @property
-    def _scale(self) -> int:
-        return STRIDE if self.domain == "latent" else 1
-
     def _on_pixel_grid(self, batch: ImageList) -> ImageList:
         """The same list with a tensor of the pixels' size, from which anchors are laid out."""
-        size = self.padded_size(batch)
+        size = self.coded_input.padded_size(batch.tensors)
         return ImageList(batch.tensors.new_zeros(()).expand(1, 1, *size), batch.image_sizes)
-
-    def _encoded(self, item: dict[str, Any]) -> dict[str, Any]:
-        if self._codec is None:
-            return item
-        codec = self._codec.on(self.device)
-        return encode_item(item, codec, "RGB", self.domain, self.device)
 
     def _target(self, item: dict[str, Any]) -> dict[str, torch.Tensor]:
         if "target" not in item:

@@ -19,7 +19,7 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
-from cdl_d2.nn.coded_input import DOMAINS
+from cdl_d2.nn.coded_input import CodedInput, check_domain
 from cdl_d2.nn.latent_resnet import NORMS
 from cdl_d2.tv.backbone import LatentBackboneWithFPN, narrow_resnet_fpn
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
@@ -62,8 +62,8 @@ class Architecture:
             )
 
 
-# `small` trains from scratch on two CPU cores, as configs/small/ does with Detectron2.
-ARCHITECTURES = {
+# `small` trains from scratch on two CPU cores, as configs/detection/small/ does with Detectron2.
+MODELS = {
     "standard": Architecture(),
     "small": Architecture(
         width=0.25,
@@ -95,14 +95,10 @@ class DetectorConfig:
     classes: tuple[str, ...]
     domain: str
     codec: CodecChoice | None = None
-    architecture: Architecture = ARCHITECTURES["standard"]
+    architecture: Architecture = MODELS["standard"]
 
     def __post_init__(self) -> None:
-        if self.domain not in DOMAINS:
-            raise CdlError(f"domain {self.domain!r} is not one of {', '.join(DOMAINS)}")
-        if (self.codec is None) != (self.domain == "image"):
-            lacks = self.codec is None
-            raise CdlError(f"domain {self.domain!r} {'needs a' if lacks else 'has no'} codec")
+        check_domain(self.domain, self.codec is not None)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DetectorConfig:
@@ -136,8 +132,7 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
         backbone = narrow_resnet_fpn(architecture.width, architecture.channels, norm)
     return CompressedMaskRCNN(
         backbone,
-        codec,
-        config.domain,
+        CodedInput(config.domain, codec),
         rpn_anchor_generator=AnchorGenerator(
             tuple((size,) for size in architecture.anchor_sizes), ((0.5, 1.0, 2.0),) * 5
         ),

@@ -11,13 +11,9 @@ import torch
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
-from cdl_d2.errors import CdlError
-from cdl_d2.nn import Frozen
-from cdl_d2.transfer import DetectorOutputs, DetectorTransfer, teachers_view
+from cdl_d2.transfer import DetectorOutputs, DetectorTransfer, Taught, teachers_view
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
-
-MASK_CHOICES = ("all", "foreground")
 
 
 @dataclass
@@ -33,52 +29,46 @@ class _Step:
     foreground_masks: torch.Tensor | None = None
 
 
-class TransferMaskRCNN(nn.Module):
+class TransferMaskRCNN(Taught, nn.Module):
     """A student whose training adds the transfer losses of formula (4).
 
-    Only `student` belongs to its state: the teacher is held outside, see Frozen.
+    Only `student` belongs to its state; for the teacher see Taught.
 
     Args:
         student: a CompressedMaskRCNN.
         teacher: one of domain `image`, with the same classes, anchors and pyramid channels.
         transfer: the losses.
-        masks: compare masks on `all` sampled proposals or the `foreground` ones.
-
-    Raises:
-        ValueError: for another choice of masks, or a teacher that does not fit.
     """
 
     def __init__(
-        self,
-        student: CompressedMaskRCNN,
-        teacher: CompressedMaskRCNN,
-        transfer: DetectorTransfer,
-        masks: str = "all",
+        self, student: CompressedMaskRCNN, teacher: CompressedMaskRCNN, transfer: DetectorTransfer
     ):
         super().__init__()
-        if masks not in MASK_CHOICES:
-            raise CdlError(f"masks {masks!r} of transfer is not one of {MASK_CHOICES}")
-        self.student = student
-        self._frozen = Frozen(teacher)
-        self._transfer, self._masks = transfer, masks
+        self.student, self._transfer = student, transfer
+        self.learn_from(lambda: teacher, wanted=bool(transfer.terms))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return self.student.device
 
     def forward(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """As CompressedMaskRCNN.forward in training, with `loss_transfer_...` among the losses.
 
         Raises:
-            ValueError: if an item has no image, or one of another size than its latent shows.
+            CdlError: if an item has no image, or one of another size than its latent shows.
         """
+        if not self.is_taught:
+            return self.student(items)
         with self._capture() as step:
             losses = self.student(items)
-        if not self._transfer.terms:
-            return losses
-        teacher = self._frozen.on(self.student.device)
+        sizes, teacher = step.images.image_sizes, self.teacher
+        padded_size = tuple(step.images.tensors.shape[2:])  # of the pixel grid of the anchors
         with torch.no_grad():
-            theirs = self._outputs(
-                teacher, teacher.backbone(self._teachers_view(items, step)), step
-            )
+            views = teachers_view(items, sizes, padded_size, teacher.normalize)
+            theirs = self._outputs(teacher, teacher.backbone(views), step)
         ours = self._outputs(self.student, step.pyramid, step, own=True)
-        return losses | self._transfer(ours, theirs, step.images.image_sizes, STRIDES)
+        return losses | self._transfer(ours, theirs, sizes, STRIDES)
 
     @contextmanager
     def _capture(self) -> Iterator[_Step]:
@@ -128,7 +118,7 @@ class TransferMaskRCNN(nn.Module):
             boxes = step.boxes if own else network.boxes_at(pyramid, step.proposals, sizes)
             outputs.class_logits, outputs.box_deltas = boxes[0], boxes[1][:, 4:]
         if "mask" in transfer.terms:
-            if self._masks == "all":  # the student's head has seen the foreground only
+            if transfer.masks == "all":  # the student's head has seen the foreground only
                 masks = network.masks_at(pyramid, step.proposals, sizes)
             elif own:
                 masks = step.foreground_masks
@@ -136,12 +126,3 @@ class TransferMaskRCNN(nn.Module):
                 masks = network.masks_at(pyramid, step.foreground, sizes)
             outputs.mask_logits = masks[:, 1:]
         return outputs
-
-    def _teachers_view(self, items: list[dict[str, Any]], step: _Step) -> torch.Tensor:
-        """The original images, normalized, and padded as the student's batch is."""
-        teacher, images = self._frozen.on(self.student.device), step.images
-
-        def normalize(image: torch.Tensor) -> torch.Tensor:
-            return teacher.transform.normalize(image.to(teacher.device).float() / 255)
-
-        return teachers_view(items, images.image_sizes, images.tensors.shape[2:], normalize)

@@ -12,7 +12,7 @@ def outputs(seed):
 
 def test_the_losses_are_those_of_formula_1():
     (ours, logits), (theirs, soft) = outputs(0), outputs(1)
-    losses = ClassifierTransfer(2.0)(ours, theirs, logits, soft)
+    losses = ClassifierTransfer(2.0, {"c5": 1.0, "class": 1.0})(ours, theirs, logits, soft)
     assert losses.keys() == {"loss_transfer_c5", "loss_transfer_class"}
     p, q = soft.softmax(1), logits.softmax(1)
     divergence = (p * (p / q).log()).sum(1).mean()
@@ -24,7 +24,7 @@ def test_stages_have_weights_and_equal_networks_no_loss():
     features, logits = outputs(0)
     transfer = ClassifierTransfer(1.0, {"c4": 0.5, "c5": 1.0})
     assert all(abs(v) < 1e-6 for v in transfer(features, features, logits, logits).values())
-    assert ClassifierTransfer(1.0, {"c4": 0.0}, 0.0).active is False
+    assert not ClassifierTransfer(1.0, {"c4": 0.0}).terms
 
 
 def test_features_that_differ_in_shape_are_named():

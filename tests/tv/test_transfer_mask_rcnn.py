@@ -1,9 +1,11 @@
 import pytest
 import torch
 
-from cdl_d2.transfer import TERMS, DetectorTransfer
+from cdl_d2.transfer import DetectorTransfer
 from cdl_d2.tv import TransferMaskRCNN
 from tests.tv.conftest import make_item, tiny_detector
+
+TERMS = DetectorTransfer.KNOWN
 
 
 def transfer_losses(losses):
@@ -12,10 +14,8 @@ def transfer_losses(losses):
 
 def taught(domain="latent", masks="all", transfer=None, student=None):
     student = student or tiny_detector(domain)
-    module = TransferMaskRCNN(
-        student, tiny_detector("image"), transfer or DetectorTransfer(), masks
-    )
-    return module.train()
+    transfer = transfer or DetectorTransfer(masks=masks)
+    return TransferMaskRCNN(student, tiny_detector("image"), transfer).train()
 
 
 @pytest.mark.parametrize("domain", ["latent", "reconstruction"])
@@ -27,7 +27,7 @@ def test_all_terms_of_formulas_2_and_3_train_the_student(domain, masks, items):
     assert all(v > 0 and v.requires_grad for v in transfer_losses(losses).values())
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in module.student.parameters())
-    teacher = module._frozen.on("cpu")
+    teacher = module.teacher
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
     assert not any(m.training for m in teacher.modules())
 
@@ -60,21 +60,22 @@ def test_heads_of_the_student_run_once(items):
 
 def test_lambda_zero_asks_no_teacher(items):
     module = taught(transfer=DetectorTransfer(0.0))
-    module._frozen = None
+    module.prepare_teacher()
     assert not transfer_losses(module(items))
+    assert not module._held
 
 
 @pytest.mark.parametrize("size", [(100, 64), (63, 64)])
 def test_teacher_and_student_must_see_one_geometry(size):
     module, item = taught(), make_item(64, 64)
-    encoded = module.student._encoded(item) | {"image": make_item(*size)["image"]}
+    encoded = module.student.coded_input.encode(item) | {"image": make_item(*size)["image"]}
     with pytest.raises(ValueError, match="one geometry"):
         module([encoded])
 
 
 def test_the_teacher_needs_an_image():
     module = taught()
-    encoded = module.student._encoded(make_item(64, 64))
+    encoded = module.student.coded_input.encode(make_item(64, 64))
     del encoded["image"]
     with pytest.raises(ValueError, match="the teacher looks at images"):
         module([encoded])

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
 from cdl_d2.errors import CdlError
 
-EVALUATOR = "classification"
+EVALUATOR_TYPE = "classification"
 
 
 def register_class_folder(name: str, folder: str) -> None:
@@ -33,12 +34,30 @@ def class_names_of(name: str) -> list[str]:
         FileNotFoundError, ValueError: if it is no folder of classes.
     """
     metadata = MetadataCatalog.get(name)
-    if metadata.get("evaluator_type") != EVALUATOR:
+    if metadata.get("evaluator_type") != EVALUATOR_TYPE:
         raise CdlError(
             f"data set {name} is no folder of classes, which a classifier needs: register one with "
             f"--register-classes {name} FOLDER"
         )
     return find_classes(metadata.folder)
+
+
+def check_class_dataset(cfg: CfgNode, name: str) -> None:
+    """Raise CdlError unless a data set has the classifier's number of classes, and those of all
+    other data sets: labels are places among the sorted names."""
+    known, heads = class_names_of(name), cfg.MODEL.CLASSIFIER.NUM_CLASSES
+    if len(known) != heads:
+        raise CdlError(
+            f"data set {name} has {len(known)} classes, but the head has {heads} outputs: set "
+            f"MODEL.CLASSIFIER.NUM_CLASSES {len(known)}"
+        )
+    for other in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if other in DatasetCatalog.list() and class_names_of(other) != known:
+            different = sorted(set(known) ^ set(class_names_of(other)))
+            raise CdlError(
+                f"data sets {name} and {other} have different classes ({', '.join(different)}): "
+                "their labels would not mean the same"
+            )
 
 
 def _register(name: str, folder: str) -> None:
@@ -50,7 +69,7 @@ def _register(name: str, folder: str) -> None:
         ]
 
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(evaluator_type=EVALUATOR, folder=str(folder))
+    MetadataCatalog.get(name).set(evaluator_type=EVALUATOR_TYPE, folder=str(folder))
 
 
 for part in ("train", "val"):  # read when they are asked for

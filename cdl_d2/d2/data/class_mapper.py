@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,16 @@ from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from torchvision.transforms import v2
 
-from cdl_d2.codec import Codec
-from cdl_d2.d2.config import AUGMENTATIONS, LATENT_SOURCES
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.codec import STRIDE
+from cdl_d2.codec.image_files import reading_image
+from cdl_d2.d2.config import AUGMENTATIONS
+from cdl_d2.d2.data.latent_mapper import check_source, input_of_worker, worker_needs_bits
+from cdl_d2.d2.data.store_mapper import open_store
+from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import encode_item
+from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.transfer import Taught
 
 
 class ClassMapper:
@@ -28,26 +31,25 @@ class ClassMapper:
     Args:
         size: pixels a side.
         augment: whether crops and flips are random.
-        image_format: order of the channels of `image`.
-        codec: encodes here, on the CPU; None leaves that to the model.
-        domain: `latent` or `reconstruction`, for the codec.
-        with_scales: see encode_item.
+        channel_order: of `image`, `BGR` or `RGB`.
+        coded_input: of the model, its codec on the CPU, to encode here; None leaves that to the
+            model.
+        with_bits: whether to estimate sizes.
     """
 
     def __init__(
         self,
         size: int,
         augment: bool,
-        image_format: str,
-        codec: Codec | None = None,
-        domain: str = "latent",
-        with_scales: bool = False,
+        channel_order: str,
+        coded_input: CodedInput | None = None,
+        with_bits: bool = True,
     ):
         random = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
         fixed = [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
         self._transform = v2.Compose(random if augment else fixed)
-        self._image_format, self._codec, self._domain = image_format, codec, domain
-        self._with_scales = with_scales
+        self._channel_order, self._coded_input = channel_order, coded_input
+        self._with_bits = with_bits
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record with `image`, 3 x size x size, uint8.
@@ -56,23 +58,24 @@ class ClassMapper:
             ValueError: if the file cannot be read as an image.
         """
         item = dict(record)
-        pixels = _read(item["file_name"], self._image_format)
+        pixels = _read(item["file_name"], self._channel_order)
         item["image"] = self._transform(pixels).contiguous()
-        if self._codec is None:
+        if self._coded_input is None:
             return item
-        return encode_item(
-            item, self._codec, self._image_format, self._domain, "cpu", self._with_scales
-        )
+        return self._coded_input.encode(item, with_bits=self._with_bits)
 
 
 class StoredClassMapper:
     """Reads latents of one size, flipped or not, from a store; nothing is encoded.
 
+    Of an image that is not square the central cells are taken, as near to what ClassMapper crops
+    as whole cells can be.
+
     Args:
         store: of the data set.
         variants: to draw from.
         with_scales: add scales; the store must hold bitstreams.
-        image_format: adds the image that a teacher looks at, its channels in this order; None for
+        channel_order: adds the image that a teacher looks at, its channels in this order; None for
             no image.
 
     Raises:
@@ -84,21 +87,37 @@ class StoredClassMapper:
         store: LatentStore,
         variants: list[Variant],
         with_scales: bool,
-        image_format: str | None,
+        channel_order: str | None,
     ):
         store.require(variants)
         store.require_all_images()
         self._store, self._variants, self._with_scales = store, variants, with_scales
-        self._image_format = image_format
+        self._channel_order = channel_order
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record with `latent` and what encode_item says; raises as LatentStore.read."""
+        """The record with what LatentStore.read gives; for a teacher also `image`."""
         item = dict(record)
         variant = self._variants[int(torch.randint(len(self._variants), ()))]
-        item |= self._store.read_item(item["file_name"], variant, self._with_scales)
-        if self._image_format:
-            item["image"] = variant.apply(_read(item["file_name"], self._image_format))
-        return item
+        item |= self._store.read(item["file_name"], variant, self._with_scales)
+        if self._channel_order:
+            item["image"] = variant.apply(_read(item["file_name"], self._channel_order))
+        return central_square(item)
+
+
+def central_square(item: dict[str, Any]) -> dict[str, Any]:
+    """An item whose `latent`, `scales` and `image`, where it has them, are cut to the same square
+    around the middle, on whole cells."""
+    height, width = item["image_size"]
+    side = min(height, width)
+    top, left = (round((length - side) / 2 / STRIDE) for length in (height, width))
+    cells = -(-side // STRIDE)
+    cut = {"image_size": (side, side)}
+    for key in item.keys() & {"latent", "scales"}:
+        cut[key] = item[key][:, top : top + cells, left : left + cells]
+    if "image" in item:
+        y, x = top * STRIDE, left * STRIDE
+        cut["image"] = item["image"][:, y : y + side, x : x + side]
+    return item | cut
 
 
 def build_class_mapper(cfg: CfgNode, is_train: bool) -> ClassMapper | StoredClassMapper:
@@ -107,42 +126,36 @@ def build_class_mapper(cfg: CfgNode, is_train: bool) -> ClassMapper | StoredClas
     Raises:
         ValueError: for an unknown augmentation, or one that a store cannot give.
     """
-    kind, source, domain = cfg.INPUT.AUGMENTATION, cfg.INPUT.LATENT_SOURCE, cfg.INPUT.DOMAIN
+    kind, source = cfg.INPUT.AUGMENTATION, check_source(cfg)
     if kind not in AUGMENTATIONS:
         raise CdlError(f"INPUT.AUGMENTATION {kind!r} is not one of {', '.join(AUGMENTATIONS)}")
-    scales = cfg.MODEL.CLASSIFIER.NETWORK == "cresnet39" and cfg.MODEL.CLASSIFIER.SCALES
-    if source not in LATENT_SOURCES:
-        raise CdlError(f"INPUT.LATENT_SOURCE {source!r} is not one of {', '.join(LATENT_SOURCES)}")
     if source == "store":
-        return _stored(cfg, is_train, scales)
-    codec = None
-    if source == "mapper" and domain != "image":
-        codec = copy.deepcopy(build_codec(cfg)).cpu()
-    augment = is_train and kind == "exact"
-    return ClassMapper(cfg.INPUT.IMAGE_SIZE, augment, cfg.INPUT.FORMAT, codec, domain, scales)
+        return _stored(cfg, is_train)
+    encodes = source == "mapper" and cfg.INPUT.DOMAIN != "image"
+    return ClassMapper(
+        cfg.INPUT.IMAGE_SIZE,
+        is_train and kind == "exact",
+        cfg.INPUT.FORMAT,
+        input_of_worker(cfg) if encodes else None,
+        worker_needs_bits(cfg, is_train),
+    )
 
 
-def _read(path: str, image_format: str) -> torch.Tensor:
+def _read(path: str, channel_order: str) -> torch.Tensor:
     """3 x H x W, uint8."""
-    try:
-        image = detection_utils.read_image(path, format=image_format)
-    except (OSError, SyntaxError) as error:
-        raise CdlError(f"{path} cannot be read as an image: {error}") from error
+    with reading_image(path):
+        image = detection_utils.read_image(path, format=channel_order)
     return torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)
 
 
-def _stored(cfg: CfgNode, is_train: bool, scales: bool) -> StoredClassMapper:
-    key = "LATENT_STORE_TRAIN" if is_train else "LATENT_STORE_TEST"
-    if cfg.INPUT.DOMAIN != "latent":
-        raise CdlError(f"a latent store has nothing for domain {cfg.INPUT.DOMAIN!r}")
-    if not cfg.INPUT[key]:
-        raise CdlError(f"INPUT.LATENT_SOURCE is store: set INPUT.{key} to its folder")
+def _stored(cfg: CfgNode, is_train: bool) -> StoredClassMapper:
     if is_train and cfg.INPUT.AUGMENTATION == "exact":
         raise CdlError("a latent store has no random crops: set INPUT.AUGMENTATION latent or none")
-    store = LatentStore(cfg.INPUT[key], copy.deepcopy(build_codec(cfg)).cpu())
-    size = cfg.INPUT.IMAGE_SIZE
+    store, size = open_store(cfg, is_train), cfg.INPUT.IMAGE_SIZE
     flips = [v.flip for v in store.variants if v.short_edge == size] if is_train else [False]
     longest = next((v.max_size for v in store.variants if v.short_edge == size), size)
     variants = [Variant(size, longest, flip) for flip in flips] or [Variant(size, longest)]
-    taught = is_train and cfg.MODEL.META_ARCHITECTURE == "TransferClassifier"
+    architecture = architecture_of(cfg)
+    taught = is_train and issubclass(architecture, Taught)
+    scales = architecture.reads_scales(cfg)
     return StoredClassMapper(store, variants, scales, cfg.INPUT.FORMAT if taught else None)

@@ -10,9 +10,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from cdl_d2.d2.data.class_datasets import class_names_of
-from cdl_d2.d2.data.label_datasets import check_label_dataset, is_segmentation
-from cdl_d2.d2.modeling.meta_arch.classifier import is_classification
 from cdl_d2.data.datasets.coco import class_names, read_coco
 from cdl_d2.errors import CdlError
 
@@ -41,46 +38,28 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
     if name in DatasetCatalog.list():
         raise CdlError(f"data set {name} is registered already: choose another name")
     register_coco_instances(name, {}, annotations, images)
-    MetadataCatalog.get(name).set(thing_classes=class_names(content))
+    metadata = MetadataCatalog.get(name).set(thing_classes=class_names(content))
+    lacks = [entry["id"] for entry in content["annotations"] if not entry.get("segmentation")]
+    if lacks:
+        metadata.set(without_mask=lacks[0])
 
 
-def check_datasets(cfg: CfgNode) -> None:
-    """Raise ValueError if a data set is not known, or has other classes than the detector."""
-    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
-        if name not in DatasetCatalog.list():
-            raise CdlError(
-                f"data set {name} is not known: register it with --register {name} "
-                f"ANNOTATIONS.json IMAGE_DIR, or --register-classes {name} FOLDER"
-            )
-        if is_segmentation(cfg):
-            check_label_dataset(cfg, name)
-            continue
-        if is_classification(cfg):
-            _check_classes(cfg, name)
-            continue
-        classes = MetadataCatalog.get(name).get("thing_classes")
-        if classes is not None and len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-            raise CdlError(
-                f"data set {name} has {len(classes)} classes: set MODEL.ROI_HEADS.NUM_CLASSES "
-                f"{len(classes)} (it is {cfg.MODEL.ROI_HEADS.NUM_CLASSES})"
-            )
-
-
-def _check_classes(cfg: CfgNode, name: str) -> None:
-    """Labels are places among the sorted names, so that all data sets must have the same ones."""
-    known, heads = class_names_of(name), cfg.MODEL.CLASSIFIER.NUM_CLASSES
-    if len(known) != heads:
+def check_coco_dataset(cfg: CfgNode, name: str) -> None:
+    """Raise CdlError if a data set has other classes than the detector, or lacks the masks that it
+    learns from."""
+    metadata, heads = MetadataCatalog.get(name), cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    classes = metadata.get("thing_classes")
+    if classes is not None and len(classes) != heads:
         raise CdlError(
-            f"data set {name} has {len(known)} classes, but the head has {heads} outputs: set "
-            f"MODEL.CLASSIFIER.NUM_CLASSES {len(known)}"
+            f"data set {name} has {len(classes)} classes: set MODEL.ROI_HEADS.NUM_CLASSES "
+            f"{len(classes)} (it is {heads})"
         )
-    for other in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        if other in DatasetCatalog.list() and class_names_of(other) != known:
-            different = sorted(set(known) ^ set(class_names_of(other)))
-            raise CdlError(
-                f"data sets {name} and {other} have different classes ({', '.join(different)}): "
-                "their labels would not mean the same"
-            )
+    lacks = metadata.get("without_mask")
+    if cfg.MODEL.MASK_ON and lacks is not None and name in cfg.DATASETS.TRAIN:
+        raise CdlError(
+            f"data set {name} has no mask for annotation {lacks}: set MODEL.MASK_ON False, or add "
+            "'segmentation'"
+        )
 
 
 def images_of_dataset(name: str) -> tuple[Path, list[str]]:

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from cdl_d2.codec.image_files import find_images
+from cdl_d2.codec.image_files import find_images, reading_image
 from cdl_d2.errors import CdlError
 
-EVALUATOR = "sem_seg"
 IGNORED = 255
 
 
@@ -35,7 +33,7 @@ def register_label_folder(name: str, images: str, labels: str) -> None:
         raise CdlError(f"data set {name} is registered already: choose another name")
     _find_pairs(images, labels)
     DatasetCatalog.register(name, lambda: _find_pairs(images, labels))
-    MetadataCatalog.get(name).set(evaluator_type=EVALUATOR, ignore_label=IGNORED)
+    MetadataCatalog.get(name).set(evaluator_type="sem_seg", ignore_label=IGNORED)
     classes = Path(labels).parent / "classes.txt"
     if classes.is_file():
         names = [line.strip() for line in classes.read_text().splitlines() if line.strip()]
@@ -55,15 +53,15 @@ def _find_pairs(images: str, labels: str) -> list[dict[str, Any]]:
 
 def _check_label(image: Path, label: Path) -> None:
     """Of the headers only; a palette or 16 bits would be read differently here and there."""
-    try:
-        with Image.open(label) as ours, Image.open(image) as theirs:
-            if ours.mode != "L" or ours.size != theirs.size:
-                raise CdlError(
-                    f"label map {label} has mode {ours.mode} and {ours.size} pixels: expected 8 "
-                    f"bit gray (L) and {theirs.size}, the image's"
-                )
-    except (OSError, UnidentifiedImageError) as error:
-        raise CdlError(f"{label} or {image} cannot be read as an image: {error}") from error
+    with reading_image(label), Image.open(label) as file:
+        mode, size = file.mode, file.size
+    with reading_image(image), Image.open(image) as file:
+        expected = file.size
+    if mode != "L" or size != expected:
+        raise CdlError(
+            f"label map {label} has mode {mode} and {size} pixels: expected 8 bit gray (L) and "
+            f"{expected}, the image's"
+        )
 
 
 def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarray:
@@ -72,7 +70,8 @@ def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarra
     Raises:
         ValueError: for a label that is neither a class nor the one to ignore.
     """
-    labels = np.asarray(Image.open(path), dtype=dtype).copy()
+    with reading_image(path), Image.open(path) as file:
+        labels = np.asarray(file, dtype=dtype).copy()
     wrong = labels[(labels != ignored) & ((labels < 0) | (labels >= classes))]
     if len(wrong):
         raise CdlError(
@@ -80,11 +79,6 @@ def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarra
             f"({ignored}): name all classes in classes.txt"
         )
     return labels
-
-
-def is_segmentation(cfg: CfgNode) -> bool:
-    """Whether a config is of a semantic segmentor."""
-    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), SemanticSegmentor)
 
 
 def check_label_dataset(cfg: CfgNode, name: str) -> None:

@@ -13,11 +13,10 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-
-TAUGHT = ("TransferRCNN", "TransferSegmentor")  # by a network that looks at the image
+from cdl_d2.transfer import Taught
 
 
 class StoredLatentMapper(DatasetMapper):
@@ -54,18 +53,11 @@ class StoredLatentMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True):
-        if cfg.INPUT.DOMAIN != "latent":
-            raise CdlError(
-                f"INPUT.LATENT_SOURCE store has latents only, not domain {cfg.INPUT.DOMAIN!r}"
-            )
-        key = "LATENT_STORE_TRAIN" if is_train else "LATENT_STORE_TEST"
-        if not cfg.INPUT[key]:
-            raise CdlError(f"INPUT.LATENT_SOURCE is store: set INPUT.{key} to its folder")
         return {
             **super().from_config(cfg, is_train),
-            "store": LatentStore(cfg.INPUT[key], copy.deepcopy(build_codec(cfg)).cpu()),
+            "store": open_store(cfg, is_train),
             "variants": variants_of(cfg, is_train),
-            "with_image": is_train and cfg.MODEL.META_ARCHITECTURE in TAUGHT,
+            "with_image": is_train and issubclass(architecture_of(cfg), Taught),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +68,7 @@ class StoredLatentMapper(DatasetMapper):
         """
         item = copy.deepcopy(dataset_dict)
         variant = self._variants[np.random.randint(len(self._variants))]
-        stored = self._store.read_item(item["file_name"], variant)
+        stored = self._store.read(item["file_name"], variant)
         size = stored["image_size"]
         labels = None
         if "sem_seg_file_name" in item:
@@ -105,6 +97,22 @@ class StoredLatentMapper(DatasetMapper):
         else:
             item.pop("annotations", None)
         return item | stored
+
+
+def open_store(cfg: CfgNode, is_train: bool) -> LatentStore:
+    """The latent store of INPUT.LATENT_STORE_TRAIN or INPUT.LATENT_STORE_TEST.
+
+    Raises:
+        CdlError: if none is named, or the model does not look at latents; see LatentStore.
+    """
+    if cfg.INPUT.DOMAIN != "latent":
+        raise CdlError(
+            f"INPUT.LATENT_SOURCE store has latents only, not domain {cfg.INPUT.DOMAIN!r}"
+        )
+    key = "LATENT_STORE_TRAIN" if is_train else "LATENT_STORE_TEST"
+    if not cfg.INPUT[key]:
+        raise CdlError(f"INPUT.LATENT_SOURCE is store: set INPUT.{key} to its folder")
+    return LatentStore(cfg.INPUT[key], copy.deepcopy(build_codec(cfg)).cpu())
 
 
 def variants_of(cfg: CfgNode, is_train: bool) -> list[Variant]:

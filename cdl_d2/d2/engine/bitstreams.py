@@ -10,7 +10,6 @@ from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.bitstream.layers import Layers, compress_layers
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import item_of_stream
 
 
 @torch.no_grad()
@@ -29,8 +28,7 @@ def compress_for(model: CompressedModel, image: torch.Tensor, with_rest: bool = 
         ValueError: if the model looks at original images; see compress_layers.
     """
     codec = codec_of(model)
-    pixels = image.to(model.device).float() / 255
-    pixels = pixels.flip(0) if model.image_format == "BGR" else pixels
+    pixels = model.coded_input.swap(image.to(model.device).float() / 255)
     if model.selection is None:
         return Layers(codec.compress(pixels), None)
 
@@ -46,18 +44,18 @@ def read_stream(model: CompressedModel, stream: Bitstream) -> dict[str, Any]:
     """A bitstream, or the first layer of one, as an item of the model's batch.
 
     Raises:
-        ValueError: if the model looks at original images; see item_of_stream.
+        ValueError: if the model looks at original images; see CodedInput.read.
     """
-    order, domain, scales = model.image_format, model.domain, model.with_scales
-    return item_of_stream(stream, codec_of(model), order, domain, model.device, scales)
+    codec_of(model)
+    return model.coded_input.read(stream, model.device)
 
 
 def codec_of(model: CompressedModel) -> Codec:
     """The codec whose bitstreams a model reads.
 
     Raises:
-        ValueError: if it looks at original images.
+        CdlError: if it looks at original images.
     """
-    if model._codec is None:
-        raise CdlError("a network on original images reads no bitstreams")
-    return model._codec.on(model.device)
+    if not isinstance(model, CompressedModel):
+        raise CdlError(f"a {type(model).__name__} looks at original images and reads no bitstreams")
+    return model.coded_input.codec_on(model.device)

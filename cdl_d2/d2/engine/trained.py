@@ -9,11 +9,10 @@ from typing import Any
 from detectron2.modeling import build_model
 from torch import nn
 
-from cdl_d2.codec.image_files import UNREADABLE
+from cdl_d2.codec.image_files import reading_image
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import read_config
-from cdl_d2.d2.data.latent_mapper import build_mapper
-from cdl_d2.errors import CdlError
+from cdl_d2.d2.engine.tasks import build_mapper
 
 
 def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:
@@ -39,10 +38,7 @@ def evaluation_mapper(folder: str | Path) -> Callable[[dict[str, Any]], dict[str
     mapper = build_mapper(read_config(Path(folder) / "config.yaml", options), is_train=False)
 
     def item_of(record: dict[str, Any]) -> dict[str, Any]:
-        try:
+        with reading_image(record["file_name"]):
             return mapper(record)
-        except UNREADABLE as error:
-            name = record["file_name"]
-            raise CdlError(f"{name} cannot be read as an image: {error}") from error
 
     return item_of

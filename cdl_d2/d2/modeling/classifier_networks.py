@@ -10,17 +10,16 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from cdl_d2.codec.weights_file import load_state_dict
-from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import read_config
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
+from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CResNet39, LatentClassifier, LatentInput
 from cdl_d2.nn.narrow_resnet import NarrowResNet
 
 LATENT_NETWORKS = ("latent_resnet", "cresnet39")
 PIXEL_NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-ZOO = "imagenet"
+IMAGENET = "imagenet"  # instead of a file: the weights of torchvision's zoo
 
 
 def build_classifier_network(cfg: CfgNode) -> nn.Module:
@@ -80,25 +79,16 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
         _load_resnet(network, path, strict=True)
         _check_classes(classes, network.fc.out_features)
         return network
-    theirs = read_config(teacher.CONFIG_FILE)
-    if theirs.INPUT.DOMAIN != "image":
+    return build_teacher(cfg, _check_configs).network
+
+
+def _check_configs(ours: CfgNode, theirs: CfgNode) -> None:
+    if not hasattr(architecture_of(theirs), "logits"):
         raise CdlError(
-            f"the teacher {teacher.CONFIG_FILE} looks at domain {theirs.INPUT.DOMAIN!r}, not at "
-            "original images"
+            f"the teacher is a {theirs.MODEL.META_ARCHITECTURE}, which gives no classes of whole "
+            "images: take a CompressedClassifier of INPUT.DOMAIN image"
         )
-    _check_classes(classes, theirs.MODEL.CLASSIFIER.NUM_CLASSES)
-    theirs.MODEL.CLASSIFIER.INIT = ""
-    holder = _Holder(_pixel_network(theirs))
-    load_all_weights(holder, teacher.WEIGHTS or theirs.MODEL.WEIGHTS)
-    return holder.network
-
-
-class _Holder(nn.Module):
-    """Gives a network's entries the names that a CompressedClassifier's checkpoint has."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
+    _check_classes(ours.MODEL.CLASSIFIER.NUM_CLASSES, theirs.MODEL.CLASSIFIER.NUM_CLASSES)
 
 
 def _check_classes(ours: int, theirs: int) -> None:
@@ -141,7 +131,7 @@ def _load_resnet(network: nn.Module, path: str, strict: bool) -> None:
 
 def _resnet_file(name: str, source: str) -> str:
     """A file with torchvision's weights; `imagenet` downloads and checks those of the zoo."""
-    if source != ZOO:
+    if source != IMAGENET:
         return source
     url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
     torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)

@@ -1,13 +1,31 @@
-"""The codec that a config names."""
+"""What a config's model is shown."""
 
 from __future__ import annotations
 
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import nn
 
-from cdl_d2.codec import Codec
-from cdl_d2.codec.choice import CodecChoice
+from cdl_d2.codec import Codec, CodecChoice
+from cdl_d2.nn.coded_input import CodedInput
+
+
+def architecture_of(cfg: CfgNode) -> type[nn.Module]:
+    """The class of MODEL.META_ARCHITECTURE; mappers and tasks ask it what it needs."""
+    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
 
 
 def build_codec(cfg: CfgNode) -> Codec:
     """The codec of MODEL.CODEC; equal choices share one instance, since codecs are frozen."""
     return CodecChoice.from_config(cfg.MODEL.CODEC).load()
+
+
+def build_coded_input(cfg: CfgNode) -> CodedInput:
+    """What INPUT.DOMAIN, INPUT.FORMAT and MODEL.CODEC say that the model looks at.
+
+    Raises:
+        CdlError: for an unknown domain; see Codec.load.
+    """
+    reads_scales = getattr(architecture_of(cfg), "reads_scales", lambda cfg: False)
+    codec = None if cfg.INPUT.DOMAIN == "image" else build_codec(cfg)
+    return CodedInput(cfg.INPUT.DOMAIN, codec, cfg.INPUT.FORMAT, reads_scales(cfg))

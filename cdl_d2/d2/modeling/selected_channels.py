@@ -42,6 +42,11 @@ class SelectedChannels(nn.Module):
         self.chooser, self._rate_weight = chooser, rate_weight
         self._temperatures, self._iterations = temperatures, iterations
 
+    @property
+    def needs_bits(self) -> bool:
+        """Whether training needs the bits of each channel."""
+        return bool(self._rate_weight)
+
     def forward(self, item: dict[str, Any]) -> dict[str, Any]:
         """An item with the selected channels of its `latent`, M x h x w, the others zero.
 
@@ -95,7 +100,7 @@ class SelectedChannels(nn.Module):
         Raises:
             ValueError: if an item does not say the bits of its channels.
         """
-        if not self._rate_weight:
+        if not self.needs_bits:
             return {}
         if not all("channel_bits" in item for item in items):
             raise CdlError(GATE_FROM_STORE)
@@ -126,7 +131,7 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
         if not channels or not all(type(channel) is int for channel in channels):
             raise CdlError(
                 f"MODEL.SELECTION.CHANNELS {channels}: KIND fixed needs numbers of channels, such "
-                "as tools/select_channels.py prints"
+                "as `cdl latents select` prints"
             )
         try:
             return SelectedChannels(FixedChannels(codec.latent_channels, channels))

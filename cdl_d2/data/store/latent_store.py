@@ -14,11 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
-
-import torch
 
 from cdl_d2.codec import Bitstream, Codec, cell_size
 from cdl_d2.data.store.plan import Plan, read_json
@@ -58,23 +55,6 @@ def write_manifest(folder: Path, plan: Plan) -> dict[str, str]:
     return failures
 
 
-@dataclass(frozen=True)
-class StoredLatent:
-    """What a store holds of a variant of an image.
-
-    Attributes:
-        cells: M x ceil(H/16) x ceil(W/16), float.
-        image_size: (H, W) in pixels.
-        bits: of the coded image: of its file for bitstreams, estimated for arrays.
-        scales: as cells, if asked for; the deviations that the entropy model predicts.
-    """
-
-    cells: torch.Tensor
-    image_size: tuple[int, int]
-    bits: float
-    scales: torch.Tensor | None = None
-
-
 class LatentStore:
     """Reads a latent store; safe to share among the workers of a loader.
 
@@ -94,7 +74,7 @@ class LatentStore:
             raise CdlError(
                 f"{folder} was made by {self.plan.codec}; this model reads {codec.identity}"
             )
-        hint = "run tools/encode_dataset.py again to finish the store"
+        hint = "run `cdl data encode` again to finish the store"
         self._manifest = read_json(
             self.folder / "manifest.json", f"{folder} is not complete: {hint}"
         )
@@ -157,43 +137,37 @@ class LatentStore:
 
     def read(
         self, file_name: str | PurePath, variant: Variant, with_scales: bool = False
-    ) -> StoredLatent:
-        """The latent of a variant of an image.
+    ) -> dict[str, Any]:
+        """The latent of a variant of an image, as an item of a batch.
+
+        Returns:
+            latent: M x ceil(H/16) x ceil(W/16), float;
+            codec_identity: of the codec that made it;
+            image_size: (H, W) in pixels;
+            bits: of the coded image: of its file for bitstreams, estimated for arrays;
+            scales: as latent, if asked for; the deviations that the entropy model predicts.
 
         Raises:
-            ValueError: if the store has no such image or variant; if the image could not be
+            CdlError: if the store has no such image or variant; if the image could not be
                 encoded, or what is stored is damaged; or if scales are asked for and the store has
                 arrays.
         """
         record = self.record(file_name, variant)
+        item = {"codec_identity": self.plan.codec, "bits": record.bits}
         if record.dtype != "bitstream":
             if with_scales:
                 raise CdlError(
                     f"the latent store {self.folder} has arrays, which have no scales: encode with "
                     "--form bitstreams"
                 )
-            return StoredLatent(unpack_cells(record), record.image_size, record.bits)
+            return item | {"latent": unpack_cells(record), "image_size": record.image_size}
         stream = Bitstream.from_bytes(record.content)
         rows, columns = cell_size(stream.image_size)
         quantized = self._codec.read_symbols(stream)
-        cells, scales = quantized.y_hat[:, :rows, :columns], None
+        item |= {"latent": quantized.y_hat[:, :rows, :columns], "image_size": stream.image_size}
         if with_scales:
-            scales = quantized.scales_hat[:, :rows, :columns]
-        return StoredLatent(cells, stream.image_size, record.bits, scales)
-
-    def read_item(
-        self, file_name: str | PurePath, variant: Variant, with_scales: bool = False
-    ) -> dict[str, Any]:
-        """What `read` gives, as `encode_item` would add it to an item of a batch."""
-        stored = self.read(file_name, variant, with_scales)
-        scales = {"scales": stored.scales} if with_scales else {}
-        return {
-            "latent": stored.cells,
-            "codec_identity": self.plan.codec,
-            "image_size": stored.image_size,
-            "bits": stored.bits,
-            **scales,
-        }
+            item["scales"] = quantized.scales_hat[:, :rows, :columns]
+        return item
 
     def record(self, file_name: str | PurePath, variant: Variant) -> Record:
         """What is stored of a variant of an image; raises as `read`."""

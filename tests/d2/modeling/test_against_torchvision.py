@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.transfer import TERMS, DetectorOutputs, DetectorTransfer
+from cdl_d2.transfer import DetectorOutputs, DetectorTransfer
 from cdl_d2.tv import build_detector
 from cdl_d2.tv.backbone import STRIDES
 from tests.d2.conftest import small_cfg, small_model
@@ -113,7 +113,7 @@ def test_equal_weights_give_equal_pyramids_outputs_and_losses():
     strides = {level: STRIDES[name] for level, name in LEVELS.items()}
     first = DetectorTransfer()(students[0], teachers[0], sizes, strides)
     second = DetectorTransfer()(students[1], teachers[1], sizes, STRIDES)
-    assert len(first) == len(TERMS)
+    assert len(first) == len(DetectorTransfer.KNOWN)
     for name, loss in first.items():
         assert loss > 0
         assert torch.isclose(loss, second[name], rtol=1e-4, atol=1e-7), name

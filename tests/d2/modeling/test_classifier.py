@@ -8,8 +8,9 @@ from torchvision.models import resnet50
 
 from cdl_d2.d2 import SafeCheckpointer, Trainer, build_codec
 from cdl_d2.d2.config import read_config
-from cdl_d2.d2.data.class_mapper import ClassMapper
+from cdl_d2.d2.data.class_mapper import ClassMapper, central_square
 from cdl_d2.d2.evaluation.classification import ClassificationEvaluator
+from cdl_d2.nn import CodedInput
 from tests.d2.conftest import CONFIGS
 
 FOLDER = CONFIGS / "classification" / "small"
@@ -63,7 +64,7 @@ def test_all_terms_of_formula_1_train_the_student(teacher):
     losses = model(make_items())
     assert losses.keys() == {"loss_cls", "loss_transfer_c5", "loss_transfer_class"}
     sum(losses.values()).backward()
-    taught = model._teacher.on("cpu")
+    taught = model.teacher
     assert all(p.grad is None for p in taught.parameters())
     assert not any(key.startswith("_teacher") for key in model.state_dict())
     both = tiny_model(tiny_cfg("latent_resnet", *teacher, "MODEL.TRANSFER.FEATURES.C4", 0.5))
@@ -91,7 +92,7 @@ def test_the_exact_augmentation_crops_before_encoding(tmp_path, codec):
     pixels = make_items(1, 96)[0]["image"].movedim(0, -1).numpy()
     Image.fromarray(pixels).save(tmp_path / "a.png")
     record = {"file_name": str(tmp_path / "a.png"), "label": 0}
-    mapper = ClassMapper(64, True, "RGB", codec, "latent", with_scales=True)
+    mapper = ClassMapper(64, True, "RGB", CodedInput("latent", codec, "RGB", with_scales=True))
     first, second = mapper(record), mapper(record)
     assert first["image"].shape == (3, 64, 64) and not torch.equal(first["image"], second["image"])
     latent = codec.encode(first["image"].float() / 255, with_scales=True)
@@ -99,6 +100,19 @@ def test_the_exact_augmentation_crops_before_encoding(tmp_path, codec):
     assert torch.equal(first["scales"], latent.crop(latent.scales_hat))
     fixed = ClassMapper(64, False, "RGB")
     assert torch.equal(fixed(record)["image"], fixed(record)["image"])
+
+
+@pytest.mark.parametrize("size", [(80, 144), (150, 80), (80, 80)])
+def test_a_store_shows_the_middle_that_the_mapper_crops(size):
+    latent = torch.arange(-(-size[0] // 16) * -(-size[1] // 16)).view(1, -(-size[0] // 16), -1)
+    pixels = torch.rand(3, *size)
+    item = central_square({"latent": latent, "image": pixels, "image_size": size})
+    assert item["image_size"] == item["image"].shape[1:] == (80, 80)
+    assert item["latent"].shape == (1, 5, 5)
+    top, left = (round((side - 80) / 2 / 16) for side in size)
+    assert item["latent"][0, 0, 0] == latent[0, top, left]
+    assert torch.equal(item["image"], pixels[:, 16 * top :, 16 * left :][:, :80, :80])
+    assert abs(16 * top - (size[0] - 80) / 2) <= 8 >= abs(16 * left - (size[1] - 80) / 2)
 
 
 def test_accuracies_and_the_confusion_matrix(tmp_path):
@@ -140,7 +154,7 @@ def test_a_jointly_tuned_model_is_a_plain_classifier_with_the_exported_codec(tmp
             sum(model(items).values()).backward()
             optimizer.step()
     SafeCheckpointer(model, str(tmp_path)).save("joint")
-    model.export_codec(tmp_path / "codec.safetensors")
+    model.export(tmp_path)
     ours = model.eval()(items)
     options = "MODEL.META_ARCHITECTURE", "CompressedClassifier", "MODEL.CODEC.WEIGHTS"
     plain = tiny_model(tiny_cfg("latent_resnet", *options, str(tmp_path / "codec.safetensors")))
@@ -156,7 +170,7 @@ def test_a_jointly_tuned_model_is_a_plain_classifier_with_the_exported_codec(tmp
     old = tiny_model(tiny_cfg("latent_resnet", *options[:2]))
     with pytest.raises(ValueError, match="the checkpoint reads"):
         SafeCheckpointer(old).load(str(tmp_path / "joint.pth"))
-    assert build_codec(cfg).identity != plain._codec.on("cpu").identity
+    assert build_codec(cfg).identity != plain.coded_input.codec.identity
 
 
 def test_a_frozen_classifier_keeps_its_statistics():
@@ -174,7 +188,7 @@ def test_weights_loaded_in_eval_mode_are_those_of_the_codec_that_encodes(tmp_pat
     SafeCheckpointer(model, str(tmp_path)).save("joint")
     again = tiny_model(cfg).eval()
     SafeCheckpointer(again).load(str(tmp_path / "joint.pth"))
-    assert again._codec.on("cpu").identity == model.eval()._codec.on("cpu").identity
+    assert again.coded_input.codec.identity == model.eval().coded_input.codec.identity
 
 
 def test_a_classifier_of_another_codec_does_not_start_a_joint_tuning(tmp_path):
@@ -202,7 +216,7 @@ def test_latents_that_are_resized_may_have_several_sizes():
         (["MODEL.CLASSIFIER.NETWORK", "resnet50"], "which read domain 'latent'"),
         (["MODEL.TEACHER.CONFIG_FILE", "", "MODEL.TEACHER.WEIGHTS", ""], "needs a teacher"),
         (["MODEL.CLASSIFIER.NUM_CLASSES", 4], "knows 3 classes, the student 4"),
-        (["MODEL.TEACHER.WEIGHTS", "nowhere.pth"], r"nowhere\.pth do not exist"),
+        (["MODEL.TEACHER.WEIGHTS", "nowhere.pth"], r"nowhere\.pth"),
         (["MODEL.TEACHER.CONFIG_FILE", str(FOLDER / "cresnet39_small.yaml")], "domain 'latent'"),
     ],
 )

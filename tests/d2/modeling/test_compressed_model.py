@@ -49,8 +49,7 @@ def answer(output):
 
 
 def image_of(item, model):
-    image = item["image"].float() / 255
-    return image.flip(0) if model.image_format == "BGR" else image
+    return model.coded_input.swap(item["image"].float() / 255)
 
 
 def without_most(model):
@@ -106,7 +105,7 @@ def test_the_first_layer_alone_gives_what_the_image_gives(kind, selection):
 
 def test_a_first_layer_with_more_channels_than_needed_will_do():
     model = make_model("segmentor", *FIXED).eval()
-    item, codec = make_item("segmentor"), model._codec.on("cpu")
+    item, codec = make_item("segmentor"), model.coded_input.codec
     layers = compress_layers(codec, image_of(item, model), [*KEPT, 40, 41])
     received = model.select([read_stream(model, layers.selected)])[0]
     expected = model.select(model.encode([item]))[0]
@@ -147,7 +146,7 @@ def test_the_distortion_of_other_channels_is_not_reported():
 def test_channels_that_are_not_there_are_named():
     item = make_item("segmentor")
     model, whole = make_model("segmentor", *FIXED).eval(), make_model("segmentor").eval()
-    codec = model._codec.on("cpu")
+    codec = model.coded_input.codec
     stream = compress_layers(codec, image_of(item, model), KEPT[1:]).selected
     received = read_stream(model, stream)
     with pytest.raises(ValueError, match=r"lacks the channels \[0\], which this model looks at"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from detectron2.engine import DefaultPredictor
 
 from cdl_d2.d2 import SafeCheckpointer, build_codec
-from cdl_d2.nn.coded_input import encode_item
+from cdl_d2.d2.modeling.coded_input import build_coded_input
 from tests.d2.conftest import make_item, small_cfg, small_model
 
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")
@@ -37,7 +37,7 @@ def test_a_stock_batch_trains_every_parameter(storage):
 def test_an_encoded_item_and_its_image_give_the_same_detections(domain):
     cfg = small_cfg(domain, *PLAIN)
     model, item = small_model(cfg).eval(), make_item(96, 128)
-    encoded = encode_item(item, build_codec(cfg), "BGR", domain, "cpu")
+    encoded = build_coded_input(cfg).encode(item)
     del encoded["image"]
     assert_same_detections(model([item])[0], model([encoded])[0])
 
@@ -60,7 +60,7 @@ def test_the_codec_sees_rgb(detector):
 def test_reconstruction_keeps_the_order_of_channels():
     cfg = small_cfg("reconstruction")
     item = {"image": torch.tensor([200.0, 120.0, 30.0]).view(3, 1, 1).expand(3, 64, 64)}
-    decoded = encode_item(item, build_codec(cfg), "BGR", "reconstruction", "cpu")["reconstruction"]
+    decoded = build_coded_input(cfg).encode(item)["reconstruction"]
     assert (decoded.mean((1, 2)) - item["image"].mean((1, 2))).abs().max() < 25
     assert torch.equal(decoded, decoded.round())
 
@@ -84,7 +84,7 @@ def test_inference_on_original_images_needs_no_codec():
 def test_neither_gradient_nor_state_reaches_the_codec(storage):
     model = small_model(small_cfg("latent", *PLAIN)).train()
     sum(model([make_item(64, 64)]).values()).backward()
-    codec = model._codec.on("cpu")
+    codec = model.coded_input.codec
     assert not codec.network.training
     assert all(p.grad is None and not p.requires_grad for p in codec.parameters())
     assert not any("g_a" in key for key in model.state_dict())
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_codec_is_refused(tmp_path, domain):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("INPUT.DOMAIN", "pixels"), "DOMAIN 'pixels' is not one of"),
+        (("INPUT.DOMAIN", "pixels"), "domain 'pixels' is not one of"),
         (("MODEL.CODEC.QUALITY", 9), "quality 9 is not one of"),
     ],
 )

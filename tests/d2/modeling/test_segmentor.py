@@ -68,7 +68,7 @@ def test_res2_is_taught_by_the_frozen_first_layers(teacher, kind):
     losses["loss_transfer_res2"].backward()
     reached = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is not None}
     assert reached == {"transform"}  # formula (2): nothing behind the feature
-    taught = model._teacher.on("cpu")
+    taught = model.teacher
     assert all(p.grad is None for p in taught.parameters())
     plain = tiny_model(tiny_cfg("latent", *PLAIN, "MODEL.TRANSFORM.KIND", kind))
     assert model.state_dict().keys() == plain.state_dict().keys()
@@ -77,12 +77,35 @@ def test_res2_is_taught_by_the_frozen_first_layers(teacher, kind):
 def test_the_teachers_feature_is_that_of_its_whole_network(teacher):
     model = tiny_model(tiny_cfg("latent", *teacher))
     model.prepare_teacher()
-    taught, item = model._teacher.on("cpu"), make_item(64, 96)
+    taught, item = model.teacher, make_item(64, 96)
     image = (item["image"] - taught.pixel_mean) / taught.pixel_std
     whole = taught.backbone(image[None])["res2"]
     assert torch.equal(first_layers(taught.backbone, image[None]), whole)
     batch = model.batch(model.encode([item]))
     assert torch.equal(model._teachers_feature([item], batch), whole)
+
+
+@pytest.mark.parametrize(
+    "off", [("MODEL.TRANSFER.FEATURES.ENABLED", False), ("MODEL.TRANSFER.WEIGHT", 0.0)]
+)
+def test_transfer_that_is_switched_off_asks_no_teacher(off):
+    nowhere = "MODEL.TEACHER.CONFIG_FILE", "nowhere.yaml"
+    model = tiny_model(tiny_cfg("latent", *nowhere, *off)).train()
+    model.prepare_teacher()
+    assert model([make_item(64, 64), make_item(64, 64)]).keys() == {"loss_sem_seg"}
+
+
+def test_a_teacher_without_a_stem_and_res2_is_named(tmp_path):
+    cfg = tiny_cfg("latent_semantic_fpn_small", *PLAIN, "INPUT.DOMAIN", "image")
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.RES5_DILATION = 1
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    SafeCheckpointer(tiny_model(cfg), str(tmp_path)).save("teacher")
+    (tmp_path / "teacher.yaml").write_text(cfg.dump())
+    path, weights = str(tmp_path / "teacher.yaml"), str(tmp_path / "teacher.pth")
+    options = "MODEL.TEACHER.CONFIG_FILE", path, "MODEL.TEACHER.WEIGHTS", weights
+    with pytest.raises(ValueError, match="has no stem and res2"):
+        tiny_model(tiny_cfg("latent", *options)).prepare_teacher()
 
 
 def test_padding_is_ignored(teacher):
@@ -161,8 +184,9 @@ def test_a_label_outside_the_set_is_named(label):
         ),
         (["MODEL.RESNETS.RES5_DILATION", 1], "output stride of 16"),
         (["MODEL.TEACHER.CONFIG_FILE", ""], "needs a teacher"),
+        (["MODEL.TRANSFER.DISTANCE", "cosine"], "distance 'cosine'"),
         (["MODEL.RESNETS.RES2_OUT_CHANNELS", 32], "RES2_OUT_CHANNELS is 32 for the student"),
-        (["MODEL.TEACHER.WEIGHTS", "nowhere.pth"], r"nowhere\.pth do not exist"),
+        (["MODEL.TEACHER.WEIGHTS", "nowhere.pth"], r"nowhere\.pth.*MODEL\.TEACHER\.WEIGHTS"),
     ],
 )
 def test_what_does_not_fit_is_named(teacher, options, message):

@@ -4,6 +4,8 @@ import torch
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.modeling.teacher import normalizer
+from cdl_d2.transfer import teachers_view
 from tests.d2.conftest import PIXEL, make_item, small_cfg, small_model
 
 TERMS = {"objectness", "anchor_deltas", "class", "box_deltas", "mask", "features"}
@@ -95,7 +97,7 @@ def test_heads_of_the_student_run_once(transfer_cfg, storage):
         head.register_forward_hook(count(name))
     model([make_item(96, 128)])
     assert calls == {"backbone": 1, "rpn": 1, "box": 1, "mask": 1}  # foreground masks only
-    model._masks, calls["mask"] = "all", 0
+    model._transfer.masks, calls["mask"] = "all", 0
     rows.clear()
     model([make_item(96, 128)])
     sampled = storage.latest()["roi_head/num_fg_samples"][0]
@@ -106,7 +108,7 @@ def test_heads_of_the_student_run_once(transfer_cfg, storage):
 def test_no_gradient_and_no_state_reaches_the_teacher(transfer_cfg, storage):
     model, losses = train_step(transfer_cfg)
     sum(losses.values()).backward()
-    teacher = model._teacher._network
+    teacher = model.teacher
     model.train()
     assert not any(m.training for m in teacher.modules())
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
@@ -132,13 +134,12 @@ def test_a_students_checkpoint_loads_and_runs_without_the_teacher(
 
 def test_the_teacher_sees_what_it_sees_alone(transfer_cfg, storage):
     model, _ = train_step(transfer_cfg)
-    teacher, item = model._teacher, make_item(96, 128)
-    network = teacher._network
-    alone = network.backbone(network.preprocess_image([item]).tensor)
-    size = (96, 128)
-    assert torch.equal(teacher.pyramid([item], "BGR", [size], size)["p2"], alone["p2"])
+    item, size = make_item(96, 128), (96, 128)
+    alone = model.teacher.preprocess_image([item]).tensor
     swapped = {"image": item["image"].flip(0)}
-    assert torch.equal(teacher.pyramid([swapped], "RGB", [size], size)["p2"], alone["p2"])
+    for order, each in (("BGR", item), ("RGB", swapped)):
+        seen = teachers_view([each], [size], size, normalizer(model.teacher, order))
+        assert torch.equal(seen, alone)
 
 
 def test_images_without_annotations_train(transfer_cfg, storage):
@@ -165,7 +166,9 @@ def test_heads_that_cannot_be_compared_are_refused(transfer_cfg, key, value, mes
 def test_lambda_zero_asks_no_teacher(transfer_cfg, teacher_files, storage):
     transfer_cfg.MODEL.TRANSFER.WEIGHT = 0.0
     teacher_files[0].unlink()
-    assert not transfer_losses(train_step(transfer_cfg)[1])
+    model, losses = train_step(transfer_cfg)
+    model.prepare_teacher()
+    assert not transfer_losses(losses)
 
 
 def test_diverged_weights_stop_training_with_a_clear_error(transfer_cfg, storage):
@@ -196,11 +199,11 @@ def test_teacher_and_student_must_see_one_geometry(transfer_cfg, storage, size):
     ("key", "value", "message"),
     [
         ("MODEL.TEACHER.CONFIG_FILE", "", "give MODEL.TEACHER.CONFIG_FILE"),
-        ("MODEL.TEACHER.CONFIG_FILE", "nowhere.yaml", "neither a file nor a config"),
-        ("MODEL.TEACHER.WEIGHTS", "nowhere.pth", r"nowhere\.pth do not exist"),
+        ("MODEL.TEACHER.CONFIG_FILE", "nowhere.yaml", r"nowhere\.yaml"),
+        ("MODEL.TEACHER.WEIGHTS", "nowhere.pth", r"nowhere\.pth.*MODEL\.TEACHER\.WEIGHTS"),
         ("MODEL.ROI_HEADS.NUM_CLASSES", 3, r"NUM_CLASSES is 3 for the student but 2"),
         ("MODEL.TRANSFER.DISTANCE", "cosine", "distance 'cosine'"),
-        ("MODEL.TRANSFER.MASKS", "some", "MASKS 'some'"),
+        ("MODEL.TRANSFER.MASKS", "some", "masks 'some'"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_named(transfer_cfg, storage, key, value, message):

@@ -14,7 +14,6 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
-from cdl_d2.codec import Codec
 from cdl_d2.codec.rate_distortion import distortion
 from cdl_d2.d2.modeling.classifier_networks import (
     build_classifier_network,
@@ -22,11 +21,12 @@ from cdl_d2.d2.modeling.classifier_networks import (
 )
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
+from cdl_d2.d2.modeling.teacher import transfer_options
 from cdl_d2.errors import CdlError
-from cdl_d2.nn import Frozen, features_before_relu, stage_ends
-from cdl_d2.nn.coded_input import reported
+from cdl_d2.nn import features_before_relu, stage_ends
+from cdl_d2.nn.coded_input import CodedInput, reported
 from cdl_d2.nn.latent_augmentation import LatentAugmentation
-from cdl_d2.transfer import ClassifierTransfer
+from cdl_d2.transfer import ClassifierTransfer, Taught
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -35,8 +35,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class CompressedClassifier(CompressedModel):
     """A ResNet on latents, reconstructions or images (section 3.2 of the paper).
 
-    A batch item has `image`, 3 x H x W in 0..255, or what encode_item adds to it, and in training
-    `label`, an index from 0.
+    A batch item has `image`, 3 x H x W in 0..255, or what CodedInput.encode adds to it, and in
+    training `label`, an index from 0.
     """
 
     @configurable
@@ -44,24 +44,21 @@ class CompressedClassifier(CompressedModel):
         self,
         *,
         network: nn.Module,
-        codec: Codec | None,
-        domain: str,
-        image_format: str,
+        coded_input: CodedInput,
         num_classes: int,
         selection: SelectedChannels | None = None,
-        with_scales: bool = False,
         augmentation: LatentAugmentation | None = None,
         report_distortion: bool = False,
     ):
         """
         Args:
             network: from latents (and scales), or normalized RGB images, to logits.
-            codec, domain, image_format, selection, with_scales: see CompressedModel.
+            coded_input, selection: what is looked at, see CompressedModel.
             augmentation: of latents, approximate; None for none.
             report_distortion: decode images in evaluation.
         """
         super().__init__()
-        self.enter_domain(codec, domain, image_format, selection, with_scales)
+        self.look_at(coded_input, selection)
         self.network, self.num_classes = network, num_classes
         self._augmentation, self._report_distortion = augmentation, report_distortion
 
@@ -75,16 +72,18 @@ class CompressedClassifier(CompressedModel):
             )
         if cfg.INPUT.AUGMENTATION == "latent":
             augmentation = LatentAugmentation(cfg.INPUT.LATENT_RESIZE, cfg.INPUT.LATENT_CROP)
-        classifier = cfg.MODEL.CLASSIFIER
         return {
             "network": build_classifier_network(cfg),
-            **cls.domain_of(cfg),
-            "image_format": cfg.INPUT.FORMAT,
-            "num_classes": classifier.NUM_CLASSES,
-            "with_scales": classifier.NETWORK == "cresnet39" and classifier.SCALES,
+            **cls.input_of(cfg),
+            "num_classes": cfg.MODEL.CLASSIFIER.NUM_CLASSES,
             "augmentation": augmentation if domain == "latent" else None,
             "report_distortion": cfg.TEST.DISTORTION and domain != "image",
         }
+
+    @staticmethod
+    def reads_scales(cfg: CfgNode) -> bool:
+        """As CompressedModel: cResNet-39 does, unless MODEL.CLASSIFIER.SCALES is off."""
+        return cfg.MODEL.CLASSIFIER.NETWORK == "cresnet39" and cfg.MODEL.CLASSIFIER.SCALES
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +100,7 @@ class CompressedClassifier(CompressedModel):
 
         Raises:
             ValueError: for a label that the network has no output for; for items of several sizes;
-                see encode_item.
+                see CodedInput.encode.
         """
         items = self.select(self.encode(batched_inputs))
         if self.training:
@@ -116,23 +115,22 @@ class CompressedClassifier(CompressedModel):
     def _distortion(self, item: dict[str, Any]) -> dict[str, float | None]:
         if not self._report_distortion or "image" not in item:
             return {}
-        codec, image = self._codec.on(self.device), self._value(item, "image").to(self.device)
-        image = image.flip(0) if self.image_format == "BGR" else image
-        decoded = codec.decode(codec.encode(image.float() / 255))
+        codec = self.coded_input.codec_on(self.device)
+        image = self.coded_input.swap(item["image"].to(self.device))
+        decoded = codec.decode(codec.encode(image.float() / 255, with_bits=False))
         psnr, ms_ssim = distortion(image, torch.round(decoded * 255))
         return {"psnr": psnr, "ms_ssim": ms_ssim}
 
     def logits(self, items: list[dict[str, Any]]) -> torch.Tensor:
         """Class logits, N x K, of encoded items."""
-        if self.domain == "latent":
-            latents = [self._stack(items, "latent")]
-            if self.with_scales:
-                latents.append(self._stack(items, "scales"))
-            if self._augmentation is not None:
-                latents = self._augmentation(latents, self.training)
-            return self.network(*latents)
-        key = "reconstruction" if self.domain == "reconstruction" else "image"
-        return self.network(normalized(self._stack(items, key), self.image_format))
+        shown = self.coded_input
+        if shown.domain != "latent":
+            return self.network(self._normalized(items, shown.domain))
+        keys = ("latent", "scales") if shown.with_scales else ("latent",)
+        latents = [self._stack(items, key) for key in keys]
+        if self._augmentation is not None:
+            latents = self._augmentation(latents, self.training)
+        return self.network(*latents)
 
     def labels(self, items: list[dict[str, Any]]) -> torch.Tensor:
         """The labels of items, N.
@@ -149,8 +147,20 @@ class CompressedClassifier(CompressedModel):
             )
         return labels
 
+    def _normalized(self, items: list[dict[str, Any]], key: str) -> torch.Tensor:
+        """What torchvision's ResNets see of pixels in 0..255, N x 3 x H x W."""
+        rgb = self.coded_input.swap(self._stack(items, key)) / 255
+        mean, std = (rgb.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+        return (rgb - mean) / std
+
     def _stack(self, items: list[dict[str, Any]], key: str) -> torch.Tensor:
-        tensors = [self._value(item, key).to(self.device) for item in items]
+        lacks = [sorted(item) for item in items if key not in item]
+        if lacks:
+            raise CdlError(
+                f"a batch item has no {key!r}, which this network reads, only {lacks[0]}: encode "
+                "images, or store bitstreams"
+            )
+        tensors = [item[key].to(self.device) for item in items]
         if self._augmentation is not None and key in ("latent", "scales"):
             tensors = [self._augmentation.resize(t) for t in tensors]
         sizes = {tuple(t.shape[1:]) for t in tensors}
@@ -161,17 +171,9 @@ class CompressedClassifier(CompressedModel):
             )
         return torch.stack(tensors).float()
 
-    def _value(self, item: dict[str, Any], key: str) -> torch.Tensor:
-        if key not in item:
-            raise CdlError(
-                f"a batch item has no {key!r}: this network reads it beside the latent; encode "
-                "images, or store bitstreams"
-            )
-        return item[key]
-
 
 @META_ARCH_REGISTRY.register()
-class TransferClassifier(CompressedClassifier):
+class TransferClassifier(Taught, CompressedClassifier):
     """A CompressedClassifier whose training adds the transfer losses of formula (1).
 
     The teacher looks at the original images, and is no part of the model's state.
@@ -192,58 +194,30 @@ class TransferClassifier(CompressedClassifier):
                 "teacher sees, so that their features cannot be compared: set INPUT.AUGMENTATION "
                 "exact, or MODEL.TRANSFER.FEATURES.ENABLED False"
             )
-        self._build_teacher, self._teacher = teacher, None
+        self.learn_from(teacher, wanted=bool(transfer.terms))
         self._transfer = transfer
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        keys = cfg.MODEL.TRANSFER
-        features = {"c4": keys.FEATURES.C4, "c5": keys.FEATURES.C5}
-        features = {name: keys.FEATURES.WEIGHT * value for name, value in features.items()}
+        stages = cfg.MODEL.TRANSFER.FEATURES
+        options = transfer_options(cfg, {"c4": stages.C4, "c5": stages.C5}, ["class"])
         return {
             **super().from_config(cfg),
             "teacher": lambda: build_classifier_teacher(cfg),
-            "transfer": ClassifierTransfer(
-                keys.WEIGHT,
-                features if keys.FEATURES.ENABLED else {},
-                keys.OUTPUTS.CLASS if keys.OUTPUTS.ENABLED else 0.0,
-                keys.DISTANCE,
-            ),
+            "transfer": ClassifierTransfer(**options),
         }
-
-    def prepare_teacher(self) -> None:
-        """Build the teacher now rather than at the first training step.
-
-        Raises:
-            FileNotFoundError, ValueError: see build_classifier_teacher.
-        """
-        if self._teacher is None:
-            self._teacher = Frozen(self._build_teacher())
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """As CompressedClassifier.forward; in training with `loss_transfer_...`."""
-        if not self.training or not self._transfer.active:
+        if not (self.training and self.is_taught):
             return super().forward(batched_inputs)
-        self.prepare_teacher()
-        teacher = self._teacher.on(self.device)
+        teacher = self.teacher
         items = self.select(self.encode(batched_inputs))
         with features_before_relu(stage_ends(self.network)) as ours:
             logits = self.logits(items)
-        images = normalized(self._stack(items, "image"), self.image_format)
+        images = self._normalized(items, "image")
         with torch.no_grad(), features_before_relu(stage_ends(teacher)) as theirs:
             soft = teacher(images)
         losses = {"loss_cls": F.cross_entropy(logits, self.labels(items))}
         losses |= self.selection_losses(items)
         return losses | self._transfer(ours, theirs, logits, soft)
-
-
-def is_classification(cfg: CfgNode) -> bool:
-    """Whether a config is of a classifier."""
-    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), CompressedClassifier)
-
-
-def normalized(images: torch.Tensor, image_format: str) -> torch.Tensor:
-    """What torchvision's ResNets see, from N x 3 x H x W in 0..255, `BGR` or `RGB`."""
-    rgb = (images.flip(1) if image_format == "BGR" else images) / 255
-    mean, std = (rgb.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (rgb - mean) / std

@@ -1,77 +1,61 @@
-"""What the models of the compressed domain share: a domain, a codec, and a choice of channels."""
+"""What the models of the compressed domain share: a coded input, and a choice of channels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from cdl_d2.codec import Codec
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError
-from cdl_d2.nn import CodecStamp, Frozen
-from cdl_d2.nn.coded_input import DOMAINS, encode_item
+from cdl_d2.nn.coded_input import CodedInput
 
 
 class CompressedModel(nn.Module):
-    """For a meta-architecture to inherit from, before Detectron2's; call `enter_domain` first."""
+    """For a meta-architecture to inherit from, before Detectron2's; call `look_at` first."""
 
-    def enter_domain(
-        self,
-        codec: Codec | None,
-        domain: str,
-        image_format: str,
-        selection: SelectedChannels | None = None,
-        with_scales: bool = False,
-    ) -> None:
+    def look_at(self, coded_input: CodedInput, selection: SelectedChannels | None = None) -> None:
         """Say what the model looks at.
 
         Args:
-            codec: None for domain `image`.
-            domain: `latent`, `reconstruction` or `image`.
-            image_format: order of an item's channels, `BGR` or `RGB`.
+            coded_input: domain, codec, order of channels.
             selection: of a latent's channels; None for all.
-            with_scales: whether the model reads the scales of the entropy model as well.
-
-        Raises:
-            ValueError: for an unknown domain, or one that does not fit the codec.
         """
-        if domain not in DOMAINS:
-            raise CdlError(f"INPUT.DOMAIN {domain!r} is not one of {', '.join(DOMAINS)}")
-        if (codec is None) != (domain == "image"):
-            raise CdlError(f"domain {domain!r} {'needs a' if codec is None else 'has no'} codec")
-        self.domain, self.image_format, self.with_scales = domain, image_format, with_scales
-        self._codec = None if codec is None else Frozen(codec)
-        self.selection = selection
-        if domain == "reconstruction":  # a network on latents has a stamp of its own
-            self.codec_stamp = CodecStamp(codec.identity, required=False)
+        self.coded_input, self.selection = coded_input, selection
+        stamp = coded_input.new_stamp()
+        if stamp is not None:
+            self.codec_stamp = stamp
 
     @staticmethod
-    def domain_of(cfg: CfgNode) -> dict[str, Any]:
-        """`codec`, `domain` and `selection` of a config."""
-        codec = None if cfg.INPUT.DOMAIN == "image" else build_codec(cfg)
-        selection = build_selection(cfg, codec)
-        return {"codec": codec, "domain": cfg.INPUT.DOMAIN, "selection": selection}
+    def input_of(cfg: CfgNode) -> dict[str, Any]:
+        """`coded_input` and `selection` of a config."""
+        coded_input = build_coded_input(cfg)
+        return {"coded_input": coded_input, "selection": build_selection(cfg, coded_input.codec)}
+
+    @staticmethod
+    def reads_scales(cfg: CfgNode) -> bool:
+        """Whether the model of a config reads the scales of the entropy model beside latents."""
+        return False
 
     def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The items with all channels of their latents, or reconstructions, encoded here where
-        they lack them; raises as encode_item."""
-        if self._codec is None:
-            return batched_inputs
-        codec = self._codec.on(self.device)
-        order, domain, scales = self.image_format, self.domain, self.with_scales
-        return [
-            encode_item(item, codec, order, domain, self.device, scales) for item in batched_inputs
-        ]
+        they lack them; raises as CodedInput.encode.
+
+        Sizes are estimated in evaluation, and for a gate that learns from them.
+        """
+        with_bits = not self.training or (self.selection is not None and self.selection.needs_bits)
+        return [self.coded_input.encode(item, self.device, with_bits) for item in batched_inputs]
 
     def select(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Encoded items with the channels that the model looks at, and the bits of these.
 
         Raises:
-            ValueError: if an item lacks channels that the model looks at; see SelectedChannels.
+            CdlError: if an item lacks channels that the model looks at; see SelectedChannels.
         """
         if self.selection is not None:
             here = [item | {"latent": item["latent"].to(self.device)} for item in items]
@@ -87,3 +71,20 @@ class CompressedModel(nn.Module):
     def selection_losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`loss_rate` of a gate, for selected items."""
         return {} if self.selection is None else self.selection.losses(items)
+
+    def build_optimizer(
+        self, cfg: CfgNode, default: Callable[[], torch.optim.Optimizer]
+    ) -> torch.optim.Optimizer:
+        """Detectron2's own, with a learning rate of its own for a gate."""
+        optimizer = default()
+        gate = [] if self.selection is None else list(self.selection.parameters())
+        if gate:
+            moved = {id(parameter) for parameter in gate}
+            for group in optimizer.param_groups:
+                group["params"] = [each for each in group["params"] if id(each) not in moved]
+            rate = cfg.SOLVER.BASE_LR * cfg.MODEL.SELECTION.LR_FACTOR
+            optimizer.add_param_group({"params": gate, "lr": rate})
+        return optimizer
+
+    def export(self, folder: Path) -> None:
+        """Write what a training makes beside the checkpoint: nothing, for most models."""

@@ -8,10 +8,9 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import ImageList, Instances
 
-from cdl_d2.codec import STRIDE, Codec
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.nn.coded_input import item_image_size, reported
+from cdl_d2.nn.coded_input import CodedInput, image_size_of, reported
 
 
 @META_ARCH_REGISTRY.register()
@@ -19,29 +18,24 @@ class CompressedRCNN(CompressedModel, GeneralizedRCNN):
     """Detectron2's GeneralizedRCNN (Faster or Mask R-CNN) in the compressed domain.
 
     Boxes, masks and `ImageList.image_sizes` are in pixels in every domain. A batch item needs
-    `image` only; `encode_item` says what else it may carry.
+    `image`, 3 x H x W in 0..255, only; CodedInput.encode says what else it may carry.
     """
 
     @configurable
     def __init__(
-        self,
-        *,
-        codec: Codec | None,
-        domain: str,
-        selection: SelectedChannels | None = None,
-        **kwargs,
+        self, *, coded_input: CodedInput, selection: SelectedChannels | None = None, **kwargs
     ):
         """
         Args:
-            codec, domain, selection: see CompressedModel.
+            coded_input, selection: what is looked at, see CompressedModel.
             kwargs: those of GeneralizedRCNN.
         """
         super().__init__(**kwargs)
-        self.enter_domain(codec, domain, self.input_format, selection)
+        self.look_at(coded_input, selection)
 
     @classmethod
     def from_config(cls, cfg):
-        return {**super().from_config(cfg), **cls.domain_of(cfg)}
+        return {**super().from_config(cfg), **cls.input_of(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """As GeneralizedRCNN.forward; in training with `loss_rate` of a gate, in evaluation with
@@ -63,8 +57,11 @@ class CompressedRCNN(CompressedModel, GeneralizedRCNN):
         image does not depend on its batch mates.
         """
         items = self.select(self.encode(batched_inputs))
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, item in enumerate(items):
+            groups.setdefault(self._padded_size(item), []).append(index)
         results: list[Any] = [None] * len(items)
-        for members in _groups_of_equal_size([self._padded_size(item) for item in items]):
+        for members in groups.values():
             known = detected_instances and [detected_instances[i] for i in members]
             group = super().inference([items[i] for i in members], known, do_postprocess)
             for i, result in zip(members, group, strict=True):
@@ -76,22 +73,13 @@ class CompressedRCNN(CompressedModel, GeneralizedRCNN):
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Batch what the domain looks at; latents are padded with zeros to whole strides."""
-        if self.domain != "latent":
-            key = "reconstruction" if self.domain == "reconstruction" else "image"
-            return super().preprocess_image([{"image": item[key]} for item in batched_inputs])
-        latents = [item["latent"].to(self.device) for item in batched_inputs]
-        image_sizes = [item_image_size(item) for item in batched_inputs]
-        batch = ImageList.from_tensors(latents, self.backbone.size_divisibility // STRIDE)
-        return ImageList(batch.tensor, image_sizes)
+        shown = self.coded_input
+        if shown.domain != "latent":
+            return super().preprocess_image([{"image": i[shown.domain]} for i in batched_inputs])
+        multiple = self.backbone.size_divisibility
+        return ImageList(*shown.batch(batched_inputs, self.device, multiple, lambda pixels: pixels))
 
     def _padded_size(self, item: dict[str, Any]) -> tuple[int, int]:
         multiple = self.backbone.size_divisibility
-        height, width = item_image_size(item)
+        height, width = image_size_of(item)
         return -(-height // multiple), -(-width // multiple)
-
-
-def _groups_of_equal_size(sizes: list[tuple[int, int]]) -> list[list[int]]:
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, size in enumerate(sizes):
-        groups.setdefault(size, []).append(index)
-    return list(groups.values())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
@@ -19,7 +21,7 @@ from cdl_d2.codec import CodecIdentity
 from cdl_d2.codec.learning.trainable import PARTS, TrainableCodec
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
 from cdl_d2.errors import CdlError
-from cdl_d2.nn import CodecStamp, Frozen
+from cdl_d2.nn import CodecStamp
 
 STEPS = ("joint", "alternate")
 
@@ -29,8 +31,8 @@ class JointClassifier(CompressedClassifier):
     """Minimizes task * cross entropy + rate * bits per pixel + distortion * squared error.
 
     In evaluation, a frozen codec of the present weights encodes, as for every other classifier.
-    The codec's weights are part of the state; `export_codec` writes them as a file that
-    MODEL.CODEC.WEIGHTS and `python -m cdl_d2.codec` take.
+    The codec's weights are part of the state; `export` writes them as a file that
+    MODEL.CODEC.WEIGHTS and `--codec-weights` take.
     """
 
     @configurable
@@ -99,7 +101,9 @@ class JointClassifier(CompressedClassifier):
         parts = [part for part in joint.TRAIN if part != "task"]
         return {
             **arguments,
-            "trained_codec": TrainableCodec(arguments["codec"], joint.QUANTIZATION, parts),
+            "trained_codec": TrainableCodec(
+                arguments["coded_input"].codec, joint.QUANTIZATION, parts
+            ),
             "weights": {
                 "task": joint.TASK_WEIGHT,
                 "rate": joint.RATE_WEIGHT,
@@ -117,8 +121,10 @@ class JointClassifier(CompressedClassifier):
         if not self.training:
             return super().forward(batched_inputs)
         images = self._stack(batched_inputs, "image") / 255
-        coded = self.trained_codec(images.flip(1) if self.image_format == "BGR" else images)
-        latents = [coded.y_hat, coded.scales_hat] if self.with_scales else [coded.y_hat]
+        coded = self.trained_codec(
+            images.flip(1) if self.coded_input.channel_order == "BGR" else images
+        )
+        latents = [coded.y_hat, coded.scales_hat] if self.coded_input.with_scales else [coded.y_hat]
         alternate = self._steps == "alternate"
         even = not alternate or get_event_storage().iter % 2 == 0
         if alternate and not even:
@@ -143,14 +149,26 @@ class JointClassifier(CompressedClassifier):
         self._encode_as_trained()
         return self
 
-    def export_codec(self, path: str | Path) -> None:
-        """Write the codec's present weights."""
-        self.trained_codec.save(path)
+    def build_optimizer(
+        self, cfg: CfgNode, default: Callable[[], torch.optim.Optimizer]
+    ) -> torch.optim.Optimizer:
+        """Adam, with a learning rate of its own for the codec."""
+        codec_rate = cfg.SOLVER.BASE_LR * cfg.MODEL.JOINT.CODEC_LR_FACTOR
+        groups = [
+            {"params": self.network.parameters(), "lr": cfg.SOLVER.BASE_LR},
+            {"params": self.trained_codec.parameters(), "lr": codec_rate},
+        ]
+        return maybe_add_gradient_clipping(cfg, torch.optim.Adam)(groups)
+
+    def export(self, folder: Path) -> None:
+        """Write the codec's present weights, `codec.safetensors`."""
+        self.trained_codec.save(folder / "codec.safetensors")
 
     def _encode_as_trained(self) -> None:
         """Give evaluation a codec of the present weights."""
         if not self.training:
-            self._codec = Frozen(self.trained_codec.as_codec())
+            codec = self.trained_codec.as_codec()
+            self.coded_input = replace(self.coded_input, codec=codec)
 
     def _expect(self, state: dict[str, torch.Tensor]) -> None:
         """A state with a codec may read any; one without must read the codec of the start."""

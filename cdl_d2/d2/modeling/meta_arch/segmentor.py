@@ -15,17 +15,14 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import nn
 
-from cdl_d2.codec import STRIDE, Codec
-from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import read_config
+from cdl_d2.codec import STRIDE
 from cdl_d2.d2.modeling.backbone.latent_deeplab import FIRST
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.d2.modeling.teacher import normalizer
+from cdl_d2.d2.modeling.teacher import build_teacher, normalizer, transfer_options
 from cdl_d2.errors import CdlError
-from cdl_d2.nn import Frozen
-from cdl_d2.nn.coded_input import item_image_size, reported
-from cdl_d2.transfer import feature_transfer_loss, teachers_view
+from cdl_d2.nn.coded_input import CodedInput, reported
+from cdl_d2.transfer import SegmentorTransfer, Taught, teachers_view
 
 
 @META_ARCH_REGISTRY.register()
@@ -37,32 +34,25 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
 
     @configurable
     def __init__(
-        self,
-        *,
-        codec: Codec | None,
-        domain: str,
-        image_format: str,
-        selection: SelectedChannels | None = None,
-        **kwargs,
+        self, *, coded_input: CodedInput, selection: SelectedChannels | None = None, **kwargs
     ):
         """
         Args:
-            codec, domain, image_format, selection: see CompressedModel.
+            coded_input, selection: what is looked at, see CompressedModel.
             kwargs: those of SemanticSegmentor.
         """
         super().__init__(**kwargs)
-        self.enter_domain(codec, domain, image_format, selection)
+        self.look_at(coded_input, selection)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        order = {"image_format": cfg.INPUT.FORMAT}
-        return {**super().from_config(cfg), **cls.domain_of(cfg), **order}
+        return {**super().from_config(cfg), **cls.input_of(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """As SemanticSegmentor.forward; in evaluation with `bits` and `image_size` of coded images.
 
         Raises:
-            ValueError: for a label that the head has no output for; see encode_item.
+            ValueError: for a label that the head has no output for; see CodedInput.encode.
         """
         items = self.select(self.encode(batched_inputs))
         batch = self.batch(items)
@@ -84,15 +74,15 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
 
     def batch(self, items: list[dict[str, Any]]) -> ImageList:
         """What the backbone reads, padded; sizes always in pixels."""
-        sizes = [item_image_size(item) for item in items]
-        if self.domain == "latent":
-            inputs = [item["latent"].to(self.device) for item in items]
-        else:
-            key = "reconstruction" if self.domain == "reconstruction" else "image"
-            pixels = [item[key].to(self.device) for item in items]
-            inputs = [(image - self.pixel_mean) / self.pixel_std for image in pixels]
-        multiple = max(self.backbone.size_divisibility, STRIDE) // self._scale
-        return ImageList(ImageList.from_tensors(inputs, multiple).tensor, sizes)
+        multiple = max(self.backbone.size_divisibility, STRIDE)
+        return ImageList(
+            *self.coded_input.batch(
+                items,
+                self.device,
+                multiple,
+                lambda pixels: (pixels - self.pixel_mean) / self.pixel_std,
+            )
+        )
 
     def labels(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
         """Label maps, N x H x W, padded as the batch is with the label to ignore.
@@ -100,7 +90,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         Raises:
             ValueError: for a label that the head has no output for.
         """
-        height, width = (side * self._scale for side in batch.tensor.shape[2:])
+        height, width = self.coded_input.padded_size(batch.tensor)
         head, padded = self.sem_seg_head, []
         classes = head.predictor.out_channels
         for item, size in zip(items, batch.image_sizes, strict=True):
@@ -120,10 +110,6 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
             padded.append(F.pad(labels, room, value=head.ignore_value))
         return torch.stack(padded)
 
-    @property
-    def _scale(self) -> int:
-        return STRIDE if self.domain == "latent" else 1
-
     def _output(
         self, logits: torch.Tensor, size: tuple[int, int], item: dict[str, Any]
     ) -> dict[str, Any]:
@@ -132,61 +118,49 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
 
 
 @META_ARCH_REGISTRY.register()
-class TransferSegmentor(CompressedSegmentor):
+class TransferSegmentor(Taught, CompressedSegmentor):
     """A CompressedSegmentor on latents, whose res2 is taught by a pixel DeepLab's (formulas 2, 3).
 
-    The teacher is no part of the model's state.
+    The teacher is no part of it, see Taught.
     """
 
     @configurable
-    def __init__(self, *, teacher: Callable[[], nn.Module], weight: float, **kwargs):
+    def __init__(self, *, teacher: Callable[[], nn.Module], transfer: SegmentorTransfer, **kwargs):
         """
         Args:
-            teacher: makes a CompressedSegmentor of domain `image`.
-            weight: lambda_1 of formula (3).
+            teacher: makes a segmentor on pixels, see build_segmentor_teacher.
+            transfer: the loss.
             kwargs: those of CompressedSegmentor, of domain `latent`.
         """
         super().__init__(**kwargs)
-        if self.domain != "latent":
-            raise CdlError(f"res2 is taught on latents, not on domain {self.domain!r}")
-        self._build_teacher, self._teacher, self._weight = teacher, None, weight
+        if self.coded_input.domain != "latent":
+            raise CdlError(f"res2 is taught on latents, not on domain {self.coded_input.domain!r}")
+        self.learn_from(teacher, wanted=bool(transfer.terms))
+        self._transfer = transfer
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        arguments = super().from_config(cfg)
-        build = {"teacher": lambda: build_segmentor_teacher(cfg)}
-        return {**arguments, **build, "weight": cfg.MODEL.TRANSFER.WEIGHT}
-
-    def prepare_teacher(self) -> None:
-        """Build the teacher now rather than at the first training step.
-
-        Raises:
-            FileNotFoundError, ValueError: see build_segmentor_teacher.
-        """
-        if self._teacher is None:
-            self._teacher = Frozen(self._build_teacher())
+        return {
+            **super().from_config(cfg),
+            "teacher": lambda: build_segmentor_teacher(cfg),
+            "transfer": SegmentorTransfer(**transfer_options(cfg, {FIRST: 1.0})),
+        }
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """As CompressedSegmentor.forward; in training with `loss_transfer_res2`."""
-        if not self.training or not self._weight:
+        if not (self.training and self.is_taught):
             return super().forward(batched_inputs)
-        self.prepare_teacher()
         items = self.select(self.encode(batched_inputs))
         batch = self.batch(items)
         features, losses = self.losses(items, batch)
-        distance = feature_transfer_loss(
-            {FIRST: features[FIRST]},
-            {FIRST: self._teachers_feature(items, batch)},
-            image_sizes=batch.image_sizes,
-            strides={FIRST: self.backbone.output_shape()[FIRST].stride},
-        )
-        return losses | {"loss_transfer_res2": self._weight * distance}
+        theirs = self._teachers_feature(items, batch)
+        stride = self.backbone.output_shape()[FIRST].stride
+        return losses | self._transfer(features[FIRST], theirs, batch.image_sizes, stride)
 
     @torch.no_grad()
     def _teachers_feature(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
-        teacher = self._teacher.on(self.device)
-        normalize = normalizer(teacher, swap=self.image_format != teacher.image_format)
-        padded_size = tuple(side * STRIDE for side in batch.tensor.shape[2:])
+        teacher, padded_size = self.teacher, self.coded_input.padded_size(batch.tensor)
+        normalize = normalizer(teacher, self.coded_input.channel_order)
         views = teachers_view(items, batch.image_sizes, padded_size, normalize)
         return first_layers(teacher.backbone, views)
 
@@ -200,23 +174,23 @@ def build_segmentor_teacher(cfg: CfgNode) -> nn.Module:
     """The pixel segmentor that MODEL.TEACHER names, with all its weights.
 
     Raises:
-        FileNotFoundError: if its config or weights do not exist.
-        ValueError: if it is not named, looks at something else than images, or its res2 has
-            another width.
+        FileNotFoundError, CdlError: see build_teacher; CdlError if it has no layers up to res2, or
+            a res2 of another width.
     """
-    teacher = cfg.MODEL.TEACHER
-    if not teacher.CONFIG_FILE:
-        raise CdlError("knowledge transfer needs a teacher: give MODEL.TEACHER.CONFIG_FILE")
-    theirs = read_config(teacher.CONFIG_FILE)
-    if theirs.INPUT.DOMAIN != "image":
-        raise CdlError(f"the teacher looks at domain {theirs.INPUT.DOMAIN!r}, not at images")
-    key = "RES2_OUT_CHANNELS"
-    if theirs.MODEL.RESNETS[key] != cfg.MODEL.RESNETS[key]:
+    network = build_teacher(cfg, _check_width)
+    if not all(hasattr(getattr(network, "backbone", None), name) for name in ("stem", FIRST)):
         raise CdlError(
-            f"MODEL.RESNETS.{key} is {cfg.MODEL.RESNETS[key]} for the student but "
-            f"{theirs.MODEL.RESNETS[key]} for the teacher"
+            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no stem and res2 to learn from: take "
+            "one whose MODEL.BACKBONE.NAME is build_resnet_deeplab_backbone or "
+            "build_resnet_backbone"
         )
-    theirs.MODEL.DEVICE = cfg.MODEL.DEVICE
-    network = CompressedSegmentor(theirs)
-    load_all_weights(network, teacher.WEIGHTS or theirs.MODEL.WEIGHTS)
     return network
+
+
+def _check_width(ours: CfgNode, theirs: CfgNode) -> None:
+    widths = [cfg.MODEL.RESNETS.RES2_OUT_CHANNELS for cfg in (ours, theirs)]
+    if widths[0] != widths[1]:
+        raise CdlError(
+            f"MODEL.RESNETS.RES2_OUT_CHANNELS is {widths[0]} for the student but {widths[1]} for "
+            "the teacher"
+        )

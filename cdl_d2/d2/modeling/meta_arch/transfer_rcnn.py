@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,14 +13,25 @@ from detectron2.layers import cat
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.roi_heads import select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances
+from torch import nn
 
-from cdl_d2.codec import STRIDE
+from cdl_d2.d2.modeling.detector_outputs import (
+    anchor_outputs,
+    anchors_at,
+    boxes_at,
+    check_detectors,
+    check_heads,
+    masks_at,
+)
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
-from cdl_d2.d2.modeling.teacher import Teacher, build_teacher, check_heads, mask_logits
-from cdl_d2.errors import CdlError
-from cdl_d2.transfer import DetectorOutputs, DetectorTransfer
-
-MASK_CHOICES = ("all", "foreground")
+from cdl_d2.d2.modeling.teacher import build_teacher, normalizer, transfer_options
+from cdl_d2.transfer import (
+    OUTPUT_TERMS,
+    DetectorOutputs,
+    DetectorTransfer,
+    Taught,
+    teachers_view,
+)
 
 
 @dataclass
@@ -37,67 +47,47 @@ class _Step:
 
 
 @META_ARCH_REGISTRY.register()
-class TransferRCNN(CompressedRCNN):
+class TransferRCNN(Taught, CompressedRCNN):
     """A CompressedRCNN whose training adds the transfer losses of formula (4).
 
-    The teacher is built at the first training step, or by `prepare_teacher`, and is no part of the
-    model's state: a checkpoint loads, and inference runs, without it.
+    The teacher is no part of it, see Taught: a checkpoint loads, and inference runs, without it.
     """
 
     @configurable
-    def __init__(
-        self,
-        *,
-        teacher: Callable[[], Teacher],
-        transfer: DetectorTransfer,
-        masks: str,
-        **kwargs,
-    ):
+    def __init__(self, *, teacher: Callable[[], nn.Module], transfer: DetectorTransfer, **kwargs):
         """
         Args:
-            teacher: makes the teacher.
+            teacher: makes a GeneralizedRCNN on pixels, see build_teacher.
             transfer: the losses.
-            masks: compare masks on `all` sampled proposals or the `foreground` ones.
             kwargs: those of CompressedRCNN.
         """
         super().__init__(**kwargs)
-        if masks not in MASK_CHOICES:
-            raise CdlError(f"MODEL.TRANSFER.MASKS {masks!r} is not one of {MASK_CHOICES}")
-        self._build_teacher = teacher
-        self._transfer, self._masks = transfer, masks
+        self._transfer = transfer
         if transfer.needs_heads:
             check_heads(self)
 
+        def build_checked() -> nn.Module:
+            network = teacher()
+            if transfer.needs_heads:
+                check_heads(network)
+            return network
+
+        self.learn_from(build_checked, wanted=bool(transfer.terms))
+
     @classmethod
     def from_config(cls, cfg):
-        keys = cfg.MODEL.TRANSFER
-        weights = {}
-        if keys.FEATURES.ENABLED:
-            weights["features"] = keys.FEATURES.WEIGHT
-        if keys.OUTPUTS.ENABLED:
-            weights |= {k.lower(): v for k, v in keys.OUTPUTS.items() if k != "ENABLED"}
+        keys, options = cfg.MODEL.TRANSFER, transfer_options(cfg, {"features": 1.0}, OUTPUT_TERMS)
         return {
             **super().from_config(cfg),
-            "teacher": lambda: build_teacher(cfg),
-            "transfer": DetectorTransfer(keys.WEIGHT, weights, keys.DISTANCE, keys.IGNORE_PADDING),
-            "masks": keys.MASKS,
+            "teacher": lambda: build_teacher(cfg, check_detectors),
+            "transfer": DetectorTransfer(
+                **options, ignore_padding=keys.IGNORE_PADDING, masks=keys.MASKS
+            ),
         }
-
-    @cached_property
-    def _teacher(self) -> Teacher:
-        return self._build_teacher()
-
-    def prepare_teacher(self) -> None:
-        """Build the teacher now rather than at the first training step.
-
-        Raises:
-            FileNotFoundError, ValueError: see build_teacher.
-        """
-        _ = self._teacher
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """As CompressedRCNN.forward; in training with `loss_transfer_...` among the losses."""
-        if not self.training or not self._transfer.terms:
+        if not (self.training and self.is_taught):
             return super().forward(batched_inputs)
         with self._capture() as step:
             losses = super().forward(batched_inputs)
@@ -135,36 +125,34 @@ class TransferRCNN(CompressedRCNN):
 
     def _student_outputs(self, step: _Step) -> DetectorOutputs:
         outputs = DetectorOutputs(step.pyramid)
-        levels = self.proposal_generator.in_features
         if self._transfer.needs_anchors:
-            outputs.objectness, outputs.anchor_deltas = _by_level(levels, step.anchors)
+            outputs.objectness, outputs.anchor_deltas = anchor_outputs(self, step.anchors)
         if self._transfer.needs_boxes:
             outputs.class_logits, outputs.box_deltas = step.boxes
         if self._compares_masks:
             outputs.mask_logits = step.foreground_masks
-            if self._masks == "all":  # the mask head has seen the foreground only
-                background = self._split(step.proposals)[1]
-                rest = mask_logits(self.roi_heads, step.pyramid, background)
+            if self._transfer.masks == "all":  # the mask head has seen the foreground only
+                rest = masks_at(self, step.pyramid, self._split(step.proposals)[1])
                 outputs.mask_logits = cat([step.foreground_masks, rest])
         return outputs
 
+    @torch.no_grad()
     def _teacher_outputs(self, step: _Step, items: list[dict[str, Any]]) -> DetectorOutputs:
-        teacher, images = self._teacher.on(self.device), step.images
-        scale = STRIDE if self.domain == "latent" else 1
-        padded_size = tuple(side * scale for side in images.tensor.shape[-2:])
-        pyramid = teacher.pyramid(items, self.input_format, images.image_sizes, padded_size)
+        teacher, sizes = self.teacher, step.images.image_sizes
+        padded_size = self.coded_input.padded_size(step.images.tensor)
+        normalize = normalizer(teacher, self.coded_input.channel_order)
+        pyramid = teacher.backbone(teachers_view(items, sizes, padded_size, normalize))
         outputs = DetectorOutputs(pyramid)
-        levels = self.proposal_generator.in_features
         if self._transfer.needs_anchors:
-            outputs.objectness, outputs.anchor_deltas = _by_level(levels, teacher.anchors(pyramid))
+            outputs.objectness, outputs.anchor_deltas = anchors_at(teacher, pyramid)
         if self._transfer.needs_boxes:
             boxes = [p.proposal_boxes for p in step.proposals]
-            outputs.class_logits, outputs.box_deltas = teacher.boxes(pyramid, boxes)
+            outputs.class_logits, outputs.box_deltas = boxes_at(teacher, pyramid, boxes)
         if self._compares_masks:
             foreground, background = self._split(step.proposals)
-            outputs.mask_logits = teacher.masks(pyramid, foreground)
-            if self._masks == "all":
-                rest = teacher.masks(pyramid, background)
+            outputs.mask_logits = masks_at(teacher, pyramid, foreground)
+            if self._transfer.masks == "all":
+                rest = masks_at(teacher, pyramid, background)
                 outputs.mask_logits = cat([outputs.mask_logits, rest])
         return outputs
 
@@ -177,11 +165,3 @@ class TransferRCNN(CompressedRCNN):
         foreground, chosen = select_foreground_proposals(proposals, self.roi_heads.num_classes)
         background = [p[~mask] for p, mask in zip(proposals, chosen, strict=True)]
         return [p.proposal_boxes for p in foreground], [p.proposal_boxes for p in background]
-
-
-def _by_level(
-    levels: list[str], outputs: tuple[list[torch.Tensor], list[torch.Tensor]]
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The RPN's lists of logits and deltas, each by the name of the level."""
-    logits, deltas = (dict(zip(levels, each, strict=True)) for each in outputs)
-    return logits, deltas

@@ -1,0 +1,142 @@
+"""What each task needs of the engine: one entry a task, chosen by the meta-architecture's class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    SemSegEvaluator,
+)
+from detectron2.modeling import SemanticSegmentor
+from torch import nn
+
+from cdl_d2.d2.data.class_datasets import check_class_dataset, class_names_of
+from cdl_d2.d2.data.class_mapper import build_class_mapper
+from cdl_d2.d2.data.coco_datasets import check_coco_dataset
+from cdl_d2.d2.data.label_datasets import check_label_dataset, load_labels
+from cdl_d2.d2.data.latent_mapper import build_detection_mapper, build_segmentation_mapper
+from cdl_d2.d2.evaluation.cityscapes import build_cityscapes_evaluator
+from cdl_d2.d2.evaluation.classification import ClassificationEvaluator
+from cdl_d2.d2.evaluation.rate import RateEvaluator
+from cdl_d2.d2.modeling.coded_input import architecture_of
+from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
+from cdl_d2.errors import CdlError
+
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of model.
+
+    Attributes:
+        name: as in configs/.
+        architecture: what the meta-architectures of the task derive from.
+        build_mapper: from a config and whether it is for training.
+        build_evaluator: from a data set's name and a folder for what it writes.
+        check_dataset: from a config and a data set's name; raises CdlError unless they fit.
+        registration: how a data set is made known on the command line, after `--`.
+        of_one_size: whether images of evaluation have one size, and come in batches.
+    """
+
+    name: str
+    architecture: type[nn.Module]
+    build_mapper: Callable[[CfgNode, bool], Mapper]
+    build_evaluator: Callable[[str, str], DatasetEvaluator]
+    check_dataset: Callable[[CfgNode, str], None]
+    registration: str
+    of_one_size: bool = False
+
+
+def _classification_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
+    return ClassificationEvaluator(class_names_of(dataset_name), folder)
+
+
+def _segmentation_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
+    """Cityscapes' own, or Detectron2's for any label maps; both report the mean IoU."""
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.evaluator_type == "cityscapes_sem_seg":
+        return build_cityscapes_evaluator(dataset_name)
+    classes, ignored = len(metadata.stuff_classes), metadata.ignore_label
+    return SemSegEvaluator(
+        dataset_name,
+        distributed=True,
+        output_dir=folder,
+        sem_seg_loading_fn=partial(load_labels, classes=classes, ignored=ignored),
+    )
+
+
+def _detection_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
+    return COCOEvaluator(dataset_name, output_dir=folder)
+
+
+TASKS = (  # the first whose architecture fits
+    Task(
+        "classification",
+        CompressedClassifier,
+        build_class_mapper,
+        _classification_evaluator,
+        check_class_dataset,
+        "register-classes NAME FOLDER",
+        of_one_size=True,
+    ),
+    Task(
+        "segmentation",
+        SemanticSegmentor,
+        build_segmentation_mapper,
+        _segmentation_evaluator,
+        check_label_dataset,
+        "register-labels NAME IMAGE_DIR LABEL_DIR",
+    ),
+    Task(
+        "detection",
+        nn.Module,
+        build_detection_mapper,
+        _detection_evaluator,
+        check_coco_dataset,
+        "register NAME ANNOTATIONS.json IMAGE_DIR",
+    ),
+)
+
+
+def task_of(cfg: CfgNode) -> Task:
+    """The task of a config's model."""
+    architecture = architecture_of(cfg)
+    return next(task for task in TASKS if issubclass(architecture, task.architecture))
+
+
+def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
+    """From a record of a data set to an item of the model's batch, by INPUT.DOMAIN and
+    INPUT.LATENT_SOURCE.
+
+    Raises:
+        CdlError: for an unknown source, or a store that cannot be used.
+    """
+    return task_of(cfg).build_mapper(cfg, is_train)
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str | Path) -> DatasetEvaluators:
+    """The task's evaluator, and the rate."""
+    evaluator = task_of(cfg).build_evaluator(dataset_name, str(folder))
+    return DatasetEvaluators([evaluator, RateEvaluator()])
+
+
+def check_datasets(cfg: CfgNode) -> None:
+    """Raise CdlError if a data set is not known, or does not fit the model."""
+    task = task_of(cfg)
+    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
+        if name not in DatasetCatalog.list():
+            raise CdlError(
+                f"data set {name} is not known: register it with --"
+                f"{task.registration.replace('NAME', name)}"
+            )
+        task.check_dataset(cfg, name)
