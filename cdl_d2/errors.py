@@ -1,5 +1,8 @@
 """The errors that are not bugs: a command prints them as one line, without a traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CdlError(ValueError):
     """Something given cannot be used; the message says what, what was expected, and what to do."""
@@ -11,3 +14,18 @@ class MissingPackageError(CdlError, ImportError):
 
 class DivergedError(CdlError, FloatingPointError):
     """A training's loss is not finite any more."""
+
+
+@contextmanager
+def imports_of_extra(name: str) -> Iterator[None]:
+    """Around imports of packages that come with an extra of this one, `cdl_d2[name]`.
+
+    Raises:
+        MissingPackageError: if one is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{error}: this needs more packages, pip install 'cdl_d2[{name}]'"
+        ) from error

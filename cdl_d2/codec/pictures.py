@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import Latent
+from cdl_d2.errors import imports_of_extra
+
+with imports_of_extra("report"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 GRID = (4, 6)  # rows and columns of channels
 

@@ -11,7 +11,7 @@ import torch
 from cdl_d2.codec import Codec
 from cdl_d2.data.store.encoding import encode_shards
 from cdl_d2.data.store.plan import Plan
-from cdl_d2.errors import MissingPackageError
+from cdl_d2.errors import imports_of_extra
 
 
 class _ShardEncoder:
@@ -40,14 +40,10 @@ def encode_shards_with_ray(
         for each shard, how many images it has, and what went wrong with some of them.
 
     Raises:
-        ImportError: if Ray is not installed.
+        MissingPackageError: if Ray is not installed.
     """
-    try:
+    with imports_of_extra("ray"):
         import ray.data
-    except ImportError as error:
-        raise MissingPackageError(
-            f"Ray Data cannot be used, pip install 'cdl_d2[ray]': {error}"
-        ) from error
     rows = [{"shard": shard} for shard in shards]
     encoded = ray.data.from_items(rows, override_num_blocks=max(len(rows), 1)).map(
         _ShardEncoder,
