@@ -1,0 +1,25 @@
+import torch
+
+from cdl_d2.codec import CodecChoice
+from cdl_d2.codec.weights_file import save_weights
+from tests.conftest import loud_network
+
+NAME = "tiny-bmshj2018-hyperprior"
+
+
+def test_equal_choices_share_a_codec_until_the_file_of_their_weights_changes(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, loud_network(NAME, seed=0), {})
+    choice = CodecChoice(NAME, 1, weights=str(path))
+    first = choice.load()
+    assert CodecChoice(NAME, 1, weights=str(path)).load() is first
+    save_weights(path, loud_network(NAME, seed=1), {})
+    second = choice.load()
+    assert second.identity != first.identity
+    weight = loud_network(NAME, seed=1).g_a[0].weight
+    assert torch.equal(second.network.g_a[0].weight, weight)
+
+
+def test_the_keys_of_a_config_are_the_attributes_in_capitals():
+    node = {"NAME": NAME, "QUALITY": 2, "METRIC": "mse", "WEIGHTS": "", "MEANING": "rounded"}
+    assert CodecChoice.from_config(node) == CodecChoice(NAME, 2, meaning="rounded")

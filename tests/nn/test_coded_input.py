@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from cdl_d2.nn import CodedInput
+
+IMAGE = torch.arange(3 * 40 * 70).reshape(3, 40, 70) % 256
+
+
+def test_an_item_gets_what_its_network_reads_under_the_name_of_the_domain(codec):
+    rgb = IMAGE.float() / 255
+    for domain, expected in (
+        ("latent", codec.encode(rgb).cells),
+        ("reconstruction", (codec.decode(codec.encode(rgb)) * 255).round()),
+        ("image", IMAGE),
+    ):
+        shown = CodedInput(domain, None if domain == "image" else codec)
+        assert torch.equal(shown.encode({"image": IMAGE})[domain], expected)
+
+
+def test_channels_of_the_other_order_give_the_same_latent_and_keep_their_order(codec):
+    items = {"RGB": {"image": IMAGE}, "BGR": {"image": IMAGE.flip(0)}}
+    latents = [CodedInput("latent", codec, o).encode(i)["latent"] for o, i in items.items()]
+    assert torch.equal(*latents)
+    decoded = [
+        CodedInput("reconstruction", codec, o).encode(i)["reconstruction"] for o, i in items.items()
+    ]
+    assert torch.equal(decoded[0], decoded[1].flip(0))
+
+
+def test_an_encoded_item_is_left_alone_and_one_of_another_codec_refused(codec):
+    shown = CodedInput("latent", codec, with_scales=True)
+    item = shown.encode({"image": IMAGE})
+    assert shown.encode(item) is item
+    with pytest.raises(ValueError, match="somebody"):
+        shown.encode(item | {"codec_identity": "somebody"})
+    with pytest.raises(ValueError, match="neither 'latent' nor 'image'"):
+        shown.encode({"label": 1})
+
+
+def test_a_bitstream_gives_the_item_that_its_image_gives(codec):
+    for domain in ("latent", "reconstruction"):
+        shown = CodedInput(domain, codec, "BGR", with_scales=domain == "latent")
+        encoded = shown.encode({"image": IMAGE})
+        read = shown.read(codec.compress(shown.swap(IMAGE.float() / 255)))
+        for key in read.keys() & {"latent", "reconstruction", "scales"}:
+            assert torch.equal(read[key], encoded[key])
+        assert read["image_size"] == (40, 70) and domain in read
+
+
+@pytest.mark.parametrize("domain", ["latent", "image"])
+def test_a_batch_is_padded_to_whole_multiples_with_zeros_and_sizes_stay_in_pixels(codec, domain):
+    shown = CodedInput(domain, codec if domain == "latent" else None)
+    sizes = [(40, 70), (33, 20)]
+    items = [shown.encode({"image": torch.full((3, *size), 9)}) for size in sizes]
+    batch, found = shown.batch(items, "cpu", 32, lambda pixels: pixels + 1.0)
+    assert found == sizes and shown.padded_size(batch) == (64, 96)
+    assert batch.shape[2:] == (64 // shown.stride, 96 // shown.stride)
+    rows, columns = (-(-side // shown.stride) for side in sizes[1])
+    assert not batch[1, :, rows:].any() and not batch[1, :, :, columns:].any()
+    assert domain == "latent" or (batch[1, :, :rows, :columns] == 10).all()
+
+
+@pytest.mark.parametrize(
+    ("domain", "with_codec"), [("pixels", True), ("latent", False), ("image", True)]
+)
+def test_a_domain_that_does_not_fit_its_codec_is_named(codec, domain, with_codec):
+    with pytest.raises(ValueError, match=f"domain '{domain}'"):
+        CodedInput(domain, codec if with_codec else None)
