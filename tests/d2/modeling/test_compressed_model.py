@@ -9,7 +9,8 @@ from detectron2.utils.events import EventStorage
 
 from cdl_d2.codec.bitstream.layers import compress_layers
 from cdl_d2.d2 import Trainer
-from cdl_d2.d2.engine.bitstreams import compress_for, read_stream
+from cdl_d2.d2.engine.bitstreams import codec_of, compress_for, read_stream
+from cdl_d2.errors import CdlError
 from tests.d2 import conftest
 from tests.d2.modeling import test_classifier, test_segmentor
 
@@ -153,6 +154,13 @@ def test_channels_that_are_not_there_are_named():
         model([received])
     with pytest.raises(ValueError, match="has 3 of 192 channels, and this model looks at all"):
         whole([received])
+
+
+def test_models_on_original_images_read_no_bitstreams():
+    ours = test_segmentor.tiny_model(test_segmentor.tiny_cfg("pixel"))
+    for model in (ours, conftest.small_model(conftest.small_cfg("pixel"))):
+        with pytest.raises(CdlError, match="original images"):
+            codec_of(model)
 
 
 def test_a_gate_has_a_learning_rate_of_its_own():
