@@ -1,12 +1,13 @@
-.PHONY: install installed lint test quickstart
+.PHONY: install installed lint test quickstart docs
 
 install:
 	python -m pip install -e ".[test]"
 
 # Installs only if something is missing.
 installed:
-	@python -c "from importlib.metadata import version; [version(n) for n in ('cdl_d2', 'pytest', 'ruff')]" \
-		2> /dev/null || $(MAKE) install
+	@python -c "from importlib.metadata import version; [version(n) for n in \
+		('bjontegaard', 'cyclopts', 'fvcore', 'hypothesis', 'pytest-xdist', 'ruff')]" \
+		2> /dev/null && command -v cdl > /dev/null || $(MAKE) install
 
 lint: installed
 	ruff check .
@@ -16,4 +17,9 @@ test: lint
 	python -m pytest -n 2
 
 quickstart: installed
-	python tools/quickstart.py
+	cdl quickstart
+
+docs:
+	@python -c "import material, mkdocstrings_handlers.python" 2> /dev/null \
+		|| python -m pip install -e ".[docs]"
+	python -m mkdocs build --strict
