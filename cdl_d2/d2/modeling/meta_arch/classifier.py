@@ -208,7 +208,8 @@ class TransferClassifier(Taught, CompressedClassifier):
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """As CompressedClassifier.forward; in training with `loss_transfer_...`."""
+        """CompressedClassifier.forward, in training with `loss_transfer_class` and a
+        `loss_transfer_<stage>` for each stage that is compared; items then need `image` too."""
         if not (self.training and self.is_taught):
             return super().forward(batched_inputs)
         teacher = self.teacher

@@ -17,8 +17,7 @@ from cdl_d2.nn.coded_input import CodedInput, image_size_of, reported
 class CompressedRCNN(CompressedModel, GeneralizedRCNN):
     """Detectron2's GeneralizedRCNN (Faster or Mask R-CNN) in the compressed domain.
 
-    Boxes, masks and `ImageList.image_sizes` are in pixels in every domain. A batch item needs
-    `image`, 3 x H x W in 0..255, only; CodedInput.encode says what else it may carry.
+    Boxes, masks and `ImageList.image_sizes` are in pixels in every domain.
     """
 
     @configurable
@@ -38,8 +37,26 @@ class CompressedRCNN(CompressedModel, GeneralizedRCNN):
         return {**super().from_config(cfg), **cls.input_of(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """As GeneralizedRCNN.forward; in training with `loss_rate` of a gate, in evaluation with
-        `bits` and `image_size` of coded images."""
+        """Losses in training; otherwise detections.
+
+        Args:
+            batched_inputs: items, each with
+                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or instead
+                latent: M x ceil(H/16) x ceil(W/16), and image_size: (H, W); or reconstruction, as
+                image, see CodedInput.encode, which makes both;
+                instances: in training, an Instances with gt_boxes, gt_classes and, for masks,
+                gt_masks;
+                height, width: of the original image, to which results are scaled; optional.
+
+        Returns:
+            in training `loss_rpn_cls`, `loss_rpn_loc`, `loss_cls`, `loss_box_reg`, `loss_mask` and,
+            of a gate, `loss_rate`; otherwise a dict an item: `instances`, with pred_boxes,
+            pred_classes, scores and pred_masks, and of a coded image `bits`, `image_size` and, of
+            a model that selects, `channels`.
+
+        Raises:
+            CdlError: see CodedInput.encode and CompressedModel.select.
+        """
         if self.training:
             items = self.select(self.encode(batched_inputs))
             return super().forward(items) | self.selection_losses(items)
@@ -51,7 +68,11 @@ class CompressedRCNN(CompressedModel, GeneralizedRCNN):
         detected_instances: list[Instances] | None = None,
         do_postprocess: bool = True,
     ):
-        """As GeneralizedRCNN.inference.
+        """Detections, as `forward` gives them, or with boxes given, masks for these.
+
+        Args:
+            detected_instances: an Instances with pred_boxes and pred_classes for each item.
+            do_postprocess: scale results to `height` and `width`; without, bare Instances.
 
         Images are batched only with images of the same padded size, so that what is found in an
         image does not depend on its batch mates.

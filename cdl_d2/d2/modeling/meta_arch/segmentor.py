@@ -27,10 +27,7 @@ from cdl_d2.transfer import SegmentorTransfer, Taught, teachers_view
 
 @META_ARCH_REGISTRY.register()
 class CompressedSegmentor(CompressedModel, SemanticSegmentor):
-    """Detectron2's SemanticSegmentor in the compressed domain; label maps are in pixels.
-
-    A batch item needs `image` only, and in training `sem_seg`, H x W labels.
-    """
+    """Detectron2's SemanticSegmentor in the compressed domain; label maps are in pixels."""
 
     @configurable
     def __init__(
@@ -49,7 +46,19 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         return {**super().from_config(cfg), **cls.input_of(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """As SemanticSegmentor.forward; in evaluation with `bits` and `image_size` of coded images.
+        """Losses in training; otherwise scores of the classes of every pixel.
+
+        Args:
+            batched_inputs: items, each with
+                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or instead
+                latent or reconstruction, see CodedInput.encode, and image_size: (H, W);
+                sem_seg: in training, H x W labels;
+                height, width: of the original image, to which results are scaled; optional.
+
+        Returns:
+            in training `loss_sem_seg` and, of a gate, `loss_rate`; otherwise a dict an item:
+            `sem_seg`, K x height x width, and of a coded image `bits`, `image_size` and, of a model
+            that selects, `channels`.
 
         Raises:
             ValueError: for a label that the head has no output for; see CodedInput.encode.
@@ -147,7 +156,8 @@ class TransferSegmentor(Taught, CompressedSegmentor):
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """As CompressedSegmentor.forward; in training with `loss_transfer_res2`."""
+        """CompressedSegmentor.forward, in training with `loss_transfer_res2`; items then need the
+        original `image` too."""
         if not (self.training and self.is_taught):
             return super().forward(batched_inputs)
         items = self.select(self.encode(batched_inputs))

@@ -86,7 +86,8 @@ class TransferRCNN(Taught, CompressedRCNN):
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """As CompressedRCNN.forward; in training with `loss_transfer_...` among the losses."""
+        """CompressedRCNN.forward, in training with `loss_transfer_<term>` for each term of formulas
+        (2) and (3) that counts; items then need the original `image` too."""
         if not (self.training and self.is_taught):
             return super().forward(batched_inputs)
         with self._capture() as step:
