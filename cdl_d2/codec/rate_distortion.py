@@ -1,50 +1,36 @@
-"""Rate and distortion of a codec on images."""
+"""What images cost in a codec's files, and how they look afterwards."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from cdl_d2.codec.bitstream.stream import Bitstream
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.image_files import read_image
-from cdl_d2.codec.rates import Rate, rate_of
+from cdl_d2.codec.image_files import find_images, read_image
+from cdl_d2.errors import CdlError
 
 MS_SSIM_SMALLEST = 161  # pixels a side that five scales of an 11 x 11 window need
 
 
 @dataclass(frozen=True)
 class RatePoint:
-    """What an image costs and how it looks: PSNR in dB, MS-SSIM (None below 161 pixels a side)."""
+    """Rate and distortion of an image, or their means over images, as curves are usually drawn.
 
-    name: str
-    rate: Rate
-    psnr: float
-    ms_ssim: float | None
+    Bits are those of the file, header included, or estimated, minus log2 of the likelihoods of all
+    symbols. They are given a pixel of the image (bpp), or one of the padded image that is coded.
 
-
-def rate_point(codec: Codec, path: Path) -> tuple[Bitstream, RatePoint]:
-    """The bitstream of an image file, and its rate and distortion after rounding to 8 bits.
-
-    Raises:
-        FileNotFoundError, ValueError: if the image cannot be read.
+    Attributes:
+        psnr: dB.
+        ms_ssim: None below 161 pixels a side.
     """
-    device = next(codec.parameters()).device
-    original = read_image(path).to(device)
-    stream = codec.compress(original.float() / 255)
-    latent = codec.decompress(stream)
-    decoded = codec.decode(latent.to(device))
-    psnr, similarity = distortion(original, torch.round(decoded * 255))
-    return stream, RatePoint(path.name, rate_of(stream, latent), psnr, similarity)
-
-
-@dataclass(frozen=True)
-class Averages:
-    """Means over images, as rate-distortion curves are usually drawn; rates in bits a pixel."""
 
     file_bpp: float
     estimated_bpp: float
@@ -54,21 +40,105 @@ class Averages:
     ms_ssim: float | None
 
 
-def average(points: Sequence[RatePoint]) -> Averages:
-    """The mean of each figure over images."""
-    similar = [p.ms_ssim for p in points if p.ms_ssim is not None]
+def rate_point(codec: Codec, path: Path) -> tuple[Bitstream, RatePoint]:
+    """The bitstream of an image file, and its rate and distortion after rounding to 8 bits.
 
-    def rate(name: str) -> float:
-        return fmean(getattr(p.rate, name) for p in points)
-
-    return Averages(
-        file_bpp=rate("file_bpp"),
-        estimated_bpp=rate("estimated_bpp"),
-        file_bits_per_coded_pixel=rate("file_bits_per_coded_pixel"),
-        estimated_bits_per_coded_pixel=rate("estimated_bits_per_coded_pixel"),
-        psnr=fmean(p.psnr for p in points),
-        ms_ssim=fmean(similar) if similar else None,
+    Raises:
+        FileNotFoundError, CdlError: if the image cannot be read.
+    """
+    device = next(codec.parameters()).device
+    original = read_image(path).to(device)
+    stream = codec.compress(original.float() / 255)
+    latent = codec.decompress(stream)
+    decoded = torch.round(codec.decode(latent.to(device)) * 255)
+    bits, estimated = 8 * len(stream.to_bytes()), latent.total_bits
+    pixels, coded_pixels = (h * w for h, w in (stream.image_size, stream.coded_size))
+    return stream, RatePoint(
+        bits / pixels,
+        estimated / pixels,
+        bits / coded_pixels,
+        estimated / coded_pixels,
+        *distortion(original, decoded),
     )
+
+
+def average(points: Sequence[RatePoint]) -> RatePoint:
+    """The mean of each figure over images, that of MS-SSIM over those that have one."""
+    means = {}
+    for name in RatePoint.__dataclass_fields__:
+        values = [value for p in points if (value := getattr(p, name)) is not None]
+        means[name] = fmean(values) if values else None
+    return RatePoint(**means)
+
+
+def evaluate_codec(
+    codec: Codec, folder: Path, per_image: bool = False, channel_groups: int | None = None
+) -> list[dict[str, Any]]:
+    """What a codec does to the images under a folder, as rows of a table.
+
+    Args:
+        per_image: whether each image has a row, before that of their average.
+        channel_groups: instead, a row for each image and group of channels of y_hat, with the bits
+            of a string of their own.
+
+    Raises:
+        CdlError, OSError: if an image cannot be read, or there is none.
+    """
+    codec_columns = {"codec": codec.name, "quality": codec.identity.quality}
+    names, points, groups = [], [], []
+    for path in tqdm(find_images(folder), leave=False, unit="image"):
+        stream, point = rate_point(codec, path)
+        names.append(path.name)
+        points.append(point)
+        if channel_groups:
+            split = equal_groups(codec.latent_channels, channel_groups)
+            for group, bits in zip(split, bits_of_groups(codec, stream, split), strict=True):
+                span = {"image": path.name, "channels": f"{group[0]} to {group[-1]}"}
+                groups.append(
+                    {**codec_columns, **span, "bits (string)": bits[0], "estimated": bits[1]}
+                )
+    if channel_groups:
+        return groups
+    mean = [("average", average(points))]
+    rows = [*zip(names, points, strict=True), *mean] if per_image else mean
+    return [{**codec_columns, "image": name, **_columns(point)} for name, point in rows]
+
+
+def _columns(point: RatePoint) -> dict[str, float | None]:
+    names = "bpp", "estimated", "bpp, coded", "estimated, coded", "PSNR (dB)", "MS-SSIM"
+    return dict(zip(names, asdict(point).values(), strict=True))
+
+
+def bits_of_groups(
+    codec: Codec, stream: Bitstream, groups: Sequence[Sequence[int]]
+) -> list[tuple[int, float]]:
+    """Bits of each group of channels of y_hat: of a string of its own, and estimated.
+
+    A string has 8 bytes besides its symbols, so that small groups cost more than estimated.
+
+    Raises:
+        BitstreamError: as Codec.decompress.
+    """
+    quantized, coder = codec.read_symbols(stream), codec.cpu_coder
+    with torch.no_grad():
+        likelihoods, _ = coder.likelihoods(quantized)
+    bits = -torch.log2(likelihoods).sum((1, 2), dtype=torch.float64)
+    return [
+        (8 * len(coder.encode_channels(quantized, group)), float(bits[list(group)].sum()))
+        for group in groups
+    ]
+
+
+def equal_groups(channels: int, count: int) -> list[range]:
+    """`count` runs of neighbouring channels, as equal as they can be.
+
+    Raises:
+        CdlError: if there are fewer channels than groups.
+    """
+    if not 1 <= count <= channels:
+        raise CdlError(f"{channels} channels cannot be split into {count} groups")
+    bounds = [channels * i // count for i in range(count + 1)]
+    return [range(a, b) for a, b in pairwise(bounds)]
 
 
 def distortion(original: torch.Tensor, decoded: torch.Tensor) -> tuple[float, float | None]:

@@ -87,7 +87,7 @@ def test_a_damaged_file_in_the_cache_is_noticed(tmp_path):
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="--codec-weights .*MODEL.CODEC.WEIGHTS"):
+    with pytest.raises(FileNotFoundError, match=r"--codec-weights .*MODEL\.CODEC\.WEIGHTS"):
         download("http://127.0.0.1:9/codec-12345678.pth.tar", tmp_path)
 
 

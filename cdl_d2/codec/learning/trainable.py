@@ -20,7 +20,7 @@ PARTS = ("encoder", "hyperprior", "decoder")
 
 
 @dataclass
-class CodedBatch:
+class CodedImages:
     """What a trainable codec makes of N images; everything carries gradients.
 
     Attributes:
@@ -73,7 +73,7 @@ class TrainableCodec(nn.Module):
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(part_of(name) in trained)
 
-    def forward(self, images: torch.Tensor) -> CodedBatch:
+    def forward(self, images: torch.Tensor) -> CodedImages:
         """Code N x 3 x H x W images, RGB in [0, 1], H and W multiples of 64.
 
         Raises:
@@ -114,7 +114,7 @@ class TrainableCodec(nn.Module):
             for handle in handles:
                 handle.remove()
         bits = sum(-torch.log2(each).sum() for each in coded["likelihoods"].values())
-        return CodedBatch(
+        return CodedImages(
             y_hat=seen["y_hat"],
             scales_hat=seen.get("scales"),
             bits_per_pixel=bits / (len(images) * height * width),
