@@ -1,4 +1,7 @@
 import pickle
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import yaml
@@ -106,6 +109,16 @@ def test_what_is_no_config_is_one_error_that_names_the_file(tmp_path, content):
 def test_overrides_that_do_not_fit_are_one_error(overrides):
     with pytest.raises(CdlError):
         read_config(MAIN, overrides)
+
+
+def test_the_documented_overrides_fit_their_configs():
+    table = (CONFIGS.parent / "docs" / "overrides.md").read_text()
+    rows = re.findall(r"\| `(\S+\.yaml)` \| (?:`(.+)` )?\|$", table, re.MULTILINE)
+    assert {Path(config).parts[0] for config, _ in rows} == {
+        path.name for path in CONFIGS.iterdir()
+    }
+    for config, overrides in rows:
+        read_config(CONFIGS / config, shlex.split(overrides))
 
 
 def test_the_main_config_has_the_papers_schedule():
