@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,29 +27,18 @@ def check_weights_file(path: str | Path) -> None:
 
 @contextmanager
 def reading_weights(path: str | Path) -> Iterator[None]:
-    """Give what unpickling a damaged file, or one of another kind, raises as one error.
+    """Give what reading a damaged file, or one of another kind, raises as one error.
 
     Raises:
         FileNotFoundError: see check_weights_file.
-        CdlError: for all else that keeps it from being read.
+        CdlError: for what is in the file.
     """
     check_weights_file(path)
     try:
         yield
-    except (
-        AttributeError,
-        EOFError,
-        IndexError,
-        KeyError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
-        raise CdlError(f"{path} cannot be read as weights: {_first_line(error)}") from error
-    except Exception as error:  # safetensors raises a class of its own
-        if type(error).__name__ != "SafetensorError":
-            raise
+    except (CdlError, OSError):
+        raise
+    except Exception as error:  # unpickling damaged files raises errors of nearly every type
         raise CdlError(f"{path} cannot be read as weights: {_first_line(error)}") from error
 
 
