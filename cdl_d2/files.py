@@ -13,12 +13,21 @@ from typing import Any
 
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes `path`'s place only if the block succeeds."""
+    """Give a temporary path beside `path`; it takes `path`'s place only if the block succeeds and
+    the disk has taken everything.
+
+    The block must write by means that report what fails, as Python's own files do.
+
+    Raises:
+        OSError: if the disk is full, or there is no place for the file.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         temporary.touch()  # an OSError that names the place, whatever writes the content
         yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # some disks say only now that they are full
         os.chmod(temporary, 0o666 & ~_umask())  # some writers make files that only they can read
         os.replace(temporary, path)
     finally:

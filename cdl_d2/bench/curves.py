@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,58 @@ def rate_saving(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a small overlap, which a few trainings have
         return -bjontegaard.bd_rate(*sides[0], *sides[1], "pchip", require_matching_points=False)
+
+
+def compare_trainings(
+    keys: Sequence[str],
+    runs: Sequence[tuple[str, str]],
+    baselines: Sequence[tuple[str, str]] = (),
+    plot: tuple[str, str] | None = None,
+    output: Path | None = None,
+    savings: Sequence[tuple[str, str]] = (),
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read what trainings report, and draw one value against another.
+
+    Args:
+        keys: of the values, such as `bbox/AP`.
+        runs: name and output folder of each; those of one name are averaged.
+        baselines: the same, without a rate.
+        plot: two keys.
+        output: PNG file of the plot.
+        savings: a reference and a curve each, see rate_saving.
+
+    Returns:
+        rows of a table, and a sentence about each saving.
+
+    Raises:
+        CdlError, OSError: as read_point and rate_saving; for options that need each other.
+    """
+    if bool(plot) != bool(output):
+        raise CdlError("--plot and --output belong together")
+    if (baselines or savings) and not plot:
+        raise CdlError("--baseline and --saving need --plot, whose keys they use")
+    if output and not output.parent.is_dir():
+        raise FileNotFoundError(f"--output {output}: there is no folder for it")
+    keys = list(dict.fromkeys([*keys, *(plot or [])]))
+    points = []
+    for group, wanted in ((baselines, plot[1:] if plot else ()), (runs, keys)):
+        for name in dict.fromkeys(name for name, _ in group):
+            folders = [folder for each, folder in group if each == name]
+            points.append(read_point(name, folders, wanted))
+    rows = [
+        {"run": f"{p.curve}: {p.name}" if p.curve else p.name, "seeds": p.seeds}
+        | {key: p.values.get(key) for key in keys}
+        for p in points
+    ]
+    sentences = [
+        f"{curve} saves {rate_saving(points, reference, curve, *plot):.1f} % of the {plot[0]} of "
+        f"{reference}"
+        for reference, curve in savings
+    ]
+    if plot:
+        with write_atomically(output) as temporary:
+            tradeoff_figure(points, *plot).savefig(temporary, format="png", dpi=80)
+    return rows, sentences
 
 
 def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:

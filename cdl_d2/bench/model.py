@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -65,6 +66,28 @@ def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> dict[str
     return measured
 
 
+def benchmark_table(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dict[str, Any]]:
+    """run_benchmark as rows, with the shares that the paper argues by; raises as it does."""
+    measured = run_benchmark(cfg, size, repeats)
+    rows = [
+        {
+            "part": name,
+            "median ms": 1e3 * part.median,
+            "fastest ms": 1e3 * min(part.seconds),
+            "peak MB": part.peak_mb,
+            "ratio": None,
+        }
+        for name, part in measured.items()
+    ]
+    median = {name: part.median for name, part in measured.items()}
+    for part, first in (("latent_detector", "decode"), ("train_step_transfer", "train_step")):
+        ratio = median[part] / (median[first] + median["pixel_detector"])
+        name = f"{part} / ({first} + pixel_detector)"
+        empty = dict.fromkeys(("median ms", "fastest ms", "peak MB"))
+        rows.append({"part": name, **empty, "ratio": ratio})
+    return rows
+
+
 def _parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     cfg = cfg.clone()
@@ -75,9 +98,9 @@ def _parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object
     if theirs.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
         theirs.MODEL.RESNETS.NORM = "BN"
     teacher = build_pixel_network(theirs).eval()
-    student = TransferRCNN(
-        **TransferRCNN.from_config(cfg) | {"teacher": lambda: teacher}
-    ).to(cfg.MODEL.DEVICE)
+    student = TransferRCNN(**TransferRCNN.from_config(cfg) | {"teacher": lambda: teacher}).to(
+        cfg.MODEL.DEVICE
+    )
     optimizer = build_optimizer(cfg, student)
     codec = build_codec(cfg).to(cfg.MODEL.DEVICE)
 

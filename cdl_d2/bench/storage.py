@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.latent import pad_for_coding
+from cdl_d2.data.datasets.sources import images_of_folder
 from cdl_d2.data.store.encoding import close_store, encode_shards, use_one_thread
 from cdl_d2.data.store.latent_store import LatentStore
 from cdl_d2.data.store.plan import Plan
@@ -71,6 +75,40 @@ def time_access(
         "image file": sum((images / n).stat().st_size for n in names) / count,
     }
     return rows, sizes
+
+
+def time_everything(
+    codec: Codec, images: Path, variant: Variant, count: int, repeats: int, workers: int | None
+) -> list[dict[str, Any]]:
+    """time_access and bulk_utilisation of the first images of a folder, as rows of a table.
+
+    Args:
+        workers: of the bulk encoder; None for one a core.
+    """
+    names = images_of_folder(images)[:count]
+    workers = workers or len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        timings, sizes = time_access(codec, images, names, variant, Path(folder), repeats)
+        bulk = Path(folder) / "bulk"
+        share = bulk_utilisation(codec, images, names, variant, bulk, workers)
+    rows = [("ms an image", row.name, 1000 * row.seconds) for row in timings]
+    rows += [("bytes an image", form, size) for form, size in sizes.items()]
+    rows.append(("share of a bare encoder", f"bulk encoder, {workers} processes", share))
+    return [{"measure": measure, "what": what, "value": value} for measure, what, value in rows]
+
+
+def memory_rows(codec: Codec, image: Path, count: int = 10_000) -> list[dict[str, Any]]:
+    """memory_over as rows of a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(memory_over(codec, image, count, Path(folder)))
+    return [{"what": what, "items": done, "MB": megabytes} for what, done, megabytes in found]
+
+
+def compare_coding(codec: Codec, image: Path) -> list[dict[str, Any]]:
+    """compare_with_compressai as rows of a table."""
+    rows, equal = compare_with_compressai(codec, image)
+    timed = [{"what": row.name, "ms": 1000 * row.seconds, "equal symbols": None} for row in rows]
+    return [*timed, {"what": "both", "ms": None, "equal symbols": equal}]
 
 
 def bulk_utilisation(

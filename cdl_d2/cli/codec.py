@@ -1,240 +1,245 @@
-"""Compress images to bitstream files, decompress them, and say what is in them.
-
-Examples:
-    python -m cdl_d2.codec compress --name tiny-bmshj2018-hyperprior --quality 2 photos/*.jpg \\
-        --output compressed
-    python -m cdl_d2.codec info compressed/*.cdlz
-    python -m cdl_d2.codec decompress compressed/*.cdlz --output decoded
-
-With --channels 0-31,40 an image becomes two files: NAME.cdlz with those channels, for a task that
-needs no others, and NAME.rest.cdlz with the rest. Decompressing needs both.
-"""
+"""`cdl codec`: compress images and decompress files; train and evaluate codecs."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
-import torch
-from torchvision.io import write_png
-from tqdm import tqdm
+from cyclopts import App, Parameter
 
-from cdl_d2.cli.command_line import exit_status
-from cdl_d2.codec import Bitstream, Codec
-from cdl_d2.codec.architectures import METRICS
-from cdl_d2.codec.bitstream.layers import channel_mask, compress_layers, decompress_layers
-from cdl_d2.codec.bitstream.stream import REST_SUFFIX, SELECTED, SUFFIX, BitstreamError, rest_of
-from cdl_d2.codec.image_files import read_image
-from cdl_d2.codec.rate_distortion import average, rate_point
+from cdl_d2.cli.options import CodecOptions, Device, Json
+from cdl_d2.cli.output import for_each, print_rows
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
 
-MOST_CHANNELS = 2**16
-
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": __doc__}
-    parser = argparse.ArgumentParser(prog="python -m cdl_d2.codec", **form)
-    commands = parser.add_subparsers(dest="command", required=True)
-    compress = commands.add_parser("compress", help="images to bitstreams", **form)
-    compress.add_argument("--name", required=True, help="as CompressAI names it, or tiny-...")
-    compress.add_argument("--quality", type=int, required=True)
-    compress.add_argument("--metric", default="mse", choices=METRICS)
-    compress.add_argument("--channels", help="of a first layer, such as 0-31,40; see below")
-    decompress = commands.add_parser("decompress", help="bitstreams to PNG images", **form)
-    for command in (compress, decompress):
-        command.add_argument("--weights", default="", help="the codec's weights, if not the zoo's")
-        command.add_argument("--output", type=Path, help="folder; default beside each file")
-        command.add_argument("--force", action="store_true", help="replace files that exist")
-        command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    info = commands.add_parser("info", help="what the header of a bitstream says", **form)
-    for command in (compress, decompress, info):
-        command.add_argument("files", nargs="+", type=Path, metavar="FILES")
-    return parser.parse_args(arguments)
+app = App(name="codec", help="Compress and decompress images; train and evaluate codecs.")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 1 if a file failed; the others are done all the same."""
-    args = parse_arguments(arguments)
-    try:
-        if args.command == "info":
-            return for_each(args.files, info, progress=False)
-        targets = output_paths(args)
-        if args.command == "decompress":
-            return decompress(args, targets)
-        return compress(args, targets)
-    except (ValueError, OSError) as error:
-        print(f"cdl_d2.codec: {error}", file=sys.stderr)
-        return 1
+@app.command
+def compress(
+    images: list[Path],
+    /,
+    *,
+    codec: CodecOptions | None = None,
+    for_: Annotated[Path | None, Parameter(name="--for", metavar="RUN")] = None,
+    channels: str | None = None,
+    no_rest: bool = False,
+    as_is: bool = False,
+    output: Path | None = None,
+    force: bool = False,
+    device: Device = None,
+) -> int:
+    """Compress images to bitstream files, NAME.cdlz.
 
+    ```
+    cdl codec compress photos/*.jpg --output files \\
+        --codec tiny-bmshj2018-hyperprior --quality 2
+    cdl codec compress photos --output files --for output/gate
+    ```
 
-def compress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
-    codec = Codec.load(args.name, args.quality, args.metric, args.weights).on(args.device)
-    if args.channels is not None:
-        return compress_in_layers(args, codec, targets)
-    points = []
+    With `--for` the codec and the channels are those that a trained model looks at, and images are
+    resized, and for a classifier cropped, as in its evaluation. With a choice of channels an image
+    becomes two files: NAME.cdlz with these, which is enough for a task, and NAME.rest.cdlz with the
+    others. Decompressing needs both.
 
-    def one(path: Path) -> None:
-        stream, point = rate_point(codec, path)
-        stream.save(targets[path])
-        rest_of(targets[path]).unlink(missing_ok=True)  # of what was replaced
-        points.append(point)
-
-    status = for_each(args.files, one)
-    if points:
-        mean = average(points)
-        similarity = "" if mean.ms_ssim is None else f", MS-SSIM {mean.ms_ssim:.4f}"
-        print(
-            f"{len(points)} images: {mean.file_bpp:.3f} bits per pixel "
-            f"(estimated {mean.estimated_bpp:.3f}), PSNR {mean.psnr:.2f} dB{similarity}"
-        )
-    return status
-
-
-def compress_in_layers(args: argparse.Namespace, codec: Codec, targets: dict[Path, Path]) -> int:
-    channels, bits, pixels = parse_channels(args.channels), [0, 0], 0
-    channel_mask(codec.latent_channels, channels)  # an error now, not once for every file
-
-    def one(path: Path) -> None:
-        nonlocal pixels
-        image = read_image(path).to(args.device).float() / 255
-        layers = compress_layers(codec, image, channels)
-        layers.rest.save(rest_of(targets[path]))
-        layers.selected.save(targets[path])
-        for i, layer in enumerate((layers.selected, layers.rest)):
-            bits[i] += 8 * len(layer.to_bytes())
-        pixels += image.shape[1] * image.shape[2]
-
-    status = for_each(args.files, one)
-    if pixels:
-        print(
-            f"{bits[0] / pixels:.3f} bits per pixel in the first layer, {len(channels)} of "
-            f"{codec.latent_channels} channels; {bits[1] / pixels:.3f} in the second"
-        )
-    return status
-
-
-def parse_channels(text: str) -> list[int]:
-    """Channels from `0-31,40`.
-
-    Raises:
-        ValueError: for anything else.
+    Args:
+        images: Files; or folders, for all images under them.
+        for_: Output folder of the model's training.
+        channels: Of the first layer, such as 0-31,40.
+        no_rest: Only what the model of `--for` looks at.
+        as_is: Neither resize nor crop images for the model of `--for`.
+        output: Folder; default beside each image.
+        force: Replace files that exist.
     """
-    channels: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not _is_number(first) or (dash and not _is_number(last)):
-            raise CdlError(f"--channels {text!r} is not of the form 0-31,40")
-        if dash and int(last) < int(first):
-            raise CdlError(f"--channels {text!r}: {part} goes backwards")
-        if int(last or first) >= MOST_CHANNELS:
-            raise CdlError(f"--channels {text!r}: no codec has channel {last or first}")
-        channels += range(int(first), int(last or first) + 1)
-    return channels
+    from cdl_d2.codec.coded_files import bitstream_paths, compressor
+    from cdl_d2.device import usable_device
+
+    if (codec is None) == (for_ is None):
+        raise CdlError("give either --codec and --quality, or --for with a training's folder")
+    if for_ is not None and channels is not None:
+        raise CdlError("--channels does not go with --for: its model chooses the channels")
+    if for_ is None and (no_rest or as_is):
+        raise CdlError("--no-rest and --as-is belong to --for")
+    targets = bitstream_paths(images, output, force)
+    if for_ is not None:
+        from cdl_d2.d2.engine.bitstream_files import compressor_for
+
+        coder = compressor_for(for_, usable_device(device), not no_rest, as_is)
+    else:
+        coder = compressor(codec.choice().load().on(usable_device(device)), channels)
+    status = for_each(
+        targets, lambda path: coder.compress(path, targets[path]), "cdl codec compress"
+    )
+    print(coder.summary())
+    return status
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+@app.command
+def decompress(
+    files: list[Path],
+    /,
+    *,
+    codec_weights: str = "",
+    output: Path | None = None,
+    force: bool = False,
+    device: Device = None,
+) -> int:
+    """Make PNG images of bitstream files.
 
+    ```
+    cdl codec decompress files/*.cdlz --output decoded
+    ```
 
-def decompress(args: argparse.Namespace, targets: dict[Path, Path]) -> int:
-    codecs: dict[tuple[str, int, str], Codec] = {}
+    Args:
+        files: Bitstreams, with their second layers beside them where there are two.
+        codec_weights: The codec's weights, if not the zoo's or the package's.
+        output: Folder; default beside each file.
+        force: Replace files that exist.
+    """
+    from cdl_d2.codec.coded_files import FileDecompressor, picture_paths
+    from cdl_d2.device import usable_device
 
-    def one(path: Path) -> None:
-        stream = Bitstream.load(path)
-        choice = stream.codec.name, stream.codec.quality, stream.codec.metric
-        if choice not in codecs:
-            codecs[choice] = Codec.load(*choice, args.weights).on(args.device)
-        codec = codecs[choice]
-        if stream.coding == SELECTED:
-            beside = rest_of(path)
-            rest = Bitstream.load(beside) if beside.is_file() else None
-            try:
-                latent = decompress_layers(codec, stream, rest)
-            except BitstreamError as error:
-                state = "beside it" if rest else "there is none beside it"
-                raise BitstreamError(f"{path}: {error} (in {beside}; {state})") from error
-        else:
-            latent = codec.decompress(stream)
-        image = codec.decode(latent.to(args.device))
-        with write_atomically(targets[path]) as temporary:
-            write_png(torch.round(image * 255).byte().cpu(), str(temporary))
-
-    return for_each(targets, one)
-
-
-def info(path: Path) -> None:
-    stream = Bitstream.load(path)
-    (height, width), (coded_height, coded_width) = stream.image_size, stream.coded_size
-    bits, strings = 8 * path.stat().st_size, " + ".join(str(len(s)) for s in stream.strings)
-    print(
-        f"{path}: {stream.codec.name} quality {stream.codec.quality} ({stream.codec.metric}), "
-        f"weights {stream.codec.weights}, {stream.coding} coding; "
-        f"{width}x{height} pixels, coded as {coded_width}x{coded_height}; "
-        f"{bits // 8} bytes with strings of {strings}: "
-        f"{bits / (height * width):.3f} bits per pixel, "
-        f"{bits / (coded_height * coded_width):.3f} per coded pixel"
+    targets = picture_paths(files, output, force)
+    decoder = FileDecompressor(codec_weights, usable_device(device))
+    return for_each(
+        targets, lambda path: decoder.decompress(path, targets[path]), "cdl codec decompress"
     )
 
 
-def for_each(files: Sequence[Path], action: Callable[[Path], None], progress: bool = True) -> int:
-    """Do all files; report those that fail, and return 1 if there are any."""
-    failures = 0
-    for path in tqdm(files, unit="file", disable=not progress):
-        try:
-            action(path)
-        except (ValueError, OSError) as error:
-            failures += 1
-            text = str(error) if str(path) in str(error) else f"{path}: {error}"
-            tqdm.write(f"cdl_d2.codec: {text}", file=sys.stderr)
-    return 1 if failures else 0
+@app.command
+def info(files: list[Path], /, *, json: Json = False) -> int:
+    """Say what the headers of bitstream files say.
 
+    ```
+    cdl codec info files/*.cdlz
+    ```
 
-def output_paths(args: argparse.Namespace) -> dict[Path, Path]:
-    """Where each file's result goes.
-
-    Raises:
-        FileExistsError: if a result would replace a file, and `--force` was not given.
-        ValueError: if two results would have the same name.
+    Args:
+        files: Bitstreams.
     """
-    suffix = SUFFIX if args.command == "compress" else ".png"
-    files = args.files
-    if args.command == "decompress":
-        files = [path for path in files if not _goes_with(path, files)]
-    named = [path for path in files if args.command == "compress" and path.stem.endswith(".rest")]
-    if named:
-        raise CdlError(f"{named[0]}: names that end in .rest are those of second layers")
-    targets = {p: (args.output or p.parent) / f"{p.stem}{suffix}" for p in files}
-    if len(set(targets.values())) < len(set(files)):
-        raise CdlError("two of the files have the same name without suffix: do them separately")
-    written = list(targets.values())
-    if args.command == "compress":
-        written += [rest_of(target) for target in written]
-    existing = [target for target in written if target.exists()]
-    if existing and not args.force:
-        raise FileExistsError(f"{existing[0]} exists already: add --force to replace it")
-    if args.output and args.output.exists() and not args.output.is_dir():
-        raise NotADirectoryError(f"--output {args.output} is a file, not a folder")
-    if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-    return targets
+    from cdl_d2.codec.coded_files import describe_bitstream
+
+    rows: list[dict] = []
+    status = for_each(files, lambda path: rows.append(describe_bitstream(path)), "cdl codec info")
+    if rows:
+        print_rows(rows, json)
+    return status
 
 
-def _goes_with(path: Path, files: Sequence[Path]) -> bool:
-    """Whether a file is the second layer of one of the files.
+@app.command
+def evaluate(
+    images: Path,
+    /,
+    *,
+    codec: str,
+    quality: Annotated[list[int], Parameter(consume_multiple=True)],
+    metric: str = "mse",
+    codec_weights: str = "",
+    device: Device = None,
+    per_image: bool = False,
+    channel_groups: int | None = None,
+    json: Json = False,
+) -> None:
+    """Bits per pixel, PSNR and MS-SSIM of a codec on a folder of images.
 
-    Raises:
-        ValueError: if it is one, and its first layer is not among them.
+    ```
+    cdl codec evaluate kodak --codec tiny-bmshj2018-hyperprior --quality 1 2
+    ```
+
+    `bpp` counts the bits of the bitstreams with their headers, `estimated` what the entropy model
+    predicts, both over the pixels of the images; `coded` stands for those with padding.
+
+    Args:
+        images: Folder, searched recursively.
+        codec: As CompressAI names it, or tiny-bmshj2018-hyperprior, which is built in.
+        quality: One or several.
+        metric: What the codec was trained for, mse or ms-ssim.
+        codec_weights: A local file, not the zoo's or the package's.
+        per_image: Print a row for each image as well.
+        channel_groups: Print the bits of so many groups of channels instead.
     """
-    if not path.name.endswith(REST_SUFFIX):
-        return False
-    first = path.with_name(path.name.removesuffix(REST_SUFFIX) + SUFFIX)
-    if first not in files:
-        raise CdlError(f"{path} is a second layer: give the first one, {first}")
-    return True
+    from cdl_d2.codec import CodecChoice
+    from cdl_d2.codec.rate_distortion import evaluate_codec
+    from cdl_d2.device import usable_device
+
+    rows = []
+    for each in quality:
+        loaded = CodecChoice(codec, each, metric, codec_weights).load().on(usable_device(device))
+        rows += evaluate_codec(loaded, images, per_image, channel_groups)
+    print_rows(rows, json)
 
 
-if __name__ == "__main__":
-    sys.exit(exit_status("cdl_d2.codec", main))
+@app.command
+def train(
+    images: Path,
+    /,
+    *,
+    codec: str,
+    quality: int,
+    lmbda: float,
+    iterations: int,
+    output: Path,
+    metric: str = "mse",
+    batch_size: int = 8,
+    patch_size: int = 192,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    initial_weights: Path | None = None,
+    device: Device = None,
+    workers: int = 0,
+    threads: int | None = None,
+    checkpoint_every: int = 500,
+    resume: bool = False,
+) -> None:
+    """Train a codec of any architecture on a folder of photographs.
+
+    ```
+    cdl codec train photos --output output/tiny-2 --quality 2 \\
+        --codec tiny-bmshj2018-hyperprior --lmbda 0.0130 --iterations 9000
+    ```
+
+    Args:
+        images: Folder, searched recursively.
+        codec: The architecture, as CompressAI names it, or tiny- before that.
+        quality: That the weights stand for.
+        lmbda: Weight of the distortion against bits per pixel.
+        iterations: Steps.
+        output: Folder for checkpoint, metrics and weights.
+        metric: The distortion, mse or ms-ssim.
+        batch_size: Crops a step.
+        patch_size: Pixels a side of a crop, a multiple of 64.
+        learning_rate: At the start.
+        seed: Of weights and crops.
+        initial_weights: Start from these, say of another quality.
+        workers: Processes that load images.
+        threads: Of the training on a CPU.
+        checkpoint_every: Iterations between checkpoints.
+        resume: Go on from the checkpoint in the output folder.
+    """
+    import torch
+
+    from cdl_d2.codec.learning.training import CodecTraining, train_codec
+    from cdl_d2.device import usable_device
+
+    if threads:
+        torch.set_num_threads(threads)
+    path = train_codec(
+        CodecTraining(
+            codec,
+            quality,
+            metric,
+            lmbda,
+            iterations,
+            batch_size=batch_size,
+            patch_size=patch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+        ),
+        images,
+        output,
+        initial_weights=initial_weights,
+        device=usable_device(device),
+        resume=resume,
+        checkpoint_every=checkpoint_every,
+        workers=workers,
+    )
+    print(f"weights: {path} ({path.stat().st_size / 1e6:.2f} MB)")

@@ -14,8 +14,9 @@ from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamEr
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.entropy.latent_coder import LatentCoder, Quantized
 from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
-from cdl_d2.codec.weights_file import fingerprint, first_line, load_state_dict
+from cdl_d2.codec.weights_file import fingerprint, load_state_dict
 from cdl_d2.codec.zoo import weights_path
+from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
 
 UNTRAINED = "untrained"
@@ -92,10 +93,7 @@ class Codec(nn.Module):
         Raises:
             ValueError: if there is no such device.
         """
-        try:
-            return self.to(device)
-        except (AssertionError, RuntimeError) as error:
-            raise CdlError(f"device {device!r} cannot be used: {first_line(error)}") from error
+        return self.to(usable_device(device))
 
     @property
     def latent_channels(self) -> int:

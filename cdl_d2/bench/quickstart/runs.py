@@ -16,14 +16,13 @@ from cdl_d2.bench.quickstart.engines import Detectron2, Task, Torchvision
 from cdl_d2.errors import CdlError
 
 POLL_SECONDS = 0.5
-LAST_LINES = 15
 
 
 def run_all(engine: Detectron2 | Torchvision, task: Task) -> None:
     """Train teacher and plain student side by side, then the taught student; finished runs stay.
 
     Raises:
-        ValueError: if a command fails, with the end of its log.
+        ValueError: if a command fails, with the last line of its log.
     """
     run_together(engine, task, ["teacher", "latent"])
     run_together(engine, task, ["latent_transfer", "decoded"])
@@ -102,5 +101,5 @@ def _watch(task: Task, started: dict[str, subprocess.Popen]) -> None:
 
 def _failure(task: Task, run: str) -> str:
     log = Path(task.folder / run / "command.log")
-    last = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
-    return f"the run {run} failed; the end of {log}:\n{last}"
+    last = ["", *log.read_text(errors="replace").strip().splitlines()][-1]
+    return f"the run {run} failed: {last} (all of it is in {log})"

@@ -1,17 +1,108 @@
-"""Detections drawn on an image."""
+"""Pictures of what a model sees of an image, and of what it makes of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
-from detectron2.structures import Instances
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.modeling import build_model
 from detectron2.utils.visualizer import ColorMode, Visualizer
+from PIL import Image
+
+from cdl_d2.codec.image_files import read_image, reading_image
+from cdl_d2.codec.pictures import latent_figure
+from cdl_d2.d2.checkpoint import load_all_weights
+from cdl_d2.d2.engine.tasks import build_mapper, task_of
+from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically
+
+BEST = 5  # classes of an image that are named
 
 
-def draw_detections(
-    image: np.ndarray, instances: Instances, metadata, threshold: float
-) -> np.ndarray:
-    """Boxes, masks and scores above `threshold` drawn on an H x W x 3 uint8 RGB image."""
-    instances = instances.to("cpu")
-    visualizer = Visualizer(image, metadata, instance_mode=ColorMode.IMAGE)
-    shown = instances[instances.scores >= threshold]
-    return visualizer.draw_instance_predictions(shown).get_image()
+class PictureMaker:
+    """Runs a model on image files and draws.
+
+    Args:
+        cfg: of the model, with its MODEL.WEIGHTS.
+        classes: names; None for COCO's where their number fits, else numbers.
+        threshold: lowest score of a detection that is drawn.
+
+    Raises:
+        CdlError, OSError: if the weights cannot be read, or for another number of classes.
+    """
+
+    def __init__(self, cfg: CfgNode, classes: Sequence[str] | None = None, threshold: float = 0.5):
+        cfg = cfg.clone()
+        cfg.INPUT.LATENT_SOURCE = "model"  # images are encoded here, not read from a store
+        self._names, self._threshold = _class_names(cfg, classes), threshold
+        self._model = build_model(cfg).eval()
+        load_all_weights(self._model, cfg.MODEL.WEIGHTS)
+        self._mapper, self._order = build_mapper(cfg, is_train=False), cfg.INPUT.FORMAT
+        self._cropped = task_of(cfg).of_one_size
+
+    @torch.no_grad()
+    def write(self, path: Path, folder: Path) -> None:
+        """Write NAME_prediction.png and, of a model with a codec, NAME_decoded.png, the image that
+        its decoder makes, and NAME_latent.png, the bits of the cells and the strongest channels.
+
+        Raises:
+            CdlError, OSError: if the image cannot be read, or a picture not be written.
+        """
+        with reading_image(path):
+            item = self._mapper({"file_name": str(path)})
+        pixels = item["image"].flip(0) if self._order == "BGR" else item["image"]  # RGB
+        shown = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy().astype(np.uint8))
+        original = shown if self._cropped else read_image(path).permute(1, 2, 0).numpy()
+        drawn = self._draw(original, self._model([item])[0])
+        _save(Image.fromarray(drawn), folder / f"{path.stem}_prediction.png")
+        coded_input = getattr(self._model, "coded_input", None)
+        if coded_input is None or coded_input.codec is None:
+            return
+        codec = coded_input.codec_on(self._model.device)
+        latent = codec.encode(pixels.to(self._model.device).float() / 255, with_bits=False)
+        decoded = torch.round(codec.decode(latent) * 255).byte().cpu()
+        _save(
+            Image.fromarray(decoded.permute(1, 2, 0).numpy()), folder / f"{path.stem}_decoded.png"
+        )
+        with write_atomically(folder / f"{path.stem}_latent.png") as temporary:
+            latent_figure(codec, shown).savefig(temporary, format="png", dpi=80)
+
+    def _draw(self, image: np.ndarray, output: dict[str, Any]) -> np.ndarray:
+        """What a model gave, on an H x W x 3 uint8 RGB image."""
+        metadata = Metadata(thing_classes=self._names, stuff_classes=self._names)
+        visualizer = Visualizer(image, metadata, instance_mode=ColorMode.IMAGE)
+        if "instances" in output:
+            found = output["instances"].to("cpu")
+            found = found[found.scores >= self._threshold]
+            return visualizer.draw_instance_predictions(found).get_image()
+        if "sem_seg" in output:
+            labels = output["sem_seg"].argmax(0).cpu()
+            return visualizer.draw_sem_seg(labels, alpha=0.5).get_image()
+        scores, classes = output["scores"].sort(descending=True)
+        best = zip(scores[:BEST].tolist(), classes[:BEST].tolist(), strict=True)
+        text = "\n".join(f"{self._names[index]} {score:.0%}" for score, index in best)
+        place = (4, 4)
+        return visualizer.draw_text(text, place, horizontal_alignment="left").get_image()
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with write_atomically(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def _class_names(cfg: CfgNode, given: Sequence[str] | None) -> list[str]:
+    count = {
+        "classification": cfg.MODEL.CLASSIFIER.NUM_CLASSES,
+        "segmentation": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+        "detection": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+    }[task_of(cfg).name]
+    if given and len(given) != count:
+        raise CdlError(f"{len(given)} class names for a model of {count} classes")
+    names = list(given or [each["name"] for each in COCO_CATEGORIES if each["isthing"]])
+    return names if len(names) == count else [str(index) for index in range(count)]

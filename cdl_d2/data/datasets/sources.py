@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from cdl_d2.codec.image_files import find_images
 from cdl_d2.data.datasets.coco import read_coco
+from cdl_d2.errors import CdlError
 
 
 def images_of_folder(folder: Path) -> list[str]:
@@ -26,6 +27,35 @@ def images_of_coco(annotations: Path) -> list[str]:
     """The file names in a COCO-format annotation file; raises as read_coco."""
     entries = read_coco(annotations, parts=["images"])["images"]
     return sorted({str(PurePosixPath(entry["file_name"])) for entry in entries})
+
+
+def find_images_of(folder: Path, annotations: Path | None = None) -> list[str]:
+    """The images of a folder; with an annotation file only those in it.
+
+    Raises:
+        FileNotFoundError, CdlError: as images_of_folder and images_of_coco.
+    """
+    if annotations is None:
+        return images_of_folder(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no image folder {folder}")
+    return images_of_coco(annotations)
+
+
+def part_of(text: str | None) -> tuple[int, int]:
+    """(i, n) of `i/n`; of None as shard_of_environment.
+
+    Raises:
+        CdlError: for anything else, or an i that is not one of 0..n-1.
+    """
+    try:
+        index, count = (int(n) for n in text.split("/")) if text else shard_of_environment()
+    except ValueError as error:
+        source = f"--shard {text!r}" if text else "RANK or SLURM_ARRAY_TASK_ID of the environment"
+        raise CdlError(f"{source} is not of the form i/n") from error
+    if not 0 <= index < count:
+        raise CdlError(f"part {index}/{count}: i counts from 0 to n - 1")
+    return index, count
 
 
 def shard_of_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:

@@ -1,0 +1,81 @@
+"""The quick start from an empty folder to its report."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cdl_d2.bench.quickstart.engines import CODEC, Task, choose_engine
+from cdl_d2.bench.quickstart.measure import measure_costs
+from cdl_d2.bench.quickstart.report import as_text, table_rows, write_report
+from cdl_d2.bench.quickstart.runs import run_all
+from cdl_d2.codec import Codec
+from cdl_d2.data.datasets.drawn import write_detection
+from cdl_d2.errors import CdlError
+from cdl_d2.files import write_json
+
+
+def quick_start(task: Task, engine_name: str, images: tuple[int, int]) -> str:
+    """Draw, train, measure and report; what an earlier call has finished stays.
+
+    Args:
+        engine_name: see choose_engine.
+        images: to train on, and to evaluate on.
+
+    Returns:
+        the table, and where the report is.
+
+    Raises:
+        CdlError: for numbers that are too small, a folder with other things, or a run that fails.
+    """
+    start = time.monotonic()
+    if task.iterations < 1 or min(images) < 1 or task.size < 64 or task.seed < 0:
+        raise CdlError(
+            f"iterations {task.iterations}, images {images}, size {task.size} and seed "
+            f"{task.seed}: at least 1, 1 and 1, 64 and 0 are needed"
+        )
+    engine = choose_engine(engine_name)
+    _claim_folder(task, engine.name, images)
+    for part, count, seed in (("train", images[0], 2), ("val", images[1], 1)):
+        folder = task.folder / "data" / part
+        drawn = len(list((folder / "images").glob("*.png")))
+        if drawn < count or not (folder / "annotations.json").exists():
+            files = write_detection(folder, count, (task.size,) * 2, 2 * task.seed + seed)
+            for _ in tqdm(files, desc=f"draw {part}", total=count + 1, unit="file"):
+                pass
+    run_all(engine, task)
+    codec = Codec.load(*CODEC)
+    paths = sorted(Path(task.data("val")[1]).iterdir())[:20]
+    detectors = (engine.load(task.folder / run).cpu() for run in ("teacher", "latent_transfer"))
+    rows = table_rows(task, *measure_costs(engine, codec, *detectors, paths))
+    minutes = (time.monotonic() - start) / 60
+    report = write_report(task, codec, rows, engine.name, minutes, min(4, images[1]))
+    table = as_text(rows)
+    return f"{table}\n\nwritten: {report}, with {engine.name}, after {minutes:.1f} minutes"
+
+
+def _claim_folder(task: Task, engine: str, images: tuple[int, int]) -> None:
+    """Make the output folder, or find one of the same settings."""
+    settings = {
+        "engine": engine,
+        "seed": task.seed,
+        "iterations": task.iterations,
+        "images": list(images),
+        "size": task.size,
+    }
+    path = task.folder / "settings.json"
+    if path.exists():
+        try:
+            theirs = json.loads(path.read_text())
+        except ValueError as error:
+            raise CdlError(f"{path} is damaged: delete the folder, or use another") from error
+        if theirs != settings:
+            raise CdlError(f"{task.folder} holds a quick start with {theirs}: use another folder")
+    elif task.folder.exists() and (task.folder.is_file() or any(task.folder.iterdir())):
+        raise CdlError(f"{task.folder} is not an empty folder: use another")
+    else:
+        task.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)

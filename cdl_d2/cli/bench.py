@@ -1,0 +1,153 @@
+"""`cdl bench`: time, memory and sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from cdl_d2.cli.options import (
+    CodecOptions,
+    ConfigFile,
+    Device,
+    Json,
+    Overrides,
+    Pair,
+    load_config,
+)
+from cdl_d2.cli.output import print_rows
+from cdl_d2.errors import CdlError
+
+app = App(name="bench", help="Measure time, memory and sizes.")
+
+
+@app.command
+def model(
+    *overrides: Overrides,
+    config_file: ConfigFile,
+    size: tuple[int, int] = (800, 1280),
+    repeats: int = 5,
+    json: Json = False,
+) -> None:
+    """Time encoding, decoding, detection and training steps, with peak memory, in one run.
+
+    On a GPU if there is one, unless MODEL.DEVICE is given.
+
+    ```
+    cdl bench model --size 800 1280 --repeats 5 MODEL.TRANSFER.MASKS foreground \\
+        --config-file detection/latent_mask_rcnn_R50_FPN.yaml
+    ```
+
+    Args:
+        size: Height and width of the image in pixels.
+        repeats: Measured repetitions; the median is printed.
+    """
+    if repeats < 1 or min(size) < 256:
+        raise CdlError("at least 1 repetition and 256 pixels a side are needed")
+    from cdl_d2.device import usable_device
+
+    cfg = load_config(config_file, ("MODEL.DEVICE", usable_device(None), *overrides))
+    from cdl_d2.bench.model import benchmark_table
+
+    print_rows(benchmark_table(cfg, size, repeats), json)
+
+
+@app.command
+def files(
+    images: Path,
+    /,
+    *,
+    run: Annotated[list[Pair], Parameter(metavar="NAME FOLDER")],
+    count: int = 10,
+    repeats: int = 3,
+    threads: int = 1,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Time trained models from an image to its file, and from the file to the result.
+
+    ```
+    cdl bench files city/val --count 10 \\
+        --run decoded output/decoded --run static-32 output/static-32
+    ```
+
+    Each model codes what it looks at: all channels, the selected ones, or for a network on decoded
+    images the whole image. Models are measured in turn, image by image.
+
+    Args:
+        images: Folder.
+        run: Output folder of a training, and a name for it; repeatable.
+        count: Images to take.
+        repeats: Of each measurement.
+        threads: Of PyTorch.
+    """
+    import torch
+
+    from cdl_d2.bench.files import time_files
+    from cdl_d2.codec.image_files import find_images
+    from cdl_d2.device import usable_device
+
+    if min(count, repeats, threads) < 1:
+        raise CdlError("--count, --repeats and --threads: at least 1")
+    folders = dict(run)
+    if len(folders) < len(run):
+        raise CdlError(f"two runs have one name: {', '.join(name for name, _ in run)}")
+    torch.set_num_threads(threads)
+    timings = time_files(folders, find_images(images)[:count], repeats, usable_device(device))
+    print_rows([{"run": name} | timing.row() for name, timing in timings.items()], json)
+
+
+@app.command
+def storage(
+    *,
+    codec: CodecOptions,
+    images: Path | None = None,
+    compare_with_compressai: Annotated[Path | None, Parameter(metavar="IMAGE")] = None,
+    memory: Annotated[Path | None, Parameter(metavar="IMAGE")] = None,
+    short_edge: int = 800,
+    max_size: int = 1333,
+    count: int = 20,
+    repeats: int = 3,
+    threads: int = 1,
+    workers: int | None = None,
+    json: Json = False,
+) -> None:
+    """Time all ways to get at latents, in one run: stores, bitstreams, encoding on the fly.
+
+    ```
+    cdl bench storage --images val2017 --codec bmshj2018-hyperprior --quality 4
+    cdl bench storage --compare-with-compressai kodim01.png --codec mbt2018 \\
+        --quality 4
+    cdl bench storage --memory photo.jpg --codec tiny-bmshj2018-hyperprior \\
+        --quality 2
+    ```
+
+    Args:
+        images: Folder of images.
+        compare_with_compressai: Instead, time the coding of one image here and there.
+        memory: Instead, the memory over 10,000 copies of one image.
+        short_edge: Size of the stored variant; 0 as it is.
+        max_size: Of the longer side.
+        count: Images to take.
+        repeats: Of each measurement.
+        threads: Of PyTorch, for all but the bulk encoder.
+        workers: Processes of the bulk encoder; default one a core.
+    """
+    import torch
+
+    from cdl_d2.bench.storage import compare_coding, memory_rows, time_everything
+    from cdl_d2.data import Variant
+
+    if sum(each is not None for each in (images, compare_with_compressai, memory)) != 1:
+        raise CdlError("give one of --images, --compare-with-compressai and --memory")
+    torch.set_num_threads(threads)
+    loaded = codec.choice().load()
+    if compare_with_compressai is not None:
+        rows = compare_coding(loaded, compare_with_compressai)
+    elif memory is not None:
+        rows = memory_rows(loaded, memory)
+    else:
+        variant = Variant(short_edge, max_size)
+        rows = time_everything(loaded, images, variant, count, repeats, workers)
+    print_rows(rows, json)

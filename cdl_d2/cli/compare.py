@@ -1,0 +1,55 @@
+"""`cdl compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cdl_d2.cli.options import Json, Pair
+from cdl_d2.cli.output import print_rows
+
+RUN = Parameter(metavar="NAME FOLDER")
+
+
+def compare(
+    *,
+    keys: Annotated[list[str], Parameter(consume_multiple=True)],
+    point: Annotated[list[Pair], RUN],
+    baseline: Annotated[list[Pair] | None, RUN] = None,
+    plot: Annotated[Pair | None, Parameter(metavar="X Y")] = None,
+    output: Path | None = None,
+    saving: Annotated[list[Pair] | None, Parameter(metavar="REFERENCE CURVE")] = None,
+    json: Json = False,
+) -> None:
+    """Compare trainings: a table of what they report, and a plot of one value against another.
+
+    ```
+    cdl compare --keys classification/top1 rate/psnr \\
+        --point frozen output/frozen-1 --point frozen output/frozen-2 \\
+        --point "joint:task x 1" output/joint-1
+    cdl compare --keys rate/kB --baseline "original images" output/pixel \\
+        --point decoded:1 output/decoded-1 --point decoded:2 output/decoded-2 \\
+        --point static:16 output/static-16 --point static:32 output/static-32 \\
+        --plot rate/bpp sem_seg/mIoU --output rate.png --saving decoded static
+    ```
+
+    A point is a training's output folder, or the mean of several (seeds) that are given under one
+    name. Points named CURVE:NAME are joined by a line. Between two curves of the plot, X a rate and
+    Y an accuracy, a Bjontegaard saving can be computed.
+
+    Args:
+        keys: Columns of the table, such as bbox/AP, sem_seg/mIoU or rate/bpp.
+        point: Repeatable.
+        baseline: A training without a rate: a line across the plot at its Y; repeatable.
+        plot: Two keys.
+        output: PNG file of the plot.
+        saving: Print how much rate a curve of the plot saves at equal accuracy; repeatable.
+    """
+    from cdl_d2.bench.curves import compare_trainings
+
+    rows, savings = compare_trainings(keys, point, baseline or [], plot, output, saving or [])
+    print_rows(rows, json)
+    for line in [] if json else savings:
+        print(line)

@@ -1,0 +1,39 @@
+"""`cdl count`."""
+
+from __future__ import annotations
+
+import json as json_format
+
+from cdl_d2.cli.options import ConfigFile, Json, Overrides, load_config
+from cdl_d2.cli.output import print_rows
+
+
+def count(
+    *overrides: Overrides,
+    config_file: ConfigFile,
+    size: tuple[int, int] = (800, 1280),
+    json: Json = False,
+) -> None:
+    """Count the multiply-adds of a model's parts, beside the paper's figures.
+
+    ```
+    cdl count --config-file detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280
+    ```
+
+    Prints giga multiply-adds; with `--json`, one object of multiply-adds.
+
+    Args:
+        size: Height and width of the image in pixels, multiples of 32.
+    """
+    cfg = load_config(config_file, (*overrides, "MODEL.DEVICE", "cpu"))  # where it is counted
+    from cdl_d2.bench.counts import count_multiply_adds, paper_giga
+
+    counts = count_multiply_adds(cfg, size)
+    if json:
+        print(json_format.dumps(counts))
+        return
+    rows = [
+        {"part": part, "giga": number / 1e9, "paper": paper_giga(cfg, part, size)}
+        for part, number in counts.items()
+    ]
+    print_rows(rows)

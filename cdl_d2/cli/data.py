@@ -1,0 +1,145 @@
+"""`cdl data`: draw sample data, and encode a data set into a latent store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from cdl_d2.cli.options import CodecOptions, Device
+from cdl_d2.cli.output import report
+from cdl_d2.errors import CdlError
+
+app = App(name="data", help="Draw sample data; encode a data set into a latent store.")
+
+
+@app.command
+def draw(
+    *,
+    task: Literal["detection", "segmentation", "classification"],
+    output: Path,
+    count: int,
+    size: tuple[int, int] = (192, 192),
+    seed: int = 0,
+) -> None:
+    """Draw sample data: textured shapes of five classes.
+
+    ```
+    cdl data draw --task detection --count 300 --output shapes/train
+    cdl data draw --task detection --count 60 --seed 1 --output shapes/val
+    ```
+
+    `detection` writes COCO format, annotations.json and images/; `segmentation` writes images/ and
+    labels/; `classification` writes a folder of images for each class. Equal arguments give equal
+    files.
+
+    Args:
+        task: For which.
+        output: Folder of the data set, which must be empty.
+        count: Images.
+        size: Height and width in pixels.
+        seed: Another one gives other images.
+    """
+    from tqdm import tqdm
+
+    from cdl_d2.data.datasets.drawn import WRITERS
+
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        raise CdlError(f"{output} is not an empty folder: choose another")
+    for _ in tqdm(WRITERS[task](output, count, size, seed), total=count, unit="image"):
+        pass
+    print(f"{count} images in {output}")
+
+
+@app.command
+def encode(
+    *,
+    output: Path,
+    codec: CodecOptions,
+    images: Path | None = None,
+    dataset: str | None = None,
+    annotations: Path | None = None,
+    form: str = "arrays",
+    short_edges: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    max_size: int = 1333,
+    flip: bool = False,
+    shard_size: int = 64,
+    shard: Annotated[str | None, Parameter(metavar="I/N")] = None,
+    workers: int | None = None,
+    batch_size: int = 8,
+    ray: bool = False,
+    device: Device = None,
+) -> int:
+    """Encode a data set into a latent store, for training and evaluation without an encoder.
+
+    The images of a COCO-format data set, at the size of evaluation:
+
+    ```
+    cdl data encode --images val2017 --annotations instances_val2017.json \\
+        --codec bmshj2018-hyperprior --quality 4 --short-edges 800 \\
+        --output latents/val
+    ```
+
+    The six sizes of training, flipped and not, as bitstreams, on one of eight machines:
+
+    ```
+    cdl data encode --images train2017 --codec bmshj2018-hyperprior --quality 4 \\
+        --short-edges 640 672 704 736 768 800 --flip --form bitstreams \\
+        --output latents/train --shard 0/8
+    ```
+
+    Run it again after an interruption: finished shards are kept. Under torchrun or as a SLURM array
+    each process takes its own shards. The exit status is 1 if an image failed.
+
+    Args:
+        output: Folder of the store.
+        images: Folder of images.
+        dataset: Instead of a folder, a data set that Detectron2 knows by this name.
+        annotations: COCO-format JSON: only its images, not the whole folder.
+        form: arrays, fast to read, or bitstreams, smallest.
+        short_edges: Sizes in pixels; default as the images are.
+        max_size: Of the longer side, where resized.
+        flip: Store every size flipped as well.
+        shard_size: Images a file.
+        shard: Encode part i (from 0) of n; default from torchrun or SLURM, or all.
+        workers: Processes, default one a core; 0 for none.
+        batch_size: Images at a time, on a GPU.
+        ray: On the CPUs of the Ray cluster that this machine is in.
+    """
+    from cdl_d2.data import Plan, Variant
+    from cdl_d2.data.datasets.sources import find_images_of, part_of
+    from cdl_d2.data.store.whole_dataset import encode_dataset
+    from cdl_d2.device import usable_device
+
+    if (images is None) == (dataset is None):
+        raise CdlError("give either --images or --dataset")
+    part = part_of(shard)
+    if dataset is not None:
+        from cdl_d2.d2.data.coco_datasets import images_of_dataset
+
+        if annotations is not None:
+            raise CdlError("--annotations belongs to --images: a data set has its own")
+        images, names = images_of_dataset(dataset)
+    else:
+        names = find_images_of(images, annotations)
+    edges, flips = short_edges or [0], (False, True) if flip else (False,)
+    variants = tuple(Variant(edge, max_size, flipped) for edge in edges for flipped in flips)
+    loaded = codec.choice().load()
+    failed, everywhere = encode_dataset(
+        loaded,
+        Plan(loaded.identity, form, variants, tuple(names), shard_size),
+        images,
+        output,
+        lambda error: report("cdl data encode", error),
+        part=part,
+        workers=workers,
+        batch_size=batch_size,
+        device=usable_device(device),
+        with_ray=ray,
+    )
+    if everywhere is None:
+        print("this part is done; the store is complete when the others are")
+        return 1 if failed else 0
+    print(f"{output} is complete: {len(names)} images, {len(everywhere)} of them failed")
+    return 1 if everywhere else 0

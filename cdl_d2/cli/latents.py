@@ -1,0 +1,77 @@
+"""`cdl latents`: statistics of latents, and selections of their channels."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Literal
+
+from cyclopts import App
+
+from cdl_d2.cli.options import NO_DATASETS, ConfigFile, Datasets, Json, Overrides, load_config
+
+app = App(name="latents", help="Statistics of latents, and selections of their channels.")
+
+
+@app.command
+def statistics(
+    *overrides: Overrides,
+    config_file: ConfigFile,
+    output: Path,
+    images: int = 500,
+    datasets: Datasets = NO_DATASETS,
+) -> None:
+    """Write mean and deviation of each channel of the latents of training images.
+
+    ```
+    cdl latents statistics --images 500 --output statistics.safetensors \\
+        --config-file detection/latent_mask_rcnn_R50_FPN.yaml
+    ```
+
+    Give the file to a training as MODEL.LATENT_RESNET.STATISTICS; the checkpoint keeps them.
+
+    Args:
+        output: File, .safetensors.
+        images: Training images to look at.
+    """
+    from cdl_d2.d2.engine.latents import write_statistics
+
+    mean, std = write_statistics(load_config(config_file, overrides, datasets), images, output)
+    print(f"{output}: {len(mean)} channels, deviation {std.min():.3f} to {std.max():.3f}")
+
+
+@app.command
+def select(
+    *overrides: Overrides,
+    config_file: ConfigFile,
+    count: int,
+    by: Literal["gate", "variance"] = "gate",
+    images: int | None = None,
+    json: Json = False,
+    datasets: Datasets = NO_DATASETS,
+) -> None:
+    """Choose the channels of a fixed selection, from a trained gate or by variance.
+
+    ```
+    cdl latents select --config-file output/gate/config.yaml --count 32 \\
+        MODEL.WEIGHTS output/gate/model_final.pth
+    cdl latents select --config-file output/gate/config.yaml --count 32 --by variance
+    ```
+
+    Counts how often the gate of a model chooses each channel on the training data (empty channels
+    do not count), or computes the variance of each (the baseline of Wang et al., 2022), and prints
+    the highest: for `cdl codec compress`, and as config overrides.
+
+    Args:
+        count: Channels to keep.
+        by: Of what.
+        images: To look at; default all.
+    """
+    from cdl_d2.d2.engine.latents import select_channels
+
+    kept = select_channels(load_config(config_file, overrides, datasets), count, by, images)
+    if json:
+        print(json_format.dumps(kept))
+        return
+    print("--channels " + ",".join(map(str, kept)))
+    print(f'MODEL.SELECTION.KIND fixed MODEL.SELECTION.CHANNELS "{kept}"')

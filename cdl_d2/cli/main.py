@@ -1,0 +1,112 @@
+"""The command `cdl`: from words to a call, and from how that ended to an exit status.
+
+0 done, 1 some files failed or a bug (with its traceback), 2 a user's mistake (one line on standard
+error), 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import pydoc
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+
+from cdl_d2.cli.bench import app as bench
+from cdl_d2.cli.codec import app as codec
+from cdl_d2.cli.compare import compare
+from cdl_d2.cli.count import count
+from cdl_d2.cli.data import app as data
+from cdl_d2.cli.latents import app as latents
+from cdl_d2.cli.quickstart import quickstart
+from cdl_d2.cli.train import train
+from cdl_d2.cli.visualize import visualize
+from cdl_d2.errors import CdlError
+
+# Said while torchvision is imported; whoever runs a command can do nothing about it.
+warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
+
+MISTAKES = (CdlError, OSError)
+
+
+def _shown_default(value: object) -> str | None:
+    return None if value is None or value is False or value in ("", []) else str(value)
+
+
+app = App(
+    name="cdl",
+    help="Vision models on compressed latents. `cdl COMMAND --help` shows an example of each.",
+    help_format="markdown",
+    version=lambda: version("cdl_d2"),
+    default_parameter=Parameter(negative="", show_default=_shown_default),
+    suppress_keyboard_interrupt=False,
+)
+for _command in (quickstart, train, data, codec, latents, visualize, count, bench, compare):
+    app.command(_command)
+app.command(  # by name, since it imports torch
+    "cdl_d2.cli.train_torchvision:app",
+    name="train-torchvision",
+    help="Train or evaluate Mask R-CNN with torchvision alone.",
+)
+
+
+def main(arguments: Sequence[object] | None = None) -> int:
+    """Run a command; the exit status.
+
+    Args:
+        arguments: its words; None for those that the program was started with.
+
+    Raises:
+        Exception: a bug, as it came.
+    """
+    words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
+    before = signal.signal(signal.SIGTERM, _leave)
+    name = "cdl"
+    try:
+        name = " ".join(["cdl", *app.parse_commands(words)[0]])
+        return _call(words) or 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:
+        message = _mistake(error)
+        if message is None:
+            raise
+        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _call(words: Sequence[str]) -> int | None:
+    return app(words, exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def _mistake(error: Exception) -> str | None:
+    """What to tell the user about a mistake of his; None for a bug."""
+    if isinstance(error, UnknownCommandError):
+        return f"there is no command {error.unused_tokens[0]!r}: see --help"
+    text = str(error).strip()
+    if isinstance(error, (CycloptsError, *MISTAKES)) and not text.startswith("Caught "):
+        return text
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ImportError):
+        error = error.__cause__
+    if isinstance(error, ImportError) and not (error.name or "").startswith("cdl_d2"):
+        return f"{error}: install the packages that README.md names"
+    if not text.startswith(("Caught ", "-- Process ")):
+        return None
+    # From a worker of a loader, or a process that was started: its traceback, whose last line
+    # has the error's type and text.
+    name, _, text = text.splitlines()[-1].partition(": ")
+    kind = pydoc.locate(name)
+    return text if isinstance(kind, type) and issubclass(kind, MISTAKES) else None
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)  # an exception, so that nothing is left behind
+
+
+if __name__ == "__main__":
+    sys.exit(main())

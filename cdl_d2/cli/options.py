@@ -1,0 +1,93 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from cdl_d2.codec import CodecChoice
+
+Pair = tuple[str, str]
+Triple = tuple[str, str, str]
+# Config overrides are the last words, and may begin with a dash, as in SOLVER.BASE_LR -1.
+Overrides = Annotated[
+    str,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="Changes of the config, KEY VALUE ...; the keys are in `cdl_d2/d2/config.py`.",
+    ),
+]
+ConfigFile = Annotated[
+    str,
+    Parameter(
+        help="A YAML file; or a config of this package, such as "
+        "`detection/small/latent_mask_rcnn_small.yaml`."
+    ),
+]
+Device = Annotated[
+    str | None, Parameter(help="To compute on, `cpu` or `cuda`; default a GPU if there is one.")
+]
+Json = Annotated[bool, Parameter(help="Print JSON.")]
+
+
+@Parameter(name="*", group="Codec")
+@dataclass(frozen=True)
+class CodecOptions:
+    """Which codec.
+
+    Attributes:
+        codec: As CompressAI names it, or `tiny-bmshj2018-hyperprior`, which is built in.
+        quality: 1 (smallest files) to 8; 1 to 6 for cheng2020, 1 and 2 for the built-in one.
+        metric: What it was trained for, `mse` or `ms-ssim`.
+        codec_weights: A local file, not the zoo's or the package's; `untrained` for random ones.
+        meaning: `decoded`, the latent that a receiver of a bitstream has, or `rounded`.
+    """
+
+    codec: str
+    quality: int
+    metric: str = "mse"
+    codec_weights: str = ""
+    meaning: str = "decoded"
+
+    def choice(self) -> CodecChoice:
+        """The same in the codec's words."""
+        from cdl_d2.codec import CodecChoice
+
+        return CodecChoice(self.codec, self.quality, self.metric, self.codec_weights, self.meaning)
+
+
+@Parameter(name="*", group="Data sets of your own, by the name that the config uses")
+@dataclass(frozen=True)
+class Datasets:
+    """Data sets to make known; each option can be given several times.
+
+    Attributes:
+        register: In COCO format.
+        register_classes: A folder with a folder of images for each class.
+        register_labels: Images with label maps, PNG files of the same names.
+    """
+
+    register: Annotated[list[Triple], Parameter(metavar="NAME ANNOTATIONS IMAGE_DIR")] = field(
+        default_factory=list
+    )
+    register_classes: Annotated[list[Pair], Parameter(metavar="NAME FOLDER")] = field(
+        default_factory=list
+    )
+    register_labels: Annotated[list[Triple], Parameter(metavar="NAME IMAGE_DIR LABEL_DIR")] = field(
+        default_factory=list
+    )
+
+
+NO_DATASETS = Datasets()
+
+
+def load_config(file: str, overrides: tuple[str, ...], datasets: Datasets = NO_DATASETS) -> CfgNode:
+    """The config of a command for Detectron2, see RunConfig.load."""
+    from cdl_d2.d2.engine.run_config import RunConfig
+
+    return RunConfig(file, overrides, **vars(datasets)).load()

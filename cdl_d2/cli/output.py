@@ -1,0 +1,56 @@
+"""What commands print: results on standard output, what failed on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cdl_d2.errors import CdlError
+from cdl_d2.files import without_nan
+
+
+def print_rows(rows: Sequence[dict[str, Any]], as_json: bool = False) -> None:
+    """Rows with the same keys, as a Markdown table with three decimals, or as JSON."""
+    if as_json:
+        print(json.dumps([without_nan(row) for row in rows]))
+        return
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + " --- |" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(_text(value) for value in row.values()) + " |")
+
+
+def for_each(paths: Iterable[Path], action: Callable[[Path], object], command: str) -> int:
+    """Do all files and report those that fail.
+
+    Args:
+        command: the name of what reports.
+
+    Returns:
+        the exit status: 1 if a file failed.
+    """
+    failed = 0
+    for path in tqdm(list(paths), unit="file"):
+        try:
+            action(path)
+        except (CdlError, OSError) as error:
+            failed += 1
+            text = str(error) if str(path) in str(error) else f"{path}: {error}"
+            report(command, text)
+    return 1 if failed else 0
+
+
+def report(command: str, text: str) -> None:
+    """Say what went wrong while others go on, above a progress bar."""
+    tqdm.write(f"{command}: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "" if value is None else str(value)

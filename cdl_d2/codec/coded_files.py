@@ -1,0 +1,254 @@
+"""Image files to bitstream files, and back to PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torchvision.io import encode_png
+
+from cdl_d2.codec.bitstream.layers import Layers, channel_mask, compress_layers, decompress_layers
+from cdl_d2.codec.bitstream.stream import (
+    REST_SUFFIX,
+    SELECTED,
+    SUFFIX,
+    Bitstream,
+    BitstreamError,
+    rest_of,
+)
+from cdl_d2.codec.codec import Codec
+from cdl_d2.codec.image_files import find_images, read_image
+from cdl_d2.codec.rate_distortion import RatePoint, average, rate_point
+from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically
+
+MOST_CHANNELS = 2**16
+
+
+def bitstream_paths(images: Sequence[Path], output: Path | None, force: bool) -> dict[Path, Path]:
+    """Where the bitstream of each image goes.
+
+    Args:
+        images: files; of a folder all images under it, which keep their places in it.
+        output: folder; None for beside each image.
+        force: whether files may be replaced.
+
+    Raises:
+        FileExistsError, NotADirectoryError: if a file is in the way.
+        CdlError: if two results would have the same name.
+    """
+    targets = {}
+    for given in images:
+        for path in find_images(given) if given.is_dir() else [given]:
+            folder = given if given.is_dir() else path.parent
+            place = path if output is None else output / path.relative_to(folder)
+            targets[path] = place.with_suffix(SUFFIX)
+    names = {name: path for path, target in targets.items() for name in (target, rest_of(target))}
+    for path, target in targets.items():
+        for name in (target, rest_of(target)):
+            if names[name] != path:
+                raise CdlError(f"{path} and {names[name]} would both be {name}: rename one")
+    _check_free([*names], output, force)
+    return targets
+
+
+def picture_paths(streams: Sequence[Path], output: Path | None, force: bool) -> dict[Path, Path]:
+    """Where the PNG of each bitstream goes; a second layer goes with its first one.
+
+    Raises:
+        FileExistsError, NotADirectoryError: if a file is in the way.
+        CdlError: if two results would have the same name, or a second layer comes alone.
+    """
+    targets: dict[Path, Path] = {}
+    for path in streams:
+        if path.name.endswith(REST_SUFFIX):
+            first = path.with_name(path.name.removesuffix(REST_SUFFIX) + SUFFIX)
+            if first not in streams:
+                raise CdlError(f"{path} is a second layer: give the first one, {first}")
+            continue
+        target = (output or path.parent) / f"{path.stem}.png"
+        if target in targets.values():
+            raise CdlError(f"two files would both be {target}: do them separately")
+        targets[path] = target
+    _check_free([*targets.values()], output, force)
+    return targets
+
+
+class FileCompressor:
+    """Codes image files and sums up what they cost.
+
+    Args:
+        layers_of: from an image file to its layers.
+    """
+
+    def __init__(self, layers_of: Callable[[Path], Layers]):
+        self._layers_of = layers_of
+        self._bits, self._pixels = [0, 0], 0
+
+    def compress(self, path: Path, target: Path) -> None:
+        """Write the bitstream of an image, and its second layer if there is one.
+
+        Raises:
+            CdlError, OSError: if the image cannot be read or the bitstream not be written.
+        """
+        layers = self._layers_of(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if layers.rest:
+            layers.rest.save(rest_of(target))
+        else:
+            rest_of(target).unlink(missing_ok=True)  # of what is replaced
+        layers.selected.save(target)
+        for i, layer in enumerate((layers.selected, layers.rest)):
+            self._bits[i] += 8 * len(layer.to_bytes()) if layer else 0
+        self._pixels += layers.selected.image_size[0] * layers.selected.image_size[1]
+
+    def summary(self) -> str:
+        """What the images cost together."""
+        if not self._pixels:
+            return "no image was compressed"
+        first, second = (bits / self._pixels for bits in self._bits)
+        more = f", and {second:.3f} in second layers" if second else ""
+        return f"{first:.3f} bits per pixel{more}"
+
+
+class WholeImages(FileCompressor):
+    """Codes image files with all channels, and looks at what comes out again."""
+
+    def __init__(self, codec: Codec):
+        super().__init__(self._layers)
+        self._codec, self._points = codec, list[RatePoint]()
+
+    def _layers(self, path: Path) -> Layers:
+        stream, point = rate_point(self._codec, path)
+        self._points.append(point)
+        return Layers(stream, None)
+
+    def summary(self) -> str:
+        """What the images cost on average, and how they look."""
+        if not self._points:
+            return super().summary()
+        mean = average(self._points)
+        similarity = "" if mean.ms_ssim is None else f", MS-SSIM {mean.ms_ssim:.4f}"
+        return (
+            f"{len(self._points)} images: {mean.file_bpp:.3f} bits per pixel "
+            f"(estimated {mean.estimated_bpp:.3f}), PSNR {mean.psnr:.2f} dB{similarity}"
+        )
+
+
+def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
+    """Codes with a codec.
+
+    Args:
+        channels: of the first layer, such as `0-31,40`; None for one layer with all of them.
+
+    Raises:
+        CdlError: for channels that the codec does not have or cannot code alone.
+    """
+    if channels is None:
+        return WholeImages(codec)
+    chosen = parse_channels(channels)
+    channel_mask(codec.latent_channels, chosen)  # an error now, not once for every file
+    device = next(codec.parameters()).device
+
+    def layers_of(path: Path) -> Layers:
+        return compress_layers(codec, read_image(path).to(device).float() / 255, chosen)
+
+    return FileCompressor(layers_of)
+
+
+class FileDecompressor:
+    """Makes images of bitstream files, with whichever codec wrote each.
+
+    Args:
+        weights: of the codec, instead of the zoo's or the package's.
+    """
+
+    def __init__(self, weights: str, device: str):
+        self._weights, self._device = weights, device
+        self._codecs: dict[tuple[str, int, str], Codec] = {}
+
+    def decompress(self, path: Path, target: Path) -> None:
+        """Write the image of a bitstream as PNG.
+
+        Raises:
+            BitstreamError, OSError: if it cannot be read or written; if a layer is missing.
+        """
+        stream = Bitstream.load(path)
+        choice = stream.codec.name, stream.codec.quality, stream.codec.metric
+        if choice not in self._codecs:
+            self._codecs[choice] = Codec.load(*choice, self._weights).on(self._device)
+        codec = self._codecs[choice]
+        if stream.coding == SELECTED:
+            beside = rest_of(path)
+            rest = Bitstream.load(beside) if beside.is_file() else None
+            try:
+                latent = decompress_layers(codec, stream, rest)
+            except BitstreamError as error:
+                state = "beside it" if rest else "there is none beside it"
+                raise BitstreamError(f"{path}: {error} (in {beside}; {state})") from error
+        else:
+            latent = codec.decompress(stream)
+        image = torch.round(codec.decode(latent.to(self._device)) * 255).byte().cpu()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(target) as temporary:
+            # Not torchvision's write_png, which says nothing of a full disk.
+            temporary.write_bytes(encode_png(image).numpy().tobytes())
+
+
+def describe_bitstream(path: Path) -> dict[str, str | int | float]:
+    """What the header of a bitstream says.
+
+    Raises:
+        BitstreamError, OSError: if the file cannot be read.
+    """
+    stream = Bitstream.load(path)
+    (height, width), (coded_height, coded_width) = stream.image_size, stream.coded_size
+    size = path.stat().st_size
+    return {
+        "file": str(path),
+        "codec": stream.codec.name,
+        "quality": stream.codec.quality,
+        "metric": stream.codec.metric,
+        "weights": stream.codec.weights,
+        "coding": stream.coding,
+        "width": width,
+        "height": height,
+        "coded width": coded_width,
+        "coded height": coded_height,
+        "bytes": size,
+        "strings": " + ".join(str(len(string)) for string in stream.strings),
+        "bpp": 8 * size / (height * width),
+        "bits per coded pixel": 8 * size / (coded_height * coded_width),
+    }
+
+
+def parse_channels(text: str) -> list[int]:
+    """Channels from `0-31,40`.
+
+    Raises:
+        CdlError: for anything else.
+    """
+    channels: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not _is_number(first) or (dash and not _is_number(last)):
+            raise CdlError(f"channels {text!r} are not of the form 0-31,40")
+        if dash and int(last) < int(first):
+            raise CdlError(f"channels {text!r}: {part} goes backwards")
+        if int(last or first) >= MOST_CHANNELS:
+            raise CdlError(f"channels {text!r}: no codec has channel {last or first}")
+        channels += range(int(first), int(last or first) + 1)
+    return channels
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def _check_free(targets: Sequence[Path], output: Path | None, force: bool) -> None:
+    if output and output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"--output {output} is a file, not a folder")
+    existing = [target for target in targets if target.exists()]
+    if existing and not force:
+        raise FileExistsError(f"{existing[0]} exists already: add --force to replace it")

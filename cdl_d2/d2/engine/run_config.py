@@ -1,0 +1,50 @@
+"""What a command is given, made into a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+
+from cdl_d2.d2.config import read_config
+from cdl_d2.d2.data.class_datasets import register_class_folder
+from cdl_d2.d2.data.coco_datasets import register_dataset
+from cdl_d2.d2.data.label_datasets import register_label_folder
+from cdl_d2.device import usable_device
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A config file, KEY VALUE overrides, and data sets to register: in every process anew.
+
+    Attributes:
+        file: see read_config.
+        register: see register_dataset.
+        register_classes: see register_class_folder.
+        register_labels: see register_label_folder.
+    """
+
+    file: str
+    overrides: Sequence[str] = ()
+    register: Sequence[tuple[str, str, str]] = ()
+    register_classes: Sequence[tuple[str, str]] = ()
+    register_labels: Sequence[tuple[str, str, str]] = ()
+
+    def load(self) -> CfgNode:
+        """The config; registers the data sets.
+
+        Raises:
+            FileNotFoundError: if a file does not exist.
+            CdlError: for a key that does not exist, a value of another type, a bad data set, or a
+                MODEL.DEVICE that is not there.
+        """
+        for dataset in self.register:
+            register_dataset(*dataset)
+        for dataset in self.register_classes:
+            register_class_folder(*dataset)
+        for dataset in self.register_labels:
+            register_label_folder(*dataset)
+        cfg = read_config(self.file, self.overrides)
+        usable_device(cfg.MODEL.DEVICE)
+        return cfg

@@ -1,0 +1,99 @@
+"""Train, resume or evaluate with Detectron2, on one or several GPUs or machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
+from cdl_d2.d2.engine.run_config import RunConfig
+from cdl_d2.d2.engine.tasks import check_datasets
+from cdl_d2.d2.engine.trainer import Trainer
+from cdl_d2.errors import CdlError, DivergedError
+from cdl_d2.files import write_json
+
+
+@dataclass(frozen=True)
+class Training:
+    """What `cdl train` is given.
+
+    Attributes:
+        resume: go on from the last checkpoint in OUTPUT_DIR, or evaluate it.
+        eval_only: evaluate MODEL.WEIGHTS.
+        num_gpus: of each machine.
+        dist_url: where machines meet; `auto` for a free port of this one.
+    """
+
+    config: RunConfig
+    resume: bool = False
+    eval_only: bool = False
+    num_gpus: int = 1
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+
+    def launch(self) -> None:
+        """Run on all GPUs of this machine.
+
+        Raises:
+            CdlError, OSError: for what cannot be used.
+            DivergedError: if the loss is not finite any more.
+        """
+        if self.num_machines > 1 and self.dist_url == "auto":
+            raise CdlError("several machines need --dist-url, such as tcp://HOST:PORT of the first")
+        try:
+            launch(
+                run,
+                self.num_gpus,
+                num_machines=self.num_machines,
+                machine_rank=self.machine_rank,
+                dist_url=self.dist_url,
+                args=(self,),
+            )
+        except FloatingPointError as error:
+            raise DivergedError(f"{error} Lower SOLVER.BASE_LR.") from error
+
+
+def run(training: Training) -> dict[str, Any] | None:
+    """Train or evaluate in this process; the first one writes `results.json`."""
+    cfg = _set_up(training)
+    if training.eval_only:
+        results = _evaluate(cfg, training.resume)
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=training.resume)
+        results = trainer.train()
+    if results and comm.is_main_process():
+        write_json(Path(cfg.OUTPUT_DIR) / "results.json", results)
+    return results
+
+
+def _set_up(training: Training) -> CfgNode:
+    cfg = training.config.load()
+    cfg.freeze()
+    check_datasets(cfg)
+    if training.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu":
+        raise CdlError(
+            f"--num-gpus {training.num_gpus} with MODEL.DEVICE cpu: add MODEL.DEVICE cuda"
+        )
+    default_setup(cfg, training)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cdl_d2")
+    return cfg
+
+
+def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
+    model = Trainer.build_model(cfg)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    last = resume and checkpointer.has_checkpoint()
+    load_all_weights(model, checkpointer.get_checkpoint_file() if last else cfg.MODEL.WEIGHTS)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results

@@ -1,0 +1,72 @@
+"""Encoding all images of a data set, or this process's part, with progress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cdl_d2.codec import Codec
+from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
+from cdl_d2.data.store.plan import Plan
+from cdl_d2.data.store.ray_encoding import encode_shards_with_ray
+
+
+def encode_dataset(
+    codec: Codec,
+    plan: Plan,
+    images: Path,
+    output: Path,
+    report: Callable[[str], None],
+    *,
+    part: tuple[int, int] = (0, 1),
+    workers: int | None = None,
+    batch_size: int = 8,
+    device: str = "cpu",
+    with_ray: bool = False,
+) -> tuple[int, dict[str, str] | None]:
+    """Encode what is missing of a store, and close it if nothing is missing any more.
+
+    Args:
+        images: the folder that the plan's paths are relative to.
+        report: is called with each image that fails, and why.
+        part: (i, n), see missing_shards.
+        workers: processes; None for one a core, 0 for none.
+        batch_size: images at a time, on a GPU.
+        device: to encode on, without Ray.
+        with_ray: on the cluster that this machine is in, see encode_shards_with_ray.
+
+    Returns:
+        how many images failed here; and those of the whole store that failed, and why, or None if
+        other parts are missing.
+
+    Raises:
+        CdlError, OSError: if the folder has another store, or cannot be written.
+    """
+    plan.save(output)
+    on_gpu = device != "cpu" and not with_ray
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    shards = missing_shards(output, plan, part)
+    if with_ray and shards:
+        steps = encode_shards_with_ray(codec, plan, images, output, shards, max(workers, 1))
+    else:
+        encoded = encode_shards(
+            codec.on(device) if on_gpu else codec,
+            plan,
+            images,
+            output,
+            shards,
+            workers,
+            batch_size if on_gpu else 0,
+        )
+        steps = ((1, [f"{e.image}: {e.error}"] if e.error else []) for e in encoded)
+    failed, total = 0, sum(len(plan.images_of(shard)) for shard in shards)
+    with tqdm(total=total, unit="image", disable=not total) as progress:
+        for count, errors in steps:
+            progress.update(count)
+            failed += len(errors)
+            for error in errors:
+                report(error)
+    return failed, close_store(output, plan)

@@ -1,0 +1,22 @@
+"""Which device to compute on."""
+
+from __future__ import annotations
+
+import torch
+
+from cdl_d2.errors import CdlError
+
+
+def usable_device(name: str | None) -> str:
+    """The name of a device; of None the GPU if there is one, else the CPU.
+
+    Raises:
+        CdlError: if there is no such device.
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CdlError(f"device {name!r} cannot be used: {reason}") from error
+    return name
