@@ -12,9 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from matplotlib.figure import Figure
+from cdl_d2.errors import CdlError, imports_of_extra
 
-from cdl_d2.errors import CdlError
+with imports_of_extra("report"):
+    from matplotlib.figure import Figure
 from cdl_d2.files import write_atomically
 
 
@@ -102,7 +103,8 @@ def rate_saving(
         ValueError: if a curve has fewer than two points, its accuracy does not grow with its rate,
             or the two have no accuracy in common.
     """
-    import bjontegaard
+    with imports_of_extra("report"):
+        import bjontegaard
 
     sides = []
     for name in (reference, curve):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import nn
+
+from cdl_d2.errors import imports_of_extra
+
+with imports_of_extra("report"):
+    from fvcore.nn import FlopCountAnalysis
 
 
 def count_network(network: nn.Module, *inputs: torch.Tensor) -> int:

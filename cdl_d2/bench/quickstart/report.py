@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from pycocotools import mask as coco_mask
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
@@ -25,7 +23,12 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.pictures import show_bits, show_channels
 from cdl_d2.data.datasets.coco import read_coco
+from cdl_d2.errors import imports_of_extra
 from cdl_d2.files import write_atomically
+
+with imports_of_extra("report"):
+    import matplotlib
+    from matplotlib.figure import Figure
 
 THRESHOLD = 0.3  # scores that are drawn; small models are rarely sure
 TITLES = {

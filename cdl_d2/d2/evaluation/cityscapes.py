@@ -8,7 +8,7 @@ import types
 
 from detectron2.evaluation import CityscapesSemSegEvaluator
 
-from cdl_d2.errors import MissingPackageError
+from cdl_d2.errors import imports_of_extra
 
 # Where the Detectron2 that this project is tested with looks for cityscapesscripts: a name that
 # exists inside one company only.
@@ -26,14 +26,10 @@ def build_cityscapes_evaluator(dataset_name: str) -> CityscapesSemSegEvaluator:
     """The evaluator of a data set in Cityscapes' layout.
 
     Raises:
-        ImportError: if cityscapesscripts is not installed.
+        MissingPackageError: if cityscapesscripts is not installed.
     """
-    try:
+    with imports_of_extra("cityscapes"):
         modules = {part: importlib.import_module(f"cityscapesscripts{part}") for part in PARTS}
-    except ImportError as error:
-        raise MissingPackageError(
-            "evaluating on Cityscapes needs its scripts: pip install cityscapesscripts"
-        ) from error
     names = PRIVATE.split(".")
     for count in range(1, len(names) + 1):
         name = ".".join(names[:count])
