@@ -1,6 +1,7 @@
 """Shared fixtures: fixed seeds, one tiny codec, and a small COCO-format data set."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -26,18 +27,26 @@ def codec() -> Codec:
 
 def loud_network(name: str, seed: int = 0) -> torch.nn.Module:
     """An untrained codec network whose latents, unlike most untrained ones, are not all zero."""
-    torch.manual_seed(seed)
-    network = new_network(name, 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = new_network(name, 1)
     last = [m for m in network.g_a.modules() if isinstance(m, torch.nn.Conv2d)][-1]
     last.weight.data *= 30
     return network
 
 
-def small_codec(name: str, meaning: str = "decoded") -> Codec:
-    """An untrained codec of an architecture, 32 channels wide, whose latents are not all zero."""
+@cache
+def small_network(name: str) -> torch.nn.Module:
+    """The network of a small_codec; shared, so that whoever changes it takes a copy."""
     network = loud_network(f"tiny-{name}")
     network.update()
-    return Codec(network, f"tiny-{name}", 1, "mse", meaning)
+    return network
+
+
+@cache
+def small_codec(name: str, meaning: str = "decoded") -> Codec:
+    """An untrained codec of an architecture, 32 channels wide, whose latents are not all zero."""
+    return Codec(small_network(name), f"tiny-{name}", 1, "mse", meaning)
 
 
 @pytest.fixture

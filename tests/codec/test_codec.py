@@ -6,18 +6,16 @@ from cdl_d2.codec.architectures import ARCHITECTURES
 from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.errors import CdlError
+from tests.codec.conftest import IMAGE, compressai_round_trip
 from tests.conftest import small_codec
 
-IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
 WITH_MEANS = {"mbt2018-mean", *WITH_CONTEXT}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_decoded_latent_is_what_a_receiver_of_the_bitstream_reconstructs(name):
     codec = small_codec(name)
-    with torch.no_grad():
-        coded = codec.network.compress(pad_for_coding(IMAGE)[None])
-        received = codec.network.decompress(**coded)["x_hat"][0, :, :70, :90]
+    _, received = compressai_round_trip(name)
     latent = codec.encode(IMAGE)
     assert latent.y_hat.round().unique().numel() > 2
     # we predict means in float64, CompressAI in float32

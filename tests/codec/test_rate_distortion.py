@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torchvision.io import write_png
@@ -14,27 +16,26 @@ from cdl_d2.codec.rate_distortion import (
     rate_point,
 )
 from cdl_d2.errors import CdlError
-from tests.conftest import small_codec
+from tests.conftest import small_codec, small_network
 
 IMAGE = torch.rand(3, 200, 250, generator=torch.Generator().manual_seed(1))
 
 
 def calibrated_codec(name: str) -> Codec:
     """An untrained codec that predicts about the right scales, as every trained one does."""
-    codec = small_codec(name)
-    network = codec.network
-    if name != "bmshj2018-factorized":
-        predictor = network.entropy_parameters if name in WITH_CONTEXT else network.h_s
-        layer = [m for m in predictor.modules() if isinstance(m, torch.nn.Conv2d)][-1]
-        with torch.no_grad():
-            y = network.g_a(pad_for_coding(IMAGE)[None])
-            louder = torch.nn.Conv2d(y.shape[1], y.shape[1], 1, bias=False)
-            louder.weight.data = (torch.eye(y.shape[1]) * 4 / y.std())[:, :, None, None]
-            network.g_a = torch.nn.Sequential(network.g_a, louder)
-            y = network.g_a(pad_for_coding(IMAGE)[None])
-            layer.weight.data.zero_()
-            layer.bias.data[: y.shape[1]] = y.square().mean((0, 2, 3)).sqrt()
-    return codec
+    if name == "bmshj2018-factorized":
+        return small_codec(name)
+    network = copy.deepcopy(small_network(name))
+    predictor = network.entropy_parameters if name in WITH_CONTEXT else network.h_s
+    layer = [m for m in predictor.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+    with torch.no_grad():
+        y = network.g_a(pad_for_coding(IMAGE)[None])
+        louder = torch.nn.Conv2d(y.shape[1], y.shape[1], 1, bias=False)
+        louder.weight.data = (torch.eye(y.shape[1]) * 4 / y.std())[:, :, None, None]
+        network.g_a = torch.nn.Sequential(network.g_a, louder)
+        layer.weight.zero_()
+        layer.bias[: y.shape[1]] = louder(y).square().mean((0, 2, 3)).sqrt()
+    return Codec(network, f"tiny-{name}", 1, "mse", "decoded")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

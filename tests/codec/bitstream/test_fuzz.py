@@ -4,7 +4,7 @@ from tests.codec.bitstream.fuzz_bitstream import check, damaged_files
 
 
 @settings(
-    max_examples=300,
+    max_examples=150,
     deadline=None,
     derandomize=True,
     database=None,

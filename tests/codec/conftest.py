@@ -1,0 +1,20 @@
+"""An image, and what CompressAI's own coder makes of it."""
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from cdl_d2.codec.latent import pad_for_coding
+from tests.conftest import small_network
+
+IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
+
+
+@cache
+@torch.no_grad()
+def compressai_round_trip(name: str) -> tuple[dict[str, Any], torch.Tensor]:
+    """What CompressAI writes of IMAGE with a small codec, and the image that it reads again."""
+    network = small_network(name)
+    coded = network.compress(pad_for_coding(IMAGE)[None])
+    return coded, network.decompress(**coded)["x_hat"][0, :, :70, :90]
