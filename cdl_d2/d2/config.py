@@ -195,7 +195,9 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
     except (TypeError, AttributeError) as error:
         raise CdlError(f"config {path}: it, or its _BASE_, is no mapping of keys") from error
     except RecursionError as error:
-        raise CdlError(f"config {path}: its _BASE_ leads back to itself") from error
+        raise CdlError(
+            f"config {path}: its _BASE_ leads back to itself, or it nests too deeply"
+        ) from error
     except (AssertionError, KeyError, ValueError, YAMLError) as error:
         raise CdlError(f"config {path}: {error}") from error
     try:
