@@ -1,50 +1,66 @@
-"""Commands of tools/, run in this process: starting one of their own takes seconds."""
+"""The command `cdl`, run in this process: starting one of its own takes seconds."""
 
 import contextlib
 import importlib.util
 import io
-import runpy
-import signal
+import os
+import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import patch
 
-import pytest
+from cdl_d2.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 
 
-def output_of(tool: str, *words: object) -> str:
+def output_of(*words: object) -> str:
     """What a command prints, which must succeed."""
-    code, output, errors = _run(tool, words)
-    assert code == 0, errors
+    status, output, errors = run(*words)
+    assert status == 0, errors
     return output
 
 
-def refused(tool: str, *words: object) -> str:
-    """The last line that a command prints on standard error before it exits with status 1."""
-    code, _, errors = _run(tool, words)
-    assert code == 1, errors
+def refused(*words: object) -> str:
+    """The one line that a command prints about a user's mistake, with status 2."""
+    status, _, errors = run(*words)
+    assert status == 2, errors
+    assert "Traceback" not in errors
     last = errors.strip().splitlines()[-1]
-    assert last.startswith(f"{Path(tool).stem}: "), errors
+    assert last.startswith("cdl"), errors
     return last
 
 
-def _run(tool: str, words: tuple[object, ...]) -> tuple[int, str, str]:
-    before, known = signal.getsignal(signal.SIGTERM), _data_sets()
+def run(*words: object) -> tuple[int, str, str]:
+    """The exit status, output and errors of a command; data sets that it registers are forgotten.
+
+    Raises:
+        Exception: a bug's.
+    """
+    known = _data_sets()
     output, errors = io.StringIO(), io.StringIO()
     try:
-        with (
-            patch.object(sys, "argv", [tool, *map(str, words)]),
-            contextlib.redirect_stderr(errors),
-            contextlib.redirect_stdout(output),
-            pytest.raises(SystemExit) as left,
-        ):
-            runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output):
+            status = main(words)
     finally:
-        signal.signal(signal.SIGTERM, before)
         _forget(_data_sets() - known)
-    return left.value.code, output.getvalue(), errors.getvalue()
+    return status, output.getvalue(), errors.getvalue()
+
+
+def started(script: str, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A script of tools/, in a process of its own, as a user starts it."""
+    return subprocess.run(
+        command(script, *words), capture_output=True, text=True, **in_checkout(**environment)
+    )
+
+
+def command(script: str, *words: object) -> list[str]:
+    return [sys.executable, str(ROOT / "tools" / script), *map(str, words)]
+
+
+def in_checkout(**environment: str) -> dict[str, object]:
+    """Keywords for subprocess."""
+    ours = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {"cwd": ROOT, "env": {**os.environ, **ours, **environment}}
 
 
 def _data_sets() -> set[str]:

@@ -143,12 +143,14 @@ def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
         channels: of the first layer, such as `0-31,40`; None for one layer with all of them.
 
     Raises:
-        CdlError: for channels that the codec does not have or cannot code alone.
+        CdlError: for channels that the codec does not have or cannot code alone; for a codec whose
+            meaning no bitstream has.
     """
+    _ = codec.cpu_coder  # an error now, not once for every file
     if channels is None:
         return WholeImages(codec)
     chosen = parse_channels(channels)
-    channel_mask(codec.latent_channels, chosen)  # an error now, not once for every file
+    channel_mask(codec.latent_channels, chosen)  # the same
     device = next(codec.parameters()).device
 
     def layers_of(path: Path) -> Layers:

@@ -1,14 +1,18 @@
-import re
+import json
+import resource
+from contextlib import contextmanager
 
 import pytest
 import torch
-from cdl_d2.cli.codec import main
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from cdl_d2.codec import Bitstream
+from tests.commands import output_of, refused, run
 
-CODEC = ["--name", "tiny-bmshj2018-hyperprior", "--quality", "2"]
+CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
+COMPRESS = ["codec", "compress"]
+DECOMPRESS = ["codec", "decompress"]
 
 
 @pytest.fixture
@@ -18,113 +22,147 @@ def photo(tmp_path):
     return path
 
 
-def test_an_image_goes_to_a_file_and_back(photo, tmp_path, codec, capsys):
-    assert main(["compress", *CODEC, str(photo), "--output", str(tmp_path / "files")]) == 0
-    assert re.search(r"1 images: 0\.\d+ bits per pixel .* PSNR \d+", capsys.readouterr().out)
+@contextmanager
+def largest_file(size):
+    """As on a full disk, no file can grow beyond some bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_an_image_goes_to_a_file_and_back(photo, tmp_path, codec):
+    output_of(*COMPRESS, photo, *CODEC, "--output", tmp_path / "files")
     file = tmp_path / "files" / "photo.cdlz"
-    assert main(["decompress", str(file), "--output", str(tmp_path / "decoded")]) == 0
+    output_of(*DECOMPRESS, file, "--output", tmp_path / "decoded")
     decoded = pil_to_tensor(Image.open(tmp_path / "decoded" / "photo.png"))
     expected = codec.decode(codec.decompress(Bitstream.load(file)))
     assert torch.equal(decoded, torch.round(expected * 255).byte())
 
 
-def test_info_names_codec_sizes_and_rates(photo, capsys):
-    main(["compress", *CODEC, str(photo)])
-    assert main(["info", str(photo.with_suffix(".cdlz"))]) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert (
-        "tiny-bmshj2018-hyperprior quality 2" in line and "90x70 pixels, coded as 128x128" in line
-    )
+def test_info_names_codec_sizes_and_rates(photo):
+    output_of(*COMPRESS, photo, *CODEC)
+    (said,) = json.loads(output_of("codec", "info", photo.with_suffix(".cdlz"), "--json"))
+    expected = {"codec": "tiny-bmshj2018-hyperprior", "quality": 2, "width": 90, "height": 70}
+    assert said | expected | {"coded width": 128, "coded height": 128} == said
+    assert said["bpp"] == 8 * photo.with_suffix(".cdlz").stat().st_size / (90 * 70)
 
 
-def test_two_layers_give_the_image_and_one_alone_does_not(photo, tmp_path, codec, capsys):
-    words = ["compress", *CODEC, "--channels", "0-31,40", str(photo), "--output"]
-    assert main([*words, str(tmp_path / "layers")]) == 0
-    assert "33 of 192 channels" in capsys.readouterr().out
-    main(["compress", *CODEC, str(photo), "--output", str(tmp_path / "whole")])
+def test_evaluation_reports_each_quality(photo):
+    words = ["codec", "evaluate", photo.parent, "--codec", CODEC[1], "--quality", 1, 2, "--json"]
+    worse, better = json.loads(output_of(*words))
+    assert worse["bpp"] < better["bpp"] and worse["PSNR (dB)"] < better["PSNR (dB)"]
+    images = json.loads(output_of(*words, "--per-image"))
+    assert [row["image"] for row in images] == ["photo.png", "average"] * 2
+    groups = json.loads(output_of(*words, "--channel-groups", 3))
+    assert [row["channels"] for row in groups[:3]] == ["0 to 63", "64 to 127", "128 to 191"]
+
+
+def test_a_full_disk_is_noticed_and_replaces_nothing(photo):
+    output_of(*COMPRESS, photo, *CODEC)
+    good = photo.read_bytes()
+    with largest_file(len(good) // 4):
+        status, _, errors = run(*DECOMPRESS, photo.with_suffix(".cdlz"), "--force")
+    assert status == 1 and str(photo.with_suffix(".cdlz")) in errors
+    assert photo.read_bytes() == good
+    assert sorted(p.name for p in photo.parent.iterdir()) == ["photo.cdlz", "photo.png"]
+
+
+def test_two_layers_give_the_image_and_one_alone_does_not(photo, tmp_path):
+    words = [*COMPRESS, photo, *CODEC, "--channels", "0-31,40", "--output", tmp_path / "layers"]
+    output_of(*words)
+    output_of(*COMPRESS, photo, *CODEC, "--output", tmp_path / "whole")
     first, rest = (tmp_path / "layers" / f"photo{s}.cdlz" for s in ("", ".rest"))
     assert first.stat().st_size < (tmp_path / "whole" / "photo.cdlz").stat().st_size
     for folder in ("layers", "whole"):
-        files = [str(path) for path in (tmp_path / folder).iterdir()]
-        assert main(["decompress", *files, "--output", str(tmp_path / f"{folder}-png")]) == 0
+        files = (tmp_path / folder).iterdir()
+        output_of(*DECOMPRESS, *files, "--output", tmp_path / f"{folder}-png")
     pictures = [(tmp_path / f"{f}-png" / "photo.png").read_bytes() for f in ("layers", "whole")]
     assert pictures[0] == pictures[1]
-    assert main([*words, str(tmp_path / "layers")]) == 1
-    assert "add --force" in capsys.readouterr().err
-    assert main(["decompress", str(rest), "--output", str(tmp_path / "again")]) == 1
-    assert f"is a second layer: give the first one, {first}" in capsys.readouterr().err
+    assert "--force" in refused(*words)
+    assert str(first) in refused(*DECOMPRESS, rest, "--output", tmp_path / "again")
     rest.unlink()
-    assert main(["decompress", str(first), "--output", str(tmp_path / "again")]) == 1
-    assert "holds 33 of 192 channels: give its second layer" in capsys.readouterr().err
-    assert not list((tmp_path / "again").iterdir())
+    status, _, errors = run(*DECOMPRESS, first, "--output", tmp_path / "again")
+    assert status == 1 and str(rest) in errors
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_first_layer_with_all_channels_needs_no_second(photo, tmp_path):
-    words = ["compress", *CODEC, str(photo), "--output", str(tmp_path), "--force"]
-    assert main([*words, "--channels", "0-191"]) == 0
+    output_of(*COMPRESS, photo, *CODEC, "--channels", "0-191")
     (tmp_path / "photo.rest.cdlz").unlink()
-    assert main(["decompress", str(tmp_path / "photo.cdlz"), "--force"]) == 0
+    output_of(*DECOMPRESS, tmp_path / "photo.cdlz", "--force")
 
 
-def test_replacing_two_layers_leaves_no_second_one(photo, tmp_path, capsys):
-    words = ["compress", *CODEC, str(photo), "--output", str(tmp_path)]
-    assert main([*words, "--channels", "0-31"]) == 0
+def test_replacing_two_layers_leaves_no_second_one(photo, tmp_path):
+    output_of(*COMPRESS, photo, *CODEC, "--channels", "0-31")
     (tmp_path / "photo.cdlz").unlink()
-    assert main(words) == 1
-    assert "photo.rest.cdlz exists already" in capsys.readouterr().err
-    assert main([*words, "--force"]) == 0
+    assert "photo.rest.cdlz" in refused(*COMPRESS, photo, *CODEC)
+    output_of(*COMPRESS, photo, *CODEC, "--force")
     assert not (tmp_path / "photo.rest.cdlz").exists()
 
 
 @pytest.mark.parametrize("channels", ["a", "5-", "0-192", "3,3", "7-6", "", "0-99999999999"])
-def test_channels_that_do_not_fit_are_named(photo, channels, capsys):
-    status = main(["compress", *CODEC, "--channels", channels, str(photo)])
-    assert status == 1
-    assert "channel" in capsys.readouterr().err
+def test_channels_that_do_not_fit_are_named(photo, channels):
+    assert "channel" in refused(*COMPRESS, photo, *CODEC, "--channels", channels)
     assert not photo.with_suffix(".cdlz").exists()
 
 
-def test_a_bad_file_is_named_and_the_others_are_done(photo, tmp_path, capsys):
+def test_images_of_a_folder_keep_their_places(photo, tmp_path):
+    (tmp_path / "images" / "more").mkdir(parents=True)
+    for place in ("photo.png", "more/photo.png"):
+        Image.open(photo).save(tmp_path / "images" / place)
+    output_of(*COMPRESS, tmp_path / "images", *CODEC, "--output", tmp_path / "files")
+    written = {str(p.relative_to(tmp_path / "files")) for p in tmp_path.glob("files/**/*.cdlz")}
+    assert written == {"photo.cdlz", "more/photo.cdlz"}
+
+
+def test_a_bad_file_is_named_and_the_others_are_done(photo, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_text("no image")
-    output = tmp_path / "files"
-    assert main(["compress", *CODEC, str(bad), str(photo), "--output", str(output)]) == 1
-    assert "bad.png cannot be read as an image" in capsys.readouterr().err
-    assert [p.name for p in output.iterdir()] == ["photo.cdlz"]
+    status, _, errors = run(*COMPRESS, bad, photo, *CODEC, "--output", tmp_path / "files")
+    assert status == 1 and "bad.png" in errors
+    assert [p.name for p in (tmp_path / "files").iterdir()] == ["photo.cdlz"]
 
 
-def test_no_file_is_replaced_unasked(photo, capsys):
-    assert main(["compress", *CODEC, str(photo)]) == 0
-    assert main(["compress", *CODEC, str(photo)]) == 1
-    assert "add --force" in capsys.readouterr().err
-    assert main(["compress", *CODEC, str(photo), "--force"]) == 0
+def test_two_results_of_one_name_are_refused(photo):
+    Image.open(photo).save(photo.with_suffix(".jpg"))
+    assert "photo.jpg" in refused(*COMPRESS, photo, photo.with_suffix(".jpg"), *CODEC)
+    Image.open(photo).save(photo.with_name("photo.rest.png"))
+    refused(*COMPRESS, photo, photo.with_name("photo.rest.png"), *CODEC)
+    assert not list(photo.parent.glob("*.cdlz"))
 
 
-def test_two_files_of_one_name_are_refused(photo, capsys):
-    other = photo.with_suffix(".jpg")
-    Image.open(photo).save(other)
-    assert main(["compress", *CODEC, str(photo), str(other)]) == 1
-    assert "same name without suffix" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [[*COMPRESS, *CODEC], DECOMPRESS, ["codec", "info"]])
+def test_a_missing_file_is_named(words, tmp_path):
+    status, _, errors = run(*words[:2], tmp_path / "nowhere", *words[2:])
+    assert status == 1 and "nowhere" in errors
 
 
-@pytest.mark.parametrize("command", [["compress", *CODEC], ["decompress"], ["info"]])
-def test_a_missing_file_is_named(command, tmp_path, capsys):
-    output = [] if command == ["info"] else ["--output", str(tmp_path / "out")]
-    assert main([*command, str(tmp_path / "nowhere"), *output]) == 1
-    assert "nowhere" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--codec", CODEC[1], "--quality", "9"],
+        [*CODEC, "--device", "cuda:99"],
+        [*CODEC, "--meaning", "rounded", "--channels", "1"],
+        [*CODEC, "--codec-weights", "."],
+        [*CODEC, "--codec-weights", "nowhere"],
+        [*CODEC, "--output", "setup.py"],
+        [*CODEC, "--for", "output"],
+        [*CODEC, "--as-is"],
+        [],
+    ],
+)
+def test_options_that_cannot_be_used_are_one_line(photo, options):
+    assert refused(*COMPRESS, photo, *options)
+    assert not photo.with_suffix(".cdlz").exists()
 
 
-def test_a_wrong_codec_is_named(photo, capsys):
-    arguments = ["compress", "--name", "tiny-bmshj2018-hyperprior", "--quality", "9", str(photo)]
-    assert main(arguments) == 1
-    assert "quality 9" in capsys.readouterr().err
-
-
-def test_a_device_that_is_not_there_is_named(photo, capsys):
-    assert main(["compress", *CODEC, "--device", "cuda:99", str(photo)]) == 1
-    assert "device 'cuda:99' cannot be used" in capsys.readouterr().err
-
-
-def test_an_output_that_is_a_file_is_named(photo, capsys):
-    assert main(["compress", *CODEC, str(photo), "--output", str(photo)]) == 1
-    assert "is a file, not a folder" in capsys.readouterr().err
+def test_a_codec_is_trained_and_used(photo, tmp_path):
+    Image.linear_gradient("L").resize((100, 100)).convert("RGB").save(photo)
+    train = ["--lmbda", 0.01, "--iterations", 2, "--batch-size", 1, "--patch-size", 64]
+    output_of("codec", "train", tmp_path, *CODEC, *train, "--output", tmp_path / "trained")
+    weights = ["--codec-weights", tmp_path / "trained" / "model.safetensors"]
+    output_of(*COMPRESS, photo, *CODEC, *weights)
+    output_of(*DECOMPRESS, photo.with_suffix(".cdlz"), *weights, "--output", tmp_path / "decoded")

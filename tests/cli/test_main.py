@@ -1,0 +1,145 @@
+"""How commands end: what is printed where, and the exit status."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from cyclopts import App
+
+from cdl_d2.cli import main as cli
+from cdl_d2.errors import CdlError
+from tests.commands import in_checkout, output_of, refused, run
+
+COMMANDS = [
+    *("quickstart", "train", "train-torchvision", "visualize", "count", "compare"),
+    *("data draw", "data encode", "latents statistics", "latents select"),
+    *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),
+    *("bench model", "bench files", "bench storage"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_of_the_command(command):
+    assert output_of(*command.split(), "--help").count(f" cdl {command} ") >= 2  # and the usage
+
+
+def test_help_of_all_commands_needs_no_torch():
+    code = (
+        "import sys; from cdl_d2.cli.main import main; status = main(['--help']);"
+        "sys.exit(status or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, **in_checkout())
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nothing"],
+        ["codec", "nothing"],
+        ["codec", "info"],
+        ["codec", "info", "--nothing"],
+        ["count", "--config-file", "nowhere.yaml"],
+        ["data", "draw", "--task", "nothing", "--output", "x", "--count", "1"],
+        ["data", "draw", "--task", "detection", "--output", "x", "--count", "many"],
+    ],
+)
+def test_words_that_cannot_be_used_are_one_line(words):
+    if "count" in words[:1] and not importlib.util.find_spec("detectron2"):
+        pytest.skip("Detectron2 is not installed")
+    _, _, errors = run(*words)
+    assert len(errors.splitlines()) == 1
+    assert refused(*words)
+
+
+class _Failing(torch.utils.data.Dataset):
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise self.error
+
+
+def _fail(rank, error):
+    raise error
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Puts a command `cdl fake` in place of the real ones."""
+
+    def put(function):
+        app = App(name="cdl", suppress_keyboard_interrupt=False)
+        app.command(function, name="fake")
+        monkeypatch.setattr(cli, "app", app)
+
+    return put
+
+
+@pytest.mark.parametrize("how", ["here", "in a worker", "in a process"])
+@pytest.mark.parametrize(
+    "error", [CdlError("too small: enlarge it"), FileNotFoundError("no x.png")]
+)
+def test_a_mistake_is_one_line_wherever_it_is_noticed(fake, how, error):
+    def command():
+        if how == "in a worker":
+            list(torch.utils.data.DataLoader(_Failing(error), num_workers=1))
+        if how == "in a process":
+            torch.multiprocessing.spawn(_fail, (error,), nprocs=1)
+        raise error
+
+    fake(command)
+    assert refused("fake") == f"cdl fake: {error}"
+
+
+def test_a_message_of_several_lines_becomes_one(fake):
+    def command():
+        raise CdlError("one\n  two")
+
+    fake(command)
+    assert refused("fake") == "cdl fake: one two"
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_a_bug_keeps_its_traceback(fake, worker):
+    def command():
+        if worker:
+            list(torch.utils.data.DataLoader(_Failing(ValueError("a bug")), num_workers=1))
+        raise ValueError("a bug")
+
+    fake(command)
+    with pytest.raises(ValueError, match="a bug"):
+        run("fake")
+
+
+def test_a_package_that_is_missing_is_one_line(fake):
+    def command():
+        import package_that_is_missing  # noqa: F401
+
+    fake(command)
+    assert "package_that_is_missing" in refused("fake")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_command_quietly(tmp_path, number, status):
+    words = ["data", "draw", "--task", "detection", "--count", "100000", "--output", tmp_path / "x"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cdl_d2.cli.main", *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+        **in_checkout(),
+    )
+    while not (tmp_path / "x").exists():
+        assert process.poll() is None
+        os.sched_yield()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in errors
