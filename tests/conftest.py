@@ -1,6 +1,8 @@
 """Shared fixtures: fixed seeds, one tiny codec, and a small COCO-format data set."""
 
 import json
+import struct
+import zlib
 from functools import cache
 
 import numpy as np
@@ -47,6 +49,14 @@ def small_network(name: str) -> torch.nn.Module:
 def small_codec(name: str, meaning: str = "decoded") -> Codec:
     """An untrained codec of an architecture, 32 channels wide, whose latents are not all zero."""
     return Codec(small_network(name), f"tiny-{name}", 1, "mse", meaning)
+
+
+def write_bomb(path):
+    """A PNG file that says it is of 20,000 x 20,000 pixels."""
+    Image.new("L", (1, 1)).save(path)
+    content = path.read_bytes()
+    head = b"IHDR" + struct.pack(">II", 20_000, 20_000) + content[24:29]
+    path.write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
 
 
 @pytest.fixture

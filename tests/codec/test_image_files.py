@@ -1,6 +1,3 @@
-import struct
-import zlib
-
 import numpy as np
 import pytest
 import torch
@@ -9,18 +6,10 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from cdl_d2.codec.image_files import ORIENTATION, read_image, reading_image
 from cdl_d2.errors import CdlError
-
-
-def bomb(path):
-    """A PNG file that says it is of 20,000 x 20,000 pixels."""
-    Image.new("L", (1, 1)).save(path)
-    content = path.read_bytes()
-    head = b"IHDR" + struct.pack(">II", 20_000, 20_000) + content[24:29]
-    path.write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
-
+from tests.conftest import write_bomb
 
 MAKE = {
-    "a decompression bomb": bomb,
+    "a decompression bomb": write_bomb,
     "a folder": lambda path: path.mkdir(),
     "an empty file": lambda path: path.touch(),
     "text": lambda path: path.write_text("no image"),

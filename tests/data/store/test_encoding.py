@@ -1,8 +1,4 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,41 +6,25 @@ from PIL import Image
 from cdl_d2.data import LatentStore
 from cdl_d2.data.datasets.sources import images_of_coco, images_of_folder, shard_of_environment
 from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
+from tests.conftest import write_bomb
 from tests.data.store.conftest import VARIANTS
 from tests.data.store.kill_encoding import content_of, kill_until
-
-ROOT = Path(__file__).parents[2]
-CODEC = ["--name", "tiny-bmshj2018-hyperprior", "--quality", "2"]
-
-
-def run(*arguments, **environment):
-    command = [sys.executable, "-W", "ignore", "tools/encode_dataset.py", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
 def test_a_dozen_kills_leave_the_same_store():
     kill_until(12, report=lambda text: None)
 
 
-def test_workers_write_the_same_store_as_one_process(store_folder, photos, plan, codec, tmp_path):
-    plan.save(tmp_path / "two")
-    encoded = list(encode_shards(codec, plan, photos, tmp_path / "two", range(3), workers=2))
-    close_store(tmp_path / "two", plan)
-    assert [e.image for e in encoded] == list(plan.images)
-    assert content_of(tmp_path / "two") == content_of(store_folder)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_batches_write_the_same_store_as_single_images(
-    store_folder, photos, plan, codec, tmp_path, workers
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 0), (0, 5)])
+def test_workers_and_batches_write_the_same_store_as_one_process_image_by_image(
+    store_folder, photos, plan, codec, tmp_path, workers, batch_size
 ):
-    plan.save(tmp_path / "batches")
-    arguments = codec, plan, photos, tmp_path / "batches", range(3), workers
-    encoded = list(encode_shards(*arguments, batch_size=5))
-    close_store(tmp_path / "batches", plan)
+    plan.save(tmp_path / "other")
+    arguments = codec, plan, photos, tmp_path / "other", range(3), workers, batch_size
+    encoded = list(encode_shards(*arguments))
+    close_store(tmp_path / "other", plan)
     assert [e.image for e in encoded] == list(plan.images)
-    assert content_of(tmp_path / "batches") == content_of(store_folder)
+    assert content_of(tmp_path / "other") == content_of(store_folder)
 
 
 def test_finished_shards_are_not_encoded_again(photos, plan, codec, tmp_path):
@@ -75,52 +55,6 @@ def test_a_failed_image_is_reported_and_tried_again(photos, plan, codec, tmp_pat
     LatentStore(store, codec).read("4.png", VARIANTS[0])
 
 
-def test_the_command_encodes_parts_and_says_when_the_store_is_complete(photos, tmp_path, codec):
-    store = tmp_path / "store"
-    arguments = ["--images", photos, *CODEC, "--output", store, "--shard-size", 4, "--workers", 0]
-    first = run(*arguments, "--shard", "0/2")
-    assert first.returncode == 0 and "complete when the others are" in first.stdout
-    second = run(*arguments, RANK="1", WORLD_SIZE="2")
-    assert second.returncode == 0 and "is complete: 7 images, 0 of them failed" in second.stdout
-    LatentStore(store, codec).verify()
-
-
-def test_ray_writes_the_same_store(photos, tmp_path):
-    pytest.importorskip("ray.data", reason="Ray is not installed")
-    (photos / "more" / "7.png").write_text("no image")
-    size = ["--short-edges", 40, "--max-size", 60]
-    arguments = ["--images", photos, *CODEC, "--shard-size", 3, "--workers", 1, *size]
-    alone = run(*arguments, "--output", tmp_path / "alone")
-    by_ray = run(*arguments, "--output", tmp_path / "ray", "--ray")
-    assert alone.returncode == by_ray.returncode == 1
-    assert "more/7.png cannot be read" in by_ray.stderr
-    assert content_of(tmp_path / "ray") == content_of(tmp_path / "alone")
-
-
-def test_the_command_fails_if_an_image_failed(photos, tmp_path):
-    (photos / "2.png").write_text("no image")
-    done = run("--images", photos, *CODEC, "--output", tmp_path / "store", "--workers", 0)
-    assert done.returncode == 1 and "2.png" in done.stderr and "1 of them failed" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--images", "nowhere"], "no image folder nowhere"),
-        (["--images", ".", "--annotations", "nowhere.json"], "no annotation file nowhere.json"),
-        (["--images", ".", "--shard", "2/2"], "i counts from 0"),
-        (["--images", ".", "--shard", "half"], "not of the form i/n"),
-        (["--images", "photos", "--short-edges", "-5"], "short edge of -5"),
-        (["--images", "photos", "--output", "setup.py"], "setup.py is a file"),
-        (["--images", "docs-that-are-not-there", "--quality", "9"], "docs-that-are-not-there"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, message, photos, tmp_path):
-    arguments = [photos if argument == "photos" else argument for argument in arguments]
-    done = run(*CODEC, "--output", tmp_path / "store", *arguments)
-    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
-
-
 def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, tmp_path):
     assert images_of_folder(photos)[-1] == "more/6.png"
     assert images_of_coco(coco_dataset[0]) == ["000.png", "001.png", "002.png", "003.png"]
@@ -144,7 +78,7 @@ def test_other_spellings_of_a_file_name_are_one_image(tmp_path):
 
 def test_images_that_would_be_clipped_or_exhaust_memory_fail_alone(photos, plan, codec, tmp_path):
     Image.new("I;16", (40, 40), 30_000).save(photos / "1.png")
-    Image.new("1", (20_000, 20_000)).save(photos / "2.png")
+    write_bomb(photos / "2.png")
     encoded = list(encode_shards(codec, plan, photos, tmp_path, range(3), 0))
     errors = {e.image: e.error for e in encoded if e.error}
     assert "more than 8 bits" in errors.pop("1.png") and "exceeds limit" in errors.pop("2.png")
