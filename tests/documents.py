@@ -9,8 +9,13 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import warm
 
 ROOT = Path(__file__).parent.parent
 RUNNABLE = [ROOT / "README.md", *sorted((ROOT / "docs/tutorials").glob("*.md"))]
@@ -18,13 +23,20 @@ BLOCK = re.compile(r"(?:<!-- ([^\n]*?) -->\n)?^```(bash|python)[^\n]*\n(.*?)^```
 # What makes a training short; everything else is the document's.
 MINIATURE = """
 set -e
+warm() { "$PYTHON" -I -S -c "$CLIENT" "$SERVER" "$@"; }
 cdl() {
+    local words=("$@")
     case "$1 $2" in
-        "data draw") command cdl "$@" --count 5 --size 64 64 ;;
-        train\\ *) command cdl "$@" SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)' ;;
-        train-torchvision\\ *) command cdl "$@" --iterations 2 ;;
-        *) command cdl "$@" ;;
+        "data draw")
+            for i in "${!words[@]}"; do
+                if [ "${words[i]}" = --count ]; then words[i+1]=5; fi
+            done
+            words+=(--size 64 64) ;;
+        "data encode") words+=(--workers 0) ;;
+        train\\ *) words+=(SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)') ;;
+        train-torchvision\\ *) words+=(--iterations 2) ;;
     esac
+    warm cdl "${words[@]}"
 }
 """
 
@@ -47,24 +59,35 @@ def blocks(document: Path) -> list[Block]:
     return [Block(m[2], m[3], m[1] or "") for m in BLOCK.finditer(document.read_text())]
 
 
-def run_document(document: Path, folder: Path, with_detectron2: bool) -> None:
+@contextmanager
+def warm_server() -> Iterator[str]:
+    """The address of a process that serves commands, see tests/warm.py."""
+    with tempfile.TemporaryDirectory() as place:
+        address = f"{place}/server"
+        command = [sys.executable, "-c", f"from tests.warm import serve; serve({address!r})"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ) as server:
+            try:
+                assert server.stdout.readline() == "ready\n"
+                yield address
+            finally:
+                server.kill()
+
+
+def run_document(document: Path, folder: Path, server: str, with_detectron2: bool) -> None:
     """Run the blocks of a document in a folder, which holds nothing of the checkout."""
     script = [MINIATURE]
     for block in blocks(document):
-        if not block.runs(with_detectron2):
-            continue
-        text = re.sub(r"MAX_ITER: \d+", "MAX_ITER: 2", block.text)
-        script.append(text if block.language == "bash" else f"python - <<'END'\n{text}END\n")
-    here = str(Path(sys.executable).parent)
-    environment = {
-        **os.environ,
-        "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-    }
+        if block.runs(with_detectron2):
+            text = re.sub(r"MAX_ITER: \d+", "MAX_ITER: 2", block.text)
+            script.append(text if block.language == "bash" else f"warm python <<'END'\n{text}END")
+    names = {"PYTHON": sys.executable, "CLIENT": warm.CLIENT, "SERVER": server}
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=folder,
-        env=environment,
+        env=os.environ | names,
         capture_output=True,
         text=True,
     )

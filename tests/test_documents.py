@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.documents import ROOT, RUNNABLE, blocks, run_document
+from tests.documents import ROOT, RUNNABLE, blocks, run_document, warm_server
 
 WITH_DETECTRON2 = importlib.util.find_spec("detectron2") is not None
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -15,11 +15,17 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
+@pytest.fixture(scope="session")
+def server():
+    with warm_server() as address:
+        yield address
+
+
 @pytest.mark.parametrize("document", RUNNABLE, ids=name_of)
-def test_commands_and_scripts_run(document, tmp_path):
+def test_commands_and_scripts_run(document, server, tmp_path):
     if not any(block.runs(WITH_DETECTRON2) for block in blocks(document)):
         pytest.skip("Detectron2 is not installed")
-    run_document(document, tmp_path, WITH_DETECTRON2)
+    run_document(document, tmp_path, server, WITH_DETECTRON2)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

@@ -1,0 +1,69 @@
+"""Commands and scripts in forks of one process that has imported everything: starting a process of
+their own takes seconds, most of it for imports.
+
+`serve` runs in that process; CLIENT is the program that a shell calls in place of `cdl` or
+`python`, and passes on its words, folder, standard streams and exit status.
+"""
+
+import importlib.util
+import json
+import os
+import socket
+import sys
+import traceback
+
+CLIENT = """
+import json, os, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.connect(sys.argv[1])
+socket.send_fds(server, [json.dumps([os.getcwd(), *sys.argv[2:]]).encode()], [0, 1, 2])
+sys.exit(int(server.recv(16)))
+"""
+LARGEST = 1 << 16  # bytes of words
+
+
+def serve(address: str) -> None:
+    """Answer clients, one at a time, until this process is ended."""
+    from compressai.zoo import image  # noqa: F401
+
+    import cdl_d2.cli.main
+    import cdl_d2.tv
+
+    if importlib.util.find_spec("detectron2"):
+        import cdl_d2.d2  # noqa: F401
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        print("ready", flush=True)
+        while True:
+            client, _ = listening.accept()
+            with client:
+                words, streams, _, _ = socket.recv_fds(client, LARGEST, 3)
+                child = os.fork()
+                if not child:
+                    _run(*json.loads(words), streams=streams)
+                for stream in streams:
+                    os.close(stream)
+                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                client.sendall(str(status % 256).encode())
+
+
+def _run(folder: str, program: str, *words: str, streams: list[int]) -> None:
+    """`cdl WORDS`, or a script from standard input."""
+    status = 1
+    try:
+        os.chdir(folder)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        if program == "cdl":
+            status = sys.modules["cdl_d2.cli.main"].main(words)
+        else:
+            exec(compile(sys.stdin.read(), "script", "exec"), {"__name__": "__main__"})
+            status = 0
+    except SystemExit as left:
+        status = left.code if isinstance(left.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
