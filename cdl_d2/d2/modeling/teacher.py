@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import find_config, read_config
+from cdl_d2.d2.config import read_config
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.errors import CdlError
 
@@ -55,7 +55,7 @@ def build_pixel_network(cfg: CfgNode) -> nn.Module:
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
     """The config that MODEL.TEACHER.CONFIG_FILE of a student's config names, on its device; see
-    find_config for where it is looked for.
+    read_config for where it is looked for.
 
     Raises:
         FileNotFoundError: if it is nowhere.
@@ -64,7 +64,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     name = cfg.MODEL.TEACHER.CONFIG_FILE
     if not name:
         raise CdlError("knowledge transfer needs a teacher: give MODEL.TEACHER.CONFIG_FILE")
-    theirs = read_config(find_config(name))
+    theirs = read_config(name)
     theirs.MODEL.DEVICE = cfg.MODEL.DEVICE
     theirs.MODEL.CLASSIFIER.INIT = ""  # all its weights are loaded
     domain = theirs.INPUT.DOMAIN if hasattr(architecture_of(theirs), "look_at") else "image"
