@@ -12,7 +12,7 @@ from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.codec import cell_size
 from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.engine.tasks import task_of
-from cdl_d2.d2.modeling.backbone.latent_deeplab import LatentDeepLabBackbone
+from cdl_d2.d2.modeling.backbone.bridged_resnet import BridgedResNet
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
@@ -45,7 +45,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         size: height and width of the image in pixels, multiples of 32.
 
     Returns:
-        `student_backbone` and, where the config has them, `transform_module` (a part of it),
+        `student_backbone` and, where the config has them, `bridge` (a part of it),
         `teacher_backbone`, `codec_encoder` (g_a, h_a and h_s, all that encoding to a latent runs)
         and `codec_decoder` (g_s).
 
@@ -65,8 +65,9 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         latent = torch.zeros(1, build_codec(cfg).latent_channels, *cell_size(size))
         student = _backbone(cfg)
         counts["student_backbone"] = count_network(student, latent)
-        if isinstance(student, LatentDeepLabBackbone):
-            counts["transform_module"] = count_network(student.transform, latent)
+        bottom = getattr(student, "bottom_up", student)
+        if isinstance(bottom, BridgedResNet):
+            counts["bridge"] = count_network(bottom.bridge, latent)
     else:
         counts["student_backbone"] = count_network(_backbone(cfg), image)
     if cfg.MODEL.TEACHER.CONFIG_FILE:

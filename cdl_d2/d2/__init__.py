@@ -17,7 +17,12 @@ from cdl_d2.d2.data.latent_mapper import LatentDatasetMapper
 from cdl_d2.d2.engine.tasks import build_mapper, check_datasets
 from cdl_d2.d2.engine.trainer import Trainer, initialize_backbone
 from cdl_d2.d2.evaluation.rate import RateEvaluator
-from cdl_d2.d2.modeling.backbone.latent_deeplab import build_latent_deeplab_backbone
+from cdl_d2.d2.modeling.backbone.bridged_resnet import (
+    build_bridged_deeplab_backbone,
+    build_bridged_resnet_backbone,
+    build_bridged_resnet_fpn_backbone,
+    build_retinanet_bridged_resnet_fpn_backbone,
+)
 from cdl_d2.d2.modeling.backbone.latent_resnet import (
     build_latent_resnet_backbone,
     build_latent_resnet_fpn_backbone,
@@ -42,11 +47,14 @@ __all__ = [
     "TransferRCNN",
     "TransferSegmentor",
     "add_cdl_config",
+    "build_bridged_deeplab_backbone",
+    "build_bridged_resnet_backbone",
+    "build_bridged_resnet_fpn_backbone",
     "build_codec",
-    "build_latent_deeplab_backbone",
     "build_latent_resnet_backbone",
     "build_latent_resnet_fpn_backbone",
     "build_mapper",
+    "build_retinanet_bridged_resnet_fpn_backbone",
     "check_datasets",
     "initialize_backbone",
     "register_dataset",

@@ -65,6 +65,21 @@ class SafeCheckpointer(DetectionCheckpointer):
         weights = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
         return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
 
+    def _log_incompatible_keys(self, incompatible) -> None:
+        """As Detectron2, after a line that says how much of the model the file gave.
+
+        Raises:
+            CdlError: if it gave nothing.
+        """
+        wrong = {key for key, *_ in incompatible.incorrect_shapes}
+        lacking = wrong.union(incompatible.missing_keys)
+        names = [k for k in self.model.state_dict() if not k.endswith("num_batches_tracked")]
+        self.loaded, total = {name for name in names if name not in lacking}, len(names)
+        self.logger.info(f"{len(self.loaded)} of {total} entries of the model come from the file")
+        if not self.loaded:
+            raise CdlError("nothing in the weights fits this model: do they belong together?")
+        super()._log_incompatible_keys(incompatible)
+
     def _torch_load(self, f: str) -> dict[str, Any]:
         return read_weights(f)
 

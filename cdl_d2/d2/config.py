@@ -82,11 +82,17 @@ def add_cdl_config(cfg: CN) -> None:
     # "imagenet" for its zoo.
     _C.MODEL.CLASSIFIER.INIT = ""
 
-    _C.MODEL.TRANSFORM = CN()
-    # What makes a segmentation network's res2 of a latent: "deconv" or "res".
-    _C.MODEL.TRANSFORM.KIND = "deconv"
-    # Channels between its two halves; 0 for as many as the latent has.
-    _C.MODEL.TRANSFORM.WIDTH = 0
+    _C.MODEL.BRIDGE = CN()
+    # What leads from a latent into a pixel ResNet: "decoder", the first layers of the codec's own
+    # decoder and a projection, or a transform module of stride 4, "deconv" or "res".
+    _C.MODEL.BRIDGE.KIND = "decoder"
+    # The layer of the ResNet whose output the bridge gives: "stem" or "res2" (stride 4), or "res3"
+    # (stride 8). What comes behind it keeps its names, and starts from MODEL.WEIGHTS.
+    _C.MODEL.BRIDGE.ENTRY = "stem"
+    # Whether the layers of the decoder stay as they are.
+    _C.MODEL.BRIDGE.FROZEN = False
+    # Channels between the two halves of a transform module; 0 for as many as the latent has.
+    _C.MODEL.BRIDGE.WIDTH = 0
 
     _C.MODEL.SELECTION = CN()
     # Which channels of a latent a model sees: "none" for all, "gate", chosen for each image by a

@@ -99,28 +99,32 @@ class DetectorTransfer(TransferTerms):
         image_sizes: Sequence[tuple[int, int]],
         strides: Mapping[str, int],
     ) -> dict[str, torch.Tensor]:
-        """`loss_transfer_<term>`, weighted scalars.
+        """`loss_transfer_<term>`, weighted scalars, of the levels that both have.
 
         Args:
             student, teacher: of the same batch, at the same proposals.
             image_sizes: (H, W) of each image in pixels.
             strides: pixels a side of a cell of each level.
         """
-        losses = {}
+        losses, shared = {}, student.pyramid.keys() & teacher.pyramid.keys()
         if "features" in self.terms:
             losses["features"] = feature_transfer_loss(
-                student.pyramid,
+                {level: each for level, each in student.pyramid.items() if level in shared},
                 teacher.pyramid,
                 distance=self.distance,
                 image_sizes=image_sizes if self._ignore_padding else None,
                 strides=strides,
             )
         if self.needs_anchors:
+            levels = [level for level in student.objectness if level in teacher.objectness]
             valid = None
             if self._ignore_padding:
-                valid = anchors_on_images(student.objectness, image_sizes, strides)
-            logits = _flat_logits(student.objectness), _flat_logits(teacher.objectness)
-            deltas = _flat_deltas(student.anchor_deltas), _flat_deltas(teacher.anchor_deltas)
+                seen = {level: student.objectness[level] for level in levels}
+                valid = anchors_on_images(seen, image_sizes, strides)
+            logits, deltas = [], []
+            for each in (student, teacher):
+                logits.append(_flat_logits([each.objectness[level] for level in levels]))
+                deltas.append(_flat_deltas([each.anchor_deltas[level] for level in levels]))
             losses["objectness"] = objectness_transfer_loss(*logits, valid)
             losses["anchor_deltas"] = anchor_delta_transfer_loss(*deltas, valid)
         if self.needs_boxes:
@@ -143,15 +147,15 @@ def anchors_on_images(
         .expand_as(logits)
         for level, logits in objectness.items()
     }
-    return _flat_logits(covered)
+    return _flat_logits(list(covered.values()))
 
 
-def _flat_logits(levels: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _flat_logits(levels: Sequence[torch.Tensor]) -> torch.Tensor:
     """N x A x H_i x W_i a level to N x all anchors."""
-    return torch.cat([level.flatten(1) for level in levels.values()], dim=1)
+    return torch.cat([level.flatten(1) for level in levels], dim=1)
 
 
-def _flat_deltas(levels: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _flat_deltas(levels: Sequence[torch.Tensor]) -> torch.Tensor:
     """N x 4A x H_i x W_i a level to N x all anchors x 4, in the order of _flat_logits."""
-    flat = [d.unflatten(1, (-1, 4)).movedim(2, -1).flatten(1, 3) for d in levels.values()]
+    flat = [d.unflatten(1, (-1, 4)).movedim(2, -1).flatten(1, 3) for d in levels]
     return torch.cat(flat, dim=1)

@@ -104,16 +104,29 @@ def check_teacher(student: DetectorConfig, teacher: DetectorConfig) -> None:
 def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
     """Start from another detector's entries where names and shapes agree; how many did.
 
+    A pyramid that begins at P3 takes the last levels of one that begins at P2.
+
     Raises:
         FileNotFoundError, ValueError: if the file cannot be read or nothing in it fits.
     """
-    state = _read(source)[1]
-    own = detector.state_dict()
+    state, own = _read(source)[1], detector.state_dict()
+    ours, theirs = (_pyramid_levels(each) for each in (own, state))
+    for kind in ("inner", "layer"):  # numbered from the finest level on
+        blocks = {k: v for k, v in state.items() if k.startswith(f"backbone.fpn.{kind}_blocks.")}
+        state = {k: v for k, v in state.items() if k not in blocks}
+        for key, value in blocks.items():
+            parts = key.split(".")
+            parts[3] = str(int(parts[3]) - theirs + ours)
+            state[".".join(parts)] = value
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise CdlError(f"nothing in {source} fits this detector")
     detector.load_state_dict(fitting, strict=False)
     return len(fitting)
+
+
+def _pyramid_levels(state: dict[str, torch.Tensor]) -> int:
+    return len({key.split(".")[3] for key in state if key.startswith("backbone.fpn.inner_blocks.")})
 
 
 def load_all(detector: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:

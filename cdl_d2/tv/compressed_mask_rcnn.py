@@ -34,7 +34,8 @@ class CompressedMaskRCNN(MaskRCNN):
         for pool in (self.roi_heads.box_roi_pool, self.roi_heads.mask_roi_pool):
             # torchvision guesses these from the first batch, wrongly where padding is large
             pool.scales = [1 / STRIDES[level] for level in pool.featmap_names]
-            pool.map_levels = initLevelMapper(2, 5)
+            finest = min(STRIDES[level] for level in pool.featmap_names)
+            pool.map_levels = initLevelMapper(finest.bit_length() - 1, 5)
         stamp = coded_input.new_stamp()
         if stamp is not None:
             self.codec_stamp = stamp

@@ -14,6 +14,8 @@ from torchvision.models.detection.faster_rcnn import (
     TwoMLPHead,
 )
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.resnet import resnet50
+from torchvision.ops import MultiScaleRoIAlign
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.choice import CodecChoice
@@ -21,7 +23,8 @@ from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 from cdl_d2.nn.coded_input import CodedInput, check_domain
 from cdl_d2.nn.latent_resnet import NORMS
-from cdl_d2.tv.backbone import LatentBackboneWithFPN, narrow_resnet_fpn
+from cdl_d2.nn.narrow_resnet import NarrowResNet
+from cdl_d2.tv.backbone import STRIDES, BridgedBody, LatentBackboneWithFPN, narrow_resnet_fpn
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
 
@@ -30,6 +33,8 @@ class Architecture:
     """Sizes of a Mask R-CNN; the defaults are the paper's and torchvision's.
 
     Attributes:
+        bridge: where a network on latents enters a pixel ResNet, a key of backbone.ENTRIES; "" for
+            the paper's latent ResNet.
         width: of the backbone, against ResNet-50.
         stem: of the latent ResNet, `residual` or `conv1x1`.
         norm: everywhere; "" for torchvision's choice, frozen BatchNorm in the pixel backbone and
@@ -42,6 +47,7 @@ class Architecture:
         mask_convolutions: of the mask head.
     """
 
+    bridge: str = ""
     width: float = 1.0
     stem: str = "residual"
     norm: str = ""
@@ -122,20 +128,18 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
     architecture, codec = config.architecture, config.codec and config.codec.load()
     if config.domain == "latent":
         backbone = _latent_backbone(architecture, codec)
-    elif architecture.width == 1:
-        norm = {"norm_layer": NORMS[architecture.norm]} if architecture.norm else {}
-        backbone = resnet_fpn_backbone(
-            backbone_name="resnet50", weights=None, trainable_layers=5, **norm
-        )
+        levels = backbone.levels
     else:
-        norm = NORMS[architecture.norm or "BN"]
-        backbone = narrow_resnet_fpn(architecture.width, architecture.channels, norm)
+        backbone, levels = _pixel_backbone(architecture), list(STRIDES)[:-1]
+    sizes = architecture.anchor_sizes[-len(levels) - 1 :]
     return CompressedMaskRCNN(
         backbone,
         CodedInput(config.domain, codec),
         rpn_anchor_generator=AnchorGenerator(
-            tuple((size,) for size in architecture.anchor_sizes), ((0.5, 1.0, 2.0),) * 5
+            tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes)
         ),
+        box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
+        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
         rpn_batch_size_per_image=architecture.anchors_sampled,
         box_batch_size_per_image=architecture.proposals_sampled,
         **{
@@ -147,15 +151,33 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
     )
 
 
+def _pixel_backbone(architecture: Architecture) -> nn.Module:
+    if architecture.width != 1:
+        norm = NORMS[architecture.norm or "BN"]
+        return narrow_resnet_fpn(architecture.width, architecture.channels, norm)
+    norm = {"norm_layer": NORMS[architecture.norm]} if architecture.norm else {}
+    return resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=5, **norm)
+
+
 def _latent_backbone(architecture: Architecture, codec: Codec) -> LatentBackboneWithFPN:
-    trunk = LatentResNet(
-        LatentInput(codec.latent_channels, codec.identity),
-        stem=architecture.stem,
-        width=architecture.width,
-        norm=architecture.norm or "BN",
-    )
     norm = NORMS[architecture.norm] if architecture.norm else None
-    return LatentBackboneWithFPN(LatentPyramidTrunk(trunk), architecture.channels, norm)
+    if architecture.bridge:
+        norm_layer = NORMS[architecture.norm or "FrozenBN"]
+        if architecture.width == 1:
+            resnet = resnet50(norm_layer=norm_layer)
+        else:
+            resnet = NarrowResNet(architecture.width, norm_layer=norm_layer)
+        body = BridgedBody(codec, resnet, architecture.bridge, norm or NORMS["BN"])
+    else:
+        body = LatentPyramidTrunk(
+            LatentResNet(
+                LatentInput(codec.latent_channels, codec.identity),
+                stem=architecture.stem,
+                width=architecture.width,
+                norm=architecture.norm or "BN",
+            )
+        )
+    return LatentBackboneWithFPN(body, architecture.channels, norm)
 
 
 def _heads(architecture: Architecture, num_classes: int) -> dict[str, nn.Module]:

@@ -50,6 +50,8 @@ class DetectorOptions:
     Attributes:
         domain: What it looks at.
         model: standard, the paper's, or small, which trains on two CPU cores.
+        bridge: Where a network on latents enters a pixel ResNet, which then gives the rest: after
+            its stem or res2 (stride 4) or res3 (stride 8); default the paper's latent ResNet.
         anchor_sizes: Pixels, one a pyramid level.
         initial_weights: A detector of the same kind, or coco for torchvision's, for domain image.
         store_train: A latent store to train from, by cdl data encode.
@@ -58,6 +60,7 @@ class DetectorOptions:
 
     domain: Literal["latent", "reconstruction", "image"] = "latent"
     model: Literal["standard", "small"] = "standard"
+    bridge: Literal["stem", "res2", "res3"] | None = None
     anchor_sizes: tuple[int, int, int, int, int] | None = None
     initial_weights: str | None = None
     store_train: str | None = None
@@ -279,7 +282,7 @@ class Run:
         return results
 
     def _config(self, classes: tuple[str, ...]) -> DetectorConfig:
-        architecture = MODELS[self.detector.model]
+        architecture = replace(MODELS[self.detector.model], bridge=self.detector.bridge or "")
         if self.detector.anchor_sizes:
             architecture = replace(architecture, anchor_sizes=self.detector.anchor_sizes)
         codec = None if self.detector.domain == "image" else self._needed_codec()

@@ -160,9 +160,9 @@ def test_the_transform_modules_are_counted_by_hand():
         count_multiply_adds(read_config(f"segmentation/{name}.yaml"), (128, 256))
         for name in ("latent_deeplab_v3_R50", "latent_deeplab_v3_R50_res")
     ]
-    assert counts[0]["transform_module"] == sum(halves) + gdn
-    assert counts[1]["transform_module"] > 5 * counts[0]["transform_module"]
-    rest = [each["student_backbone"] - each["transform_module"] for each in counts]
+    assert counts[0]["bridge"] == sum(halves) + gdn
+    assert counts[1]["bridge"] > 5 * counts[0]["bridge"]
+    rest = [each["student_backbone"] - each["bridge"] for each in counts]
     assert rest[0] == rest[1]
 
 

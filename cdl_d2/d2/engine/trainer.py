@@ -18,6 +18,7 @@ from torch import nn
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, task_of
+from cdl_d2.d2.modeling.backbone.bridged_resnet import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentResNet, initialize_trunk
@@ -58,6 +59,8 @@ class Trainer(DefaultTrainer):
         if not (resume and self.checkpointer.has_checkpoint()):
             initialize_backbone(self.checkpointer.model, self.cfg)
         super().resume_or_load(resume)
+        if self.cfg.MODEL.WEIGHTS:
+            check_entries(self.checkpointer)
         if isinstance(self.checkpointer.model, Taught):
             self.checkpointer.model.prepare_teacher()  # an error now, not inside the training loop
 
@@ -97,6 +100,18 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg, dataset_name, output_folder=None):
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         return build_evaluator(cfg, dataset_name, folder)
+
+
+def check_entries(checkpointer: SafeCheckpointer) -> None:
+    """Raise CdlError if weights were loaded that fit nothing behind a bridge's entry."""
+    for name, module in checkpointer.model.named_modules():
+        if isinstance(module, BridgedResNet):
+            stages = [f"{name}.{stage}." for stage in module.stage_names]
+            if not any(key.startswith(tuple(stages)) for key in checkpointer.loaded):
+                raise CdlError(
+                    f"nothing in MODEL.WEIGHTS fits {', '.join(module.stage_names)} behind the "
+                    "bridge: give a pixel network of the same MODEL.RESNETS"
+                )
 
 
 def initialize_backbone(model: nn.Module, cfg: CfgNode) -> None:

@@ -22,11 +22,8 @@ from cdl_d2.errors import CdlError
 
 # Outputs of student and teacher can be compared only if these are the same in both configs.
 SHARED_KEYS = (
-    "MODEL.ANCHOR_GENERATOR.SIZES",
-    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
     "MODEL.ANCHOR_GENERATOR.OFFSET",
     "MODEL.FPN.OUT_CHANNELS",
-    "MODEL.RPN.IN_FEATURES",
     "MODEL.RPN.BBOX_REG_WEIGHTS",
     "MODEL.ROI_HEADS.NUM_CLASSES",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
@@ -44,8 +41,30 @@ def check_detectors(ours: CfgNode, theirs: CfgNode) -> None:
         student, teacher = (reduce(getattr, key.split("."), cfg) for cfg in (ours, theirs))
         if student != teacher:
             raise CdlError(f"{key} is {student} for the student but {teacher} for the teacher")
+    mine, other = (_anchors_by_level(cfg) for cfg in (ours, theirs))
+    if not mine.keys() & other.keys():
+        raise CdlError(
+            f"student and teacher have no level of MODEL.RPN.IN_FEATURES in common: {list(mine)} "
+            f"and {list(other)}"
+        )
+    for level in mine.keys() & other.keys():
+        if mine[level] != other[level]:
+            raise CdlError(
+                f"anchors of {level} have MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS "
+                f"{mine[level]} for the student but {other[level]} for the teacher"
+            )
     if ours.MODEL.MASK_ON and not theirs.MODEL.MASK_ON:
         raise CdlError("MODEL.MASK_ON is True for the student but False for the teacher")
+
+
+def _anchors_by_level(cfg: CfgNode) -> dict[str, tuple[list, list]]:
+    """Sizes and aspect ratios of the anchors of each level; one list serves all levels."""
+    levels = cfg.MODEL.RPN.IN_FEATURES
+    sizes, ratios = (
+        each if len(each) == len(levels) else list(each) * len(levels)
+        for each in (cfg.MODEL.ANCHOR_GENERATOR.SIZES, cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS)
+    )
+    return {level: (sizes[i], ratios[i]) for i, level in enumerate(levels)}
 
 
 def check_heads(network: GeneralizedRCNN) -> None:

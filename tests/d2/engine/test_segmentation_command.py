@@ -9,7 +9,6 @@ from PIL import Image
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.cli.codec import main
-
 from cdl_d2.data.datasets.drawn import write_segmentation
 from tests.commands import output_of, refused
 from tests.d2.engine.test_train_net import run

@@ -13,7 +13,7 @@ TINY = [
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS", 16),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", 4, "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 8),
     *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 8, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3),
-    *("MODEL.TRANSFORM.WIDTH", 8, "MODEL.LATENT_RESNET.WIDTH", 1 / 16, "MODEL.FPN.OUT_CHANNELS", 8),
+    *("MODEL.BRIDGE.WIDTH", 8, "MODEL.LATENT_RESNET.WIDTH", 1 / 16, "MODEL.FPN.OUT_CHANNELS", 8),
 ]
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedSegmentor")
 
@@ -62,15 +62,15 @@ def test_every_parameter_learns_and_label_maps_have_the_original_size(name):
 
 @pytest.mark.parametrize("kind", ["deconv", "res"])
 def test_res2_is_taught_by_the_frozen_first_layers(teacher, kind):
-    model = tiny_model(tiny_cfg("latent", *teacher, "MODEL.TRANSFORM.KIND", kind)).train()
+    model = tiny_model(tiny_cfg("latent", *teacher, "MODEL.BRIDGE.KIND", kind)).train()
     losses = model([make_item(96, 64), make_item(70, 90, seed=1)])
     assert losses.keys() == {"loss_sem_seg", "loss_transfer_res2"}
     losses["loss_transfer_res2"].backward()
     reached = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is not None}
-    assert reached == {"transform"}  # formula (2): nothing behind the feature
+    assert reached == {"bridge"}  # formula (2): nothing behind the feature
     taught = model.teacher
     assert all(p.grad is None for p in taught.parameters())
-    plain = tiny_model(tiny_cfg("latent", *PLAIN, "MODEL.TRANSFORM.KIND", kind))
+    plain = tiny_model(tiny_cfg("latent", *PLAIN, "MODEL.BRIDGE.KIND", kind))
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
@@ -162,7 +162,7 @@ def test_a_label_outside_the_set_is_named(label):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["MODEL.TRANSFORM.KIND", "linear"], "'linear' is not one of"),
+        (["MODEL.BRIDGE.KIND", "linear"], "'linear' is not one of"),
         (["MODEL.SELECTION.KIND", "best"], "'best' is not one of none, gate, fixed"),
         (
             ["MODEL.SELECTION.KIND", "gate", "MODEL.SELECTION.TEMPERATURES", (0.0, 1.0)],

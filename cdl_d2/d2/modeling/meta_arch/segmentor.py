@@ -16,13 +16,14 @@ from detectron2.structures import ImageList
 from torch import nn
 
 from cdl_d2.codec import STRIDE
-from cdl_d2.d2.modeling.backbone.latent_deeplab import FIRST
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.teacher import build_teacher, normalizer, transfer_options
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import CodedInput, reported
 from cdl_d2.transfer import SegmentorTransfer, Taught, teachers_view
+
+FIRST = "res2"  # the feature that is taught
 
 
 @META_ARCH_REGISTRY.register()

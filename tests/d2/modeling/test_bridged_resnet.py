@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
+from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.config import read_config
+from cdl_d2.d2.engine.trainer import check_entries
+from cdl_d2.d2.modeling.detector_outputs import check_detectors
+from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_model
+
+P3 = [
+    *("MODEL.RESNETS.OUT_FEATURES", ["res3", "res4", "res5"]),
+    *("MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]),
+    *("MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32], [64], [128]]),
+    *("MODEL.RPN.IN_FEATURES", ["p3", "p4", "p5", "p6"]),
+    *("MODEL.ROI_HEADS.IN_FEATURES", ["p3", "p4", "p5"]),
+]
+ENTRIES = {
+    "stem": [],
+    "res2": [],
+    "res3": P3,
+}
+
+
+def bridge_cfg(teacher_files, entry="stem", *options):
+    path, weights = teacher_files
+    cfg = read_config(
+        CONFIGS / "detection" / "small" / "bridge_mask_rcnn_small.yaml", [*SMALL, *PIXEL]
+    )
+    cfg.merge_from_list([*("DATASETS.TRAIN", (), "DATASETS.TEST", ()), *ENTRIES[entry]])
+    cfg.merge_from_list(["MODEL.BRIDGE.ENTRY", entry, "MODEL.WEIGHTS", str(weights)])
+    cfg.merge_from_list(
+        ["MODEL.TEACHER.CONFIG_FILE", str(path), "MODEL.TEACHER.WEIGHTS", str(weights), *options]
+    )
+    return cfg
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_pixel_checkpoint_loads_into_all_behind_the_entry_and_nothing_else(teacher_files, entry):
+    cfg = bridge_cfg(teacher_files, entry)
+    model = small_model(cfg)
+    checkpointer = SafeCheckpointer(model)
+    checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    theirs = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
+    ours = model.state_dict()
+    named = {key for key in ours if not key.endswith("num_batches_tracked")}
+    assert named - checkpointer.loaded == {key for key in named if ".bridge." in key}
+    assert all(torch.equal(ours[key], theirs[key]) for key in checkpointer.loaded if key in theirs)
+    left_out = ["stem", "res2", "res3"][: 1 + list(ENTRIES).index(entry)]
+    assert not any(f"bottom_up.{name}." in key for key in ours for name in left_out)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("size", [(33, 65), (97, 47)])
+def test_student_and_teacher_match_for_odd_sizes_and_every_parameter_learns(
+    teacher_files, storage, entry, size
+):
+    model = small_model(bridge_cfg(teacher_files, entry)).train()
+    losses = model([make_item(*size, boxes=((2, 2, 30, 30),)), make_item(64, 64)])
+    terms = {key for key in losses if "transfer" in key}
+    assert len(terms) == 6 and all(losses[term].isfinite() for term in terms)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_batch_mates_do_not_change_detections(teacher_files):
+    model = small_model(bridge_cfg(teacher_files)).eval()
+    small, large = make_item(70, 90), make_item(130, 200, seed=1)
+    together = model([small, large])
+    for item, found in zip((small, large), together, strict=True):
+        alone = model([item])[0]["instances"]
+        assert torch.allclose(alone.scores, found["instances"].scores, atol=1e-4)
+
+
+def test_weights_that_fit_nothing_behind_the_entry_are_refused(teacher_files, tmp_path):
+    cfg = bridge_cfg(teacher_files, "stem", "OUTPUT_DIR", str(tmp_path))
+    state = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)
+    state["model"] = {k: v for k, v in state["model"].items() if "bottom_up" not in k}
+    torch.save(state, cfg.MODEL.WEIGHTS)
+    checkpointer = SafeCheckpointer(small_model(cfg))
+    checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    with pytest.raises(ValueError, match="fits res2, res3, res4, res5 behind the bridge"):
+        check_entries(checkpointer)
+
+
+@pytest.mark.parametrize(
+    ("entry", "options", "message"),
+    [
+        ("stem", ["MODEL.BRIDGE.ENTRY", "res5"], "'res5' is not one of"),
+        ("stem", ["MODEL.BRIDGE.KIND", "linear"], "'linear' is not one of"),
+        ("res3", ["MODEL.BRIDGE.KIND", "deconv"], "ends at stride 4, not 8"),
+    ],
+)
+def test_what_no_bridge_can_be_is_named(teacher_files, entry, options, message):
+    with pytest.raises(ValueError, match=message):
+        small_model(bridge_cfg(teacher_files, entry, *options))
+
+
+def test_levels_that_both_have_need_the_same_anchors(teacher_files):
+    ours = bridge_cfg(teacher_files, "res3")
+    theirs = bridge_cfg(teacher_files)
+    check_detectors(ours, theirs)
+    ours.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [32], [64], [128]]
+    with pytest.raises(ValueError, match="anchors of p3"):
+        check_detectors(ours, theirs)
+    ours.MODEL.RPN.IN_FEATURES = ["p7"]
+    with pytest.raises(ValueError, match="no level"):
+        check_detectors(ours, theirs)

@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from cdl_d2.codec.architectures import ARCHITECTURES
+from cdl_d2.nn.bridge import Bridge, decoder_layers
+from tests.conftest import small_codec
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("stride", [8, 4])
+def test_a_bridge_begins_as_the_decoder_does(name, stride):
+    codec = small_codec(name)
+    y_hat = torch.randn(1, codec.latent_channels, 4, 6)
+    bridge, seen = Bridge(codec, stride, 10), {}
+    count = len(bridge.layers)
+    hook = codec.network.g_s[count - 1].register_forward_hook(
+        lambda module, inputs, output: seen.__setitem__("feature", output)
+    )
+    codec.network.g_s(y_hat)
+    hook.remove()
+    assert torch.equal(bridge.layers(y_hat), seen["feature"])
+    assert seen["feature"].shape[2:] == (64 // stride, 96 // stride)
+    assert bridge(y_hat).shape == (1, 10, 64 // stride, 96 // stride)
+
+
+def test_a_bridge_learns_and_the_codec_does_not(codec):
+    bridge = Bridge(codec, 4, 6)
+    bridge(torch.randn(2, 192, 2, 2)).sum().backward()
+    assert all(p.grad is not None for p in bridge.parameters())
+    assert all(p.grad is None for p in codec.parameters())
+    frozen = Bridge(codec, 4, 6, frozen=True)
+    frozen(torch.randn(2, 192, 2, 2)).sum().backward()
+    assert {n.split(".")[0] for n, p in frozen.named_parameters() if p.requires_grad} == {"project"}
+
+
+@pytest.mark.parametrize("kind", ["deconv", "res"])
+def test_a_transform_module_upsamples_fourfold_and_every_parameter_learns(codec, kind):
+    module = Bridge(codec, 4, 8, kind, width=6)
+    feature = module(torch.randn(2, 192, 3, 5))
+    assert feature.shape == (2, 8, 12, 20)
+    feature.square().mean().backward()
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_what_no_bridge_can_be_is_named(codec):
+    with pytest.raises(ValueError, match="'linear' is not one of"):
+        Bridge(codec, 4, 8, "linear")
+    with pytest.raises(ValueError, match="ends at stride 4, not 8"):
+        Bridge(codec, 8, 8, "deconv")
+    with pytest.raises(ValueError, match="none of 32"):
+        decoder_layers(codec, 32)
+    with pytest.raises(ValueError, match="a latent of 320 channels"):
+        Bridge(codec, 8, 8)(torch.zeros(1, 320, 2, 2))

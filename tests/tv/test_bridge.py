@@ -1,0 +1,47 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cdl_d2.transfer import DetectorTransfer
+from cdl_d2.tv import TransferMaskRCNN, build_detector, save_detector
+from cdl_d2.tv.checkpoint import load_initial_weights
+from tests.tv.conftest import make_item, tiny_config, tiny_detector
+
+ENTRIES = ["stem", "res2", "res3"]
+
+
+def bridged(entry):
+    config = tiny_config()
+    torch.manual_seed(0)
+    return build_detector(replace(config, architecture=replace(config.architecture, bridge=entry)))
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_pixel_detector_loads_into_all_behind_the_entry_and_nothing_else(entry, tmp_path):
+    teacher, student = tiny_detector("image"), bridged(entry)
+    save_detector(tmp_path / "teacher.pth", tiny_config("image"), teacher.state_dict())
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    count = load_initial_weights(student, str(tmp_path / "teacher.pth"))
+    assert count == sum(".bridge." not in key for key in before)
+    theirs = [v for k, v in teacher.state_dict().items() if "inner_blocks.3" in k]
+    last = student.backbone.levels.index("3")
+    ours = [v for k, v in student.state_dict().items() if f"inner_blocks.{last}." in k]
+    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_bridged_student_is_taught_at_odd_sizes_and_every_parameter_learns(entry):
+    module = TransferMaskRCNN(bridged(entry), tiny_detector("image"), DetectorTransfer()).train()
+    losses = module([make_item(70, 90), make_item(97, 47, boxes=((2, 2, 30, 30),), seed=1)])
+    terms = {k for k in losses if "transfer" in k}
+    assert len(terms) == len(DetectorTransfer.KNOWN)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.student.parameters())
+    found = module.student.eval()([make_item(70, 90)])[0]
+    assert found["boxes"].shape[1] == 4 and found["bits"] > 0
+
+
+def test_an_unknown_entry_is_named():
+    with pytest.raises(ValueError, match="entry 'res5' is not one of"):
+        bridged("res5")
