@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.bitstream.layers import Layers, compress_layers
+from cdl_d2.codec.coded_files import FileCompressor
+from cdl_d2.codec.image_files import read_image
+from cdl_d2.d2.engine.trained import evaluation_mapper, load_trained
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.errors import CdlError
 
@@ -46,7 +50,7 @@ def read_stream(model: CompressedModel, stream: Bitstream) -> dict[str, Any]:
     Raises:
         ValueError: if the model looks at original images; see CodedInput.read.
     """
-    codec_of(model)
+    codec_of(model)  # an error that names the kind of model
     return model.coded_input.read(stream, model.device)
 
 
@@ -59,3 +63,29 @@ def codec_of(model: CompressedModel) -> Codec:
     if not isinstance(model, CompressedModel):
         raise CdlError(f"a {type(model).__name__} looks at original images and reads no bitstreams")
     return model.coded_input.codec_on(model.device)
+
+
+def compressor_for(
+    run: Path, device: str, with_rest: bool = True, as_is: bool = False
+) -> FileCompressor:
+    """Codes for the model of a training's output folder.
+
+    Args:
+        with_rest: whether to write the other channels too, with which the image can be had.
+        as_is: neither resize nor crop images as in the model's evaluation.
+
+    Raises:
+        CdlError, OSError: if there is no such model, or it looks at original images.
+    """
+    model = load_trained(run, device)
+    codec_of(model)  # an error now, not once for every image
+    mapper = evaluation_mapper(run)
+
+    def layers_of(path: Path) -> Layers:
+        if as_is:
+            image = model.coded_input.swap(read_image(path))
+        else:
+            image = mapper({"file_name": str(path)})["image"]
+        return compress_for(model, image, with_rest)
+
+    return FileCompressor(layers_of)

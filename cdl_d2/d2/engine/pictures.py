@@ -18,7 +18,7 @@ from PIL import Image
 from cdl_d2.codec.image_files import read_image, reading_image
 from cdl_d2.codec.pictures import latent_figure
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.engine.tasks import build_mapper, task_of
+from cdl_d2.d2.engine.tasks import build_mapper, class_count, task_of
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
@@ -97,11 +97,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 
 def _class_names(cfg: CfgNode, given: Sequence[str] | None) -> list[str]:
-    count = {
-        "classification": cfg.MODEL.CLASSIFIER.NUM_CLASSES,
-        "segmentation": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-        "detection": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
-    }[task_of(cfg).name]
+    count = class_count(cfg)
     if given and len(given) != count:
         raise CdlError(f"{len(given)} class names for a model of {count} classes")
     names = list(given or [each["name"] for each in COCO_CATEGORIES if each["isthing"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Task:
         build_evaluator: from a data set's name and a folder for what it writes.
         check_dataset: from a config and a data set's name; raises CdlError unless they fit.
         registration: how a data set is made known on the command line, after `--`.
+        num_classes: key of the number of classes in MODEL.
         of_one_size: whether images of evaluation have one size, and come in batches.
     """
 
@@ -54,6 +55,7 @@ class Task:
     build_evaluator: Callable[[str, str], DatasetEvaluator]
     check_dataset: Callable[[CfgNode, str], None]
     registration: str
+    num_classes: str
     of_one_size: bool = False
 
 
@@ -87,6 +89,7 @@ TASKS = (  # the first whose architecture fits
         _classification_evaluator,
         check_class_dataset,
         "register-classes NAME FOLDER",
+        "CLASSIFIER.NUM_CLASSES",
         of_one_size=True,
     ),
     Task(
@@ -96,6 +99,7 @@ TASKS = (  # the first whose architecture fits
         _segmentation_evaluator,
         check_label_dataset,
         "register-labels NAME IMAGE_DIR LABEL_DIR",
+        "SEM_SEG_HEAD.NUM_CLASSES",
     ),
     Task(
         "detection",
@@ -104,6 +108,7 @@ TASKS = (  # the first whose architecture fits
         _detection_evaluator,
         check_coco_dataset,
         "register NAME ANNOTATIONS.json IMAGE_DIR",
+        "ROI_HEADS.NUM_CLASSES",
     ),
 )
 
@@ -112,6 +117,11 @@ def task_of(cfg: CfgNode) -> Task:
     """The task of a config's model."""
     architecture = architecture_of(cfg)
     return next(task for task in TASKS if issubclass(architecture, task.architecture))
+
+
+def class_count(cfg: CfgNode) -> int:
+    """How many classes a config's model tells apart."""
+    return reduce(getattr, task_of(cfg).num_classes.split("."), cfg.MODEL)
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
