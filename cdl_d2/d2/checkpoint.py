@@ -44,7 +44,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
         Raises:
             FileNotFoundError: if a local file does not exist.
-            ValueError: if the file cannot be read, or holds anything but arrays and plain values.
+            CdlError: if the file cannot be read, or holds anything but arrays and plain values.
         """
         if path and "://" not in path:
             check_weights_file(path.partition("?")[0])
@@ -109,7 +109,7 @@ def load_all_weights(model: nn.Module, path: str) -> None:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if no file is named, or it does not hold every weight of the model.
+        CdlError: if no file is named, or it does not hold every weight of the model.
     """
     if not path:
         raise CdlError("no weights: give MODEL.WEIGHTS")

@@ -19,7 +19,7 @@ def register_class_folder(name: str, folder: str) -> None:
     """Make a folder of classes known under a name that configs can use.
 
     Raises:
-        FileNotFoundError, ValueError: as find_labelled_images; ValueError if the name is taken.
+        FileNotFoundError, CdlError: as find_labelled_images; CdlError if the name is taken.
     """
     if name in DatasetCatalog.list():
         raise CdlError(f"data set {name} is registered already: choose another name")
@@ -31,7 +31,7 @@ def class_names_of(name: str) -> list[str]:
     """The classes of a data set.
 
     Raises:
-        FileNotFoundError, ValueError: if it is no folder of classes.
+        FileNotFoundError, CdlError: if it is no folder of classes.
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("evaluator_type") != EVALUATOR_TYPE:

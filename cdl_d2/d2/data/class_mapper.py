@@ -55,7 +55,7 @@ class ClassMapper:
         """The record with `image`, 3 x size x size, uint8.
 
         Raises:
-            ValueError: if the file cannot be read as an image.
+            CdlError: if the file cannot be read as an image.
         """
         item = dict(record)
         pixels = _read(item["file_name"], self._channel_order)
@@ -79,7 +79,7 @@ class StoredClassMapper:
             no image.
 
     Raises:
-        ValueError: if the store lacks a variant, or images failed to be encoded.
+        CdlError: if the store lacks a variant, or images failed to be encoded.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ def build_class_mapper(cfg: CfgNode, is_train: bool) -> ClassMapper | StoredClas
     """The mapper for INPUT.DOMAIN, LATENT_SOURCE and AUGMENTATION.
 
     Raises:
-        ValueError: for an unknown augmentation, or one that a store cannot give.
+        CdlError: for an unknown augmentation, or one that a store cannot give.
     """
     kind, source = cfg.INPUT.AUGMENTATION, check_source(cfg)
     if kind not in AUGMENTATIONS:

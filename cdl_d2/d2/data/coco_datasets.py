@@ -27,7 +27,7 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
 
     Raises:
         FileNotFoundError: if the annotation file or the image folder does not exist.
-        ValueError: as read_coco, and if the name is taken.
+        CdlError: as read_coco, and if the name is taken.
     """
     if not Path(images).is_dir():
         raise FileNotFoundError(f"data set {name}: there is no image folder {images}")
@@ -66,7 +66,7 @@ def images_of_dataset(name: str) -> tuple[Path, list[str]]:
     """The deepest folder with all images of a Detectron2 data set, and their paths in it.
 
     Raises:
-        ValueError: if the name is not known.
+        CdlError: if the name is not known.
     """
     if name not in DatasetCatalog.list():
         raise CdlError(f"data set {name} is not one of {', '.join(DatasetCatalog.list())}")

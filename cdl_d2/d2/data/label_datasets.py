@@ -24,7 +24,7 @@ def register_label_folder(name: str, images: str, labels: str) -> None:
 
     Raises:
         FileNotFoundError: if a folder does not exist.
-        ValueError: if there are no images, an image has no label map, or the name is taken.
+        CdlError: if there are no images, an image has no label map, or the name is taken.
     """
     for folder in (images, labels):
         if not Path(folder).is_dir():
@@ -68,7 +68,7 @@ def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarra
     """A label map, H x W, for an evaluator.
 
     Raises:
-        ValueError: for a label that is neither a class nor the one to ignore.
+        CdlError: for a label that is neither a class nor the one to ignore.
     """
     with reading_image(path), Image.open(path) as file:
         labels = np.asarray(file, dtype=dtype).copy()
@@ -82,7 +82,7 @@ def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarra
 
 
 def check_label_dataset(cfg: CfgNode, name: str) -> None:
-    """Raise ValueError unless a data set has label maps for the head's number of classes."""
+    """Raise CdlError unless a data set has label maps for the head's number of classes."""
     metadata = MetadataCatalog.get(name)
     if "sem_seg" not in (metadata.get("evaluator_type") or ""):
         raise CdlError(

@@ -44,7 +44,7 @@ class StoredLatentMapper(DatasetMapper):
             kwargs: those of DatasetMapper; augmentations are not used.
 
         Raises:
-            ValueError: if the store lacks one of the variants, or images failed to be encoded.
+            CdlError: if the store lacks one of the variants, or images failed to be encoded.
         """
         super().__init__(is_train, **kwargs)
         store.require(variants)
@@ -64,7 +64,7 @@ class StoredLatentMapper(DatasetMapper):
         """As DatasetMapper, with `latent`, `codec_identity`, `image_size` and `bits`.
 
         Raises:
-            ValueError: see LatentStore.read; and if another image was stored.
+            CdlError: see LatentStore.read; and if another image was stored.
         """
         item = copy.deepcopy(dataset_dict)
         variant = self._variants[np.random.randint(len(self._variants))]
@@ -119,7 +119,7 @@ def variants_of(cfg: CfgNode, is_train: bool) -> list[Variant]:
     """The variants that Detectron2's augmentations would make with this config.
 
     Raises:
-        ValueError: if there are endlessly many: crops, or sizes from a range; or vertical flips.
+        CdlError: if there are endlessly many: crops, or sizes from a range; or vertical flips.
     """
     if not is_train:
         return [Variant(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]

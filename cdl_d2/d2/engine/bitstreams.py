@@ -29,7 +29,7 @@ def compress_for(model: CompressedModel, image: torch.Tensor, with_rest: bool = 
         the two layers; of a model without a selection one bitstream with everything.
 
     Raises:
-        ValueError: if the model looks at original images; see compress_layers.
+        CdlError: if the model looks at original images; see compress_layers.
     """
     codec = codec_of(model)
     pixels = model.coded_input.swap(image.to(model.device).float() / 255)
@@ -48,7 +48,7 @@ def read_stream(model: CompressedModel, stream: Bitstream) -> dict[str, Any]:
     """A bitstream, or the first layer of one, as an item of the model's batch.
 
     Raises:
-        ValueError: if the model looks at original images; see CodedInput.read.
+        CdlError: if the model looks at original images; see CodedInput.read.
     """
     codec_of(model)  # an error that names the kind of model
     return model.coded_input.read(stream, model.device)

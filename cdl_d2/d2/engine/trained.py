@@ -22,7 +22,7 @@ def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:
         device: instead of the one that it was trained on.
 
     Raises:
-        FileNotFoundError, ValueError: if either is missing or cannot be read.
+        FileNotFoundError, CdlError: if either is missing or cannot be read.
     """
     options = [] if device is None else ["MODEL.DEVICE", device]
     cfg = read_config(Path(folder) / "config.yaml", options)
@@ -33,7 +33,7 @@ def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:
 
 def evaluation_mapper(folder: str | Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """From a record with `file_name` to an item with its `image`, resized or cropped as in the
-    model's evaluation; raises ValueError for what cannot be read."""
+    model's evaluation; raises CdlError for what cannot be read."""
     options = ["INPUT.LATENT_SOURCE", "model"]
     mapper = build_mapper(read_config(Path(folder) / "config.yaml", options), is_train=False)
 

@@ -34,7 +34,7 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         """
         Raises:
-            ValueError: for an unknown SOLVER.AMP.DTYPE.
+            CdlError: for an unknown SOLVER.AMP.DTYPE.
         """
         if cfg.SOLVER.AMP.DTYPE not in AMP_DTYPES:
             raise CdlError(

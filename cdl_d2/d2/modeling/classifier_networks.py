@@ -26,7 +26,7 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
     """The network of MODEL.CLASSIFIER for INPUT.DOMAIN, started from its INIT.
 
     Raises:
-        ValueError: for an unknown network, or one of another domain; see Codec.load.
+        CdlError: for an unknown network, or one of another domain; see Codec.load.
     """
     classifier, domain = cfg.MODEL.CLASSIFIER, cfg.INPUT.DOMAIN
     known = LATENT_NETWORKS if domain == "latent" else PIXEL_NETWORKS
@@ -64,7 +64,7 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
 
     Raises:
         FileNotFoundError: if its config or weights do not exist.
-        ValueError: if it is not named, has another number of classes, or is no pixel classifier.
+        CdlError: if it is not named, has another number of classes, or is no pixel classifier.
     """
     teacher, classes = cfg.MODEL.TEACHER, cfg.MODEL.CLASSIFIER.NUM_CLASSES
     if not teacher.CONFIG_FILE:

@@ -59,7 +59,7 @@ class SelectedChannels(nn.Module):
             stored latent or bitstream keeps the bits that it has.
 
         Raises:
-            ValueError: if the item lacks channels of a fixed selection.
+            CdlError: if the item lacks channels of a fixed selection.
         """
         choice = self.choose(item)
         latent = item["latent"] * choice[:, None, None]
@@ -98,7 +98,7 @@ class SelectedChannels(nn.Module):
         """`loss_rate`, the weighted bits per pixel of a gate's choice for selected items.
 
         Raises:
-            ValueError: if an item does not say the bits of its channels.
+            CdlError: if an item does not say the bits of its channels.
         """
         if not self.needs_bits:
             return {}
@@ -115,7 +115,7 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
     """The selection of MODEL.SELECTION, or None for all channels.
 
     Raises:
-        ValueError: for an unknown kind, channels that the codec does not have or cannot code
+        CdlError: for an unknown kind, channels that the codec does not have or cannot code
             without the others, or no latents.
     """
     keys = cfg.MODEL.SELECTION

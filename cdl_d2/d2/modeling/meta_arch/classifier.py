@@ -99,7 +99,7 @@ class CompressedClassifier(CompressedModel):
             and `ms_ssim`.
 
         Raises:
-            ValueError: for a label that the network has no output for; for items of several sizes;
+            CdlError: for a label that the network has no output for; for items of several sizes;
                 see CodedInput.encode.
         """
         items = self.select(self.encode(batched_inputs))
@@ -136,7 +136,7 @@ class CompressedClassifier(CompressedModel):
         """The labels of items, N.
 
         Raises:
-            ValueError: for a label that the network has no output for.
+            CdlError: for a label that the network has no output for.
         """
         labels = torch.tensor([item["label"] for item in items], device=self.device)
         wrong = [v for v in labels.tolist() if not 0 <= v < self.num_classes]

@@ -62,7 +62,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
             that selects, `channels`.
 
         Raises:
-            ValueError: for a label that the head has no output for; see CodedInput.encode.
+            CdlError: for a label that the head has no output for; see CodedInput.encode.
         """
         items = self.select(self.encode(batched_inputs))
         batch = self.batch(items)
@@ -98,7 +98,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         """Label maps, N x H x W, padded as the batch is with the label to ignore.
 
         Raises:
-            ValueError: for a label that the head has no output for.
+            CdlError: for a label that the head has no output for.
         """
         height, width = self.coded_input.padded_size(batch.tensor)
         head, padded = self.sem_seg_head, []
