@@ -183,7 +183,8 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
 
     OUTPUT_DIR, where neither says it, is `./output/` and the file's name without `.yaml`. A
     teacher's config that lies beside the file gets its full path. YAML tags that make Python
-    objects are refused, in the files that this one is based on too.
+    objects are refused, in the files that this one is based on too; but not in Detectron2's own
+    configs, which are installed code (its RetinaNets compute their anchors like that).
 
     Args:
         path: a file, or a name as find_config takes it.
@@ -197,7 +198,8 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
     add_cdl_config(cfg)
     cfg.OUTPUT_DIR = f"./output/{path.stem}"
     try:
-        cfg.merge_from_file(str(path), allow_unsafe=False)
+        installed = path.resolve().is_relative_to(DETECTRON2_ZOO.resolve())
+        cfg.merge_from_file(str(path), allow_unsafe=installed)
     except (TypeError, AttributeError) as error:
         raise CdlError(f"config {path}: it, or its _BASE_, is no mapping of keys") from error
     except RecursionError as error:

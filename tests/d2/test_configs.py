@@ -9,7 +9,7 @@ import yaml
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.bench.counts import count_multiply_adds, paper_giga
-from cdl_d2.d2.config import find_config, read_config
+from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS
 
@@ -180,3 +180,12 @@ def test_classification_has_the_schedule_of_appendix_a3():
     assert cfg.SOLVER.MAX_ITER / epoch == pytest.approx(100, rel=1e-3)
     assert [round(step / epoch) for step in cfg.SOLVER.STEPS] == [30, 60, 90]
     assert cfg.SOLVER.WEIGHT_DECAY == cfg.SOLVER.WEIGHT_DECAY_NORM == 1e-4
+
+
+def test_detectron2s_own_configs_are_read_whatever_tags_they_have(tmp_path):
+    cfg = read_config("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0][0] == 32
+    copy = tmp_path / "mine.yaml"
+    copy.write_text((DETECTRON2_ZOO / "Base-RetinaNet.yaml").read_text())
+    with pytest.raises(ValueError, match=r"mine\.yaml"):
+        read_config(copy)
