@@ -61,7 +61,7 @@ def compress(
         raise CdlError("--no-rest and --as-is belong to --for")
     targets = bitstream_paths(images, output, force)
     if for_ is not None:
-        from cdl_d2.d2.engine.bitstream_files import compressor_for
+        from cdl_d2.d2.engine.bitstreams import compressor_for
 
         coder = compressor_for(for_, usable_device(device), not no_rest, as_is)
     else:
@@ -95,14 +95,15 @@ def decompress(
         output: Folder; default beside each file.
         force: Replace files that exist.
     """
-    from cdl_d2.codec.coded_files import FileDecompressor, picture_paths
+    from cdl_d2.codec.coded_files import decompress_file, picture_paths
     from cdl_d2.device import usable_device
 
-    targets = picture_paths(files, output, force)
-    decoder = FileDecompressor(codec_weights, usable_device(device))
-    return for_each(
-        targets, lambda path: decoder.decompress(path, targets[path]), "cdl codec decompress"
-    )
+    targets, device = picture_paths(files, output, force), usable_device(device)
+
+    def write(path: Path) -> None:
+        decompress_file(path, targets[path], codec_weights, device)
+
+    return for_each(targets, write, "cdl codec decompress")
 
 
 @app.command

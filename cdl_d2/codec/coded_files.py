@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cdl_d2.codec.bitstream.stream import (
     BitstreamError,
     rest_of,
 )
+from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.codec.rate_distortion import RatePoint, average, rate_point
@@ -44,11 +46,11 @@ def bitstream_paths(images: Sequence[Path], output: Path | None, force: bool) ->
             folder = given if given.is_dir() else path.parent
             place = path if output is None else output / path.relative_to(folder)
             targets[path] = place.with_suffix(SUFFIX)
-    names = {name: path for path, target in targets.items() for name in (target, rest_of(target))}
+    names: dict[Path, Path] = {}
     for path, target in targets.items():
         for name in (target, rest_of(target)):
-            if names[name] != path:
-                raise CdlError(f"{path} and {names[name]} would both be {name}: rename one")
+            if names.setdefault(name, path) != path:
+                raise CdlError(f"{names[name]} and {path} would both be {name}: rename one")
     _check_free([*names], output, force)
     return targets
 
@@ -80,10 +82,11 @@ class FileCompressor:
 
     Args:
         layers_of: from an image file to its layers.
+        points: what layers_of finds out about rate and distortion of the images, if it does.
     """
 
-    def __init__(self, layers_of: Callable[[Path], Layers]):
-        self._layers_of = layers_of
+    def __init__(self, layers_of: Callable[[Path], Layers], points: Sequence[RatePoint] = ()):
+        self._layers_of, self._points = layers_of, points
         self._bits, self._pixels = [0, 0], 0
 
     def compress(self, path: Path, target: Path) -> None:
@@ -104,40 +107,23 @@ class FileCompressor:
         self._pixels += layers.selected.image_size[0] * layers.selected.image_size[1]
 
     def summary(self) -> str:
-        """What the images cost together."""
+        """What the images cost together, and how they look on average."""
         if not self._pixels:
             return "no image was compressed"
+        if self._points:
+            mean = average(self._points)
+            similarity = "" if mean.ms_ssim is None else f", MS-SSIM {mean.ms_ssim:.4f}"
+            return (
+                f"{len(self._points)} images: {mean.file_bpp:.3f} bits per pixel "
+                f"(estimated {mean.estimated_bpp:.3f}), PSNR {mean.psnr:.2f} dB{similarity}"
+            )
         first, second = (bits / self._pixels for bits in self._bits)
         more = f", and {second:.3f} in second layers" if second else ""
         return f"{first:.3f} bits per pixel{more}"
 
 
-class WholeImages(FileCompressor):
-    """Codes image files with all channels, and looks at what comes out again."""
-
-    def __init__(self, codec: Codec):
-        super().__init__(self._layers)
-        self._codec, self._points = codec, list[RatePoint]()
-
-    def _layers(self, path: Path) -> Layers:
-        stream, point = rate_point(self._codec, path)
-        self._points.append(point)
-        return Layers(stream, None)
-
-    def summary(self) -> str:
-        """What the images cost on average, and how they look."""
-        if not self._points:
-            return super().summary()
-        mean = average(self._points)
-        similarity = "" if mean.ms_ssim is None else f", MS-SSIM {mean.ms_ssim:.4f}"
-        return (
-            f"{len(self._points)} images: {mean.file_bpp:.3f} bits per pixel "
-            f"(estimated {mean.estimated_bpp:.3f}), PSNR {mean.psnr:.2f} dB{similarity}"
-        )
-
-
 def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
-    """Codes with a codec.
+    """Codes with a codec; whole images are also decoded, to see how they look.
 
     Args:
         channels: of the first layer, such as `0-31,40`; None for one layer with all of them.
@@ -147,55 +133,48 @@ def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
             meaning no bitstream has.
     """
     _ = codec.cpu_coder  # an error now, not once for every file
-    if channels is None:
-        return WholeImages(codec)
-    chosen = parse_channels(channels)
-    channel_mask(codec.latent_channels, chosen)  # the same
+    points: list[RatePoint] = []
+    chosen = None if channels is None else parse_channels(channels)
+    channel_mask(codec.latent_channels, chosen or [])  # the same
     device = next(codec.parameters()).device
 
     def layers_of(path: Path) -> Layers:
-        return compress_layers(codec, read_image(path).to(device).float() / 255, chosen)
+        if chosen is not None:
+            return compress_layers(codec, read_image(path).to(device).float() / 255, chosen)
+        stream, point = rate_point(codec, path)
+        points.append(point)
+        return Layers(stream, None)
 
-    return FileCompressor(layers_of)
+    return FileCompressor(layers_of, points)
 
 
-class FileDecompressor:
-    """Makes images of bitstream files, with whichever codec wrote each.
+def decompress_file(path: Path, target: Path, weights: str, device: str) -> None:
+    """Write the image of a bitstream as PNG, with whichever codec wrote it.
 
     Args:
         weights: of the codec, instead of the zoo's or the package's.
+
+    Raises:
+        BitstreamError, OSError: if it cannot be read or written; if a layer is missing.
     """
-
-    def __init__(self, weights: str, device: str):
-        self._weights, self._device = weights, device
-        self._codecs: dict[tuple[str, int, str], Codec] = {}
-
-    def decompress(self, path: Path, target: Path) -> None:
-        """Write the image of a bitstream as PNG.
-
-        Raises:
-            BitstreamError, OSError: if it cannot be read or written; if a layer is missing.
-        """
-        stream = Bitstream.load(path)
-        choice = stream.codec.name, stream.codec.quality, stream.codec.metric
-        if choice not in self._codecs:
-            self._codecs[choice] = Codec.load(*choice, self._weights).on(self._device)
-        codec = self._codecs[choice]
-        if stream.coding == SELECTED:
-            beside = rest_of(path)
-            rest = Bitstream.load(beside) if beside.is_file() else None
-            try:
-                latent = decompress_layers(codec, stream, rest)
-            except BitstreamError as error:
-                state = "beside it" if rest else "there is none beside it"
-                raise BitstreamError(f"{path}: {error} (in {beside}; {state})") from error
-        else:
-            latent = codec.decompress(stream)
-        image = torch.round(codec.decode(latent.to(self._device)) * 255).byte().cpu()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(target) as temporary:
-            # Not torchvision's write_png, which says nothing of a full disk.
-            temporary.write_bytes(encode_png(image).numpy().tobytes())
+    stream = Bitstream.load(path)
+    wrote = stream.codec
+    codec = CodecChoice(wrote.name, wrote.quality, wrote.metric, weights).load().on(device)
+    if stream.coding == SELECTED:
+        beside = rest_of(path)
+        rest = Bitstream.load(beside) if beside.is_file() else None
+        try:
+            latent = decompress_layers(codec, stream, rest)
+        except BitstreamError as error:
+            state = "beside it" if rest else "there is none beside it"
+            raise BitstreamError(f"{path}: {error} (in {beside}; {state})") from error
+    else:
+        latent = codec.decompress(stream)
+    image = torch.round(codec.decode(latent.to(device)) * 255).byte().cpu()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(target) as temporary:
+        # Not torchvision's write_png, which says nothing of a full disk.
+        temporary.write_bytes(encode_png(image).numpy().tobytes())
 
 
 def describe_bitstream(path: Path) -> dict[str, str | int | float]:
@@ -233,19 +212,16 @@ def parse_channels(text: str) -> list[int]:
     """
     channels: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not _is_number(first) or (dash and not _is_number(last)):
+        span = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
+        if span is None:
             raise CdlError(f"channels {text!r} are not of the form 0-31,40")
-        if dash and int(last) < int(first):
+        first, last = int(span[1]), int(span[2] or span[1])
+        if last < first:
             raise CdlError(f"channels {text!r}: {part} goes backwards")
-        if int(last or first) >= MOST_CHANNELS:
-            raise CdlError(f"channels {text!r}: no codec has channel {last or first}")
-        channels += range(int(first), int(last or first) + 1)
+        if last >= MOST_CHANNELS:
+            raise CdlError(f"channels {text!r}: no codec has channel {last}")
+        channels += range(first, last + 1)
     return channels
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
 
 
 def _check_free(targets: Sequence[Path], output: Path | None, force: bool) -> None:
