@@ -23,9 +23,10 @@ def quickstart(
     cdl quickstart --engine torchvision --seed 1 --output quickstart-1
     ```
 
-    Draws sample data, trains a small Mask R-CNN on its images (the teacher) and two on the latents
-    of the built-in codec, one of them taught; prints a table and writes report.html with pictures.
-    Run again, it goes on where it stopped.
+    Draws sample data and trains a small Mask R-CNN on its images, the teacher. From it start two
+    students, for equally long and taught alike: one on images that the built-in codec decoded, one
+    on its latents, through a bridge. Prints a table and writes report.html with pictures. Run
+    again, it goes on where it stopped.
 
     Args:
         output: Folder.

@@ -20,7 +20,7 @@ from cdl_d2.errors import CdlError
 COMMAND = (sys.executable, "-m", "cdl_d2.cli.main")
 CODEC = ("tiny-bmshj2018-hyperprior", 2)
 ANCHORS = (16, 32, 64, 128, 256)
-RUNS = ("teacher", "decoded", "latent", "latent_transfer")
+RUNS = ("teacher", "decoded", "finetuned", "bridge")
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,10 @@ class Torchvision:
         if run == "decoded":
             evaluated = ["--eval-only", task.weights("teacher")]
             return [*command, *evaluated, "--domain", "reconstruction", *codec]
-        if run == "latent_transfer":  # of the foreground only, which takes less time
-            codec += ["--teacher", task.weights("teacher"), "--masks", "foreground"]
-        return [*command, "--resume", *codec]
+        domain = ["--domain", "reconstruction"] if run == "finetuned" else ["--bridge", "stem"]
+        start = ["--initial-weights", task.weights("teacher"), "--teacher", task.weights("teacher")]
+        # Masks of the foreground only, which takes less time.
+        return [*command, "--resume", *codec, *domain, *start, "--masks", "foreground"]
 
     def load(self, folder: Path) -> nn.Module:
         """The trained detector of a run, in eval mode; it takes a list of items."""
@@ -91,7 +92,7 @@ class Detectron2:
 
     def command(self, task: Task, run: str) -> list[str]:
         """What trains (or, for `decoded`, evaluates) a run."""
-        kind = {"teacher": "pixel", "decoded": "reconstruction"}.get(run, "latent")
+        kind = {"teacher": "pixel", "bridge": "bridge"}.get(run, "reconstruction")
         config = f"detection/small/{kind}_mask_rcnn_small.yaml"
         command = [*COMMAND, "train", "--config-file", config]
         command += ["--eval-only"] if run == "decoded" else ["--resume"]
@@ -108,13 +109,13 @@ class Detectron2:
             "SEED": task.seed + 1,  # Detectron2 takes 0 for "any"
             "OUTPUT_DIR": task.folder / run,
         }
-        if run == "decoded":
+        if run != "teacher":
             options["MODEL.WEIGHTS"] = task.weights("teacher")
-        if run == "latent":
-            options["MODEL.META_ARCHITECTURE"] = "CompressedRCNN"
-        if run == "latent_transfer":
+        if run in ("finetuned", "bridge"):
+            options["MODEL.META_ARCHITECTURE"] = "TransferRCNN"
             options["MODEL.TEACHER.CONFIG_FILE"] = task.folder / "teacher" / "config.yaml"
             options["MODEL.TEACHER.WEIGHTS"] = task.weights("teacher")
+            options["MODEL.TRANSFER.MASKS"] = "foreground"  # takes less time than all
         return command + [str(each) for pair in options.items() for each in pair]
 
     def load(self, folder: Path) -> nn.Module:

@@ -6,7 +6,6 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -50,12 +49,12 @@ def measure_costs(
         pair = []
         for decode in (True, False):
             start = time.perf_counter()
-            latent = codec.decompress(stream)
             if decode:
-                pixels = torch.round(codec.decode(latent) * 255)
+                y_hat = codec.read_symbols(stream).y_hat
+                pixels = torch.round(codec.reconstruct(y_hat, stream.image_size) * 255)
                 pixel_detector([image_item(engine, pixels)])
             else:
-                latent_detector([_latent_item(codec, latent)])
+                latent_detector([latent_detector.coded_input.read(stream)])
             pair.append(time.perf_counter() - start)
         seconds.append((pair[0], pair[1]))
     decoded_ms, latent_ms = (1000 * statistics.median(s) for s in zip(*seconds[1:], strict=True))
@@ -71,14 +70,3 @@ def count_costs(
     pixels = count_network(pixel_detector.backbone, torch.zeros(1, 3, *size))
     decoder = count_network(codec.network.g_s, y_hat)
     return decoder + pixels, count_network(latent_detector.backbone, y_hat)
-
-
-def _latent_item(codec: Codec, latent: Any) -> dict[str, Any]:
-    height, width = latent.image_size
-    return {
-        "latent": latent.cells,
-        "codec_identity": codec.identity,
-        "image_size": latent.image_size,
-        "height": height,
-        "width": width,
-    }

@@ -49,7 +49,7 @@ def quick_start(task: Task, engine_name: str, images: tuple[int, int]) -> str:
     run_all(engine, task)
     codec = Codec.load(*CODEC)
     paths = sorted(Path(task.data("val")[1]).iterdir())[:20]
-    detectors = (engine.load(task.folder / run).cpu() for run in ("teacher", "latent_transfer"))
+    detectors = (engine.load(task.folder / run).cpu() for run in ("teacher", "bridge"))
     rows = table_rows(task, *measure_costs(engine, codec, *detectors, paths))
     minutes = (time.monotonic() - start) / 60
     report = write_report(task, codec, rows, engine.name, minutes, min(4, images[1]))

@@ -19,13 +19,14 @@ POLL_SECONDS = 0.5
 
 
 def run_all(engine: Detectron2 | Torchvision, task: Task) -> None:
-    """Train teacher and plain student side by side, then the taught student; finished runs stay.
+    """Train the teacher, then the two students that start from it; finished runs stay.
 
     Raises:
         ValueError: if a command fails, with the last line of its log.
     """
-    run_together(engine, task, ["teacher", "latent"])
-    run_together(engine, task, ["latent_transfer", "decoded"])
+    run_together(engine, task, ["teacher"])
+    run_together(engine, task, ["bridge", "finetuned"])
+    run_together(engine, task, ["decoded"])
 
 
 def run_together(engine: Detectron2 | Torchvision, task: Task, runs: Sequence[str]) -> None:

@@ -1,19 +1,18 @@
-"""tools/quickstart.py in miniature, with each engine that is there."""
+"""cdl quickstart in miniature, with each engine that is there."""
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from cdl_d2.bench.quickstart.engines import choose_engine
+from tests.commands import in_checkout, output_of, refused
 
-ROOT = Path(__file__).parents[2]
+QUICKSTART = ["quickstart"]
 MINIATURE = ["--iterations", "4", "--images", "4", "3", "--size", "64"]
 ENGINES = [
     "torchvision",
@@ -26,24 +25,12 @@ ENGINES = [
 ]
 
 
-def run(*arguments, check=True):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "quickstart.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_quick_start_trains_measures_and_reports(tmp_path, engine):
+def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, engine):
     out = tmp_path / "quickstart"
-    done = run("--engine", engine, *MINIATURE, "--output", out)
-    assert f"training with {engine}" in done.stdout
-    rows = re.findall(r"^(\S.*?)  +([\d.]+ .*)$", done.stdout, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)  # it needs no checkout around it
+    printed = output_of(*QUICKSTART, "--engine", engine, *MINIATURE, "--output", "quickstart")
+    rows = re.findall(r"^(\S.*?)  +([\d.]+ .*)$", printed, re.MULTILINE)
     assert len(rows) == 4
     page = (out / "report.html").read_text()
     assert page.count("<img") == 4  # losses and three images
@@ -51,46 +38,37 @@ def test_a_quick_start_trains_measures_and_reports(tmp_path, engine):
     assert len(list(out.glob("*.png"))) == 4
     assert json.loads((out / "settings.json").read_text())["engine"] == engine
 
-    trained = (out / "latent_transfer" / "model_final.pth").stat().st_mtime_ns
+    trained = (out / "bridge" / "model_final.pth").stat().st_mtime_ns
     (out / "report.html").unlink()
-    run("--engine", engine, *MINIATURE, "--output", out)
+    output_of(*QUICKSTART, "--engine", engine, *MINIATURE, "--output", out)
     assert (out / "report.html").exists()
-    assert (out / "latent_transfer" / "model_final.pth").stat().st_mtime_ns == trained
+    assert (out / "bridge" / "model_final.pth").stat().st_mtime_ns == trained
 
-    other = run("--engine", engine, *MINIATURE, "--seed", 1, "--output", out, check=False)
-    assert other.returncode == 1
-    assert other.stderr.startswith("quickstart: ") and len(other.stderr.splitlines()) == 1
+    refused(*QUICKSTART, "--engine", engine, *MINIATURE, "--seed", 1, "--output", out)
 
-
-def test_a_run_that_fails_says_why(tmp_path):
-    out = tmp_path / "quickstart"
-    run("--engine", "torchvision", *MINIATURE, "--output", out)
-    (out / "latent" / "results.json").unlink()
-    (out / "latent" / "checkpoint.pth").write_bytes(b"broken")
-    done = run("--engine", "torchvision", *MINIATURE, "--output", out, check=False)
-    assert done.returncode == 1
-    assert "the run latent failed" in done.stderr
-    assert "checkpoint.pth cannot be read" in done.stderr
+    (out / "finetuned" / "results.json").unlink()
+    for name in ("checkpoint.pth", "last_checkpoint"):
+        (out / "finetuned" / name).write_bytes(b"broken")
+    said = refused(*QUICKSTART, "--engine", engine, *MINIATURE, "--output", out)
+    assert str(out / "finetuned" / "command.log") in said
 
 
 def test_stopped_it_leaves_no_process_behind(tmp_path):
-    words = ["--engine", "torchvision", *MINIATURE, "--iterations", "500", "--output", tmp_path]
-    tool = [sys.executable, str(ROOT / "tools" / "quickstart.py"), *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(tool, stderr=subprocess.DEVNULL, env=environment, cwd=ROOT)
-    while not (tmp_path / "latent" / "command.log").exists():
+    words = ["--engine", "torchvision", *MINIATURE, "--output", tmp_path]
+    words[words.index("--iterations") + 1] = "500"
+    command = [sys.executable, "-m", "cdl_d2.cli.main", *QUICKSTART, *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **in_checkout())
+    while not (tmp_path / "teacher" / "command.log").exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.terminate()
-    assert process.wait(30) != 0
+    assert process.wait(30) == 143
     assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True).returncode == 1
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    done = run(*MINIATURE, "--output", tmp_path, check=False)
-    assert done.returncode == 1
-    assert "is not an empty folder" in done.stderr
+    assert str(tmp_path) in refused(*QUICKSTART, *MINIATURE, "--output", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
