@@ -41,7 +41,9 @@ app = App(
     help="Vision models on compressed latents. `cdl COMMAND --help` shows an example of each.",
     help_format="markdown",
     version=lambda: version("cdl_d2"),
-    default_parameter=Parameter(negative="", show_default=_shown_default),
+    default_parameter=Parameter(  # no --no-resume; of an option given twice the last counts
+        negative="", show_default=_shown_default, allow_repeating=True
+    ),
     suppress_keyboard_interrupt=False,
 )
 for _command in (quickstart, train, data, codec, latents, visualize, count, bench, compare):

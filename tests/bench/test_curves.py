@@ -1,14 +1,11 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from cdl_d2.bench.curves import Point, rate_saving, read_point, tradeoff_figure
+from tests.commands import output_of, refused
 
 KEYS = ("bpp", "mIoU")
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -91,17 +88,27 @@ def test_a_baseline_is_named_in_the_picture():
     assert figure.bbox.contains(*name.get_window_extent().get_points().mean(0))
 
 
-def test_the_command_prints_a_table_and_draws(folders, tmp_path):
-    points = ["--point", "a", folders[0], "--point", "joint:b", folders[1]]
-    plot = ["--plot", "rate/bpp", "classification/top1", "--output", tmp_path / "plot.png"]
-    plot += ["--point", "joint:c", folders[0], "--saving", "joint", "joint"]
-    plot += ["--baseline", "pixels", folders[1]]
-    words = [ROOT / "tools" / "compare_runs.py", "--keys", "rate/bpp", *points, *plot]
-    command = [sys.executable, *map(str, words)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    assert "| joint: b | 1 | 0.600 | 70.000 |" in done.stdout
-    assert "| pixels | 1 |  | 70.000 |" in done.stdout
-    assert "joint saves " in done.stdout and done.stdout.endswith(
-        "0.0 % of the rate/bpp of joint\n"
-    )
+def test_the_command_averages_seeds_and_draws(folders, tmp_path):
+    words = [
+        "compare",
+        "--keys",
+        "rate/bpp",
+        "--point",
+        "a",
+        folders[0],
+        "--point",
+        "a",
+        folders[1],
+    ]
+    words += ["--point", "joint:b", folders[1], "--point", "joint:c", folders[0]]
+    words += ["--plot", "rate/bpp", "classification/top1", "--output", tmp_path / "plot.png"]
+    words += ["--baseline", "pixels", folders[1]]
+    pixels, mean, *joint = json.loads(output_of(*words, "--json"))
+    assert (pixels["rate/bpp"], pixels["classification/top1"]) == (None, 70.0)
+    assert (mean["seeds"], mean["rate/bpp"], mean["classification/top1"]) == (2, 0.5, 60.0)
+    assert [row["run"] for row in joint] == ["joint: b", "joint: c"]
     assert (tmp_path / "plot.png").stat().st_size > 1000
+    saving = output_of(*words, "--saving", "joint", "joint").splitlines()[-1]
+    assert "joint" in saving and "0.0 %" in saving
+    refused(*words[:-6], "--plot", "rate/bpp", "classification/top1")
+    refused(*words[:3], *words[-3:], "--point", "a", folders[0])

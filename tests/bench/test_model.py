@@ -3,10 +3,10 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.bench.model import run_benchmark
-from tests.d2.conftest import small_cfg
+from tests.d2.conftest import small_cfg, teacher_files, transfer_cfg  # noqa: F401
 
 
-def test_every_part_is_measured_as_often_as_asked(transfer_cfg):
+def test_every_part_is_measured_as_often_as_asked(transfer_cfg):  # noqa: F811
     measured = run_benchmark(transfer_cfg, (256, 256), repeats=2)
     parts = {"encode", "decode", "pixel_detector", "latent_detector"}
     assert measured.keys() == parts | {"train_step", "train_step_transfer"}
