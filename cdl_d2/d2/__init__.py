@@ -13,7 +13,6 @@ if not importlib.util.find_spec("detectron2"):
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import add_cdl_config
 from cdl_d2.d2.data.coco_datasets import register_dataset
-from cdl_d2.d2.data.latent_mapper import LatentDatasetMapper
 from cdl_d2.d2.engine.tasks import build_mapper, check_datasets
 from cdl_d2.d2.engine.trainer import Trainer, initialize_backbone
 from cdl_d2.d2.evaluation.rate import RateEvaluator
@@ -39,7 +38,6 @@ __all__ = [
     "CompressedRCNN",
     "CompressedSegmentor",
     "JointClassifier",
-    "LatentDatasetMapper",
     "RateEvaluator",
     "SafeCheckpointer",
     "Trainer",

@@ -13,43 +13,31 @@ from torchvision.transforms import v2
 from cdl_d2.codec import STRIDE
 from cdl_d2.codec.image_files import reading_image
 from cdl_d2.d2.config import AUGMENTATIONS
-from cdl_d2.d2.data.latent_mapper import check_source, input_of_worker, worker_needs_bits
+from cdl_d2.d2.data.encoding_mapper import Mapper, check_source, encode_where_asked
 from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.transfer import Taught
 
 
 class ClassMapper:
-    """Reads an image, crops and perhaps flips it, and perhaps encodes it (appendix A.3).
+    """Reads an image, crops and perhaps flips it (appendix A.3), all before encoding.
 
-    Training with `exact` augmentation: a random crop, resized to IMAGE_SIZE, and a random flip,
-    all before encoding. Otherwise: the shorter side resized to IMAGE_SIZE, then the central square.
+    Training with `exact` augmentation: a random crop, resized to IMAGE_SIZE, and a random flip.
+    Otherwise: the shorter side resized to IMAGE_SIZE, then the central square.
 
     Args:
         size: pixels a side.
         augment: whether crops and flips are random.
         channel_order: of `image`, `BGR` or `RGB`.
-        coded_input: of the model, its codec on the CPU, to encode here; None leaves that to the
-            model.
-        with_bits: whether to estimate sizes.
     """
 
-    def __init__(
-        self,
-        size: int,
-        augment: bool,
-        channel_order: str,
-        coded_input: CodedInput | None = None,
-        with_bits: bool = True,
-    ):
+    def __init__(self, size: int, augment: bool, channel_order: str):
         random = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
         fixed = [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
         self._transform = v2.Compose(random if augment else fixed)
-        self._channel_order, self._coded_input = channel_order, coded_input
-        self._with_bits = with_bits
+        self._channel_order = channel_order
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record with `image`, 3 x size x size, uint8.
@@ -57,12 +45,8 @@ class ClassMapper:
         Raises:
             CdlError: if the file cannot be read as an image.
         """
-        item = dict(record)
-        pixels = _read(item["file_name"], self._channel_order)
-        item["image"] = self._transform(pixels).contiguous()
-        if self._coded_input is None:
-            return item
-        return self._coded_input.encode(item, with_bits=self._with_bits)
+        pixels = _read(record["file_name"], self._channel_order)
+        return record | {"image": self._transform(pixels).contiguous()}
 
 
 class StoredClassMapper:
@@ -120,7 +104,7 @@ def central_square(item: dict[str, Any]) -> dict[str, Any]:
     return item | cut
 
 
-def build_class_mapper(cfg: CfgNode, is_train: bool) -> ClassMapper | StoredClassMapper:
+def build_class_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
     """The mapper for INPUT.DOMAIN, LATENT_SOURCE and AUGMENTATION.
 
     Raises:
@@ -131,14 +115,8 @@ def build_class_mapper(cfg: CfgNode, is_train: bool) -> ClassMapper | StoredClas
         raise CdlError(f"INPUT.AUGMENTATION {kind!r} is not one of {', '.join(AUGMENTATIONS)}")
     if source == "store":
         return _stored(cfg, is_train)
-    encodes = source == "mapper" and cfg.INPUT.DOMAIN != "image"
-    return ClassMapper(
-        cfg.INPUT.IMAGE_SIZE,
-        is_train and kind == "exact",
-        cfg.INPUT.FORMAT,
-        input_of_worker(cfg) if encodes else None,
-        worker_needs_bits(cfg, is_train),
-    )
+    mapper = ClassMapper(cfg.INPUT.IMAGE_SIZE, is_train and kind == "exact", cfg.INPUT.FORMAT)
+    return encode_where_asked(mapper, cfg, is_train)
 
 
 def _read(path: str, channel_order: str) -> torch.Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -22,16 +21,18 @@ from torch import nn
 from cdl_d2.d2.data.class_datasets import check_class_dataset, class_names_of
 from cdl_d2.d2.data.class_mapper import build_class_mapper
 from cdl_d2.d2.data.coco_datasets import check_coco_dataset
+from cdl_d2.d2.data.encoding_mapper import (
+    Mapper,
+    build_detection_mapper,
+    build_segmentation_mapper,
+)
 from cdl_d2.d2.data.label_datasets import check_label_dataset, load_labels
-from cdl_d2.d2.data.latent_mapper import build_detection_mapper, build_segmentation_mapper
 from cdl_d2.d2.evaluation.cityscapes import build_cityscapes_evaluator
 from cdl_d2.d2.evaluation.classification import ClassificationEvaluator
 from cdl_d2.d2.evaluation.rate import RateEvaluator
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
 from cdl_d2.errors import CdlError
-
-Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from detectron2.utils.events import EventStorage
 from torchvision.models import resnet50
 
-from cdl_d2.d2 import SafeCheckpointer, Trainer, build_codec
+from cdl_d2.d2 import SafeCheckpointer, Trainer, build_codec, build_mapper
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.data.class_mapper import ClassMapper, central_square
 from cdl_d2.d2.evaluation.classification import ClassificationEvaluator
-from cdl_d2.nn import CodedInput
 from tests.d2.conftest import CONFIGS
 
 FOLDER = CONFIGS / "classification" / "small"
@@ -92,10 +91,13 @@ def test_the_exact_augmentation_crops_before_encoding(tmp_path, codec):
     pixels = make_items(1, 96)[0]["image"].movedim(0, -1).numpy()
     Image.fromarray(pixels).save(tmp_path / "a.png")
     record = {"file_name": str(tmp_path / "a.png"), "label": 0}
-    mapper = ClassMapper(64, True, "RGB", CodedInput("latent", codec, "RGB", with_scales=True))
+    cfg = tiny_cfg("cresnet39", "INPUT.AUGMENTATION", "exact", "INPUT.LATENT_SOURCE", "mapper")
+    mapper = build_mapper(cfg, is_train=True)
     first, second = mapper(record), mapper(record)
-    assert first["image"].shape == (3, 64, 64) and not torch.equal(first["image"], second["image"])
-    latent = codec.encode(first["image"].float() / 255, with_scales=True)
+    assert first["image"].shape == (3, 128, 128)
+    assert not torch.equal(first["image"], second["image"])
+    rgb = first["image"].flip(0).float() / 255  # INPUT.FORMAT is BGR
+    latent = codec.encode(rgb, with_scales=True)
     assert torch.equal(first["latent"], latent.cells)
     assert torch.equal(first["scales"], latent.crop(latent.scales_hat))
     fixed = ClassMapper(64, False, "RGB")

@@ -7,7 +7,8 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from detectron2.data import DatasetMapper
 
-from cdl_d2.d2 import LatentDatasetMapper, build_codec, build_mapper
+from cdl_d2.d2 import build_codec, build_mapper
+from cdl_d2.d2.data.encoding_mapper import EncodingMapper
 from tests.d2.conftest import small_cfg, small_model
 
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")
@@ -74,7 +75,7 @@ def test_the_latent_follows_the_augmented_image(record):
 
 def test_a_stock_mapper_is_used_where_nothing_needs_encoding():
     assert type(build_mapper(cfg_with("model"), is_train=True)) is DatasetMapper
-    assert type(build_mapper(cfg_with("mapper"), is_train=True)) is LatentDatasetMapper
+    assert type(build_mapper(cfg_with("mapper"), is_train=True)) is EncodingMapper
     image = small_cfg("pixel", "INPUT.LATENT_SOURCE", "mapper")
     assert type(build_mapper(image, is_train=True)) is DatasetMapper
 

@@ -1,64 +1,53 @@
-"""A DatasetMapper that encodes, and the mappers of detectors and segmentors."""
+"""A mapper that encodes, and the mappers of detectors and segmentors."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import detectron2.data.transforms as T
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 
 from cdl_d2.d2.config import LATENT_SOURCES
 from cdl_d2.d2.data.store_mapper import StoredLatentMapper
 from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import CodedInput
+
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def input_of_worker(cfg: CfgNode) -> CodedInput:
-    """What the model looks at, with a codec on the CPU, where the loader's workers are."""
-    shown = build_coded_input(cfg)
-    return replace(shown, codec=copy.deepcopy(shown.codec).cpu())
+class EncodingMapper:
+    """A mapper, and behind it the encoder, on the CPU, where the loader's workers are.
+
+    Args:
+        mapper: gives items with `image`.
+        cfg: says what the model looks at.
+        is_train: in training, sizes are estimated for a gate only.
+    """
+
+    def __init__(self, mapper: Mapper, cfg: CfgNode, is_train: bool):
+        shown = build_coded_input(cfg)
+        self._mapper = mapper
+        self._coded_input = replace(shown, codec=copy.deepcopy(shown.codec).cpu())
+        self._with_bits = not is_train or cfg.MODEL.SELECTION.KIND == "gate"
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The mapper's item, with the keys of CodedInput.encode."""
+        return self._coded_input.encode(self._mapper(record), with_bits=self._with_bits)
 
 
-def worker_needs_bits(cfg: CfgNode, is_train: bool) -> bool:
-    """Whether sizes are read of what a worker encodes: in evaluation, and by a gate."""
-    return not is_train or cfg.MODEL.SELECTION.KIND == "gate"
-
-
-class LatentDatasetMapper(DatasetMapper):
-    """Detectron2's DatasetMapper, then the encoder in the loader's workers."""
-
-    @configurable
-    def __init__(self, is_train: bool, *, coded_input: CodedInput, with_bits: bool, **kwargs):
-        """
-        Args:
-            coded_input: of the model; its codec on the CPU.
-            with_bits: whether to estimate sizes.
-            kwargs: those of DatasetMapper.
-        """
-        super().__init__(is_train, **kwargs)
-        self._coded_input, self._with_bits = coded_input, with_bits
-
-    @classmethod
-    def from_config(cls, cfg, is_train: bool = True):
-        return {
-            **super().from_config(cfg, is_train),
-            "coded_input": input_of_worker(cfg),
-            "with_bits": worker_needs_bits(cfg, is_train),
-        }
-
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """As DatasetMapper, with the keys of CodedInput.encode."""
-        item = super().__call__(dataset_dict)
-        return self._coded_input.encode(item, with_bits=self._with_bits)
+def encode_where_asked(mapper: Mapper, cfg: CfgNode, is_train: bool) -> Mapper:
+    """The mapper, inside an EncodingMapper if INPUT.LATENT_SOURCE is `mapper`."""
+    wanted = cfg.INPUT.LATENT_SOURCE == "mapper" and cfg.INPUT.DOMAIN != "image"
+    return EncodingMapper(mapper, cfg, is_train) if wanted else mapper
 
 
 def build_detection_mapper(
     cfg: CfgNode, is_train: bool, augmentations: list[T.Augmentation] | None = None
-) -> DatasetMapper:
+) -> Mapper:
     """The mapper for INPUT.DOMAIN and INPUT.LATENT_SOURCE.
 
     Args:
@@ -71,8 +60,7 @@ def build_detection_mapper(
     if source == "store" and cfg.INPUT.DOMAIN != "image":
         return StoredLatentMapper(cfg, is_train)
     options = {} if augmentations is None else {"augmentations": augmentations}
-    encodes = source == "mapper" and cfg.INPUT.DOMAIN != "image"
-    return (LatentDatasetMapper if encodes else DatasetMapper)(cfg, is_train, **options)
+    return encode_where_asked(DatasetMapper(cfg, is_train, **options), cfg, is_train)
 
 
 def check_source(cfg: CfgNode) -> str:
@@ -83,7 +71,7 @@ def check_source(cfg: CfgNode) -> str:
     return source
 
 
-def build_segmentation_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
+def build_segmentation_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
     """As build_detection_mapper, with the augmentations of DeepLab in training: sizes, a crop (see
     INPUT.CROP.SINGLE_CATEGORY_MAX_AREA), and flips."""
     if not is_train:
