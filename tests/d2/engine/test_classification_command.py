@@ -1,8 +1,6 @@
-"""tools/train_net.py on folders of classes, as a user runs it."""
+"""`cdl train` on folders of classes, as a user runs it."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,9 +9,9 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.data.datasets.drawn import write_classification
 from tests.commands import output_of, refused
-from tests.d2.engine.test_train_net import ROOT, run
 from tests.d2.modeling.test_classifier import FOLDER, TINY
 
+CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
 SCHEDULE = [
     *("SOLVER.MAX_ITER", 2, "SOLVER.STEPS", "(1,)", "SOLVER.IMS_PER_BATCH", 4),
     *("MODEL.CLASSIFIER.NUM_CLASSES", 5, "INPUT.IMAGE_SIZE", 64),
@@ -34,12 +32,7 @@ def words_for(name, folder, out, *options, arguments=()):
 
 
 def train(*words, arguments=()):
-    return run("train_net.py", *words_for(*words, arguments=arguments))
-
-
-def again(*words, arguments=()):
-    """As train, in this process."""
-    return output_of("train_net.py", *words_for(*words, arguments=arguments))
+    return output_of("train", *words_for(*words, arguments=arguments))
 
 
 def results(folder):
@@ -57,43 +50,43 @@ def test_a_teacher_a_student_and_a_joint_tuning(folder, tmp_path):
     assert results(tmp_path / "student")["rate"]["bpp"] > 0
     assert (tmp_path / "student" / "inference" / "confusion_matrix.png").exists()
     weights = tmp_path / "student" / "model_final.pth"
+    image = next((folder / "disc").iterdir())
+    run = ["--config-file", tmp_path / "student" / "config.yaml", "MODEL.WEIGHTS", weights]
+    output_of("visualize", *run[:2], "--input", image, "--output", tmp_path / "pictures", *run[2:])
+    assert len(list((tmp_path / "pictures").iterdir())) == 3
     train("joint_classifier", folder, tmp_path / "joint", "MODEL.WEIGHTS", weights)
     assert results(tmp_path / "joint")["rate"]["psnr"] > 10
     codec = tmp_path / "joint" / "codec.safetensors"
-    image = next((folder / "disc").iterdir())
-    words = ["--name", "tiny-bmshj2018-hyperprior", "--quality", "2", "--weights", codec]
-    for command in (["compress", *words, image, "--output", tmp_path / "files"],):
-        subprocess.run(
-            [sys.executable, "-m", "cdl_d2.codec", *map(str, command)], check=True, cwd=ROOT
-        )
+    tuned = [*CODEC, "--codec-weights", codec]
+    output_of("codec", "compress", image, *tuned, "--output", tmp_path / "files")
     assert len(list((tmp_path / "files").iterdir())) == 1
 
 
 def test_latents_come_from_a_store(folder, tmp_path):
-    words = ["--images", folder, "--name", "tiny-bmshj2018-hyperprior", "--quality", "2"]
+    words = ["data", "encode", "--images", folder, *CODEC, "--device", "cpu"]
     sizes = ["--short-edges", "64", "--flip", "--workers", "0"]
     for form in ("arrays", "bitstreams"):
-        output_of("encode_dataset.py", *words, *sizes, "--form", form, "--output", tmp_path / form)
+        output_of(*words, *sizes, "--form", form, "--output", tmp_path / form)
     store = [
         *("INPUT.LATENT_SOURCE", "store", "INPUT.AUGMENTATION", "none"),
         *("INPUT.LATENT_STORE_TRAIN", tmp_path / "arrays"),
         *("INPUT.LATENT_STORE_TEST", tmp_path / "arrays"),
         *("MODEL.META_ARCHITECTURE", "CompressedClassifier"),
     ]
-    again("latent_resnet", folder, tmp_path / "a", *store)
+    train("latent_resnet", folder, tmp_path / "a", *store)
     direct = [*store[4:], "INPUT.LATENT_SOURCE", "model"]
     weights = ["MODEL.WEIGHTS", tmp_path / "a" / "model_final.pth"]
     only = {"arguments": ["--eval-only"]}
-    again("latent_resnet", folder, tmp_path / "b", *direct, *weights, **only)
+    train("latent_resnet", folder, tmp_path / "b", *direct, *weights, **only)
     ours, theirs = results(tmp_path / "a"), results(tmp_path / "b")
     assert ours["classification"] == theirs["classification"]
     assert abs(ours["rate"]["bpp"] - theirs["rate"]["bpp"]) < 1e-3
-    last = refused("train_net.py", *words_for("cresnet39", folder, tmp_path / "c", *store[:-2]))
+    last = refused("train", *words_for("cresnet39", folder, tmp_path / "c", *store[:-2]))
     assert "have no scales: encode with --form bitstreams" in last
     streams = [str(word).replace("arrays", "bitstreams") for word in store[:-2]]
-    again("cresnet39", folder, tmp_path / "c", *streams)
+    train("cresnet39", folder, tmp_path / "c", *streams)
     other = [*store, "MODEL.CODEC.QUALITY", 1]
-    last = refused("train_net.py", *words_for("latent_resnet", folder, tmp_path / "d", *other))
+    last = refused("train", *words_for("latent_resnet", folder, tmp_path / "d", *other))
     assert "was made by" in last
 
 
@@ -133,10 +126,10 @@ def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message
         arguments = ["--register", "coco", *coco_dataset]
         options = ["DATASETS.TRAIN", "('coco',)"]
     words = words_for("cresnet39", data, tmp_path / "out", *options, arguments=arguments)
-    assert message in refused("train_net.py", *words)
+    assert message in refused("train", *words)
 
 
 def test_resuming_a_joint_tuning_goes_on(folder, tmp_path):
-    again("joint_classifier", folder, tmp_path, "SOLVER.CHECKPOINT_PERIOD", 1)
-    again("joint_classifier", folder, tmp_path, "SOLVER.MAX_ITER", 3, arguments=["--resume"])
+    train("joint_classifier", folder, tmp_path, "SOLVER.CHECKPOINT_PERIOD", 1)
+    train("joint_classifier", folder, tmp_path, "SOLVER.MAX_ITER", 3, arguments=["--resume"])
     assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2

@@ -1,4 +1,4 @@
-"""tools/train_net.py on images with label maps, as a user runs it."""
+"""`cdl train` on images with label maps, as a user runs it."""
 
 import json
 import shlex
@@ -8,10 +8,8 @@ from PIL import Image
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.cli.codec import main
 from cdl_d2.data.datasets.drawn import write_segmentation
 from tests.commands import output_of, refused
-from tests.d2.engine.test_train_net import run
 from tests.d2.modeling.test_segmentor import FOLDER, TINY
 
 PLAIN = ["MODEL.META_ARCHITECTURE", "CompressedSegmentor"]
@@ -39,7 +37,7 @@ def words_for(name, folder, out, *options, arguments=()):
 
 
 def train(*arguments):
-    return run("train_net.py", *words_for(*arguments))
+    return output_of("train", *words_for(*arguments))
 
 
 def test_a_teacher_and_a_student(folder, tmp_path):
@@ -49,6 +47,12 @@ def test_a_teacher_and_a_student(folder, tmp_path):
         *("MODEL.TEACHER.WEIGHTS", tmp_path / "teacher" / "model_final.pth"),
     ]
     train("latent", folder, tmp_path / "student", *teacher)
+    run = ["--config-file", tmp_path / "student" / "config.yaml"]
+    weights = ["MODEL.WEIGHTS", tmp_path / "student" / "model_final.pth"]
+    image = next((folder / "images").iterdir())
+    words = ["--input", image, "--output", tmp_path / "pictures"]
+    output_of("visualize", *run, *words, *weights)
+    assert len(list((tmp_path / "pictures").iterdir())) == 3
     results = json.loads((tmp_path / "student" / "results.json").read_text())
     assert {"mIoU", "IoU-disc"} <= results["sem_seg"].keys()
     assert results["rate"]["bpp"] > 0
@@ -62,7 +66,7 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
     config = ["--config-file", tmp_path / "gate" / "config.yaml", "--count", 16, *labels]
     weights = ["MODEL.WEIGHTS", tmp_path / "gate" / "model_final.pth"]
     for how in (["--by", "gate"], ["--by", "variance"]):
-        printed = output_of("select_channels.py", *config, *how, *weights)
+        printed = output_of("latents", "select", *config, *how, *weights)
         _, _, _, channels = shlex.split(printed.splitlines()[-1])
         assert len(set(json.loads(channels))) == 16
     fixed = ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", channels]
@@ -72,14 +76,14 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
         for name in ("fixed", "gate")
     ]
     assert rates[0] < rates[1]
-    last = refused("select_channels.py", *config, "--count", 193, *weights)
+    last = refused("latents", "select", *config, "--count", 193, *weights)
     assert "--count 193: tiny-bmshj2018-hyperprior has 192 channels" in last
     alone = words_for("latent", folder, tmp_path / "e", *PLAIN, *weights, arguments=["--eval-only"])
-    last = refused("train_net.py", *alone)
+    last = refused("train", *alone)
     assert "of a model that selects channels: set MODEL.SELECTION" in last
 
     table = output_of(
-        *("benchmark_files.py", "--images", folder / "images", "--count", 2, "--repeats", 1),
+        *("bench", "files", folder / "images", "--count", 2, "--repeats", 1),
         *("--run", "gate", tmp_path / "gate", "--run", "fixed", tmp_path / "fixed"),
     )
     rows = [[float(cell) for cell in line.split("|")[2:-1]] for line in table.splitlines()[2:]]
@@ -87,27 +91,12 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
     assert rows[1][1] < rows[0][1] and rows[1][2] > rows[0][2]  # bits of both layers
 
     coded = tmp_path / "coded"
-    words = ["--run", tmp_path / "fixed", "--images", folder / "images", "--output", coded]
-    assert "bits per pixel for the model" in output_of("compress_for_model.py", *words)
+    words = ["codec", "compress", folder / "images", "--for", tmp_path / "fixed"]
+    output_of(*words, "--output", coded)
     assert len(list(coded.glob("*.rest.cdlz"))) == 4 and len(list(coded.iterdir())) == 8
-    assert main(["decompress", *map(str, coded.iterdir()), "--output", str(tmp_path / "png")]) == 0
+    output_of("codec", "decompress", *coded.iterdir(), "--output", tmp_path / "png")
     assert len(list((tmp_path / "png").iterdir())) == 4
-    assert "exists" in refused("compress_for_model.py", *words)
-    image = next((folder / "images").iterdir())
-    (tmp_path / "twice").mkdir()
-    for suffix in (".png", ".bmp"):
-        Image.open(image).save((tmp_path / "twice" / "a").with_suffix(suffix))
-    words = [
-        "--run",
-        tmp_path / "fixed",
-        "--images",
-        tmp_path / "twice",
-        "--output",
-        tmp_path / "o",
-    ]
-    last = refused("compress_for_model.py", *words, "--output", tmp_path / "o")
-    assert "a.bmp and" in last
-    assert not (tmp_path / "o").exists()
+    assert "--force" in refused(*words, "--output", coded)
 
 
 @pytest.mark.parametrize(
@@ -153,4 +142,4 @@ def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message
         arguments = ["--register", "coco", *coco_dataset]
         options += ["DATASETS.TRAIN", "('coco',)"]
     words = words_for("latent", data, tmp_path / "out", *options, arguments=arguments)
-    assert message in refused("train_net.py", *words)
+    assert message in refused("train", *words)
