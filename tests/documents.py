@@ -92,3 +92,12 @@ def run_document(document: Path, folder: Path, server: str, with_detectron2: boo
         text=True,
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+
+
+def commands_of(document: Path, folder: Path) -> list[list[str]]:
+    """The words of each `cdl` command of a document, as bash passes them on; none is run."""
+    script = ["cdl() { printf '%s\\0' \"$@\" $'\\n' >> words; }"]
+    script += [block.text for block in blocks(document) if block.language == "bash"]
+    subprocess.run(["bash", "-c", "\n".join(script)], cwd=folder, check=True)
+    words = (folder / "words").read_text() if (folder / "words").exists() else ""
+    return [command.strip("\0").split("\0") for command in words.split("\n\0") if command]

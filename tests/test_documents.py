@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from tests.documents import ROOT, RUNNABLE, blocks, run_document, warm_server
+from cdl_d2.cli.main import app
+from tests.documents import ROOT, RUNNABLE, blocks, commands_of, run_document, warm_server
 
 WITH_DETECTRON2 = importlib.util.find_spec("detectron2") is not None
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -26,6 +27,12 @@ def test_commands_and_scripts_run(document, server, tmp_path):
     if not any(block.runs(WITH_DETECTRON2) for block in blocks(document)):
         pytest.skip("Detectron2 is not installed")
     run_document(document, tmp_path, server, WITH_DETECTRON2)
+
+
+@pytest.mark.parametrize("document", (ROOT / "docs/experiments").glob("*.md"), ids=name_of)
+def test_commands_of_experiments_have_arguments_that_exist(document, tmp_path):
+    for words in commands_of(document, tmp_path):
+        app.parse_args(words, exit_on_error=False, print_error=False)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
