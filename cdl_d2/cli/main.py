@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 from cdl_d2.cli.bench import app as bench
 from cdl_d2.cli.codec import app as codec
 from cdl_d2.cli.compare import compare
+from cdl_d2.cli.convert import convert
 from cdl_d2.cli.count import count
 from cdl_d2.cli.data import app as data
 from cdl_d2.cli.latents import app as latents
@@ -46,7 +47,11 @@ app = App(
     ),
     suppress_keyboard_interrupt=False,
 )
-for _command in (quickstart, train, data, codec, latents, visualize, count, bench, compare):
+COMMANDS = (
+    *(quickstart, train, convert, data, codec),
+    *(latents, visualize, count, bench, compare),
+)
+for _command in COMMANDS:
     app.command(_command)
 app.command(  # by name, since it imports torch
     "cdl_d2.cli.train_torchvision:app",

@@ -132,6 +132,8 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.TRANSFER = CN()
     # Lambda of formula (4): weighs all transfer losses against the task's.
     _C.MODEL.TRANSFER.WEIGHT = 1.0
+    # Weight of the detector's own losses; 0 to learn from the teacher's outputs alone.
+    _C.MODEL.TRANSFER.TASK_WEIGHT = 1.0
     # "mse", the mean squared error of feature maps, or "l2norm", the norm as printed in (3).
     _C.MODEL.TRANSFER.DISTANCE = "mse"
     # Masks are compared on "all" sampled proposals (formula 2) or only on the "foreground" ones.

@@ -54,15 +54,23 @@ class TransferRCNN(Taught, CompressedRCNN):
     """
 
     @configurable
-    def __init__(self, *, teacher: Callable[[], nn.Module], transfer: DetectorTransfer, **kwargs):
+    def __init__(
+        self,
+        *,
+        teacher: Callable[[], nn.Module],
+        transfer: DetectorTransfer,
+        task_weight: float = 1.0,
+        **kwargs,
+    ):
         """
         Args:
             teacher: makes a GeneralizedRCNN on pixels, see build_teacher.
             transfer: the losses.
+            task_weight: of the detector's own losses.
             kwargs: those of CompressedRCNN.
         """
         super().__init__(**kwargs)
-        self._transfer = transfer
+        self._transfer, self._task_weight = transfer, task_weight
         if transfer.needs_heads:
             check_heads(self)
 
@@ -79,6 +87,7 @@ class TransferRCNN(Taught, CompressedRCNN):
         keys, options = cfg.MODEL.TRANSFER, transfer_options(cfg, {"features": 1.0}, OUTPUT_TERMS)
         return {
             **super().from_config(cfg),
+            "task_weight": keys.TASK_WEIGHT,
             "teacher": lambda: build_teacher(cfg, check_detectors),
             "transfer": DetectorTransfer(
                 **options, ignore_padding=keys.IGNORE_PADDING, masks=keys.MASKS
@@ -92,6 +101,7 @@ class TransferRCNN(Taught, CompressedRCNN):
             return super().forward(batched_inputs)
         with self._capture() as step:
             losses = super().forward(batched_inputs)
+        losses = {name: self._task_weight * loss for name, loss in losses.items()}
         student, teacher = self._student_outputs(step), self._teacher_outputs(step, batched_inputs)
         strides = {level: shape.stride for level, shape in self.backbone.output_shape().items()}
         return losses | self._transfer(student, teacher, step.images.image_sizes, strides)
