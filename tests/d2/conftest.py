@@ -1,6 +1,7 @@
 """Small detectors and batches for the Detectron2 tests."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,23 @@ def small_model(cfg):
     return Trainer.build_model(cfg)
 
 
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory):
+    """A folder with YAML and weights of a small teacher."""
+    cfg, folder = small_cfg("pixel"), tmp_path_factory.mktemp("teacher")
+    cfg.MODEL.WEIGHTS = str(folder / "teacher.pth")
+    SafeCheckpointer(small_model(cfg), str(folder)).save("teacher")
+    (folder / "teacher.yaml").write_text(cfg.dump())
+    return folder
+
+
 @pytest.fixture
-def teacher_files(tmp_path):
-    """YAML and weights of a small teacher."""
-    cfg = small_cfg("pixel")
-    weights = tmp_path / "teacher.pth"
-    cfg.MODEL.WEIGHTS = str(weights)
-    SafeCheckpointer(small_model(cfg), str(tmp_path)).save("teacher")
-    path = tmp_path / "teacher.yaml"
-    path.write_text(cfg.dump())
+def teacher_files(teacher_folder, tmp_path):
+    """YAML and weights of the small teacher, to be changed or removed."""
+    path, weights = (tmp_path / f"teacher.{suffix}" for suffix in ("yaml", "pth"))
+    text = (teacher_folder / path.name).read_text()
+    path.write_text(text.replace(str(teacher_folder), str(tmp_path)))
+    shutil.copy(teacher_folder / weights.name, weights)
     return path, weights
 
 
