@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -19,38 +18,9 @@ from cdl_d2.d2.engine.trained import evaluation_mapper, load_trained
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 
 
-@dataclass
-class FileTiming:
-    """What was measured of a model, a value an image.
-
-    Attributes:
-        encode: seconds from pixels in memory to the bytes that the model needs.
-        decode_and_task: seconds from these bytes to the result.
-        bits: of these bytes, a pixel.
-        rest_bits: of the second layer, a pixel; 0 if there is none.
-        channels: how many are in the first layer.
-    """
-
-    encode: list[float] = field(default_factory=list)
-    decode_and_task: list[float] = field(default_factory=list)
-    bits: list[float] = field(default_factory=list)
-    rest_bits: list[float] = field(default_factory=list)
-    channels: list[int] = field(default_factory=list)
-
-    def row(self) -> dict[str, float]:
-        """Means of sizes, medians of times in milliseconds."""
-        return {
-            "channels": fmean(self.channels),
-            "bpp": fmean(self.bits),
-            "bpp of the rest": fmean(self.rest_bits),
-            "encode (ms)": 1000 * median(self.encode),
-            "decode + task (ms)": 1000 * median(self.decode_and_task),
-        }
-
-
 def time_files(
     folders: Mapping[str, str | Path], images: Sequence[Path], repeats: int, device: str
-) -> dict[str, FileTiming]:
+) -> list[dict[str, Any]]:
     """Measure trained models in turn, image by image, so that they can be compared.
 
     Args:
@@ -59,16 +29,28 @@ def time_files(
         repeats: of every measurement, after one that is not counted.
         device: of the models and codecs' networks; entropy coding is on the CPU.
 
+    Returns:
+        a row for each `run`: `channels` in the first layer, `bpp`, bits a pixel of what the model
+        needs, and `bpp of the rest`, the second layer, 0 without one, on average; `encode (ms)`,
+        from pixels in memory to these bytes, and `decode + task (ms)`, from them to the result,
+        medians.
+
     Raises:
-        FileNotFoundError, ValueError: as load_trained; if a model looks at original images.
+        FileNotFoundError, CdlError: as load_trained; if a model looks at original images.
     """
     models = {name: load_trained(folder, device) for name, folder in folders.items()}
     mappers = {name: evaluation_mapper(folder) for name, folder in folders.items()}
-    timings = {name: FileTiming() for name in folders}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in folders}
     for path in tqdm(images, unit="image"):
         for name, model in models.items():
-            _measure(model, mappers[name]({"file_name": str(path)}), repeats, timings[name])
-    return timings
+            item = mappers[name]({"file_name": str(path)})
+            found[name].append(_measure(model, item, repeats))
+    rows = []
+    for name, measured in found.items():
+        values = {key: [each[key] for each in measured] for key in measured[0]}
+        means = {k: median(v) if k.endswith("(ms)") else fmean(v) for k, v in values.items()}
+        rows.append({"run": name} | means)
+    return rows
 
 
 def _now(device: torch.device) -> float:
@@ -78,9 +60,7 @@ def _now(device: torch.device) -> float:
 
 
 @torch.no_grad()
-def _measure(
-    model: CompressedModel, item: dict[str, Any], repeats: int, timing: FileTiming
-) -> None:
+def _measure(model: CompressedModel, item: dict[str, Any], repeats: int) -> dict[str, float]:
     image, encode, decode = item["image"], [], []
     given = {key: item[key] for key in ("height", "width") if key in item}
     for _ in range(repeats + 1):
@@ -90,10 +70,12 @@ def _measure(
         output = model([read_stream(model, Bitstream.from_bytes(content)) | given])[0]
         encode.append(middle - start)
         decode.append(_now(model.device) - middle)
-    timing.encode.append(median(encode[1:]))
-    timing.decode_and_task.append(median(decode[1:]))
     pixels = image.shape[1] * image.shape[2]
     rest = compress_for(model, image).rest
-    timing.bits.append(8 * len(content) / pixels)
-    timing.rest_bits.append(8 * len(rest.to_bytes()) / pixels if rest else 0.0)
-    timing.channels.append(output.get("channels", codec_of(model).latent_channels))
+    return {
+        "channels": output.get("channels", codec_of(model).latent_channels),
+        "bpp": 8 * len(content) / pixels,
+        "bpp of the rest": 8 * len(rest.to_bytes()) / pixels if rest else 0.0,
+        "encode (ms)": 1000 * median(encode[1:]),
+        "decode + task (ms)": 1000 * median(decode[1:]),
+    }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -26,19 +25,7 @@ from cdl_d2.errors import CdlError
 OBJECTS = 10
 
 
-@dataclass
-class Measurement:
-    """Seconds of each repetition, and the peak memory in MB (None where it cannot be read)."""
-
-    seconds: list[float] = field(default_factory=list)
-    peak_mb: float | None = None
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-
-def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> dict[str, Measurement]:
+def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dict[str, Any]]:
     """Measure the parts of a TransferRCNN on a random image of `size` pixels, batch size 1.
 
     Weights are random: times of convolutions do not depend on them, but a random detector finds
@@ -46,45 +33,39 @@ def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> dict[str
     measured in turn, `repeats` times after one repetition for warming up.
 
     Returns:
-        encode, decode, pixel_detector (on the decoded image; the teacher's forward pass),
-        latent_detector (on the latent), train_step (task losses only) and train_step_transfer.
+        a row for each `part`, with `median ms`, `fastest ms` and `peak MB` (None where memory
+        cannot be read): encode, decode, pixel_detector (on the decoded image; the teacher's forward
+        pass), latent_detector (on the latent), train_step (task losses only) and
+        train_step_transfer; and two with the `ratio` that the paper argues by.
 
     Raises:
-        ValueError: if the config is not of a latent student with a teacher.
+        CdlError: if the config is not of a latent student with a teacher.
     """
     if cfg.INPUT.DOMAIN != "latent" or not cfg.MODEL.TEACHER.CONFIG_FILE:
         raise CdlError("the benchmark needs INPUT.DOMAIN latent and MODEL.TEACHER.CONFIG_FILE")
     with EventStorage():
         parts = _parts(cfg, size)
-        measured = {name: Measurement() for name in parts}
+        seconds, peaks = {name: [] for name in parts}, {}
         for repetition in tqdm(range(repeats + 1), unit="round"):
             for name, part in parts.items():
-                seconds, peak = _measure(part, torch.device(cfg.MODEL.DEVICE))
+                spent, peaks[name] = _measure(part, torch.device(cfg.MODEL.DEVICE))
                 if repetition:
-                    measured[name].seconds.append(seconds)
-                    measured[name].peak_mb = peak
-    return measured
-
-
-def benchmark_table(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dict[str, Any]]:
-    """run_benchmark as rows, with the shares that the paper argues by; raises as it does."""
-    measured = run_benchmark(cfg, size, repeats)
+                    seconds[name].append(spent)
+    medians = {name: 1e3 * median(each) for name, each in seconds.items()}
     rows = [
         {
             "part": name,
-            "median ms": 1e3 * part.median,
-            "fastest ms": 1e3 * min(part.seconds),
-            "peak MB": part.peak_mb,
+            "median ms": medians[name],
+            "fastest ms": 1e3 * min(seconds[name]),
+            "peak MB": peaks[name],
             "ratio": None,
         }
-        for name, part in measured.items()
+        for name in parts
     ]
-    median = {name: part.median for name, part in measured.items()}
     for part, first in (("latent_detector", "decode"), ("train_step_transfer", "train_step")):
-        ratio = median[part] / (median[first] + median["pixel_detector"])
+        ratio = medians[part] / (medians[first] + medians["pixel_detector"])
         name = f"{part} / ({first} + pixel_detector)"
-        empty = dict.fromkeys(("median ms", "fastest ms", "peak MB"))
-        rows.append({"part": name, **empty, "ratio": ratio})
+        rows.append(dict.fromkeys(rows[0]) | {"part": name, "ratio": ratio})
     return rows
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -15,28 +15,39 @@ import torch
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.latent import pad_for_coding
-from cdl_d2.data.datasets.sources import images_of_folder
+from cdl_d2.data.datasets.sources import find_images_of
 from cdl_d2.data.store.encoding import close_store, encode_shards, use_one_thread
 from cdl_d2.data.store.latent_store import LatentStore
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.data.store.variant import Variant
 
 
-@dataclass(frozen=True)
-class Row:
-    """Seconds an image, of one process."""
+def time_everything(
+    codec: Codec, images: Path, variant: Variant, count: int, repeats: int, workers: int | None
+) -> list[dict[str, Any]]:
+    """Milliseconds and bytes an image of all ways to a latent, and how busy the bulk encoder is.
 
-    name: str
-    seconds: float
+    Of the first images of a folder, in one run; times are the median of `repeats` rounds.
 
+    Args:
+        workers: of the bulk encoder; None for one a core.
 
-def time_access(
-    codec: Codec, images: Path, names: Sequence[str], variant: Variant, folder: Path, repeats: int
-) -> tuple[list[Row], dict[str, float]]:
-    """Seconds and bytes an image of all ways to a latent, in one run.
-
-    Writes a store of each form under `folder`. The median of `repeats` rounds over all images.
+    Returns:
+        rows of a table: `measure`, `what`, `value`.
     """
+    names = find_images_of(images)[:count]
+    workers = workers or len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _time_access(codec, images, names, variant, Path(folder), repeats)
+        share = _bulk_utilisation(codec, images, names, variant, Path(folder) / "bulk", workers)
+    rows.append(("share of a bare encoder", f"bulk encoder, {workers} processes", share))
+    return [{"measure": measure, "what": what, "value": value} for measure, what, value in rows]
+
+
+def _time_access(
+    codec: Codec, images: Path, names: Sequence[str], variant: Variant, folder: Path, repeats: int
+) -> list[tuple[str, str, float]]:
+    """Writes a store of each form under `folder`."""
     stores, rows = {}, []
     for form in ("arrays", "bitstreams"):
         plan = Plan(codec.identity, form, (variant,), tuple(names))
@@ -57,7 +68,7 @@ def time_access(
         "encode an image that is in memory": lambda n: codec.encode(pixels[n]),
         "encode it to a bitstream": lambda n: codec.compress(pixels[n]),
     }
-    for name, way in ways.items():
+    for what, way in ways.items():
         way(names[0])
         rounds = []
         for _ in range(repeats):
@@ -65,53 +76,19 @@ def time_access(
             for image in names:
                 way(image)
             rounds.append((time.perf_counter() - start) / len(names))
-        rows.append(Row(name, sorted(rounds)[len(rounds) // 2]))
-    cells = [stores["arrays"].read(n, variant)["latent"].numel() for n in names]
-    count = len(names)
+        rows.append(("ms an image", what, 1000 * median(rounds)))
     sizes = {
-        "latent, a byte a value": sum(cells) / count,
-        "store of arrays": sum(len(r.to_bytes()) for r in records["arrays"].values()) / count,
-        "bitstream": sum(len(r.content) for r in records["bitstreams"].values()) / count,
-        "image file": sum((images / n).stat().st_size for n in names) / count,
+        "latent, a byte a value": [
+            stores["arrays"].read(n, variant)["latent"].numel() for n in names
+        ],
+        "store of arrays": [len(r.to_bytes()) for r in records["arrays"].values()],
+        "bitstream": [len(r.content) for r in records["bitstreams"].values()],
+        "image file": [(images / n).stat().st_size for n in names],
     }
-    return rows, sizes
+    return rows + [("bytes an image", what, fmean(each)) for what, each in sizes.items()]
 
 
-def time_everything(
-    codec: Codec, images: Path, variant: Variant, count: int, repeats: int, workers: int | None
-) -> list[dict[str, Any]]:
-    """time_access and bulk_utilisation of the first images of a folder, as rows of a table.
-
-    Args:
-        workers: of the bulk encoder; None for one a core.
-    """
-    names = images_of_folder(images)[:count]
-    workers = workers or len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        timings, sizes = time_access(codec, images, names, variant, Path(folder), repeats)
-        bulk = Path(folder) / "bulk"
-        share = bulk_utilisation(codec, images, names, variant, bulk, workers)
-    rows = [("ms an image", row.name, 1000 * row.seconds) for row in timings]
-    rows += [("bytes an image", form, size) for form, size in sizes.items()]
-    rows.append(("share of a bare encoder", f"bulk encoder, {workers} processes", share))
-    return [{"measure": measure, "what": what, "value": value} for measure, what, value in rows]
-
-
-def memory_rows(codec: Codec, image: Path, count: int = 10_000) -> list[dict[str, Any]]:
-    """memory_over as rows of a table."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = list(memory_over(codec, image, count, Path(folder)))
-    return [{"what": what, "items": done, "MB": megabytes} for what, done, megabytes in found]
-
-
-def compare_coding(codec: Codec, image: Path) -> list[dict[str, Any]]:
-    """compare_with_compressai as rows of a table."""
-    rows, equal = compare_with_compressai(codec, image)
-    timed = [{"what": row.name, "ms": 1000 * row.seconds, "equal symbols": None} for row in rows]
-    return [*timed, {"what": "both", "ms": None, "equal symbols": equal}]
-
-
-def bulk_utilisation(
+def _bulk_utilisation(
     codec: Codec, images: Path, names: Sequence[str], variant: Variant, folder: Path, workers: int
 ) -> float:
     """Images a second of the bulk encoder over that of as many bare encoders at once.
@@ -130,7 +107,7 @@ def bulk_utilisation(
         worker_init_fn=use_one_thread,
     )
     busy = [float(seconds) for seconds in bare]
-    return bulk / (workers / (sum(busy) / len(busy)))
+    return bulk * fmean(busy) / workers
 
 
 class _Bare(torch.utils.data.Dataset):
@@ -155,31 +132,37 @@ def _rate(items) -> float:
     return (len(times) - 1 - first) / (times[-1] - times[first])
 
 
-def memory_over(
-    codec: Codec, image: Path, count: int, folder: Path
-) -> Iterator[tuple[str, int, float]]:
-    """Resident memory in MB while `count` copies of an image are encoded, and read ten times over.
+def memory_rows(codec: Codec, image: Path, count: int = 10_000) -> list[dict[str, Any]]:
+    """Resident memory while `count` copies of an image are encoded, and read ten times over.
 
-    Yields (what, items done, MB) ten times each.
+    Returns:
+        rows of a table, ten for each: `what` is done, `items` so far, and `MB`.
     """
-    sources = folder / "images"
-    sources.mkdir()
-    names = [f"{i:06d}{image.suffix}" for i in range(count)]
-    for name in names:
-        (sources / name).symlink_to(image.resolve())
-    plan = Plan(codec.identity, "arrays", (Variant(64),), tuple(names))
-    plan.save(folder / "store")
-    arguments = codec, plan, sources, folder / "store", range(plan.shards)
-    for done, _ in enumerate(encode_shards(*arguments, workers=0), 1):
-        if done % (count // 10) == 0:
-            yield "encode", done, _resident_megabytes()
-    close_store(folder / "store", plan)
-    store = LatentStore(folder / "store", codec)
-    order = torch.randperm(10 * count, generator=torch.Generator().manual_seed(0))
-    for done, index in enumerate(order.tolist(), 1):
-        store.read(names[index % count], plan.variants[0])
-        if done % count == 0:
-            yield "read", done, _resident_megabytes()
+    rows = []
+
+    def note(what: str, done: int) -> None:
+        rows.append({"what": what, "items": done, "MB": _resident_megabytes()})
+
+    with tempfile.TemporaryDirectory() as folder:
+        sources, output = Path(folder, "images"), Path(folder, "store")
+        sources.mkdir()
+        names = [f"{i:06d}{image.suffix}" for i in range(count)]
+        for name in names:
+            (sources / name).symlink_to(image.resolve())
+        plan = Plan(codec.identity, "arrays", (Variant(64),), tuple(names))
+        plan.save(output)
+        encoded = encode_shards(codec, plan, sources, output, range(plan.shards), workers=0)
+        for done, _ in enumerate(encoded, 1):
+            if done % (count // 10) == 0:
+                note("encode", done)
+        close_store(output, plan)
+        store = LatentStore(output, codec)
+        order = torch.randperm(10 * count, generator=torch.Generator().manual_seed(0))
+        for done, index in enumerate(order.tolist(), 1):
+            store.read(names[index % count], plan.variants[0])
+            if done % count == 0:
+                note("read", done)
+    return rows
 
 
 def _resident_megabytes() -> float:
@@ -189,36 +172,38 @@ def _resident_megabytes() -> float:
     return int(line.split()[1]) / 1024
 
 
-def compare_with_compressai(codec: Codec, path: Path) -> tuple[list[Row], float]:
+def compare_coding(codec: Codec, path: Path) -> list[dict[str, Any]]:
     """Coding one image here and with CompressAI's own functions, without the transforms.
 
     Returns:
-        the seconds, and the share of symbols that are equal: CompressAI predicts in float32, this
-        package in float64, so that a few are rounded to another side.
+        rows of a table: `what` takes how many `ms`; and the share of `equal symbols`, since
+        CompressAI predicts in float32 and this package in float64, so that a few are rounded to
+        another side.
     """
     network, coder = codec.network, codec.cpu_coder
     network.update()
+    rows = []
+
+    def timed(what: str, action: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = action()
+        milliseconds = 1000 * (time.perf_counter() - start)
+        rows.append({"what": what, "ms": milliseconds, "equal symbols": None})
+        return result
+
     with torch.no_grad():
         y = network.g_a(pad_for_coding(read_image(path).float() / 255)[None])
+        grid = tuple(y.shape[2:])
         coder.encode(coder.quantize(y[0, :, :4, :4]))  # converts the tables, once for a codec
         transforms = network.g_a, network.g_s
         network.g_a, network.g_s = torch.nn.Identity(), torch.nn.Identity()
         try:
-            rows, theirs = _timed("CompressAI encodes", lambda: network.compress(y))
-            more, _ = _timed("CompressAI decodes", lambda: network.decompress(**theirs))
+            theirs = timed("CompressAI encodes", lambda: network.compress(y))
+            timed("CompressAI decodes", lambda: network.decompress(**theirs))
         finally:
             network.g_a, network.g_s = transforms
-        rows += more
-        more, strings = _timed("cdl_d2 encodes", lambda: coder.encode(coder.quantize(y[0])))
-        rows += more
-        grid = tuple(y.shape[2:])
-        more, ours = _timed("cdl_d2 decodes", lambda: coder.decode(strings, grid))
-        rows += more
+        strings = timed("cdl_d2 encodes", lambda: coder.encode(coder.quantize(y[0])))
+        ours = timed("cdl_d2 decodes", lambda: coder.decode(strings, grid))
         expected = coder.decode([s[0] for s in theirs["strings"]], grid, "compressai")
-    return rows, float((ours.y_symbols == expected.y_symbols).double().mean())
-
-
-def _timed(name: str, action: Callable[[], object]) -> tuple[list[Row], object]:
-    start = time.perf_counter()
-    result = action()
-    return [Row(name, time.perf_counter() - start)], result
+    equal = float((ours.y_symbols == expected.y_symbols).double().mean())
+    return [*rows, {"what": "both", "ms": None, "equal symbols": equal}]

@@ -48,9 +48,9 @@ def model(
     from cdl_d2.device import usable_device
 
     cfg = load_config(config_file, ("MODEL.DEVICE", usable_device(None), *overrides))
-    from cdl_d2.bench.model import benchmark_table
+    from cdl_d2.bench.model import run_benchmark
 
-    print_rows(benchmark_table(cfg, size, repeats), json)
+    print_rows(run_benchmark(cfg, size, repeats), json)
 
 
 @app.command
@@ -94,8 +94,8 @@ def files(
     if len(folders) < len(run):
         raise CdlError(f"two runs have one name: {', '.join(name for name, _ in run)}")
     torch.set_num_threads(threads)
-    timings = time_files(folders, find_images(images)[:count], repeats, usable_device(device))
-    print_rows([{"run": name} | timing.row() for name, timing in timings.items()], json)
+    rows = time_files(folders, find_images(images)[:count], repeats, usable_device(device))
+    print_rows(rows, json)
 
 
 @app.command

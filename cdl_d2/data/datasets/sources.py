@@ -11,35 +11,22 @@ from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.errors import CdlError
 
 
-def images_of_folder(folder: Path) -> list[str]:
+def find_images_of(folder: Path, annotations: Path | None = None) -> list[str]:
     """Paths of all images under a folder, relative to it, with forward slashes.
+
+    Args:
+        annotations: a COCO-format file: the file names in it instead.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it has no image.
+        CdlError: if it has no image; as read_coco.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no image folder {folder}")
-    return [path.relative_to(folder).as_posix() for path in find_images(folder)]
-
-
-def images_of_coco(annotations: Path) -> list[str]:
-    """The file names in a COCO-format annotation file; raises as read_coco."""
+    if annotations is None:
+        return [path.relative_to(folder).as_posix() for path in find_images(folder)]
     entries = read_coco(annotations, parts=["images"])["images"]
     return sorted({str(PurePosixPath(entry["file_name"])) for entry in entries})
-
-
-def find_images_of(folder: Path, annotations: Path | None = None) -> list[str]:
-    """The images of a folder; with an annotation file only those in it.
-
-    Raises:
-        FileNotFoundError, CdlError: as images_of_folder and images_of_coco.
-    """
-    if annotations is None:
-        return images_of_folder(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no image folder {folder}")
-    return images_of_coco(annotations)
 
 
 def part_of(text: str | None) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from cdl_d2.data import LatentStore
-from cdl_d2.data.datasets.sources import images_of_coco, images_of_folder, shard_of_environment
+from cdl_d2.data.datasets.sources import find_images_of, shard_of_environment
 from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
 from tests.conftest import write_bomb
 from tests.data.store.conftest import VARIANTS
@@ -56,24 +56,29 @@ def test_a_failed_image_is_reported_and_tried_again(photos, plan, codec, tmp_pat
 
 
 def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, tmp_path):
-    assert images_of_folder(photos)[-1] == "more/6.png"
-    assert images_of_coco(coco_dataset[0]) == ["000.png", "001.png", "002.png", "003.png"]
+    assert find_images_of(photos)[-1] == "more/6.png"
+    assert find_images_of(coco_dataset[1], coco_dataset[0]) == [
+        "000.png",
+        "001.png",
+        "002.png",
+        "003.png",
+    ]
     (tmp_path / "broken.json").write_text('{"images": [{}]}')
     with pytest.raises(ValueError, match="images without 'id'"):
-        images_of_coco(tmp_path / "broken.json")
+        find_images_of(tmp_path, tmp_path / "broken.json")
     for name in ("../x.png", "/x.png", ""):
         (tmp_path / "outside.json").write_text(
             json.dumps({"images": [{"id": 1, "height": 8, "width": 8, "file_name": name}]})
         )
         with pytest.raises(ValueError, match="not inside the image folder"):
-            images_of_coco(tmp_path / "outside.json")
+            find_images_of(tmp_path, tmp_path / "outside.json")
 
 
 def test_other_spellings_of_a_file_name_are_one_image(tmp_path):
     names = ("./a.png", "a.png", "b//c.png")
     entries = [{"id": i, "height": 8, "width": 8, "file_name": n} for i, n in enumerate(names)]
     (tmp_path / "coco.json").write_text(json.dumps({"images": entries}))
-    assert images_of_coco(tmp_path / "coco.json") == ["a.png", "b/c.png"]
+    assert find_images_of(tmp_path, tmp_path / "coco.json") == ["a.png", "b/c.png"]
 
 
 def test_images_that_would_be_clipped_or_exhaust_memory_fail_alone(photos, plan, codec, tmp_path):
