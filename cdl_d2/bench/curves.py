@@ -41,7 +41,7 @@ def read_value(folder: str | Path, key: str) -> float:
 
     Raises:
         FileNotFoundError: if the folder has no results.
-        ValueError: if they lack the value.
+        CdlError: if they lack the value.
     """
     path = Path(folder) / "results.json"
     if not path.is_file():
@@ -67,7 +67,7 @@ def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) ->
         name: `point`, or `curve:point` for a point of a curve.
 
     Raises:
-        FileNotFoundError, ValueError: as read_value.
+        FileNotFoundError, CdlError: as read_value.
     """
     if not folders:
         raise CdlError(f"point {name!r} has no folder: give NAME FOLDER ...")
@@ -80,7 +80,7 @@ def curve_of(points: Sequence[Point], name: str, x: str) -> list[Point]:
     """The points of a curve, in the order of x.
 
     Raises:
-        ValueError: if there are none.
+        CdlError: if there are none.
     """
     members = [point for point in points if point.curve == name and x in point.values]
     if not members:
@@ -100,7 +100,7 @@ def rate_saving(
         rate, accuracy: keys, such as `rate/bpp` and `sem_seg/mIoU`.
 
     Raises:
-        ValueError: if a curve has fewer than two points, its accuracy does not grow with its rate,
+        CdlError: if a curve has fewer than two points, its accuracy does not grow with its rate,
             or the two have no accuracy in common.
     """
     with imports_of_extra("report"):

@@ -26,7 +26,7 @@ METRICS = ("mse", "ms-ssim")
 
 
 def check_codec_choice(name: str, quality: int, metric: str, own_weights: bool = False) -> None:
-    """Raise ValueError, naming the value and what is possible, unless the choice exists.
+    """Raise CdlError, naming the value and what is possible, unless the choice exists.
 
     Args:
         own_weights: the weights come from the user, so that every architecture has a tiny variant.
@@ -64,7 +64,7 @@ def network_from_weights(name: str, state_dict: dict[str, torch.Tensor]) -> nn.M
     """A CompressAI network of the size that its weights have.
 
     Raises:
-        ValueError: if the weights do not belong to this architecture.
+        CdlError: if the weights do not belong to this architecture.
     """
     from compressai.zoo import image as zoo
     from compressai.zoo.pretrained import load_pretrained

@@ -74,7 +74,7 @@ class Codec(nn.Module):
                 `untrained` for random weights, good for counting and timing only.
 
         Raises:
-            ValueError: for an unknown name, quality, metric or meaning, or unreadable weights.
+            CdlError: for an unknown name, quality, metric or meaning, or unreadable weights.
             FileNotFoundError: if the weights are missing.
         """
         check_codec_choice(name, quality, metric, own_weights=bool(weights))
@@ -91,7 +91,7 @@ class Codec(nn.Module):
         """This codec, moved to a device.
 
         Raises:
-            ValueError: if there is no such device.
+            CdlError: if there is no such device.
         """
         return self.to(usable_device(device))
 
@@ -116,7 +116,7 @@ class Codec(nn.Module):
             with_bits: whether its size is estimated. Without, the same latent takes less time.
 
         Raises:
-            ValueError: for another shape or dtype, or values outside [0, 1].
+            CdlError: for another shape or dtype, or values outside [0, 1].
         """
         return self.encode_batch([image], with_scales, with_bits)[0]
 
@@ -128,7 +128,7 @@ class Codec(nn.Module):
         On a GPU, convolutions of a batch can round differently from those of one image.
 
         Raises:
-            ValueError: as `encode`; and for images of several coded sizes.
+            CdlError: as `encode`; and for images of several coded sizes.
         """
         coder, rounded = self._coder, self.identity.meaning == "rounded"
         latents = []
@@ -146,7 +146,7 @@ class Codec(nn.Module):
         """The bitstream of one image, see `encode` for what it takes.
 
         Raises:
-            ValueError: as `encode`; and if the codec's meaning is `rounded`, which no stream has.
+            CdlError: as `encode`; and if the codec's meaning is `rounded`, which no stream has.
         """
         return self.compress_batch([image])[0]
 
@@ -176,7 +176,7 @@ class Codec(nn.Module):
         Raises:
             BitstreamError: if another codec wrote the stream, or if it does not decode to the
                 symbols that were written.
-            ValueError: if the codec's meaning is `rounded`, which no stream has.
+            CdlError: if the codec's meaning is `rounded`, which no stream has.
         """
         quantized = self.read_symbols(stream)
         with exact_arithmetic(torch.device("cpu")):
@@ -209,7 +209,7 @@ class Codec(nn.Module):
         """The reconstruction, 3 x H x W, float, RGB in [0, 1].
 
         Raises:
-            ValueError: if the latent has another number of channels, or another size than its
+            CdlError: if the latent has another number of channels, or another size than its
                 image size asks for.
         """
         return self.reconstruct(latent.y_hat, latent.image_size)
@@ -232,7 +232,7 @@ class Codec(nn.Module):
         """Writes and reads strings, on the CPU, so that what a GPU wrote a CPU can read.
 
         Raises:
-            ValueError: if the codec's meaning is `rounded`, which no stream has.
+            CdlError: if the codec's meaning is `rounded`, which no stream has.
         """
         if self.identity.meaning != "decoded":
             raise CdlError(

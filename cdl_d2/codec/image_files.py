@@ -22,7 +22,7 @@ def find_images(folder: Path) -> list[Path]:
 
     Raises:
         NotADirectoryError: if there is no such folder.
-        ValueError: if there is no image.
+        CdlError: if there is no image.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"there is no folder {folder}")

@@ -22,7 +22,7 @@ def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Pat
 
     Raises:
         FileNotFoundError: if the file does not exist, or cannot be downloaded.
-        ValueError: if the downloaded file's hash is not the one in its name.
+        CdlError: if the downloaded file's hash is not the one in its name.
     """
     if weights:
         return Path(weights)

@@ -31,7 +31,7 @@ class ChannelGate(nn.Module):
         temperature: of the Gumbel-softmax, above 0; see `anneal`.
 
     Raises:
-        ValueError: for a temperature that is not above 0.
+        CdlError: for a temperature that is not above 0.
     """
 
     def __init__(self, channels: int, hidden: int | None = None, temperature: float = 1.0):
@@ -57,7 +57,7 @@ class ChannelGate(nn.Module):
         """The choice for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1, with gradients.
 
         Raises:
-            ValueError: if y_hat has another number of channels.
+            CdlError: if y_hat has another number of channels.
         """
         logits = self._logits(y_hat)
         if self.training:
@@ -86,7 +86,7 @@ class FixedChannels(nn.Module):
         kept: indices of the channels; none for those of the first state that is loaded.
 
     Raises:
-        ValueError: for an index that is not one of 0..M - 1, or comes twice.
+        CdlError: for an index that is not one of 0..M - 1, or comes twice.
     """
 
     def __init__(self, channels: int, kept: torch.Tensor):
@@ -114,7 +114,7 @@ class FixedChannels(nn.Module):
         """The choice for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1.
 
         Raises:
-            ValueError: if y_hat has another number of channels.
+            CdlError: if y_hat has another number of channels.
         """
         _check_channels(y_hat, self.channels)
         return self.mask.to(y_hat.dtype)[:, None, None].expand(len(y_hat), -1, 1, 1)
@@ -136,7 +136,7 @@ def gate_scores(
         channels that are chosen equally often.
 
     Raises:
-        ValueError: without any latent.
+        CdlError: without any latent.
     """
     chosen, likely, count = 0, 0, 0
     for latent, bits in latents:
@@ -157,7 +157,7 @@ def most_chosen(scores: torch.Tensor, count: int) -> torch.Tensor:
             2022).
 
     Raises:
-        ValueError: for a count that is not one of 1..M.
+        CdlError: for a count that is not one of 1..M.
     """
     if not 1 <= count <= len(scores):
         raise CdlError(f"{count} channels cannot be kept of {len(scores)}")

@@ -16,7 +16,7 @@ _BYTES = 256
 class CodecStamp(nn.Module):
     """Keeps a codec's identity in the state dict of the network that reads what the codec gives.
 
-    Loading a state with the stamp of another codec raises ValueError, so that a network trained on
+    Loading a state with the stamp of another codec raises CdlError, so that a network trained on
     one meaning of y_hat is never fed the other by mistake. A stamp without identity adopts the
     first that it loads.
 

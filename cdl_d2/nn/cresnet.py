@@ -75,7 +75,7 @@ class CResNet39(nn.Module):
         """From y_hat and scales_hat, each N x M x h x w, to c4 and c5.
 
         Raises:
-            ValueError: if scales are needed and missing.
+            CdlError: if scales are needed and missing.
         """
         features = self.latent_block(self.input(y_hat))
         if self.with_scales:
@@ -94,7 +94,7 @@ class CResNet39(nn.Module):
         """Start conv3 to conv5 from a torchvision ResNet-50; how many entries were loaded.
 
         Raises:
-            FileNotFoundError, ValueError: if the file is missing or its shapes do not fit.
+            FileNotFoundError, CdlError: if the file is missing or its shapes do not fit.
         """
         theirs, ours = load_state_dict(path), self.state_dict()
         renamed = {

@@ -28,7 +28,7 @@ def initialize_trunk(trunk: LatentResNet, path: str | Path) -> list[str]:
         the names of the trunk's entries that were loaded.
 
     Raises:
-        FileNotFoundError, ValueError: if the file is missing, is not a state dict, or does not fit,
+        FileNotFoundError, CdlError: if the file is missing, is not a state dict, or does not fit,
             or if blocks that start as identities could not learn (FrozenBN).
     """
     state = load_state_dict(path)

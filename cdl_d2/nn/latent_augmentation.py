@@ -17,7 +17,7 @@ class LatentAugmentation:
     image before it is encoded gives other, exact latents.
 
     Raises:
-        ValueError: if the crop is not between 1 cell and the resized latent.
+        CdlError: if the crop is not between 1 cell and the resized latent.
     """
 
     def __init__(self, resize: int = 32, crop: int = 28):

@@ -51,7 +51,7 @@ class LatentInput(nn.Module):
         """Normalize y_hat, N x M x h x w.
 
         Raises:
-            ValueError: if y_hat has another number of channels.
+            CdlError: if y_hat has another number of channels.
         """
         if y_hat.shape[1] != self.channels:
             raise CdlError(

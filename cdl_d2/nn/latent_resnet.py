@@ -1,4 +1,5 @@
-"""ResNet-50 for latents (sections 3.2.1 and 3.3.1, tables 1, 5 and 6, figure 2 of the paper).
+"""ResNet-50 for latents (sections 3.2.1 and 3.3.1, tables 1, 5 and 6, figure 2 of *Learning in
+Compressed Domain via Knowledge Transfer*).
 
 Shapes: N images, M latent channels, h x w latent cells of 16 x 16 pixels.
 """

@@ -16,7 +16,7 @@ def stage_ends(network: nn.Module) -> dict[str, nn.Module]:
     """The last residual blocks of conv4 and conv5, under the names c4 and c5.
 
     Raises:
-        ValueError: if the network has no such stages.
+        CdlError: if the network has no such stages.
     """
     if isinstance(network, ResNet):
         return {"c4": network.layer3[-1], "c5": network.layer4[-1]}

@@ -22,7 +22,7 @@ def latent_statistics(
     amplified into noise.
 
     Raises:
-        ValueError: without any latent.
+        CdlError: without any latent.
     """
     count, total, squares = 0, 0.0, 0.0
     for latent in latents:
@@ -53,7 +53,7 @@ def load_statistics(path: str | Path, codec: CodecIdentity) -> tuple[torch.Tenso
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no statistics file, or of another codec.
+        CdlError: if it is no statistics file, or of another codec.
     """
     from safetensors import SafetensorError, safe_open
 

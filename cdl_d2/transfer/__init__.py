@@ -1,4 +1,5 @@
-"""Knowledge-transfer losses, pure functions of tensors (formulas 2 and 3 of the paper)."""
+"""Knowledge-transfer losses, pure functions of tensors (formulas 2 and 3 of *Learning in Compressed
+Domain via Knowledge Transfer*)."""
 
 from cdl_d2.transfer.classifier import ClassifierTransfer
 from cdl_d2.transfer.detector import (

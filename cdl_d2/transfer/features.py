@@ -34,7 +34,7 @@ def feature_transfer_loss(
         a scalar; zero for equal features.
 
     Raises:
-        ValueError: for an unknown distance, or levels that differ in shape.
+        CdlError: for an unknown distance, or levels that differ in shape.
     """
     if distance not in DISTANCES:
         raise CdlError(f"distance {distance!r} is not one of {', '.join(DISTANCES)}")

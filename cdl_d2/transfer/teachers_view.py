@@ -26,7 +26,7 @@ def teachers_view(
         normalize: from an item's image to the teacher's input, on its device.
 
     Raises:
-        ValueError: if an item has no image, or one of another size than the student sees.
+        CdlError: if an item has no image, or one of another size than the student sees.
     """
     views = []
     for item, size in zip(items, image_sizes, strict=True):

@@ -71,7 +71,8 @@ class BridgedBody(nn.Module):
 
 
 class LatentBackboneWithFPN(nn.Module):
-    """A network on latents under torchvision's feature pyramid network (figure 2 of the paper).
+    """A network on latents under torchvision's feature pyramid network (figure 2 of
+    *Learning in Compressed Domain via Knowledge Transfer*).
 
     Args:
         body: the latent ResNet with sub-pixel upsampling, or a pixel ResNet behind a bridge; gives

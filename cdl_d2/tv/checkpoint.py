@@ -31,7 +31,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged or something else.
+        CdlError: if it is damaged or something else.
     """
     return _with_config(read_weights(path), path)
 
@@ -40,7 +40,7 @@ def load_detector(path: str | Path) -> tuple[CompressedMaskRCNN, DetectorConfig]
     """A detector with its weights, in eval mode.
 
     Raises:
-        FileNotFoundError, ValueError: as read_checkpoint, or if weights and config do not fit.
+        FileNotFoundError, CdlError: as read_checkpoint, or if weights and config do not fit.
     """
     content = read_checkpoint(path)
     detector = build_detector(content["config"])
@@ -56,7 +56,7 @@ def load_pixel_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig
             and checked; or a local file of those.
 
     Raises:
-        FileNotFoundError, ValueError: as load_detector, or if it does not look at images.
+        FileNotFoundError, CdlError: as load_detector, or if it does not look at images.
     """
     config, state = _read(source)
     if config.domain != "image":
@@ -75,7 +75,7 @@ def keep_classes(
         the config of what is left.
 
     Raises:
-        ValueError: if the detector does not know one of the classes.
+        CdlError: if the detector does not know one of the classes.
     """
     if tuple(classes) == config.classes:
         return config
@@ -94,7 +94,7 @@ def keep_classes(
 
 
 def check_teacher(student: DetectorConfig, teacher: DetectorConfig) -> None:
-    """Raise ValueError unless outputs and features of the two can be compared."""
+    """Raise CdlError unless outputs and features of the two can be compared."""
     for name in ("anchor_sizes", "channels"):
         ours, theirs = (getattr(c.architecture, name) for c in (student, teacher))
         if ours != theirs:
@@ -107,7 +107,7 @@ def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
     A pyramid that begins at P3 takes the last levels of one that begins at P2.
 
     Raises:
-        FileNotFoundError, ValueError: if the file cannot be read or nothing in it fits.
+        FileNotFoundError, CdlError: if the file cannot be read or nothing in it fits.
     """
     state, own = _read(source)[1], detector.state_dict()
     ours, theirs = (_pyramid_levels(each) for each in (own, state))
@@ -133,7 +133,7 @@ def load_all(detector: nn.Module, state: dict[str, torch.Tensor], source: str) -
     """Load weights and insist that they are those of this detector.
 
     Raises:
-        ValueError: if entries are missing, left over or of another shape, or of another codec.
+        CdlError: if entries are missing, left over or of another shape, or of another codec.
     """
     try:
         detector.load_state_dict(state)

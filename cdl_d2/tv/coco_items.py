@@ -32,7 +32,7 @@ class CocoItems(Dataset):
         with_image: for a teacher.
 
     Raises:
-        FileNotFoundError, ValueError: as read_coco; if there is no such folder; for a store that
+        FileNotFoundError, CdlError: as read_coco; if there is no such folder; for a store that
             lacks a variant or an image; if no image is left to train on.
     """
 
@@ -75,7 +75,7 @@ class CocoItems(Dataset):
         """The item of an image, or of (image, variant).
 
         Raises:
-            ValueError: if an image or its latent cannot be read, or has another size than
+            CdlError: if an image or its latent cannot be read, or has another size than
                 annotated.
         """
         index, choice = draw if isinstance(draw, tuple) else (draw, 0)

@@ -60,7 +60,7 @@ class CompressedMaskRCNN(MaskRCNN):
             `image_size`.
 
         Raises:
-            ValueError: see CodedInput.encode; or in training for an item without target.
+            CdlError: see CodedInput.encode; or in training for an item without target.
         """
         shown = self.coded_input
         items = [shown.encode(item, self.device, with_bits=not self.training) for item in items]

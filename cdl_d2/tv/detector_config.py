@@ -123,7 +123,7 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
     """A detector with random weights.
 
     Raises:
-        ValueError, FileNotFoundError: if the codec cannot be loaded, see Codec.load.
+        CdlError, FileNotFoundError: if the codec cannot be loaded, see Codec.load.
     """
     architecture, codec = config.architecture, config.codec and config.codec.load()
     if config.domain == "latent":

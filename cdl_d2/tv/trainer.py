@@ -83,7 +83,7 @@ class Trainer:
             they go into checkpoints, and only a training with the same ones resumes.
 
     Raises:
-        ValueError: for a precision that is unknown, or mixed on a CPU; for a batch that the
+        CdlError: for a precision that is unknown, or mixed on a CPU; for a batch that the
             processes cannot share; for a seed or period below its least value.
     """
 
@@ -137,7 +137,7 @@ class Trainer:
         """Go on from `checkpoint.pth`, if there is one; the iteration that comes next.
 
         Raises:
-            ValueError: if that training had another config, schedule or seed.
+            CdlError: if that training had another config, schedule or seed.
         """
         path = self._output / "checkpoint.pth"
         if not path.exists():
@@ -163,8 +163,8 @@ class Trainer:
         """Run the iterations that are left, with a progress bar.
 
         Raises:
-            FloatingPointError: if the loss is not finite.
-            ValueError: if an item cannot be read.
+            DivergedError: if the loss is not finite.
+            CdlError: if an item cannot be read.
         """
         model, schedule = self._model.train(), self._schedule
         if self._world_size > 1:

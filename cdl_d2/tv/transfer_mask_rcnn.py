@@ -1,4 +1,5 @@
-"""CompressedMaskRCNN taught by a frozen pixel network (sections 3.3.2 and 5 of the paper)."""
+"""CompressedMaskRCNN taught by a frozen pixel network (sections 3.3.2 and 5 of *Learning in
+Compressed Domain via Knowledge Transfer*)."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def choose_engine(name: str) -> Detectron2 | Torchvision:
     """The engine of a name; for `auto`, Detectron2 where it can be imported.
 
     Raises:
-        ValueError: for another name.
+        CdlError: for another name.
     """
     if name == "auto":
         name = "detectron2" if importlib.util.find_spec("detectron2") else "torchvision"

@@ -22,7 +22,7 @@ def run_all(engine: Detectron2 | Torchvision, task: Task) -> None:
     """Train the teacher, then the two students that start from it; finished runs stay.
 
     Raises:
-        ValueError: if a command fails, with the last line of its log.
+        CdlError: if a command fails, with the last line of its log.
     """
     run_together(engine, task, ["teacher"])
     run_together(engine, task, ["bridge", "finetuned"])

@@ -49,7 +49,7 @@ def compress_layers(
         with_rest: whether to code the second layer.
 
     Raises:
-        ValueError: as Codec.compress; for channels that the codec does not have; for a codec
+        CdlError: as Codec.compress; for channels that the codec does not have; for a codec
             whose context model needs all channels to decode any.
     """
     check_layered(codec)
@@ -127,7 +127,7 @@ def channel_mask(count: int, channels: Sequence[int]) -> torch.Tensor:
     """Booleans, `count` of them, true for the channels.
 
     Raises:
-        ValueError: for a channel below 0, from `count` on, or given twice.
+        CdlError: for a channel below 0, from `count` on, or given twice.
     """
     mask = torch.zeros(count, dtype=torch.bool)
     for channel in map(int, channels):
@@ -141,7 +141,7 @@ def channel_mask(count: int, channels: Sequence[int]) -> torch.Tensor:
 
 
 def check_layered(codec: Codec) -> None:
-    """Raise ValueError unless channels of the codec can be coded without the others."""
+    """Raise CdlError unless channels of the codec can be coded without the others."""
     if codec.cpu_coder.has_context or not codec.cpu_coder.has_hyperprior:
         raise CdlError(
             f"{codec.name} cannot be coded in layers: it needs a hyperprior and no context model "

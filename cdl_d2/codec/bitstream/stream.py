@@ -150,7 +150,7 @@ class Bitstream:
                 only, to multiples of 64.
 
         Raises:
-            ValueError: if there is not exactly one image, or it was padded to another size.
+            CdlError: if there is not exactly one image, or it was padded to another size.
         """
         if any(len(strings) != 1 for strings in coded["strings"]):
             raise CdlError("CompressAI coded several images at once: give one at a time")

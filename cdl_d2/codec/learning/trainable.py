@@ -51,7 +51,7 @@ class TrainableCodec(nn.Module):
             `decoder` (g_s).
 
     Raises:
-        ValueError: for an unknown quantization or part; for straight-through with a codec that
+        CdlError: for an unknown quantization or part; for straight-through with a codec that
             predicts means or has medians, where what is decoded is not round(y).
     """
 
@@ -77,7 +77,7 @@ class TrainableCodec(nn.Module):
         """Code N x 3 x H x W images, RGB in [0, 1], H and W multiples of 64.
 
         Raises:
-            ValueError: for another size.
+            CdlError: for another size.
         """
         height, width = images.shape[2:]
         if height % CODING_MULTIPLE or width % CODING_MULTIPLE:

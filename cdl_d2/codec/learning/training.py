@@ -64,7 +64,7 @@ class RandomCrops(Dataset):
     Items are 3 x patch x patch, float, RGB in [0, 1].
 
     Raises:
-        ValueError: if the folder has no image, or an image is smaller than a patch.
+        CdlError: if the folder has no image, or an image is smaller than a patch.
     """
 
     def __init__(self, folder: Path, patch_size: int, count: int, seed: int):
@@ -108,8 +108,8 @@ def train_codec(
     `output/metrics.jsonl` holds a line every 100 iterations.
 
     Raises:
-        ValueError: without images, or when the checkpoint to resume is of another plan.
-        FloatingPointError: if the loss is not finite.
+        CdlError: without images, or when the checkpoint to resume is of another plan.
+        DivergedError: if the loss is not finite.
     """
     from compressai.losses import RateDistortionLoss
 

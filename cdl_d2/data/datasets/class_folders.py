@@ -13,7 +13,7 @@ def find_classes(folder: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if there is no folder in it.
+        CdlError: if there is no folder in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -28,7 +28,7 @@ def find_labelled_images(folder: str | Path) -> list[tuple[Path, int]]:
     """All images and the index of their class, class by class, sorted.
 
     Raises:
-        FileNotFoundError, ValueError: as find_classes; ValueError for a class without images.
+        FileNotFoundError, CdlError: as find_classes; CdlError for a class without images.
     """
     found = []
     for label, name in enumerate(find_classes(folder)):

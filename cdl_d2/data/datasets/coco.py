@@ -25,7 +25,7 @@ def read_coco(path: str | Path, parts: Sequence[str] = tuple(REQUIRED)) -> dict[
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is empty or no JSON; if images, annotations or categories are missing or
+        CdlError: if it is empty or no JSON; if images, annotations or categories are missing or
             lack a key; if an annotation names an image or a category that is not there; if an id
             or a category's name comes twice; if a file name leads out of the folder of images; or
             if a size, a box or another value is not of its kind.

@@ -47,7 +47,7 @@ def draw_scene(
         objects: the smallest and the largest number; fewer if there is no place for them.
 
     Raises:
-        ValueError: if a side is below 32 pixels.
+        CdlError: if a side is below 32 pixels.
     """
     if min(height, width) < SMALLEST_SIDE:
         raise CdlError(
@@ -93,7 +93,7 @@ def write_detection(
         each image file; the annotations, last, when all are there.
 
     Raises:
-        ValueError: if there would be no image, or images are too small.
+        CdlError: if there would be no image, or images are too small.
     """
     from pycocotools import mask as coco_mask
 

@@ -64,7 +64,7 @@ class LatentStore:
 
     Raises:
         FileNotFoundError: if there is no store, or it is not complete.
-        ValueError: if it is damaged, or its latents come from another codec.
+        CdlError: if it is damaged, or its latents come from another codec.
     """
 
     def __init__(self, folder: str | Path, codec: Codec):
@@ -99,7 +99,7 @@ class LatentStore:
         return self.plan.variants
 
     def require(self, variants: Sequence[Variant]) -> None:
-        """Raise ValueError unless all of the variants are there, of every image."""
+        """Raise CdlError unless all of the variants are there, of every image."""
         missing = [variant for variant in variants if variant not in self.variants]
         if missing:
             raise CdlError(
@@ -109,7 +109,7 @@ class LatentStore:
             )
 
     def require_all_images(self) -> None:
-        """Raise ValueError if an image could not be encoded."""
+        """Raise CdlError if an image could not be encoded."""
         if self.failures:
             image, reason = next(iter(self.failures.items()))
             raise CdlError(
@@ -121,7 +121,7 @@ class LatentStore:
         """The stored image that a path means: the one that it ends in.
 
         Raises:
-            ValueError: if there is none, or several, such as a/x.png and x.png.
+            CdlError: if there is none, or several, such as a/x.png and x.png.
         """
         parts = PurePath(file_name).parts
         endings = ["/".join(parts[start:]) for start in range(len(parts))]
@@ -186,7 +186,7 @@ class LatentStore:
         """Compare all shards with the checksums of the manifest.
 
         Raises:
-            FileNotFoundError, ValueError: for the first shard that is missing or differs.
+            FileNotFoundError, CdlError: for the first shard that is missing or differs.
         """
         for shard, expected in enumerate(self._manifest["shards"]):
             path = shard_path(self.folder, shard)

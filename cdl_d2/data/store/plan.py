@@ -63,7 +63,7 @@ class Plan:
         """Write the plan, or find the same one there.
 
         Raises:
-            ValueError: if the folder has a store of another plan.
+            CdlError: if the folder has a store of another plan.
         """
         if folder.exists() and not folder.is_dir():
             raise CdlError(f"{folder} is a file, not a folder for a store")
@@ -83,7 +83,7 @@ class Plan:
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if it is damaged or of another format.
+            CdlError: if it is damaged or of another format.
         """
         content = read_json(folder / "plan.json", f"{folder} is no latent store")
         try:
@@ -104,7 +104,7 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON.
+        CdlError: if it is not JSON.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{hint} (there is no {path})")

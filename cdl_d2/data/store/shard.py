@@ -63,7 +63,7 @@ class Record:
         """Read a record.
 
         Raises:
-            ValueError: if it is damaged.
+            CdlError: if it is damaged.
         """
         if len(data) < _HEAD.size or data[0] >= len(_DTYPES):
             raise CdlError("a stored latent is damaged: it has no valid header")
@@ -98,7 +98,7 @@ def unpack_cells(record: Record) -> torch.Tensor:
     """The float latent of a record.
 
     Raises:
-        ValueError: if the content is damaged.
+        CdlError: if the content is damaged.
     """
     shape = record.channels, *cell_size(record.image_size)
     count = math.prod(shape)
@@ -147,7 +147,7 @@ class ShardReader:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged.
+        CdlError: if it is damaged.
     """
 
     def __init__(self, path: Path):

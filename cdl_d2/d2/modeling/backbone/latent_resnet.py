@@ -58,7 +58,8 @@ def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
 
 @BACKBONE_REGISTRY.register()
 def build_latent_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Detectron2's feature pyramid network on the latent ResNet (figure 2 of the paper)."""
+    """Detectron2's feature pyramid network on the latent ResNet (figure 2 of *Learning in
+    Compressed Domain via Knowledge Transfer*)."""
     return FPN(
         bottom_up=build_latent_resnet_backbone(cfg, input_shape),
         in_features=cfg.MODEL.FPN.IN_FEATURES,

@@ -33,7 +33,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @META_ARCH_REGISTRY.register()
 class CompressedClassifier(CompressedModel):
-    """A ResNet on latents, reconstructions or images (section 3.2 of the paper).
+    """A ResNet on latents, reconstructions or images (section 3.2 of *Learning in Compressed
+    Domain via Knowledge Transfer*).
 
     A batch item has `image`, 3 x H x W in 0..255, or what CodedInput.encode adds to it, and in
     training `label`, an index from 0.
