@@ -17,7 +17,8 @@ from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
 
-# Table 2 of *Learning in Compressed Domain via Knowledge Transfer*. Its decoders count every transposed convolution four times.
+# Table 2 of *Learning in Compressed Domain via Knowledge Transfer*. Its decoders count every
+# transposed convolution four times.
 PAPER_SIZE = (800, 1280)
 PAPER_BACKBONE_GIGA = {"student_backbone": 155.25, "teacher_backbone": 137.15}
 PAPER_DECODER_GIGA = {"bmshj2018-hyperprior": 156.41, "mbt2018": 337.05}

@@ -1,4 +1,5 @@
-"""The transfer losses of a classifier (formula 1)."""
+"""The transfer losses of a classifier (formula 1 of *Learning in Compressed Domain via Knowledge
+Transfer*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Feature-level transfer: distances between the pyramids of student and teacher (formula 3)."""
+"""Feature-level transfer: distances between the pyramids of student and teacher (formula 3 of
+*Learning in Compressed Domain via Knowledge Transfer*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Output-level transfer: the five terms of formula (2).
+"""Output-level transfer: the five terms of formula (2) of *Learning in Compressed Domain via
+Knowledge Transfer*.
 
 The teacher's predictions serve as soft labels over all anchors, all sampled proposals and all
 classes. Each term is an average over its elements, computed in float32, and is zero with no
