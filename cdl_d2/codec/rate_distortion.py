@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -38,6 +38,9 @@ class RatePoint:
     estimated_bits_per_coded_pixel: float
     psnr: float
     ms_ssim: float | None
+
+
+COLUMNS = ("bpp", "estimated", "bpp, coded", "estimated, coded", "PSNR (dB)", "MS-SSIM")
 
 
 def rate_point(codec: Codec, path: Path) -> tuple[Bitstream, RatePoint]:
@@ -101,12 +104,10 @@ def evaluate_codec(
         return groups
     mean = [("average", average(points))]
     rows = [*zip(names, points, strict=True), *mean] if per_image else mean
-    return [{**codec_columns, "image": name, **_columns(point)} for name, point in rows]
-
-
-def _columns(point: RatePoint) -> dict[str, float | None]:
-    names = "bpp", "estimated", "bpp, coded", "estimated, coded", "PSNR (dB)", "MS-SSIM"
-    return dict(zip(names, asdict(point).values(), strict=True))
+    return [
+        codec_columns | {"image": name} | dict(zip(COLUMNS, astuple(point), strict=True))
+        for name, point in rows
+    ]
 
 
 def bits_of_groups(

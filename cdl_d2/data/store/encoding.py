@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
-from cdl_d2.codec.latent import Latent, coded_cells
+from cdl_d2.codec.latent import coded_cells
 from cdl_d2.data.store.latent_store import record_name, shard_path, write_manifest
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.data.store.shard import Record, ShardReader, pack_cells, write_shard
@@ -73,17 +73,16 @@ def encode_records(codec: Codec, form: str, variants: Sequence[torch.Tensor]) ->
     device = next(codec.parameters()).device
     floats = [variant.to(device).float() / 255 for variant in variants]
     if form == "arrays":
+        latents = codec.encode_batch(floats)
         with ThreadPoolExecutor() as pool:  # the compressor works outside of Python's lock
-            return list(pool.map(_pack, codec.encode_batch(floats)))
+            return list(
+                pool.map(lambda x: pack_cells(x.cells, x.image_size, x.total_bits), latents)
+            )
     contents = [stream.to_bytes() for stream in codec.compress_batch(floats)]
     return [
         Record(content, "bitstream", codec.latent_channels, tuple(v.shape[1:]), 8 * len(content))
         for content, v in zip(contents, variants, strict=True)
     ]
-
-
-def _pack(latent: Latent) -> Record:
-    return pack_cells(latent.cells, latent.image_size, latent.total_bits)
 
 
 class _Images(Dataset):
@@ -103,8 +102,8 @@ class _Images(Dataset):
 def missing_shards(folder: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> list[int]:
     """The shards of part i of n that are not written yet, or were written with failures."""
     index, parts = part
-    mine = range(index, plan.shards, parts)
-    return [s for s in mine if not _is_finished(shard_path(folder, s))]
+    paths = {shard: shard_path(folder, shard) for shard in range(index, plan.shards, parts)}
+    return [s for s, path in paths.items() if not path.exists() or ShardReader(path).failures]
 
 
 def encode_shards(
@@ -136,7 +135,6 @@ def encode_shards(
             batch_size=None,
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
-            collate_fn=_as_it_is,
             worker_init_fn=use_one_thread,
         )
     )
@@ -168,14 +166,6 @@ def close_store(output: Path, plan: Plan) -> dict[str, str] | None:
     if not all(shard_path(output, shard).exists() for shard in range(plan.shards)):
         return None
     return write_manifest(output, plan)
-
-
-def _is_finished(path: Path) -> bool:
-    return path.exists() and not ShardReader(path).failures
-
-
-def _as_it_is(item: Encoded | Pixels) -> Encoded | Pixels:
-    return item
 
 
 def use_one_thread(_worker: int) -> None:
