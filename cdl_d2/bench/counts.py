@@ -51,7 +51,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         and `codec_decoder` (g_s).
 
     Raises:
-        ValueError: if the size is not a positive multiple of 32, or for a classifier.
+        CdlError: if the size is not a positive multiple of 32, or for a classifier.
     """
     if task_of(cfg).name == "classification":
         raise CdlError("the parts of detectors and segmentors are counted, not of classifiers")

@@ -43,7 +43,7 @@ class LatentResNet(nn.Module):
         norm: `BN`, `GN` (32 groups, for batches of a few images), `FrozenBN` or `SyncBN`.
 
     Raises:
-        ValueError: for an unknown stem or norm, no blocks, or a width that leaves no channels.
+        CdlError: for an unknown stem or norm, no blocks, or a width that leaves no channels.
     """
 
     def __init__(
