@@ -49,6 +49,8 @@ def test_files_that_a_document_links_or_names_exist(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_config_keys_that_a_document_names_exist(document):
+    if document.name == "CHANGELOG.md":
+        pytest.skip("it names keys of the past")
     config = pytest.importorskip("cdl_d2.d2.config", reason="Detectron2 is not installed")
     from detectron2.config import get_cfg
 
