@@ -3,7 +3,7 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.bench.model import run_benchmark
-from tests.d2.conftest import small_cfg, teacher_files, transfer_cfg  # noqa: F401
+from tests.d2.conftest import small_cfg, teacher_files, teacher_folder, transfer_cfg  # noqa: F401
 
 
 def test_every_part_is_measured_and_compared(transfer_cfg):  # noqa: F811
