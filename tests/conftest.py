@@ -3,6 +3,7 @@
 import json
 import struct
 import zlib
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import new_network
+from tests.documents import warm_server
 
 torch.set_num_threads(1)  # the suite runs in two processes
 
@@ -19,6 +21,13 @@ torch.set_num_threads(1)  # the suite runs in two processes
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of a process that serves commands, see tests/warm.py."""
+    with warm_server() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

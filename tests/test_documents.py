@@ -6,7 +6,7 @@ import re
 import pytest
 
 from cdl_d2.cli.main import app
-from tests.documents import ROOT, RUNNABLE, blocks, commands_of, run_document, warm_server
+from tests.documents import ROOT, RUNNABLE, blocks, commands_of, run_document
 
 WITH_DETECTRON2 = importlib.util.find_spec("detectron2") is not None
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -14,12 +14,6 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 def name_of(path):
     return str(path.relative_to(ROOT))
-
-
-@pytest.fixture(scope="session")
-def server():
-    with warm_server() as address:
-        yield address
 
 
 @pytest.mark.parametrize("document", RUNNABLE, ids=name_of)

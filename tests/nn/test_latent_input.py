@@ -73,7 +73,7 @@ def test_a_statistics_file_keeps_its_codec(tmp_path):
 
 
 def test_a_missing_or_damaged_statistics_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="latent_statistics"):
+    with pytest.raises(FileNotFoundError, match="none"):
         load_statistics(tmp_path / "none.safetensors", OURS)
     (tmp_path / "bad.safetensors").write_bytes(b"bad")
     with pytest.raises(ValueError, match="not a file of latent statistics"):

@@ -12,20 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import refused
+from tests.commands import output_of, refused
 from tests.conftest import make_coco_dataset
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "--model",
-    "small",
-    "--short-edges",
-    "64",
-    "96",
-    "--short-edge-val",
-    "96",
-    "--device",
-    "cpu",
+    *("--model", "small", "--device", "cpu"),
+    *("--short-edges", "64", "96", "--short-edge-val", "96"),
 ]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
@@ -43,18 +36,19 @@ def teacher(data, tmp_path_factory):
     return folder / "model_final.pth"
 
 
+def words(data, *arguments):
+    """Of `cdl`."""
+    return ["train-torchvision", *SMALL, "--train", *data, "--val", *data, *arguments]
+
+
+def run(data, *arguments):
+    output_of(*words(data, *arguments))
+
+
 def command(data, *arguments):
-    data_arguments = ["--train", *data, "--val", *data]
-    words = [ROOT / "tools" / "train_torchvision.py", *SMALL, *data_arguments, *arguments]
-    return [sys.executable, *map(str, words)]
-
-
-def run(data, *arguments, check=True):
-    done = subprocess.run(
-        command(data, *arguments), capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT
-    )
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
+    """Of a process of its own."""
+    script = [ROOT / "tools" / "train_torchvision.py", *words(data, *arguments)[1:]]
+    return [sys.executable, *map(str, script)]
 
 
 def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
@@ -72,8 +66,7 @@ def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (cut / "results.json").exists()
-    again = run(data, *arguments, "--output", cut, check=False)
-    assert "add --resume" in again.stderr
+    assert "add --resume" in refused(*words(data, *arguments, "--output", cut))
     run(data, *arguments, "--resume", "--output", cut)
     first, second = (
         torch.load(folder / "model_final.pth", weights_only=True)["model"]
@@ -86,8 +79,8 @@ def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
     lines = [json.loads(line) for line in (cut / "metrics.json").read_text().splitlines()]
     assert "loss_transfer_features" in lines[0] and "bbox/AP" in lines[-1]
     for changed in ("--seed", "--lambda", "--max-size"):
-        words = command(data, *arguments, "--resume", changed, 64, "--output", cut)[2:]
-        assert "was trained with" in refused("train-torchvision", *words), changed
+        other = words(data, *arguments, "--resume", changed, 64, "--output", cut)
+        assert "was trained with" in refused(*other), changed
 
 
 def test_a_teacher_is_evaluated_on_decoded_images(data, teacher, tmp_path):
@@ -98,22 +91,20 @@ def test_a_teacher_is_evaluated_on_decoded_images(data, teacher, tmp_path):
 
 
 def test_a_detector_is_evaluated_at_the_sizes_that_it_was_trained_for(data, teacher, tmp_path):
-    small = command(data, "--eval-only", teacher, "--output", tmp_path)
+    small = words(data, "--eval-only", teacher, "--output", tmp_path)
     plain = [word for word in small if word not in SMALL]
-    words = [*plain[:2], "--device", "cpu", *plain[2:], "--domain", "image"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr[-3000:]
+    output_of(*plain, "--device", "cpu", "--domain", "image")
     theirs = json.loads((teacher.parent / "results.json").read_text())
     assert json.loads((tmp_path / "results.json").read_text()) == theirs
-    words = command(data, "--eval-only", teacher, "--output", tmp_path, *CODEC)[2:]
-    assert "not --codec" in refused("train-torchvision", *words)
+    coded = words(data, "--eval-only", teacher, "--output", tmp_path, *CODEC)
+    assert "not --codec" in refused(*coded)
 
 
 def test_processes_share_a_training(data, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    words = [*command(data, *CODEC, "--iterations", 2, "--output", tmp_path)[1:]]
+    script = command(data, *CODEC, "--iterations", 2, "--output", tmp_path)[1:]
     done = subprocess.run(
-        [*launcher, *words], capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT
+        [*launcher, *script], capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "results.json").exists()
@@ -177,6 +168,5 @@ def test_what_is_wrong_is_one_line(data, tmp_path, case, message):
         "scratch": ["--domain", "image", "--model", "standard"],
         "iterations": [*arguments, "--iterations", "0"],
     }.get(case, arguments)
-    words = command((annotations, images), *arguments, "--output", out)[2:]
-    last = refused("train-torchvision", *words)
+    last = refused(*words((annotations, images), *arguments, "--output", out))
     assert any(part in last for part in message.split("|")), last

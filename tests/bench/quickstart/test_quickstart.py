@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from cdl_d2.bench.quickstart.engines import choose_engine
+from cdl_d2.bench.quickstart import engines
 from tests.commands import in_checkout, output_of, refused
+from tests.warm import CLIENT
 
 QUICKSTART = ["quickstart"]
 MINIATURE = ["--iterations", "4", "--images", "4", "3", "--size", "64"]
@@ -26,7 +27,9 @@ ENGINES = [
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, engine):
+def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, server, engine):
+    warm = (sys.executable, "-I", "-S", "-c", CLIENT, server, "cdl")
+    monkeypatch.setattr(engines, "COMMAND", warm)
     out = tmp_path / "quickstart"
     monkeypatch.chdir(tmp_path)  # it needs no checkout around it
     printed = output_of(*QUICKSTART, "--engine", engine, *MINIATURE, "--output", "quickstart")
@@ -58,7 +61,8 @@ def test_stopped_it_leaves_no_process_behind(tmp_path):
     words[words.index("--iterations") + 1] = "500"
     command = [sys.executable, "-m", "cdl_d2.cli.main", *QUICKSTART, *map(str, words)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **in_checkout())
-    while not (tmp_path / "teacher" / "command.log").exists():
+    training = ["pgrep", "--parent", str(process.pid), "--full", "train-torchvision"]
+    while subprocess.run(training, stdout=subprocess.DEVNULL).returncode:
         assert process.poll() is None
         time.sleep(0.05)
     process.terminate()
@@ -74,6 +78,6 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
 
 def test_the_engine_is_detectron2_where_it_is_installed():
     found = importlib.util.find_spec("detectron2")
-    assert choose_engine("auto").name == ("detectron2" if found else "torchvision")
+    assert engines.choose_engine("auto").name == ("detectron2" if found else "torchvision")
     with pytest.raises(ValueError, match="'keras'"):
-        choose_engine("keras")
+        engines.choose_engine("keras")
