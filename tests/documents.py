@@ -34,6 +34,9 @@ cdl() {
             words+=(--size 64 64) ;;
         "data encode") words+=(--workers 0) ;;
         train\\ *) words+=(SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)') ;;
+        convert\\ *)
+            words=(convert --threshold 0.01 "${words[@]:1}")
+            words+=(SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)') ;;
         train-torchvision\\ *) words+=(--iterations 2) ;;
     esac
     warm cdl "${words[@]}"

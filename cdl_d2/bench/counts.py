@@ -21,11 +21,12 @@ from cdl_d2.errors import CdlError
 # transposed convolution four times.
 PAPER_SIZE = (800, 1280)
 PAPER_BACKBONE_GIGA = {"student_backbone": 155.25, "teacher_backbone": 137.15}
+PAPER_BACKBONE = "build_latent_resnet_fpn_backbone"
 PAPER_DECODER_GIGA = {"bmshj2018-hyperprior": 156.41, "mbt2018": 337.05}
 
 
 def paper_giga(cfg: CfgNode, part: str, size: tuple[int, int]) -> float | None:
-    """What the paper reports for a part of its standard model, in 10^9; None if nothing."""
+    """What that paper reports for a part of its standard model, in 10^9; None if nothing."""
     resnet, codec = cfg.MODEL.LATENT_RESNET, cfg.MODEL.CODEC
     blocks = (*resnet.CONV4_BLOCKS, resnet.CONV5_BLOCKS)
     standard = (resnet.STEM, resnet.WIDTH, blocks) == ("residual", 1.0, (3, 4, 6, 3))
@@ -33,6 +34,8 @@ def paper_giga(cfg: CfgNode, part: str, size: tuple[int, int]) -> float | None:
         return None  # from quality 5 or 6 on, codecs are wider
     if part == "codec_decoder":
         return PAPER_DECODER_GIGA.get(cfg.MODEL.CODEC.NAME)
+    if part == "student_backbone" and cfg.MODEL.BACKBONE.NAME != PAPER_BACKBONE:
+        return None
     return PAPER_BACKBONE_GIGA.get(part) if cfg.INPUT.DOMAIN == "latent" else None
 
 

@@ -36,7 +36,7 @@ def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dic
         a row for each `part`, with `median ms`, `fastest ms` and `peak MB` (None where memory
         cannot be read): encode, decode, pixel_detector (on the decoded image; the teacher's forward
         pass), latent_detector (on the latent), train_step (task losses only) and
-        train_step_transfer; and two with the `ratio` that the paper argues by.
+        train_step_transfer; and two with a `ratio`, to the sum that their name gives.
 
     Raises:
         CdlError: if the config is not of a latent student with a teacher.

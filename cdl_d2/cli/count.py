@@ -14,7 +14,7 @@ def count(
     size: tuple[int, int] = (800, 1280),
     json: Json = False,
 ) -> None:
-    """Count the multiply-adds of a model's parts, beside the paper's figures.
+    """Count the multiply-adds of a model's parts, beside published figures.
 
     ```
     cdl count --config-file detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280

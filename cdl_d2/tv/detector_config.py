@@ -30,11 +30,11 @@ from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a Mask R-CNN; the defaults are the paper's and torchvision's.
+    """Sizes of a Mask R-CNN; the defaults are torchvision's.
 
     Attributes:
         bridge: where a network on latents enters a pixel ResNet, a key of backbone.ENTRIES; "" for
-            the paper's latent ResNet.
+            a latent ResNet.
         width: of the backbone, against ResNet-50.
         stem: of the latent ResNet, `residual` or `conv1x1`.
         norm: everywhere; "" for torchvision's choice, frozen BatchNorm in the pixel backbone and

@@ -49,9 +49,9 @@ class DetectorOptions:
 
     Attributes:
         domain: What it looks at.
-        model: standard, the paper's, or small, which trains on two CPU cores.
+        model: standard, of ResNet-50's size, or small, which trains on two CPU cores.
         bridge: Where a network on latents enters a pixel ResNet, which then gives the rest: after
-            its stem or res2 (stride 4) or res3 (stride 8); default the paper's latent ResNet.
+            its stem or res2 (stride 4) or res3 (stride 8); default a latent ResNet.
         anchor_sizes: Pixels, one a pyramid level.
         initial_weights: A detector of the same kind, or coco for torchvision's, for domain image.
         store_train: A latent store to train from, by cdl data encode.
@@ -76,7 +76,7 @@ class TransferOptions:
         transfer: What is compared.
         lambda_: Weight of all transfer losses.
         distance: Between features, mse or l2norm.
-        masks: Proposals whose masks are compared; all is the paper's formula 2.
+        masks: Proposals whose masks are compared; all takes longer.
     """
 
     teacher: str | None = None

@@ -142,6 +142,8 @@ def test_the_main_model_has_the_multiply_adds_of_table_2():
     assert giga["teacher_backbone"] == pytest.approx(136.93, rel=0.002)
     assert giga["codec_decoder"] == pytest.approx(43.19, rel=0.002)
     assert paper_giga(cfg, "student_backbone", (800, 1280)) == 155.25
+    cfg.MODEL.BACKBONE.NAME = "build_bridged_resnet_fpn_backbone"
+    assert paper_giga(cfg, "student_backbone", (800, 1280)) is None
 
 
 def test_the_1x1_stem_and_the_context_codec_have_their_multiply_adds():

@@ -1,4 +1,4 @@
-"""A model that train_net.py left in its output folder."""
+"""A model that a training left in its output folder."""
 
 from __future__ import annotations
 
