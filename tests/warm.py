@@ -22,6 +22,11 @@ sys.exit(int(server.recv(16)))
 LARGEST = 1 << 16  # bytes of words
 
 
+def command(address: str, *words: object) -> list[str]:
+    """What runs a program in a fork of the process that serves at an address."""
+    return [sys.executable, "-I", "-S", "-c", CLIENT, address, *map(str, words)]
+
+
 def serve(address: str) -> None:
     """Answer clients, one at a time, until this process is ended."""
     from compressai.zoo import image  # noqa: F401

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import warm
 from tests.commands import output_of, refused
 from tests.conftest import make_coco_dataset
 
@@ -51,9 +52,10 @@ def command(data, *arguments):
     return [sys.executable, *map(str, script)]
 
 
-def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
+def test_a_killed_training_resumes_to_the_same_weights(data, teacher, server, tmp_path):
     arguments = [*CODEC, "--teacher", teacher, "--iterations", 9, "--checkpoint-period", 2]
-    run(data, *arguments, "--output", tmp_path / "whole")
+    whole = words(data, *arguments, "--output", tmp_path / "whole")
+    subprocess.run(warm.command(server, "cdl", *whole), check=True, stderr=subprocess.DEVNULL)
     cut = tmp_path / "cut"
     with open(os.devnull, "w") as nowhere:
         process = subprocess.Popen(

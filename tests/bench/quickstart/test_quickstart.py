@@ -10,8 +10,8 @@ import time
 import pytest
 
 from cdl_d2.bench.quickstart import engines
+from tests import warm
 from tests.commands import in_checkout, output_of, refused
-from tests.warm import CLIENT
 
 QUICKSTART = ["quickstart"]
 MINIATURE = ["--iterations", "4", "--images", "4", "3", "--size", "64"]
@@ -28,8 +28,7 @@ ENGINES = [
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, server, engine):
-    warm = (sys.executable, "-I", "-S", "-c", CLIENT, server, "cdl")
-    monkeypatch.setattr(engines, "COMMAND", warm)
+    monkeypatch.setattr(engines, "COMMAND", warm.command(server, "cdl"))
     out = tmp_path / "quickstart"
     monkeypatch.chdir(tmp_path)  # it needs no checkout around it
     printed = output_of(*QUICKSTART, "--engine", engine, *MINIATURE, "--output", "quickstart")
