@@ -28,10 +28,10 @@ def convert(
         --codec tiny-bmshj2018-hyperprior --quality 2 SOLVER.MAX_ITER 1000
     ```
 
-    The pixel detector teaches: its outputs are the targets, and its confident detections stand in
-    for objects where proposals are sampled. The output folder is one of a training, with
-    `config.yaml` and `model_final.pth`; the model runs without its teacher. Run it again after an
-    interruption: it goes on.
+    The pixel detector teaches, and its confident detections stand in for labels
+    (`MODEL.TRANSFER.TASK_WEIGHT 0` leaves only the teaching). The output folder is one of a
+    training, with `config.yaml` and `model_final.pth`; the model runs without its teacher. Run it
+    again after an interruption: it goes on.
 
     Args:
         teacher: Output folder of the pixel detector's training.

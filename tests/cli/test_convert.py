@@ -39,6 +39,8 @@ def test_a_converted_detector_runs_without_its_teachers_files(
     assert len(targets["images"]) == 4 and targets["annotations"]
     sizes = {(image["height"], image["width"]) for image in targets["images"]}
     assert sizes == {(96, 128), (128, 96), (80, 100), (96, 96)}  # of the files, not resized
+    other = refused("convert", teacher, *arguments[:-1], 0.5)
+    assert str(out / "targets.json") in other
     shutil.rmtree(teacher)
     model = load_trained(out)
     stream = codec.compress(read_image(images / "000.png").float() / 255)

@@ -1,11 +1,12 @@
 """An existing pixel detector made into one that reads latents, with unlabelled images only.
 
-The pixel detector is the teacher: its outputs are the targets, at every anchor and proposal, and
-its confident detections stand in for objects where proposals are sampled.
+The pixel detector is the teacher, and its confident detections stand in for labels;
+MODEL.TRANSFER.TASK_WEIGHT says how much they count beside its outputs.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,23 @@ class Conversion:
         self.output.mkdir(parents=True, exist_ok=True)
         with write_atomically(student) as temporary:
             temporary.write_text(cfg.dump())
-        targets = self.annotations or self.output / "targets.json"
-        if not targets.exists() and self.annotations is None:
-            write_json(targets, self._detections(class_count(cfg), cfg.MODEL.DEVICE))
+        targets = self.annotations or self._targets(cfg)
         return RunConfig(str(student), register=[("targets", str(targets), str(self.images))])
+
+    def _targets(self, cfg: CfgNode) -> Path:
+        """The file of the teacher's detections, of this conversion and no other."""
+        path = self.output / "targets.json"
+        made_by = {
+            "teacher": str(self.teacher.absolute()),
+            "images": str(self.images.absolute()),
+            "threshold": self.threshold,
+        }
+        if not path.exists():
+            found = self._detections(class_count(cfg), cfg.MODEL.DEVICE)
+            write_json(path, {"info": made_by} | found)
+        elif (before := json.loads(path.read_text())["info"]) != made_by:
+            raise CdlError(f"{path} was made with {before}, not {made_by}: give another --output")
+        return path
 
     @torch.no_grad()
     def _detections(self, classes: int, device: str) -> dict[str, Any]:

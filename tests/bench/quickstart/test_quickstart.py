@@ -39,6 +39,8 @@ def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, server
     assert page.count("<tr>") == 5
     assert len(list(out.glob("*.png"))) == 4
     assert json.loads((out / "settings.json").read_text())["engine"] == engine
+    if engine != "torchvision":
+        return  # the rest does not depend on it
 
     trained = (out / "bridge" / "model_final.pth").stat().st_mtime_ns
     (out / "report.html").unlink()
