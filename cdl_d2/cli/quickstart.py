@@ -11,7 +11,7 @@ def quickstart(
     output: Path = Path("quickstart"),
     engine: Literal["auto", "detectron2", "torchvision"] = "auto",
     seed: int = 0,
-    iterations: int = 800,
+    iterations: int = 400,
     images: tuple[int, int] = (400, 60),
     size: int = 192,
     device: str = "cpu",
@@ -24,15 +24,15 @@ def quickstart(
     ```
 
     Draws sample data and trains a small Mask R-CNN on its images, the teacher. From it start two
-    students, for equally long and taught alike: one on images that the built-in codec decoded, one
-    on its latents, through a bridge. Prints a table and writes report.html with pictures. Run
+    students, equally long and taught alike: one on images that the built-in codec decoded, one on
+    its latents, through a bridge. Prints a table and writes report.html with pictures. Run
     again, it goes on where it stopped.
 
     Args:
         output: Folder.
         engine: auto is Detectron2 if it can be imported, else torchvision.
         seed: Of data and training.
-        iterations: Of each training, two images each.
+        iterations: Of the teacher's training, two images each; students train half as long.
         images: To train on, and to evaluate on.
         size: Pixels a side of an image.
         device: To train on.

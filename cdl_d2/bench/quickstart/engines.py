@@ -30,7 +30,7 @@ class Task:
     Attributes:
         folder: of all its output: `data/train`, `data/val`, and a folder for each of RUNS.
         size: pixels a side of the square images.
-        iterations: of two images each.
+        iterations: of the teacher, two images each.
         device: to train on.
     """
 
@@ -45,6 +45,10 @@ class Task:
         """Annotations and images of `train` or `val`."""
         folder = self.folder / "data" / part
         return str(folder / "annotations.json"), str(folder / "images")
+
+    def iterations_of(self, run: str) -> int:
+        """Students, which start from the teacher, train half as long as it did."""
+        return self.iterations if run == "teacher" else (self.iterations + 1) // 2
 
     def weights(self, run: str) -> str:
         """The trained model of a run."""
@@ -64,7 +68,7 @@ class Torchvision:
         command += ["--train", *task.data("train"), "--val", *task.data("val")]
         command += ["--anchor-sizes", *map(str, ANCHORS)]
         command += ["--short-edges", size, "--short-edge-val", size, "--seed", str(task.seed)]
-        command += ["--iterations", str(task.iterations), "--device", task.device]
+        command += ["--iterations", str(task.iterations_of(run)), "--device", task.device]
         command += ["--output", str(task.folder / run)]
         codec = ["--codec", CODEC[0], "--quality", str(CODEC[1])]
         if run == "teacher":
@@ -98,14 +102,15 @@ class Detectron2:
         command += ["--eval-only"] if run == "decoded" else ["--resume"]
         for part in ("train", "val"):
             command += ["--register", part, *task.data(part)]
+        iterations = task.iterations_of(run)
         options: dict[str, Any] = {
             "MODEL.DEVICE": task.device,
             "MODEL.ROI_HEADS.NUM_CLASSES": len(task.classes),
             "MODEL.ANCHOR_GENERATOR.SIZES": [[size] for size in ANCHORS],
             "INPUT.MIN_SIZE_TRAIN": (task.size,),
             "INPUT.MIN_SIZE_TEST": task.size,
-            "SOLVER.MAX_ITER": task.iterations,
-            "SOLVER.STEPS": tuple(sorted({int(p * task.iterations) for p in (0.75, 0.93)})),
+            "SOLVER.MAX_ITER": iterations,
+            "SOLVER.STEPS": tuple(sorted({int(p * iterations) for p in (0.75, 0.93)})),
             "SEED": task.seed + 1,  # Detectron2 takes 0 for "any"
             "OUTPUT_DIR": task.folder / run,
         }

@@ -205,7 +205,8 @@ def _show(axis, image: torch.Tensor, title: str) -> None:
 def _summary(task: Task, engine: str) -> str:
     return (
         f"Sample data, {len(task.classes)} classes of shapes, images of {task.size} pixels; "
-        f"Mask R-CNN of {engine}, {task.iterations} iterations each, seed {task.seed}."
+        f"Mask R-CNN of {engine}, {task.iterations} iterations of the teacher and half as many of "
+        f"each student, seed {task.seed}."
     )
 
 

@@ -76,7 +76,7 @@ def read_losses(task: Task, run: str) -> list[dict[str, Any]]:
 
 def _watch(task: Task, started: dict[str, subprocess.Popen]) -> None:
     bars = {
-        run: tqdm(total=task.iterations, desc=f"{run:>15}", unit="step", position=i)
+        run: tqdm(total=task.iterations_of(run), desc=f"{run:>15}", unit="step", position=i)
         for i, run in enumerate(started)
         if run != "decoded"  # only evaluates
     }
