@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cdl_d2"
-EVERYONE = {"device", "errors", "files", "frozen", "packaged"}
+EVERYONE = {"device", "errors", "files", "packaged"}
 BASE = {"codec.architectures", "codec.latent"}  # of the codec: knows nothing else of it
 CORE = {"codec", "nn", "transfer", "data"}
 # What a room's files may import, beside their own room and EVERYONE. A name stands for all in it.
@@ -74,7 +74,7 @@ def test_a_room_imports_only_what_its_arrows_point_to(path):
     room = room_of(path)
     for module in imported_modules(path):
         first, _, rest = module.partition(".")
-        assert first != "detectron2" or room.split(".")[0] in ("d2", "bench")
+        assert first != "detectron2" or room.split(".")[0] == "d2"
         assert not module.startswith("torchvision.models.detection") or room == "tv"
         assert first != "tools"
         if first != "cdl_d2" or room == "" or allows(EVERYONE, rest):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_backbone
 from torch import nn
 
 from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.codec import cell_size
 from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.engine.tasks import task_of
+from cdl_d2.d2.modeling.backbone import build_backbone
 from cdl_d2.d2.modeling.backbone.bridged_resnet import BridgedResNet
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 # Table 2 of *Learning in Compressed Domain via Knowledge Transfer*. Its decoders count every
 # transposed convolution four times.
@@ -67,22 +70,18 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     counts = {}
     if cfg.INPUT.DOMAIN == "latent":
         latent = torch.zeros(1, build_codec(cfg).latent_channels, *cell_size(size))
-        student = _backbone(cfg)
+        student = build_backbone(cfg)
         counts["student_backbone"] = count_network(student, latent)
         bottom = getattr(student, "bottom_up", student)
         if isinstance(bottom, BridgedResNet):
             counts["bridge"] = count_network(bottom.bridge, latent)
     else:
-        counts["student_backbone"] = count_network(_backbone(cfg), image)
+        counts["student_backbone"] = count_network(build_backbone(cfg), image)
     if cfg.MODEL.TEACHER.CONFIG_FILE:
-        counts["teacher_backbone"] = count_network(_backbone(teacher_config(cfg)), image)
+        counts["teacher_backbone"] = count_network(build_backbone(teacher_config(cfg)), image)
     if cfg.INPUT.DOMAIN != "image":
         counts |= _count_codec(build_codec(cfg).network, image)
     return counts
-
-
-def _backbone(cfg: CfgNode) -> nn.Module:
-    return build_backbone(cfg, ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
 
 
 def _count_codec(network: nn.Module, image: torch.Tensor) -> dict[str, int]:

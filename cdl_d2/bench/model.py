@@ -6,23 +6,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from detectron2.config import CfgNode
-from detectron2.solver import build_optimizer
-from detectron2.structures import BitMasks, Boxes, Instances
-from detectron2.utils.events import EventStorage
 from tqdm import tqdm
 
-from cdl_d2.codec.codec import UNTRAINED
-from cdl_d2.d2.modeling.coded_input import build_codec
-from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
-from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
-from cdl_d2.d2.modeling.teacher import build_pixel_network, teacher_config
+from cdl_d2.d2.engine.measured_parts import measured_parts
 from cdl_d2.errors import CdlError
 
-OBJECTS = 10
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 
 def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dict[str, Any]]:
@@ -43,14 +36,13 @@ def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dic
     """
     if cfg.INPUT.DOMAIN != "latent" or not cfg.MODEL.TEACHER.CONFIG_FILE:
         raise CdlError("the benchmark needs INPUT.DOMAIN latent and MODEL.TEACHER.CONFIG_FILE")
-    with EventStorage():
-        parts = _parts(cfg, size)
-        seconds, peaks = {name: [] for name in parts}, {}
-        for repetition in tqdm(range(repeats + 1), unit="round"):
-            for name, part in parts.items():
-                spent, peaks[name] = _measure(part, torch.device(cfg.MODEL.DEVICE))
-                if repetition:
-                    seconds[name].append(spent)
+    parts = measured_parts(cfg, size)
+    seconds, peaks = {name: [] for name in parts}, {}
+    for repetition in tqdm(range(repeats + 1), unit="round"):
+        for name, part in parts.items():
+            spent, peaks[name] = _measure(part, torch.device(cfg.MODEL.DEVICE))
+            if repetition:
+                seconds[name].append(spent)
     medians = {name: 1e3 * median(each) for name, each in seconds.items()}
     rows = [
         {
@@ -67,62 +59,6 @@ def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dic
         name = f"{part} / ({first} + pixel_detector)"
         rows.append(dict.fromkeys(rows[0]) | {"part": name, "ratio": ratio})
     return rows
-
-
-def _parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object]]:
-    torch.manual_seed(0)
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
-    cfg.SOLVER.BASE_LR = 0.0  # steps cost the same, and the random detector does not diverge
-    theirs = teacher_config(cfg)
-    if theirs.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
-        theirs.MODEL.RESNETS.NORM = "BN"
-    teacher = build_pixel_network(theirs).eval()
-    student = TransferRCNN(**TransferRCNN.from_config(cfg) | {"teacher": lambda: teacher}).to(
-        cfg.MODEL.DEVICE
-    )
-    optimizer = build_optimizer(cfg, student)
-    codec = build_codec(cfg).to(cfg.MODEL.DEVICE)
-
-    item = _random_item(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    pixels = item["image"].to(cfg.MODEL.DEVICE).flip(0).float() / 255
-    latent = codec.encode(pixels)
-    encoded = student.encode([item])
-    decoded = [{"image": codec.decode(latent).flip(0) * 255}]
-
-    def train(forward: Callable) -> None:
-        student.train()
-        losses = sum(forward(encoded).values())
-        optimizer.zero_grad()
-        losses.backward()
-        optimizer.step()
-
-    def detect(network, batch) -> None:
-        network.eval()
-        with torch.no_grad():
-            network(batch)
-
-    return {
-        "encode": lambda: codec.encode(pixels),
-        "decode": lambda: codec.decode(latent),
-        "pixel_detector": lambda: detect(teacher, decoded),
-        "latent_detector": lambda: detect(student, encoded),
-        "train_step": lambda: train(lambda batch: CompressedRCNN.forward(student, batch)),
-        "train_step_transfer": lambda: train(student),
-    }
-
-
-def _random_item(size: tuple[int, int], classes: int) -> dict:
-    height, width = size
-    corners = torch.rand(OBJECTS, 2) * torch.tensor([width - 200, height - 200])
-    boxes = torch.cat([corners, corners + 100 + torch.rand(OBJECTS, 2) * 100], dim=1).round()
-    masks = torch.zeros(OBJECTS, height, width, dtype=torch.bool)
-    for mask, (left, top, right, bottom) in zip(masks, boxes.long().tolist(), strict=True):
-        mask[top:bottom, left:right] = True
-    instances = Instances(size, gt_boxes=Boxes(boxes), gt_masks=BitMasks(masks))
-    instances.gt_classes = torch.arange(OBJECTS) % classes
-    return {"image": torch.randint(0, 256, (3, *size)), "instances": instances}
 
 
 def _measure(part: Callable, device: torch.device) -> tuple[float, float | None]:
