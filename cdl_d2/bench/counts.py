@@ -12,10 +12,11 @@ from cdl_d2.codec import cell_size
 from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.engine.tasks import task_of
 from cdl_d2.d2.modeling.backbone import build_backbone
-from cdl_d2.d2.modeling.backbone.bridged_resnet import BridgedResNet
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge import Bridge
+from cdl_d2.nn.linear_bridge import LinearBridge
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -72,9 +73,8 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         latent = torch.zeros(1, build_codec(cfg).latent_channels, *cell_size(size))
         student = build_backbone(cfg)
         counts["student_backbone"] = count_network(student, latent)
-        bottom = getattr(student, "bottom_up", student)
-        if isinstance(bottom, BridgedResNet):
-            counts["bridge"] = count_network(bottom.bridge, latent)
+        for bridge in [m for m in student.modules() if isinstance(m, (Bridge, LinearBridge))]:
+            counts["bridge"] = count_network(bridge, latent)
     else:
         counts["student_backbone"] = count_network(build_backbone(cfg), image)
     if cfg.MODEL.TEACHER.CONFIG_FILE:

@@ -16,12 +16,7 @@ from cdl_d2.d2.data.coco_datasets import register_dataset
 from cdl_d2.d2.engine.tasks import build_mapper, check_datasets
 from cdl_d2.d2.engine.trainer import Trainer, initialize_backbone
 from cdl_d2.d2.evaluation.rate import RateEvaluator
-from cdl_d2.d2.modeling.backbone.bridged_resnet import (
-    build_bridged_deeplab_backbone,
-    build_bridged_resnet_backbone,
-    build_bridged_resnet_fpn_backbone,
-    build_retinanet_bridged_resnet_fpn_backbone,
-)
+from cdl_d2.d2.modeling.backbone.bridged_backbone import build_bridged_backbone
 from cdl_d2.d2.modeling.backbone.latent_resnet import (
     build_latent_resnet_backbone,
     build_latent_resnet_fpn_backbone,
@@ -45,14 +40,11 @@ __all__ = [
     "TransferRCNN",
     "TransferSegmentor",
     "add_cdl_config",
-    "build_bridged_deeplab_backbone",
-    "build_bridged_resnet_backbone",
-    "build_bridged_resnet_fpn_backbone",
+    "build_bridged_backbone",
     "build_codec",
     "build_latent_resnet_backbone",
     "build_latent_resnet_fpn_backbone",
     "build_mapper",
-    "build_retinanet_bridged_resnet_fpn_backbone",
     "check_datasets",
     "initialize_backbone",
     "register_dataset",

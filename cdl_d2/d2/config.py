@@ -83,15 +83,21 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.CLASSIFIER.INIT = ""
 
     _C.MODEL.BRIDGE = CN()
-    # What leads from a latent into a pixel ResNet: "decoder", the first layers of the codec's own
-    # decoder and a projection, or a transform module of stride 4, "deconv" or "res".
+    # The pixel backbone that "build_bridged_backbone" makes read latents: any registered one.
+    _C.MODEL.BRIDGE.BACKBONE = "build_resnet_fpn_backbone"
+    # What a latent takes the place of: "conv1", the output of the first convolution, or in a ResNet
+    # the output of the "stem", of "res2" (stride 4) or of "res3" (stride 8). What comes behind it
+    # keeps its names, and starts from MODEL.WEIGHTS.
+    _C.MODEL.BRIDGE.ENTRY = "conv1"
+    # Images of the training data that the linear map to "conv1" is fitted to, before training.
+    _C.MODEL.BRIDGE.FIT_IMAGES = 200
+    # For the other entries: "decoder", the first layers of the codec's own decoder and a
+    # projection, or a transform module of stride 4, "deconv" or "res".
     _C.MODEL.BRIDGE.KIND = "decoder"
-    # The layer of the ResNet whose output the bridge gives: "stem" or "res2" (stride 4), or "res3"
-    # (stride 8). What comes behind it keeps its names, and starts from MODEL.WEIGHTS.
-    _C.MODEL.BRIDGE.ENTRY = "stem"
     # Whether the layers of the decoder stay as they are.
     _C.MODEL.BRIDGE.FROZEN = False
-    # Channels between the two halves of a transform module; 0 for as many as the latent has.
+    # Channels between the two halves of a linear map (its rank) or of a transform module; 0 for as
+    # many as the latent has.
     _C.MODEL.BRIDGE.WIDTH = 0
 
     _C.MODEL.SELECTION = CN()

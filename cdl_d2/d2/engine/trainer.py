@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -17,8 +19,9 @@ from detectron2.utils import comm
 from torch import nn
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.engine.fitting import fit_bridge
 from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, task_of
-from cdl_d2.d2.modeling.backbone.bridged_resnet import BridgedResNet
+from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentResNet, initialize_trunk
@@ -55,14 +58,22 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As DefaultTrainer; a new training starts from MODEL.LATENT_RESNET's INIT and STATISTICS
-        before MODEL.WEIGHTS are loaded."""
+        before MODEL.WEIGHTS are loaded, and fits a linear bridge to the training images after."""
         if not (resume and self.checkpointer.has_checkpoint()):
             initialize_backbone(self.checkpointer.model, self.cfg)
         super().resume_or_load(resume)
         if self.cfg.MODEL.WEIGHTS:
             check_entries(self.checkpointer)
-        if isinstance(self.checkpointer.model, Taught):
-            self.checkpointer.model.prepare_teacher()  # an error now, not inside the training loop
+        model = self.checkpointer.model
+        if isinstance(model, Taught):
+            model.prepare_teacher()  # an error now, not inside the training loop
+        if isinstance(model, CompressedModel):
+            share = -(-self.cfg.MODEL.BRIDGE.FIT_IMAGES // comm.get_world_size())
+            fit_bridge(model, self._training_items(), share)
+
+    def _training_items(self) -> Iterator[dict[str, Any]]:
+        for batch in self.build_train_loader(self.cfg):
+            yield from batch
 
     @classmethod
     def build_optimizer(cls, cfg, model):

@@ -126,7 +126,7 @@ class CompressedClassifier(CompressedModel):
         """Class logits, N x K, of encoded items."""
         shown = self.coded_input
         if shown.domain != "latent":
-            return self.network(self._normalized(items, shown.domain))
+            return self.network(self.normalized(self._stack(items, shown.domain)))
         keys = ("latent", "scales") if shown.with_scales else ("latent",)
         latents = [self._stack(items, key) for key in keys]
         if self._augmentation is not None:
@@ -148,9 +148,9 @@ class CompressedClassifier(CompressedModel):
             )
         return labels
 
-    def _normalized(self, items: list[dict[str, Any]], key: str) -> torch.Tensor:
-        """What torchvision's ResNets see of pixels in 0..255, N x 3 x H x W."""
-        rgb = self.coded_input.swap(self._stack(items, key)) / 255
+    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What ImageNet's networks read of pixels in 0..255, ... x 3 x H x W."""
+        rgb = self.coded_input.swap(pixels.to(self.device)) / 255
         mean, std = (rgb.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         return (rgb - mean) / std
 

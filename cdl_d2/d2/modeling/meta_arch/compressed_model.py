@@ -68,6 +68,10 @@ class CompressedModel(nn.Module):
                 )
         return items
 
+    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What a pixel network reads of an item's image, 3 x H x W in 0..255."""
+        return (pixels.to(self.device) - self.pixel_mean) / self.pixel_std
+
     def selection_losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`loss_rate` of a gate, for selected items."""
         return {} if self.selection is None else self.selection.losses(items)

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.projects.deeplab import DeepLabV3Head
 from detectron2.structures import ImageList
 from torch import nn
 
@@ -38,9 +39,21 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         Args:
             coded_input, selection: what is looked at, see CompressedModel.
             kwargs: those of SemanticSegmentor.
+
+        Raises:
+            CdlError: if a DeepLab head expects another stride than the backbone gives.
         """
         super().__init__(**kwargs)
         self.look_at(coded_input, selection)
+        head = self.sem_seg_head
+        if isinstance(head, DeepLabV3Head):
+            stride = self.backbone.output_shape()[head.in_features[0]].stride
+            if stride != head.common_stride:
+                raise CdlError(
+                    f"{head.in_features[0]} has stride {stride}: set MODEL.RESNETS.RES4_DILATION "
+                    f"and RES5_DILATION for an output stride of {head.common_stride}, as "
+                    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE says"
+                )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -85,14 +98,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
     def batch(self, items: list[dict[str, Any]]) -> ImageList:
         """What the backbone reads, padded; sizes always in pixels."""
         multiple = max(self.backbone.size_divisibility, STRIDE)
-        return ImageList(
-            *self.coded_input.batch(
-                items,
-                self.device,
-                multiple,
-                lambda pixels: (pixels - self.pixel_mean) / self.pixel_std,
-            )
-        )
+        return ImageList(*self.coded_input.batch(items, self.device, multiple, self.normalized))
 
     def labels(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
         """Label maps, N x H x W, padded as the batch is with the label to ignore.
@@ -145,6 +151,8 @@ class TransferSegmentor(Taught, CompressedSegmentor):
         super().__init__(**kwargs)
         if self.coded_input.domain != "latent":
             raise CdlError(f"res2 is taught on latents, not on domain {self.coded_input.domain!r}")
+        if FIRST not in self.backbone.output_shape():
+            raise CdlError(f"the backbone lacks {FIRST!r}, which is taught: add it to OUT_FEATURES")
         self.learn_from(teacher, wanted=bool(transfer.terms))
         self._transfer = transfer
 

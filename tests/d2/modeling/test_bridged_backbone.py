@@ -5,8 +5,11 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config import read_config
+from cdl_d2.d2.engine.fitting import fit_bridge
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
+from cdl_d2.nn.bridge import Bridge
+from cdl_d2.nn.linear_bridge import LinearBridge
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_model
 
 P3 = [
@@ -17,13 +20,14 @@ P3 = [
     *("MODEL.ROI_HEADS.IN_FEATURES", ["p3", "p4", "p5"]),
 ]
 ENTRIES = {
+    "conv1": [],
     "stem": [],
     "res2": [],
     "res3": P3,
 }
 
 
-def bridge_cfg(teacher_files, entry="stem", *options):
+def bridge_cfg(teacher_files, entry="conv1", *options):
     path, weights = teacher_files
     cfg = read_config(
         CONFIGS / "detection" / "small" / "bridge_mask_rcnn_small.yaml", [*SMALL, *PIXEL]
@@ -45,9 +49,11 @@ def test_a_pixel_checkpoint_loads_into_all_behind_the_entry_and_nothing_else(tea
     theirs = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
     ours = model.state_dict()
     named = {key for key in ours if not key.endswith("num_batches_tracked")}
-    assert named - checkpointer.loaded == {key for key in named if ".bridge." in key}
+    made = [name for name, m in model.named_modules() if isinstance(m, (Bridge, LinearBridge))]
+    lacking = {key for key in named - checkpointer.loaded if not key.startswith(made[0])}
+    assert len(made) == 1 and not lacking
     assert all(torch.equal(ours[key], theirs[key]) for key in checkpointer.loaded if key in theirs)
-    left_out = ["stem", "res2", "res3"][: 1 + list(ENTRIES).index(entry)]
+    left_out = ["stem", "res2", "res3"][: list(ENTRIES).index(entry)]
     assert not any(f"bottom_up.{name}." in key for key in ours for name in left_out)
 
 
@@ -62,6 +68,19 @@ def test_student_and_teacher_match_for_odd_sizes_and_every_parameter_learns(
     assert len(terms) == 6 and all(losses[term].isfinite() for term in terms)
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_training_begins_with_a_fitted_bridge(teacher_files, storage):
+    cfg = bridge_cfg(teacher_files)
+    model = small_model(cfg)
+    SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    items = [make_item(64, 96, seed=seed) for seed in range(20)]
+    model.backbone.bottom_up.stem.conv1.expand.weight.data.zero_()
+    assert fit_bridge(model, items, 20) > 0.5
+    assert fit_bridge(model, items, 20) is None
+    losses = model.train()(items[:2])
+    model.backbone.bottom_up.stem.conv1.expand.weight.data.zero_()
+    assert losses["loss_transfer_features"] < model(items[:2])["loss_transfer_features"]
 
 
 def test_batch_mates_do_not_change_detections(teacher_files):

@@ -1,0 +1,117 @@
+"""A pixel backbone of Detectron2, entered behind a bridge from latents."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec, get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
+
+from cdl_d2.codec import STRIDE
+from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge import Bridge
+from cdl_d2.nn.linear_bridge import bridge_first_convolution
+
+FIRST_CONVOLUTION = "conv1"
+STAGES = {"stem": 4, "res2": 4, "res3": 8}  # after which part, and its stride in pixels
+ENTRIES = (FIRST_CONVOLUTION, *STAGES)
+
+
+class BridgedResNet(Backbone):
+    """The stages of a pixel ResNet behind its entry, under their own names, so that a pixel
+    checkpoint fits them; what the layers before the entry gave comes from a bridge.
+
+    Args:
+        bridge: from latents to the feature `entry`.
+        resnet: its layers up to `entry` are left out.
+        entry: one of STAGES.
+    """
+
+    def __init__(self, bridge: Bridge, resnet: ResNet, entry: str):
+        super().__init__()
+        self.bridge = bridge
+        before = resnet.stage_names.index(entry) + 1 if entry != "stem" else 0
+        self._entry, self.stage_names = entry, resnet.stage_names[before:]
+        for name in self.stage_names:
+            self.add_module(name, getattr(resnet, name))
+        known = {entry, *self.stage_names}
+        self._shapes = {name: s for name, s in resnet.output_shape().items() if name in known}
+
+    def forward(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """From N x M x h x w latents to N x C x H/stride x W/stride features."""
+        features = {self._entry: self.bridge(latents)}
+        feature = features[self._entry]
+        for name in self.stage_names:
+            features[name] = feature = getattr(self, name)(feature)
+        return {name: features[name] for name in self._shapes}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each feature."""
+        return self._shapes
+
+    @property
+    def size_divisibility(self) -> int:
+        """Pixels: whole cells of the last stage, and of latents."""
+        return max(STRIDE, *(shape.stride for shape in self._shapes.values()))
+
+
+@BACKBONE_REGISTRY.register()
+def build_bridged_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """The pixel backbone of MODEL.BRIDGE.BACKBONE, reading latents by the bridge of MODEL.BRIDGE.
+
+    `conv1` fits any backbone with one convolution that reads pixels; the other entries fit
+    Detectron2's ResNets, alone or under its feature pyramid networks.
+
+    Args:
+        input_shape: describes pixels.
+
+    Raises:
+        CdlError: for an unknown backbone, entry or kind of bridge, or one that does not fit; for
+            dilated stages with cells of less than 16 pixels.
+    """
+    keys = cfg.MODEL.BRIDGE
+    if keys.BACKBONE not in BACKBONE_REGISTRY:
+        raise CdlError(f"MODEL.BRIDGE.BACKBONE {keys.BACKBONE!r} is no backbone of Detectron2")
+    if keys.ENTRY not in ENTRIES:
+        raise CdlError(f"MODEL.BRIDGE.ENTRY {keys.ENTRY!r} is not one of {', '.join(ENTRIES)}")
+    backbone = BACKBONE_REGISTRY.get(keys.BACKBONE)(cfg, input_shape)
+    if keys.ENTRY == FIRST_CONVOLUTION:
+        bridge_first_convolution(backbone, build_codec(cfg), keys.WIDTH or None)
+        return backbone
+    resnet = getattr(backbone, "bottom_up", backbone)
+    if not isinstance(resnet, ResNet):
+        raise CdlError(
+            f"MODEL.BRIDGE.ENTRY {keys.ENTRY} is for a ResNet of Detectron2, not for "
+            f"{type(resnet).__name__}: set it to {FIRST_CONVOLUTION}"
+        )
+    bridged = _bridged_resnet(cfg, resnet)
+    if resnet is backbone:
+        return bridged
+    backbone.bottom_up = bridged
+    return backbone
+
+
+def _bridged_resnet(cfg: CfgNode, resnet: ResNet) -> BridgedResNet:
+    keys = cfg.MODEL.BRIDGE
+    parts = ["stem", *resnet.stage_names]
+    missing = set(parts[: parts.index(keys.ENTRY)]).intersection(resnet.output_shape())
+    if missing:
+        raise CdlError(
+            f"MODEL.RESNETS.OUT_FEATURES has {min(missing)}, which lies before the entry "
+            f"{keys.ENTRY}, where nothing is computed"
+        )
+    entered = getattr(resnet, keys.ENTRY)
+    channels = (entered if keys.ENTRY == "stem" else entered[-1]).out_channels
+    # A frozen norm has no statistics of what a bridge gives.
+    norm = "BN" if cfg.MODEL.RESNETS.NORM == "FrozenBN" else cfg.MODEL.RESNETS.NORM
+    bridge = Bridge(
+        build_codec(cfg),
+        STAGES[keys.ENTRY],
+        channels,
+        keys.KIND,
+        keys.WIDTH or None,
+        keys.FROZEN,
+        lambda channels: get_norm(norm, channels),
+    )
+    return BridgedResNet(bridge, resnet, keys.ENTRY)

@@ -1,0 +1,104 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from cdl_d2.nn.linear_bridge import LinearBridge, bridge_first_convolution
+from tests.conftest import small_codec
+
+
+@pytest.fixture
+def small():
+    return small_codec("bmshj2018-hyperprior")
+
+
+LIVE = 8  # channels of a latent that are not all zero
+
+
+def linear_images(codec, count=20, cells=(4, 5)):
+    """Latents, and images that a linear decoder of 16 x 16 patches makes of them."""
+    decode = nn.ConvTranspose2d(LIVE, 3, kernel_size=16, stride=16, bias=False)
+    with torch.no_grad():
+        for _ in range(count):
+            y_hat = torch.zeros(1, codec.latent_channels, *cells)
+            y_hat[:, :LIVE] = torch.randn(1, LIVE, *cells)
+            yield y_hat, decode(y_hat[:, :LIVE])
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3, bias=False),
+        nn.Conv2d(3, 2, kernel_size=3, stride=1, padding=1),
+        nn.Conv2d(3, 6, kernel_size=4, stride=4),
+        nn.Conv2d(3, 6, kernel_size=16, stride=16),
+    ],
+    ids=str,
+)
+def test_a_fit_gives_what_the_convolution_gives_where_decoding_is_linear(small, convolution):
+    bridge = LinearBridge(small, convolution, width=9 * LIVE)
+    pairs = list(linear_images(small))
+    assert bridge.fit(pairs) > 0.999 and bridge.is_fitted
+    for y_hat, image in pairs[:3]:
+        assert torch.allclose(bridge(y_hat), convolution(image), atol=0.02)
+
+
+def test_a_wider_fit_explains_more(small):
+    convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
+    pairs = list(linear_images(small))
+    explained = [LinearBridge(small, convolution, width).fit(pairs) for width in (1, 9 * LIVE)]
+    assert explained == sorted(explained) and explained[0] < 0.5 and 0.9 < explained[-1] <= 1
+
+
+def test_what_the_fit_says_that_it_explains_is_what_it_explains(small):
+    convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
+    bridge = LinearBridge(small, convolution, width=8)
+    pairs = list(linear_images(small))
+    said = bridge.fit(pairs)
+    with torch.no_grad():
+        ours = torch.cat([bridge(y_hat) for y_hat, _ in pairs])
+        theirs = torch.cat([convolution(image) for _, image in pairs])
+    phases = nn.functional.pixel_unshuffle(theirs, 8)
+    variance = (phases - phases.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
+    assert 1 - (ours - theirs).square().mean() / variance == pytest.approx(said, abs=1e-3)
+
+
+def test_a_fit_of_several_batches_is_that_of_all_images(small):
+    convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
+    pairs = list(linear_images(small))
+    one, other = LinearBridge(small, convolution), LinearBridge(small, convolution)
+    one.fit(pairs)
+    other.fit(
+        [(torch.cat(y_hats), torch.cat(images)) for y_hats, images in [zip(*pairs, strict=True)]]
+    )
+    y_hat = pairs[0][0]
+    assert torch.allclose(one(y_hat), other(y_hat), atol=1e-4)
+
+
+def test_a_bridged_network_has_the_pixel_networks_entries_and_all_else_learns(small):
+    pixel = torchvision.models.resnet18(num_classes=4)
+    bridged = torchvision.models.resnet18(num_classes=4)
+    bridge = bridge_first_convolution(bridged, small)
+    missing, unexpected = bridged.load_state_dict(pixel.state_dict(), strict=False)
+    assert not unexpected and all(key.startswith("conv1.") for key in missing)
+    assert torch.equal(bridge.weight, pixel.conv1.weight)
+    y_hat = torch.randn(2, small.latent_channels, 3, 5)
+    assert bridge(y_hat).shape == (2, 64, 24, 40)
+    bridged(y_hat).sum().backward()
+    assert all(p.grad is not None for p in bridged.parameters())
+
+
+def test_what_a_linear_bridge_cannot_stand_for_is_named(small):
+    with pytest.raises(ValueError, match="stride divides 16"):
+        LinearBridge(small, nn.Conv2d(3, 6, kernel_size=3, stride=3))
+    with pytest.raises(ValueError, match="3 channels"):
+        LinearBridge(small, nn.Conv2d(4, 6, kernel_size=3, stride=2))
+    with pytest.raises(ValueError, match="Linear has 0 convolutions"):
+        bridge_first_convolution(nn.Linear(3, 3), small)
+    bridge = LinearBridge(small, nn.Conv2d(3, 6, kernel_size=3, stride=2, padding=1))
+    with pytest.raises(ValueError, match="a latent of 64 channels"):
+        bridge(torch.zeros(1, 64, 2, 2))
+    with pytest.raises(ValueError, match="there are none"):
+        bridge.fit([])
+    with pytest.raises(ValueError, match="not covered by a latent of"):
+        bridge.fit([(torch.zeros(1, small.latent_channels, 2, 2), torch.zeros(1, 3, 48, 48))])
