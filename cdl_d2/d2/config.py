@@ -70,16 +70,17 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.LATENT_RESNET.STATISTICS = ""
 
     _C.MODEL.CLASSIFIER = CN()
-    # "latent_resnet" (MODEL.LATENT_RESNET) or "cresnet39" for latents; a ResNet of torchvision,
-    # such as "resnet50", for images and reconstructions.
+    # "latent_resnet" (MODEL.LATENT_RESNET) or "cresnet39" for latents; or a pixel network, which
+    # reads latents through a bridge to its first convolution: a ResNet of torchvision, such as
+    # "resnet50", or any of timm, such as "timm/tf_efficientnet_lite0".
     _C.MODEL.CLASSIFIER.NETWORK = "latent_resnet"
     _C.MODEL.CLASSIFIER.NUM_CLASSES = 1000
     # Scales the channels of a pixel resnet50, for small experiments.
     _C.MODEL.CLASSIFIER.WIDTH = 1.0
     # Whether cresnet39 reads the scales of the entropy model beside the latent.
     _C.MODEL.CLASSIFIER.SCALES = True
-    # Start of a pixel ResNet or of cresnet39's stages: a file of torchvision's weights, or
-    # "imagenet" for its zoo.
+    # Start of a pixel network or of cresnet39's stages: a file of torchvision's or timm's weights,
+    # or "imagenet" for their zoos.
     _C.MODEL.CLASSIFIER.INIT = ""
 
     _C.MODEL.BRIDGE = CN()

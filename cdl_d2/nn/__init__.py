@@ -6,7 +6,7 @@ from cdl_d2.nn.cresnet import CResNet39
 from cdl_d2.nn.initialization import initialize_trunk
 from cdl_d2.nn.latent_input import LatentInput
 from cdl_d2.nn.latent_resnet import LatentClassifier, LatentPyramidTrunk, LatentResNet
-from cdl_d2.nn.stage_ends import features_before_relu, stage_ends
+from cdl_d2.nn.stage_ends import stage_ends, stage_features
 
 __all__ = [
     "CResNet39",
@@ -16,7 +16,7 @@ __all__ = [
     "LatentInput",
     "LatentPyramidTrunk",
     "LatentResNet",
-    "features_before_relu",
     "initialize_trunk",
     "stage_ends",
+    "stage_features",
 ]

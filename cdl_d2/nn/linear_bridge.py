@@ -36,9 +36,10 @@ class LinearBridge(nn.Module):
     y_hat (16) -> input -> 3x3 conv, width -> 1x1 conv, C k^2 -> pixel shuffle -> feature (t)
     ```
 
-    The convolution stays inside, under its own names and without learning, so that a checkpoint of
-    the pixel network fits, and `fit` knows what to reproduce. A `norm` and an `activation` that
-    Detectron2 keeps in a convolution are taken over, and follow.
+    The map is fitted and does not learn by gradients, which would undo the fit: only what follows
+    does. The convolution stays inside under its own names, so that a checkpoint of the pixel
+    network fits, and `fit` knows what to reproduce. A `norm` and an `activation` that Detectron2
+    keeps in a convolution are taken over, and follow.
 
     Args:
         codec: whose latents are read.
@@ -71,6 +72,8 @@ class LinearBridge(nn.Module):
         self.input = LatentInput(channels, codec.identity)
         self.reduce = nn.Conv2d(channels, width, WINDOW, padding=WINDOW // 2, bias=False)
         self.expand = nn.Conv2d(width, self.out_channels * self._upscale**2, kernel_size=1)
+        for layer in (self.reduce, self.expand):
+            layer.requires_grad_(False)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """From y_hat, N x M x h x w, to N x C x 16h/t x 16w/t.
@@ -198,7 +201,9 @@ def bridge_first_convolution(
             "takes the place of the only one that reads pixels"
         )
     name, convolution = found[0]
-    parent, _, last = name.rpartition(".")
-    bridge = LinearBridge(codec, convolution, width)
-    setattr(network.get_submodule(parent), last, bridge)
+    path, _, last = name.rpartition(".")
+    parent, bridge = network.get_submodule(path), LinearBridge(codec, convolution, width)
+    setattr(parent, last, bridge)
+    if hasattr(parent, "img_size"):
+        parent.img_size = None  # timm's PatchEmbed checks sizes as those of pixels
     return bridge

@@ -8,8 +8,8 @@ from cdl_d2.nn import (
     LatentClassifier,
     LatentInput,
     LatentResNet,
-    features_before_relu,
     stage_ends,
+    stage_features,
 )
 
 
@@ -25,7 +25,7 @@ def networks():
 
 def test_the_relu_of_the_features_is_what_the_stages_give():
     for network, latent, trunk in networks():
-        with features_before_relu(stage_ends(network)) as features:
+        with stage_features(stage_ends(network)) as features:
             network(latent)
         outputs = trunk(latent)
         for stage in ("c4", "c5"):
@@ -35,7 +35,7 @@ def test_the_relu_of_the_features_is_what_the_stages_give():
 
 def test_gradients_reach_the_network_through_the_features():
     network, latent, _ = networks()[0]
-    with features_before_relu(stage_ends(network)) as features:
+    with stage_features(stage_ends(network)) as features:
         network(latent)
     features["c5"].sum().backward()
     assert network.trunk.stem[0].conv1.weight.grad.abs().sum() > 0
@@ -43,11 +43,11 @@ def test_gradients_reach_the_network_through_the_features():
 
 def test_hooks_are_gone_afterwards_and_pixel_networks_have_stages():
     network = resnet18()
-    with features_before_relu(stage_ends(network)) as features:
+    with stage_features(stage_ends(network)) as features:
         network(torch.randn(1, 3, 64, 64))
     assert features["c5"].shape == (1, 512, 2, 2)
     features.clear()
     network(torch.randn(2, 3, 64, 64))
     assert not features
-    with pytest.raises(ValueError, match="no stages conv4 and conv5"):
+    with pytest.raises(ValueError, match="no stages at strides 16 and 32"):
         stage_ends(nn.Linear(2, 2))

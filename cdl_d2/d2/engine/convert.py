@@ -70,8 +70,8 @@ class Conversion:
         codec = {f"MODEL.CODEC.{key.upper()}": value for key, value in asdict(self.codec).items()}
         options: dict[str, Any] = {
             "MODEL.META_ARCHITECTURE": "TransferRCNN",
-            "MODEL.BACKBONE.NAME": BACKBONES[cfg.MODEL.BACKBONE.NAME],
-            "MODEL.BRIDGE.ENTRY": self.entry,
+            "MODEL.BACKBONE.NAME": "build_bridged_backbone",
+            "MODEL.BRIDGE.BACKBONE": cfg.MODEL.BACKBONE.NAME,
             "MODEL.WEIGHTS": weights,
             "MODEL.TEACHER.CONFIG_FILE": str(path.absolute()),
             "MODEL.TEACHER.WEIGHTS": weights,

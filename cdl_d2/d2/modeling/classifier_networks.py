@@ -1,42 +1,51 @@
-"""The networks of classifiers: on latents, and torchvision's on pixels."""
+"""The networks of classifiers: on latents, on pixels, and on pixels behind a bridge."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
-import torchvision
 from detectron2.config import CfgNode
 from torch import nn
 
 from cdl_d2.codec.weights_file import load_state_dict
+from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CResNet39, LatentClassifier, LatentInput
+from cdl_d2.nn.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.narrow_resnet import NarrowResNet
+from cdl_d2.nn.pixel_network import load_pixel_weights, pixel_network, resnet_file
 
 LATENT_NETWORKS = ("latent_resnet", "cresnet39")
-PIXEL_NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-IMAGENET = "imagenet"  # instead of a file: the weights of torchvision's zoo
 
 
 def build_classifier_network(cfg: CfgNode) -> nn.Module:
-    """The network of MODEL.CLASSIFIER for INPUT.DOMAIN, started from its INIT.
+    """The network of MODEL.CLASSIFIER for INPUT.DOMAIN, started from its INIT; on latents, a pixel
+    network is entered behind a linear bridge.
 
     Raises:
         CdlError: for an unknown network, or one of another domain; see Codec.load.
     """
-    classifier, domain = cfg.MODEL.CLASSIFIER, cfg.INPUT.DOMAIN
-    known = LATENT_NETWORKS if domain == "latent" else PIXEL_NETWORKS
-    if classifier.NETWORK not in known:
-        raise CdlError(
-            f"MODEL.CLASSIFIER.NETWORK {classifier.NETWORK!r} is not one of {', '.join(known)}, "
-            f"which read domain {domain!r}"
-        )
-    if domain != "latent":
-        return _pixel_network(cfg)
+    keys, domain = cfg.MODEL.CLASSIFIER, cfg.INPUT.DOMAIN
+    if keys.NETWORK in LATENT_NETWORKS:
+        if domain != "latent":
+            raise CdlError(
+                f"MODEL.CLASSIFIER.NETWORK {keys.NETWORK!r} reads latents, not domain {domain!r}"
+            )
+        return _latent_network(cfg)
+    network = _pixel_network(cfg)
+    if domain == "latent":
+        bridge = cfg.MODEL.BRIDGE
+        if bridge.ENTRY != FIRST_CONVOLUTION:
+            raise CdlError(
+                f"MODEL.BRIDGE.ENTRY {bridge.ENTRY!r} of a classifier is not {FIRST_CONVOLUTION}"
+            )
+        bridge_first_convolution(network, build_codec(cfg), bridge.WIDTH or None)
+    return network
+
+
+def _latent_network(cfg: CfgNode) -> LatentClassifier:
+    classifier = cfg.MODEL.CLASSIFIER
     if classifier.NETWORK == "latent_resnet":
         if classifier.INIT:
             raise CdlError("MODEL.CLASSIFIER.INIT is not for latent_resnet: use LATENT_RESNET.INIT")
@@ -55,12 +64,12 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
         norm=resnet.NORM,
     )
     if classifier.INIT:
-        trunk.load_resnet50(_resnet_file("resnet50", classifier.INIT))
+        trunk.load_resnet50(resnet_file("resnet50", classifier.INIT))
     return LatentClassifier(trunk, classifier.NUM_CLASSES)
 
 
 def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
-    """The pixel ResNet that MODEL.TEACHER names, with all its weights.
+    """The pixel network that MODEL.TEACHER names, with all its weights.
 
     Raises:
         FileNotFoundError: if its config or weights do not exist.
@@ -73,10 +82,10 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
                 "knowledge transfer needs a teacher: give MODEL.TEACHER.CONFIG_FILE, or in "
                 "MODEL.TEACHER.WEIGHTS a ResNet-50 of torchvision"
             )
-        path = _resnet_file("resnet50", teacher.WEIGHTS)
+        path = resnet_file("resnet50", teacher.WEIGHTS)
         head = load_state_dict(path).get("fc.weight")
-        network = torchvision.models.resnet50(num_classes=1000 if head is None else len(head))
-        _load_resnet(network, path, strict=True)
+        network = pixel_network("resnet50", 1000 if head is None else len(head))
+        load_pixel_weights(network, path)
         _check_classes(classes, network.fc.out_features)
         return network
     return build_teacher(cfg, _check_configs).network
@@ -98,41 +107,11 @@ def _check_classes(ours: int, theirs: int) -> None:
 
 def _pixel_network(cfg: CfgNode) -> nn.Module:
     keys = cfg.MODEL.CLASSIFIER
-    if keys.NETWORK not in PIXEL_NETWORKS:
+    if keys.WIDTH == 1:
+        return pixel_network(keys.NETWORK, keys.NUM_CLASSES, keys.INIT)
+    if keys.NETWORK != "resnet50" or keys.INIT:
         raise CdlError(
-            f"MODEL.CLASSIFIER.NETWORK {keys.NETWORK!r} is not one of {', '.join(PIXEL_NETWORKS)}"
+            f"MODEL.CLASSIFIER.WIDTH {keys.WIDTH} is for resnet50 without INIT, not for "
+            f"{keys.NETWORK} with INIT {keys.INIT!r}"
         )
-    if keys.WIDTH != 1:
-        if keys.NETWORK != "resnet50" or keys.INIT:
-            raise CdlError(
-                f"MODEL.CLASSIFIER.WIDTH {keys.WIDTH} is for resnet50 without INIT, not for "
-                f"{keys.NETWORK} with INIT {keys.INIT!r}"
-            )
-        return NarrowResNet(keys.WIDTH, keys.NUM_CLASSES)
-    network = getattr(torchvision.models, keys.NETWORK)(num_classes=keys.NUM_CLASSES)
-    if keys.INIT:
-        _load_resnet(network, _resnet_file(keys.NETWORK, keys.INIT), strict=False)
-    return network
-
-
-def _load_resnet(network: nn.Module, path: str, strict: bool) -> None:
-    """Load a ResNet's weights; without `strict`, all but a head of another number of classes."""
-    state, own = load_state_dict(path), network.state_dict()
-    wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
-    heads = [] if strict else [k for k in wrong if k.startswith("fc.")]
-    if wrong and wrong != heads:
-        other = network.fc.out_features, state["fc.weight"].shape[0] if "fc.weight" in state else 0
-        raise CdlError(
-            f"{path} does not fit this ResNet: it lacks {wrong[0]}, or has it in another shape "
-            f"({other[1]} classes there, {other[0]} here)"
-        )
-    network.load_state_dict({k: v for k, v in state.items() if k not in heads}, strict=False)
-
-
-def _resnet_file(name: str, source: str) -> str:
-    """A file with torchvision's weights; `imagenet` downloads and checks those of the zoo."""
-    if source != IMAGENET:
-        return source
-    url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
-    torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    return str(Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1])
+    return NarrowResNet(keys.WIDTH, keys.NUM_CLASSES)

@@ -215,7 +215,16 @@ def test_latents_that_are_resized_may_have_several_sizes():
     [
         (["INPUT.AUGMENTATION", "latent"], "features cannot be compared"),
         (["MODEL.CLASSIFIER.INIT", "x.pth"], "is not for latent_resnet"),
-        (["MODEL.CLASSIFIER.NETWORK", "resnet50"], "which read domain 'latent'"),
+        (["INPUT.DOMAIN", "image"], "'latent_resnet' reads latents, not domain 'image'"),
+        (["MODEL.CLASSIFIER.NETWORK", "resnet1"], "MODEL.CLASSIFIER.WIDTH 0.0625 is for"),
+        (
+            ["MODEL.CLASSIFIER.NETWORK", "resnet1", "MODEL.CLASSIFIER.WIDTH", 1.0],
+            "'resnet1' is not one of resnet18",
+        ),
+        (
+            ["MODEL.CLASSIFIER.NETWORK", "resnet50", "MODEL.BRIDGE.ENTRY", "res2"],
+            "'res2' of a classifier",
+        ),
         (["MODEL.TEACHER.CONFIG_FILE", "", "MODEL.TEACHER.WEIGHTS", ""], "needs a teacher"),
         (["MODEL.CLASSIFIER.NUM_CLASSES", 4], "knows 3 classes, the student 4"),
         (["MODEL.TEACHER.WEIGHTS", "nowhere.pth"], r"nowhere\.pth"),

@@ -23,12 +23,11 @@ from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.teacher import transfer_options
 from cdl_d2.errors import CdlError
-from cdl_d2.nn import features_before_relu, stage_ends
+from cdl_d2.nn import stage_ends, stage_features
 from cdl_d2.nn.coded_input import CodedInput, reported
 from cdl_d2.nn.latent_augmentation import LatentAugmentation
+from cdl_d2.nn.pixel_network import pixel_statistics
 from cdl_d2.transfer import ClassifierTransfer, Taught
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @META_ARCH_REGISTRY.register()
@@ -148,10 +147,11 @@ class CompressedClassifier(CompressedModel):
             )
         return labels
 
-    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What ImageNet's networks read of pixels in 0..255, ... x 3 x H x W."""
+    def normalized(self, pixels: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
+        """What a network, default the model's own, reads of pixels in 0..255, ... x 3 x H x W."""
         rgb = self.coded_input.swap(pixels.to(self.device)) / 255
-        mean, std = (rgb.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+        statistics = pixel_statistics(network or self.network)
+        mean, std = (rgb.new_tensor(values)[:, None, None] for values in statistics)
         return (rgb - mean) / std
 
     def _stack(self, items: list[dict[str, Any]], key: str) -> torch.Tensor:
@@ -184,7 +184,7 @@ class TransferClassifier(Taught, CompressedClassifier):
     def __init__(self, *, teacher: Callable[[], nn.Module], transfer: ClassifierTransfer, **kwargs):
         """
         Args:
-            teacher: makes a pixel ResNet of torchvision with the same number of classes.
+            teacher: makes a pixel network with the same number of classes.
             transfer: the losses.
             kwargs: those of CompressedClassifier.
         """
@@ -215,10 +215,11 @@ class TransferClassifier(Taught, CompressedClassifier):
             return super().forward(batched_inputs)
         teacher = self.teacher
         items = self.select(self.encode(batched_inputs))
-        with features_before_relu(stage_ends(self.network)) as ours:
+        compared = stage_ends if self._transfer.compares_features else lambda network: {}
+        with stage_features(compared(self.network)) as ours:
             logits = self.logits(items)
-        images = self._normalized(items, "image")
-        with torch.no_grad(), features_before_relu(stage_ends(teacher)) as theirs:
+        images = self.normalized(self._stack(items, "image"), teacher)
+        with torch.no_grad(), stage_features(compared(teacher)) as theirs:
             soft = teacher(images)
         losses = {"loss_cls": F.cross_entropy(logits, self.labels(items))}
         losses |= self.selection_losses(items)

@@ -1,0 +1,93 @@
+"""ImageNet networks on pixels, of torchvision and of timm, by name, with their weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+
+from cdl_d2.codec.weights_file import load_state_dict
+from cdl_d2.errors import CdlError, imports_of_extra
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # torchvision's
+TIMM = "timm/"  # before the name of a network of timm
+IMAGENET = "imagenet"  # instead of a file: the weights of torchvision's or timm's zoo
+MEAN_AND_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of RGB in [0, 1]
+
+
+def pixel_network(name: str, classes: int, init: str = "") -> nn.Module:
+    """A classifier of RGB images, N x 3 x H x W, normalized by `pixel_statistics`.
+
+    Args:
+        name: one of RESNETS, or `timm/NAME`.
+        classes: of its head.
+        init: where its weights come from, but for a head of another number of classes: a file, see
+            load_pixel_weights, or `imagenet`; empty for random ones.
+
+    Raises:
+        CdlError: for an unknown name, or a file that does not fit.
+        FileNotFoundError: if there is no such file.
+    """
+    if name.startswith(TIMM):
+        network = _timm_network(name.removeprefix(TIMM), classes, pretrained=init == IMAGENET)
+        if init == IMAGENET:
+            return network
+    elif name in RESNETS:
+        network = getattr(torchvision.models, name)(num_classes=classes)
+    else:
+        raise CdlError(f"pixel network {name!r} is not one of {', '.join(RESNETS)}, timm/NAME")
+    if init:
+        load_pixel_weights(network, resnet_file(name, init), other_head=True)
+    return network
+
+
+def pixel_statistics(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation by which the RGB images in [0, 1] of a network are normalized."""
+    card = getattr(network, "pretrained_cfg", None)
+    return (tuple(card["mean"]), tuple(card["std"])) if card else MEAN_AND_STD
+
+
+def load_pixel_weights(network: nn.Module, path: str | Path, other_head: bool = False) -> None:
+    """Load a network's weights. Entries under other names, as other packages of the same network
+    have, are taken in their order if all shapes agree.
+
+    Args:
+        other_head: leave out a last layer of another number of classes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CdlError: if an entry is missing, or of another shape.
+    """
+    state, own = load_state_dict(path), network.state_dict()
+    if state.keys().isdisjoint(own) and len(state) == len(own):
+        state = dict(zip(own, state.values(), strict=True))
+    wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
+    last = list(own)[-1].rpartition(".")[0] + "."  # of every classifier of both: its head
+    head = [key for key in wrong if other_head and key.startswith(last)]
+    if wrong != head:
+        there = "is not there" if wrong[0] not in state else f"is {tuple(state[wrong[0]].shape)}"
+        raise CdlError(
+            f"{path} does not fit this {type(network).__name__}: {wrong[0]} {there}, and is "
+            f"{tuple(own[wrong[0]].shape)} here"
+        )
+    network.load_state_dict({k: state[k] for k in own if k not in head}, strict=False)
+
+
+def resnet_file(name: str, source: str) -> str:
+    """A file with torchvision's weights; `imagenet` downloads and checks those of the zoo."""
+    if source != IMAGENET:
+        return source
+    url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    return str(Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1])
+
+
+def _timm_network(name: str, classes: int, pretrained: bool) -> nn.Module:
+    with imports_of_extra("timm"):
+        import timm
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise CdlError(f"timm has no network {name!r}; {', '.join(near) or 'timm.list_models()'}")
+    return timm.create_model(name, num_classes=classes, pretrained=pretrained)

@@ -1,0 +1,55 @@
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+pytest.importorskip("timm", reason="timm is not installed")
+
+from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.engine.fitting import fit_bridge
+from cdl_d2.nn import stage_ends
+from cdl_d2.nn.linear_bridge import LinearBridge
+from tests.d2.modeling.test_classifier import make_items, tiny_cfg, tiny_model
+
+NETWORKS = ("timm/test_resnet", "timm/test_convnext", "timm/test_efficientnet", "timm/test_vit")
+
+
+@pytest.fixture(params=NETWORKS)
+def pixel_run(request, tmp_path):
+    """Config and weights of a small pixel network."""
+    options = "MODEL.CLASSIFIER.NETWORK", request.param, "MODEL.CLASSIFIER.WIDTH", 1.0
+    cfg = tiny_cfg("pixel_resnet", *options, "INPUT.IMAGE_SIZE", 160)
+    SafeCheckpointer(tiny_model(cfg), str(tmp_path)).save("teacher")
+    (tmp_path / "teacher.yaml").write_text(cfg.dump())
+    path, weights = str(tmp_path / "teacher.yaml"), str(tmp_path / "teacher.pth")
+    teacher = "MODEL.TEACHER.CONFIG_FILE", path, "MODEL.TEACHER.WEIGHTS", weights
+    return (*options, *teacher, "MODEL.WEIGHTS", weights)
+
+
+def test_any_network_of_timm_reads_latents_and_starts_from_its_pixel_weights(pixel_run):
+    vit = pixel_run[1] == "timm/test_vit"
+    cfg = tiny_cfg("latent_resnet", *pixel_run, "MODEL.TRANSFER.FEATURES.ENABLED", not vit)
+    model = tiny_model(cfg)
+    checkpointer = SafeCheckpointer(model)
+    checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    ((name, _),) = ((n, m) for n, m in model.named_modules() if isinstance(m, LinearBridge))
+    missing = {key for key in model.state_dict() if key not in checkpointer.loaded}
+    assert all(key.startswith(name) or key.endswith("num_batches_tracked") for key in missing)
+    assert f"{name}.weight" in checkpointer.loaded
+    items = make_items(4, size=160)
+    assert fit_bridge(model, items, 4) > 0.2
+    losses = model.train()(items)
+    assert {"loss_cls", "loss_transfer_class"} <= losses.keys()
+    assert ("loss_transfer_c5" in losses) == (not vit)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_what_timm_does_not_have_is_named(tmp_path):
+    options = "MODEL.CLASSIFIER.WIDTH", 1.0, "MODEL.CLASSIFIER.NETWORK"
+    with pytest.raises(ValueError, match=r"no network 'resnet5'; .*resnet"):
+        tiny_model(tiny_cfg("pixel_resnet", *options, "timm/resnet5"))
+    cfg = tiny_cfg("latent_resnet", *options, "timm/test_vit")
+    cfg.INPUT.IMAGE_SIZE = 160
+    cfg.MODEL.META_ARCHITECTURE = "CompressedClassifier"
+    model = tiny_model(cfg)
+    with pytest.raises(ValueError, match=r"no stages .*FEATURES\.ENABLED False"):
+        stage_ends(model.network)
