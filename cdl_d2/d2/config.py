@@ -10,6 +10,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 from yaml import YAMLError
 
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.linear_bridge import FIT_IMAGES
 from cdl_d2.packaged import CONFIGS
 
 DETECTRON2_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
@@ -91,7 +92,7 @@ def add_cdl_config(cfg: CN) -> None:
     # keeps its names, and starts from MODEL.WEIGHTS.
     _C.MODEL.BRIDGE.ENTRY = "conv1"
     # Images of the training data that the linear map to "conv1" is fitted to, before training.
-    _C.MODEL.BRIDGE.FIT_IMAGES = 200
+    _C.MODEL.BRIDGE.FIT_IMAGES = FIT_IMAGES
     # For the other entries: "decoder", the first layers of the codec's own decoder and a
     # projection, or a transform module of stride 4, "deconv" or "res".
     _C.MODEL.BRIDGE.KIND = "decoder"

@@ -2,9 +2,8 @@
 not trained.
 
 A learned decoder is close to linear, and a convolution is linear: so is, nearly, the way from a
-latent to the first convolution's output. The map is the reduced-rank regression of the one on the
-other (Izenman, *Reduced-rank regression for the multivariate linear model*, 1975), which a few
-images without labels determine, in closed form.
+latent to the first convolution's output. The best map follows in closed form from some images
+without labels.
 
 Shapes: N images, M latent channels, h x w cells of 16 x 16 pixels, C channels and stride t pixels
 of the first convolution, k = 16/t.
@@ -12,21 +11,24 @@ of the first convolution, k = 16/t.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.latent_input import LatentInput
+from cdl_d2.nn.regression import Regression
 
 WINDOW = 3  # cells a side that an output cell is made from
-RIDGE = 1e-5  # times the mean variance of the latents
-ROWS = 4096  # cells that are added to the sums at once
+FIT_IMAGES = 200  # that a fit is made of, if nobody says how many
 
 
 class LinearBridge(nn.Module):
@@ -105,9 +107,10 @@ class LinearBridge(nn.Module):
             The share of the convolution's variance that the map explains, at most 1.
 
         Raises:
-            CdlError: if there are no cells, or an image and its latent differ in size.
+            CdlError: if there are no cells, if an image and its latent differ in size, or for
+                weights that are not finite.
         """
-        sums = _Sums()
+        regression = Regression()
         for y_hat, pixels in pairs:
             target = F.pixel_unshuffle(self.pixel_convolution(pixels), self._upscale)
             if target.shape[2:] != y_hat.shape[2:]:
@@ -116,66 +119,15 @@ class LinearBridge(nn.Module):
                     f"{tuple(y_hat.shape[2:])} cells"
                 )
             windows = F.unfold(self.input(y_hat), WINDOW, padding=WINDOW // 2)
-            sums.add(
+            regression.add(
                 windows.movedim(1, 2).flatten(0, 1), target.flatten(2).movedim(1, 2).flatten(0, 1)
             )
-        solution = sums.reduced_over_processes().solve(self.reduce.out_channels)
+        solution = regression.over_processes().solve(self.reduce.out_channels)
         self.reduce.weight.copy_(solution.reduce.T.reshape(self.reduce.weight.shape))
         self.expand.weight.copy_(solution.expand.T[:, :, None, None])
         self.expand.bias.copy_(solution.bias)
         self.is_fitted.fill_(True)
         return solution.explained
-
-
-@dataclass
-class _Solution:
-    """x -> (x reduce) expand + bias."""
-
-    reduce: torch.Tensor  # 9M, width
-    expand: torch.Tensor  # width, C k^2
-    bias: torch.Tensor  # C k^2
-    explained: float
-
-
-class _Sums:
-    """Of pairs x, t of rows, what a least-squares fit needs, in float64."""
-
-    def __init__(self) -> None:
-        self._parts: list[torch.Tensor] = []  # count, sums of x, t, x'x, x't, and of t squared
-
-    def add(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        """Rows of inputs and of targets."""
-        for x, t in zip(inputs.split(ROWS), targets.split(ROWS), strict=True):
-            x, t = x.double(), t.double()
-            parts = [x.new_tensor(len(x)), x.sum(0), t.sum(0), x.T @ x, x.T @ t, (t**2).sum(0)]
-            for total, part in zip(self._parts, parts, strict=False):
-                total += part
-            self._parts = self._parts or parts
-
-    def reduced_over_processes(self) -> _Sums:
-        """Those of all processes together."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for part in self._parts:
-                torch.distributed.all_reduce(part)
-        return self
-
-    def solve(self, rank: int) -> _Solution:
-        """The map of at most a rank with the least squared error (ridge for stability)."""
-        if not self._parts:
-            raise CdlError("a bridge is fitted to images, and there are none")
-        count, sum_x, sum_t, xx, xt, tt = self._parts
-        mean_x, mean_t = sum_x / count, sum_t / count
-        xx, xt = xx / count - mean_x.outer(mean_x), xt / count - mean_x.outer(mean_t)
-        variance = (tt / count - mean_t**2).sum()
-        xx.diagonal().add_(RIDGE * xx.diagonal().mean() + torch.finfo(xx.dtype).tiny)
-        root = torch.linalg.cholesky(xx)  # x root^-T has unit covariance
-        whitened = torch.linalg.solve_triangular(root, xt, upper=False)  # 9M, C k^2
-        values, directions = torch.linalg.eigh(whitened @ whitened.T)  # ascending
-        kept = directions[:, -rank:]
-        reduce = torch.linalg.solve_triangular(root.T, kept, upper=True)
-        expand = kept.T @ whitened
-        explained = values[-rank:].sum() / variance
-        return _Solution(reduce, expand, mean_t - mean_x @ reduce @ expand, float(explained))
 
 
 def bridge_first_convolution(
@@ -207,3 +159,52 @@ def bridge_first_convolution(
     if hasattr(parent, "img_size"):
         parent.img_size = None  # timm's PatchEmbed checks sizes as those of pixels
     return bridge
+
+
+def fit_bridge(
+    network: nn.Module,
+    items: Iterable[dict[str, Any]],
+    count: int,
+    encode: Callable[[dict[str, Any]], dict[str, Any]],
+    normalize: Callable[[torch.Tensor], torch.Tensor],
+) -> float | None:
+    """Fit the linear bridge of a network, if it has one that is not fitted yet.
+
+    Args:
+        items: of batches, each with its `image`, 3 x H x W.
+        count: how many of them.
+        encode: adds `latent`, M x h x w.
+        normalize: from an image to what the pixel network reads of it.
+
+    Returns:
+        What LinearBridge.fit does; None if there is nothing to fit.
+
+    Raises:
+        CdlError: for an item without image; see LinearBridge.fit.
+    """
+    waiting = [m for m in network.modules() if isinstance(m, LinearBridge) and not m.is_fitted]
+    if not waiting:
+        return None
+    (bridge,) = waiting
+
+    def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for item in tqdm(islice(items, count), total=count, desc="fit bridge", unit="image"):
+            if "image" not in item:
+                raise CdlError(
+                    "a bridge is fitted to images, and a batch item has none: keep 'image' beside "
+                    "'latent' until it is fitted"
+                )
+            y_hat, pixels = (
+                encode(item)["latent"].to(bridge.weight.device),
+                normalize(item["image"]),
+            )
+            height, width = (side * STRIDE for side in y_hat.shape[1:])
+            room = (0, width - pixels.shape[2], 0, height - pixels.shape[1])
+            yield y_hat[None], F.pad(pixels, room)[None]
+
+    with torch.no_grad():
+        explained = bridge.fit(pairs())
+    logging.getLogger(__name__).info(
+        f"the bridge explains {100 * explained:.1f} % of the variance of the first convolution"
+    )
+    return explained

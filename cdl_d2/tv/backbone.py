@@ -20,8 +20,8 @@ from cdl_d2.nn.narrow_resnet import NarrowResNet
 # torchvision's names of pyramid levels, and the pixels a side of their cells.
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
 
-# Where a bridge enters torchvision's ResNet, by Detectron2's names of layers: the stride of its
-# output, and how many stages it stands for.
+# Where a bridge stands for whole stages of torchvision's ResNet, by Detectron2's names of layers:
+# the stride of its output, and how many stages.
 ENTRIES = {"stem": (4, 0), "res2": (4, 1), "res3": (8, 2)}
 
 

@@ -23,9 +23,12 @@ from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 from cdl_d2.nn.coded_input import CodedInput, check_domain
 from cdl_d2.nn.latent_resnet import NORMS
+from cdl_d2.nn.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.narrow_resnet import NarrowResNet
 from cdl_d2.tv.backbone import STRIDES, BridgedBody, LatentBackboneWithFPN, narrow_resnet_fpn
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
+
+FIRST_CONVOLUTION = "conv1"  # an entry that takes any backbone, see LinearBridge
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Architecture:
     """Sizes of a Mask R-CNN; the defaults are torchvision's.
 
     Attributes:
-        bridge: where a network on latents enters a pixel ResNet, a key of backbone.ENTRIES; "" for
-            a latent ResNet.
+        bridge: where a latent enters a pixel ResNet, FIRST_CONVOLUTION or a key of
+            backbone.ENTRIES; "" for a latent ResNet.
         width: of the backbone, against ResNet-50.
         stem: of the latent ResNet, `residual` or `conv1x1`.
         norm: everywhere; "" for torchvision's choice, frozen BatchNorm in the pixel backbone and
@@ -126,11 +129,13 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
         CdlError, FileNotFoundError: if the codec cannot be loaded, see Codec.load.
     """
     architecture, codec = config.architecture, config.codec and config.codec.load()
-    if config.domain == "latent":
+    if config.domain == "latent" and architecture.bridge != FIRST_CONVOLUTION:
         backbone = _latent_backbone(architecture, codec)
         levels = backbone.levels
     else:
         backbone, levels = _pixel_backbone(architecture), list(STRIDES)[:-1]
+        if config.domain == "latent":
+            bridge_first_convolution(backbone, codec)
     sizes = architecture.anchor_sizes[-len(levels) - 1 :]
     return CompressedMaskRCNN(
         backbone,

@@ -50,8 +50,8 @@ class DetectorOptions:
     Attributes:
         domain: What it looks at.
         model: standard, of ResNet-50's size, or small, which trains on two CPU cores.
-        bridge: Where a network on latents enters a pixel ResNet, which then gives the rest: after
-            its stem or res2 (stride 4) or res3 (stride 8); default a latent ResNet.
+        bridge: What of a pixel ResNet a latent takes the place of: its first convolution, conv1,
+            or all up to its stem or res2 (stride 4) or res3 (stride 8); default a latent ResNet.
         anchor_sizes: Pixels, one a pyramid level.
         initial_weights: A detector of the same kind, or coco for torchvision's, for domain image.
         store_train: A latent store to train from, by cdl data encode.
@@ -60,7 +60,7 @@ class DetectorOptions:
 
     domain: Literal["latent", "reconstruction", "image"] = "latent"
     model: Literal["standard", "small"] = "standard"
-    bridge: Literal["stem", "res2", "res3"] | None = None
+    bridge: Literal["conv1", "stem", "res2", "res3"] | None = None
     anchor_sizes: tuple[int, int, int, int, int] | None = None
     initial_weights: str | None = None
     store_train: str | None = None

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import without_nan
+from cdl_d2.nn.linear_bridge import FIT_IMAGES, fit_bridge
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig
@@ -167,6 +169,7 @@ class Trainer:
             CdlError: if an item cannot be read.
         """
         model, schedule = self._model.train(), self._schedule
+        self._fit_bridge()
         if self._world_size > 1:
             model = DistributedDataParallel(model)
         remaining = range(self._start, schedule.iterations)
@@ -222,20 +225,33 @@ class Trainer:
         self._scaler.update()
         return values
 
-    def _batches(self) -> Iterator[list[dict[str, Any]]]:
-        sampler = TrainingBatches(
+    def _fit_bridge(self) -> None:
+        detector, shown = self._detector, self._detector.coded_input
+        batches = chain.from_iterable(self._draws(0, FIT_IMAGES))
+        fit_bridge(
+            detector,
+            (self._dataset[draw] for draw in batches),
+            -(-FIT_IMAGES // self._world_size),
+            encode=lambda item: shown.encode(item, self._device, with_bits=False),
+            normalize=detector.normalize,
+        )
+
+    def _draws(self, start: int, end: int) -> TrainingBatches:
+        return TrainingBatches(
             images=len(self._dataset),
             variants=len(self._dataset.variants),
             batch_size=self._schedule.batch_size // self._world_size,
             seed=self._seed,
-            iterations=(self._start, self._schedule.iterations),
+            iterations=(start, end),
             rank=self._rank,
             world_size=self._world_size,
         )
+
+    def _batches(self) -> Iterator[list[dict[str, Any]]]:
         return iter(
             DataLoader(
                 self._dataset,
-                batch_sampler=sampler,
+                batch_sampler=self._draws(self._start, self._schedule.iterations),
                 collate_fn=list,
                 num_workers=self._workers,
                 generator=torch.Generator(),  # a loader draws a seed; not from the model's numbers

@@ -19,12 +19,12 @@ from detectron2.utils import comm
 from torch import nn
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
-from cdl_d2.d2.engine.fitting import fit_bridge
 from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, task_of
 from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentResNet, initialize_trunk
+from cdl_d2.nn.linear_bridge import LinearBridge, fit_bridge
 from cdl_d2.nn.statistics import load_statistics
 from cdl_d2.transfer import Taught
 
@@ -69,7 +69,13 @@ class Trainer(DefaultTrainer):
             model.prepare_teacher()  # an error now, not inside the training loop
         if isinstance(model, CompressedModel):
             share = -(-self.cfg.MODEL.BRIDGE.FIT_IMAGES // comm.get_world_size())
-            fit_bridge(model, self._training_items(), share)
+            fit_bridge(
+                model,
+                self._training_items(),
+                share,
+                encode=lambda item: model.select(model.encode([item]))[0],
+                normalize=model.normalized,
+            )
 
     def _training_items(self) -> Iterator[dict[str, Any]]:
         for batch in self.build_train_loader(self.cfg):
@@ -116,6 +122,11 @@ class Trainer(DefaultTrainer):
 def check_entries(checkpointer: SafeCheckpointer) -> None:
     """Raise CdlError if weights were loaded that fit nothing behind a bridge's entry."""
     for name, module in checkpointer.model.named_modules():
+        if isinstance(module, LinearBridge) and f"{name}.weight" not in checkpointer.loaded:
+            raise CdlError(
+                f"MODEL.WEIGHTS lack {name}.weight, or have it in another shape: give those of "
+                "the pixel network that the bridge leads into"
+            )
         if isinstance(module, BridgedResNet):
             stages = [f"{name}.{stage}." for stage in module.stage_names]
             if not any(key.startswith(tuple(stages)) for key in checkpointer.loaded):

@@ -5,11 +5,10 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config import read_config
-from cdl_d2.d2.engine.fitting import fit_bridge
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.nn.bridge import Bridge
-from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.nn.linear_bridge import LinearBridge, fit_bridge
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_model
 
 P3 = [
@@ -76,8 +75,9 @@ def test_a_training_begins_with_a_fitted_bridge(teacher_files, storage):
     SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
     items = [make_item(64, 96, seed=seed) for seed in range(20)]
     model.backbone.bottom_up.stem.conv1.expand.weight.data.zero_()
-    assert fit_bridge(model, items, 20) > 0.5
-    assert fit_bridge(model, items, 20) is None
+    how = lambda item: model.encode([item])[0], model.normalized
+    assert fit_bridge(model, items, 20, *how) > 0.5
+    assert fit_bridge(model, items, 20, *how) is None
     losses = model.train()(items[:2])
     model.backbone.bottom_up.stem.conv1.expand.weight.data.zero_()
     assert losses["loss_transfer_features"] < model(items[:2])["loss_transfer_features"]

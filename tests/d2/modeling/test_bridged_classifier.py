@@ -4,9 +4,8 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 pytest.importorskip("timm", reason="timm is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.engine.fitting import fit_bridge
 from cdl_d2.nn import stage_ends
-from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.nn.linear_bridge import LinearBridge, fit_bridge
 from tests.d2.modeling.test_classifier import make_items, tiny_cfg, tiny_model
 
 NETWORKS = ("timm/test_resnet", "timm/test_convnext", "timm/test_efficientnet", "timm/test_vit")
@@ -35,7 +34,8 @@ def test_any_network_of_timm_reads_latents_and_starts_from_its_pixel_weights(pix
     assert all(key.startswith(name) or key.endswith("num_batches_tracked") for key in missing)
     assert f"{name}.weight" in checkpointer.loaded
     items = make_items(4, size=160)
-    assert fit_bridge(model, items, 4) > 0.2
+    encode = lambda item: model.encode([item])[0]  # noqa: E731
+    assert fit_bridge(model, items, 4, encode, model.normalized) > 0.2
     losses = model.train()(items)
     assert {"loss_cls", "loss_transfer_class"} <= losses.keys()
     assert ("loss_transfer_c5" in losses) == (not vit)
