@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -11,40 +11,57 @@ from cdl_d2.cli.options import CodecOptions, Overrides
 
 
 def convert(
-    teacher: Annotated[Path, Parameter(metavar="RUN")],
+    teacher: Annotated[str, Parameter(metavar="RUN")],
     /,
     *overrides: Overrides,
     images: Path,
     codec: CodecOptions,
     output: Path,
-    entry: Literal["stem", "res2"] = "stem",
+    weights: str | None = None,
+    iterations: int = 0,
     threshold: float = 0.5,
     annotations: Path | None = None,
 ) -> None:
-    """Make a detector of latents of a pixel detector, with unlabelled images only.
+    """Make a model of latents of a pixel model, with unlabelled images only.
 
     ```
     cdl convert output/pixel_mask_rcnn_small --images photos --output converted \\
-        --codec tiny-bmshj2018-hyperprior --quality 2 SOLVER.MAX_ITER 1000
+        --codec tiny-bmshj2018-hyperprior --quality 2
     ```
 
-    The pixel detector teaches, and its confident detections stand in for labels
-    (`MODEL.TRANSFER.TASK_WEIGHT 0` leaves only the teaching). The output folder is one of a
-    training, with `config.yaml` and `model_final.pth`; the model runs without its teacher. Run it
-    again after an interruption: it goes on.
+    A linear map from latents takes the place of the first convolution of a detector, segmentor or
+    classifier; it is fitted to the images in a minute, without training. The output folder is one
+    of a training, with `config.yaml` and `model_final.pth`; the model runs without its teacher.
+
+    With iterations, an R-CNN is trained on from there: taught by the pixel detector, whose
+    confident detections stand in for labels (`MODEL.TRANSFER.TASK_WEIGHT 0` leaves only the
+    teaching). Run it again after an interruption: it goes on.
 
     Args:
-        teacher: Output folder of the pixel detector's training.
+        teacher: The pixel model: output folder of a training, or a config.
         images: Folder, searched recursively.
-        output: Folder of the student's training.
-        entry: After which layer of its ResNet the detector is entered, at stride 4.
+        output: Folder of the model, as of a training.
+        weights: File or URL of the pixel model; default those in its folder, or in Detectron2's
+            zoo for a config of it.
+        iterations: Of training after the fit.
         threshold: Lowest score of a detection that stands for an object.
         annotations: COCO-format labels of the images, instead of detections.
     """
     from cdl_d2.d2.engine.convert import Conversion
-    from cdl_d2.d2.engine.train_net import Training
 
-    conversion = Conversion(
-        teacher, images, codec.choice(), output, entry, threshold, annotations, overrides
-    )
-    Training(conversion.prepare(), resume=True).launch()
+    explained = Conversion(
+        teacher,
+        images,
+        codec.choice(),
+        output,
+        weights,
+        iterations,
+        threshold,
+        annotations,
+        overrides,
+    ).run()
+    if explained is not None:
+        print(
+            f"{output}: from latents, {100 * explained:.1f} % of the variance of what the first "
+            "convolution gives of images"
+        )

@@ -23,6 +23,10 @@ from cdl_d2.d2.modeling.backbone.latent_resnet import (
 )
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier, TransferClassifier
+from cdl_d2.d2.modeling.meta_arch.compressed_dense_detector import (
+    CompressedFCOS,
+    CompressedRetinaNet,
+)
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.joint_classifier import JointClassifier
 from cdl_d2.d2.modeling.meta_arch.segmentor import CompressedSegmentor, TransferSegmentor
@@ -30,7 +34,9 @@ from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
 
 __all__ = [
     "CompressedClassifier",
+    "CompressedFCOS",
     "CompressedRCNN",
+    "CompressedRetinaNet",
     "CompressedSegmentor",
     "JointClassifier",
     "RateEvaluator",

@@ -4,12 +4,14 @@ import json
 import shutil
 
 import pytest
+import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.codec import Bitstream
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.config import read_config
 from cdl_d2.d2.engine.bitstreams import read_stream
 from cdl_d2.d2.engine.trained import load_trained
 from tests.commands import output_of, refused
@@ -21,39 +23,99 @@ CODEC = "--codec", "tiny-bmshj2018-hyperprior", "--quality", 2
 @pytest.fixture
 def teacher(tmp_path):
     """The output folder of a small pixel detector."""
-    cfg = small_cfg("pixel", "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", (1,))
-    folder = tmp_path / "teacher"
+    return save_run(small_cfg("pixel"), tmp_path / "teacher")
+
+
+def finds_in_a_bitstream(run, codec, image):
+    model = load_trained(run)
+    stream = codec.compress(read_image(image).float() / 255)
+    return model([read_stream(model, Bitstream.from_bytes(stream.to_bytes()))])[0]
+
+
+def test_a_converted_detector_runs_without_training_and_without_its_teachers_files(
+    teacher, coco_dataset, codec, tmp_path
+):
+    images, out = coco_dataset[1], tmp_path / "converted"
+    arguments = "--images", images, *CODEC, "--output", out
+    before = torch.load(teacher / "model_final.pth", weights_only=True)["model"]
+    output_of("convert", teacher, *arguments)
+    assert str(out) in refused("convert", teacher, *arguments)  # nothing is written over
+    shutil.rmtree(teacher)
+    after = torch.load(out / "model_final.pth", weights_only=True)["model"]
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert finds_in_a_bitstream(out, codec, images / "000.png")["instances"].image_size == (96, 128)
+
+
+def test_a_detector_trains_on_by_its_teachers_detections(teacher, coco_dataset, codec, tmp_path):
+    images, out = coco_dataset[1], tmp_path / "converted"
+    arguments = "--images", images, *CODEC, "--iterations", 2, "--output", out
+    output_of("convert", teacher, *arguments, "--threshold", 0.0)
+    targets = json.loads((out / "targets.json").read_text())
+    assert len(targets["images"]) == 4 and targets["annotations"]
+    sizes = {(image["height"], image["width"]) for image in targets["images"]}
+    assert sizes == {(96, 128), (128, 96), (80, 100), (96, 96)}  # of the files, not resized
+    other = refused("convert", teacher, *arguments, "--threshold", 0.5)
+    assert str(out / "targets.json") in other
+    shutil.rmtree(teacher)
+    assert "instances" in finds_in_a_bitstream(out, codec, images / "000.png")
+
+
+RETINANET = [
+    *("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.RETINANET.NUM_CLASSES", 2),
+    *("MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone"),
+    *("MODEL.RESNETS.OUT_FEATURES", ["res3", "res4", "res5"]),
+    *("MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]),
+    *("MODEL.RETINANET.SCORE_THRESH_TEST", 0.0),
+]
+CASCADE = [
+    *("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True),
+]
+
+
+def save_run(cfg, folder):
     folder.mkdir()
     SafeCheckpointer(small_model(cfg), str(folder)).save("model_final")
     (folder / "config.yaml").write_text(cfg.dump())
     return folder
 
 
-def test_a_converted_detector_runs_without_its_teachers_files(
-    teacher, coco_dataset, codec, tmp_path
+@pytest.mark.parametrize("options", [RETINANET, CASCADE], ids=["RetinaNet", "Cascade R-CNN"])
+def test_other_detectors_are_converted_alike(options, coco_dataset, codec, tmp_path):
+    run = save_run(small_cfg("pixel", *options), tmp_path / "run")
+    output_of("convert", run, "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out")
+    found = finds_in_a_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
+    assert found["instances"].image_size == (96, 128) and found["bits"] > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "answer"),
+    [
+        ("segmentation/small/pixel_deeplab_small.yaml", "sem_seg"),
+        ("classification/small/pixel_resnet_small.yaml", "scores"),
+    ],
+)
+def test_segmentors_and_classifiers_are_converted_alike(
+    config, answer, coco_dataset, codec, tmp_path
 ):
-    images, out = coco_dataset[1], tmp_path / "converted"
-    arguments = "--images", images, *CODEC, "--output", out, "--threshold", 0.0
-    output_of("convert", teacher, *arguments, "MODEL.TRANSFER.TASK_WEIGHT", 0.0)
-    targets = json.loads((out / "targets.json").read_text())
-    assert len(targets["images"]) == 4 and targets["annotations"]
-    sizes = {(image["height"], image["width"]) for image in targets["images"]}
-    assert sizes == {(96, 128), (128, 96), (80, 100), (96, 96)}  # of the files, not resized
-    other = refused("convert", teacher, *arguments[:-1], 0.5)
-    assert str(out / "targets.json") in other
-    shutil.rmtree(teacher)
-    model = load_trained(out)
-    stream = codec.compress(read_image(images / "000.png").float() / 255)
-    read = read_stream(model, Bitstream.from_bytes(stream.to_bytes()))
-    assert model([read])[0]["instances"].image_size == (96, 128)
+    cfg = read_config(config, ["INPUT.IMAGE_SIZE", 64, "INPUT.MIN_SIZE_TEST", 64])
+    run = save_run(cfg, tmp_path / "run")
+    arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    assert "without labels" in refused("convert", run, *arguments, "--iterations", 2)
+    output_of("convert", run, *arguments)
+    found = finds_in_a_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
+    assert found[answer].isfinite().all()
 
 
 def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
-    assert "threshold" in refused("convert", teacher, *arguments, "--threshold", 1.1)
+    high = "--threshold", 1.1, "--iterations", 2
+    assert "threshold" in refused("convert", teacher, *arguments, *high)
     assert "nowhere" in refused("convert", tmp_path / "nowhere", *arguments)
     text = (teacher / "config.yaml").read_text()
-    (teacher / "config.yaml").write_text(
-        text.replace("build_resnet_fpn_backbone", "build_resnet_backbone")
-    )
-    assert "build_resnet_backbone" in refused("convert", teacher, *arguments)
+    (teacher / "config.yaml").write_text(text.replace("GeneralizedRCNN", "ProposalNetwork"))
+    assert "ProposalNetwork, which cannot" in refused("convert", teacher, *arguments)
+    text = text.replace("GeneralizedRCNN", "CompressedRCNN")
+    (teacher / "config.yaml").write_text(text.replace("DOMAIN: image", "DOMAIN: latent"))
+    assert "looks at domain 'latent'" in refused("convert", teacher, *arguments)
+    config = "detection/small/pixel_mask_rcnn_small.yaml"
+    assert "give --weights" in refused("convert", config, *arguments)

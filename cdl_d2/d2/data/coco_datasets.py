@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -44,14 +45,18 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
         metadata.set(without_mask=lacks[0])
 
 
-def check_coco_dataset(cfg: CfgNode, name: str) -> None:
+def check_coco_dataset(cfg: CfgNode, name: str, num_classes: str) -> None:
     """Raise CdlError if a data set has other classes than the detector, or lacks the masks that it
-    learns from."""
-    metadata, heads = MetadataCatalog.get(name), cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    learns from.
+
+    Args:
+        num_classes: key of their number in MODEL.
+    """
+    metadata, heads = MetadataCatalog.get(name), attrgetter(num_classes)(cfg.MODEL)
     classes = metadata.get("thing_classes")
     if classes is not None and len(classes) != heads:
         raise CdlError(
-            f"data set {name} has {len(classes)} classes: set MODEL.ROI_HEADS.NUM_CLASSES "
+            f"data set {name} has {len(classes)} classes: set MODEL.{num_classes} "
             f"{len(classes)} (it is {heads})"
         )
     lacks = metadata.get("without_mask")

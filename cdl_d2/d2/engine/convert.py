@@ -1,32 +1,51 @@
-"""An existing pixel detector made into one that reads latents, with unlabelled images only.
+"""An existing pixel model made into one that reads latents, with unlabelled images only.
 
-The pixel detector is the teacher, and its confident detections stand in for labels;
-MODEL.TRANSFER.TASK_WEIGHT says how much they count beside its outputs.
+A linear bridge is fitted to the images; all else keeps the pixel model's weights. A detector may
+then train on: the pixel detector is its teacher, and that one's confident detections stand in for
+labels.
 """
 
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2 import model_zoo
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from cdl_d2.codec import CodecChoice
-from cdl_d2.codec.image_files import find_images, read_image
-from cdl_d2.d2.config import read_config
+from cdl_d2.codec.image_files import find_images, read_image, reading_image
+from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
+from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config
 from cdl_d2.d2.engine.run_config import RunConfig
-from cdl_d2.d2.engine.tasks import class_count
-from cdl_d2.d2.engine.trained import evaluation_mapper, load_trained
+from cdl_d2.d2.engine.tasks import build_mapper, class_count
+from cdl_d2.d2.engine.train_net import Training
+from cdl_d2.d2.engine.trainer import check_entries
+from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
+from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically, write_json
+from cdl_d2.nn.linear_bridge import fit_bridge
 
-BACKBONES = {"build_resnet_fpn_backbone": "build_bridged_resnet_fpn_backbone"}
+# Of a pixel model's architecture: the one that reads latents, and the one that is taught.
+STUDENTS = {
+    "GeneralizedRCNN": ("CompressedRCNN", "TransferRCNN"),
+    "CompressedRCNN": ("CompressedRCNN", "TransferRCNN"),
+    "RetinaNet": ("CompressedRetinaNet", None),
+    "CompressedRetinaNet": ("CompressedRetinaNet", None),
+    "SemanticSegmentor": ("CompressedSegmentor", None),
+    "CompressedSegmentor": ("CompressedSegmentor", None),
+    "CompressedClassifier": ("CompressedClassifier", None),
+}
 
 
 @dataclass(frozen=True)
@@ -34,96 +53,163 @@ class Conversion:
     """What is converted.
 
     Attributes:
-        teacher: output folder of a pixel detector's training: `config.yaml`, `model_final.pth`.
+        teacher: the pixel model: output folder of a training, or a config, see read_config.
         images: folder of images, searched recursively.
         codec: whose latents the student reads.
-        output: folder of the student's training.
-        entry: see MODEL.BRIDGE.ENTRY; `stem` or `res2`.
+        output: folder of what comes out, as of a training.
+        weights: of the pixel model; default `model_final.pth` of the folder, or those that
+            Detectron2's zoo has for a config of its own.
+        iterations: of training after the fit, for detectors.
         threshold: lowest score of a detection that stands for an object.
         annotations: COCO-format labels of the images, instead of the teacher's detections.
-        overrides: KEY VALUE changes of the student's config, such as SOLVER.MAX_ITER 1000.
+        overrides: KEY VALUE changes of the student's config, such as MODEL.BRIDGE.FIT_IMAGES 500.
     """
 
-    teacher: Path
+    teacher: str
     images: Path
     codec: CodecChoice
     output: Path
-    entry: str = "stem"
+    weights: str | None = None
+    iterations: int = 0
     threshold: float = 0.5
     annotations: Path | None = None
     overrides: tuple[str, ...] = ()
 
+    def run(self) -> float | None:
+        """Fit, or train on; an interrupted training goes on.
+
+        Returns:
+            of a fit what fit_bridge does.
+
+        Raises:
+            CdlError, OSError: for what cannot be used; if the output folder holds another model; if
+                the teacher finds nothing.
+        """
+        cfg = self.student_config()
+        if not self.iterations:
+            return self._fit(cfg)
+        return Training(self._prepare(cfg), resume=True).launch()
+
     def student_config(self) -> CfgNode:
-        """The config of the student: the teacher's, behind a bridge.
+        """The config of the student: the teacher's, with a bridge to its first convolution.
 
         Raises:
             CdlError, FileNotFoundError: if the teacher's is missing, or of another kind of model.
         """
-        path = self.teacher / "config.yaml"
+        path, weights = self._teachers_files()
         cfg = read_config(path)
-        if cfg.MODEL.BACKBONE.NAME not in BACKBONES:
+        fitted, taught = STUDENTS.get(cfg.MODEL.META_ARCHITECTURE, (None, None))
+        if fitted is None:
             raise CdlError(
-                f"the teacher's MODEL.BACKBONE.NAME is {cfg.MODEL.BACKBONE.NAME}: only detectors "
-                f"with {', '.join(BACKBONES)} can be converted"
+                f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which cannot be converted, only "
+                f"{', '.join(STUDENTS)}"
             )
-        weights = str((self.teacher / "model_final.pth").absolute())
-        codec = {f"MODEL.CODEC.{key.upper()}": value for key, value in asdict(self.codec).items()}
+        if hasattr(architecture_of(cfg), "look_at") and cfg.INPUT.DOMAIN != "image":
+            raise CdlError(f"{path} looks at domain {cfg.INPUT.DOMAIN!r}, not at original images")
+        if self.iterations and taught is None:
+            raise CdlError(
+                f"a {cfg.MODEL.META_ARCHITECTURE} is not trained without labels: leave out "
+                "--iterations"
+            )
         options: dict[str, Any] = {
-            "MODEL.META_ARCHITECTURE": "TransferRCNN",
-            "MODEL.BACKBONE.NAME": "build_bridged_backbone",
+            "MODEL.META_ARCHITECTURE": taught if self.iterations else fitted,
             "MODEL.BRIDGE.BACKBONE": cfg.MODEL.BACKBONE.NAME,
+            "MODEL.BRIDGE.ENTRY": FIRST_CONVOLUTION,
+            "MODEL.BACKBONE.NAME": "build_bridged_backbone",
             "MODEL.WEIGHTS": weights,
-            "MODEL.TEACHER.CONFIG_FILE": str(path.absolute()),
-            "MODEL.TEACHER.WEIGHTS": weights,
+            "MODEL.CLASSIFIER.INIT": "",
+            "MODEL.TEACHER.CONFIG_FILE": str(path.absolute()) if self.iterations else "",
+            "MODEL.TEACHER.WEIGHTS": weights if self.iterations else "",
             "INPUT.DOMAIN": "latent",
+            "INPUT.LATENT_SOURCE": "model",
             "INPUT.MASK_FORMAT": "bitmask",
             "DATASETS.TRAIN": ("targets",),
             "DATASETS.TEST": (),
+            "SOLVER.MAX_ITER": self.iterations,
+            "SOLVER.STEPS": (3 * self.iterations // 4,) if self.iterations > 3 else (),
             "OUTPUT_DIR": str(self.output),
-            **codec,
         }
+        options |= {f"MODEL.CODEC.{key.upper()}": v for key, v in asdict(self.codec).items()}
         pairs = [each for pair in options.items() for each in pair]
         return read_config(path, [*pairs, *self.overrides])
 
-    def prepare(self) -> RunConfig:
-        """Write `student.yaml` and, without annotations, `targets.json` to the output folder, where
-        they are not there yet; what `cdl train` then trains.
+    def _teachers_files(self) -> tuple[Path, str]:
+        """The teacher's config, and a file or URL of its weights."""
+        folder = Path(self.teacher)
+        if folder.is_dir():
+            weights = self.weights or str((folder / "model_final.pth").absolute())
+            return folder / "config.yaml", weights
+        path = find_config(self.teacher)
+        if self.weights:
+            return path, self.weights
+        if not path.is_relative_to(DETECTRON2_ZOO):
+            raise CdlError(f"the weights of {self.teacher} are needed: give --weights")
+        return path, model_zoo.get_checkpoint_url(self.teacher)
 
-        Raises:
-            CdlError, OSError: for what cannot be used; if the teacher finds nothing.
-        """
-        cfg, student = self.student_config(), self.output / "student.yaml"
+    def _fit(self, cfg: CfgNode) -> float | None:
+        """Write the config and the fitted model, which needs no training."""
+        final = self.output / "model_final.pth"
+        if final.exists():
+            raise CdlError(f"{final} is there already: give another --output")
+        model = build_model(cfg)
+        checkpointer = SafeCheckpointer(model, str(self.output))
+        checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
+        check_entries(checkpointer)
+        files = find_images(self.images)
+        random.Random(0).shuffle(files)
+        explained = fit_bridge(
+            model,
+            map(_reader(cfg), files),
+            min(cfg.MODEL.BRIDGE.FIT_IMAGES, len(files)),
+            encode=lambda item: model.select(model.encode([item]))[0],
+            normalize=model.normalized,
+        )
         self.output.mkdir(parents=True, exist_ok=True)
+        cfg.MODEL.WEIGHTS = str(final)
+        with write_atomically(self.output / "config.yaml") as temporary:
+            temporary.write_text(cfg.dump())
+        checkpointer.save("model_final")
+        return explained
+
+    def _prepare(self, cfg: CfgNode) -> RunConfig:
+        """Write `student.yaml` and, without annotations, `targets.json` to the output folder, where
+        they are not there yet; what `cdl train` then trains."""
+        targets = self.annotations or self._targets(cfg)
+        student = self.output / "student.yaml"
         with write_atomically(student) as temporary:
             temporary.write_text(cfg.dump())
-        targets = self.annotations or self._targets(cfg)
         return RunConfig(str(student), register=[("targets", str(targets), str(self.images))])
 
     def _targets(self, cfg: CfgNode) -> Path:
         """The file of the teacher's detections, of this conversion and no other."""
         path = self.output / "targets.json"
         made_by = {
-            "teacher": str(self.teacher.absolute()),
+            "teacher": cfg.MODEL.TEACHER.CONFIG_FILE,
+            "weights": cfg.MODEL.TEACHER.WEIGHTS,
             "images": str(self.images.absolute()),
             "threshold": self.threshold,
         }
         if not path.exists():
-            found = self._detections(class_count(cfg), cfg.MODEL.DEVICE)
+            found = self._detections(cfg)
+            self.output.mkdir(parents=True, exist_ok=True)
             write_json(path, {"info": made_by} | found)
         elif (before := json.loads(path.read_text())["info"]) != made_by:
             raise CdlError(f"{path} was made with {before}, not {made_by}: give another --output")
         return path
 
     @torch.no_grad()
-    def _detections(self, classes: int, device: str) -> dict[str, Any]:
+    def _detections(self, cfg: CfgNode) -> dict[str, Any]:
         """What the teacher finds, as COCO-format annotations."""
-        model, mapper = load_trained(self.teacher, device), evaluation_mapper(self.teacher)
+        theirs = read_config(cfg.MODEL.TEACHER.CONFIG_FILE, ["MODEL.DEVICE", cfg.MODEL.DEVICE])
+        model = build_model(theirs).eval()
+        load_all_weights(model, cfg.MODEL.TEACHER.WEIGHTS)
+        read = _reader(theirs)
         images: list[dict] = []
         annotations: list[dict] = []
         for path in tqdm(find_images(self.images), unit="image"):
-            height, width = read_image(path).shape[1:]
-            record = {"file_name": str(path), "height": height, "width": width}
-            found = model([mapper(record)])[0]["instances"].to("cpu")
+            item = read(path)
+            height, width = item["height"], item["width"]
+            found = model([item])[0]["instances"].to("cpu")
             found = found[found.scores >= self.threshold]
             name = path.relative_to(self.images).as_posix()
             image = {"id": len(images), "file_name": name, "height": height, "width": width}
@@ -150,5 +236,17 @@ class Conversion:
                 f"the teacher finds nothing above {self.threshold} in {self.images}: lower the "
                 "threshold, or give images of what it knows"
             )
-        categories = [{"id": index + 1, "name": str(index)} for index in range(classes)]
+        categories = [{"id": index + 1, "name": str(index)} for index in range(class_count(cfg))]
         return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _reader(cfg: CfgNode) -> Callable[[Path], dict[str, Any]]:
+    """From an image's file to an item, resized or cropped as in a model's evaluation."""
+    mapper = build_mapper(cfg, is_train=False)
+
+    def read(path: Path) -> dict[str, Any]:
+        height, width = read_image(path).shape[1:]
+        with reading_image(path):
+            return mapper({"file_name": str(path), "height": height, "width": width})
+
+    return read

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial, reduce
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -15,7 +16,7 @@ from detectron2.evaluation import (
     DatasetEvaluators,
     SemSegEvaluator,
 )
-from detectron2.modeling import SemanticSegmentor
+from detectron2.modeling import RetinaNet, SemanticSegmentor
 from torch import nn
 
 from cdl_d2.d2.data.class_datasets import check_class_dataset, class_names_of
@@ -82,6 +83,15 @@ def _detection_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
     return COCOEvaluator(dataset_name, output_dir=folder)
 
 
+_DETECTION = Task(
+    "detection",
+    nn.Module,
+    build_detection_mapper,
+    _detection_evaluator,
+    partial(check_coco_dataset, num_classes="ROI_HEADS.NUM_CLASSES"),
+    "register NAME ANNOTATIONS.json IMAGE_DIR",
+    "ROI_HEADS.NUM_CLASSES",
+)
 TASKS = (  # the first whose architecture fits
     Task(
         "classification",
@@ -102,15 +112,13 @@ TASKS = (  # the first whose architecture fits
         "register-labels NAME IMAGE_DIR LABEL_DIR",
         "SEM_SEG_HEAD.NUM_CLASSES",
     ),
-    Task(
-        "detection",
-        nn.Module,
-        build_detection_mapper,
-        _detection_evaluator,
-        check_coco_dataset,
-        "register NAME ANNOTATIONS.json IMAGE_DIR",
-        "ROI_HEADS.NUM_CLASSES",
+    replace(
+        _DETECTION,
+        architecture=RetinaNet,
+        check_dataset=partial(check_coco_dataset, num_classes="RETINANET.NUM_CLASSES"),
+        num_classes="RETINANET.NUM_CLASSES",
     ),
+    _DETECTION,
 )
 
 
@@ -122,7 +130,7 @@ def task_of(cfg: CfgNode) -> Task:
 
 def class_count(cfg: CfgNode) -> int:
     """How many classes a config's model tells apart."""
-    return reduce(getattr, task_of(cfg).num_classes.split("."), cfg.MODEL)
+    return attrgetter(task_of(cfg).num_classes)(cfg.MODEL)
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:

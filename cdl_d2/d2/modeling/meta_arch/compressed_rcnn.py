@@ -6,19 +6,16 @@ from typing import Any
 
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Instances
 
-from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
+from cdl_d2.d2.modeling.meta_arch.compressed_detector import CompressedDetector
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.nn.coded_input import CodedInput, image_size_of, reported
+from cdl_d2.nn.coded_input import CodedInput
 
 
 @META_ARCH_REGISTRY.register()
-class CompressedRCNN(CompressedModel, GeneralizedRCNN):
-    """Detectron2's GeneralizedRCNN (Faster or Mask R-CNN) in the compressed domain.
-
-    Boxes, masks and `ImageList.image_sizes` are in pixels in every domain.
-    """
+class CompressedRCNN(CompressedDetector, GeneralizedRCNN):
+    """Detectron2's GeneralizedRCNN (Faster, Mask or Cascade R-CNN) in the compressed domain."""
 
     @configurable
     def __init__(
@@ -73,34 +70,13 @@ class CompressedRCNN(CompressedModel, GeneralizedRCNN):
         Args:
             detected_instances: an Instances with pred_boxes and pred_classes for each item.
             do_postprocess: scale results to `height` and `width`; without, bare Instances.
-
-        Images are batched only with images of the same padded size, so that what is found in an
-        image does not depend on its batch mates.
         """
         items = self.select(self.encode(batched_inputs))
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, item in enumerate(items):
-            groups.setdefault(self._padded_size(item), []).append(index)
-        results: list[Any] = [None] * len(items)
-        for members in groups.values():
+
+        def detect(members: list[int]) -> list[Any]:
             known = detected_instances and [detected_instances[i] for i in members]
-            group = super().inference([items[i] for i in members], known, do_postprocess)
-            for i, result in zip(members, group, strict=True):
-                results[i] = result
-        if do_postprocess:
-            for result, item in zip(results, items, strict=True):
-                result.update(reported(item))
-        return results
+            group = [items[i] for i in members]
+            return super(CompressedRCNN, self).inference(group, known, do_postprocess)
 
-    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Batch what the domain looks at; latents are padded with zeros to whole strides."""
-        shown = self.coded_input
-        if shown.domain != "latent":
-            return super().preprocess_image([{"image": i[shown.domain]} for i in batched_inputs])
-        multiple = self.backbone.size_divisibility
-        return ImageList(*shown.batch(batched_inputs, self.device, multiple, lambda pixels: pixels))
-
-    def _padded_size(self, item: dict[str, Any]) -> tuple[int, int]:
-        multiple = self.backbone.size_divisibility
-        height, width = image_size_of(item)
-        return -(-height // multiple), -(-width // multiple)
+        results = self.in_equal_batches(items, detect)
+        return self.with_rates(results, items) if do_postprocess else results

@@ -1,0 +1,45 @@
+"""What all detectors of the compressed domain share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.structures import ImageList
+
+from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
+from cdl_d2.nn.coded_input import image_size_of, reported
+
+
+class CompressedDetector(CompressedModel):
+    """For a detector to inherit from, before Detectron2's: boxes, masks and
+    `ImageList.image_sizes` are in pixels in every domain."""
+
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Batch what the domain looks at; latents are padded with zeros to whole strides."""
+        shown = self.coded_input
+        if shown.domain != "latent":
+            return super().preprocess_image([{"image": i[shown.domain]} for i in batched_inputs])
+        multiple = self.backbone.size_divisibility
+        return ImageList(*shown.batch(batched_inputs, self.device, multiple, lambda pixels: pixels))
+
+    def in_equal_batches(
+        self, items: list[dict[str, Any]], detect: Callable[[list[int]], list[Any]]
+    ) -> list[Any]:
+        """What `detect` finds in items, given the indices of some that have one padded size, so
+        that what is found in an image does not depend on its batch mates."""
+        multiple = self.backbone.size_divisibility
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(items):
+            size = tuple(-(-side // multiple) for side in image_size_of(item))
+            groups.setdefault(size, []).append(index)
+        results: list[Any] = [None] * len(items)
+        for members in groups.values():
+            for index, result in zip(members, detect(members), strict=True):
+                results[index] = result
+        return results
+
+    @staticmethod
+    def with_rates(results: list[dict], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Results with what their encoded items say about the coded image."""
+        return [r | reported(item) for r, item in zip(results, items, strict=True)]
