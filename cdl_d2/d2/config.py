@@ -116,8 +116,9 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.SELECTION.LR_FACTOR = 10.0
 
     _C.MODEL.TEACHER = CN()
-    # The teacher's own YAML: a path, from the folder of this config's file or the working folder,
-    # or a name relative to the configs of this package or of Detectron2's model zoo.
+    # The teacher's own YAML, or a detector's LazyConfig (.py): a path, from the folder of this
+    # config's file or the working folder, or a name relative to the configs of this package or of
+    # Detectron2's model zoo.
     _C.MODEL.TEACHER.CONFIG_FILE = ""
     # The teacher's weights; empty for MODEL.WEIGHTS of its YAML. For a classifier without a YAML: a
     # file of torchvision's ResNet-50, or "imagenet" for its zoo.

@@ -6,10 +6,9 @@ pixels.
 
 from __future__ import annotations
 
-from functools import reduce
+from operator import attrgetter
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads import (
     FastRCNNOutputLayers,
@@ -20,51 +19,69 @@ from detectron2.structures import Boxes
 
 from cdl_d2.errors import CdlError
 
-# Outputs of student and teacher can be compared only if these are the same in both configs.
-SHARED_KEYS = (
-    "MODEL.ANCHOR_GENERATOR.OFFSET",
-    "MODEL.FPN.OUT_CHANNELS",
-    "MODEL.RPN.BBOX_REG_WEIGHTS",
-    "MODEL.ROI_HEADS.NUM_CLASSES",
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
-    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
-    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK",
-    "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION",
-)
+# What must be the same for outputs of student and teacher to be compared: the key that says it, and
+# where a built detector has it.
+SHARED = {
+    "MODEL.ANCHOR_GENERATOR.OFFSET": "proposal_generator.anchor_generator.offset",
+    "MODEL.RPN.BBOX_REG_WEIGHTS": "proposal_generator.box2box_transform.weights",
+    "MODEL.ROI_HEADS.NUM_CLASSES": "roi_heads.num_classes",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "roi_heads.box_predictor.box2box_transform.weights",
+    "outputs for boxes (ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG)": (
+        "roi_heads.box_predictor.bbox_pred.out_features"
+    ),
+}
+SHARED_BY_MASKS = {
+    "outputs for masks (ROI_MASK_HEAD.CLS_AGNOSTIC_MASK)": (
+        "roi_heads.mask_head.predictor.out_channels"
+    ),
+    "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": "roi_heads.mask_pooler.output_size",
+}
 
 Levels = dict[str, torch.Tensor]
 
 
-def check_detectors(ours: CfgNode, theirs: CfgNode) -> None:
-    """Raise CdlError unless outputs of a student and a teacher can be compared."""
-    for key in SHARED_KEYS:
-        student, teacher = (reduce(getattr, key.split("."), cfg) for cfg in (ours, theirs))
-        if student != teacher:
-            raise CdlError(f"{key} is {student} for the student but {teacher} for the teacher")
-    mine, other = (_anchors_by_level(cfg) for cfg in (ours, theirs))
+def check_detectors(ours: GeneralizedRCNN, theirs: GeneralizedRCNN, outputs: bool = True) -> None:
+    """Raise CdlError unless a student and a teacher can be compared.
+
+    Args:
+        outputs: whether outputs are compared, or the pyramids alone.
+    """
+    mine, other = ours.backbone.output_shape(), theirs.backbone.output_shape()
     if not mine.keys() & other.keys():
         raise CdlError(
-            f"student and teacher have no level of MODEL.RPN.IN_FEATURES in common: {list(mine)} "
-            f"and {list(other)}"
+            f"student and teacher have no level in common: {', '.join(mine)} and {', '.join(other)}"
         )
     for level in mine.keys() & other.keys():
         if mine[level] != other[level]:
             raise CdlError(
-                f"anchors of {level} have MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS "
-                f"{mine[level]} for the student but {other[level]} for the teacher"
+                f"level {level} is {mine[level]} for the student but {other[level]} for the "
+                "teacher: see MODEL.FPN.OUT_CHANNELS"
             )
-    if ours.MODEL.MASK_ON and not theirs.MODEL.MASK_ON:
+    if not outputs:
+        return
+    for network in (ours, theirs):
+        check_heads(network)
+    if ours.roi_heads.mask_on and not theirs.roi_heads.mask_on:
         raise CdlError("MODEL.MASK_ON is True for the student but False for the teacher")
+    for key, place in (SHARED | (SHARED_BY_MASKS if ours.roi_heads.mask_on else {})).items():
+        student, teacher = (attrgetter(place)(network) for network in (ours, theirs))
+        if student != teacher:
+            raise CdlError(f"{key} is {student} for the student but {teacher} for the teacher")
+    mine, other = (_anchors_by_level(network) for network in (ours, theirs))
+    for level in mine.keys() & other.keys():
+        if mine[level] != other[level]:
+            raise CdlError(
+                f"anchors of {level} are {mine[level]} for the student but {other[level]} for the "
+                "teacher: see MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS"
+            )
 
 
-def _anchors_by_level(cfg: CfgNode) -> dict[str, tuple[list, list]]:
-    """Sizes and aspect ratios of the anchors of each level; one list serves all levels."""
-    levels = cfg.MODEL.RPN.IN_FEATURES
-    sizes, ratios = (
-        each if len(each) == len(levels) else list(each) * len(levels)
-        for each in (cfg.MODEL.ANCHOR_GENERATOR.SIZES, cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS)
-    )
-    return {level: (sizes[i], ratios[i]) for i, level in enumerate(levels)}
+def _anchors_by_level(network: GeneralizedRCNN) -> dict[str, list[list[float]]]:
+    """The anchors of a cell of each level of the RPN, corners in pixels around its place."""
+    rpn = network.proposal_generator
+    cells = [[[round(c, 3) for c in box] for box in level.tolist()]
+             for level in rpn.anchor_generator.cell_anchors]  # fmt: skip
+    return dict(zip(rpn.in_features, cells, strict=True))
 
 
 def check_heads(network: GeneralizedRCNN) -> None:

@@ -8,30 +8,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config import find_config, read_config
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.errors import CdlError
 
 
-def build_teacher(cfg: CfgNode, check: Callable[[CfgNode, CfgNode], None]) -> nn.Module:
+def build_teacher(
+    cfg: CfgNode, check: Callable[[CfgNode, CfgNode], None] = lambda ours, theirs: None
+) -> nn.Module:
     """The teacher of a student's config, with all its weights and its `channel_order`.
 
     Args:
-        check: raises CdlError unless a student's and a teacher's config can be compared.
+        check: raises CdlError unless a student's and a teacher's config can be compared; a
+            LazyConfig is not shown to it.
 
     Raises:
         FileNotFoundError: if its config or weights do not exist.
         CdlError: if it is not named, does not look at original images, does not fit the student,
             or its weights are incomplete.
     """
-    theirs = teacher_config(cfg)
-    check(cfg, theirs)
-    weights = cfg.MODEL.TEACHER.WEIGHTS or theirs.MODEL.WEIGHTS
+    if cfg.MODEL.TEACHER.CONFIG_FILE.endswith(".py"):
+        network, known = _build_lazy_network(cfg)
+    else:
+        theirs = teacher_config(cfg)
+        check(cfg, theirs)
+        network, known = None, theirs.MODEL.WEIGHTS
+    weights = cfg.MODEL.TEACHER.WEIGHTS or known
     if not weights:
         raise CdlError(
             f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no weights: give "
@@ -41,7 +48,7 @@ def build_teacher(cfg: CfgNode, check: Callable[[CfgNode, CfgNode], None]) -> nn
         raise FileNotFoundError(
             f"there is no file {weights} with the teacher's weights: check MODEL.TEACHER.WEIGHTS"
         )
-    network = build_pixel_network(theirs)
+    network = network or build_pixel_network(theirs)
     load_all_weights(network, weights)
     return network
 
@@ -51,6 +58,14 @@ def build_pixel_network(cfg: CfgNode) -> nn.Module:
     network = build_model(cfg)
     network.channel_order = cfg.INPUT.FORMAT
     return network
+
+
+def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
+    """The model of a LazyConfig of Detectron2, a Python file, which is run; and its weights."""
+    lazy = LazyConfig.load(str(find_config(cfg.MODEL.TEACHER.CONFIG_FILE)))
+    network = instantiate(lazy.model).to(cfg.MODEL.DEVICE)
+    network.channel_order = network.input_format
+    return network, lazy.train.init_checkpoint
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:

@@ -117,12 +117,13 @@ def test_what_no_bridge_can_be_is_named(teacher_files, entry, options, message):
 
 
 def test_levels_that_both_have_need_the_same_anchors(teacher_files):
-    ours = bridge_cfg(teacher_files, "res3")
-    theirs = bridge_cfg(teacher_files)
+    student = bridge_cfg(teacher_files, "res3")
+    ours, theirs = small_model(student), small_model(bridge_cfg(teacher_files))
     check_detectors(ours, theirs)
-    ours.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [32], [64], [128]]
+    student.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [32], [64], [128]]
     with pytest.raises(ValueError, match="anchors of p3"):
-        check_detectors(ours, theirs)
-    ours.MODEL.RPN.IN_FEATURES = ["p7"]
+        check_detectors(small_model(student), theirs)
+    ours.backbone._out_features = ["p7"]
+    ours.backbone._out_feature_channels["p7"] = ours.backbone._out_feature_strides["p7"] = 64
     with pytest.raises(ValueError, match="no level"):
         check_detectors(ours, theirs)

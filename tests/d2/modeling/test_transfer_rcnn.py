@@ -3,7 +3,12 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
+from detectron2.config import LazyConfig, instantiate
+from detectron2.modeling import build_model
+
 from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.config import DETECTRON2_ZOO, read_config
+from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.d2.modeling.teacher import normalizer
 from cdl_d2.transfer import teachers_view
 from tests.d2.conftest import PIXEL, make_item, small_cfg, small_model
@@ -219,3 +224,34 @@ def test_incomplete_teacher_weights_are_refused(transfer_cfg, teacher_files, sto
     torch.save(state, weights)
     with pytest.raises(ValueError, match=r"roi_heads\.box_predictor\.cls_score\.bias"):
         train_step(transfer_cfg)
+
+
+def test_a_lazy_config_teaches(transfer_cfg, teacher_files, storage, tmp_path):
+    """Detectron2's new baselines are Python files; this one is of the small teacher."""
+    path, weights = teacher_files
+    (tmp_path / "teacher.py").write_text(f"""
+from detectron2.config import LazyCall
+from detectron2.modeling import build_model
+from omegaconf import OmegaConf
+from cdl_d2.d2.config import read_config
+
+def built(path):
+    return build_model(read_config(path))
+
+model = LazyCall(built)(path={str(path)!r})
+train = OmegaConf.create({{"init_checkpoint": {str(weights)!r}}})
+""")
+    expected = transfer_losses(train_step(transfer_cfg)[1])
+    transfer_cfg.MODEL.TEACHER.CONFIG_FILE = str(tmp_path / "teacher.py")
+    transfer_cfg.MODEL.TEACHER.WEIGHTS = ""
+    losses = transfer_losses(train_step(transfer_cfg)[1])
+    assert losses.keys() == expected.keys()
+    assert all(torch.isclose(losses[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_R_50_FPN_400ep_LSJ", "mask_rcnn_R_101_FPN_100ep_LSJ"])
+def test_the_standard_student_can_be_compared_with_detectron2s_new_baselines(name):
+    lazy = LazyConfig.load(str(DETECTRON2_ZOO / "new_baselines" / f"{name}.py"))
+    options = ["MODEL.CODEC.WEIGHTS", "untrained", "MODEL.DEVICE", "cpu"]
+    cfg = read_config("detection/bridge_mask_rcnn_R50_FPN.yaml", options)
+    check_detectors(build_model(cfg), instantiate(lazy.model))

@@ -76,8 +76,7 @@ class TransferRCNN(Taught, CompressedRCNN):
 
         def build_checked() -> nn.Module:
             network = teacher()
-            if transfer.needs_heads:
-                check_heads(network)
+            check_detectors(self, network, transfer.needs_heads)
             return network
 
         self.learn_from(build_checked, wanted=bool(transfer.terms))
@@ -88,7 +87,7 @@ class TransferRCNN(Taught, CompressedRCNN):
         return {
             **super().from_config(cfg),
             "task_weight": keys.TASK_WEIGHT,
-            "teacher": lambda: build_teacher(cfg, check_detectors),
+            "teacher": lambda: build_teacher(cfg),
             "transfer": DetectorTransfer(
                 **options, ignore_padding=keys.IGNORE_PADDING, masks=keys.MASKS
             ),
