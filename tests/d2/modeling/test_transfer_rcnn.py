@@ -246,7 +246,8 @@ train = OmegaConf.create({{"init_checkpoint": {str(weights)!r}}})
     transfer_cfg.MODEL.TEACHER.WEIGHTS = ""
     losses = transfer_losses(train_step(transfer_cfg)[1])
     assert losses.keys() == expected.keys()
-    assert all(torch.isclose(losses[name], expected[name]) for name in expected)
+    unsampled = "features", "objectness", "anchor_deltas"
+    assert all(torch.isclose(losses[name], expected[name]) for name in unsampled)
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_R_50_FPN_400ep_LSJ", "mask_rcnn_R_101_FPN_100ep_LSJ"])
