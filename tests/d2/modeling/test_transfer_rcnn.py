@@ -241,6 +241,7 @@ def built(path):
 model = LazyCall(built)(path={str(path)!r})
 train = OmegaConf.create({{"init_checkpoint": {str(weights)!r}}})
 """)
+    small_model(transfer_cfg)  # loads the codec, which draws random numbers the first time
     expected = transfer_losses(train_step(transfer_cfg)[1])
     transfer_cfg.MODEL.TEACHER.CONFIG_FILE = str(tmp_path / "teacher.py")
     transfer_cfg.MODEL.TEACHER.WEIGHTS = ""
