@@ -10,7 +10,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 from yaml import YAMLError
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.linear_bridge import FIT_IMAGES
+from cdl_d2.nn.linear_bridge import DECODER_STRIDE, FIT_IMAGES
 from cdl_d2.packaged import CONFIGS
 
 DETECTRON2_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
@@ -91,7 +91,10 @@ def add_cdl_config(cfg: CN) -> None:
     # the output of the "stem", of "res2" (stride 4) or of "res3" (stride 8). What comes behind it
     # keeps its names, and starts from MODEL.WEIGHTS.
     _C.MODEL.BRIDGE.ENTRY = "conv1"
-    # Images of the training data that the linear map to "conv1" is fitted to, before training.
+    # For "conv1": the stride in pixels at which the first layers of the codec's decoder end, and the
+    # linear map begins: 8, 4, or 16 for none of them; not below the convolution's own.
+    _C.MODEL.BRIDGE.STRIDE = DECODER_STRIDE
+    # Images of the training data that the map is fitted to, before training.
     _C.MODEL.BRIDGE.FIT_IMAGES = FIT_IMAGES
     # For the other entries: "decoder", the first layers of the codec's own decoder and a
     # projection, or a transform module of stride 4, "deconv" or "res".

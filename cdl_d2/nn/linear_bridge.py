@@ -6,7 +6,7 @@ latent to the first convolution's output. The best map follows in closed form fr
 without labels.
 
 Shapes: N images, M latent channels, h x w cells of 16 x 16 pixels, C channels and stride t pixels
-of the first convolution, k = 16/t.
+of the first convolution, s pixels a side of the cells that the map reads, k = s/t.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from tqdm import tqdm
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge import decoder_layers
 from cdl_d2.nn.latent_input import LatentInput
 from cdl_d2.nn.regression import Regression
 
 WINDOW = 3  # cells a side that an output cell is made from
+DECODER_STRIDE = 8  # pixels: of the features that a map reads, if nobody says which
 FIT_IMAGES = 200  # that a fit is made of, if nobody says how many
 
 
@@ -35,7 +37,8 @@ class LinearBridge(nn.Module):
     """In the place of a pixel network's first convolution: reads a latent, and gives the same.
 
     ```
-    y_hat (16) -> input -> 3x3 conv, width -> 1x1 conv, C k^2 -> pixel shuffle -> feature (t)
+    y_hat (16) -> input -> layers of g_s (s) -> 3x3 conv, width -> 1x1 conv, C k^2
+               -> pixel shuffle -> feature (t)
     ```
 
     The map is fitted and does not learn by gradients, which would undo the fit: only what follows
@@ -47,22 +50,31 @@ class LinearBridge(nn.Module):
         codec: whose latents are read.
         convolution: from 3 x H x W pixels to C x ceil(H/t) x ceil(W/t).
         width: rank of the linear map; default M.
+        decoder_stride: s, in pixels: how far the first layers of the codec's decoder go before the
+            map; 16 for none of them.
 
     Raises:
         CdlError: for a convolution that does not read three channels, or whose stride does not
-            divide a cell.
+            divide s; if the decoder has no such stride.
     """
 
-    def __init__(self, codec: Codec, convolution: nn.Conv2d, width: int | None = None):
+    def __init__(
+        self,
+        codec: Codec,
+        convolution: nn.Conv2d,
+        width: int | None = None,
+        decoder_stride: int = DECODER_STRIDE,
+    ):
         super().__init__()
-        stride = convolution.stride[0]
-        if convolution.in_channels != 3 or set(convolution.stride) != {stride} or STRIDE % stride:
+        t = convolution.stride[0]
+        if convolution.in_channels != 3 or set(convolution.stride) != {t} or decoder_stride % t:
             raise CdlError(
-                f"a latent stands for a convolution of 3 channels whose stride divides {STRIDE}, "
-                f"not for {convolution}"
+                "a bridge stands for a convolution of 3 channels whose stride divides that of its "
+                f"decoder layers, {decoder_stride} pixels (MODEL.BRIDGE.STRIDE), not for "
+                f"{convolution}"
             )
-        channels, self._upscale = codec.latent_channels, STRIDE // stride
-        width = width or channels
+        self._upscale, self.layers = decoder_stride // t, nn.Identity()
+        channels, width = codec.latent_channels, width or codec.latent_channels
         self.out_channels, self.stride = convolution.out_channels, convolution.stride
         self._padding, self._dilation = convolution.padding, convolution.dilation
         self.register_buffer("weight", convolution.weight.detach().clone())
@@ -72,9 +84,12 @@ class LinearBridge(nn.Module):
         self.norm = getattr(convolution, "norm", None)
         self.activation = getattr(convolution, "activation", None)
         self.input = LatentInput(channels, codec.identity)
+        if decoder_stride != STRIDE:
+            self.layers = decoder_layers(codec, decoder_stride)
+            channels = self.layers(torch.zeros(1, channels, 2, 2)).shape[1]
         self.reduce = nn.Conv2d(channels, width, WINDOW, padding=WINDOW // 2, bias=False)
         self.expand = nn.Conv2d(width, self.out_channels * self._upscale**2, kernel_size=1)
-        for layer in (self.reduce, self.expand):
+        for layer in (self.layers, self.reduce, self.expand):
             layer.requires_grad_(False)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
@@ -83,7 +98,7 @@ class LinearBridge(nn.Module):
         Raises:
             CdlError: if y_hat has another number of channels.
         """
-        cells = self.expand(self.reduce(self.input(y_hat)))  # N, C k^2, h, w
+        cells = self.expand(self.reduce(self.layers(self.input(y_hat))))  # N, C k^2, 16h/s, 16w/s
         feature = F.pixel_shuffle(cells, self._upscale)
         if self.norm is not None:
             feature = self.norm(feature)
@@ -113,12 +128,13 @@ class LinearBridge(nn.Module):
         regression = Regression()
         for y_hat, pixels in pairs:
             target = F.pixel_unshuffle(self.pixel_convolution(pixels), self._upscale)
-            if target.shape[2:] != y_hat.shape[2:]:
+            feature = self.layers(self.input(y_hat))
+            if target.shape[2:] != feature.shape[2:]:
                 raise CdlError(
                     f"an image of {tuple(pixels.shape[2:])} pixels is not covered by a latent of "
                     f"{tuple(y_hat.shape[2:])} cells"
                 )
-            windows = F.unfold(self.input(y_hat), WINDOW, padding=WINDOW // 2)
+            windows = F.unfold(feature, WINDOW, padding=WINDOW // 2)
             regression.add(
                 windows.movedim(1, 2).flatten(0, 1), target.flatten(2).movedim(1, 2).flatten(0, 1)
             )
@@ -131,13 +147,13 @@ class LinearBridge(nn.Module):
 
 
 def bridge_first_convolution(
-    network: nn.Module, codec: Codec, width: int | None = None
+    network: nn.Module, codec: Codec, width: int | None = None, decoder_stride: int = DECODER_STRIDE
 ) -> LinearBridge:
     """Put a LinearBridge in the place of a pixel network's first convolution.
 
     Args:
         network: has one convolution that reads pixels; is changed.
-        codec, width: see LinearBridge.
+        codec, width, decoder_stride: see LinearBridge.
 
     Raises:
         CdlError: if no convolution, or more than one, reads 3 channels; see LinearBridge.
@@ -154,7 +170,10 @@ def bridge_first_convolution(
         )
     name, convolution = found[0]
     path, _, last = name.rpartition(".")
-    parent, bridge = network.get_submodule(path), LinearBridge(codec, convolution, width)
+    parent, bridge = (
+        network.get_submodule(path),
+        LinearBridge(codec, convolution, width, decoder_stride),
+    )
     setattr(parent, last, bridge)
     if hasattr(parent, "img_size"):
         parent.img_size = None  # timm's PatchEmbed checks sizes as those of pixels

@@ -3,6 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
+from cdl_d2.nn.bridge import decoder_layers
 from cdl_d2.nn.linear_bridge import LinearBridge, bridge_first_convolution
 from tests.conftest import small_codec
 
@@ -36,7 +37,7 @@ def linear_images(codec, count=20, cells=(4, 5)):
     ids=str,
 )
 def test_a_fit_gives_what_the_convolution_gives_where_decoding_is_linear(small, convolution):
-    bridge = LinearBridge(small, convolution, width=9 * LIVE)
+    bridge = LinearBridge(small, convolution, 9 * LIVE, decoder_stride=16)
     pairs = list(linear_images(small))
     assert bridge.fit(pairs) > 0.999 and bridge.is_fitted
     for y_hat, image in pairs[:3]:
@@ -46,13 +47,16 @@ def test_a_fit_gives_what_the_convolution_gives_where_decoding_is_linear(small, 
 def test_a_wider_fit_explains_more(small):
     convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
     pairs = list(linear_images(small))
-    explained = [LinearBridge(small, convolution, width).fit(pairs) for width in (1, 9 * LIVE)]
+    explained = [
+        LinearBridge(small, convolution, width, decoder_stride=16).fit(pairs)
+        for width in (1, 9 * LIVE)
+    ]
     assert explained == sorted(explained) and explained[0] < 0.5 and 0.9 < explained[-1] <= 1
 
 
 def test_what_the_fit_says_that_it_explains_is_what_it_explains(small):
     convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
-    bridge = LinearBridge(small, convolution, width=8)
+    bridge = LinearBridge(small, convolution, 8, decoder_stride=16)
     pairs = list(linear_images(small))
     said = bridge.fit(pairs)
     with torch.no_grad():
@@ -66,7 +70,10 @@ def test_what_the_fit_says_that_it_explains_is_what_it_explains(small):
 def test_a_fit_of_several_batches_is_that_of_all_images(small):
     convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
     pairs = list(linear_images(small))
-    one, other = LinearBridge(small, convolution), LinearBridge(small, convolution)
+    one, other = (
+        LinearBridge(small, convolution, decoder_stride=16),
+        LinearBridge(small, convolution, decoder_stride=16),
+    )
     one.fit(pairs)
     other.fit(
         [(torch.cat(y_hats), torch.cat(images)) for y_hats, images in [zip(*pairs, strict=True)]]
@@ -90,16 +97,32 @@ def test_a_bridged_network_has_the_pixel_networks_entries_and_what_is_behind_lea
 
 
 def test_what_a_linear_bridge_cannot_stand_for_is_named(small):
-    with pytest.raises(ValueError, match="stride divides 16"):
-        LinearBridge(small, nn.Conv2d(3, 6, kernel_size=3, stride=3))
+    with pytest.raises(ValueError, match="stride divides that"):
+        LinearBridge(small, nn.Conv2d(3, 6, kernel_size=3, stride=3), decoder_stride=16)
     with pytest.raises(ValueError, match="3 channels"):
-        LinearBridge(small, nn.Conv2d(4, 6, kernel_size=3, stride=2))
+        LinearBridge(small, nn.Conv2d(4, 6, kernel_size=3, stride=2), decoder_stride=16)
     with pytest.raises(ValueError, match="Linear has 0 convolutions"):
         bridge_first_convolution(nn.Linear(3, 3), small)
-    bridge = LinearBridge(small, nn.Conv2d(3, 6, kernel_size=3, stride=2, padding=1))
+    bridge = LinearBridge(
+        small, nn.Conv2d(3, 6, kernel_size=3, stride=2, padding=1), decoder_stride=16
+    )
     with pytest.raises(ValueError, match="a latent of 64 channels"):
         bridge(torch.zeros(1, 64, 2, 2))
     with pytest.raises(ValueError, match="there are none"):
         bridge.fit([])
     with pytest.raises(ValueError, match="not covered by a latent of"):
         bridge.fit([(torch.zeros(1, small.latent_channels, 2, 2), torch.zeros(1, 3, 48, 48))])
+    patches = nn.Conv2d(3, 6, kernel_size=16, stride=16)
+    with pytest.raises(ValueError, match=r"8 pixels \(MODEL\.BRIDGE\.STRIDE\)"):
+        LinearBridge(small, patches)
+
+
+@pytest.mark.parametrize("stride", [8, 4])
+def test_the_map_reads_what_the_decoders_first_layers_give(small, stride):
+    convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
+    bridge = LinearBridge(small, convolution, decoder_stride=stride)
+    y_hat = torch.randn(2, small.latent_channels, 3, 5)
+    assert torch.equal(bridge.layers(y_hat), decoder_layers(small, stride)(y_hat))
+    image = torch.randn(2, 3, 48, 80)
+    assert bridge(y_hat).shape == convolution(image).shape
+    assert bridge.fit([(y_hat, image)]) <= 1

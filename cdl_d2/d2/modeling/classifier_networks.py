@@ -40,7 +40,7 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
             raise CdlError(
                 f"MODEL.BRIDGE.ENTRY {bridge.ENTRY!r} of a classifier is not {FIRST_CONVOLUTION}"
             )
-        bridge_first_convolution(network, build_codec(cfg), bridge.WIDTH or None)
+        bridge_first_convolution(network, build_codec(cfg), bridge.WIDTH or None, bridge.STRIDE)
     return network
 
 

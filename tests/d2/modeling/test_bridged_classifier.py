@@ -25,7 +25,8 @@ def pixel_run(request, tmp_path):
 
 def test_any_network_of_timm_reads_latents_and_starts_from_its_pixel_weights(pixel_run):
     vit = pixel_run[1] == "timm/test_vit"
-    cfg = tiny_cfg("latent_resnet", *pixel_run, "MODEL.TRANSFER.FEATURES.ENABLED", not vit)
+    options = "MODEL.TRANSFER.FEATURES.ENABLED", not vit, "MODEL.BRIDGE.STRIDE", 16 if vit else 8
+    cfg = tiny_cfg("latent_resnet", *pixel_run, *options)
     model = tiny_model(cfg)
     checkpointer = SafeCheckpointer(model)
     checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
@@ -48,7 +49,7 @@ def test_what_timm_does_not_have_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no network 'resnet5'; .*resnet"):
         tiny_model(tiny_cfg("pixel_resnet", *options, "timm/resnet5"))
     cfg = tiny_cfg("latent_resnet", *options, "timm/test_vit")
-    cfg.INPUT.IMAGE_SIZE = 160
+    cfg.INPUT.IMAGE_SIZE, cfg.MODEL.BRIDGE.STRIDE = 160, 16
     cfg.MODEL.META_ARCHITECTURE = "CompressedClassifier"
     model = tiny_model(cfg)
     with pytest.raises(ValueError, match=r"no stages .*FEATURES\.ENABLED False"):

@@ -77,7 +77,7 @@ def build_bridged_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         raise CdlError(f"MODEL.BRIDGE.ENTRY {keys.ENTRY!r} is not one of {', '.join(ENTRIES)}")
     backbone = BACKBONE_REGISTRY.get(keys.BACKBONE)(cfg, input_shape)
     if keys.ENTRY == FIRST_CONVOLUTION:
-        bridge_first_convolution(backbone, build_codec(cfg), keys.WIDTH or None)
+        bridge_first_convolution(backbone, build_codec(cfg), keys.WIDTH or None, keys.STRIDE)
         return backbone
     resnet = getattr(backbone, "bottom_up", backbone)
     if not isinstance(resnet, ResNet):
