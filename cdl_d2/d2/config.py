@@ -91,7 +91,7 @@ def add_cdl_config(cfg: CN) -> None:
     # the output of the "stem", of "res2" (stride 4) or of "res3" (stride 8). What comes behind it
     # keeps its names, and starts from MODEL.WEIGHTS.
     _C.MODEL.BRIDGE.ENTRY = "conv1"
-    # For "conv1": the stride in pixels at which the first layers of the codec's decoder end, and the
+    # For "conv1": the stride in pixels at which the first layers of the codec's decoder end and the
     # linear map begins: 8, 4, or 16 for none of them; not below the convolution's own.
     _C.MODEL.BRIDGE.STRIDE = DECODER_STRIDE
     # Images of the training data that the map is fitted to, before training.
