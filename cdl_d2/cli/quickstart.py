@@ -23,10 +23,10 @@ def quickstart(
     cdl quickstart --engine torchvision --seed 1 --output quickstart-1
     ```
 
-    Draws sample data and trains a small Mask R-CNN on its images, the teacher. From it start two
-    students, equally long and taught alike: one on images that the built-in codec decoded, one on
-    its latents, through a bridge. Prints a table and writes report.html with pictures. Run
-    again, it goes on where it stopped.
+    Draws sample data and trains a small Mask R-CNN on its images, the teacher. Shows the teacher
+    what the built-in codec decoded, and its latents, through a bridge that is fitted and not
+    trained. Then both train on, equally long and taught alike. Prints a table and writes
+    report.html with pictures. Run again, it goes on where it stopped.
 
     Args:
         output: Folder.

@@ -102,7 +102,7 @@ def add_cdl_config(cfg: CN) -> None:
     # Whether the layers of the decoder stay as they are.
     _C.MODEL.BRIDGE.FROZEN = False
     # Channels between the two halves of a linear map (its rank) or of a transform module; 0 for as
-    # many as the latent has.
+    # many as it reads.
     _C.MODEL.BRIDGE.WIDTH = 0
 
     _C.MODEL.SELECTION = CN()

@@ -49,7 +49,7 @@ class LinearBridge(nn.Module):
     Args:
         codec: whose latents are read.
         convolution: from 3 x H x W pixels to C x ceil(H/t) x ceil(W/t).
-        width: rank of the linear map; default M.
+        width: rank of the linear map; default as many as it reads channels.
         decoder_stride: s, in pixels: how far the first layers of the codec's decoder go before the
             map; 16 for none of them.
 
@@ -74,7 +74,7 @@ class LinearBridge(nn.Module):
                 f"{convolution}"
             )
         self._upscale, self.layers = decoder_stride // t, nn.Identity()
-        channels, width = codec.latent_channels, width or codec.latent_channels
+        channels = codec.latent_channels
         self.out_channels, self.stride = convolution.out_channels, convolution.stride
         self._padding, self._dilation = convolution.padding, convolution.dilation
         self.register_buffer("weight", convolution.weight.detach().clone())
@@ -87,6 +87,7 @@ class LinearBridge(nn.Module):
         if decoder_stride != STRIDE:
             self.layers = decoder_layers(codec, decoder_stride)
             channels = self.layers(torch.zeros(1, channels, 2, 2)).shape[1]
+        width = width or channels
         self.reduce = nn.Conv2d(channels, width, WINDOW, padding=WINDOW // 2, bias=False)
         self.expand = nn.Conv2d(width, self.out_channels * self._upscale**2, kernel_size=1)
         for layer in (self.layers, self.reduce, self.expand):

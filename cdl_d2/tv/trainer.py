@@ -41,7 +41,7 @@ class Schedule:
     """How long and how fast to train; stochastic gradient descent with momentum 0.9.
 
     Attributes:
-        iterations: steps.
+        iterations: steps; with 0, a bridge is fitted, and nothing trained.
         batch_size: images a step, over all processes.
         learning_rate: after `warmup` steps of linear growth; a tenth from 75 %, and a hundredth
             from 93 % of the iterations on.
@@ -56,7 +56,7 @@ class Schedule:
     clip: float = 10.0
 
     def __post_init__(self) -> None:
-        for name, least in (("iterations", 1), ("batch_size", 1), ("warmup", 0)):
+        for name, least in (("iterations", 0), ("batch_size", 1), ("warmup", 0)):
             if getattr(self, name) < least:
                 raise CdlError(f"{name} {getattr(self, name)}: at least {least} is needed")
         if not 0 < self.learning_rate < math.inf:

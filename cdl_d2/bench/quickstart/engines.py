@@ -20,7 +20,8 @@ from cdl_d2.errors import CdlError
 COMMAND = (sys.executable, "-m", "cdl_d2.cli.main")
 CODEC = ("tiny-bmshj2018-hyperprior", 2)
 ANCHORS = (16, 32, 64, 128, 256)
-RUNS = ("teacher", "decoded", "finetuned", "bridge")
+RUNS = ("teacher", "decoded", "fitted", "finetuned", "bridge")
+UNTRAINED = ("decoded", "fitted")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Task:
         return str(folder / "annotations.json"), str(folder / "images")
 
     def iterations_of(self, run: str) -> int:
-        """Students, which start from the teacher, train half as long as it did."""
+        """Students, which start from the teacher, train half as long as it did, or not at all."""
+        if run in UNTRAINED:
+            return 0
         return self.iterations if run == "teacher" else (self.iterations + 1) // 2
 
     def weights(self, run: str) -> str:
@@ -76,10 +79,12 @@ class Torchvision:
         if run == "decoded":
             evaluated = ["--eval-only", task.weights("teacher")]
             return [*command, *evaluated, "--domain", "reconstruction", *codec]
-        domain = ["--domain", "reconstruction"] if run == "finetuned" else ["--bridge", "stem"]
-        start = ["--initial-weights", task.weights("teacher"), "--teacher", task.weights("teacher")]
+        command += ["--resume", *codec, "--initial-weights", task.weights("teacher")]
+        command += ["--domain", "reconstruction"] if run == "finetuned" else ["--bridge", "conv1"]
+        if run == "fitted":
+            return command
         # Masks of the foreground only, which takes less time.
-        return [*command, "--resume", *codec, *domain, *start, "--masks", "foreground"]
+        return [*command, "--teacher", task.weights("teacher"), "--masks", "foreground"]
 
     def load(self, folder: Path) -> nn.Module:
         """The trained detector of a run, in eval mode; it takes a list of items."""
@@ -96,8 +101,8 @@ class Detectron2:
 
     def command(self, task: Task, run: str) -> list[str]:
         """What trains (or, for `decoded`, evaluates) a run."""
-        kind = {"teacher": "pixel", "bridge": "bridge"}.get(run, "reconstruction")
-        config = f"detection/small/{kind}_mask_rcnn_small.yaml"
+        kind = {"teacher": "pixel", "fitted": "bridge", "bridge": "bridge"}
+        config = f"detection/small/{kind.get(run, 'reconstruction')}_mask_rcnn_small.yaml"
         command = [*COMMAND, "train", "--config-file", config]
         command += ["--eval-only"] if run == "decoded" else ["--resume"]
         for part in ("train", "val"):
@@ -116,6 +121,8 @@ class Detectron2:
         }
         if run != "teacher":
             options["MODEL.WEIGHTS"] = task.weights("teacher")
+        if run == "fitted":
+            options["MODEL.META_ARCHITECTURE"] = "CompressedRCNN"
         if run in ("finetuned", "bridge"):
             options["MODEL.META_ARCHITECTURE"] = "TransferRCNN"
             options["MODEL.TEACHER.CONFIG_FILE"] = task.folder / "teacher" / "config.yaml"

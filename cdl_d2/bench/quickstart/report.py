@@ -34,8 +34,9 @@ THRESHOLD = 0.3  # scores that are drawn; small models are rarely sure
 TITLES = {
     "teacher": "pixel network on originals (the teacher)",
     "decoded": "decode, then the teacher",
+    "fitted": "latents, a bridge fitted to the teacher",
     "finetuned": "decode, then the teacher fine-tuned",
-    "bridge": "latents, through a bridge",
+    "bridge": "latents, the teacher fine-tuned behind the bridge",
 }
 STYLE = (
     "body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em}"
@@ -57,7 +58,7 @@ class Row:
 
 def table_rows(task: Task, decoded: Cost, latent: Cost) -> list[Row]:
     """One row a run."""
-    costs = {"decoded": decoded, "finetuned": decoded, "bridge": latent}
+    costs = {"decoded": decoded, "finetuned": decoded, "fitted": latent, "bridge": latent}
     rows = []
     for run, title in TITLES.items():
         results = read_results(task, run)

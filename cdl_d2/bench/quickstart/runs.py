@@ -12,21 +12,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cdl_d2.bench.quickstart.engines import Detectron2, Task, Torchvision
+from cdl_d2.bench.quickstart.engines import UNTRAINED, Detectron2, Task, Torchvision
 from cdl_d2.errors import CdlError
 
 POLL_SECONDS = 0.5
 
 
 def run_all(engine: Detectron2 | Torchvision, task: Task) -> None:
-    """Train the teacher, then the two students that start from it; finished runs stay.
+    """Train the teacher, then what starts from it; finished runs stay.
 
     Raises:
         CdlError: if a command fails, with the last line of its log.
     """
     run_together(engine, task, ["teacher"])
     run_together(engine, task, ["bridge", "finetuned"])
-    run_together(engine, task, ["decoded"])
+    run_together(engine, task, UNTRAINED)
 
 
 def run_together(engine: Detectron2 | Torchvision, task: Task, runs: Sequence[str]) -> None:
@@ -78,7 +78,7 @@ def _watch(task: Task, started: dict[str, subprocess.Popen]) -> None:
     bars = {
         run: tqdm(total=task.iterations_of(run), desc=f"{run:>15}", unit="step", position=i)
         for i, run in enumerate(started)
-        if run != "decoded"  # only evaluates
+        if run not in UNTRAINED
     }
     try:
         while True:

@@ -92,11 +92,16 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
         """As DefaultTrainer, and the polynomial schedule of Detectron2's DeepLab project."""
+        if not cfg.SOLVER.MAX_ITER:
+            return torch.optim.lr_scheduler.ConstantLR(optimizer)
         return build_lr_scheduler(cfg, optimizer)
 
     def train(self) -> dict | None:
-        """As DefaultTrainer; the results of the last evaluation, whatever TEST expects."""
+        """As DefaultTrainer; the results of the last evaluation, whatever TEST expects. With
+        SOLVER.MAX_ITER 0 a bridge is fitted, and nothing trained."""
         super().train()
+        if not self.max_iter:
+            self.checkpointer.save("model_final")
         model = self.checkpointer.model
         if isinstance(model, CompressedModel) and comm.is_main_process():
             model.export(Path(self.cfg.OUTPUT_DIR))

@@ -33,10 +33,10 @@ def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, server
     monkeypatch.chdir(tmp_path)  # it needs no checkout around it
     printed = output_of(*QUICKSTART, "--engine", engine, *MINIATURE, "--output", "quickstart")
     rows = re.findall(r"^(\S.*?)  +([\d.]+ .*)$", printed, re.MULTILINE)
-    assert len(rows) == 4
+    assert len(rows) == 5
     page = (out / "report.html").read_text()
     assert page.count("<img") == 4  # losses and three images
-    assert page.count("<tr>") == 5
+    assert page.count("<tr>") == 6
     assert len(list(out.glob("*.png"))) == 4
     assert json.loads((out / "settings.json").read_text())["engine"] == engine
     if engine != "torchvision":
