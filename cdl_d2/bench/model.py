@@ -18,18 +18,23 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 
-def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dict[str, Any]]:
+def run_benchmark(
+    cfg: CfgNode, size: tuple[int, int], repeats: int, detection_only: bool = False
+) -> list[dict[str, Any]]:
     """Measure the parts of a TransferRCNN on a random image of `size` pixels, batch size 1.
 
     Weights are random: times of convolutions do not depend on them, but a random detector finds
     next to nothing, so that masks at inference cost less than a trained one's. The parts are
     measured in turn, `repeats` times after one repetition for warming up.
 
+    Args:
+        detection_only: leave out training steps.
+
     Returns:
         a row for each `part`, with `median ms`, `fastest ms` and `peak MB` (None where memory
         cannot be read): encode, decode, pixel_detector (on the decoded image; the teacher's forward
         pass), latent_detector (on the latent), train_step (task losses only) and
-        train_step_transfer; and two with a `ratio`, to the sum that their name gives.
+        train_step_transfer; and one or two with a `ratio`, to the sum that their name gives.
 
     Raises:
         CdlError: if the config is not of a latent student with a teacher.
@@ -37,6 +42,8 @@ def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dic
     if cfg.INPUT.DOMAIN != "latent" or not cfg.MODEL.TEACHER.CONFIG_FILE:
         raise CdlError("the benchmark needs INPUT.DOMAIN latent and MODEL.TEACHER.CONFIG_FILE")
     parts = measured_parts(cfg, size)
+    if detection_only:
+        parts = {name: part for name, part in parts.items() if not name.startswith("train")}
     seconds, peaks = {name: [] for name in parts}, {}
     for repetition in tqdm(range(repeats + 1), unit="round"):
         for name, part in parts.items():
@@ -55,6 +62,8 @@ def run_benchmark(cfg: CfgNode, size: tuple[int, int], repeats: int) -> list[dic
         for name in parts
     ]
     for part, first in (("latent_detector", "decode"), ("train_step_transfer", "train_step")):
+        if part not in parts:
+            continue
         ratio = medians[part] / (medians[first] + medians["pixel_detector"])
         name = f"{part} / ({first} + pixel_detector)"
         rows.append(dict.fromkeys(rows[0]) | {"part": name, "ratio": ratio})

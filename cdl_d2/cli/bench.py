@@ -28,6 +28,7 @@ def model(
     config_file: ConfigFile,
     size: tuple[int, int] = (800, 1280),
     repeats: int = 5,
+    detection_only: bool = False,
     json: Json = False,
 ) -> None:
     """Time encoding, decoding, detection and training steps, with peak memory, in one run.
@@ -42,6 +43,7 @@ def model(
     Args:
         size: Height and width of the image in pixels.
         repeats: Measured repetitions; the median is printed.
+        detection_only: Leave out training steps, which take most of the time.
     """
     if repeats < 1 or min(size) < 256:
         raise CdlError("at least 1 repetition and 256 pixels a side are needed")
@@ -50,7 +52,7 @@ def model(
     cfg = load_config(config_file, ("MODEL.DEVICE", usable_device(None), *overrides))
     from cdl_d2.bench.model import run_benchmark
 
-    print_rows(run_benchmark(cfg, size, repeats), json)
+    print_rows(run_benchmark(cfg, size, repeats, detection_only), json)
 
 
 @app.command
