@@ -35,8 +35,10 @@ cdl() {
         "data encode") words+=(--workers 0) ;;
         train\\ *) words+=(SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)') ;;
         convert\\ *)
-            words=(convert --threshold 0.01 "${words[@]:1}")
-            words+=(SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)') ;;
+            for i in "${!words[@]}"; do
+                if [ "${words[i]}" = --iterations ]; then words[i+1]=2; fi
+            done
+            words+=(--threshold 0.01) ;;
         train-torchvision\\ *) words+=(--iterations 2) ;;
     esac
     warm cdl "${words[@]}"
