@@ -11,6 +11,7 @@ of the first convolution, s pixels a side of the cells that the map reads, k = s
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call
 from tqdm import tqdm
 
 from cdl_d2.codec.codec import Codec
@@ -76,10 +78,11 @@ class LinearBridge(nn.Module):
         self._upscale, self.layers = decoder_stride // t, nn.Identity()
         channels = codec.latent_channels
         self.out_channels, self.stride = convolution.out_channels, convolution.stride
-        self._padding, self._dilation = convolution.padding, convolution.dilation
-        self.register_buffer("weight", convolution.weight.detach().clone())
-        bias = convolution.bias
-        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        bare = copy.deepcopy(convolution)  # some pad in a way of their own: not a plain conv2d
+        bare.norm = bare.activation = None
+        self._convolution = [bare]  # a list, which nn.Module does not look into
+        self.register_buffer("weight", bare.weight.data)
+        self.register_buffer("bias", None if bare.bias is None else bare.bias.data)
         self.register_buffer("is_fitted", torch.tensor(False))
         self.norm = getattr(convolution, "norm", None)
         self.activation = getattr(convolution, "activation", None)
@@ -107,7 +110,8 @@ class LinearBridge(nn.Module):
 
     def pixel_convolution(self, pixels: torch.Tensor) -> torch.Tensor:
         """What the convolution gives that this stands for, before norm and activation."""
-        return F.conv2d(pixels, self.weight, self.bias, self.stride, self._padding, self._dilation)
+        loaded = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+        return functional_call(self._convolution[0], loaded, pixels)
 
     @torch.no_grad()
     def fit(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:

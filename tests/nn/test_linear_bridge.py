@@ -126,3 +126,12 @@ def test_the_map_reads_what_the_decoders_first_layers_give(small, stride):
     image = torch.randn(2, 3, 48, 80)
     assert bridge(y_hat).shape == convolution(image).shape
     assert bridge.fit([(y_hat, image)]) <= 1
+
+
+def test_a_convolution_that_pads_in_its_own_way_is_reproduced(small):
+    layers = pytest.importorskip("timm.layers", reason="timm is not installed")
+    convolution = layers.Conv2dSame(3, 4, kernel_size=3, stride=2, bias=False)
+    bridge = LinearBridge(small, convolution, 9 * LIVE, decoder_stride=16)
+    pairs = list(linear_images(small))
+    assert bridge.fit(pairs) > 0.999
+    assert torch.allclose(bridge(pairs[0][0]), convolution(pairs[0][1]), atol=0.02)

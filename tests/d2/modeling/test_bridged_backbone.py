@@ -74,9 +74,11 @@ def test_a_training_begins_with_a_fitted_bridge(teacher_files, storage):
     model = small_model(cfg)
     SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
     items = [make_item(64, 96, seed=seed) for seed in range(20)]
+    for item in items:  # patches of 8 pixels a side, which a codec keeps, unlike noise
+        item["image"] = item["image"][:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
     model.backbone.bottom_up.stem.conv1.expand.weight.data.zero_()
     how = lambda item: model.encode([item])[0], model.normalized
-    assert fit_bridge(model, items, 20, *how) > 0
+    assert fit_bridge(model, items, 20, *how) > 0.8
     assert fit_bridge(model, items, 20, *how) is None
     losses = model.train()(items[:2])
     model.backbone.bottom_up.stem.conv1.expand.weight.data.zero_()
