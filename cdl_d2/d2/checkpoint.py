@@ -13,6 +13,7 @@ from torch import nn
 from cdl_d2.codec.weights_file import check_weights_file, read_weights, reading_weights
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
+from cdl_d2.nn.linear_bridge import LinearBridge
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -78,6 +79,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.logger.info(f"{len(self.loaded)} of {total} entries of the model come from the file")
         if not self.loaded:
             raise CdlError("nothing in the weights fits this model: do they belong together?")
+        fitted = [f"{n}." for n, m in self.model.named_modules() if isinstance(m, LinearBridge)]
+        known = [k for k in incompatible.missing_keys if not k.startswith(tuple(fitted))]
+        incompatible.missing_keys[:] = known  # no need to warn of what is fitted next
         super()._log_incompatible_keys(incompatible)
 
     def _torch_load(self, f: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from cdl_d2.nn.regression import Regression
 
 WINDOW = 3  # cells a side that an output cell is made from
 DECODER_STRIDE = 8  # pixels: of the features that a map reads, if nobody says which
+DECODER_STRIDES = (16, 8, 4)
 FIT_IMAGES = 200  # that a fit is made of, if nobody says how many
 
 
@@ -56,8 +57,8 @@ class LinearBridge(nn.Module):
             map; 16 for none of them.
 
     Raises:
-        CdlError: for a convolution that does not read three channels, or whose stride does not
-            divide s; if the decoder has no such stride.
+        CdlError: for a convolution that does not read three channels, has other parameters than
+            weight and bias, or whose stride does not divide s; for a width or s that cannot be.
     """
 
     def __init__(
@@ -69,11 +70,25 @@ class LinearBridge(nn.Module):
     ):
         super().__init__()
         t = convolution.stride[0]
+        if decoder_stride not in DECODER_STRIDES:
+            raise CdlError(
+                f"MODEL.BRIDGE.STRIDE {decoder_stride} is not one of "
+                f"{', '.join(map(str, DECODER_STRIDES))}"
+            )
         if convolution.in_channels != 3 or set(convolution.stride) != {t} or decoder_stride % t:
             raise CdlError(
-                "a bridge stands for a convolution of 3 channels whose stride divides that of its "
-                f"decoder layers, {decoder_stride} pixels (MODEL.BRIDGE.STRIDE), not for "
-                f"{convolution}"
+                "a bridge stands for a convolution of 3 channels whose stride divides "
+                f"MODEL.BRIDGE.STRIDE, {decoder_stride}; this has {convolution.in_channels} "
+                f"channels and stride {convolution.stride}: 16 suits patches of 16 pixels"
+            )
+        held = {
+            name for name, _ in chain(convolution.named_parameters(), convolution.named_buffers())
+        }
+        other = {name for name in held if not name.startswith(("weight", "bias", "norm."))}
+        if other:
+            raise CdlError(
+                f"{type(convolution).__name__} has a {min(other)} beside weight and bias: a bridge "
+                "stands for plain convolutions"
             )
         self._upscale, self.layers = decoder_stride // t, nn.Identity()
         channels = codec.latent_channels
@@ -90,7 +105,9 @@ class LinearBridge(nn.Module):
         if decoder_stride != STRIDE:
             self.layers = decoder_layers(codec, decoder_stride)
             channels = self.layers(torch.zeros(1, channels, 2, 2)).shape[1]
-        width = width or channels
+        width, most = width or channels, WINDOW**2 * channels
+        if not 1 <= width <= most:
+            raise CdlError(f"MODEL.BRIDGE.WIDTH {width} is not in 1..{most}, the rank of the map")
         self.reduce = nn.Conv2d(channels, width, WINDOW, padding=WINDOW // 2, bias=False)
         self.expand = nn.Conv2d(width, self.out_channels * self._upscale**2, kernel_size=1)
         for layer in (self.layers, self.reduce, self.expand):
@@ -113,6 +130,17 @@ class LinearBridge(nn.Module):
         loaded = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
         return functional_call(self._convolution[0], loaded, pixels)
 
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        if state_dict.get(prefix + "is_fitted", False):
+            for name, ours in self.named_parameters():
+                theirs = state_dict.get(prefix + name)
+                if not name.startswith("norm.") and (theirs is None or theirs.shape != ours.shape):
+                    raise CdlError(
+                        "the weights are of another fitted bridge: set MODEL.BRIDGE.WIDTH and "
+                        f"STRIDE as it was made ({prefix}{name} differs)"
+                    )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     @torch.no_grad()
     def fit(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
         """Set both convolutions to the best map of their rank, by least squares over all cells.
@@ -132,13 +160,15 @@ class LinearBridge(nn.Module):
         """
         regression = Regression()
         for y_hat, pixels in pairs:
-            target = F.pixel_unshuffle(self.pixel_convolution(pixels), self._upscale)
-            feature = self.layers(self.input(y_hat))
-            if target.shape[2:] != feature.shape[2:]:
+            target, feature = self.pixel_convolution(pixels), self.layers(self.input(y_hat))
+            size = tuple(self._upscale * side for side in feature.shape[2:])
+            if tuple(target.shape[2:]) != size:
                 raise CdlError(
-                    f"an image of {tuple(pixels.shape[2:])} pixels is not covered by a latent of "
-                    f"{tuple(y_hat.shape[2:])} cells"
+                    f"the first convolution gives {tuple(target.shape[2:])} cells of an image of "
+                    f"{tuple(pixels.shape[2:])} pixels, a bridge {size} of its latent: it must pad "
+                    "by half its kernel, and the latent cover the image"
                 )
+            target = F.pixel_unshuffle(target, self._upscale)
             windows = F.unfold(feature, WINDOW, padding=WINDOW // 2)
             regression.add(
                 windows.movedim(1, 2).flatten(0, 1), target.flatten(2).movedim(1, 2).flatten(0, 1)
@@ -210,6 +240,10 @@ def fit_bridge(
     if not waiting:
         return None
     (bridge,) = waiting
+    if count < 1:
+        raise CdlError(
+            f"a bridge is fitted to {count} images (MODEL.BRIDGE.FIT_IMAGES): at least 1"
+        )
 
     def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for item in tqdm(islice(items, count), total=count, desc="fit bridge", unit="image"):

@@ -90,4 +90,7 @@ def _timm_network(name: str, classes: int, pretrained: bool) -> nn.Module:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         raise CdlError(f"timm has no network {name!r}; {', '.join(near) or 'timm.list_models()'}")
-    return timm.create_model(name, num_classes=classes, pretrained=pretrained)
+    try:
+        return timm.create_model(name, num_classes=classes, pretrained=pretrained)
+    except RuntimeError as error:
+        raise CdlError(f"timm cannot make {name}: {error}") from error

@@ -59,13 +59,20 @@ class Regression:
         """The map of at most a rank with the least squared error, and a little ridge.
 
         Raises:
-            CdlError: if nothing was added, or numbers that are not finite.
+            CdlError: if nothing was added, fewer rows than there are inputs that are not all
+                zero, or numbers that are not finite.
         """
         if not self._parts:
             raise CdlError("a linear map is fitted to data, and there are none")
         if not all(part.isfinite().all() for part in self._parts):
             raise CdlError("a linear map is fitted to numbers of which some are not finite")
         count, sum_x, sum_t, xx, xt, tt = self._parts
+        live = int((xx.diagonal() > 0).sum())
+        if count < live:
+            raise CdlError(
+                f"a linear map of {live} numbers is fitted to {int(count)} cells, fewer than it "
+                "has unknowns: give more images, or larger ones"
+            )
         mean_x, mean_t = sum_x / count, sum_t / count
         xx, xt = xx / count - mean_x.outer(mean_x), xt / count - mean_x.outer(mean_t)
         variance = (tt / count - mean_t**2).sum()

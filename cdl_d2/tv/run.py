@@ -24,7 +24,7 @@ from cdl_d2.tv.checkpoint import (
     read_checkpoint,
 )
 from cdl_d2.tv.coco_items import CocoItems
-from cdl_d2.tv.detector_config import MODELS, DetectorConfig, build_detector
+from cdl_d2.tv.detector_config import FIRST_CONVOLUTION, MODELS, DetectorConfig, build_detector
 from cdl_d2.tv.evaluation import evaluate
 from cdl_d2.tv.trainer import (
     Schedule,
@@ -190,6 +190,10 @@ class Run:
             CdlError, OSError: for options that do not fit each other, or files that cannot be used.
         """
         options, transfer, training = self.detector, self.transfer, self.training
+        if options.bridge and options.domain != "latent":
+            raise CdlError(f"--bridge {options.bridge} is for domain latent, not {options.domain}")
+        if training.iterations == 0 and options.bridge != FIRST_CONVOLUTION:
+            raise CdlError("--iterations 0 fits a bridge and trains nothing: add --bridge conv1")
         given_device = usable_device(training.device)
         schedule, sizes = training.schedule(options.model), training.sizes(options.model)
         self.output.mkdir(parents=True, exist_ok=True)

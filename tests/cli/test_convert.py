@@ -97,7 +97,7 @@ def test_other_detectors_are_converted_alike(options, coco_dataset, codec, tmp_p
 def test_segmentors_and_classifiers_are_converted_alike(
     config, answer, coco_dataset, codec, tmp_path
 ):
-    cfg = read_config(config, ["INPUT.IMAGE_SIZE", 64, "INPUT.MIN_SIZE_TEST", 64])
+    cfg = read_config(config, ["INPUT.IMAGE_SIZE", 96, "INPUT.MIN_SIZE_TEST", 96])
     run = save_run(cfg, tmp_path / "run")
     arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     assert "without labels" in refused("convert", run, *arguments, "--iterations", 2)
@@ -106,11 +106,68 @@ def test_segmentors_and_classifiers_are_converted_alike(
     assert found[answer].isfinite().all()
 
 
+def test_an_output_of_something_else_is_not_touched(teacher, coco_dataset, tmp_path):
+    arguments = "--images", coco_dataset[1], *CODEC, "--output"
+    before = {path: path.read_bytes() for path in teacher.iterdir()}
+    assert str(teacher) in refused("convert", teacher, *arguments, teacher)
+    assert before == {path: path.read_bytes() for path in teacher.iterdir()}
+    out = tmp_path / "out"
+    output_of("convert", teacher, *arguments, out, "--iterations", 2, "--threshold", 0.0)
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    other = "--iterations", 2, "--threshold", 0.0, "MODEL.BRIDGE.WIDTH", 5
+    assert "another conversion" in refused("convert", teacher, *arguments, out, *other)
+    assert before == {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
+def test_weights_that_are_not_of_the_pixel_model_are_refused(teacher, coco_dataset, tmp_path):
+    arguments = "--images", coco_dataset[1], *CODEC, "--output"
+    output_of("convert", teacher, *arguments, tmp_path / "once")
+    weights = "--weights", tmp_path / "once" / "model_final.pth"
+    again = refused("convert", teacher, *arguments, tmp_path / "twice", *weights)
+    assert "reads latents already" in again
+    state = torch.load(teacher / "model_final.pth", weights_only=True)
+    del state["model"]["roi_heads.box_predictor.cls_score.weight"]
+    torch.save(state, tmp_path / "headless.pth")
+    weights = "--weights", tmp_path / "headless.pth"
+    assert "cls_score" in refused("convert", teacher, *arguments, tmp_path / "third", *weights)
+    assert not (tmp_path / "third" / "model_final.pth").exists()
+
+
+def test_labels_take_the_place_of_detections(teacher, coco_dataset, tmp_path):
+    annotations, images = coco_dataset
+    arguments = "--images", images, *CODEC, "--output", tmp_path / "out", "--iterations", 2
+    output_of("convert", teacher, *arguments, "--annotations", annotations)
+    assert not (tmp_path / "out" / "targets.json").exists()
+    assert (tmp_path / "out" / "model_final.pth").exists()
+
+
+def test_an_evaluation_leaves_the_config_of_the_training(teacher, coco_dataset, tmp_path):
+    annotations, images = coco_dataset
+    out = tmp_path / "out"
+    output_of("convert", teacher, "--images", images, *CODEC, "--output", out)
+    before = (out / "config.yaml").read_bytes()
+    evaluation = (
+        "--eval-only",
+        "--register",
+        "val",
+        annotations,
+        images,
+        "DATASETS.TEST",
+        "('val',)",
+    )
+    output_of("train", "--config-file", out / "config.yaml", *evaluation)
+    assert (out / "config.yaml").read_bytes() == before and (out / "results.json").exists()
+
+
 def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     high = "--threshold", 1.1, "--iterations", 2
     assert "threshold" in refused("convert", teacher, *arguments, *high)
     assert "nowhere" in refused("convert", tmp_path / "nowhere", *arguments)
+    assert "below 0" in refused("convert", teacher, *arguments, "--iterations", -5)
+    for key, value in {"ENTRY": "stem", "FIT_IMAGES": 0, "WIDTH": -1, "STRIDE": 7}.items():
+        said = refused("convert", teacher, *arguments, f"MODEL.BRIDGE.{key}", value)
+        assert f"MODEL.BRIDGE.{key}" in said
     text = (teacher / "config.yaml").read_text()
     (teacher / "config.yaml").write_text(text.replace("GeneralizedRCNN", "ProposalNetwork"))
     assert "ProposalNetwork, which cannot" in refused("convert", teacher, *arguments)

@@ -97,7 +97,7 @@ def test_a_bridged_network_has_the_pixel_networks_entries_and_what_is_behind_lea
 
 
 def test_what_a_linear_bridge_cannot_stand_for_is_named(small):
-    with pytest.raises(ValueError, match="stride divides that"):
+    with pytest.raises(ValueError, match="stride divides"):
         LinearBridge(small, nn.Conv2d(3, 6, kernel_size=3, stride=3), decoder_stride=16)
     with pytest.raises(ValueError, match="3 channels"):
         LinearBridge(small, nn.Conv2d(4, 6, kernel_size=3, stride=2), decoder_stride=16)
@@ -110,20 +110,49 @@ def test_what_a_linear_bridge_cannot_stand_for_is_named(small):
         bridge(torch.zeros(1, 64, 2, 2))
     with pytest.raises(ValueError, match="there are none"):
         bridge.fit([])
-    with pytest.raises(ValueError, match="not covered by a latent of"):
+    with pytest.raises(ValueError, match="the latent cover the image"):
         bridge.fit([(torch.zeros(1, small.latent_channels, 2, 2), torch.zeros(1, 3, 48, 48))])
     patches = nn.Conv2d(3, 6, kernel_size=16, stride=16)
-    with pytest.raises(ValueError, match=r"8 pixels \(MODEL\.BRIDGE\.STRIDE\)"):
+    with pytest.raises(ValueError, match=r"divides MODEL\.BRIDGE\.STRIDE, 8"):
         LinearBridge(small, patches)
+    convolution = nn.Conv2d(3, 6, kernel_size=3, stride=2, padding=1)
+    for width in (-1, 1729):
+        with pytest.raises(ValueError, match=rf"WIDTH {width} is not in 1\.\.1728"):
+            LinearBridge(small, convolution, width, decoder_stride=16)
+    with pytest.raises(ValueError, match="STRIDE 32 is not one of 16, 8, 4"):
+        LinearBridge(small, convolution, decoder_stride=32)
+    with pytest.raises(ValueError, match="must pad"):
+        bare = LinearBridge(small, nn.Conv2d(3, 6, kernel_size=3, stride=2))
+        bare.fit([(torch.zeros(1, 192, 2, 2), torch.zeros(1, 3, 32, 32))])
+    with pytest.raises(ValueError, match="fewer than it has unknowns"):
+        one = torch.randn(1, small.latent_channels, 1, 1), torch.randn(1, 3, 16, 16)
+        LinearBridge(small, convolution).fit([one])
+
+
+def test_a_fitted_bridge_loads_into_its_like_only(small):
+    convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
+    bridge = LinearBridge(small, convolution, 8, decoder_stride=16)
+    bridge.fit(list(linear_images(small)))
+    again = LinearBridge(small, convolution, 8, decoder_stride=16)
+    again.load_state_dict(bridge.state_dict())
+    assert again.is_fitted and torch.equal(again.reduce.weight, bridge.reduce.weight)
+    with pytest.raises(ValueError, match="of another fitted bridge"):
+        LinearBridge(small, convolution, 9, decoder_stride=16).load_state_dict(bridge.state_dict())
+
+
+def test_a_convolution_with_other_parameters_is_refused(small):
+    layers = pytest.importorskip("timm.layers", reason="timm is not installed")
+    with pytest.raises(ValueError, match="has a gain"):
+        LinearBridge(small, layers.ScaledStdConv2d(3, 4, kernel_size=3, stride=2))
 
 
 @pytest.mark.parametrize("stride", [8, 4])
 def test_the_map_reads_what_the_decoders_first_layers_give(small, stride):
     convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
     bridge = LinearBridge(small, convolution, decoder_stride=stride)
-    y_hat = torch.randn(2, small.latent_channels, 3, 5)
+    y_hat = torch.randn(2, small.latent_channels, 6, 10)
     assert torch.equal(bridge.layers(y_hat), decoder_layers(small, stride)(y_hat))
-    image = torch.randn(2, 3, 48, 80)
+    image = torch.randn(2, 3, 96, 160)
     assert bridge(y_hat).shape == convolution(image).shape
     assert bridge.fit([(y_hat, image)]) <= 1
 

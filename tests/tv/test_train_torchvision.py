@@ -133,7 +133,7 @@ def broken(data, part, change):
         ("teacher", "nowhere.pth"),
         ("device", "device 'foo' cannot be used"),
         ("scratch", "give --initial-weights coco"),
-        ("iterations", "iterations 0: at least 1"),
+        ("iterations", "add --bridge conv1"),
     ],
 )
 def test_what_is_wrong_is_one_line(data, tmp_path, case, message):

@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ from cdl_d2.d2.engine.train_net import Training
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.coded_input import architecture_of
+from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically, write_json
-from cdl_d2.nn.linear_bridge import fit_bridge
+from cdl_d2.nn.linear_bridge import LinearBridge
 
 # Of a pixel model's architecture: the one that reads latents, and the one that is taught.
 STUDENTS = {
@@ -46,6 +48,9 @@ STUDENTS = {
     "CompressedSegmentor": ("CompressedSegmentor", None),
     "CompressedClassifier": ("CompressedClassifier", None),
 }
+
+# What a training, or a conversion, leaves in its folder.
+MADE = ("model_final.pth", "config.yaml", "last_checkpoint")
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,10 @@ class Conversion:
     annotations: Path | None = None
     overrides: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.iterations < 0:
+            raise CdlError(f"--iterations {self.iterations} is below 0")
+
     def run(self) -> float | None:
         """Fit, or train on; an interrupted training goes on.
 
@@ -85,10 +94,11 @@ class Conversion:
             CdlError, OSError: for what cannot be used; if the output folder holds another model; if
                 the teacher finds nothing.
         """
-        cfg = self.student_config()
+        cfg, files = self.student_config(), find_images(self.images)
+        self._claim_output(cfg)
         if not self.iterations:
-            return self._fit(cfg)
-        return Training(self._prepare(cfg), resume=True).launch()
+            return self._fit(cfg, files)
+        return Training(self._prepare(cfg, files), resume=True).launch()
 
     def student_config(self) -> CfgNode:
         """The config of the student: the teacher's, with a bridge to its first convolution.
@@ -123,7 +133,7 @@ class Conversion:
             "INPUT.DOMAIN": "latent",
             "INPUT.LATENT_SOURCE": "model",
             "INPUT.MASK_FORMAT": "bitmask",
-            "DATASETS.TRAIN": ("targets",),
+            "DATASETS.TRAIN": ("targets",) if self.iterations else (),
             "DATASETS.TEST": (),
             "SOLVER.MAX_ITER": self.iterations,
             "SOLVER.STEPS": (3 * self.iterations // 4,) if self.iterations > 3 else (),
@@ -131,7 +141,15 @@ class Conversion:
         }
         options |= {f"MODEL.CODEC.{key.upper()}": v for key, v in asdict(self.codec).items()}
         pairs = [each for pair in options.items() for each in pair]
-        return read_config(path, [*pairs, *self.overrides])
+        changed = read_config(path, [*pairs, *self.overrides])
+        for key in ("META_ARCHITECTURE", "BRIDGE.BACKBONE", "BRIDGE.ENTRY", "BACKBONE.NAME"):
+            if attrgetter(key)(changed.MODEL) != options[f"MODEL.{key}"]:
+                raise CdlError(
+                    f"MODEL.{key} follows from the pixel model, {options[f'MODEL.{key}']}: use "
+                    "`cdl train` with a config of your own for another"
+                )
+        usable_device(changed.MODEL.DEVICE)
+        return changed
 
     def _teachers_files(self) -> tuple[Path, str]:
         """The teacher's config, and a file or URL of its weights."""
@@ -146,41 +164,57 @@ class Conversion:
             raise CdlError(f"the weights of {self.teacher} are needed: give --weights")
         return path, model_zoo.get_checkpoint_url(self.teacher)
 
-    def _fit(self, cfg: CfgNode) -> float | None:
+    def _claim_output(self, cfg: CfgNode) -> None:
+        """Make the output folder; refuse one of anything but this conversion, begun before."""
+        student = self.output / "student.yaml"
+        self.output.mkdir(parents=True, exist_ok=True)
+        if student.exists():
+            if student.read_text() != cfg.dump():
+                raise CdlError(f"{student} is of another conversion: give another --output")
+        elif found := [name for name in MADE if (self.output / name).exists()]:
+            raise CdlError(f"{self.output} has a {found[0]} already: give another --output")
+
+    def _fit(self, cfg: CfgNode, files: list[Path]) -> float:
         """Write the config and the fitted model, which needs no training."""
-        final = self.output / "model_final.pth"
-        if final.exists():
-            raise CdlError(f"{final} is there already: give another --output")
         model = build_model(cfg)
         checkpointer = SafeCheckpointer(model, str(self.output))
         checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
+        bridges = [f"{name}." for name, m in model.named_modules() if isinstance(m, LinearBridge)]
         check_entries(checkpointer)
-        files = find_images(self.images)
+        lacking = [
+            key
+            for key in model.state_dict()
+            if key not in checkpointer.loaded
+            and not key.startswith(tuple(bridges))
+            and not key.endswith("num_batches_tracked")
+        ]
+        if lacking:
+            raise CdlError(
+                f"{cfg.MODEL.WEIGHTS} lacks {len(lacking)} entries of the model, such as "
+                f"{lacking[0]}: are they of this pixel model?"
+            )
         random.Random(0).shuffle(files)
-        explained = fit_bridge(
-            model,
-            map(_reader(cfg), files),
-            min(cfg.MODEL.BRIDGE.FIT_IMAGES, len(files)),
-            encode=lambda item: model.select(model.encode([item]))[0],
-            normalize=model.normalized,
-        )
-        self.output.mkdir(parents=True, exist_ok=True)
-        cfg.MODEL.WEIGHTS = str(final)
+        count = min(cfg.MODEL.BRIDGE.FIT_IMAGES, len(files))
+        explained = model.fit_bridge(map(_reader(cfg), files), count)
+        if explained is None:
+            raise CdlError(f"{cfg.MODEL.WEIGHTS} are of a model that reads latents already")
+        cfg.MODEL.WEIGHTS = str((self.output / "model_final.pth").absolute())
+        checkpointer.save("model_final")
         with write_atomically(self.output / "config.yaml") as temporary:
             temporary.write_text(cfg.dump())
-        checkpointer.save("model_final")
         return explained
 
-    def _prepare(self, cfg: CfgNode) -> RunConfig:
+    def _prepare(self, cfg: CfgNode, files: list[Path]) -> RunConfig:
         """Write `student.yaml` and, without annotations, `targets.json` to the output folder, where
         they are not there yet; what `cdl train` then trains."""
-        targets = self.annotations or self._targets(cfg)
+        targets = self.annotations or self._targets(cfg, files)
         student = self.output / "student.yaml"
+        config = RunConfig(str(student), register=[("targets", str(targets), str(self.images))])
         with write_atomically(student) as temporary:
             temporary.write_text(cfg.dump())
-        return RunConfig(str(student), register=[("targets", str(targets), str(self.images))])
+        return config
 
-    def _targets(self, cfg: CfgNode) -> Path:
+    def _targets(self, cfg: CfgNode, files: list[Path]) -> Path:
         """The file of the teacher's detections, of this conversion and no other."""
         path = self.output / "targets.json"
         made_by = {
@@ -190,15 +224,18 @@ class Conversion:
             "threshold": self.threshold,
         }
         if not path.exists():
-            found = self._detections(cfg)
-            self.output.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"info": made_by} | found)
-        elif (before := json.loads(path.read_text())["info"]) != made_by:
+            write_json(path, {"info": made_by} | self._detections(cfg, files))
+            return path
+        try:
+            before = json.loads(path.read_text())["info"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CdlError(f"{path} is damaged: remove it, or give another --output") from error
+        if before != made_by:
             raise CdlError(f"{path} was made with {before}, not {made_by}: give another --output")
         return path
 
     @torch.no_grad()
-    def _detections(self, cfg: CfgNode) -> dict[str, Any]:
+    def _detections(self, cfg: CfgNode, files: list[Path]) -> dict[str, Any]:
         """What the teacher finds, as COCO-format annotations."""
         theirs = read_config(cfg.MODEL.TEACHER.CONFIG_FILE, ["MODEL.DEVICE", cfg.MODEL.DEVICE])
         model = build_model(theirs).eval()
@@ -206,7 +243,7 @@ class Conversion:
         read = _reader(theirs)
         images: list[dict] = []
         annotations: list[dict] = []
-        for path in tqdm(find_images(self.images), unit="image"):
+        for path in tqdm(files, unit="image"):
             item = read(path)
             height, width = item["height"], item["width"]
             found = model([item])[0]["instances"].to("cpu")

@@ -149,10 +149,10 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str | Path) -> Data
     return DatasetEvaluators([evaluator, RateEvaluator()])
 
 
-def check_datasets(cfg: CfgNode) -> None:
+def check_datasets(cfg: CfgNode, with_training: bool = True) -> None:
     """Raise CdlError if a data set is not known, or does not fit the model."""
     task = task_of(cfg)
-    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
+    for name in {*(cfg.DATASETS.TRAIN if with_training else ()), *cfg.DATASETS.TEST}:
         if name not in DatasetCatalog.list():
             raise CdlError(
                 f"data set {name} is not known: register it with --"

@@ -17,7 +17,7 @@ from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.tasks import check_datasets
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.errors import CdlError, DivergedError
-from cdl_d2.files import write_json
+from cdl_d2.files import write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,17 @@ def run(training: Training) -> dict[str, Any] | None:
 def _set_up(training: Training) -> CfgNode:
     cfg = training.config.load()
     cfg.freeze()
-    check_datasets(cfg)
+    check_datasets(cfg, with_training=not training.eval_only)
     if training.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu":
         raise CdlError(
             f"--num-gpus {training.num_gpus} with MODEL.DEVICE cpu: add MODEL.DEVICE cuda"
         )
-    default_setup(cfg, training)
+    trained = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    before = trained.read_text() if training.eval_only and trained.exists() else None
+    default_setup(cfg, training)  # writes the config
+    if before is not None and comm.is_main_process():
+        with write_atomically(trained) as temporary:  # that of the training is not ours to change
+            temporary.write_text(before)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cdl_d2")
     return cfg
 

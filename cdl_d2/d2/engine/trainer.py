@@ -24,7 +24,7 @@ from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentResNet, initialize_trunk
-from cdl_d2.nn.linear_bridge import LinearBridge, fit_bridge
+from cdl_d2.nn.linear_bridge import LinearBridge
 from cdl_d2.nn.statistics import load_statistics
 from cdl_d2.transfer import Taught
 
@@ -37,12 +37,14 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         """
         Raises:
-            CdlError: for an unknown SOLVER.AMP.DTYPE.
+            CdlError: for an unknown SOLVER.AMP.DTYPE, or a negative number of iterations.
         """
         if cfg.SOLVER.AMP.DTYPE not in AMP_DTYPES:
             raise CdlError(
                 f"SOLVER.AMP.DTYPE {cfg.SOLVER.AMP.DTYPE!r} is not one of {', '.join(AMP_DTYPES)}"
             )
+        if cfg.SOLVER.MAX_ITER < 0:
+            raise CdlError(f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER} is below 0")
         if cfg.INPUT.LATENT_SOURCE == "store" and cfg.DATASETS.TEST:
             build_mapper(cfg, is_train=False)  # an unusable store shows now, not after training
         super().__init__(_without_amp_on_cpu(cfg))
@@ -69,13 +71,7 @@ class Trainer(DefaultTrainer):
             model.prepare_teacher()  # an error now, not inside the training loop
         if isinstance(model, CompressedModel):
             share = -(-self.cfg.MODEL.BRIDGE.FIT_IMAGES // comm.get_world_size())
-            fit_bridge(
-                model,
-                self._training_items(),
-                share,
-                encode=lambda item: model.select(model.encode([item]))[0],
-                normalize=model.normalized,
-            )
+            model.fit_bridge(self._training_items(), share)
 
     def _training_items(self) -> Iterator[dict[str, Any]]:
         for batch in self.build_train_loader(self.cfg):

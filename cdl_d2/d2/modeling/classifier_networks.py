@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode
 from torch import nn
 
+from cdl_d2.codec.latent import cell_size
 from cdl_d2.codec.weights_file import load_state_dict
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
@@ -26,7 +28,7 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
     Raises:
         CdlError: for an unknown network, or one of another domain; see Codec.load.
     """
-    keys, domain = cfg.MODEL.CLASSIFIER, cfg.INPUT.DOMAIN
+    keys, domain, size = cfg.MODEL.CLASSIFIER, cfg.INPUT.DOMAIN, cfg.INPUT.IMAGE_SIZE
     if keys.NETWORK in LATENT_NETWORKS:
         if domain != "latent":
             raise CdlError(
@@ -40,8 +42,25 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
             raise CdlError(
                 f"MODEL.BRIDGE.ENTRY {bridge.ENTRY!r} of a classifier is not {FIRST_CONVOLUTION}"
             )
-        bridge_first_convolution(network, build_codec(cfg), bridge.WIDTH or None, bridge.STRIDE)
+        codec = build_codec(cfg)
+        bridge_first_convolution(network, codec, bridge.WIDTH or None, bridge.STRIDE)
+        _check_runs(network, torch.zeros(1, codec.latent_channels, *cell_size(2 * (size,))), keys)
     return network
+
+
+@torch.no_grad()
+def _check_runs(network: nn.Module, latent: torch.Tensor, keys: CfgNode) -> None:
+    """Raise CdlError for a network that asks its input for more than its first convolution does."""
+    was_training = network.training
+    try:
+        network.eval()(latent)
+    except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+        raise CdlError(
+            f"MODEL.CLASSIFIER.NETWORK {keys.NETWORK} does not run on latents of "
+            f"{latent.shape[2]} x {latent.shape[3]} cells ({error}): check INPUT.IMAGE_SIZE, or "
+            "take another"
+        ) from error
+    network.train(was_training)
 
 
 def _latent_network(cfg: CfgNode) -> LatentClassifier:

@@ -62,10 +62,14 @@ def build_pixel_network(cfg: CfgNode) -> nn.Module:
 
 def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
     """The model of a LazyConfig of Detectron2, a Python file, which is run; and its weights."""
-    lazy = LazyConfig.load(str(find_config(cfg.MODEL.TEACHER.CONFIG_FILE)))
-    network = instantiate(lazy.model).to(cfg.MODEL.DEVICE)
-    network.channel_order = network.input_format
-    return network, lazy.train.init_checkpoint
+    path = find_config(cfg.MODEL.TEACHER.CONFIG_FILE)
+    try:
+        lazy = LazyConfig.load(str(path))
+        network = instantiate(lazy.model).to(cfg.MODEL.DEVICE)
+        network.channel_order = network.input_format
+    except Exception as error:  # whatever a Python file raises
+        raise CdlError(f"{path} is no LazyConfig of a detector ({error!r})") from error
+    return network, lazy.get("train", {}).get("init_checkpoint", "")
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:

@@ -8,7 +8,7 @@ from cdl_d2.d2.config import read_config
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.nn.bridge import Bridge
-from cdl_d2.nn.linear_bridge import LinearBridge, fit_bridge
+from cdl_d2.nn.linear_bridge import LinearBridge
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_model
 
 P3 = [
@@ -77,9 +77,8 @@ def test_a_training_begins_with_a_fitted_bridge(teacher_files, storage):
     for item in items:  # patches of 8 pixels a side, which a codec keeps, unlike noise
         item["image"] = item["image"][:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
     model.backbone.bottom_up.stem.conv1.expand.weight.data.zero_()
-    how = lambda item: model.encode([item])[0], model.normalized
-    assert fit_bridge(model, items, 20, *how) > 0.8
-    assert fit_bridge(model, items, 20, *how) is None
+    assert model.fit_bridge(items, 20) > 0.8
+    assert model.fit_bridge(items, 20) is None
     losses = model.train()(items[:2])
     model.backbone.bottom_up.stem.conv1.expand.weight.data.zero_()
     assert losses["loss_transfer_features"] < model(items[:2])["loss_transfer_features"]
@@ -111,6 +110,10 @@ def test_weights_that_fit_nothing_behind_the_entry_are_refused(teacher_files, tm
         ("stem", ["MODEL.BRIDGE.ENTRY", "res5"], "'res5' is not one of"),
         ("stem", ["MODEL.BRIDGE.KIND", "linear"], "'linear' is not one of"),
         ("res3", ["MODEL.BRIDGE.KIND", "deconv"], "ends at stride 4, not 8"),
+        ("res3", ["MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]], "has res2"),
+        ("conv1", ["MODEL.BRIDGE.BACKBONE", "build_bridged_backbone"], "no pixel backbone"),
+        ("conv1", ["MODEL.BRIDGE.BACKBONE", "nothing"], "'nothing' is no pixel backbone"),
+        ("conv1", ["INPUT.DOMAIN", "reconstruction"], "not INPUT.DOMAIN 'reconstruction'"),
     ],
 )
 def test_what_no_bridge_can_be_is_named(teacher_files, entry, options, message):

@@ -5,7 +5,7 @@ pytest.importorskip("timm", reason="timm is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.nn import stage_ends
-from cdl_d2.nn.linear_bridge import LinearBridge, fit_bridge
+from cdl_d2.nn.linear_bridge import LinearBridge
 from tests.d2.modeling.test_classifier import make_items, tiny_cfg, tiny_model
 
 NETWORKS = ("timm/test_resnet", "timm/test_convnext", "timm/test_efficientnet", "timm/test_vit")
@@ -34,10 +34,9 @@ def test_any_network_of_timm_reads_latents_and_starts_from_its_pixel_weights(pix
     missing = {key for key in model.state_dict() if key not in checkpointer.loaded}
     assert all(key.startswith(name) or key.endswith("num_batches_tracked") for key in missing)
     assert f"{name}.weight" in checkpointer.loaded
-    items = make_items(4, size=160)
-    encode = lambda item: model.encode([item])[0]  # noqa: E731
-    assert fit_bridge(model, items, 4, encode, model.normalized) > 0
-    losses = model.train()(items)
+    items = make_items(20, size=160)
+    assert model.fit_bridge(items, 20) > 0
+    losses = model.train()(items[:4])
     assert {"loss_cls", "loss_transfer_class"} <= losses.keys()
     assert ("loss_transfer_c5" in losses) == (not vit)
     sum(losses.values()).backward()
@@ -54,3 +53,10 @@ def test_what_timm_does_not_have_is_named(tmp_path):
     model = tiny_model(cfg)
     with pytest.raises(ValueError, match=r"no stages .*FEATURES\.ENABLED False"):
         stage_ends(model.network)
+
+
+def test_a_network_that_asks_its_input_for_more_is_named():
+    options = "MODEL.CLASSIFIER.WIDTH", 1.0, "MODEL.CLASSIFIER.NETWORK", "timm/test_vit3"
+    cfg = tiny_cfg("latent_resnet", *options, "INPUT.IMAGE_SIZE", 96, "MODEL.BRIDGE.STRIDE", 16)
+    with pytest.raises(ValueError, match="test_vit3 does not run on latents of 6 x 6 cells"):
+        tiny_model(cfg)

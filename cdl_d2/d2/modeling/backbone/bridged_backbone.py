@@ -71,8 +71,12 @@ def build_bridged_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
             dilated stages with cells of less than 16 pixels.
     """
     keys = cfg.MODEL.BRIDGE
-    if keys.BACKBONE not in BACKBONE_REGISTRY:
-        raise CdlError(f"MODEL.BRIDGE.BACKBONE {keys.BACKBONE!r} is no backbone of Detectron2")
+    if cfg.INPUT.DOMAIN != "latent":
+        raise CdlError(f"a bridge reads latents, not INPUT.DOMAIN {cfg.INPUT.DOMAIN!r}")
+    if keys.BACKBONE not in BACKBONE_REGISTRY or keys.BACKBONE == cfg.MODEL.BACKBONE.NAME:
+        raise CdlError(
+            f"MODEL.BRIDGE.BACKBONE {keys.BACKBONE!r} is no pixel backbone of Detectron2"
+        )
     if keys.ENTRY not in ENTRIES:
         raise CdlError(f"MODEL.BRIDGE.ENTRY {keys.ENTRY!r} is not one of {', '.join(ENTRIES)}")
     backbone = BACKBONE_REGISTRY.get(keys.BACKBONE)(cfg, input_shape)

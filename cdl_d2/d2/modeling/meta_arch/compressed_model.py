@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch import nn
 from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.channel_selection import FixedChannels
 from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.linear_bridge import fit_bridge
 
 
 class CompressedModel(nn.Module):
@@ -71,6 +73,17 @@ class CompressedModel(nn.Module):
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         """What a pixel network reads of an item's image, 3 x H x W in 0..255."""
         return (pixels.to(self.device) - self.pixel_mean) / self.pixel_std
+
+    def fit_bridge(self, items: Iterable[dict[str, Any]], count: int) -> float | None:
+        """Fit a linear bridge that is not fitted yet to `count` items with `image`, see
+        cdl_d2.nn.fit_bridge. What a gate will choose is not known yet: it gets all channels."""
+
+        def encode(item: dict[str, Any]) -> dict[str, Any]:
+            items = self.encode([item])
+            fixed = isinstance(getattr(self.selection, "chooser", None), FixedChannels)
+            return (self.select(items) if fixed else items)[0]
+
+        return fit_bridge(self, items, count, encode, self.normalized)
 
     def selection_losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`loss_rate` of a gate, for selected items."""
