@@ -10,7 +10,8 @@ from detectron2.projects.deeplab import add_deeplab_config
 from yaml import YAMLError
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.linear_bridge import DECODER_STRIDE, FIT_IMAGES
+from cdl_d2.nn.bridge_fit import FIT_IMAGES
+from cdl_d2.nn.linear_bridge import DECODER_STRIDE
 from cdl_d2.packaged import CONFIGS
 
 DETECTRON2_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"

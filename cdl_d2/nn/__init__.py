@@ -1,13 +1,14 @@
 """Networks that read latents."""
 
 from cdl_d2.nn.bridge import Bridge
+from cdl_d2.nn.bridge_fit import fit_bridge
 from cdl_d2.nn.codec_stamp import CodecStamp
 from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.nn.cresnet import CResNet39
 from cdl_d2.nn.initialization import initialize_trunk
 from cdl_d2.nn.latent_input import LatentInput
 from cdl_d2.nn.latent_resnet import LatentClassifier, LatentPyramidTrunk, LatentResNet
-from cdl_d2.nn.linear_bridge import LinearBridge, bridge_first_convolution, fit_bridge
+from cdl_d2.nn.linear_bridge import LinearBridge, bridge_first_convolution
 from cdl_d2.nn.pixel_network import pixel_network
 from cdl_d2.nn.stage_ends import stage_ends, stage_features
 

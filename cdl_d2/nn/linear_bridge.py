@@ -12,16 +12,13 @@ of the first convolution, s pixels a side of the cells that the map reads, k = s
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
-from typing import Any
+from collections.abc import Iterable
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
-from tqdm import tqdm
 
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
@@ -33,7 +30,6 @@ from cdl_d2.nn.regression import Regression
 WINDOW = 3  # cells a side that an output cell is made from
 DECODER_STRIDE = 8  # pixels: of the features that a map reads, if nobody says which
 DECODER_STRIDES = (16, 8, 4)
-FIT_IMAGES = 200  # that a fit is made of, if nobody says how many
 
 
 class LinearBridge(nn.Module):
@@ -213,56 +209,3 @@ def bridge_first_convolution(
     if hasattr(parent, "img_size"):
         parent.img_size = None  # timm's PatchEmbed checks sizes as those of pixels
     return bridge
-
-
-def fit_bridge(
-    network: nn.Module,
-    items: Iterable[dict[str, Any]],
-    count: int,
-    encode: Callable[[dict[str, Any]], dict[str, Any]],
-    normalize: Callable[[torch.Tensor], torch.Tensor],
-) -> float | None:
-    """Fit the linear bridge of a network, if it has one that is not fitted yet.
-
-    Args:
-        items: of batches, each with its `image`, 3 x H x W.
-        count: how many of them.
-        encode: adds `latent`, M x h x w.
-        normalize: from an image to what the pixel network reads of it.
-
-    Returns:
-        What LinearBridge.fit does; None if there is nothing to fit.
-
-    Raises:
-        CdlError: for an item without image; see LinearBridge.fit.
-    """
-    waiting = [m for m in network.modules() if isinstance(m, LinearBridge) and not m.is_fitted]
-    if not waiting:
-        return None
-    (bridge,) = waiting
-    if count < 1:
-        raise CdlError(
-            f"a bridge is fitted to {count} images (MODEL.BRIDGE.FIT_IMAGES): at least 1"
-        )
-
-    def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for item in tqdm(islice(items, count), total=count, desc="fit bridge", unit="image"):
-            if "image" not in item:
-                raise CdlError(
-                    "a bridge is fitted to images, and a batch item has none: keep 'image' beside "
-                    "'latent' until it is fitted"
-                )
-            y_hat, pixels = (
-                encode(item)["latent"].to(bridge.weight.device),
-                normalize(item["image"]),
-            )
-            height, width = (side * STRIDE for side in y_hat.shape[1:])
-            room = (0, width - pixels.shape[2], 0, height - pixels.shape[1])
-            yield y_hat[None], F.pad(pixels, room)[None]
-
-    with torch.no_grad():
-        explained = bridge.fit(pairs())
-    logging.getLogger(__name__).info(
-        f"the bridge explains {100 * explained:.1f} % of the variance of the first convolution"
-    )
-    return explained

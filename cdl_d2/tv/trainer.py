@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import without_nan
-from cdl_d2.nn.linear_bridge import FIT_IMAGES, fit_bridge
+from cdl_d2.nn.bridge_fit import FIT_IMAGES, fit_bridge
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig

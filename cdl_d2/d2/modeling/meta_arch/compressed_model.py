@@ -13,9 +13,9 @@ from torch import nn
 from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge_fit import fit_bridge
 from cdl_d2.nn.channel_selection import FixedChannels
 from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.nn.linear_bridge import fit_bridge
 
 
 class CompressedModel(nn.Module):
