@@ -107,7 +107,8 @@ def write_report(
         "<p>Multiply-adds are those of backbone, pyramid and, where it runs, the image decoder. "
         "Times are medians on the CPU, from bitstream to detections, and include entropy decoding. "
         "The built-in codec's decoder is a sixteenth of a full one's work, so that little time can "
-        f"be saved here. All of it took {minutes:.1f} minutes.</p>"
+        "be saved here. So short a training is mostly chance: two AP between rows say nothing, and "
+        f"seeds differ by more. All of it took {minutes:.1f} minutes.</p>"
     )
     for name, figure in figures.items():
         data = _png(figure)

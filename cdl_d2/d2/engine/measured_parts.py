@@ -31,8 +31,9 @@ def measured_parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[]
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
     cfg.SOLVER.BASE_LR = 0.0  # steps cost the same, and the random detector does not diverge
     theirs = teacher_config(cfg)
-    if theirs.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
-        theirs.MODEL.RESNETS.NORM = "BN"
+    for each in (cfg, theirs):
+        if each.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
+            each.MODEL.RESNETS.NORM = "BN"
     teacher = build_pixel_network(theirs).eval()
     student = TransferRCNN(**TransferRCNN.from_config(cfg) | {"teacher": lambda: teacher}).to(
         cfg.MODEL.DEVICE
