@@ -23,9 +23,9 @@ def run_benchmark(
 ) -> list[dict[str, Any]]:
     """Measure the parts of a TransferRCNN on a random image of `size` pixels, batch size 1.
 
-    Weights are random: times of convolutions do not depend on them, but a random detector finds
-    next to nothing, so that masks at inference cost less than a trained one's. The parts are
-    measured in turn, `repeats` times after one repetition for warming up.
+    Weights are random: times of convolutions do not depend on them. What random detectors find is
+    dropped, so that all do the same work, and none spends time on masks. The parts are measured
+    in turn, `repeats` times after one repetition for warming up.
 
     Args:
         detection_only: leave out training steps.

@@ -34,6 +34,8 @@ def measured_parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[]
     for each in (cfg, theirs):
         if each.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
             each.MODEL.RESNETS.NORM = "BN"
+        # Random detectors find nothing or a hundred things, by chance: let both find nothing.
+        each.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
     teacher = build_pixel_network(theirs).eval()
     student = TransferRCNN(**TransferRCNN.from_config(cfg) | {"teacher": lambda: teacher}).to(
         cfg.MODEL.DEVICE
