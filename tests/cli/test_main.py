@@ -135,6 +135,7 @@ def test_signals_end_a_command_quietly(tmp_path, number, status):
         [sys.executable, "-m", "cdl_d2.cli.main", *map(str, words)],
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # background jobs ignore some
         **in_checkout(),
     )
     while not (tmp_path / "x").exists():

@@ -131,7 +131,14 @@ def test_a_whole_bitstream_gives_what_the_image_gives(kind):
         (["MODEL.CODEC.NAME", "mbt2018", "MODEL.CODEC.WEIGHTS", "untrained"], "coded in layers"),
         (["MODEL.CODEC.MEANING", "rounded"], "build the codec with meaning 'decoded'"),
         (["INPUT.LATENT_SOURCE", "store"], "which stored latents do not have"),
-        (["INPUT.DOMAIN", "reconstruction"], "channels are selected of latents"),
+        (
+            [
+                *("INPUT.DOMAIN", "reconstruction"),
+                *("MODEL.BACKBONE.NAME", "build_resnet_deeplab_backbone"),
+                *("MODEL.META_ARCHITECTURE", "CompressedSegmentor"),
+            ],
+            "channels are selected of latents",
+        ),
     ],
 )
 def test_a_gate_that_could_save_nothing_is_refused(options, message):
