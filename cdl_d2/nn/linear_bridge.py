@@ -80,7 +80,7 @@ class LinearBridge(nn.Module):
         held = {
             name for name, _ in chain(convolution.named_parameters(), convolution.named_buffers())
         }
-        other = {name for name in held if not name.startswith(("weight", "bias", "norm."))}
+        other = {name for name in held - {"weight", "bias"} if not name.startswith("norm.")}
         if other:
             raise CdlError(
                 f"{type(convolution).__name__} has a {min(other)} beside weight and bias: a bridge "
@@ -201,10 +201,8 @@ def bridge_first_convolution(
         )
     name, convolution = found[0]
     path, _, last = name.rpartition(".")
-    parent, bridge = (
-        network.get_submodule(path),
-        LinearBridge(codec, convolution, width, decoder_stride),
-    )
+    parent = network.get_submodule(path)
+    bridge = LinearBridge(codec, convolution, width, decoder_stride)
     setattr(parent, last, bridge)
     if hasattr(parent, "img_size"):
         parent.img_size = None  # timm's PatchEmbed checks sizes as those of pixels

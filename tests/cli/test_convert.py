@@ -72,6 +72,14 @@ CASCADE = [
 ]
 
 
+C4 = [  # of a backbone that says nothing of how it wants to be padded
+    *("MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.MASK_ON", False),
+    *("MODEL.RESNETS.OUT_FEATURES", ["res4"], "MODEL.RPN.IN_FEATURES", ["res4"]),
+    *("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", ["res4"]),
+    *("MODEL.ANCHOR_GENERATOR.SIZES", [[32, 64]]),
+]
+
+
 def save_run(cfg, folder):
     folder.mkdir()
     SafeCheckpointer(small_model(cfg), str(folder)).save("model_final")
@@ -79,7 +87,7 @@ def save_run(cfg, folder):
     return folder
 
 
-@pytest.mark.parametrize("options", [RETINANET, CASCADE], ids=["RetinaNet", "Cascade R-CNN"])
+@pytest.mark.parametrize("options", [RETINANET, CASCADE, C4], ids=["RetinaNet", "Cascade", "C4"])
 def test_other_detectors_are_converted_alike(options, coco_dataset, codec, tmp_path):
     run = save_run(small_cfg("pixel", *options), tmp_path / "run")
     output_of("convert", run, "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out")

@@ -24,12 +24,13 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from cdl_d2.codec import CodecChoice
-from cdl_d2.codec.image_files import find_images, read_image, reading_image
+from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config
 from cdl_d2.d2.engine.run_config import RunConfig
-from cdl_d2.d2.engine.tasks import build_mapper, class_count
+from cdl_d2.d2.engine.tasks import class_count
 from cdl_d2.d2.engine.train_net import Training
+from cdl_d2.d2.engine.trained import evaluation_mapper_of
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.coded_input import architecture_of
@@ -279,11 +280,10 @@ class Conversion:
 
 def _reader(cfg: CfgNode) -> Callable[[Path], dict[str, Any]]:
     """From an image's file to an item, resized or cropped as in a model's evaluation."""
-    mapper = build_mapper(cfg, is_train=False)
+    mapper = evaluation_mapper_of(cfg)
 
     def read(path: Path) -> dict[str, Any]:
         height, width = read_image(path).shape[1:]
-        with reading_image(path):
-            return mapper({"file_name": str(path), "height": height, "width": width})
+        return mapper({"file_name": str(path), "height": height, "width": width})
 
     return read

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
@@ -35,7 +36,12 @@ def evaluation_mapper(folder: str | Path) -> Callable[[dict[str, Any]], dict[str
     """From a record with `file_name` to an item with its `image`, resized or cropped as in the
     model's evaluation; raises CdlError for what cannot be read."""
     options = ["INPUT.LATENT_SOURCE", "model"]
-    mapper = build_mapper(read_config(Path(folder) / "config.yaml", options), is_train=False)
+    return evaluation_mapper_of(read_config(Path(folder) / "config.yaml", options))
+
+
+def evaluation_mapper_of(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """As evaluation_mapper, of a config."""
+    mapper = build_mapper(cfg, is_train=False)
 
     def item_of(record: dict[str, Any]) -> dict[str, Any]:
         with reading_image(record["file_name"]):

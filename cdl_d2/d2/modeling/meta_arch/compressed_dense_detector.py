@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectron2.config import configurable
 from detectron2.modeling import FCOS, META_ARCH_REGISTRY, RetinaNet
 
 from cdl_d2.d2.modeling.meta_arch.compressed_detector import CompressedDetector
-from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.nn.coded_input import CodedInput
 
 
 class CompressedDenseDetector(CompressedDetector):
@@ -45,33 +42,6 @@ class CompressedDenseDetector(CompressedDetector):
 class CompressedRetinaNet(CompressedDenseDetector, RetinaNet):
     """Detectron2's RetinaNet in the compressed domain."""
 
-    @configurable
-    def __init__(
-        self, *, coded_input: CodedInput, selection: SelectedChannels | None = None, **kwargs
-    ):
-        """
-        Args:
-            coded_input, selection: what is looked at, see CompressedModel.
-            kwargs: those of RetinaNet.
-        """
-        super().__init__(**kwargs)
-        self.look_at(coded_input, selection)
-
-    @classmethod
-    def from_config(cls, cfg):
-        return {**super().from_config(cfg), **cls.input_of(cfg)}
-
 
 class CompressedFCOS(CompressedDenseDetector, FCOS):
     """Detectron2's FCOS in the compressed domain; Detectron2 builds it from a LazyConfig only."""
-
-    def __init__(
-        self, *, coded_input: CodedInput, selection: SelectedChannels | None = None, **kwargs
-    ):
-        """
-        Args:
-            coded_input, selection: what is looked at, see CompressedModel.
-            kwargs: those of FCOS.
-        """
-        super().__init__(**kwargs)
-        self.look_at(coded_input, selection)

@@ -5,22 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from detectron2.config import CfgNode, configurable
 from detectron2.structures import ImageList
 
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
-from cdl_d2.nn.coded_input import image_size_of, reported
+from cdl_d2.d2.modeling.selected_channels import SelectedChannels
+from cdl_d2.nn.coded_input import CodedInput, image_size_of, reported
 
 
 class CompressedDetector(CompressedModel):
     """For a detector to inherit from, before Detectron2's: boxes, masks and
     `ImageList.image_sizes` are in pixels in every domain."""
 
+    @configurable
+    def __init__(
+        self, *, coded_input: CodedInput, selection: SelectedChannels | None = None, **kwargs
+    ):
+        """
+        Args:
+            coded_input, selection: what is looked at, see CompressedModel.
+            kwargs: those of Detectron2's detector.
+        """
+        super().__init__(**kwargs)
+        self.look_at(coded_input, selection)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {**super().from_config(cfg), **cls.input_of(cfg)}
+
+    @property
+    def padding_multiple(self) -> int:
+        """Pixels, of which both sides of a batch are a multiple; some backbones name none."""
+        return max(self.backbone.size_divisibility, self.coded_input.stride)
+
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Batch what the domain looks at; latents are padded with zeros to whole strides."""
         shown = self.coded_input
         if shown.domain != "latent":
             return super().preprocess_image([{"image": i[shown.domain]} for i in batched_inputs])
-        multiple = self.backbone.size_divisibility
+        multiple = self.padding_multiple
         return ImageList(*shown.batch(batched_inputs, self.device, multiple, lambda pixels: pixels))
 
     def in_equal_batches(
@@ -28,7 +51,7 @@ class CompressedDetector(CompressedModel):
     ) -> list[Any]:
         """What `detect` finds in items, given the indices of some that have one padded size, so
         that what is found in an image does not depend on its batch mates."""
-        multiple = self.backbone.size_divisibility
+        multiple = self.padding_multiple
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, item in enumerate(items):
             size = tuple(-(-side // multiple) for side in image_size_of(item))

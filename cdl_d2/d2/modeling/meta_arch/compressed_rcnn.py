@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import Instances
 
 from cdl_d2.d2.modeling.meta_arch.compressed_detector import CompressedDetector
-from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.nn.coded_input import CodedInput
 
 
 @META_ARCH_REGISTRY.register()
 class CompressedRCNN(CompressedDetector, GeneralizedRCNN):
     """Detectron2's GeneralizedRCNN (Faster, Mask or Cascade R-CNN) in the compressed domain."""
-
-    @configurable
-    def __init__(
-        self, *, coded_input: CodedInput, selection: SelectedChannels | None = None, **kwargs
-    ):
-        """
-        Args:
-            coded_input, selection: what is looked at, see CompressedModel.
-            kwargs: those of GeneralizedRCNN.
-        """
-        super().__init__(**kwargs)
-        self.look_at(coded_input, selection)
-
-    @classmethod
-    def from_config(cls, cfg):
-        return {**super().from_config(cfg), **cls.input_of(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """Losses in training; otherwise detections.
