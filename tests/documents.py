@@ -89,6 +89,7 @@ def run_document(document: Path, folder: Path, server: str, with_detectron2: boo
             text = re.sub(r"MAX_ITER: \d+", "MAX_ITER: 2", block.text)
             script.append(text if block.language == "bash" else f"warm python <<'END'\n{text}END")
     names = {"PYTHON": sys.executable, "CLIENT": warm.CLIENT, "SERVER": server}
+    names["CDL_HOME"] = str(folder / "cdl_home")
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=folder,

@@ -2,7 +2,7 @@
 their own takes seconds, most of it for imports.
 
 `serve` runs in that process; CLIENT is the program that a shell calls in place of `cdl` or
-`python`, and passes on its words, folder, standard streams and exit status.
+`python`, and passes on its words, folder, variables CDL_..., standard streams and exit status.
 """
 
 import importlib.util
@@ -16,7 +16,9 @@ CLIENT = """
 import json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect(sys.argv[1])
-socket.send_fds(server, [json.dumps([os.getcwd(), *sys.argv[2:]]).encode()], [0, 1, 2])
+ours = {k: v for k, v in os.environ.items() if k.startswith("CDL_")}
+words = json.dumps([os.getcwd(), ours, *sys.argv[2:]]).encode()
+socket.send_fds(server, [words], [0, 1, 2])
 sys.exit(int(server.recv(16)))
 """
 LARGEST = 1 << 16  # bytes of words
@@ -53,11 +55,14 @@ def serve(address: str) -> None:
                 client.sendall(str(status % 256).encode())
 
 
-def _run(folder: str, program: str, *words: str, streams: list[int]) -> None:
+def _run(
+    folder: str, variables: dict[str, str], program: str, *words: str, streams: list[int]
+) -> None:
     """`cdl WORDS`, or a script from standard input."""
     status = 1
     try:
         os.chdir(folder)
+        os.environ.update(variables)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         if program == "cdl":

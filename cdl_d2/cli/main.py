@@ -25,6 +25,7 @@ from cdl_d2.cli.latents import app as latents
 from cdl_d2.cli.quickstart import quickstart
 from cdl_d2.cli.train import train
 from cdl_d2.cli.visualize import visualize
+from cdl_d2.cli.zoo import app as zoo
 from cdl_d2.errors import CdlError
 
 # Said while torchvision is imported; whoever runs a command can do nothing about it.
@@ -49,7 +50,7 @@ app = App(
 )
 COMMANDS = (
     *(quickstart, train, convert, data, codec),
-    *(latents, visualize, count, bench, compare),
+    *(latents, visualize, count, bench, compare, zoo),
 )
 for _command in COMMANDS:
     app.command(_command)

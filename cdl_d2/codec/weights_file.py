@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cdl_d2.codec.packed_weights import read_safetensors
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
@@ -45,14 +46,14 @@ def reading_weights(path: str | Path) -> Iterator[None]:
 def read_weights(path: str | Path) -> dict[str, Any]:
     """The tensors and plain values in a `.safetensors` or PyTorch file; no object is unpickled.
 
+    Tensors that packed_weights stored as int8 come back as float32.
+
     Raises:
         FileNotFoundError, CdlError: as reading_weights; if the file holds no dict.
     """
     with reading_weights(path):
         if Path(path).suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return read_safetensors(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise CdlError(f"{path} holds a {type(content).__name__}, not weights")

@@ -1,22 +1,199 @@
-"""Models by name, as `detectron2.model_zoo` has them; Detectron2 itself is not needed."""
+"""Trained models and configs by name, as `detectron2.model_zoo` has them.
+
+A name is that of a card, such as `nuclei-bridge` (`cdl zoo list` shows all), or of a config that
+comes with the package, such as `detection/latent_mask_rcnn_R50_FPN.yaml`. Detectron2 itself is
+needed for its own models only.
+"""
+
+from __future__ import annotations
 
 from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cdl_d2.errors import CdlError
+from cdl_d2.model_zoo.card import Card
+from cdl_d2.model_zoo.card_keys import PACKAGED
+from cdl_d2.model_zoo.catalog import all_cards, find_card, local_weights, place_of
 from cdl_d2.packaged import CONFIGS
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+    from torch import nn
+
+    from cdl_d2.tv import DetectorConfig
+
+__all__ = [
+    "Card",
+    "card",
+    "get",
+    "get_checkpoint_url",
+    "get_config",
+    "get_config_file",
+    "names",
+    "weights_file",
+]
+
+
+def names() -> list[str]:
+    """The names of the trained models, of the package and in `$CDL_HOME/cards`.
+
+    Raises:
+        CdlError: if a card cannot be used, or two have one name.
+    """
+    return list(all_cards())
+
+
+def card(name: str) -> Card:
+    """What is known of a trained model.
+
+    Raises:
+        CdlError: as names; if there is no such model, with names that are near.
+    """
+    return find_card(name)
+
+
+def weights_file(name: str) -> Path:
+    """The file of a trained model's weights on this machine; downloads what is not here yet.
+
+    Its size and SHA-256 are checked every time.
+
+    Raises:
+        CdlError: as card; if the file is damaged or was replaced.
+        FileNotFoundError: if it is not here and cannot be downloaded.
+    """
+    return local_weights(find_card(name))
+
+
+def get_checkpoint_url(name: str) -> str:
+    """The address of a trained model's weights; or their path, of those that lie on this machine.
+
+    Raises:
+        CdlError: as card.
+    """
+    found = find_card(name)
+    url = found.weights.url
+    return url if url and not url.startswith(PACKAGED) else str(place_of(found))
 
 
 def get_config_file(name: str) -> str:
     """The path of a config that comes with the package.
 
     Args:
-        name: relative to the folder of configs, such as `detection/latent_mask_rcnn_R50_FPN.yaml`.
+        name: relative to the folder of configs, such as `detection/latent_mask_rcnn_R50_FPN.yaml`;
+            or a trained model's, for the config that it was made from.
 
     Raises:
-        CdlError: if there is no such config.
+        CdlError: if there is no such config; if the model is of torchvision, which has none.
     """
-    names = [path.relative_to(CONFIGS).as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))]
-    if name not in names:
-        near = get_close_matches(name, names) or names
+    configs = [path.relative_to(CONFIGS).as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))]
+    if name in configs:
+        return str(CONFIGS / name)
+    cards = all_cards()
+    if name not in cards:
+        near = get_close_matches(name, [*configs, *cards]) or [*configs, *cards]
         raise CdlError(f"no config {name!r} comes with cdl_d2; there are {', '.join(near)}")
-    return str(CONFIGS / name)
+    config = cards[name].config
+    if not isinstance(config, str):
+        raise CdlError(f"{name} is a model of torchvision, which has no config file: get_config")
+    if config not in configs:
+        raise CdlError(f"card {cards[name].path}: no config {config!r} comes with this cdl_d2")
+    return str(CONFIGS / config)
+
+
+def get_config(name: str, trained: bool = False) -> CfgNode | DetectorConfig:
+    """The config of a trained model, with its changes, or one that comes with the package.
+
+    Args:
+        trained: set MODEL.WEIGHTS to the file of the model's weights on this machine.
+
+    Returns:
+        Detectron2's config; of a model of torchvision a DetectorConfig, which has no weights in it.
+
+    Raises:
+        CdlError: as get_config_file; if weights are asked for of a config that has none.
+        FileNotFoundError: as weights_file.
+    """
+    found = all_cards().get(name)
+    if found is not None and found.engine == "torchvision":
+        return _detector_config(found)
+    path, overrides = get_config_file(name), [*(found.overrides if found else ())]
+    if trained:
+        # What a network would start from is not needed, and might have to be downloaded.
+        overrides += ["MODEL.WEIGHTS", _trained_weights(name, found), "MODEL.CLASSIFIER.INIT", ""]
+    from cdl_d2.d2.config import read_config
+
+    try:
+        return read_config(path, overrides)
+    except CdlError as error:
+        raise CdlError(f"card {found.path}: {error}" if found else str(error)) from error
+
+
+def get(name: str, trained: bool = True, device: str | None = None) -> nn.Module:
+    """A model, in eval mode with its weights, or new ones of the same kind.
+
+    Args:
+        name: of a trained model; without weights, also of a config.
+        device: `cpu` or `cuda`; default a GPU if there is one.
+
+    Raises:
+        CdlError: as get_config; if weights, config and codec do not belong together.
+        FileNotFoundError: as weights_file.
+    """
+    from cdl_d2.device import usable_device
+
+    found, device = all_cards().get(name), usable_device(device)
+    config = get_config(name, trained)
+    if found is not None and found.engine == "torchvision":
+        from cdl_d2.codec.weights_file import read_weights
+        from cdl_d2.tv.checkpoint import load_all
+        from cdl_d2.tv.detector_config import build_detector
+
+        model = build_detector(config).to(device)
+        if trained:
+            path = _trained_weights(name, found)
+            load_all(model, read_weights(path), path)
+            model.eval()
+    else:
+        from cdl_d2.d2.engine.zoo_models import build_zoo_model
+
+        config.MODEL.DEVICE = device
+        model = build_zoo_model(config, trained)
+    if found is not None and trained:
+        _check_codec(model, found)
+    return model
+
+
+def _trained_weights(name: str, found: Card | None) -> str:
+    if found is None:
+        raise CdlError(f"{name} is a config, which has no trained weights: {_known()}")
+    return str(local_weights(found))
+
+
+def _known() -> str:
+    return f"there are weights of {', '.join(all_cards()) or 'nothing'}"
+
+
+def _detector_config(found: Card) -> DetectorConfig:
+    from cdl_d2.tv.detector_config import DetectorConfig
+
+    try:
+        config = DetectorConfig.from_dict(found.config)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CdlError(
+            f"card {found.path}: config is not that of a DetectorConfig: {error!r}"
+        ) from error
+    if config.classes != found.classes:
+        raise CdlError(f"card {found.path}: classes and config.classes differ")
+    return config
+
+
+def _check_codec(model: Any, found: Card) -> None:
+    """Raise CdlError unless a model reads the codec that its card names."""
+    codec = getattr(getattr(model, "coded_input", None), "codec", None)
+    theirs = codec and codec.identity.weights
+    ours = found.codec and found.codec.weights
+    if theirs != ours:
+        raise CdlError(
+            f"card {found.path}: the codec's weights are {ours}, but the model reads {theirs}"
+        )

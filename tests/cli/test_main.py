@@ -20,6 +20,7 @@ COMMANDS = [
     *("data draw", "data encode", "latents statistics", "latents select"),
     *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),
     *("bench model", "bench files", "bench storage"),
+    *("zoo list", "zoo show", "zoo download", "zoo verify", "zoo add"),
 ]
 
 
