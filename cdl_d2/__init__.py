@@ -5,3 +5,11 @@ Importing this package needs neither Detectron2 nor CompressAI: `cdl_d2.d2` need
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name == "Predictor":  # imported when it is asked for: importing the package stays quick
+        from cdl_d2.prediction import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

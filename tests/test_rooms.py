@@ -31,9 +31,10 @@ ARROWS = {
     "d2.evaluation": CORE | {"d2.data"},
     "d2.engine": CORE | {"d2.config", "d2.checkpoint", "d2.modeling", "d2.data", "d2.evaluation"},
     "model_zoo": CORE | {"d2", "tv"},
-    "bench": CORE | {"d2", "tv"},
-    "bench.quickstart": CORE | {"d2", "tv", "bench"},
-    "cli": CORE | {"d2", "tv", "model_zoo", "bench"},
+    "prediction": CORE | {"d2", "tv", "model_zoo"},
+    "bench": CORE | {"d2", "tv", "model_zoo", "prediction"},
+    "bench.quickstart": CORE | {"d2", "tv", "model_zoo", "prediction", "bench"},
+    "cli": CORE | {"d2", "tv", "model_zoo", "prediction", "bench"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -22,10 +22,10 @@ from cdl_d2.cli.convert import convert
 from cdl_d2.cli.count import count
 from cdl_d2.cli.data import app as data
 from cdl_d2.cli.latents import app as latents
+from cdl_d2.cli.predict import predict
 from cdl_d2.cli.quickstart import quickstart
 from cdl_d2.cli.train import train
 from cdl_d2.cli.visualize import visualize
-from cdl_d2.cli.zoo import app as zoo
 from cdl_d2.errors import CdlError
 
 # Said while torchvision is imported; whoever runs a command can do nothing about it.
@@ -49,8 +49,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = (
-    *(quickstart, train, convert, data, codec),
-    *(latents, visualize, count, bench, compare, zoo),
+    *(quickstart, train, convert, predict, data, codec),
+    *(latents, visualize, count, bench, compare),
 )
 for _command in COMMANDS:
     app.command(_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,14 +58,17 @@ def reading_image(path: str | Path) -> Iterator[None]:
         raise CdlError(f"{path} cannot be read as an image: {error}") from error
 
 
-def read_image(path: str | Path) -> torch.Tensor:
+def read_image(path: str | Path, content: bytes | None = None) -> torch.Tensor:
     """3 x H x W, uint8, RGB, turned upright as its EXIF tag says.
+
+    Args:
+        content: of the file, which is then not opened; `path` names it in errors.
 
     Raises:
         FileNotFoundError, CdlError: as reading_image; for more than 8 bits a channel, which would
             be clipped.
     """
-    with reading_image(path), Image.open(path) as file:
+    with reading_image(path), Image.open(path if content is None else io.BytesIO(content)) as file:
         if file.mode.startswith(("I", "F")):
             raise CdlError(f"{path} has more than 8 bits a channel ({file.mode}): convert it")
         return _upright(pil_to_tensor(file.convert("RGB")), file.getexif().get(ORIENTATION))

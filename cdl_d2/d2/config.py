@@ -71,6 +71,9 @@ def add_cdl_config(cfg: CN) -> None:
     # Per-channel mean and deviation of the latents, by `cdl latents statistics`; empty for none.
     _C.MODEL.LATENT_RESNET.STATISTICS = ""
 
+    # Names of the classes; a training fills in those of its data set.
+    _C.MODEL.CLASS_NAMES = []
+
     _C.MODEL.CLASSIFIER = CN()
     # "latent_resnet" (MODEL.LATENT_RESNET) or "cresnet39" for latents; or a pixel network, which
     # reads latents through a bridge to its first convolution: a ResNet of torchvision, such as

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools.coco import COCO
 from torch.utils.data import Dataset
 
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.data.datasets.coco import class_names, read_coco
+from cdl_d2.data.datasets.coco_precision import index_coco
 from cdl_d2.errors import CdlError
 
 
@@ -49,10 +47,7 @@ class CocoItems(Dataset):
         content = read_coco(annotations)
         if not Path(images).is_dir():
             raise FileNotFoundError(f"there is no image folder {images}")
-        self.coco = COCO()
-        self.coco.dataset = content
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports on every step
-            self.coco.createIndex()
+        self.coco = index_coco(content)
         self.classes = tuple(class_names(content))
         self.category_ids = sorted(self.coco.cats)
         self.variants = tuple(variants)

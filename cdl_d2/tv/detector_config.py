@@ -70,7 +70,14 @@ class Architecture:
                 f"anchor sizes {self.anchor_sizes}: five, of at least a pixel, are needed"
             )
 
+    @property
+    def evaluation_sizes(self) -> tuple[int, int]:
+        """Short edge and longest side of an image in evaluation, unless others are asked for."""
+        return EVALUATION_SIZES["standard" if self.width == 1 else "small"]
 
+
+# Short edge and longest side in pixels, in evaluation.
+EVALUATION_SIZES = {"standard": (800, 1333), "small": (256, 384)}
 # `small` trains from scratch on two CPU cores, as configs/detection/small/ does with Detectron2.
 MODELS = {
     "standard": Architecture(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
-from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
+from cdl_d2.data.datasets.coco_precision import average_precision
 from cdl_d2.files import write_atomically
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
-
-AVERAGE_PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 @torch.no_grad()
@@ -46,7 +42,7 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     with write_atomically(output / "coco_instances_results.json") as temporary:
         temporary.write_text(json.dumps(found))
-    results = {task: _average_precision(dataset, found, task) for task in ("bbox", "segm")}
+    results = {task: average_precision(dataset.coco, found, task) for task in ("bbox", "segm")}
     if pixels:
         results["rate"] = {"bpp": bits / pixels, "kB": bits / 8000 / len(dataset)}
     return results
@@ -73,19 +69,3 @@ def _as_coco(
             }
         )
     return entries
-
-
-def _average_precision(
-    dataset: CocoItems, found: list[dict[str, Any]], task: str
-) -> dict[str, float]:
-    if not found:
-        return dict.fromkeys(AVERAGE_PRECISIONS, 0.0)
-    if task == "segm":  # an area is that of the mask, not of the box
-        found = [{k: v for k, v in entry.items() if k != "bbox"} for entry in found]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(dataset.coco, dataset.coco.loadRes(found), task)
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    values = (100 * value if value >= 0 else float("nan") for value in evaluator.stats[:6])
-    return {name: float(value) for name, value in zip(AVERAGE_PRECISIONS, values, strict=True)}

@@ -24,7 +24,13 @@ from cdl_d2.tv.checkpoint import (
     read_checkpoint,
 )
 from cdl_d2.tv.coco_items import CocoItems
-from cdl_d2.tv.detector_config import FIRST_CONVOLUTION, MODELS, DetectorConfig, build_detector
+from cdl_d2.tv.detector_config import (
+    EVALUATION_SIZES,
+    FIRST_CONVOLUTION,
+    MODELS,
+    DetectorConfig,
+    build_detector,
+)
 from cdl_d2.tv.evaluation import evaluate
 from cdl_d2.tv.trainer import (
     Schedule,
@@ -35,10 +41,7 @@ from cdl_d2.tv.trainer import (
 )
 from cdl_d2.tv.transfer_mask_rcnn import TransferMaskRCNN
 
-SIZES = {  # short edges of training, short edge of evaluation, longest side
-    "standard": ((640, 672, 704, 736, 768, 800), 800, 1333),
-    "small": ((256,), 256, 384),
-}
+SHORT_EDGES = {"standard": (640, 672, 704, 736, 768, 800), "small": (256,)}  # of training
 SHORT = Schedule(iterations=1000, batch_size=2, warmup=100)  # for the small model
 FLIPS = (False, True)
 
@@ -148,9 +151,9 @@ class TrainingOptions:
         Raises:
             CdlError: if one is not positive.
         """
-        edges, edge, longest = SIZES[model]
+        edge, longest = EVALUATION_SIZES[model]
         sizes = {
-            "short_edges": list(self.short_edges or edges),
+            "short_edges": list(self.short_edges or SHORT_EDGES[model]),
             "short_edge_val": edge if self.short_edge_val is None else self.short_edge_val,
             "max_size": longest if self.max_size is None else self.max_size,
         }

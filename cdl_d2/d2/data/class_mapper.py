@@ -46,7 +46,11 @@ class ClassMapper:
             CdlError: if the file cannot be read as an image.
         """
         pixels = _read(record["file_name"], self._channel_order)
-        return record | {"image": self._transform(pixels).contiguous()}
+        return record | {"image": self.view(pixels)}
+
+    def view(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The part of an image, 3 x H x W, uint8, that an item shows, 3 x size x size."""
+        return self._transform(pixels).contiguous()
 
 
 class StoredClassMapper:

@@ -27,8 +27,8 @@ from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config
+from cdl_d2.d2.engine.prediction import class_names_of
 from cdl_d2.d2.engine.run_config import RunConfig
-from cdl_d2.d2.engine.tasks import class_count
 from cdl_d2.d2.engine.train_net import Training
 from cdl_d2.d2.engine.trained import evaluation_mapper_of
 from cdl_d2.d2.engine.trainer import check_entries
@@ -274,7 +274,7 @@ class Conversion:
                 f"the teacher finds nothing above {self.threshold} in {self.images}: lower the "
                 "threshold, or give images of what it knows"
             )
-        categories = [{"id": index + 1, "name": str(index)} for index in range(class_count(cfg))]
+        categories = [{"id": i, "name": name} for i, name in enumerate(class_names_of(cfg), 1)]
         return {"images": images, "annotations": annotations, "categories": categories}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -48,6 +48,7 @@ class Task:
         check_dataset: from a config and a data set's name; raises CdlError unless they fit.
         registration: how a data set is made known on the command line, after `--`.
         num_classes: key of the number of classes in MODEL.
+        class_names: from a data set's name to its classes, in the order of labels.
         of_one_size: whether images of evaluation have one size, and come in batches.
     """
 
@@ -58,6 +59,7 @@ class Task:
     check_dataset: Callable[[CfgNode, str], None]
     registration: str
     num_classes: str
+    class_names: Callable[[str], Sequence[str]]
     of_one_size: bool = False
 
 
@@ -91,6 +93,7 @@ _DETECTION = Task(
     partial(check_coco_dataset, num_classes="ROI_HEADS.NUM_CLASSES"),
     "register NAME ANNOTATIONS.json IMAGE_DIR",
     "ROI_HEADS.NUM_CLASSES",
+    lambda name: MetadataCatalog.get(name).get("thing_classes", ()),
 )
 TASKS = (  # the first whose architecture fits
     Task(
@@ -101,6 +104,7 @@ TASKS = (  # the first whose architecture fits
         check_class_dataset,
         "register-classes NAME FOLDER",
         "CLASSIFIER.NUM_CLASSES",
+        class_names_of,
         of_one_size=True,
     ),
     Task(
@@ -111,6 +115,7 @@ TASKS = (  # the first whose architecture fits
         check_label_dataset,
         "register-labels NAME IMAGE_DIR LABEL_DIR",
         "SEM_SEG_HEAD.NUM_CLASSES",
+        lambda name: MetadataCatalog.get(name).get("stuff_classes", ()),
     ),
     replace(
         _DETECTION,

@@ -25,10 +25,16 @@ def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:
     Raises:
         FileNotFoundError, CdlError: if either is missing or cannot be read.
     """
-    options = [] if device is None else ["MODEL.DEVICE", device]
-    cfg = read_config(Path(folder) / "config.yaml", options)
+    cfg = read_config(Path(folder) / "config.yaml")
+    return build_trained(cfg, Path(folder) / "model_final.pth", device)
+
+
+def build_trained(cfg: CfgNode, weights: Path, device: str | None = None) -> nn.Module:
+    """As load_trained, of a config and a file of weights."""
+    if device is not None:
+        cfg.MODEL.DEVICE = device
     model = build_model(cfg)
-    load_all_weights(model, str(Path(folder) / "model_final.pth"))
+    load_all_weights(model, str(weights))
     return model.eval()
 
 

@@ -1,0 +1,124 @@
+"""What the parts of an archive's predictions say together, in files that other tools read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdl_d2.files import write_atomically, write_json
+from cdl_d2.prediction.archive import ArchivePrediction
+from cdl_d2.prediction.evaluation import (
+    CocoTruth,
+    Results,
+    classification_results,
+    segmentation_results,
+    stem_of,
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What became of an archive.
+
+    Attributes:
+        file: with the predictions.
+        count: of the predictions.
+        failures: the sources that could not be read, and why.
+        results: accuracy, if annotations were given, and `rate`.
+    """
+
+    file: Path
+    count: int
+    failures: dict[str, str]
+    results: Results
+
+
+def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -> Answers:
+    """Write `images.json`, the file of predictions, and with annotations `results.json`.
+
+    Args:
+        annotations: COCO-format JSON for a detector; for a segmentor a folder of label maps, for a
+            classifier one with a folder of images for each class.
+
+    Raises:
+        CdlError, OSError: if a part is missing or damaged; for annotations of something else.
+    """
+    entries: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    for part in archive.read_parts():
+        entries += part["predictions"]
+        failures |= part["failures"]
+    names, task = archive.predictor.model.class_names, archive.predictor.model.task
+    results: Results = {}
+    truth = CocoTruth(annotations, names) if task == "detection" and annotations else None
+    category_ids = truth.category_ids if truth else list(range(1, len(names) + 1))
+    _number(entries, truth.image_ids if truth else {})
+    file = archive.output / ("predictions.json" if task == "detection" else "predictions.csv")
+    if task == "detection":
+        found = _coco_results(entries, category_ids)
+        text = json.dumps(found)
+        if truth:
+            results = truth.results(found, entries, archive.names)
+    elif task == "segmentation":
+        text = _rows(["file", "label_map"], [(e["file_name"], e["label_map"]) for e in entries])
+        if annotations:
+            results = segmentation_results(annotations, entries, archive.output, names)
+    else:
+        text = _class_rows(entries, names)
+        if annotations:
+            results = classification_results(annotations, entries, names)
+    results |= _rate(entries)
+    with write_atomically(file) as temporary:
+        temporary.write_text(text)
+    shown = ("id", "file_name", "height", "width", "bits", "bits_per_pixel")
+    content = {
+        "images": [{key: entry[key] for key in shown if key in entry} for entry in entries],
+        "categories": [{"id": i, "name": n} for i, n in zip(category_ids, names, strict=True)],
+        "failures": failures,
+    }
+    write_json(archive.output / "images.json", content)
+    if annotations:
+        write_json(archive.output / "results.json", results)
+    return Answers(file, len(entries), failures, results)
+
+
+def _number(entries: list[dict[str, Any]], known: dict[str, int]) -> None:
+    """Give each image its number; those that the annotations do not have get new ones."""
+    free = max(known.values(), default=0) + 1
+    for entry in entries:
+        entry["id"] = known.get(stem_of(entry["file_name"]), free)
+        free += entry["id"] == free
+
+
+def _coco_results(entries: list[dict[str, Any]], category_ids: list[int]) -> list[dict[str, Any]]:
+    return [
+        found | {"image_id": entry["id"], "category_id": category_ids[found["category_id"] - 1]}
+        for entry in entries
+        for found in entry["objects"]
+    ]
+
+
+def _class_rows(entries: list[dict[str, Any]], names: tuple[str, ...]) -> str:
+    rows = []
+    for entry in entries:
+        best = max(range(len(names)), key=entry["probabilities"].__getitem__)
+        shares = [f"{value:.6f}" for value in entry["probabilities"]]
+        rows.append((entry["file_name"], names[best], *shares))
+    return _rows(["file", "class", *names], rows)
+
+
+def _rows(head: list[str], rows: list[tuple]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue()
+
+
+def _rate(entries: list[dict[str, Any]]) -> Results:
+    """Bits a pixel of the coded images, all bits over all pixels as they were coded."""
+    coded = [entry for entry in entries if "bits" in entry]
+    pixels = sum(entry["bits"] / entry["bits_per_pixel"] for entry in coded)
+    return {"rate": {"bpp": sum(entry["bits"] for entry in coded) / pixels}} if coded else {}

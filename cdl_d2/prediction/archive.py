@@ -1,0 +1,173 @@
+"""A model's predictions for a whole archive, part by part.
+
+```
+output/plan.json              what is predicted, with which model
+output/parts/00000.json ...   the predictions of some sources; written whole, or not at all
+output/labels/NAME.png        of a segmentor: the class of every pixel
+output/pictures/NAME.png      if asked for: the predictions on the images
+output/images.json            names, sizes and ids of all images, and the ids of the classes
+output/predictions.json       of a detector, in COCO's results format; or predictions.csv, ...
+```
+
+A run that is killed loses the parts that it was working on, and the next one does what is missing.
+Runs on several machines take different parts of one folder; whoever finds all of them there writes
+what the parts say together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cdl_d2.codec.weights_file import fingerprint
+from cdl_d2.data.store.plan import read_json
+from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically, write_json
+from cdl_d2.prediction.predictor import Predictor
+from cdl_d2.prediction.results import Classification, Detections, Prediction, Segmentation
+from cdl_d2.prediction.sources import ArchiveSource
+
+PART = 64  # sources, or a little more: whole batches
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ArchivePrediction:
+    """Sources, a model, and the folder of its predictions.
+
+    Attributes:
+        predictor: the model.
+        sources: by name, in order.
+        output: folder.
+        batch_size: sources that are looked at together.
+        draw: whether to write pictures.
+        part_size: sources a part, in whole batches, so that none depends on which parts are done.
+    """
+
+    predictor: Predictor
+    sources: dict[str, ArchiveSource]
+    output: Path
+    batch_size: int = 1
+    draw: bool = False
+    part_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise CdlError(f"a batch size of {self.batch_size} is below 1")
+        whole = -(-PART // self.batch_size) * self.batch_size
+        object.__setattr__(self, "part_size", self.part_size or whole)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the sources, in order."""
+        return list(self.sources)
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are."""
+        return -(-len(self.sources) // self.part_size)
+
+    def names_of(self, part: int) -> list[str]:
+        """The sources of a part."""
+        return self.names[part * self.part_size : (part + 1) * self.part_size]
+
+    def claim(self) -> None:
+        """Write the plan, or find the same one in the output folder.
+
+        Raises:
+            CdlError: if the folder has predictions of something else.
+            OSError: if it cannot be written.
+        """
+        network = self.predictor.model.network
+        listing = "\n".join(f"{name} {source}" for name, source in self.sources.items())
+        plan = {
+            "format": FORMAT,
+            "model": fingerprint(network),
+            "classes": list(self.predictor.model.class_names),
+            "sources": hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest(),
+            "count": len(self.sources),
+            "batch_size": self.batch_size,
+            "draw": self.draw,
+        }
+        path = self.output / "plan.json"
+        if path.is_file():
+            before = read_json(path, "")
+            different = [key for key in plan if before.get(key) != plan[key]]
+            if different:
+                raise CdlError(
+                    f"{self.output} has predictions of another run ({different[0]}: "
+                    f"{before.get(different[0])}, not {plan[different[0]]}): give another --output"
+                )
+            return
+        (self.output / "parts").mkdir(parents=True, exist_ok=True)
+        write_json(path, plan)
+
+    def missing_parts(self, share: tuple[int, int] = (0, 1)) -> list[int]:
+        """The parts of share i of n that are not written yet."""
+        index, count = share
+        return [p for p in range(index, self.parts, count) if not self._path(p).exists()]
+
+    def predict_parts(
+        self, parts: Sequence[int], workers: int = 0
+    ) -> Iterator[tuple[str, str | None]]:
+        """Write parts; gives each source's name when it is done, and why it failed, if it did."""
+        sources = [self.sources[name] for part in parts for name in self.names_of(part)]
+        outcomes = self.predictor.outcomes(sources, self.batch_size, workers)
+        for part in parts:
+            entries, failures = [], {}
+            for name, (_, outcome) in zip(self.names_of(part), outcomes, strict=False):
+                if isinstance(outcome, Prediction):
+                    entries.append(self._entry(name, outcome))
+                else:
+                    failures[name] = str(outcome)
+                yield name, failures.get(name)
+            write_json(self._path(part), {"predictions": entries, "failures": failures})
+
+    def read_parts(self) -> Iterable[dict[str, Any]]:
+        """What all parts hold, in order.
+
+        Raises:
+            CdlError, FileNotFoundError: if one is damaged or missing.
+        """
+        for part in range(self.parts):
+            content = read_json(self._path(part), f"{self.output} is not complete")
+            if not isinstance(content, dict) or not content.keys() >= {"predictions", "failures"}:
+                raise CdlError(f"{self._path(part)} is damaged: remove it, and predict again")
+            yield content
+
+    def _path(self, part: int) -> Path:
+        return self.output / "parts" / f"{part:05d}.json"
+
+    def _entry(self, name: str, found: Prediction) -> dict[str, Any]:
+        """What a part says of a source, besides what is in files of its own."""
+        height, width = found.image_size
+        entry: dict[str, Any] = {"file_name": name, "height": height, "width": width}
+        if found.bits is not None:
+            entry |= {"bits": found.bits, "bits_per_pixel": found.bits_per_pixel}
+        if self.draw:
+            _save_png(self._beside("pictures", name), found.draw())
+        if isinstance(found, Detections):
+            entry["objects"] = found.to_coco()
+        elif isinstance(found, Segmentation):
+            path = self._beside("labels", name)
+            _save_png(path, found.segmentation.numpy())
+            entry["label_map"] = path.relative_to(self.output).as_posix()
+        elif isinstance(found, Classification):
+            entry["probabilities"] = found.probabilities.tolist()
+        return entry
+
+    def _beside(self, folder: str, name: str) -> Path:
+        path = self.output / folder / PurePosixPath(name).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _save_png(path: Path, pixels: np.ndarray) -> None:
+    with write_atomically(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")

@@ -1,0 +1,142 @@
+"""How good an archive's predictions are, beside the rate, where the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cdl_d2.codec.image_files import reading_image
+from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
+from cdl_d2.data.datasets.coco import class_names, read_coco
+from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
+from cdl_d2.errors import CdlError
+
+IGNORED = 255  # of a label map
+Results = dict[str, dict[str, float]]
+
+
+def stem_of(name: str) -> str:
+    """What an image and its bitstream have in common."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+class CocoTruth:
+    """COCO-format annotations of a detector's sources, which are found by name without suffix.
+
+    Args:
+        path: JSON.
+        names: of the classes that the detector knows.
+
+    Raises:
+        CdlError, FileNotFoundError: as read_coco; if the file has other classes.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str]):
+        self._content, self._path = read_coco(path), path
+        theirs = class_names(self._content)
+        numbered = list(names) == [str(i) for i in range(len(names))]  # nobody named them
+        known = {each["name"]: each["id"] for each in self._content["categories"]}
+        if len(theirs) != len(names) or not (numbered or set(theirs) == set(names)):
+            raise CdlError(
+                f"{path} has the classes {', '.join(theirs)}; the model knows {', '.join(names)}"
+            )
+        self.category_ids = [known[name] for name in (theirs if numbered else names)]
+        self.image_ids = {stem_of(i["file_name"]): i["id"] for i in self._content["images"]}
+
+    def results(
+        self, found: list[dict[str, Any]], entries: Sequence[dict[str, Any]], names: Sequence[str]
+    ) -> Results:
+        """`bbox` and, of a detector with masks, `segm`, on the sources that are annotated.
+
+        Args:
+            found: entries of a COCO results file.
+            entries: of the predictions, with `file_name`, `height` and `width`.
+            names: of all sources; one without a prediction counts as one without objects.
+
+        Raises:
+            CdlError: if none is annotated, or one at another size than it was seen at.
+        """
+        ids = {self.image_ids[stem_of(n)] for n in names if stem_of(n) in self.image_ids}
+        if not ids:
+            raise CdlError(f"{self._path} annotates none of the predicted images")
+        sizes = {i["id"]: (i["height"], i["width"]) for i in self._content["images"]}
+        for entry in entries:
+            seen = entry["height"], entry["width"]
+            expected = sizes.get(self.image_ids.get(stem_of(entry["file_name"])), seen)
+            if seen != expected:
+                raise CdlError(
+                    f"{entry['file_name']} was seen at {seen} pixels, (height, width), but is "
+                    f"annotated at {expected}: predict images at their own size"
+                )
+        found = [each for each in found if each["image_id"] in ids]
+        tasks = ["bbox", "segm"] if any("segmentation" in each for each in found) else ["bbox"]
+        coco = index_coco(self._content)
+        return {task: average_precision(coco, found, task, ids) for task in tasks}
+
+
+def segmentation_results(
+    labels: Path, entries: Sequence[dict[str, Any]], folder: Path, names: Sequence[str]
+) -> Results:
+    """The mean IoU in percent, over all pixels, of the classes that occur.
+
+    Args:
+        labels: folder of label maps, NAME.png, 8 bit; 255 is ignored.
+        entries: of the predictions, each with its `label_map` in `folder`.
+
+    Raises:
+        CdlError: if there is no label map of any of them, or one is of another size.
+    """
+    count = len(names)
+    confusion = np.zeros((count, count), dtype=np.int64)
+    for entry in entries:
+        path = labels / f"{stem_of(entry['file_name'])}.png"
+        if not path.is_file():
+            continue
+        truth, found = _label_map(path), _label_map(folder / entry["label_map"])
+        if truth.shape != found.shape:
+            raise CdlError(f"{path} has {truth.shape} pixels, and the image {found.shape}")
+        known = truth < count
+        pairs = count * truth[known].astype(np.int64) + found[known]
+        confusion += np.bincount(pairs, minlength=count**2).reshape(count, count)
+    if not confusion.any():
+        raise CdlError(f"{labels} has no label map NAME.png of any predicted image")
+    right = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - right
+    present = confusion.sum(1) > 0
+    return {"sem_seg": {"mIoU": float(100 * np.mean(right[present] / union[present]))}}
+
+
+def classification_results(
+    folder: Path, entries: Sequence[dict[str, Any]], names: Sequence[str]
+) -> Results:
+    """`top1` in percent.
+
+    Args:
+        folder: has a folder of images for each class; a source is found by its name.
+        entries: of the predictions, each with `probabilities`.
+
+    Raises:
+        CdlError, FileNotFoundError: for other classes; if no source is found.
+    """
+    classes = find_classes(folder)
+    if len(classes) != len(names):
+        raise CdlError(f"{folder} has {len(classes)} classes, and the model {len(names)}")
+    truth: dict[str, int] = {}
+    for path, label in find_labelled_images(folder):
+        truth[stem_of(path.relative_to(folder).as_posix())] = label
+        truth.setdefault(path.stem, label)
+    stems = {i: stem_of(entry["file_name"]) for i, entry in enumerate(entries)}
+    known = [i for i, stem in stems.items() if stem in truth]
+    if not known:
+        raise CdlError(f"{folder} has none of the predicted images")
+    right = [np.argmax(entries[i]["probabilities"]) == truth[stems[i]] for i in known]
+    return {"classification": {"top1": float(100 * np.mean(right))}}
+
+
+def _label_map(path: Path) -> np.ndarray:
+    with reading_image(path), Image.open(path) as file:
+        return np.asarray(file)

@@ -1,0 +1,104 @@
+"""Where a model to predict with comes from: a zoo, a training's folder, a checkpoint."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cdl_d2.data import Variant
+from cdl_d2.device import usable_device
+from cdl_d2.errors import CdlError, MissingPackageError
+from cdl_d2.prediction.models import PredictionModel
+
+if TYPE_CHECKING:
+    from cdl_d2.model_zoo.card import Card
+
+FINAL = "model_final.pth"
+
+
+def load_model(
+    name_or_path: str | Path, device: str | None = None, class_names: Sequence[str] | None = None
+) -> PredictionModel:
+    """A model of the zoo, or one that was trained.
+
+    Args:
+        name_or_path: a name of `cdl zoo list`; the output folder of a training, or a checkpoint.
+        device: default a GPU if there is one.
+        class_names: instead of those that the model says.
+
+    Raises:
+        CdlError, FileNotFoundError: if there is no such model, or it cannot be loaded; for another
+            number of names.
+        MissingPackageError: if it is Detectron2's, and that is not installed.
+    """
+    path, device = Path(name_or_path), usable_device(device)
+    checkpoint = path / FINAL if path.is_dir() else path
+    if (checkpoint.parent / "config.yaml").is_file():
+        model = _of_detectron2(checkpoint, device)
+    elif path.exists() or path.suffix == ".pth":
+        model = _of_torchvision(checkpoint, device)
+    else:
+        from cdl_d2.model_zoo import card
+
+        model = _of_zoo(card(str(name_or_path)), device)
+    if class_names is None:
+        return model
+    if len(class_names) != len(model.class_names):
+        raise CdlError(
+            f"{len(class_names)} class names for a model of {len(model.class_names)} classes"
+        )
+    return replace(model, class_names=tuple(class_names))
+
+
+def _of_zoo(card: Card, device: str) -> PredictionModel:
+    from cdl_d2 import model_zoo
+
+    if card.engine == "detectron2":
+        _need_detectron2(f"the model {card.name}")
+        cfg = model_zoo.get_config(card.name)
+        model = _of_config(cfg, model_zoo.weights_file(card.name), device)
+        return replace(model, class_names=tuple(card.classes))
+    config = model_zoo.get_config(card.name)
+    network = model_zoo.get(card.name, device=device)
+    sizes = config.architecture.evaluation_sizes
+    return _torchvision_model(network, config.classes, Variant(*sizes))
+
+
+def _of_detectron2(checkpoint: Path, device: str) -> PredictionModel:
+    _need_detectron2(str(checkpoint))
+    from cdl_d2.d2.config import read_config
+
+    return _of_config(read_config(checkpoint.parent / "config.yaml"), checkpoint, device)
+
+
+def _of_config(cfg: Any, weights: Path, device: str) -> PredictionModel:
+    from cdl_d2.d2.engine.prediction import class_names_of, coded_input_of, resize_of
+    from cdl_d2.d2.engine.tasks import task_of
+    from cdl_d2.d2.engine.trained import build_trained
+
+    network = build_trained(cfg, weights, device)
+    names, shown = class_names_of(cfg), coded_input_of(network, cfg)
+    return PredictionModel(network, task_of(cfg).name, names, shown, resize_of(cfg))
+
+
+def _of_torchvision(checkpoint: Path, device: str) -> PredictionModel:
+    from cdl_d2.tv.checkpoint import load_detector, read_checkpoint
+
+    trained = read_checkpoint(checkpoint).get("training", {})
+    network, config = load_detector(checkpoint)
+    short_edge, longest = config.architecture.evaluation_sizes
+    sizes = trained.get("short_edge_val", short_edge), trained.get("max_size", longest)
+    return _torchvision_model(network.to(device), config.classes, Variant(*sizes))
+
+
+def _torchvision_model(network: Any, classes: Sequence[str], variant: Variant) -> PredictionModel:
+    names = tuple(classes)
+    return PredictionModel(network, "detection", names, network.coded_input, variant.apply)
+
+
+def _need_detectron2(what: str) -> None:
+    if importlib.util.find_spec("detectron2") is None:
+        raise MissingPackageError(f"{what} is Detectron2's: install it as the README says")

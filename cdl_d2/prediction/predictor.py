@@ -1,0 +1,168 @@
+"""From an image or a bitstream to what a model says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from cdl_d2.errors import CdlError
+from cdl_d2.prediction.loading import load_model
+from cdl_d2.prediction.models import PredictionModel
+from cdl_d2.prediction.reading import Source, SourceReader
+from cdl_d2.prediction.results import Prediction
+
+Outcome = Prediction | CdlError | OSError
+T = TypeVar("T")
+
+
+class Predictor:
+    """A trained model that takes images and bitstreams, the same for all tasks and both engines.
+
+    ```
+    predictor = Predictor.load("output/converted")
+    found = predictor("coded/00000.cdlz")
+    print(found.names, found.scores, found.boxes)
+    ```
+
+    Args:
+        model: see load_model.
+    """
+
+    def __init__(self, model: PredictionModel):
+        self.model = model
+        on_cpu = model.coded_input
+        if on_cpu.codec is not None and model.device.type != "cpu":  # workers have no GPU
+            on_cpu = replace(on_cpu, codec=deepcopy(on_cpu.codec).cpu())
+        self._read = SourceReader(on_cpu, model.resize, cropped=model.task == "classification")
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        device: str | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Predictor:
+        """A model of the zoo, of a training's output folder, or of a checkpoint; see load_model."""
+        return cls(load_model(name_or_path, device, class_names))
+
+    def __call__(self, source: Source) -> Prediction:
+        """What the model says of one image.
+
+        Args:
+            source: a path of an image or of a bitstream (`.cdlz`), also of a first layer; the bytes
+                of either; a Bitstream; or an image as an array, H x W x 3 or 3 x H x W, uint8, RGB.
+                A model of pixels decodes bitstreams; a model of latents encodes images.
+
+        Returns:
+            Detections, Segmentation or Classification, in pixels of the given image.
+
+        Raises:
+            CdlError, OSError: if the source cannot be read, or was coded by another codec.
+        """
+        return next(self.stream([source]))
+
+    def stream(
+        self,
+        sources: Iterable[Source],
+        batch_size: int = 1,
+        workers: int = 0,
+        broken: Callable[[Source, Exception], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Predictions in the order of the sources.
+
+        Args:
+            batch_size: sources that are looked at together, where their sizes agree.
+            workers: processes. Of a model on the CPU each predicts by itself, with one thread; of
+                one on a GPU they read files and decode their entropy code.
+            broken: is told of a source that cannot be read, which is then passed over; default the
+                error is raised.
+
+        Raises:
+            CdlError, OSError: as a call does.
+        """
+        for source, outcome in self.outcomes(sources, batch_size, workers):
+            if isinstance(outcome, Prediction):
+                yield outcome
+            elif broken is None:
+                raise outcome
+            else:
+                broken(source, outcome)
+
+    def outcomes(
+        self, sources: Iterable[Source], batch_size: int = 1, workers: int = 0
+    ) -> Iterator[tuple[Source, Outcome]]:
+        """As stream, each source with its prediction, or with the error of one that is broken."""
+        batches = _batches(sources, batch_size)
+        if not workers:
+            for batch in batches:
+                yield from self._with_pictures(batch, self._predict(self._items(batch)))
+            return
+        in_workers = self.model.device.type == "cpu"
+        work = (lambda batch: self._predict(self._items(batch))) if in_workers else self._items
+        held = list(batches)
+        loader = DataLoader(_Work(held, work), batch_size=None, num_workers=workers)
+        for batch, made in zip(held, loader, strict=True):
+            yield from self._with_pictures(batch, made if in_workers else self._predict(made))
+
+    def _items(self, batch: Sequence[Source]) -> list:
+        """An item of each source, or its error."""
+        return [_tried(self._read, source) for source in batch]
+
+    def _predict(self, items: Sequence) -> list[Outcome]:
+        """What the model says of each item; an item that it refuses does not stop the others."""
+        good = [i for i, item in enumerate(items) if isinstance(item, dict)]
+        outcomes = list(items)
+        try:
+            found = self.model.predict([items[i] for i in good])
+        except CdlError:
+            found = [_tried(self._predict_one, items[i]) for i in good]
+        for i, prediction in zip(good, found, strict=True):
+            outcomes[i] = prediction
+        return outcomes
+
+    def _predict_one(self, item: dict) -> Prediction:
+        return self.model.predict([item])[0]
+
+    def _with_pictures(
+        self, batch: Sequence[Source], outcomes: Sequence[Outcome]
+    ) -> Iterator[tuple[Source, Outcome]]:
+        for source, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Prediction):
+                outcome = replace(outcome, picture=partial(self._read.picture, source))
+            yield source, outcome
+
+
+class _Work(Dataset):
+    """What a worker makes of each batch."""
+
+    def __init__(self, batches: Sequence[list[Source]], work: Callable[[list[Source]], list]):
+        self._batches, self._work = batches, work
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> list:
+        return self._work(self._batches[index])
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    if size < 1:
+        raise CdlError(f"a batch size of {size} is below 1")
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _tried(action: Callable[[T], object], given: T) -> object:
+    """What an action gives, or the error that says why it cannot."""
+    try:
+        return action(given)
+    except (CdlError, OSError) as error:
+        return error

@@ -1,0 +1,161 @@
+"""From whatever is given, an image or a bitstream, to an item of a model's batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cdl_d2.codec import Bitstream, Codec, CodecChoice
+from cdl_d2.codec.bitstream.stream import SUFFIX, BitstreamError
+from cdl_d2.codec.image_files import read_image
+from cdl_d2.data import LatentStore
+from cdl_d2.errors import CdlError
+from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.prediction.results import as_pixels
+
+MAGIC = b"CDLZ"
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A file inside a tar archive.
+
+    Attributes:
+        archive: the tar file.
+        name: of the file in it.
+        offset, size: of its content, in bytes.
+    """
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    def read_bytes(self) -> bytes:
+        """Its content; raises OSError, or CdlError if the archive has become shorter."""
+        with open(self.archive, "rb") as file:
+            file.seek(self.offset)
+            content = file.read(self.size)
+        if len(content) != self.size:
+            raise CdlError(f"{self.archive} ends inside of {self.name}: it is truncated")
+        return content
+
+
+@dataclass(frozen=True)
+class StoredLatent:
+    """An image of a latent store, in the store's first variant."""
+
+    store: Path
+    image: str
+
+    def __str__(self) -> str:
+        return f"{self.store}/{self.image}"
+
+
+Source = str | Path | bytes | np.ndarray | torch.Tensor | Bitstream | TarMember | StoredLatent
+
+
+@dataclass
+class SourceReader:
+    """Makes items of what is given; can be sent to other processes.
+
+    Args:
+        coded_input: of the model.
+        resize: of an image, see PredictionModel.
+        cropped: whether `resize` crops: predictions are then of the part that it leaves.
+        device: on which a decoder runs, where a bitstream has to be decoded.
+    """
+
+    coded_input: CodedInput
+    resize: Callable[[torch.Tensor], torch.Tensor]
+    cropped: bool = False
+    device: str = "cpu"
+    _stores: dict[Path, LatentStore] = field(default_factory=dict)
+
+    def __call__(self, source: Source) -> dict[str, Any]:
+        """An item of a batch: of an image with `image`, resized as in evaluation, else as
+        CodedInput.read makes it of a bitstream; with `height` and `width` of the given image.
+
+        Raises:
+            CdlError, OSError: if it cannot be read, or was coded by another codec.
+        """
+        if isinstance(source, StoredLatent):
+            return self._sized(self._stored(source))
+        opened = open_source(source)
+        if isinstance(opened, Bitstream):
+            if self.coded_input.domain != "image":
+                return self._sized(self.coded_input.read(opened, self.device))
+            opened = decoded_pixels(opened, None)
+        image = self.resize(opened)
+        height, width = (image if self.cropped else opened).shape[1:]
+        image = self.coded_input.swap(image).contiguous()
+        return {"image": image, "height": height, "width": width}
+
+    def picture(self, source: Source) -> torch.Tensor:
+        """The image that a prediction is of, 3 x H x W, uint8, RGB; a bitstream is decoded."""
+        if isinstance(source, StoredLatent):
+            raise CdlError(f"a latent store has no pictures: give draw the image of {source}")
+        opened = open_source(source)
+        coded = isinstance(opened, Bitstream)
+        if coded:
+            opened = decoded_pixels(opened, self.coded_input.codec)
+        return self.resize(opened) if self.cropped and not coded else opened
+
+    def _stored(self, source: StoredLatent) -> dict[str, Any]:
+        shown = self.coded_input
+        if shown.domain != "latent":
+            raise CdlError(f"a latent store has latents, and the model looks at {shown.domain}s")
+        if source.store not in self._stores:
+            self._stores[source.store] = LatentStore(source.store, shown.codec)
+        store = self._stores[source.store]
+        return store.read(source.image, store.variants[0], shown.with_scales)
+
+    def _sized(self, item: dict[str, Any]) -> dict[str, Any]:
+        height, width = item["image_size"]
+        return item | {"height": height, "width": width}
+
+
+def open_source(source: Source) -> Bitstream | torch.Tensor:
+    """A bitstream, or the pixels of an image, 3 x H x W, uint8, RGB.
+
+    Raises:
+        CdlError, OSError: if it is neither, or cannot be read.
+    """
+    if isinstance(source, Bitstream):
+        return source
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        return as_pixels(source)
+    if isinstance(source, (str, Path)):
+        return Bitstream.load(source) if Path(source).suffix == SUFFIX else read_image(source)
+    content = source if isinstance(source, bytes) else source.read_bytes()
+    name = f"{len(content)} bytes" if isinstance(source, bytes) else str(source)
+    if not (content.startswith(MAGIC) or name.endswith(SUFFIX)):
+        return read_image(name, content)
+    try:
+        return Bitstream.from_bytes(content)
+    except BitstreamError as error:
+        raise BitstreamError(f"{name}: {error}") from error
+
+
+def decoded_pixels(stream: Bitstream, codec: Codec | None) -> torch.Tensor:
+    """The image that a bitstream decodes to, 3 x H x W, uint8, RGB.
+
+    Args:
+        codec: that wrote it; default the zoo's, or the package's.
+
+    Raises:
+        CdlError, FileNotFoundError: if there is no such codec, or another wrote the stream.
+    """
+    wrote = stream.codec
+    codec = codec or CodecChoice(wrote.name, wrote.quality, wrote.metric).load()
+    latent = codec.decompress(stream)
+    device = next(codec.parameters()).device
+    return torch.round(codec.decode(latent.to(device)) * 255).byte().cpu()

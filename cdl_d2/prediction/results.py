@@ -1,0 +1,204 @@
+"""What a model says of one image.
+
+Shapes: D detections, K classes, H x W pixels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from cdl_d2.codec.image_files import read_image
+from cdl_d2.errors import CdlError, MissingPackageError
+
+THRESHOLD = 0.5  # lowest score of a detection that is drawn
+BEST = 5  # classes of an image that are named
+PALETTE = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What is common to all tasks.
+
+    Attributes:
+        image_size: (H, W) in pixels; of an image file its own, of a bitstream that of the coded
+            image.
+        class_names: of all K classes that the model knows.
+        bits: of the coded image, of its file or estimated; None for a model of pixels.
+        bits_per_pixel: over the pixels of the image as it was coded.
+        picture: gives the image, 3 x H x W, uint8, RGB; a bitstream is decoded only then.
+    """
+
+    image_size: tuple[int, int]
+    class_names: tuple[str, ...]
+    bits: float | None = None
+    bits_per_pixel: float | None = None
+    picture: Callable[[], torch.Tensor] | None = field(default=None, repr=False, compare=False)
+
+    def draw(self, image: str | Path | np.ndarray | torch.Tensor | None = None) -> np.ndarray:
+        """The prediction on an image, H x W x 3, uint8, RGB.
+
+        Args:
+            image: a file, or H x W x 3 or 3 x H x W of uint8; default what was looked at, decoded
+                if it was a bitstream.
+
+        Raises:
+            CdlError, OSError: if there is no such image, or it is of another size.
+        """
+        if image is None and self.picture is None:
+            raise CdlError("what was predicted from is not known any more: give draw an image")
+        pixels = self.picture() if image is None else as_pixels(image)
+        if tuple(pixels.shape[1:]) != tuple(self.image_size):
+            raise CdlError(
+                f"the prediction is of an image of {self.image_size} pixels, (height, width), and "
+                f"cannot be drawn on one of {tuple(pixels.shape[1:])}"
+            )
+        return self._draw(pixels).permute(1, 2, 0).contiguous().numpy()
+
+    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections(Prediction):
+    """Objects, the most certain first.
+
+    Attributes:
+        boxes: D x 4, left, top, right, bottom in pixels of the image.
+        labels: D, from 0.
+        scores: D, in 0..1.
+        masks: D x H x W booleans, or None of a model of boxes.
+    """
+
+    boxes: torch.Tensor
+    labels: torch.Tensor
+    scores: torch.Tensor
+    masks: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each object's class."""
+        return [self.class_names[label] for label in self.labels.tolist()]
+
+    def to_coco(
+        self, image_id: int = 0, category_ids: list[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """The objects as entries of a COCO results file; masks are RLE.
+
+        Args:
+            category_ids: of the classes in order; default 1, 2, ...
+        """
+        ids = category_ids or range(1, len(self.class_names) + 1)
+        entries = []
+        for i, (left, top, right, bottom) in enumerate(self.boxes.tolist()):
+            entry = {
+                "image_id": image_id,
+                "category_id": ids[int(self.labels[i])],
+                "bbox": [left, top, right - left, bottom - top],
+                "score": float(self.scores[i]),
+            }
+            if self.masks is not None:
+                rle = coco_mask.encode(np.asfortranarray(self.masks[i].numpy(), dtype=np.uint8))
+                entry["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+            entries.append(entry)
+        return entries
+
+    def to_instances(self) -> Any:
+        """Detectron2's Instances, with pred_boxes, pred_classes, scores and perhaps pred_masks.
+
+        Raises:
+            MissingPackageError: if Detectron2 is not installed.
+        """
+        try:
+            from cdl_d2.d2.engine.prediction import instances
+        except ImportError as error:
+            raise MissingPackageError(f"{error}: Instances are Detectron2's") from error
+        fields = {name: getattr(self, name) for name in ("boxes", "labels", "scores", "masks")}
+        return instances(self.image_size, **fields)
+
+    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
+        kept = (self.scores >= THRESHOLD).nonzero()[:, 0]
+        if not len(kept):
+            return pixels
+        colors = [PALETTE[int(label) % len(PALETTE)] for label in self.labels[kept]]
+        if self.masks is not None:
+            pixels = draw_segmentation_masks(pixels, self.masks[kept], alpha=0.5, colors=colors)
+        texts = [f"{self.names[i]} {float(self.scores[i]):.0%}" for i in kept.tolist()]
+        return draw_bounding_boxes(pixels, self.boxes[kept], texts, colors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(Prediction):
+    """A class for every pixel.
+
+    Attributes:
+        segmentation: H x W of uint8 (int16 for more than 256 classes), places in class_names.
+    """
+
+    segmentation: torch.Tensor
+
+    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
+        found = self.segmentation.unique().tolist()
+        masks = torch.stack([self.segmentation == label for label in found])
+        colors = [PALETTE[label % len(PALETTE)] for label in found]
+        return draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Prediction):
+    """A probability for every class.
+
+    Attributes:
+        probabilities: K, of class_names, in 0..1.
+    """
+
+    probabilities: torch.Tensor
+
+    @property
+    def label(self) -> int:
+        """The most probable class."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.class_names[self.label]
+
+    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
+        best = self.probabilities.topk(min(BEST, len(self.class_names)))
+        lines = [
+            f"{self.class_names[label]} {score:.0%}"
+            for score, label in zip(*(each.tolist() for each in best), strict=True)
+        ]
+        corner = torch.tensor([[0.0, 0.0, *(side - 1 for side in pixels.shape[:0:-1])]])
+        return draw_bounding_boxes(pixels, corner, ["\n".join(lines)], ["#e6194b"])
+
+
+def as_pixels(image: str | Path | np.ndarray | torch.Tensor) -> torch.Tensor:
+    """3 x H x W, uint8, RGB, of an image file, or of an array, H x W x 3 or 3 x H x W, of uint8.
+
+    Raises:
+        CdlError, FileNotFoundError: as read_image; for an array of another shape or dtype.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    pixels = torch.as_tensor(image)
+    if pixels.dtype == torch.uint8 and pixels.ndim == 3 and 0 not in pixels.shape:
+        if pixels.shape[0] == 3:
+            return pixels
+        if pixels.shape[2] == 3:
+            return pixels.permute(2, 0, 1)
+    raise CdlError(
+        f"an array of shape {tuple(pixels.shape)} and {pixels.dtype} is no image: give H x W x 3 "
+        "or 3 x H x W of uint8, RGB"
+    )

@@ -1,0 +1,224 @@
+"""cdl predict: whole archives, part by part."""
+
+import csv
+import json
+import shutil
+import tarfile
+
+import pytest
+
+from tests.commands import output_of, refused, run
+from tests.tv.conftest import CLASSES, CODEC
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr("cdl_d2.prediction.archive.PART", 2)
+
+
+def files_of(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def found_in(folder):
+    """The objects by image, without numbers."""
+    images = json.loads((folder / "images.json").read_text())["images"]
+    stems = {image["id"]: image["file_name"].rpartition(".")[0] for image in images}
+    found = {stem: [] for stem in stems.values()}
+    for entry in json.loads((folder / "predictions.json").read_text()):
+        found[stems[entry.pop("image_id")]].append(entry)
+    return found
+
+
+def make_tar(folder, path):
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(folder.rglob("*.*")):
+            tar.add(file, f"./{file.relative_to(folder)}")
+    return path
+
+
+def test_folders_files_globs_tars_and_stores_give_the_same(latent_model, images, coded, tmp_path):
+    tar = make_tar(coded, tmp_path / "coded.tar")
+    output_of(
+        *("data", "encode", "--images", images, "--codec", CODEC.name, "--quality", 2),
+        *("--form", "bitstreams", "--workers", 0, "--output", tmp_path / "latents"),
+    )
+    inputs = {
+        "folder": [coded],
+        "files": [*sorted(coded.glob("*.cdlz")), coded / "inner"],
+        "glob": [coded / "*"],
+        "tar": [tar],
+        "store": [tmp_path / "latents"],
+    }
+    found = {}
+    for name, given in inputs.items():
+        output_of("predict", latent_model, *given, "--output", tmp_path / name)
+        found[name] = found_in(tmp_path / name)
+    assert len(found["folder"]) == 5 and all(found["folder"].values())
+    assert found["tar"] == found["store"] == found["folder"]
+    plain = {stem.rpartition("/")[2]: value for stem, value in found["folder"].items()}
+    assert found["files"] == found["glob"] == plain
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(latent_model, coded, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    output_of("predict", latent_model, coded, "--output", whole)
+    assert len(list((whole / "parts").iterdir())) == 3
+    shutil.copytree(whole, cut)
+    for lost in ("parts/00001.json", "predictions.json", "images.json"):
+        (cut / lost).unlink()
+    kept = cut / "parts" / "00000.json"
+    before = kept.stat().st_mtime_ns
+    output_of("predict", latent_model, coded, "--output", cut)
+    assert files_of(cut) == files_of(whole) and kept.stat().st_mtime_ns == before
+
+
+def test_shares_add_up_to_the_whole(latent_model, coded, tmp_path):
+    output_of("predict", latent_model, coded, "--output", tmp_path / "whole")
+    for share in ("1/2", "0/2"):
+        assert not (tmp_path / "shared" / "predictions.json").exists()
+        words = "--output", tmp_path / "shared", "--shard", share
+        output_of("predict", latent_model, coded, *words)
+    assert files_of(tmp_path / "shared") == files_of(tmp_path / "whole")
+
+
+def test_workers_and_batches_change_nothing_but_roundings(latent_model, coded, tmp_path):
+    output_of("predict", latent_model, coded, "--output", tmp_path / "one")
+    words = "--output", tmp_path / "two", "--workers", 2
+    output_of("predict", latent_model, coded, *words)
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
+    output_of("predict", latent_model, coded, "--output", tmp_path / "b", "--batch-size", 2)
+    assert found_in(tmp_path / "b").keys() == found_in(tmp_path / "one").keys()
+
+
+def test_a_broken_file_is_reported_and_the_rest_is_done(latent_model, coded, tmp_path):
+    archive = tmp_path / "archive"
+    shutil.copytree(coded, archive)
+    content = (archive / "1.cdlz").read_bytes()
+    (archive / "1.cdlz").write_bytes(content[:-20])
+    (archive / "picture.jpg").write_text("not an image")
+    status, output, errors = run("predict", latent_model, archive, "--output", tmp_path / "out")
+    assert status == 1 and "4 images, 2 broken" in output
+    assert "1.cdlz" in errors and "picture.jpg" in errors and "Traceback" not in errors
+    failures = json.loads((tmp_path / "out" / "images.json").read_text())["failures"]
+    assert failures.keys() == {"1.cdlz", "picture.jpg"} and len(found_in(tmp_path / "out")) == 4
+
+
+def test_pictures_are_drawn_beside(latent_model, coded, tmp_path):
+    output_of("predict", latent_model, coded, "--draw", "--output", tmp_path)
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 5
+    assert (tmp_path / "pictures" / "inner" / "3.png").is_file()
+
+
+def test_accuracy_is_that_of_the_engines_own_evaluation(latent_model, coco_dataset, tmp_path):
+    annotations, folder = coco_dataset
+    text = annotations.read_text().replace("class0", CLASSES[0]).replace("class1", CLASSES[1])
+    annotations.write_text(text)
+    val = "--val", annotations, folder
+    checkpoint = latent_model / "model_final.pth"
+    words = "--eval-only", checkpoint, *val, "--output", tmp_path / "evaluated"
+    codec = "--codec", CODEC.name, "--quality", CODEC.quality
+    output_of("train-torchvision", *words, *codec)
+    expected = json.loads((tmp_path / "evaluated" / "results.json").read_text())
+    words = "--annotations", annotations, "--output", tmp_path / "out", "--json"
+    printed = json.loads(output_of("predict", latent_model, folder, *words))
+    assert printed == json.loads((tmp_path / "out" / "results.json").read_text())
+    assert printed["bbox"]["AP"] == pytest.approx(expected["bbox"]["AP"])
+    assert printed["segm"]["AP"] == pytest.approx(expected["segm"]["AP"])
+    assert printed["rate"]["bpp"] == pytest.approx(expected["rate"]["bpp"])
+
+
+@pytest.mark.parametrize("case", ["none", "empty", "missing", "twice", "outside", "cut", "gzip"])
+def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, case):
+    given = {
+        "none": [],
+        "empty": [tmp_path / "empty"],
+        "missing": [tmp_path / "nowhere"],
+        "twice": [coded, coded / "0.cdlz"],
+        "outside": [tmp_path / "outside.tar"],
+        "cut": [tmp_path / "cut.tar"],
+        "gzip": [tmp_path / "packed.tar"],
+    }[case]
+    (tmp_path / "empty").mkdir()
+    with tarfile.open(tmp_path / "outside.tar", "w") as tar:
+        tar.add(coded / "0.cdlz", "../0.cdlz")
+    (tmp_path / "cut.tar").write_bytes(make_tar(coded, tmp_path / "whole.tar").read_bytes()[:100])
+    with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
+        tar.add(coded / "0.cdlz", "0.cdlz")
+    line = refused("predict", latent_model, *given, "--output", tmp_path / "out")
+    assert not given or case == "twice" or given[0].name in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_run_is_refused(latent_model, pixel_model, coded, tmp_path):
+    output_of("predict", latent_model, coded, "--output", tmp_path)
+    assert "model" in refused("predict", pixel_model, coded, "--output", tmp_path)
+    assert "sources" in refused("predict", latent_model, coded / "inner", "--output", tmp_path)
+    (tmp_path / "parts" / "00000.json").write_text('{"predictions": ')
+    assert "00000.json" in refused("predict", latent_model, coded, "--output", tmp_path)
+
+
+def test_annotations_of_something_else_are_refused(latent_model, images, coco_dataset, tmp_path):
+    words = "predict", latent_model, images, "--output", tmp_path / "out", "--annotations"
+    assert "class0" in refused(*words, coco_dataset[0])  # other names
+    words = *words, coco_dataset[0], "--classes", "class0", "class1"
+    shutil.rmtree(tmp_path / "out")
+    assert "none of the predicted" in refused(*words)
+    assert "nowhere" in refused(*words[:-4], tmp_path / "nowhere.json")
+
+
+def test_a_ray_cluster_gives_the_same_bytes(latent_model, coded, tmp_path):
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    output_of("predict", latent_model, coded, "--output", tmp_path / "here")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        output_of("predict", latent_model, coded, "--ray", "--output", tmp_path / "there")
+    finally:
+        ray.shutdown()
+    assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
+
+
+class TestWithDetectron2:
+    @pytest.fixture(autouse=True)
+    def needs(self):
+        pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
+    def test_a_classifier_writes_a_table_and_its_accuracy(self, images, tmp_path):
+        from cdl_d2.d2.config import read_config
+        from tests.prediction.test_predictor import TestWithDetectron2 as Other
+
+        cfg = read_config(
+            "classification/small/latent_resnet_small.yaml",
+            ["MODEL.CLASSIFIER.NUM_CLASSES", 2, "INPUT.IMAGE_SIZE", 64],
+        )
+        model = Other().saved(cfg, tmp_path / "run")
+        for index, name in enumerate(("cat", "dog")):
+            (tmp_path / "data" / name).mkdir(parents=True)
+            shutil.copy(images / f"{index}.png", tmp_path / "data" / name / f"{index}.png")
+        words = "--annotations", tmp_path / "data", "--classes", "cat", "dog"
+        output = output_of(
+            "predict", model, tmp_path / "data", *words, "--output", tmp_path / "out"
+        )
+        with open(tmp_path / "out" / "predictions.csv") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["file"] for row in rows] == ["cat/0.png", "dog/1.png"]
+        right = sum(row["class"] == row["file"][:3] for row in rows)
+        assert f"top1 {50 * right:.3g}" in output
+
+    def test_a_segmentor_writes_label_maps_and_its_accuracy(self, images, tmp_path):
+        import numpy as np
+        from PIL import Image
+
+        from cdl_d2.d2.config import read_config
+        from tests.prediction.test_predictor import TestWithDetectron2 as Other
+
+        cfg = read_config(
+            "segmentation/small/latent_deeplab_small.yaml",
+            ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3, "INPUT.MIN_SIZE_TEST", 64],
+        )
+        model = Other().saved(cfg, tmp_path / "run")
+        output_of("predict", model, images, "--output", tmp_path / "out")
+        maps = tmp_path / "out" / "labels"
+        assert np.asarray(Image.open(maps / "inner" / "3.png")).shape == (96, 64)
+        words = "--annotations", maps, "--output", tmp_path / "out"
+        assert "mIoU 100" in output_of("predict", model, images, *words)
