@@ -26,6 +26,7 @@ from cdl_d2.cli.predict import predict
 from cdl_d2.cli.quickstart import quickstart
 from cdl_d2.cli.train import train
 from cdl_d2.cli.visualize import visualize
+from cdl_d2.cli.zoo import app as zoo
 from cdl_d2.errors import CdlError
 
 # Said while torchvision is imported; whoever runs a command can do nothing about it.
@@ -50,7 +51,7 @@ app = App(
 )
 COMMANDS = (
     *(quickstart, train, convert, predict, data, codec),
-    *(latents, visualize, count, bench, compare),
+    *(latents, visualize, count, bench, compare, zoo),
 )
 for _command in COMMANDS:
     app.command(_command)
