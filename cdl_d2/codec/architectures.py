@@ -21,7 +21,7 @@ ARCHITECTURES = {
 }
 TINY_PREFIX = "tiny-"
 TINY_CHANNELS = {"N": 32, "M": 192}
-TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(1, 3)}
+TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(3)}
 METRICS = ("mse", "ms-ssim")
 
 
@@ -31,7 +31,8 @@ def check_codec_choice(name: str, quality: int, metric: str, own_weights: bool =
     Args:
         own_weights: the weights come from the user, so that every architecture has a tiny variant.
     """
-    tiny = {TINY_PREFIX + k: v for k, v in ARCHITECTURES.items()} if own_weights else TINY_QUALITIES
+    trained = {TINY_PREFIX + k: range(v.stop) for k, v in ARCHITECTURES.items()}
+    tiny = trained if own_weights else TINY_QUALITIES
     qualities = {**ARCHITECTURES, **tiny}.get(name)
     if qualities is None:
         known = ", ".join([*ARCHITECTURES, *tiny])

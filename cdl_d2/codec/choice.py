@@ -17,7 +17,7 @@ class CodecChoice:
 
     Attributes:
         name: as CompressAI names it, or `tiny-<that>`.
-        quality: 1 (smallest files) to 8; 1 to 6 for cheng2020, 1 and 2 for the built-in tiny codec.
+        quality: 1 (smallest files) to 8; 1 to 6 for cheng2020, 0 to 2 for the built-in tiny codec.
         metric: `mse` or `ms-ssim`, what it was trained for.
         weights: a local file; empty for CompressAI's zoo or the package's own; `untrained` for
             random ones.

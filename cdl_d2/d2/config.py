@@ -45,7 +45,7 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.CODEC = CN()
     # As CompressAI names it, or "tiny-bmshj2018-hyperprior", whose weights come with the package.
     _C.MODEL.CODEC.NAME = "bmshj2018-hyperprior"
-    # 1 (smallest files) to 8; 1 to 6 for cheng2020; 1 and 2 for the tiny codec.
+    # 1 (smallest files) to 8; 1 to 6 for cheng2020; 0 to 2 for the tiny codec.
     _C.MODEL.CODEC.QUALITY = 4
     # The distortion that the codec was trained for, "mse" or "ms-ssim".
     _C.MODEL.CODEC.METRIC = "mse"
