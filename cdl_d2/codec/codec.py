@@ -156,11 +156,13 @@ class Codec(nn.Module):
         with exact_arithmetic(images[0].device):
             for image, y in zip(images, self._transform(images).cpu(), strict=True):
                 quantized = coder.quantize(y)
+                scale_floor = coder.scale_floor(quantized)
                 stream = Bitstream(
                     codec=self.identity,
                     image_size=tuple(image.shape[1:]),
-                    strings=tuple(coder.encode(quantized)),
+                    strings=tuple(coder.encode(quantized, scale_floor)),
                     checksum=quantized.checksum,
+                    scale_floor=scale_floor,
                 )
                 streams.append(stream)
         return streams
@@ -194,8 +196,11 @@ class Codec(nn.Module):
             )
         if len(stream.strings) != 1 + coder.has_hyperprior:
             raise BitstreamError(f"{self.name} does not write {len(stream.strings)} strings")
+        if stream.scale_floor and not coder.codes_channels_alone:
+            raise BitstreamError(f"{self.name} has no scale floor, but the stream has one")
+        grid = coded_cells(stream.image_size)
         with exact_arithmetic(torch.device("cpu")):
-            quantized = coder.decode(stream.strings, coded_cells(stream.image_size), stream.coding)
+            quantized = coder.decode(stream.strings, grid, stream.coding, stream.scale_floor)
         if stream.checksum is not None and stream.checksum != quantized.checksum:
             raise BitstreamError(
                 "the stream decodes to other symbols than were written: the machine that wrote it, "

@@ -142,7 +142,7 @@ def channel_mask(count: int, channels: Sequence[int]) -> torch.Tensor:
 
 def check_layered(codec: Codec) -> None:
     """Raise CdlError unless channels of the codec can be coded without the others."""
-    if codec.cpu_coder.has_context or not codec.cpu_coder.has_hyperprior:
+    if not codec.cpu_coder.codes_channels_alone:
         raise CdlError(
             f"{codec.name} cannot be coded in layers: it needs a hyperprior and no context model "
             "(bmshj2018-hyperprior, mbt2018-mean)"

@@ -2,11 +2,15 @@
 
 ```
  4 magic "CDLZ"    1 format version       1 codec           1 quality       1 metric
- 8 fingerprint of the codec's weights     1 coding          1 number of strings, S
+ 8 fingerprint of the codec's weights     1 coding (below)  1 number of strings, S
  8 image H, W      8 coded H, W (pixels)  4 CRC-32 of the decoded symbols, or 0
  S x (4 length     4 CRC-32)              4 CRC-32 of all above
    the strings
 ```
+
+The lower three bits of the coding are its number, the upper five the scale floor: channels whose
+scales stay below it are zero and not in the string of y (entropy/latent_coder.py). Files of
+version 0.1.0 have floor 0: all channels are in it.
 
 Little endian; 58 bytes with two strings. Every byte is covered by a checksum, and the sizes are
 checked, before anything is decoded or allocated.
@@ -38,7 +42,8 @@ _VERSION = 1
 _HEAD = struct.Struct("<4sBBBB8sBBIIIII")
 _STRING = struct.Struct("<II")
 _CRC = struct.Struct("<I")
-_CODINGS = (*CODINGS, SELECTED, REST)  # append only
+_CODINGS = (*CODINGS, SELECTED, REST)  # append only, up to 8
+_FLOOR = 8  # of a coding's byte: its number plus this many times the scale floor
 _CODECS = [prefix + name for prefix in ("", TINY_PREFIX) for name in ARCHITECTURES]  # append only
 
 
@@ -57,6 +62,7 @@ class Bitstream:
         coding: `exact`, or `compressai` for what CompressAI itself wrote, see autoregressive.py;
             `selected` or `rest` for a layer, see layers.py, whose strings begin with a mask.
         checksum: of the symbols that the strings decode to (Quantized.checksum), or None.
+        scale_floor: of the string of y, 0 to 31, see latent_coder.py; 0 unless coded `exact`.
     """
 
     codec: CodecIdentity
@@ -64,6 +70,7 @@ class Bitstream:
     strings: tuple[bytes, ...]
     coding: str = "exact"
     checksum: int | None = None
+    scale_floor: int = 0
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -80,7 +87,7 @@ class Bitstream:
             self.codec.quality,
             METRICS.index(self.codec.metric),
             bytes.fromhex(self.codec.weights),
-            _CODINGS.index(self.coding),
+            _CODINGS.index(self.coding) + _FLOOR * self.scale_floor,
             len(self.strings),
             *self.image_size,
             *self.coded_size,
@@ -114,6 +121,7 @@ class Bitstream:
         if _CRC.unpack_from(content, head_size)[0] != zlib.crc32(content[:head_size]):
             raise BitstreamError("damaged: the checksum of the header does not match")
         image_size, coded_size, checksum = tuple(numbers[:2]), tuple(numbers[2:4]), numbers[4]
+        scale_floor, coding = divmod(coding, _FLOOR)
         for name, value, known in (
             ("codec", codec, _CODECS),
             ("metric", metric, METRICS),
@@ -121,6 +129,8 @@ class Bitstream:
         ):
             if value >= len(known):
                 raise BitstreamError(f"{name} number {value} is unknown: update cdl_d2")
+        if scale_floor and _CODINGS[coding] != "exact":
+            raise BitstreamError(f"coding {_CODINGS[coding]!r} has no scale floor: update cdl_d2")
         if min(image_size) < 1 or coded_size[0] * coded_size[1] > max_pixels:
             raise BitstreamError(
                 f"an image of {image_size} pixels, coded as {coded_size}, is not between 1 and "
@@ -132,6 +142,7 @@ class Bitstream:
             strings=_strings(content, head_size, count),
             coding=_CODINGS[coding],
             checksum=checksum or None,
+            scale_floor=scale_floor,
         )
         if stream.coded_size != coded_size:
             raise BitstreamError(f"an image of {image_size} pixels is not coded as {coded_size}")

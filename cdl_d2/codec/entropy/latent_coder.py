@@ -8,6 +8,11 @@ y --round(y - means)--> y symbols -----------> y string      y_hat = symbols + m
 
 Encoder and decoder call the same functions on the same numbers, so that a receiver's y_hat is the
 encoder's, bit for bit.
+
+Many channels of an image hold nothing but zeros, and their scales are small. Without a context
+model, the y string can leave them out under a *scale floor*: a channel is coded only if one of its
+scales reaches that row of the scale table. Both sides know the scales, so that nothing has to say
+which channels these are.
 """
 
 from __future__ import annotations
@@ -24,10 +29,11 @@ from torch import nn
 from cdl_d2.codec.architectures import TINY_PREFIX
 from cdl_d2.codec.entropy.autoregressive import NextSymbols, predict_in_order, steps
 from cdl_d2.codec.entropy.exact_arithmetic import in_float64
-from cdl_d2.codec.entropy.tables import EntropyTables
+from cdl_d2.codec.entropy.tables import EntropyTables, ScaleRows
 from cdl_d2.codec.latent import HYPERPRIOR_CELLS
 
 WITH_CONTEXT = ("mbt2018", "cheng2020-anchor", "cheng2020-attn")
+MAX_SCALE_FLOOR = 31  # a file has five bits for it
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class LatentCoder:
         self._architecture = name.removeprefix(TINY_PREFIX)
         self.has_hyperprior = self._architecture != "bmshj2018-factorized"
         self.has_context = self._architecture in WITH_CONTEXT
+        self.codes_channels_alone = self.has_hyperprior and not self.has_context
 
     @property
     def channels(self) -> int:
@@ -136,14 +143,29 @@ class LatentCoder:
         y = gaussian(symbols, q.scales_hat[None])[1][0]  # relative to their means
         return y, network.entropy_bottleneck((q.z_symbols + self._medians)[None])[1][0]
 
-    def encode(self, quantized: Quantized) -> list[bytes]:
-        """The strings of y and, with a hyperprior, z."""
-        places = self._places(quantized.y_symbols.shape)
-        symbols, indexes = quantized.y_symbols, self._y_indexes(quantized)
-        strings = [self._y_tables.encode(symbols.flatten()[places], indexes.flatten()[places])]
-        if quantized.z_symbols is not None:
-            strings.append(self.encode_hyperprior(quantized))
-        return strings
+    def scale_floor(self, quantized: Quantized) -> int:
+        """The highest floor that leaves out nothing but zeros; 0 if channels need each other."""
+        if not self.codes_channels_alone:
+            return 0
+        filled = quantized.y_symbols.flatten(1).any(1)
+        return min([MAX_SCALE_FLOOR, *self._top_rows(quantized.scales_hat)[filled].tolist()])
+
+    def encode(self, quantized: Quantized, scale_floor: int = 0) -> list[bytes]:
+        """The strings of y and, with a hyperprior, z.
+
+        Args:
+            scale_floor: at most what the method of this name gives; 0 codes all channels.
+        """
+        if scale_floor:
+            coded = self._top_rows(quantized.scales_hat) >= scale_floor
+            y_string = self.encode_channels(quantized, coded.nonzero()[:, 0])
+        else:
+            places = self._places(quantized.y_symbols.shape)
+            symbols, indexes = quantized.y_symbols, self._y_indexes(quantized)
+            y_string = self._y_tables.encode(symbols.flatten()[places], indexes.flatten()[places])
+        if quantized.z_symbols is None:
+            return [y_string]
+        return [y_string, self.encode_hyperprior(quantized)]
 
     def encode_hyperprior(self, quantized: Quantized) -> bytes:
         """The string of z."""
@@ -165,47 +187,58 @@ class LatentCoder:
             parts: a mask of M booleans and the string of those channels, several times.
             grid: h and w of the latent, multiples of 4.
         """
-        count = math.prod(grid)
-        readers = [
-            (mask, self._y_tables.reader(string, int(mask.sum()) * count)) for mask, string in parts
-        ]
-        z_shape = (self._medians.shape[0], *(side // HYPERPRIOR_CELLS for side in grid))
-        read_z = self._bottleneck_tables.reader(z_string, math.prod(z_shape))
 
         def next_symbols(where, scales, means):
-            indexes = self._scale_indexes(scales).T  # M, positions
-            symbols = torch.zeros(indexes.shape)
-            for mask, read in readers:
-                symbols[mask] = read(indexes[mask]).float()
-            return symbols.T
+            return self._read_channels(scales.T, parts).T
 
-        return self._with_hyperprior(read_z(_channel_indexes(z_shape)).float(), next_symbols)
+        return self._with_hyperprior(self._read_hyperprior(z_string, grid), next_symbols)
 
     def decode(
-        self, strings: Sequence[bytes], grid: tuple[int, int], coding: str = "exact"
+        self,
+        strings: Sequence[bytes],
+        grid: tuple[int, int],
+        coding: str = "exact",
+        scale_floor: int = 0,
     ) -> Quantized:
         """What `encode` was given.
 
         Args:
             grid: h and w of the latent, multiples of 4.
             coding: `exact`, or `compressai` for strings that CompressAI wrote.
+            scale_floor: that of `encode`; 0 for a codec whose channels need each other.
         """
         shape = (self.channels, *grid)
-        read = self._y_tables.reader(strings[0], math.prod(shape))
-        if not self.has_hyperprior:
-            return self._without_hyperprior(read(_channel_indexes(shape)).float())
-        z_shape = (self._medians.shape[0], *(side // HYPERPRIOR_CELLS for side in grid))
-        read_z = self._bottleneck_tables.reader(strings[1], math.prod(z_shape))
+        if self.codes_channels_alone:
 
-        def next_symbols(where, scales, means):
-            indexes = self._scale_indexes(scales)
-            if not self.has_context:  # all at once, channel by channel
-                return read(indexes.T).T.float()
-            return read(indexes).float()
+            def next_symbols(where, scales, means):  # all at once, channel by channel
+                coded = self._top_rows(scales.T) >= scale_floor
+                return self._read_channels(scales.T, [(coded, strings[0])]).T
 
-        return self._with_hyperprior(
-            read_z(_channel_indexes(z_shape)).float(), next_symbols, coding
-        )
+        else:
+            read = self._y_tables.reader(strings[0], math.prod(shape))
+            if not self.has_hyperprior:
+                return self._without_hyperprior(read(_channel_indexes(shape)).float())
+
+            def next_symbols(where, scales, means):
+                return read(self._scale_rows(scales)).float()
+
+        return self._with_hyperprior(self._read_hyperprior(strings[1], grid), next_symbols, coding)
+
+    def _read_channels(
+        self, scales: torch.Tensor, parts: Sequence[tuple[torch.Tensor, bytes]]
+    ) -> torch.Tensor:
+        """The symbols of y, M x n, from scales M x n and the parts of `decode_channels`."""
+        symbols = torch.zeros_like(scales)
+        for mask, string in parts:
+            rows = self._scale_rows(scales[mask])
+            symbols[mask] = self._y_tables.reader(string, rows.numel())(rows).float()
+        return symbols
+
+    def _read_hyperprior(self, string: bytes, grid: tuple[int, int]) -> torch.Tensor:
+        """The symbols of z."""
+        shape = (self._medians.shape[0], *(side // HYPERPRIOR_CELLS for side in grid))
+        read = self._bottleneck_tables.reader(string, math.prod(shape))
+        return read(_channel_indexes(shape)).float()
 
     def _without_hyperprior(self, symbols: torch.Tensor) -> Quantized:
         return Quantized(y_hat=symbols + self._medians, y_symbols=symbols.int())
@@ -243,14 +276,11 @@ class LatentCoder:
         """Which of the coder's tables belongs to each symbol of y."""
         if quantized.scales_hat is None:
             return _channel_indexes(quantized.y_symbols.shape)
-        return self._scale_indexes(quantized.scales_hat)
+        return self._scale_rows(quantized.scales_hat)
 
-    def _scale_indexes(self, scales: torch.Tensor) -> torch.Tensor:
-        """As GaussianConditional.build_indexes, in one pass."""
-        _ = self._gaussian_tables  # the scales of its rows exist only after `update()`
-        model = self._network.gaussian_conditional
-        scales = scales.clamp(min=model.scale_bound).contiguous()
-        return torch.bucketize(scales, model.scale_table[:-1])
+    def _top_rows(self, scales: torch.Tensor) -> torch.Tensor:
+        """The row of the largest scale of each channel, M, of scales M x ..."""
+        return self._scale_rows(scales.flatten(1).amax(1))
 
     def _places(self, shape: torch.Size) -> torch.Tensor | slice:
         """The flat places of the latent in the order in which they are coded."""
@@ -268,6 +298,11 @@ class LatentCoder:
     def _gaussian_tables(self) -> EntropyTables:
         self._network.update()
         return EntropyTables(self._network.gaussian_conditional)
+
+    @cached_property
+    def _scale_rows(self) -> ScaleRows:
+        self._network.update()
+        return ScaleRows(self._network.gaussian_conditional)
 
     @cached_property
     def _bottleneck_tables(self) -> EntropyTables:

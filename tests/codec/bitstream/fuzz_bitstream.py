@@ -78,7 +78,10 @@ def damaged_files(draw):
         strings = tuple(draw(mutations(s)) if draw(st.booleans()) else s for s in stream.strings)
         checksum = draw(st.sampled_from([stream.checksum, None]))
         coding = draw(st.sampled_from([stream.coding, "exact", "compressai"]))
-        forged = dataclasses.replace(stream, strings=strings, checksum=checksum, coding=coding)
+        floor = draw(st.sampled_from([stream.scale_floor, 0, 31]))
+        forged = dataclasses.replace(
+            stream, strings=strings, checksum=checksum, coding=coding, scale_floor=floor
+        )
         return name, forged.to_bytes()
     content = stream.to_bytes()
     table = HEADER + 8 * len(stream.strings)

@@ -40,7 +40,9 @@ def test_what_compressai_wrote_can_be_read(name):
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - set(WITH_CONTEXT)))
 def test_strings_are_those_of_compressai(name):
     coded, _ = compressai_round_trip(name)
-    assert small_codec(name).compress(IMAGE).strings == tuple(s[0] for s in coded["strings"])
+    codec = small_codec(name)
+    strings = codec.cpu_coder.encode(codec.quantize(IMAGE))  # of all channels
+    assert strings == [s[0] for s in coded["strings"]]
 
 
 def test_overhead_is_at_most_64_bytes(codec):
@@ -106,7 +108,9 @@ def forged(content: bytes, place: int, form: str, *values) -> bytes:
     [
         (4, "<B", (2,), "format version 2 is not 1"),
         (5, "<B", (99,), "codec number 99 is unknown"),
-        (16, "<B", (9,), "coding number 9"),
+        (16, "<B", (7,), "coding number 7"),
+        (16, "<B", (8,), "coding 'compressai' has no scale floor"),
+        (16, "<B", (8 + 2,), "coding 'selected' has no scale floor"),
         (18, "<IIII", (2**20, 2**20, 2**20, 2**20), "is not between 1 and"),
         (18, "<II", (0, 90), "is not between 1 and"),
         (18, "<II", (700, 900), "is not coded as"),
@@ -127,9 +131,12 @@ def test_a_larger_image_than_allowed_is_refused(content):
 def test_hostile_strings_with_valid_checksums_do_no_harm(name, coding):
     codec = small_codec(name)
     genuine = codec.compress(IMAGE)
+    scale_floor = genuine.scale_floor if coding == "exact" else 0
     endings = [b"", b"\0" * 4, b"\xff" * 100, b"\0" * 100, torch.rand(50).numpy().tobytes()]
     for strings in ([end] * len(genuine.strings) for end in endings):
-        hostile = dataclasses.replace(genuine, strings=tuple(strings), coding=coding)
+        hostile = dataclasses.replace(
+            genuine, strings=tuple(strings), coding=coding, scale_floor=scale_floor
+        )
         with pytest.raises(BitstreamError, match="decodes to"):
             codec.decompress(Bitstream.from_bytes(hostile.to_bytes()))
 
