@@ -101,6 +101,41 @@ def files(
 
 
 @app.command
+def predict(
+    models: Annotated[list[str], Parameter(metavar="MODEL", consume_multiple=True)],
+    /,
+    *,
+    streams: Path,
+    count: int = 20,
+    workers: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    json: Json = False,
+) -> None:
+    """Time predictions from bitstreams, file to result, and where the time goes, on one core.
+
+    ```
+    cdl bench predict nuclei-bridge nuclei-pixel --streams coded --workers 1 2
+    ```
+
+    A model of pixels decodes. Models are measured in turn, image by image.
+
+    Args:
+        models: As `cdl predict` takes them.
+        streams: Folder of bitstreams.
+        count: Bitstreams to take.
+        workers: Processes, for each number of which a whole stream of predictions is timed.
+    """
+    from cdl_d2.bench.predict import time_predictions
+    from cdl_d2.prediction import Predictor
+    from cdl_d2.prediction.sources import find_sources
+
+    if count < 1 or min(workers or [1]) < 1:
+        raise CdlError("--count and --workers: at least 1")
+    paths = [*find_sources([str(streams)]).values()][:count]
+    predictors = {model: Predictor.load(model, "cpu") for model in models}
+    print_rows(time_predictions(predictors, paths, workers or []), json)
+
+
+@app.command
 def storage(
     *,
     codec: CodecOptions,

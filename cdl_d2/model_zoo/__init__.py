@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.card import Card
-from cdl_d2.model_zoo.card_keys import PACKAGED
 from cdl_d2.model_zoo.catalog import all_cards, find_card, local_weights, place_of
 from cdl_d2.packaged import CONFIGS
 
@@ -53,7 +52,7 @@ def card(name: str) -> Card:
     return find_card(name)
 
 
-def weights_file(name: str) -> Path:
+def weights_file(name: str | Card) -> Path:
     """The file of a trained model's weights on this machine; downloads what is not here yet.
 
     Its size and SHA-256 are checked every time.
@@ -62,7 +61,7 @@ def weights_file(name: str) -> Path:
         CdlError: as card; if the file is damaged or was replaced.
         FileNotFoundError: if it is not here and cannot be downloaded.
     """
-    return local_weights(find_card(name))
+    return local_weights(_as_card(name) or find_card(name))
 
 
 def get_checkpoint_url(name: str) -> str:
@@ -72,8 +71,8 @@ def get_checkpoint_url(name: str) -> str:
         CdlError: as card.
     """
     found = find_card(name)
-    url = found.weights.url
-    return url if url and not url.startswith(PACKAGED) else str(place_of(found))
+    url = found.weights.url or ""
+    return url if url.startswith("http") else str(place_of(found))
 
 
 def get_config_file(name: str) -> str:
@@ -93,15 +92,10 @@ def get_config_file(name: str) -> str:
     if name not in cards:
         near = get_close_matches(name, [*configs, *cards]) or [*configs, *cards]
         raise CdlError(f"no config {name!r} comes with cdl_d2; there are {', '.join(near)}")
-    config = cards[name].config
-    if not isinstance(config, str):
-        raise CdlError(f"{name} is a model of torchvision, which has no config file: get_config")
-    if config not in configs:
-        raise CdlError(f"card {cards[name].path}: no config {config!r} comes with this cdl_d2")
-    return str(CONFIGS / config)
+    return _config_file_of(cards[name])
 
 
-def get_config(name: str, trained: bool = False) -> CfgNode | DetectorConfig:
+def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorConfig:
     """The config of a trained model, with its changes, or one that comes with the package.
 
     Args:
@@ -114,10 +108,11 @@ def get_config(name: str, trained: bool = False) -> CfgNode | DetectorConfig:
         CdlError: as get_config_file; if weights are asked for of a config that has none.
         FileNotFoundError: as weights_file.
     """
-    found = all_cards().get(name)
+    found = _as_card(name)
     if found is not None and found.engine == "torchvision":
         return _detector_config(found)
-    path, overrides = get_config_file(name), [*(found.overrides if found else ())]
+    path = _config_file_of(found) if found else get_config_file(name)
+    overrides = [*(found.overrides if found else ())]
     if trained:
         # What a network would start from is not needed, and might have to be downloaded.
         overrides += ["MODEL.WEIGHTS", _trained_weights(name, found), "MODEL.CLASSIFIER.INIT", ""]
@@ -129,11 +124,11 @@ def get_config(name: str, trained: bool = False) -> CfgNode | DetectorConfig:
         raise CdlError(f"card {found.path}: {error}" if found else str(error)) from error
 
 
-def get(name: str, trained: bool = True, device: str | None = None) -> nn.Module:
+def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn.Module:
     """A model, in eval mode with its weights, or new ones of the same kind.
 
     Args:
-        name: of a trained model; without weights, also of a config.
+        name: of a trained model, or its card; without weights, also of a config.
         device: `cpu` or `cuda`; default a GPU if there is one.
 
     Raises:
@@ -142,8 +137,8 @@ def get(name: str, trained: bool = True, device: str | None = None) -> nn.Module
     """
     from cdl_d2.device import usable_device
 
-    found, device = all_cards().get(name), usable_device(device)
-    config = get_config(name, trained)
+    found, device = _as_card(name), usable_device(device)
+    config = get_config(found or name, trained)
     if found is not None and found.engine == "torchvision":
         from cdl_d2.codec.weights_file import read_weights
         from cdl_d2.tv.checkpoint import load_all
@@ -162,6 +157,20 @@ def get(name: str, trained: bool = True, device: str | None = None) -> nn.Module
     if found is not None and trained:
         _check_codec(model, found)
     return model
+
+
+def _as_card(name: str | Card) -> Card | None:
+    return name if isinstance(name, Card) else all_cards().get(name)
+
+
+def _config_file_of(found: Card) -> str:
+    if not isinstance(found.config, str):
+        raise CdlError(
+            f"{found.name} is a model of torchvision, which has no config file: get_config"
+        )
+    if not (CONFIGS / found.config).is_file():
+        raise CdlError(f"card {found.path}: no config {found.config!r} comes with this cdl_d2")
+    return str(CONFIGS / found.config)
 
 
 def _trained_weights(name: str, found: Card | None) -> str:

@@ -17,6 +17,7 @@ from cdl_d2.model_zoo.download import is_safe_url
 TASKS = ("detection", "segmentation", "classification")
 ENGINES = ("detectron2", "torchvision")
 PACKAGED = "package:"  # before the name of a file of weights that comes with the package
+BESIDE = "beside:"  # before that of one in the folder of the card
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _matches(pattern: str) -> Callable[[Any], bool]:
 
 
 def _is_place(value: Any) -> bool:
-    inside = _matches(rf"{PACKAGED}[\w][\w.-]*\.safetensors")
+    inside = _matches(rf"({PACKAGED}|{BESIDE})[\w][\w.-]*\.safetensors")
     return value is None or inside(value) or (isinstance(value, str) and is_safe_url(value))
 
 
@@ -117,7 +118,7 @@ CARD = {
 PARTS: dict[str, dict[str, Kind]] = {
     "codec": {
         "name": _TEXT,
-        "quality": Kind("a number from 1 on", _is_count),
+        "quality": Kind("a number from 0 on", lambda v: _is_count(v, 0)),
         "metric": _TEXT,
         "weights": Kind(
             "a fingerprint of 16 hexadecimal digits, in quotes", _matches("[0-9a-f]{16}")
@@ -129,7 +130,9 @@ PARTS: dict[str, dict[str, Kind]] = {
         "images": Kind("a number from 1 on, or null", lambda v: v is None or _is_count(v)),
     },
     "weights": {
-        "url": Kind(f"https://..., {PACKAGED}FILE.safetensors, or null", _is_place),
+        "url": Kind(
+            f"https://..., {PACKAGED}FILE.safetensors, {BESIDE}FILE.safetensors, or null", _is_place
+        ),
         "bytes": Kind("a number from 1 on", _is_count),
         "sha256": Kind("64 hexadecimal digits, in quotes", _matches("[0-9a-f]{64}")),
     },

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.card import Card, read_card
-from cdl_d2.model_zoo.card_keys import PACKAGED
+from cdl_d2.model_zoo.card_keys import BESIDE, PACKAGED
 from cdl_d2.model_zoo.download import check_file, download
 
 PACKAGED_CARDS = Path(__file__).parent / "cards"
@@ -56,15 +56,17 @@ def find_card(name: str) -> Card:
 
 def place_of(card: Card) -> Path:
     """Where a card's weights lie on this machine, or would lie."""
-    weights = card.weights
-    if (weights.url or "").startswith(PACKAGED):
-        return PACKAGED_WEIGHTS / weights.url.removeprefix(PACKAGED)
+    weights, url = card.weights, card.weights.url or ""
+    if url.startswith(PACKAGED):
+        return PACKAGED_WEIGHTS / url.removeprefix(PACKAGED)
+    if url.startswith(BESIDE):
+        return card.path.parent / url.removeprefix(BESIDE)
     return home() / "weights" / f"{weights.sha256}.safetensors"
 
 
 def where(card: Card) -> str:
     """Where a card's weights are: `packaged`, `cached` on this machine, `remote` or `missing`."""
-    inside = (card.weights.url or "").startswith(PACKAGED)
+    inside = (card.weights.url or "").startswith((PACKAGED, BESIDE))
     if place_of(card).is_file():
         return "packaged" if inside else "cached"
     return "missing" if inside or card.weights.url is None else "remote"

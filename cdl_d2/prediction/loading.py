@@ -6,15 +6,20 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cdl_d2 import model_zoo
 from cdl_d2.data import Variant
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError, MissingPackageError
+from cdl_d2.model_zoo.card import Card
 from cdl_d2.prediction.models import PredictionModel
 
 if TYPE_CHECKING:
-    from cdl_d2.model_zoo.card import Card
+    from detectron2.config import CfgNode
+    from torch import nn
+
+    from cdl_d2.tv import CompressedMaskRCNN
 
 FINAL = "model_final.pth"
 
@@ -41,9 +46,7 @@ def load_model(
     elif path.exists() or path.suffix == ".pth":
         model = _of_torchvision(checkpoint, device)
     else:
-        from cdl_d2.model_zoo import card
-
-        model = _of_zoo(card(str(name_or_path)), device)
+        model = load_card(model_zoo.card(str(name_or_path)), device)
     if class_names is None:
         return model
     if len(class_names) != len(model.class_names):
@@ -53,33 +56,39 @@ def load_model(
     return replace(model, class_names=tuple(class_names))
 
 
-def _of_zoo(card: Card, device: str) -> PredictionModel:
-    from cdl_d2 import model_zoo
+def load_card(card: Card, device: str | None = None) -> PredictionModel:
+    """A model of the zoo.
 
+    Raises:
+        CdlError, FileNotFoundError: if its weights cannot be had or loaded.
+        MissingPackageError: if it is Detectron2's, and that is not installed.
+    """
+    device = usable_device(device)
     if card.engine == "detectron2":
         _need_detectron2(f"the model {card.name}")
-        cfg = model_zoo.get_config(card.name)
-        model = _of_config(cfg, model_zoo.weights_file(card.name), device)
-        return replace(model, class_names=tuple(card.classes))
-    config = model_zoo.get_config(card.name)
-    network = model_zoo.get(card.name, device=device)
-    sizes = config.architecture.evaluation_sizes
-    return _torchvision_model(network, config.classes, Variant(*sizes))
+    network = model_zoo.get(card, device=device)
+    config = model_zoo.get_config(card)
+    if card.engine == "detectron2":
+        model = _detectron2_model(network, config)
+    else:
+        sizes = config.architecture.evaluation_sizes
+        model = _torchvision_model(network, config.classes, Variant(*sizes))
+    return replace(model, class_names=tuple(card.classes), card=card)
 
 
 def _of_detectron2(checkpoint: Path, device: str) -> PredictionModel:
     _need_detectron2(str(checkpoint))
     from cdl_d2.d2.config import read_config
-
-    return _of_config(read_config(checkpoint.parent / "config.yaml"), checkpoint, device)
-
-
-def _of_config(cfg: Any, weights: Path, device: str) -> PredictionModel:
-    from cdl_d2.d2.engine.prediction import class_names_of, coded_input_of, resize_of
-    from cdl_d2.d2.engine.tasks import task_of
     from cdl_d2.d2.engine.trained import build_trained
 
-    network = build_trained(cfg, weights, device)
+    cfg = read_config(checkpoint.parent / "config.yaml")
+    return _detectron2_model(build_trained(cfg, checkpoint, device), cfg)
+
+
+def _detectron2_model(network: nn.Module, cfg: CfgNode) -> PredictionModel:
+    from cdl_d2.d2.engine.prediction import class_names_of, coded_input_of, resize_of
+    from cdl_d2.d2.engine.tasks import task_of
+
     names, shown = class_names_of(cfg), coded_input_of(network, cfg)
     return PredictionModel(network, task_of(cfg).name, names, shown, resize_of(cfg))
 
@@ -94,7 +103,9 @@ def _of_torchvision(checkpoint: Path, device: str) -> PredictionModel:
     return _torchvision_model(network.to(device), config.classes, Variant(*sizes))
 
 
-def _torchvision_model(network: Any, classes: Sequence[str], variant: Variant) -> PredictionModel:
+def _torchvision_model(
+    network: CompressedMaskRCNN, classes: Sequence[str], variant: Variant
+) -> PredictionModel:
     names = tuple(classes)
     return PredictionModel(network, "detection", names, network.coded_input, variant.apply)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cdl_d2.model_zoo.card import Card
 from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.prediction.results import Classification, Detections, Prediction, Segmentation
 
@@ -23,6 +24,7 @@ class PredictionModel:
         class_names: K.
         coded_input: what it looks at.
         resize: an image, 3 x H x W, uint8, RGB, as it is resized or cropped in evaluation.
+        card: of a model of the zoo.
     """
 
     network: nn.Module
@@ -30,6 +32,7 @@ class PredictionModel:
     class_names: tuple[str, ...]
     coded_input: CodedInput
     resize: Callable[[torch.Tensor], torch.Tensor]
+    card: Card | None = None
 
     @property
     def device(self) -> torch.device:

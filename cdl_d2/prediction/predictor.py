@@ -13,7 +13,9 @@ from typing import TypeVar
 from torch.utils.data import DataLoader, Dataset
 
 from cdl_d2.errors import CdlError
-from cdl_d2.prediction.loading import load_model
+from cdl_d2.model_zoo.card import Card
+from cdl_d2.model_zoo.hub import push_model, read_model, save_model
+from cdl_d2.prediction.loading import load_card, load_model
 from cdl_d2.prediction.models import PredictionModel
 from cdl_d2.prediction.reading import Source, SourceReader
 from cdl_d2.prediction.results import Prediction
@@ -33,6 +35,10 @@ class Predictor:
 
     Args:
         model: see load_model.
+
+    Attributes:
+        model: the same.
+        read: makes an item of a source, see SourceReader.
     """
 
     def __init__(self, model: PredictionModel):
@@ -40,7 +46,7 @@ class Predictor:
         on_cpu = model.coded_input
         if on_cpu.codec is not None and model.device.type != "cpu":  # workers have no GPU
             on_cpu = replace(on_cpu, codec=deepcopy(on_cpu.codec).cpu())
-        self._read = SourceReader(on_cpu, model.resize, cropped=model.task == "classification")
+        self.read = SourceReader(on_cpu, model.resize, cropped=model.task == "classification")
 
     @classmethod
     def load(
@@ -51,6 +57,32 @@ class Predictor:
     ) -> Predictor:
         """A model of the zoo, of a training's output folder, or of a checkpoint; see load_model."""
         return cls(load_model(name_or_path, device, class_names))
+
+    @classmethod
+    def from_pretrained(cls, folder_or_repository: str | Path, device: str | None = None):
+        """A model that save_pretrained or push_to_hub wrote; raises as read_model and load_model.
+
+        Args:
+            folder_or_repository: a folder, or `USER/NAME` on the Hugging Face Hub.
+        """
+        return cls(load_card(read_model(folder_or_repository), device))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model, which must be of the zoo, to a folder of its own; see save_model."""
+        save_model(self._card, Path(folder))
+
+    def push_to_hub(self, repository: str, private: bool = False) -> str:
+        """Put the model, which must be of the zoo, on the Hugging Face Hub; see push_model."""
+        return push_model(self._card, repository, private)
+
+    @property
+    def _card(self) -> Card:
+        if self.model.card is None:
+            raise CdlError(
+                "the model has no card, which says what it is: make one by `cdl zoo add`, and load "
+                "it by its name"
+            )
+        return self.model.card
 
     def __call__(self, source: Source) -> Prediction:
         """What the model says of one image.
@@ -113,7 +145,7 @@ class Predictor:
 
     def _items(self, batch: Sequence[Source]) -> list:
         """An item of each source, or its error."""
-        return [_tried(self._read, source) for source in batch]
+        return [_tried(self.read, source) for source in batch]
 
     def _predict(self, items: Sequence) -> list[Outcome]:
         """What the model says of each item; an item that it refuses does not stop the others."""
@@ -135,7 +167,7 @@ class Predictor:
     ) -> Iterator[tuple[Source, Outcome]]:
         for source, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Prediction):
-                outcome = replace(outcome, picture=partial(self._read.picture, source))
+                outcome = replace(outcome, picture=partial(self.read.picture, source))
             yield source, outcome
 
 

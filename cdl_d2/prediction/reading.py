@@ -145,17 +145,26 @@ def open_source(source: Source) -> Bitstream | torch.Tensor:
         raise BitstreamError(f"{name}: {error}") from error
 
 
+def codec_of(stream: Bitstream) -> Codec:
+    """The codec that wrote a bitstream, of the zoo or the package.
+
+    Raises:
+        CdlError, FileNotFoundError: if there is none.
+    """
+    wrote = stream.codec
+    return CodecChoice(wrote.name, wrote.quality, wrote.metric).load()
+
+
 def decoded_pixels(stream: Bitstream, codec: Codec | None) -> torch.Tensor:
     """The image that a bitstream decodes to, 3 x H x W, uint8, RGB.
 
     Args:
-        codec: that wrote it; default the zoo's, or the package's.
+        codec: that wrote it; default see codec_of.
 
     Raises:
-        CdlError, FileNotFoundError: if there is no such codec, or another wrote the stream.
+        CdlError, FileNotFoundError: as codec_of; if another codec wrote the stream.
     """
-    wrote = stream.codec
-    codec = codec or CodecChoice(wrote.name, wrote.quality, wrote.metric).load()
+    codec = codec or codec_of(stream)
     latent = codec.decompress(stream)
     device = next(codec.parameters()).device
     return torch.round(codec.decode(latent.to(device)) * 255).byte().cpu()

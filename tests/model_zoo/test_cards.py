@@ -42,7 +42,7 @@ def test_a_card_comes_back_as_it_was_written(home, changes):
         ("classes", "nucleus", "a list of names"),
         ("codec", "tiny", "a mapping, or null"),
         ("codec.weights", 1234567812345678, "a fingerprint of 16 hexadecimal digits, in quotes"),
-        ("codec.quality", True, "a number from 1 on"),
+        ("codec.quality", True, "a number from 0 on"),
         ("data.licence", None, "some text"),
         ("data.images", 0, "a number from 1 on, or null"),
         ("metrics", {"box AP": "high"}, "numbers by name"),

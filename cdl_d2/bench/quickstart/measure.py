@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,22 +12,9 @@ from tqdm import tqdm
 
 from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.bench.quickstart.engines import Detectron2, Torchvision, image_item
+from cdl_d2.bench.quickstart.page import Cost
 from cdl_d2.codec import Codec, cell_size
 from cdl_d2.codec.image_files import read_image
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one image.
-
-    Attributes:
-        giga_multiply_adds: of the backbone, pyramid and, where it runs, the image decoder; heads
-            cost the same either way.
-        milliseconds: from bitstream to detections, median.
-    """
-
-    giga_multiply_adds: float
-    milliseconds: float
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from cdl_d2.bench.quickstart.engines import CODEC, Task, choose_engine
 from cdl_d2.bench.quickstart.measure import measure_costs
-from cdl_d2.bench.quickstart.report import as_text, table_rows, write_report
+from cdl_d2.bench.quickstart.page import as_text
+from cdl_d2.bench.quickstart.report import table_rows, write_report
 from cdl_d2.bench.quickstart.runs import run_all
 from cdl_d2.codec import Codec
 from cdl_d2.data.datasets.drawn import write_detection

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from pycocotools import mask as coco_mask
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from cdl_d2.bench.quickstart.engines import Task
-from cdl_d2.bench.quickstart.measure import Cost
+from cdl_d2.bench.quickstart.page import Cost, Row, as_html, embedded, write_page
 from cdl_d2.bench.quickstart.runs import read_losses, read_results
 from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
@@ -38,22 +36,10 @@ TITLES = {
     "finetuned": "decode, then the teacher fine-tuned",
     "bridge": "latents, the teacher fine-tuned behind the bridge",
 }
-STYLE = (
-    "body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse}td,th{padding:.3em 1em;border-bottom:1px solid #ccc;"
-    "text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}"
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table; None where something does not apply."""
-
-    title: str
-    box_ap: float
-    mask_ap: float
-    bpp: float | None
-    cost: Cost | None
+ALTS = {
+    "losses": "task losses and transfer losses over the iterations",
+    "image": "an image, decoded, its bits and strongest channels, the truth and what is found",
+}
 
 
 def table_rows(task: Task, decoded: Cost, latent: Cost) -> list[Row]:
@@ -68,31 +54,6 @@ def table_rows(task: Task, decoded: Cost, latent: Cost) -> list[Row]:
     return rows
 
 
-HEAD = ("", "box AP", "mask AP", "bits/pixel", "G multiply-adds", "ms/image")
-
-
-def cells_of(row: Row) -> tuple[str, ...]:
-    """The row's texts, under HEAD."""
-    return (
-        row.title,
-        f"{row.box_ap:.1f}",
-        f"{row.mask_ap:.1f}",
-        "-" if row.bpp is None else f"{row.bpp:.3f}",
-        "-" if row.cost is None else f"{row.cost.giga_multiply_adds:.2f}",
-        "-" if row.cost is None else f"{row.cost.milliseconds:.0f}",
-    )
-
-
-def as_text(rows: Sequence[Row]) -> str:
-    """The table for a terminal."""
-    lines = [HEAD, *map(cells_of, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
-    return "\n".join(
-        "  ".join(text.ljust(w) if not i else text.rjust(w) for i, (text, w) in enumerate(pairs))
-        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
-    )
-
-
 def write_report(
     task: Task, codec: Codec, rows: Sequence[Row], engine: str, minutes: float, pictures: int
 ) -> Path:
@@ -102,7 +63,7 @@ def write_report(
     parts = [
         f"<h1>Detection on compressed latents</h1><p>{html.escape(_summary(task, engine))}</p>"
     ]
-    parts.append(_html_table(rows))
+    parts.append(as_html(rows))
     parts.append(
         "<p>Multiply-adds are those of backbone, pyramid and, where it runs, the image decoder. "
         "Times are medians on the CPU, from bitstream to detections, and include entropy decoding. "
@@ -114,14 +75,9 @@ def write_report(
         data = _png(figure)
         with write_atomically(task.folder / f"{name}.png") as temporary:
             temporary.write_bytes(data)
-        encoded = base64.b64encode(data).decode()
-        parts.append(f'<img alt="{name}" src="data:image/png;base64,{encoded}">')
+        parts.append(embedded(data, "png", ALTS[name.partition("_")[0]]))
     path = task.folder / "report.html"
-    with write_atomically(path) as temporary:
-        temporary.write_text(
-            f"<!doctype html><meta charset=utf-8><title>cdl_d2</title><style>{STYLE}</style>"
-            + "\n".join(parts)
-        )
+    write_page(path, parts)
     return path
 
 
@@ -209,15 +165,6 @@ def _summary(task: Task, engine: str) -> str:
         f"Sample data, {len(task.classes)} classes of shapes, images of {task.size} pixels; "
         f"Mask R-CNN of {engine}, {task.iterations} iterations of the teacher and half as many of "
         f"each student, seed {task.seed}."
-    )
-
-
-def _html_table(rows: Sequence[Row]) -> str:
-    def line(texts: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
-
-    return (
-        "<table>" + line(HEAD, "th") + "".join(line(cells_of(r), "td") for r in rows) + "</table>"
     )
 
 

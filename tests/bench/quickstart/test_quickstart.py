@@ -13,7 +13,7 @@ from cdl_d2.bench.quickstart import engines
 from tests import warm
 from tests.commands import in_checkout, output_of, refused
 
-QUICKSTART = ["quickstart"]
+QUICKSTART = ["quickstart", "--train"]
 MINIATURE = ["--iterations", "4", "--images", "4", "3", "--size", "64"]
 ENGINES = [
     "torchvision",

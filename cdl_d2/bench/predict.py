@@ -1,0 +1,126 @@
+"""Time from a bitstream's file to written detections: where it goes, and how many a second."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cdl_d2.codec import Bitstream
+from cdl_d2.errors import CdlError
+from cdl_d2.prediction import Detections, Predictor
+from cdl_d2.prediction.reading import codec_of, open_source
+
+TRANSFORMS = ("h_s", "g_s")  # of a codec: the hyperprior's, and the decoder
+PARTS = ("read", "hyperprior", "symbols", "decoder", "network", "write")
+
+
+def time_predictions(
+    predictors: Mapping[str, Predictor], paths: Sequence[Path], workers: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Measure models in turn, image by image, so that they can be compared, with one thread.
+
+    Args:
+        predictors: by name, on the CPU.
+        paths: of bitstreams.
+        workers: numbers of processes, for each of which a whole stream of predictions is timed.
+
+    Returns:
+        a row for each `model`: medians in milliseconds of `read`, a file and its header;
+        `hyperprior`, its network; `symbols`, entropy decoding without it; `decoder`, of a model of
+        pixels; `network`; `write`, masks to RLE and JSON; their `total`; `images/s` of them; and
+        `images/s with N` workers.
+
+    Raises:
+        CdlError, OSError: if a file is no bitstream, or of another codec.
+    """
+    for path in paths:
+        if not isinstance(open_source(path), Bitstream):
+            raise CdlError(f"{path} is no bitstream: compress it with `cdl codec compress`")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times: dict[str, list[dict[str, float]]] = defaultdict(list)
+        for predictor in predictors.values():
+            _time_one(predictor, paths[0])
+        for path in tqdm(paths, desc="parts", unit="image"):
+            for name, predictor in predictors.items():
+                times[name].append(_time_one(predictor, path))
+        rows = []
+        for name, predictor in predictors.items():
+            parts = {part: 1000 * median(each[part] for each in times[name]) for part in PARTS}
+            total = 1000 * median(sum(each.values()) for each in times[name])
+            row = {"model": name} | parts | {"total": total, "images/s": 1000 / total}
+            for count in workers:
+                row[f"images/s with {count}"] = _throughput(predictor, paths, count)
+            rows.append(row)
+        return rows
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
+    """Seconds of each part, for one file."""
+    shown = predictor.model.coded_input
+    begin = time.perf_counter()
+    stream = open_source(path)
+    read = time.perf_counter()
+    codec, spent = shown.codec or codec_of(stream), dict.fromkeys(TRANSFORMS, 0.0)
+    with _timed(codec.network, spent):
+        item = predictor.read(stream)
+    items = time.perf_counter()
+    found = predictor.model.predict([item])[0]
+    network = time.perf_counter()
+    json.dumps(found.to_coco() if isinstance(found, Detections) else None)
+    written = time.perf_counter()
+    return {
+        "read": read - begin,
+        "hyperprior": spent["h_s"],
+        "symbols": items - read - sum(spent.values()),
+        "decoder": spent["g_s"],
+        "network": network - items,
+        "write": written - network,
+    }
+
+
+@contextmanager
+def _timed(network: nn.Module, spent: dict[str, float]) -> Iterator[None]:
+    """Add the seconds that a codec's transforms take to `spent`."""
+    started: dict[str, float] = {}
+
+    def begin(name: str) -> None:
+        started[name] = time.perf_counter()
+
+    def end(name: str) -> None:
+        spent[name] += time.perf_counter() - started[name]
+
+    handles = []
+    for name in spent:
+        module = getattr(network, name, None)
+        if module is not None:
+            handles.append(module.register_forward_pre_hook(lambda *_, name=name: begin(name)))
+            handles.append(module.register_forward_hook(lambda *_, name=name: end(name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _throughput(predictor: Predictor, paths: Sequence[Path], workers: int) -> float:
+    """Predictions a second of a stream, after the first of them."""
+    found = predictor.stream([paths[0], *paths], workers=workers)
+    next(found)
+    begin = time.perf_counter()
+    for _ in found:
+        pass
+    return len(paths) / (time.perf_counter() - begin)
