@@ -22,19 +22,21 @@ ARROWS = {
     "data.store": {"codec"},
     "data.datasets": {"codec"},
     "data": {"data.store", "data.datasets"},
-    "tv": CORE,
+    "export": {"codec", "nn"},
+    "tv": CORE | {"export"},
     "d2": CORE,
     "d2.modeling.backbone": CORE | {"d2.config", "d2.checkpoint", "d2.modeling.coded_input"},
     "d2.modeling": CORE | {"d2.config", "d2.checkpoint", "d2.modeling.backbone"},
     "d2.modeling.meta_arch": CORE | {"d2.config", "d2.checkpoint", "d2.modeling"},
     "d2.data": CORE | {"d2.config", "d2.modeling"},
     "d2.evaluation": CORE | {"d2.data"},
-    "d2.engine": CORE | {"d2.config", "d2.checkpoint", "d2.modeling", "d2.data", "d2.evaluation"},
+    "d2.engine": CORE
+    | {"d2.config", "d2.checkpoint", "d2.modeling", "d2.data", "d2.evaluation", "export"},
     "model_zoo": CORE | {"d2", "tv"},
     "prediction": CORE | {"d2", "tv", "model_zoo"},
     "bench": CORE | {"d2", "tv", "model_zoo", "prediction"},
     "bench.quickstart": CORE | {"d2", "tv", "model_zoo", "prediction", "bench"},
-    "cli": CORE | {"d2", "tv", "model_zoo", "prediction", "bench"},
+    "cli": CORE | {"d2", "tv", "model_zoo", "prediction", "bench", "export"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

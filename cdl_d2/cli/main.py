@@ -21,6 +21,7 @@ from cdl_d2.cli.compare import compare
 from cdl_d2.cli.convert import convert
 from cdl_d2.cli.count import count
 from cdl_d2.cli.data import app as data
+from cdl_d2.cli.export import export
 from cdl_d2.cli.latents import app as latents
 from cdl_d2.cli.predict import predict
 from cdl_d2.cli.quickstart import quickstart
@@ -50,7 +51,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = (
-    *(quickstart, train, convert, predict, data, codec),
+    *(quickstart, train, convert, export, predict, data, codec),
     *(latents, visualize, count, bench, compare, zoo),
 )
 for _command in COMMANDS:

@@ -15,7 +15,7 @@ from cdl_d2.errors import CdlError
 from tests.commands import in_checkout, output_of, refused, run
 
 COMMANDS = [
-    *("quickstart", "train", "train-torchvision", "visualize", "convert", "count"),
+    *("quickstart", "train", "train-torchvision", "visualize", "convert", "export", "count"),
     *("compare",),
     *("data draw", "data encode", "latents statistics", "latents select"),
     *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),

@@ -1,0 +1,176 @@
+"""The formats of exported graphs: PyTorch's `.pt2`, and ONNX."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from cdl_d2.errors import CdlError, imports_of_extra
+from cdl_d2.export.graphs import Axis, Graph, flatten
+
+SUFFIXES = {"onnx": "onnx", "torch": "pt2"}
+LARGEST_ONNX = 2**31 - 2**24  # bytes in one file of protobuf, less what is not weights
+SMALL_SIDE = 4  # multiples: below, a coarse feature may be 1 wide, which torch.export treats apart
+Runner = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+
+
+class NotTraceable(CdlError):
+    """A graph's sizes cannot be left open, or its network cannot be traced at all."""
+
+
+def trace(graph: Graph) -> ExportedProgram:
+    """A graph by torch.export, on the CPU.
+
+    Raises:
+        NotTraceable: if the network does something that cannot be traced at these sizes.
+    """
+    try:
+        return _traced(graph, 0)
+    except NotTraceable:
+        if not any(isinstance(axis, Axis) for shape in graph.inputs.values() for axis in shape[1:]):
+            raise
+    return _traced(graph, SMALL_SIDE)
+
+
+def save(graph: Graph, program: ExportedProgram, path: Path) -> None:
+    """Write a traced graph to `path`, in the format that its suffix says.
+
+    Raises:
+        MissingPackageError: if the packages of the extra `export` are not installed.
+        CdlError: if the graph has an operator that ONNX lacks.
+    """
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+        return
+    with imports_of_extra("export"):
+        import onnxscript  # noqa: F401
+        from torch.onnx import OnnxExporterError
+    names = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
+    try:
+        with _quiet():
+            onnx_program = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+    except OnnxExporterError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CdlError(f"{graph.name} cannot be written as ONNX: {reason}") from error
+    _name_axes(onnx_program.model.graph, _symbols(graph, program))
+    size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+    onnx_program.save(path, external_data=size > LARGEST_ONNX)
+
+
+def load(path: Path) -> Runner:
+    """What runs a written graph, read from its file, on the CPU.
+
+    Raises:
+        MissingPackageError: if the packages of the extra `export` are not installed.
+    """
+    if path.suffix == ".pt2":
+        module = torch.export.load(path).module()
+        return torch.no_grad()(lambda inputs: module(*inputs))
+    with imports_of_extra("export"):
+        import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_inputs()]
+
+    def run(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+        return [torch.from_numpy(each) for each in session.run(None, given)]
+
+    return run
+
+
+def shapes_of(graph: Graph, program: ExportedProgram) -> dict[str, list[int | str]]:
+    """The shape of each output, where open sides are formulas of the inputs' axes."""
+    symbols = _symbols(graph, program)
+    values = [node.meta["val"] for node in program.graph.output_node().args[0]]
+    shapes = [
+        [side if isinstance(side, int) else _renamed(str(side), symbols) for side in value.shape]
+        for value in values
+    ]
+    return dict(zip(graph.outputs, shapes, strict=True))
+
+
+def _traced(graph: Graph, smallest: int) -> ExportedProgram:
+    """As trace, for sides of at least `smallest` multiples."""
+    axes = {
+        axis.name: Dim(axis.name, min=smallest) if index else Dim(axis.name)
+        for shape in graph.inputs.values()
+        for index, axis in enumerate(shape)
+        if isinstance(axis, Axis)
+    }
+    open_sides = tuple(
+        {
+            index: axes[axis.name] if axis.multiple == 1 else axis.multiple * axes[axis.name]
+            for index, axis in enumerate(shape)
+            if isinstance(axis, Axis)
+        }
+        for shape in graph.inputs.values()
+    )
+    try:
+        with torch.no_grad(), _quiet():
+            return torch.export.export(
+                _Flat(graph).eval(), graph.draw(), dynamic_shapes=(open_sides,), strict=False
+            )
+    except Exception as error:  # a network's own code may fail under tracing in any way
+        reason = " ".join(str(error).split())[:200]
+        raise NotTraceable(
+            f"{graph.name} cannot be exported: {type(error).__name__}: {reason}"
+        ) from error
+
+
+class _Flat(torch.nn.Module):
+    def __init__(self, graph: Graph):
+        super().__init__()
+        self.module, self._names = graph.module, graph.outputs
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return flatten(self.module(*inputs), self._names)
+
+
+def _symbols(graph: Graph, program: ExportedProgram) -> dict[str, str]:
+    """From torch.export's names of open sides (s77) to ours."""
+    wanted = set(program.graph_signature.user_inputs)
+    placed = [node for node in program.graph.nodes if node.name in wanted]
+    symbols = {}
+    for node, shape in zip(placed, graph.inputs.values(), strict=True):
+        for side, axis in zip(node.meta["val"].shape, shape, strict=True):
+            if isinstance(axis, Axis):
+                (symbol,) = side.node.expr.free_symbols
+                symbols[str(symbol)] = axis.name
+    return symbols
+
+
+def _renamed(formula: str, symbols: dict[str, str]) -> str:
+    return re.sub(r"\bs\d+\b", lambda match: symbols.get(match[0], match[0]), formula)
+
+
+def _name_axes(onnx_graph, symbols: dict[str, str]) -> None:
+    """Name the open sides of an ONNX graph as ours."""
+    from onnx_ir import SymbolicDim
+
+    values = [*onnx_graph.inputs, *(value for node in onnx_graph for value in node.outputs)]
+    for value in values:
+        for index, side in enumerate(value.shape or ()):
+            if isinstance(side, SymbolicDim) and side.value is not None:
+                value.shape[index] = SymbolicDim(_renamed(side.value, symbols))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what exporters tell their own developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,83 @@
+"""Which parts of torchvision's Mask R-CNN are functions of tensors, that can be exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cdl_d2.export.graphs import Graph, InputGrid, ModelGraphs, level_graph, region_graph
+from cdl_d2.tv.backbone import STRIDES
+from cdl_d2.tv.checkpoint import load_detector
+from cdl_d2.tv.compressed_mask_rcnn import DIVISIBILITY, CompressedMaskRCNN
+
+NOT_IN_THE_GRAPHS = [
+    "encoding images and reading bitstreams; padding",
+    "anchors, proposals from them and their NMS",
+    "pooling of regions from the pyramid; boxes from deltas, and their NMS",
+    "a sigmoid of the detected class's mask, and its place in the image",
+]
+
+
+def graphs_of_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -> ModelGraphs:
+    """The graphs of a checkpoint of `cdl train-torchvision`, see detector_graphs.
+
+    Raises:
+        FileNotFoundError, CdlError: see load_detector.
+    """
+    detector, config = load_detector(path)
+    graphs = detector_graphs(detector, size)
+    graphs.card["class_names"] = list(config.classes)
+    return graphs
+
+
+@torch.no_grad()
+def detector_graphs(
+    detector: CompressedMaskRCNN, size: tuple[int, int] | None = None
+) -> ModelGraphs:
+    """`backbone`, `rpn`, `box` and `mask`; levels of the pyramid are named by their stride, p2 ...
+
+    Args:
+        detector: on the CPU, in eval mode.
+        size: (H, W) in pixels of the only images that the graphs will fit; None for any.
+    """
+    coarsest = max(STRIDES.values())
+    grid = InputGrid(detector.coded_input, DIVISIBILITY, (2 * coarsest, 3 * coarsest), size)
+    shape = {grid.name: grid.shape}
+    network = Graph("backbone", detector.backbone, shape, (), grid.sizes)
+    features = detector.backbone(*network.draw())
+    levels = {f"p{STRIDES[name].bit_length() - 1}": each for name, each in features.items()}
+    strides = {f"p{stride.bit_length() - 1}": stride for stride in STRIDES.values()}
+    heads, transform = detector.roi_heads, detector.transform
+    box = nn.Sequential(heads.box_head, heads.box_predictor)
+    mask = nn.Sequential(heads.mask_head, heads.mask_predictor)
+    channels = detector.backbone.out_channels
+    graphs = (
+        Graph("backbone", _Values(detector.backbone), shape, tuple(levels), grid.sizes),
+        level_graph("rpn", detector.rpn.head, levels, ("objectness", "deltas"), size is not None),
+        region_graph(
+            "box", box, channels, heads.box_roi_pool.output_size[0], ("class_logits", "box_deltas")
+        ),
+        region_graph("mask", mask, channels, heads.mask_roi_pool.output_size[0], ("mask_logits",)),
+    )
+    card = {
+        "model": type(detector).__name__,
+        "classes": heads.box_predictor.cls_score.out_features - 1,
+        **grid.card(transform.image_mean, transform.image_std, largest=1),
+        "strides": {name: strides[name] for name in levels},
+        "background": "the first of class_logits and mask_logits",
+        "not_in_the_graphs": NOT_IN_THE_GRAPHS,
+    }
+    return ModelGraphs(graphs, card, size)
+
+
+class _Values(nn.Module):
+    """A backbone, giving its levels without torchvision's names of them."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, shown: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.backbone(shown).values())

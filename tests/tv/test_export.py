@@ -1,0 +1,74 @@
+"""Exported graphs of torchvision's Mask R-CNN give what it gives."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from cdl_d2.export import write_graphs
+from cdl_d2.export.formats import load
+from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
+from cdl_d2.tv import save_detector
+from cdl_d2.tv.export import detector_graphs
+from tests.commands import output_of
+from tests.tv.conftest import make_item, tiny_config, tiny_detector
+
+
+def test_a_detector_finds_the_same_with_all_graphs_in_place_of_its_parts(tmp_path):
+    detector = tiny_detector().eval()
+    card = write_graphs(detector_graphs(detector), "torch", tmp_path / "out")
+    run = {name: load(tmp_path / "out" / g["file"]) for name, g in card["graphs"].items()}
+    items = [make_item(70, 90), make_item(47, 131, seed=1)]
+    with torch.no_grad():
+        expected = detector(items)
+        names, heads = list(detector.backbone(torch.zeros(1, 192, 2, 2))), detector.roi_heads
+        detector.backbone.forward = lambda x: dict(zip(names, run["backbone"]([x]), strict=True))
+
+        def rpn(levels):
+            outputs = run["rpn"](levels)
+            return list(outputs[: len(names)]), list(outputs[len(names) :])
+
+        detector.rpn.head.forward = rpn
+        heads.box_head.forward = heads.mask_head.forward = lambda pooled: pooled
+        heads.box_predictor.forward = lambda pooled: tuple(run["box"]([pooled]))
+        heads.mask_predictor.forward = lambda pooled: run["mask"]([pooled])[0]
+        found = detector(items)
+    for ours, theirs in zip(expected, found, strict=True):
+        assert len(ours["boxes"]) > 0
+        for name in ("boxes", "scores", "labels", "masks"):
+            assert torch.allclose(ours[name], theirs[name], atol=1e-3), name
+
+
+def test_the_command_writes_onnx_of_a_checkpoint(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    config, detector = tiny_config("image"), tiny_detector("image").eval()
+    save_detector(tmp_path / "model.pth", config, detector.state_dict())
+    size = "--size", 50, 90  # fixed, so that the runtime needs no open ones
+    output_of("export", tmp_path / "model.pth", "--output", tmp_path / "out", *size)
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["class_names"] == list(config.classes) and card["codec"] is None
+    assert card["size"] == [50, 90] and card["normalization"]["channel_order"] == "RGB"
+    pixels = detector.batch([make_item(50, 90)]).tensors
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "backbone.onnx")
+    assert session.get_inputs()[0].shape == ["n", 3, 64, 96]
+    given = session.run(None, {"pixels": pixels.numpy()})
+    with torch.no_grad():
+        expected = detector.backbone(pixels).values()
+    for ours, theirs in zip(expected, given, strict=True):
+        assert (ours - torch.from_numpy(theirs)).abs().max() <= 1e-4 * ours.abs().max()
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="there is no C++ compiler"
+)
+def test_a_compiled_backbone_gives_the_same():
+    input_layer, blocks = LatentInput(8), {"conv4_blocks": (1, 1, 1), "conv5_blocks": 1}
+    trunk = LatentResNet(input_layer, stem="conv1x1", width=1 / 64, **blocks)
+    backbone = LatentPyramidTrunk(trunk).eval()
+    latents = torch.randn(2, 8, 4, 6)
+    with torch.no_grad():
+        expected, given = backbone(latents), torch.compile(backbone)(latents)
+    for level, feature in expected.items():
+        assert (feature - given[level]).abs().max() <= 1e-4 * feature.abs().max()
