@@ -14,8 +14,10 @@ from matplotlib.patches import FancyBboxPatch
 
 PACKAGE = Path(__file__).parent.parent / "cdl_d2"
 # From the base to the top, as far as they exist.
-ROWS = [["codec"], ["nn", "transfer", "data"], ["d2", "tv"], ["model_zoo", "bench"], ["cli"]]
-COLOURS = {"d2": "#fbe3d2", "tv": "#fbe3d2", "bench": "#eeeeee", "model_zoo": "#eeeeee"}
+ROWS = [["codec"], ["nn", "transfer", "data"], ["d2", "export", "tv"], ["model_zoo"]]
+ROWS += [["prediction"], ["bench"], ["cli"]]
+COLOURS = {"d2": "#fbe3d2", "tv": "#fbe3d2"}
+COLOURS |= dict.fromkeys(("bench", "export", "model_zoo", "prediction"), "#eeeeee")
 COLOURS |= {"cli": "#e2f0d9"}
 WIDTH, HEIGHT, PAD = 2.6, 1.2, 0.1
 
@@ -58,7 +60,7 @@ def without_implied(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def draw(lines: dict[str, dict[str, int]], arrows: set[tuple[str, str]]) -> Figure:
-    figure = Figure(figsize=(10, 9), layout="constrained")
+    figure = Figure(figsize=(10, 13), layout="constrained")
     axis = figure.subplots()
     rows = [[room for room in row if room in lines] for row in ROWS]
     places = {
