@@ -156,7 +156,7 @@ def add(
         name: Of lower-case letters, digits, dots and dashes.
         data_name: What it was trained on.
         config_file: For Detectron2, the config of this package that it was trained with.
-        classes: For Detectron2, names in the order of the outputs.
+        classes: Names in the order of the outputs, where the training did not keep them.
         licence: Of the data.
         images: How many it was trained on.
         command: That trained it.
@@ -164,7 +164,7 @@ def add(
         url: Where you will put the weights, https; or package:FILE.safetensors, for a name of
             the file; default only this machine has them.
         results: Of an evaluation; default results.json beside the model.
-        precision: Of large weights; int8 takes a quarter. Fitted bridges stay as they are.
+        precision: Of large weights; int8 takes a quarter.
         output: Folder; default that of your own models, see `cdl zoo list --help`.
     """
     from cdl_d2.model_zoo.card import CardData

@@ -112,7 +112,7 @@ def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorCon
     if found is not None and found.engine == "torchvision":
         return _detector_config(found)
     path = _config_file_of(found) if found else get_config_file(name)
-    overrides = [*(found.overrides if found else ())]
+    overrides = [*found.overrides, "MODEL.CLASS_NAMES", [*found.classes]] if found else []
     if trained:
         # What a network would start from is not needed, and might have to be downloaded.
         overrides += ["MODEL.WEIGHTS", _trained_weights(name, found), "MODEL.CLASSIFIER.INIT", ""]

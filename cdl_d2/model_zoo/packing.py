@@ -43,7 +43,7 @@ class Addition:
         name: of the card.
         output: folder like $CDL_HOME: gets `cards/NAME.yaml` and a file in `weights/`.
         config_file: for Detectron2, the name of the config of this package that comes next to it.
-        classes: names, in the order of the outputs; None for those in a torchvision checkpoint.
+        classes: names, in the order of the outputs; None for those that the training kept.
         data, command: see Card.
         seed: of the training; None for what its config says.
         url: where the weights will be; None if nowhere.
@@ -118,10 +118,10 @@ class Addition:
         return self._of_torchvision()
 
     def _of_detectron2(self) -> _Trained:
-        if self.config_file is None or self.classes is None:
+        if self.config_file is None:
             raise CdlError(
                 f"{self.model} is of Detectron2: give the config of this package that comes next "
-                "to it as --config-file, and the names of its --classes"
+                "to it as --config-file"
             )
         from cdl_d2.d2.checkpoint import load_all_weights
         from cdl_d2.d2.config import read_config
@@ -132,10 +132,11 @@ class Addition:
         base, file = Path(get_config_file(self.config_file)), self.model / MODEL_FILE
         options = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", str(file), "MODEL.CLASSIFIER.INIT", ""]
         cfg = read_config(self.model / "config.yaml", options)
-        if class_count(cfg) != len(self.classes):
+        classes = self.classes or tuple(cfg.MODEL.CLASS_NAMES)
+        if class_count(cfg) != len(classes):
             raise CdlError(
-                f"{self.model} tells {class_count(cfg)} classes apart, and --classes names "
-                f"{len(self.classes)}"
+                f"{self.model} tells {class_count(cfg)} classes apart, and {len(classes)} are "
+                "named: give --classes"
             )
         cfg.MODEL.CODEC.WEIGHTS = self._codec_weights(cfg.MODEL.CODEC.WEIGHTS)
         network = build_zoo_model(cfg, trained=True)
@@ -147,7 +148,7 @@ class Addition:
             task=task_of(cfg).name,
             config=base.relative_to(CONFIGS).as_posix(),
             overrides=tuple(overrides_between(read_config(base), cfg)),
-            classes=self.classes,
+            classes=classes,
             codec=_codec_of(network),
             seed=cfg.SEED if self.seed is None and cfg.SEED >= 0 else self.seed,
         )
@@ -229,13 +230,12 @@ def _codec_of(network: nn.Module) -> CodecIdentity | None:
 
 
 def _packed(network: nn.Module, precision: str) -> bytes:
-    """A file's content; bridges and codecs keep all their digits."""
+    """A file's content; trained bridges and codecs keep all their digits."""
     from cdl_d2.codec.learning.trainable import TrainableCodec
     from cdl_d2.codec.packed_weights import packed_bytes
     from cdl_d2.nn.bridge import Bridge
-    from cdl_d2.nn.linear_bridge import LinearBridge
 
-    exact = (Bridge, LinearBridge, TrainableCodec)
+    exact = (Bridge, TrainableCodec)
     kept = tuple(f"{name}." for name, m in network.named_modules() if isinstance(m, exact))
     return packed_bytes(
         network.state_dict(), lambda name: precision == "float32" or name.startswith(kept)

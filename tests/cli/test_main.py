@@ -16,10 +16,11 @@ from tests.commands import in_checkout, output_of, refused, run
 
 COMMANDS = [
     *("quickstart", "train", "train-torchvision", "visualize", "convert", "export", "count"),
+    "predict",
     *("compare",),
     *("data draw", "data encode", "latents statistics", "latents select"),
     *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),
-    *("bench model", "bench files", "bench storage"),
+    *("bench model", "bench files", "bench storage", "bench predict"),
     *("zoo list", "zoo show", "zoo download", "zoo verify", "zoo add"),
 ]
 

@@ -101,6 +101,14 @@ def test_detections_as_coco_entries_and_as_instances(latent_model, images):
     assert torch.equal(instances.pred_boxes.tensor, found.boxes) and len(instances) == len(found)
 
 
+def test_supervision_reads_detections(latent_model, images):
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    supervision = pytest.importorskip("supervision", reason="supervision is not installed")
+    found = Predictor.load(latent_model)(images / "0.png")
+    theirs = supervision.Detections.from_detectron2({"instances": found.to_instances()})
+    assert np.array_equal(theirs.xyxy, found.boxes) and np.array_equal(theirs.mask, found.masks)
+
+
 @pytest.mark.parametrize(
     "source",
     [np.zeros((4, 4)), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8), b"", "nothing.cdlz"],
