@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -108,6 +108,7 @@ def predict(
     streams: Path,
     count: int = 20,
     workers: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    runtime: Literal["eager", "compile", "onnxruntime"] = "eager",
     json: Json = False,
 ) -> None:
     """Time predictions from bitstreams, file to result, and where the time goes, on one core.
@@ -123,16 +124,26 @@ def predict(
         streams: Folder of bitstreams.
         count: Bitstreams to take.
         workers: Processes, for each number of which a whole stream of predictions is timed.
+        runtime: Of the backbone.
     """
-    from cdl_d2.bench.predict import time_predictions
+    import tempfile
+
+    from cdl_d2.bench.predict import time_predictions, with_runtime
     from cdl_d2.prediction import Predictor
+    from cdl_d2.prediction.loading import load_model
     from cdl_d2.prediction.sources import find_sources
 
     if count < 1 or min(workers or [1]) < 1:
         raise CdlError("--count and --workers: at least 1")
     paths = [*find_sources([str(streams)]).values()][:count]
-    predictors = {model: Predictor.load(model, "cpu") for model in models}
-    print_rows(time_predictions(predictors, paths, workers or []), json)
+    if workers and runtime != "eager":
+        raise CdlError(f"--workers are other processes, which have no --runtime {runtime}")
+    predictors = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for i, model in enumerate(models):
+            place = Path(folder) / str(i)
+            predictors[model] = Predictor(with_runtime(load_model(model, "cpu"), runtime, place))
+        print_rows(time_predictions(predictors, paths, workers or []), json)
 
 
 @app.command

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from cdl_d2.errors import CdlError
 
 
 def export(
-    model: Annotated[Path, Parameter(metavar="MODEL")],
+    model: str,
     /,
     *,
     output: Path,
@@ -32,7 +30,7 @@ def export(
     written and compared with the model: nothing is left of an export that differs.
 
     Args:
-        model: Output folder of a training with Detectron2, or a checkpoint of `train-torchvision`.
+        model: A name of `cdl zoo list`, the output folder of a training, or a checkpoint.
         output: Folder to make.
         format: `onnx`, or `torch` for `.pt2` files.
         size: Height and width in pixels, for graphs of only this size; default any size, if the
@@ -40,13 +38,9 @@ def export(
     """
     if size is not None and min(size) < 1:
         raise CdlError(f"--size {size[0]} {size[1]}: at least 1 pixel a side")
-    if not model.exists():
-        raise FileNotFoundError(f"there is no model {model}")
     from cdl_d2.export import export_model
+    from cdl_d2.prediction.exporting import graphs_of
+    from cdl_d2.prediction.loading import load_model
 
-    if model.is_dir():
-        from cdl_d2.d2.engine.export import graphs_of_run as graphs_of
-    else:
-        from cdl_d2.tv.export import graphs_of_checkpoint as graphs_of
-    export_model(partial(graphs_of, model), format, output, size, print)
+    export_model(partial(graphs_of, load_model(model, "cpu")), format, output, size, print)
     print(f"{output / 'card.json'}: what goes in, what comes out, and what is left to do outside")

@@ -77,6 +77,7 @@ def load(path: Path) -> Runner:
         import onnxruntime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what fails is raised
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
 

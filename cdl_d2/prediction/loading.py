@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from torch import nn
 
-    from cdl_d2.tv import CompressedMaskRCNN
+    from cdl_d2.tv import CompressedMaskRCNN, DetectorConfig
 
 FINAL = "model_final.pth"
 
@@ -71,8 +71,7 @@ def load_card(card: Card, device: str | None = None) -> PredictionModel:
     if card.engine == "detectron2":
         model = _detectron2_model(network, config)
     else:
-        sizes = config.architecture.evaluation_sizes
-        model = _torchvision_model(network, config.classes, Variant(*sizes))
+        model = _torchvision_model(network, config, config.architecture.evaluation_sizes)
     return replace(model, class_names=tuple(card.classes), card=card)
 
 
@@ -90,7 +89,7 @@ def _detectron2_model(network: nn.Module, cfg: CfgNode) -> PredictionModel:
     from cdl_d2.d2.engine.tasks import task_of
 
     names, shown = class_names_of(cfg), coded_input_of(network, cfg)
-    return PredictionModel(network, task_of(cfg).name, names, shown, resize_of(cfg))
+    return PredictionModel(network, task_of(cfg).name, names, shown, resize_of(cfg), cfg)
 
 
 def _of_torchvision(checkpoint: Path, device: str) -> PredictionModel:
@@ -100,14 +99,14 @@ def _of_torchvision(checkpoint: Path, device: str) -> PredictionModel:
     network, config = load_detector(checkpoint)
     short_edge, longest = config.architecture.evaluation_sizes
     sizes = trained.get("short_edge_val", short_edge), trained.get("max_size", longest)
-    return _torchvision_model(network.to(device), config.classes, Variant(*sizes))
+    return _torchvision_model(network.to(device), config, sizes)
 
 
 def _torchvision_model(
-    network: CompressedMaskRCNN, classes: Sequence[str], variant: Variant
+    network: CompressedMaskRCNN, config: DetectorConfig, sizes: tuple[int, int]
 ) -> PredictionModel:
-    names = tuple(classes)
-    return PredictionModel(network, "detection", names, network.coded_input, variant.apply)
+    names, shown, resize = tuple(config.classes), network.coded_input, Variant(*sizes).apply
+    return PredictionModel(network, "detection", names, shown, resize, config)
 
 
 def _need_detectron2(what: str) -> None:

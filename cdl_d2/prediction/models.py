@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,6 +12,11 @@ from torch import nn
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.prediction.results import Classification, Detections, Prediction, Segmentation
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from cdl_d2.tv import DetectorConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class PredictionModel:
         class_names: K.
         coded_input: what it looks at.
         resize: an image, 3 x H x W, uint8, RGB, as it is resized or cropped in evaluation.
+        config: of its engine, Detectron2's or a DetectorConfig.
         card: of a model of the zoo.
     """
 
@@ -32,6 +38,7 @@ class PredictionModel:
     class_names: tuple[str, ...]
     coded_input: CodedInput
     resize: Callable[[torch.Tensor], torch.Tensor]
+    config: CfgNode | DetectorConfig
     card: Card | None = None
 
     @property

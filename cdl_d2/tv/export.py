@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
 from cdl_d2.export.graphs import Graph, InputGrid, ModelGraphs, level_graph, region_graph
 from cdl_d2.tv.backbone import STRIDES
-from cdl_d2.tv.checkpoint import load_detector
 from cdl_d2.tv.compressed_mask_rcnn import DIVISIBILITY, CompressedMaskRCNN
 
 NOT_IN_THE_GRAPHS = [
@@ -18,18 +15,6 @@ NOT_IN_THE_GRAPHS = [
     "pooling of regions from the pyramid; boxes from deltas, and their NMS",
     "a sigmoid of the detected class's mask, and its place in the image",
 ]
-
-
-def graphs_of_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -> ModelGraphs:
-    """The graphs of a checkpoint of `cdl train-torchvision`, see detector_graphs.
-
-    Raises:
-        FileNotFoundError, CdlError: see load_detector.
-    """
-    detector, config = load_detector(path)
-    graphs = detector_graphs(detector, size)
-    graphs.card["class_names"] = list(config.classes)
-    return graphs
 
 
 @torch.no_grad()

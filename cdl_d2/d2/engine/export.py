@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,7 @@ from detectron2.modeling.roi_heads import (
 from torch import nn
 
 from cdl_d2.codec import STRIDE
-from cdl_d2.d2.config import read_config
 from cdl_d2.d2.engine.tasks import class_count
-from cdl_d2.d2.engine.trained import load_trained
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
@@ -39,21 +36,6 @@ Size = tuple[int, int]
 CODING = "encoding images and reading bitstreams; padding"
 GATE = "choosing channels: multiply what `gate` gives of the unpadded latent with it, then pad"
 SMALL_IMAGE = (64, 96)  # pixels: classifiers and segmentors are traced at such a size or larger
-
-
-def graphs_of_run(folder: str | Path, size: Size | None = None) -> ModelGraphs:
-    """The graphs of what a training left in its output folder, see model_graphs.
-
-    Raises:
-        FileNotFoundError, CdlError: see load_trained and model_graphs.
-    """
-    if not (Path(folder) / "config.yaml").is_file():
-        raise CdlError(
-            f"{folder} has no config.yaml: give the output folder of `cdl train` or `cdl convert`, "
-            "or a checkpoint (.pth) of `cdl train-torchvision`"
-        )
-    cfg = read_config(Path(folder) / "config.yaml")
-    return model_graphs(load_trained(folder, "cpu"), cfg, size)
 
 
 @torch.no_grad()

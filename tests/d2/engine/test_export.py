@@ -10,9 +10,11 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config import read_config
-from cdl_d2.d2.engine.export import graphs_of_run, model_graphs
+from cdl_d2.d2.engine.export import model_graphs
 from cdl_d2.export import write_graphs
 from cdl_d2.export.formats import load
+from cdl_d2.prediction.exporting import graphs_of
+from cdl_d2.prediction.loading import load_model
 from tests.commands import output_of, refused
 from tests.d2.conftest import CONFIGS, SMALL, make_item, small_cfg, small_model
 from tests.d2.modeling import test_classifier as classifiers
@@ -174,7 +176,7 @@ def test_the_command_writes_a_classifier_and_refuses_what_it_cannot(tmp_path):
     assert "exists already" in refused("export", run, "--format", "torch", "--output", out)
     other = "--output", tmp_path / "other"
     assert "nowhere" in refused("export", tmp_path / "nowhere", *other)
-    assert "no config.yaml" in refused("export", tmp_path, *other)
+    assert "model_final.pth" in refused("export", tmp_path, *other)
     assert "card.json" in refused("export", out / "card.json", *other)
     assert "at least 1" in refused("export", run, "--size", 0, 64, *other)
     assert not (tmp_path / "other").exists()
@@ -192,6 +194,7 @@ def test_sizes_of_a_network_that_pads_by_them_are_fixed():
 
 def test_a_run_is_read_from_its_folder(tmp_path):
     cfg = small_cfg("latent", "MODEL.META_ARCHITECTURE", "CompressedRCNN")
-    graphs = graphs_of_run(save_run(cfg, tmp_path / "run"), (100, 130))
+    graphs = graphs_of(load_model(save_run(cfg, tmp_path / "run"), "cpu"), (100, 130))
     shape = graphs.graphs[0].inputs["y_hat"]
     assert shape[2:] == (8, 10) and graphs.graphs[1].inputs["p6"][2:] == (2, 3)
+    assert graphs.card["class_names"] == ["0", "1"]

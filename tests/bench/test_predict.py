@@ -1,0 +1,39 @@
+"""cdl bench predict: which parts there are, and that another runtime finds the same."""
+
+import json
+
+import pytest
+import torch
+
+from cdl_d2.bench.predict import PARTS, with_runtime
+from cdl_d2.prediction import Predictor
+from cdl_d2.prediction.loading import load_model
+from tests.commands import output_of, refused
+from tests.prediction.conftest import save_tiny
+
+pytest_plugins = ["tests.prediction.conftest"]
+
+
+def test_models_are_measured_side_by_side(latent_model, pixel_model, coded):
+    words = latent_model, pixel_model, "--streams", coded, "--workers", 1, "--json"
+    latent, pixel = json.loads(output_of("bench", "predict", *words))
+    for row in (latent, pixel):
+        assert row["images/s with 1"] > 0
+        assert sum(row[part] for part in PARTS) == pytest.approx(row["total"], rel=0.5)
+    assert latent["decoder"] == 0 < pixel["decoder"] and latent["hyperprior"] > 0
+
+
+def test_what_cannot_be_measured_is_one_line(latent_model, images, coded):
+    words = "bench", "predict", latent_model, "--streams"
+    assert "0.png" in refused(*words, images)
+    assert "--workers" in refused(*words, coded, "--runtime", "compile", "--workers", 2)
+
+
+def test_another_runtime_finds_the_same(tmp_path, coded):
+    for package in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    model = load_model(save_tiny(tmp_path / "run"), "cpu")
+    path = coded / "0.cdlz"
+    expected = Predictor(model)(path)
+    found = Predictor(with_runtime(model, "onnxruntime", tmp_path))(path)
+    assert torch.allclose(expected.scores, found.scores, atol=1e-4)
