@@ -133,7 +133,9 @@ class Detections(Prediction):
         colors = [PALETTE[int(label) % len(PALETTE)] for label in self.labels[kept]]
         if self.masks is not None:
             pixels = draw_segmentation_masks(pixels, self.masks[kept], alpha=0.5, colors=colors)
-        texts = [f"{self.names[i]} {float(self.scores[i]):.0%}" for i in kept.tolist()]
+        texts = None  # a single class needs no names
+        if len(self.class_names) > 1:
+            texts = [f"{self.names[i]} {float(self.scores[i]):.0%}" for i in kept.tolist()]
         return draw_bounding_boxes(pixels, self.boxes[kept], texts, colors)
 
 
