@@ -58,7 +58,7 @@ def predict(
     """
     from cdl_d2.data.datasets.sources import part_of
     from cdl_d2.errors import CdlError
-    from cdl_d2.prediction.answers import write_answers
+    from cdl_d2.prediction.answers import check_annotations, write_answers
     from cdl_d2.prediction.archive import ArchivePrediction
     from cdl_d2.prediction.ray_prediction import ModelChoice, predict_parts_with_ray
     from cdl_d2.prediction.sources import find_sources
@@ -67,11 +67,12 @@ def predict(
         raise CdlError("nothing to predict: give images, bitstreams, or folders of them")
     if workers < 0:
         raise CdlError(f"--workers {workers} is below 0")
-    if annotations is not None and not annotations.exists():
-        raise FileNotFoundError(f"there are no annotations {annotations}")
     share = part_of(shard)
     chosen = ModelChoice(model, device, tuple(classes) if classes else None)
-    archive = ArchivePrediction(chosen.load(), find_sources(inputs), output, batch_size, draw)
+    predictor = chosen.load()
+    if annotations is not None:
+        check_annotations(predictor.model, annotations)
+    archive = ArchivePrediction(predictor, find_sources(inputs), output, batch_size, draw)
     archive.claim()
     missing = archive.missing_parts(share)
     if ray and missing:

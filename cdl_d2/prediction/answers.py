@@ -18,6 +18,7 @@ from cdl_d2.prediction.evaluation import (
     segmentation_results,
     stem_of,
 )
+from cdl_d2.prediction.models import PredictionModel
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class Answers:
     count: int
     failures: dict[str, str]
     results: Results
+
+
+def check_annotations(model: PredictionModel, annotations: Path) -> None:
+    """Raise what write_answers would, for annotations that are not there, or of another model."""
+    if model.task == "detection":
+        CocoTruth(annotations, model.class_names)
+    elif not annotations.is_dir():
+        raise FileNotFoundError(f"there is no folder of annotations {annotations}")
 
 
 def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -> Answers:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from cdl_d2.codec.image_files import reading_image
 from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
@@ -50,7 +51,8 @@ class CocoTruth:
     def results(
         self, found: list[dict[str, Any]], entries: Sequence[dict[str, Any]], names: Sequence[str]
     ) -> Results:
-        """`bbox` and, of a detector with masks, `segm`, on the sources that are annotated.
+        """`bbox` and, of a detector with masks, `segm`, on the sources that are annotated; what was
+        seen at another size, as bitstreams of resized images are, is resized.
 
         Args:
             found: entries of a COCO results file.
@@ -58,24 +60,39 @@ class CocoTruth:
             names: of all sources; one without a prediction counts as one without objects.
 
         Raises:
-            CdlError: if none is annotated, or one at another size than it was seen at.
+            CdlError: if none is annotated.
         """
         ids = {self.image_ids[stem_of(n)] for n in names if stem_of(n) in self.image_ids}
         if not ids:
             raise CdlError(f"{self._path} annotates none of the predicted images")
-        sizes = {i["id"]: (i["height"], i["width"]) for i in self._content["images"]}
-        for entry in entries:
-            seen = entry["height"], entry["width"]
-            expected = sizes.get(self.image_ids.get(stem_of(entry["file_name"])), seen)
-            if seen != expected:
-                raise CdlError(
-                    f"{entry['file_name']} was seen at {seen} pixels, (height, width), but is "
-                    f"annotated at {expected}: predict images at their own size"
-                )
-        found = [each for each in found if each["image_id"] in ids]
+        annotated = {i["id"]: (i["height"], i["width"]) for i in self._content["images"]}
+        seen = {
+            self.image_ids.get(stem_of(entry["file_name"])): (entry["height"], entry["width"])
+            for entry in entries
+        }
+        found = [
+            _resized(each, seen[each["image_id"]], annotated[each["image_id"]])
+            for each in found
+            if each["image_id"] in ids
+        ]
         tasks = ["bbox", "segm"] if any("segmentation" in each for each in found) else ["bbox"]
         coco = index_coco(self._content)
         return {task: average_precision(coco, found, task, ids) for task in tasks}
+
+
+def _resized(entry: dict[str, Any], seen: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+    """An entry of a COCO results file for an image of another size, (H, W)."""
+    if seen == size:
+        return entry
+    vertical, horizontal = (new / old for new, old in zip(size, seen, strict=True))
+    left, top, width, height = entry["bbox"]
+    box = [left * horizontal, top * vertical, width * horizontal, height * vertical]
+    entry = entry | {"bbox": box}
+    if "segmentation" in entry:
+        mask = Image.fromarray(coco_mask.decode(entry["segmentation"]))
+        resized = np.asarray(mask.resize(size[::-1], Image.Resampling.NEAREST))
+        entry["segmentation"] = coco_mask.encode(np.asfortranarray(resized))
+    return entry
 
 
 def segmentation_results(

@@ -5,8 +5,11 @@ import json
 import shutil
 import tarfile
 
+import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
+from cdl_d2.prediction.evaluation import CocoTruth
 from tests.commands import output_of, refused, run
 from tests.tv.conftest import CLASSES, CODEC
 
@@ -128,6 +131,24 @@ def test_accuracy_is_that_of_the_engines_own_evaluation(latent_model, coco_datas
     assert printed["rate"]["bpp"] == pytest.approx(expected["rate"]["bpp"])
 
 
+def test_bitstreams_of_resized_images_are_evaluated_at_the_size_of_the_annotations(tmp_path):
+    annotations = tmp_path / "annotations.json"
+    image = {"id": 5, "file_name": "a.png", "height": 50, "width": 40}
+    truth = {"id": 1, "image_id": 5, "category_id": 3, "bbox": [10, 10, 20, 20]}
+    corners = [[10, 10, 30, 10, 30, 30, 10, 30]]
+    categories = [{"id": 3, "name": "disc"}]
+    content = {"images": [image], "categories": categories}
+    content["annotations"] = [truth | {"segmentation": corners, "area": 400, "iscrowd": 0}]
+    annotations.write_text(json.dumps(content))
+    mask = np.zeros((100, 80), np.uint8, order="F")
+    mask[20:60, 20:60] = 1
+    found = [{"image_id": 5, "category_id": 3, "bbox": [20, 20, 40, 40], "score": 1.0}]
+    found[0]["segmentation"] = coco_mask.encode(mask)
+    entries = [{"file_name": "a.cdlz", "height": 100, "width": 80}]
+    results = CocoTruth(annotations, ["disc"]).results(found, entries, ["a.cdlz"])
+    assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
+
+
 @pytest.mark.parametrize("case", ["none", "empty", "missing", "twice", "outside", "cut", "gzip"])
 def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, case):
     given = {
@@ -162,9 +183,9 @@ def test_annotations_of_something_else_are_refused(latent_model, images, coco_da
     words = "predict", latent_model, images, "--output", tmp_path / "out", "--annotations"
     assert "class0" in refused(*words, coco_dataset[0])  # other names
     words = *words, coco_dataset[0], "--classes", "class0", "class1"
-    shutil.rmtree(tmp_path / "out")
-    assert "none of the predicted" in refused(*words)
     assert "nowhere" in refused(*words[:-4], tmp_path / "nowhere.json")
+    assert not (tmp_path / "out").exists()  # before anything is predicted
+    assert "none of the predicted" in refused(*words)
 
 
 def test_a_ray_cluster_gives_the_same_bytes(latent_model, coded, tmp_path):
@@ -206,7 +227,6 @@ class TestWithDetectron2:
         assert f"top1 {50 * right:.3g}" in output
 
     def test_a_segmentor_writes_label_maps_and_its_accuracy(self, images, tmp_path):
-        import numpy as np
         from PIL import Image
 
         from cdl_d2.d2.config import read_config
