@@ -70,9 +70,10 @@ def predict(
     share = part_of(shard)
     chosen = ModelChoice(model, device, tuple(classes) if classes else None)
     predictor = chosen.load()
+    sources = find_sources(inputs, output)
     if annotations is not None:
-        check_annotations(predictor.model, annotations)
-    archive = ArchivePrediction(predictor, find_sources(inputs), output, batch_size, draw)
+        check_annotations(predictor.model, annotations, [*sources])
+    archive = ArchivePrediction(predictor, sources, output, batch_size, draw)
     archive.claim()
     missing = archive.missing_parts(share)
     if ray and missing:
@@ -80,14 +81,16 @@ def predict(
     else:
         done = archive.predict_parts(missing, workers)
     total = sum(len(archive.names_of(part)) for part in missing)
+    failed = 0
     with tqdm(total=total, unit="image", disable=not total) as progress:
         for name, error in done:
             progress.update()
             if error is not None:
+                failed += 1
                 report("cdl predict", error if name in error else f"{name}: {error}")
-    if archive.missing_parts():
+    if not all(archive.is_written(part) for part in range(archive.parts)):
         print("this share is done; the predictions are complete when the others are")
-        return 0
+        return 1 if failed else 0
     answers = write_answers(archive, annotations)
     _print(answers, json)
     return 1 if answers.failures else 0

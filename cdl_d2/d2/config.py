@@ -154,6 +154,9 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.TRANSFER.DISTANCE = "mse"
     # Masks are compared on "all" sampled proposals (formula 2) or only on the "foreground" ones.
     _C.MODEL.TRANSFER.MASKS = "all"
+    # Whose heads make the outputs that are compared of the student's features: the "student"'s own
+    # (formula 2), or the "teacher"'s frozen ones, so that only features learn from the teacher.
+    _C.MODEL.TRANSFER.HEADS = "student"
     # Leave out feature cells and anchors in the padding of a batch.
     _C.MODEL.TRANSFER.IGNORE_PADDING = True
     _C.MODEL.TRANSFER.FEATURES = CN()

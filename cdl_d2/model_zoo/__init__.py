@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.card import Card
-from cdl_d2.model_zoo.catalog import all_cards, find_card, local_weights, place_of
+from cdl_d2.model_zoo.catalog import (
+    UnknownModelError,
+    all_cards,
+    find_card,
+    local_weights,
+    place_of,
+)
 from cdl_d2.packaged import CONFIGS
 
 if TYPE_CHECKING:
@@ -160,7 +166,14 @@ def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn
 
 
 def _as_card(name: str | Card) -> Card | None:
-    return name if isinstance(name, Card) else all_cards().get(name)
+    if isinstance(name, Card):
+        return name
+    if (CONFIGS / name).is_file():
+        return None
+    try:
+        return find_card(name)
+    except UnknownModelError:
+        return None
 
 
 def _config_file_of(found: Card) -> str:

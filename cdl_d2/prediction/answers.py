@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from cdl_d2.prediction.archive import ArchivePrediction
 from cdl_d2.prediction.evaluation import (
     CocoTruth,
     Results,
+    class_truth,
     classification_results,
     segmentation_results,
-    stem_of,
 )
 from cdl_d2.prediction.models import PredictionModel
 
@@ -38,12 +39,18 @@ class Answers:
     results: Results
 
 
-def check_annotations(model: PredictionModel, annotations: Path) -> None:
-    """Raise what write_answers would, for annotations that are not there, or of another model."""
+def check_annotations(model: PredictionModel, annotations: Path, names: Sequence[str]) -> None:
+    """Raise what write_answers would, for annotations of another model, or of none of the sources.
+
+    Args:
+        names: of the sources.
+    """
     if model.task == "detection":
-        CocoTruth(annotations, model.class_names)
+        CocoTruth(annotations, model.class_names).check_some(names)
     elif not annotations.is_dir():
         raise FileNotFoundError(f"there is no folder of annotations {annotations}")
+    elif model.task == "classification":
+        class_truth(annotations, model.class_names)
 
 
 def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -> Answers:
@@ -56,33 +63,22 @@ def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -
     Raises:
         CdlError, OSError: if a part is missing or damaged; for annotations of something else.
     """
-    entries: list[dict[str, Any]] = []
-    failures: dict[str, str] = {}
-    for part in archive.read_parts():
-        entries += part["predictions"]
-        failures |= part["failures"]
+    entries, failures = list(archive.read_parts()), archive.failures()
     names, task = archive.predictor.model.class_names, archive.predictor.model.task
     results: Results = {}
     truth = CocoTruth(annotations, names) if task == "detection" and annotations else None
     category_ids = truth.category_ids if truth else list(range(1, len(names) + 1))
-    _number(entries, truth.image_ids if truth else {})
+    _number(entries, truth)
     file = archive.output / ("predictions.json" if task == "detection" else "predictions.csv")
     if task == "detection":
         found = _coco_results(entries, category_ids)
         text = json.dumps(found)
-        if truth:
-            results = truth.results(found, entries, archive.names)
     elif task == "segmentation":
         text = _rows(["file", "label_map"], [(e["file_name"], e["label_map"]) for e in entries])
-        if annotations:
-            results = segmentation_results(annotations, entries, archive.output, names)
     else:
         text = _class_rows(entries, names)
-        if annotations:
-            results = classification_results(annotations, entries, names)
-    results |= _rate(entries)
-    with write_atomically(file) as temporary:
-        temporary.write_text(text)
+    with write_atomically(file) as temporary:  # before anything is compared with annotations
+        temporary.write_bytes(text.encode(errors="surrogateescape"))  # names are as on the disk
     shown = ("id", "file_name", "height", "width", "bits", "bits_per_pixel")
     content = {
         "images": [{key: entry[key] for key in shown if key in entry} for entry in entries],
@@ -90,17 +86,25 @@ def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -
         "failures": failures,
     }
     write_json(archive.output / "images.json", content)
+    if truth:
+        results = truth.results(found, entries, archive.names)
+    elif annotations and task == "segmentation":
+        results = segmentation_results(annotations, entries, archive.output, names)
+    elif annotations:
+        results = classification_results(annotations, entries, names)
+    results |= _rate(entries)
     if annotations:
         write_json(archive.output / "results.json", results)
     return Answers(file, len(entries), failures, results)
 
 
-def _number(entries: list[dict[str, Any]], known: dict[str, int]) -> None:
+def _number(entries: list[dict[str, Any]], truth: CocoTruth | None) -> None:
     """Give each image its number; those that the annotations do not have get new ones."""
-    free = max(known.values(), default=0) + 1
-    for entry in entries:
-        entry["id"] = known.get(stem_of(entry["file_name"]), free)
-        free += entry["id"] == free
+    known = [truth.image_id(entry["file_name"]) if truth else None for entry in entries]
+    free = max([0, *(number for number in known if number is not None)]) + 1
+    for entry, number in zip(entries, known, strict=True):
+        entry["id"] = free if number is None else number
+        free += number is None
 
 
 def _coco_results(entries: list[dict[str, Any]], category_ids: list[int]) -> list[dict[str, Any]]:

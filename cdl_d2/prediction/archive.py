@@ -2,7 +2,8 @@
 
 ```
 output/plan.json              what is predicted, with which model
-output/parts/00000.json ...   the predictions of some sources; written whole, or not at all
+output/parts/00000.json ...   the predictions of some sources; written whole, or not at all;
+                              00000.failures.json of those that are broken, which are tried again
 output/labels/NAME.png        of a segmentor: the class of every pixel
 output/pictures/NAME.png      if asked for: the predictions on the images
 output/images.json            names, sizes and ids of all images, and the ids of the classes
@@ -17,7 +18,7 @@ what the parts say together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +31,7 @@ from cdl_d2.data.store.plan import read_json
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically, write_json
 from cdl_d2.prediction.predictor import Predictor
+from cdl_d2.prediction.reading import StoredLatent, TarMember
 from cdl_d2.prediction.results import Classification, Detections, Prediction, Segmentation
 from cdl_d2.prediction.sources import ArchiveSource
 
@@ -62,6 +64,8 @@ class ArchivePrediction:
             raise CdlError(f"a batch size of {self.batch_size} is below 1")
         whole = -(-PART // self.batch_size) * self.batch_size
         object.__setattr__(self, "part_size", self.part_size or whole)
+        if self.draw and any(isinstance(each, StoredLatent) for each in self.sources.values()):
+            raise CdlError("a latent store has no images to draw on: leave out --draw")
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +89,7 @@ class ArchivePrediction:
             OSError: if it cannot be written.
         """
         network = self.predictor.model.network
-        listing = "\n".join(f"{name} {source}" for name, source in self.sources.items())
+        listing = "\n".join(f"{name} {_state_of(s)}" for name, s in self.sources.items())
         plan = {
             "format": FORMAT,
             "model": fingerprint(network),
@@ -109,9 +113,22 @@ class ArchivePrediction:
         write_json(path, plan)
 
     def missing_parts(self, share: tuple[int, int] = (0, 1)) -> list[int]:
-        """The parts of share i of n that are not written yet."""
+        """The parts of share i of n that are not written yet, or were written with failures."""
         index, count = share
-        return [p for p in range(index, self.parts, count) if not self._path(p).exists()]
+        return [
+            part
+            for part in range(index, self.parts, count)
+            if not self.is_written(part) or self._broken(part).exists()
+        ]
+
+    def is_written(self, part: int) -> bool:
+        """Whether a part has been predicted, perhaps with failures."""
+        return self._path(part).exists()
+
+    def failures(self) -> dict[str, str]:
+        """The sources that could not be predicted so far, and why."""
+        files = [self._broken(part) for part in range(self.parts)]
+        return {k: v for path in files if path.exists() for k, v in read_json(path, "").items()}
 
     def predict_parts(
         self, parts: Sequence[int], workers: int = 0
@@ -127,22 +144,29 @@ class ArchivePrediction:
                 else:
                     failures[name] = str(outcome)
                 yield name, failures.get(name)
-            write_json(self._path(part), {"predictions": entries, "failures": failures})
+            if failures:
+                write_json(self._broken(part), failures)
+            write_json(self._path(part), entries)
+            if not failures:
+                self._broken(part).unlink(missing_ok=True)
 
-    def read_parts(self) -> Iterable[dict[str, Any]]:
-        """What all parts hold, in order.
+    def read_parts(self) -> Iterator[dict[str, Any]]:
+        """What all parts say of their sources, in order.
 
         Raises:
             CdlError, FileNotFoundError: if one is damaged or missing.
         """
         for part in range(self.parts):
             content = read_json(self._path(part), f"{self.output} is not complete")
-            if not isinstance(content, dict) or not content.keys() >= {"predictions", "failures"}:
+            if not isinstance(content, list):
                 raise CdlError(f"{self._path(part)} is damaged: remove it, and predict again")
-            yield content
+            yield from content
 
     def _path(self, part: int) -> Path:
         return self.output / "parts" / f"{part:05d}.json"
+
+    def _broken(self, part: int) -> Path:
+        return self.output / "parts" / f"{part:05d}.failures.json"
 
     def _entry(self, name: str, found: Prediction) -> dict[str, Any]:
         """What a part says of a source, besides what is in files of its own."""
@@ -156,7 +180,8 @@ class ArchivePrediction:
             entry["objects"] = found.to_coco()
         elif isinstance(found, Segmentation):
             path = self._beside("labels", name)
-            _save_png(path, found.segmentation.numpy())
+            labels = found.segmentation.numpy()
+            _save_png(path, labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
             entry["label_map"] = path.relative_to(self.output).as_posix()
         elif isinstance(found, Classification):
             entry["probabilities"] = found.probabilities.tolist()
@@ -166,6 +191,14 @@ class ArchivePrediction:
         path = self.output / folder / PurePosixPath(name).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def _state_of(source: ArchiveSource) -> str:
+    """What changes with a source: where it is, its size and date."""
+    if isinstance(source, StoredLatent):
+        return str(source)
+    state = (source.archive if isinstance(source, TarMember) else source).stat()
+    return f"{source} {state.st_size} {state.st_mtime_ns}"
 
 
 def _save_png(path: Path, pixels: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,7 +46,23 @@ class CocoTruth:
                 f"{path} has the classes {', '.join(theirs)}; the model knows {', '.join(names)}"
             )
         self.category_ids = [known[name] for name in (theirs if numbered else names)]
-        self.image_ids = {stem_of(i["file_name"]): i["id"] for i in self._content["images"]}
+        self._ids: dict[str, int] = {}
+        for image in self._content["images"]:
+            stem = stem_of(image["file_name"])
+            if stem in self._ids:
+                raise CdlError(f"{path} has two images of the name {stem}: rename one")
+            self._ids[stem] = image["id"]
+        self._short_ids = _unambiguous((PurePosixPath(k).name, v) for k, v in self._ids.items())
+
+    def image_id(self, name: str) -> int | None:
+        """The number of a source's image; file names may be in folders that the source is not."""
+        stem = stem_of(name)
+        return self._ids.get(stem, self._short_ids.get(PurePosixPath(stem).name))
+
+    def check_some(self, names: Sequence[str]) -> None:
+        """Raise CdlError if none of the sources is annotated."""
+        if all(self.image_id(name) is None for name in names):
+            raise CdlError(f"{self._path} annotates none of the predicted images")
 
     def results(
         self, found: list[dict[str, Any]], entries: Sequence[dict[str, Any]], names: Sequence[str]
@@ -60,24 +76,41 @@ class CocoTruth:
             names: of all sources; one without a prediction counts as one without objects.
 
         Raises:
-            CdlError: if none is annotated.
+            CdlError: if none is annotated, or one in another shape than it was seen in.
         """
-        ids = {self.image_ids[stem_of(n)] for n in names if stem_of(n) in self.image_ids}
-        if not ids:
-            raise CdlError(f"{self._path} annotates none of the predicted images")
+        self.check_some(names)
+        ids = {self.image_id(name) for name in names} - {None}
         annotated = {i["id"]: (i["height"], i["width"]) for i in self._content["images"]}
-        seen = {
-            self.image_ids.get(stem_of(entry["file_name"])): (entry["height"], entry["width"])
-            for entry in entries
-        }
+        seen = {self.image_id(e["file_name"]): (e["height"], e["width"]) for e in entries}
+        for image_id in ids & seen.keys():
+            _check_shape(image_id, seen[image_id], annotated[image_id])
         found = [
             _resized(each, seen[each["image_id"]], annotated[each["image_id"]])
             for each in found
             if each["image_id"] in ids
         ]
-        tasks = ["bbox", "segm"] if any("segmentation" in each for each in found) else ["bbox"]
+        masks = all(each.get("segmentation") for each in self._content["annotations"])
+        masks &= any("segmentation" in each for each in found)
+        tasks = ["bbox", "segm"] if masks else ["bbox"]
         coco = index_coco(self._content)
         return {task: average_precision(coco, found, task, ids) for task in tasks}
+
+
+def _unambiguous(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """What only one pair says."""
+    found: dict[str, list[int]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return {key: values[0] for key, values in found.items() if len(values) == 1}
+
+
+def _check_shape(image_id: int, seen: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise CdlError unless an image of (H, W) pixels can have been resized to what was seen."""
+    if abs(seen[0] * size[1] - seen[1] * size[0]) > size[0] + size[1]:
+        raise CdlError(
+            f"image {image_id} was seen at {seen} pixels, (height, width), and is annotated at "
+            f"{size}, which is of another shape: is it the same image, and upright?"
+        )
 
 
 def _resized(entry: dict[str, Any], seen: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
@@ -116,7 +149,12 @@ def segmentation_results(
         truth, found = _label_map(path), _label_map(folder / entry["label_map"])
         if truth.shape != found.shape:
             raise CdlError(f"{path} has {truth.shape} pixels, and the image {found.shape}")
-        known = truth < count
+        known = truth != IGNORED
+        if (truth[known] >= count).any():
+            raise CdlError(
+                f"{path} has label {truth[known].max()}; the model knows {count} classes, and "
+                f"{IGNORED} is ignored"
+            )
         pairs = count * truth[known].astype(np.int64) + found[known]
         confusion += np.bincount(pairs, minlength=count**2).reshape(count, count)
     if not confusion.any():
@@ -139,19 +177,32 @@ def classification_results(
     Raises:
         CdlError, FileNotFoundError: for other classes; if no source is found.
     """
-    classes = find_classes(folder)
-    if len(classes) != len(names):
-        raise CdlError(f"{folder} has {len(classes)} classes, and the model {len(names)}")
-    truth: dict[str, int] = {}
-    for path, label in find_labelled_images(folder):
-        truth[stem_of(path.relative_to(folder).as_posix())] = label
-        truth.setdefault(path.stem, label)
+    truth = class_truth(folder, names)
     stems = {i: stem_of(entry["file_name"]) for i, entry in enumerate(entries)}
     known = [i for i, stem in stems.items() if stem in truth]
     if not known:
         raise CdlError(f"{folder} has none of the predicted images")
     right = [np.argmax(entries[i]["probabilities"]) == truth[stems[i]] for i in known]
     return {"classification": {"top1": float(100 * np.mean(right))}}
+
+
+def class_truth(folder: Path, names: Sequence[str]) -> dict[str, int]:
+    """The class of each image under a folder of classes, as a place in `names`, by its path without
+    suffix and, if no other has it, by its name.
+
+    Raises:
+        CdlError, FileNotFoundError: see find_labelled_images; for other classes.
+    """
+    classes = find_classes(folder)
+    numbered = list(names) == [str(i) for i in range(len(names))]  # nobody named them
+    if len(classes) != len(names) or not (numbered or set(classes) == set(names)):
+        raise CdlError(
+            f"{folder} has the classes {', '.join(classes)}; the model knows {', '.join(names)}"
+        )
+    places = [i if numbered else list(names).index(name) for i, name in enumerate(classes)]
+    labelled = [(path, places[label]) for path, label in find_labelled_images(folder)]
+    truth = _unambiguous((path.stem, label) for path, label in labelled)
+    return truth | {stem_of(p.relative_to(folder).as_posix()): label for p, label in labelled}
 
 
 def _label_map(path: Path) -> np.ndarray:

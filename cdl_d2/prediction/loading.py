@@ -13,6 +13,7 @@ from cdl_d2.data import Variant
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError, MissingPackageError
 from cdl_d2.model_zoo.card import Card
+from cdl_d2.model_zoo.hub import CARD_FILE, read_model
 from cdl_d2.prediction.models import PredictionModel
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def load_model(
     """A model of the zoo, or one that was trained.
 
     Args:
-        name_or_path: a name of `cdl zoo list`; the output folder of a training, or a checkpoint.
+        name_or_path: a name of `cdl zoo list`; the output folder of a training, or of
+            save_pretrained; or a checkpoint.
         device: default a GPU if there is one.
         class_names: instead of those that the model says.
 
@@ -41,12 +43,18 @@ def load_model(
     """
     path, device = Path(name_or_path), usable_device(device)
     checkpoint = path / FINAL if path.is_dir() else path
+    if (path / CARD_FILE).is_file():
+        return _named(load_card(read_model(path), device), class_names)
     if (checkpoint.parent / "config.yaml").is_file():
         model = _of_detectron2(checkpoint, device)
     elif path.exists() or path.suffix == ".pth":
         model = _of_torchvision(checkpoint, device)
     else:
         model = load_card(model_zoo.card(str(name_or_path)), device)
+    return _named(model, class_names)
+
+
+def _named(model: PredictionModel, class_names: Sequence[str] | None) -> PredictionModel:
     if class_names is None:
         return model
     if len(class_names) != len(model.class_names):

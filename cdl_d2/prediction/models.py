@@ -46,7 +46,7 @@ class PredictionModel:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, items: Sequence[dict[str, Any]]) -> list[Prediction]:
         """Predictions for items of SourceReader; those of one size are looked at together."""
         groups: dict[tuple[int, ...], list[int]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -89,8 +90,9 @@ class Predictor:
 
         Args:
             source: a path of an image or of a bitstream (`.cdlz`), also of a first layer; the bytes
-                of either; a Bitstream; or an image as an array, H x W x 3 or 3 x H x W, uint8, RGB.
-                A model of pixels decodes bitstreams; a model of latents encodes images.
+                of either; a Bitstream; or an image as a picture of Pillow, an array H x W x 3 or a
+                tensor 3 x H x W, of uint8, RGB. A model of pixels decodes bitstreams; a model of
+                latents encodes images.
 
         Returns:
             Detections, Segmentation or Classification, in pixels of the given image.
@@ -131,6 +133,8 @@ class Predictor:
         self, sources: Iterable[Source], batch_size: int = 1, workers: int = 0
     ) -> Iterator[tuple[Source, Outcome]]:
         """As stream, each source with its prediction, or with the error of one that is broken."""
+        if workers < 0:
+            raise CdlError(f"{workers} workers are below 0")
         batches = _batches(sources, batch_size)
         if not workers:
             for batch in batches:
@@ -140,7 +144,8 @@ class Predictor:
         work = (lambda batch: self._predict(self._items(batch))) if in_workers else self._items
         held = list(batches)
         loader = DataLoader(_Work(held, work), batch_size=None, num_workers=workers)
-        for batch, made in zip(held, loader, strict=True):
+        for batch, packed in zip(held, loader, strict=True):
+            made = pickle.loads(packed)
             yield from self._with_pictures(batch, made if in_workers else self._predict(made))
 
     def _items(self, batch: Sequence[Source]) -> list:
@@ -172,7 +177,8 @@ class Predictor:
 
 
 class _Work(Dataset):
-    """What a worker makes of each batch."""
+    """What a worker makes of each batch, pickled: torch would share each tensor by a file of its
+    own, of which a process may have only so many open."""
 
     def __init__(self, batches: Sequence[list[Source]], work: Callable[[list[Source]], list]):
         self._batches, self._work = batches, work
@@ -180,8 +186,8 @@ class _Work(Dataset):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> list:
-        return self._work(self._batches[index])
+    def __getitem__(self, index: int) -> bytes:
+        return pickle.dumps(self._work(self._batches[index]))
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -34,9 +35,7 @@ class _PartPredictor:
         self._archive = ArchivePrediction(model.load(), **arguments)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        done = list(self._archive.predict_parts([int(row["part"])]))
-        names, errors = zip(*done, strict=True)
-        return {"names": "\n".join(names), "errors": "\n".join(e or "" for e in errors)}
+        return {"done": json.dumps(list(self._archive.predict_parts([int(row["part"])])))}
 
 
 def predict_parts_with_ray(
@@ -65,5 +64,4 @@ def predict_parts_with_ray(
         num_gpus=1 if on_gpu else 0,
     )
     for row in predicted.iter_rows():
-        for name, error in zip(row["names"].split("\n"), row["errors"].split("\n"), strict=True):
-            yield name, error or None
+        yield from map(tuple, json.loads(row["done"]))

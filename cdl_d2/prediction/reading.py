@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cdl_d2.codec import Bitstream, Codec, CodecChoice
@@ -16,7 +15,7 @@ from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.prediction.results import as_pixels
+from cdl_d2.prediction.results import Picture, as_pixels
 
 MAGIC = b"CDLZ"
 
@@ -60,7 +59,7 @@ class StoredLatent:
         return f"{self.store}/{self.image}"
 
 
-Source = str | Path | bytes | np.ndarray | torch.Tensor | Bitstream | TarMember | StoredLatent
+Source = Picture | bytes | Bitstream | TarMember | StoredLatent
 
 
 @dataclass
@@ -131,18 +130,26 @@ def open_source(source: Source) -> Bitstream | torch.Tensor:
     """
     if isinstance(source, Bitstream):
         return source
-    if isinstance(source, (np.ndarray, torch.Tensor)):
-        return as_pixels(source)
     if isinstance(source, (str, Path)):
-        return Bitstream.load(source) if Path(source).suffix == SUFFIX else read_image(source)
-    content = source if isinstance(source, bytes) else source.read_bytes()
-    name = f"{len(content)} bytes" if isinstance(source, bytes) else str(source)
-    if not (content.startswith(MAGIC) or name.endswith(SUFFIX)):
+        return Bitstream.load(source) if _is_bitstream(Path(source)) else read_image(source)
+    if not isinstance(source, (bytes, bytearray, TarMember)):
+        return as_pixels(source)
+    content = bytes(source) if isinstance(source, (bytes, bytearray)) else source.read_bytes()
+    name = str(source) if isinstance(source, TarMember) else f"{len(content)} bytes"
+    if not (content.startswith(MAGIC) or name.lower().endswith(SUFFIX)):
         return read_image(name, content)
     try:
         return Bitstream.from_bytes(content)
     except BitstreamError as error:
         raise BitstreamError(f"{name}: {error}") from error
+
+
+def _is_bitstream(path: Path) -> bool:
+    """By its name, or by how it begins."""
+    if path.suffix.lower() == SUFFIX or not path.is_file():
+        return path.suffix.lower() == SUFFIX
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def codec_of(stream: Bitstream) -> Codec:

@@ -12,18 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
+from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.errors import CdlError, MissingPackageError
 
+Picture = str | Path | Image.Image | np.ndarray | torch.Tensor
 THRESHOLD = 0.5  # lowest score of a detection that is drawn
 BEST = 5  # classes of an image that are named
 PALETTE = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
     """What is common to all tasks.
 
@@ -42,12 +45,11 @@ class Prediction:
     bits_per_pixel: float | None = None
     picture: Callable[[], torch.Tensor] | None = field(default=None, repr=False, compare=False)
 
-    def draw(self, image: str | Path | np.ndarray | torch.Tensor | None = None) -> np.ndarray:
+    def draw(self, image: Picture | None = None) -> np.ndarray:
         """The prediction on an image, H x W x 3, uint8, RGB.
 
         Args:
-            image: a file, or H x W x 3 or 3 x H x W of uint8; default what was looked at, decoded
-                if it was a bitstream.
+            image: see as_pixels; default what was looked at, decoded if it was a bitstream.
 
         Raises:
             CdlError, OSError: if there is no such image, or it is of another size.
@@ -66,7 +68,7 @@ class Prediction:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Detections(Prediction):
     """Objects, the most certain first.
 
@@ -139,7 +141,7 @@ class Detections(Prediction):
         return draw_bounding_boxes(pixels, self.boxes[kept], texts, colors)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Segmentation(Prediction):
     """A class for every pixel.
 
@@ -156,7 +158,7 @@ class Segmentation(Prediction):
         return draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colors)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Classification(Prediction):
     """A probability for every class.
 
@@ -186,21 +188,26 @@ class Classification(Prediction):
         return draw_bounding_boxes(pixels, corner, ["\n".join(lines)], ["#e6194b"])
 
 
-def as_pixels(image: str | Path | np.ndarray | torch.Tensor) -> torch.Tensor:
-    """3 x H x W, uint8, RGB, of an image file, or of an array, H x W x 3 or 3 x H x W, of uint8.
+def as_pixels(image: Picture) -> torch.Tensor:
+    """3 x H x W, uint8, RGB, of an image file, a picture of Pillow, an array H x W x 3, or a tensor
+    3 x H x W; both of uint8, RGB.
 
     Raises:
-        CdlError, FileNotFoundError: as read_image; for an array of another shape or dtype.
+        CdlError, FileNotFoundError: as read_image; for anything else.
     """
     if isinstance(image, (str, Path)):
         return read_image(image)
-    pixels = torch.as_tensor(image)
-    if pixels.dtype == torch.uint8 and pixels.ndim == 3 and 0 not in pixels.shape:
-        if pixels.shape[0] == 3:
+    if isinstance(image, Image.Image):
+        return pil_to_tensor(image.convert("RGB"))
+    given = f"a {type(image).__name__}"
+    if isinstance(image, (np.ndarray, torch.Tensor)):
+        is_array = isinstance(image, np.ndarray)
+        pixels = torch.from_numpy(np.array(image)) if is_array else image.cpu()
+        pixels = pixels.movedim(-1, 0) if is_array and pixels.ndim == 3 else pixels
+        right = pixels.ndim == 3 and pixels.shape[0] == 3 and 0 not in pixels.shape
+        if right and pixels.dtype == torch.uint8:
             return pixels
-        if pixels.shape[2] == 3:
-            return pixels.permute(2, 0, 1)
+        given += f" of shape {tuple(image.shape)} and {pixels.dtype}"
     raise CdlError(
-        f"an array of shape {tuple(pixels.shape)} and {pixels.dtype} is no image: give H x W x 3 "
-        "or 3 x H x W of uint8, RGB"
+        f"{given} is no image: give an array H x W x 3, or a tensor 3 x H x W, of uint8, RGB"
     )

@@ -13,25 +13,30 @@ from cdl_d2.data.store.plan import Plan
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction.reading import StoredLatent, TarMember
 
+TAR = ".tar"
 SUFFIXES = {*IMAGE_SUFFIXES, SUFFIX}
 ArchiveSource = Path | TarMember | StoredLatent
 
 
-def find_sources(inputs: Sequence[str]) -> dict[str, ArchiveSource]:
+def find_sources(inputs: Sequence[str], output: Path | None = None) -> dict[str, ArchiveSource]:
     """All images and bitstreams of the inputs, by name, in the order of the inputs and sorted in
     each; second layers are left out.
 
     Args:
         inputs: a file, whose name is its own; a folder, a tar file or a latent store, in which a
-            name is the path; or a glob of them.
+            name is the path; or a glob of them. A folder may hold tar files.
+        output: a folder that must not be inside of them.
 
     Raises:
         FileNotFoundError: if there is no such input.
-        CdlError: if there is nothing in it, if a name comes twice, or if one leads elsewhere.
+        CdlError: if there is nothing in it, if a name comes twice, or if one leads elsewhere; if
+            the output is in an input.
     """
     found: dict[str, ArchiveSource] = {}
     stems: dict[str, str] = {}
     for given in inputs:
+        if output and output.resolve().is_relative_to(Path(given).resolve()):
+            raise CdlError(f"--output {output} is in the input {given}: give another folder")
         empty = True
         for name, source in _expanded(given):
             empty = False
@@ -54,7 +59,7 @@ def _expanded(given: str) -> Iterator[tuple[str, ArchiveSource]]:
     path = Path(given).absolute()  # the same for whoever works on it, wherever
     if not path.exists() and has_magic(given):
         for match in sorted(glob(given, recursive=True)):
-            if Path(match).is_dir() or _is_wanted(match) or Path(match).suffix == ".tar":
+            if Path(match).is_dir() or _is_wanted(match) or Path(match).suffix == TAR:
                 yield from _expanded(match)
     elif not path.exists():
         raise FileNotFoundError(f"there is no {given}")
@@ -63,9 +68,11 @@ def _expanded(given: str) -> Iterator[tuple[str, ArchiveSource]]:
             yield image, StoredLatent(path, image)
     elif path.is_dir():
         for file in sorted(path.rglob("*")):
-            if _is_wanted(file.name) and file.is_file():
+            if file.suffix == TAR:
+                yield from _members(file)
+            elif _is_wanted(file.name) and file.is_file():
                 yield file.relative_to(path).as_posix(), file
-    elif path.suffix == ".tar":
+    elif path.suffix == TAR:
         yield from _members(path)
     else:
         yield path.name, path
@@ -76,6 +83,8 @@ def _members(archive: Path) -> Iterator[tuple[str, TarMember]]:
     try:
         with tarfile.open(archive, "r:") as tar:
             files = [m for m in tar if m.isfile() and _is_wanted(m.name)]
+            if tar.offset >= archive.stat().st_size:  # no block that says that it is all
+                raise EOFError("it is truncated")
     except (tarfile.TarError, EOFError) as error:
         raise CdlError(f"{archive} cannot be read as an uncompressed tar file: {error}") from error
     for member in sorted(files, key=lambda member: member.name):

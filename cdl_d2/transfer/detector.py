@@ -26,6 +26,7 @@ ANCHOR_TERMS = {"objectness", "anchor_deltas"}
 BOX_TERMS = {"class", "box_deltas"}
 OUTPUT_TERMS = (*sorted(ANCHOR_TERMS), *sorted(BOX_TERMS), "mask")
 PROPOSALS = ("all", "foreground")  # of which masks are compared
+HEADS = ("student", "teacher")  # through which the student's features become outputs
 
 
 @dataclass
@@ -57,9 +58,12 @@ class DetectorTransfer(TransferTerms):
         weight, weights, distance: see TransferTerms.
         ignore_padding: leave out cells and anchors outside of the images.
         masks: compare masks on `all` sampled proposals (formula 2) or the `foreground` ones.
+        heads: whose heads make outputs of the student's features: the `student`'s own (formula 2),
+            or the `teacher`'s, which are frozen, so that only features learn from the teacher and
+            the student's heads from the task alone (CrossKD, arXiv 2306.11369, for two stages).
 
     Raises:
-        CdlError: see TransferTerms; for another choice of masks.
+        CdlError: see TransferTerms; for another choice of masks or heads.
     """
 
     KNOWN = frozenset({"features", *OUTPUT_TERMS})
@@ -71,11 +75,13 @@ class DetectorTransfer(TransferTerms):
         distance: str = "mse",
         ignore_padding: bool = True,
         masks: str = "all",
+        heads: str = "student",
     ):
         super().__init__(weight, weights, distance)
-        if masks not in PROPOSALS:
-            raise CdlError(f"masks {masks!r} of transfer is not one of {', '.join(PROPOSALS)}")
-        self._ignore_padding, self.masks = ignore_padding, masks
+        for name, value, known in (("masks", masks, PROPOSALS), ("heads", heads, HEADS)):
+            if value not in known:
+                raise CdlError(f"{name} {value!r} of transfer is not one of {', '.join(known)}")
+        self._ignore_padding, self.masks, self.heads = ignore_padding, masks, heads
 
     @property
     def needs_heads(self) -> bool:

@@ -80,6 +80,7 @@ class TransferOptions:
         lambda_: Weight of all transfer losses.
         distance: Between features, mse or l2norm.
         masks: Proposals whose masks are compared; all takes longer.
+        heads: Whose heads make outputs of the student's features, before they are compared.
     """
 
     teacher: str | None = None
@@ -87,6 +88,7 @@ class TransferOptions:
     lambda_: float = 1.0
     distance: str = "mse"
     masks: Literal["all", "foreground"] = "all"
+    heads: Literal["student", "teacher"] = "student"
 
     def around(self, detector: nn.Module, config: DetectorConfig) -> nn.Module:
         """The detector, inside a module that teaches it if there is a teacher.
@@ -99,10 +101,18 @@ class TransferOptions:
         teacher, theirs = load_pixel_detector(self.teacher)
         theirs = keep_classes(teacher, theirs, config.classes)
         check_teacher(config, theirs)
+        levels, known = (set(d.roi_heads.box_roi_pool.featmap_names) for d in (teacher, detector))
+        if self.heads == "teacher" and levels - known:
+            raise CdlError(
+                "the teacher's heads look at a level that the student's pyramid has not: give "
+                "--heads student"
+            )
         terms = () if self.transfer == "features" else OUTPUT_TERMS
         terms = terms if self.transfer == "outputs" else (*terms, "features")
         weights = dict.fromkeys(terms, 1.0)
-        losses = DetectorTransfer(self.lambda_, weights, self.distance, masks=self.masks)
+        losses = DetectorTransfer(
+            self.lambda_, weights, self.distance, masks=self.masks, heads=self.heads
+        )
         return TransferMaskRCNN(detector, teacher, losses)
 
 

@@ -68,7 +68,9 @@ class TransferMaskRCNN(Taught, nn.Module):
         with torch.no_grad():
             views = teachers_view(items, sizes, padded_size, teacher.normalize)
             theirs = self._outputs(teacher, teacher.backbone(views), step)
-        ours = self._outputs(self.student, step.pyramid, step, own=True)
+        crossed = self._transfer.heads == "teacher"
+        network = teacher if crossed else self.student
+        ours = self._outputs(network, step.pyramid, step, own=not crossed)
         return losses | self._transfer(ours, theirs, sizes, STRIDES)
 
     @contextmanager

@@ -109,7 +109,17 @@ def test_a_user_cannot_shadow_a_packaged_model(home):
     assert model_zoo.names() == ["nuclei-bridge"]
     put(home, make_card())
     with pytest.raises(CdlError, match="both of a model nuclei-bridge"):
-        model_zoo.card("nuclei-bridge")
+        model_zoo.names()
+    assert model_zoo.card("nuclei-bridge").path.is_relative_to(home.parent / "package")
+
+
+def test_a_users_broken_card_leaves_packaged_models_alone(home):
+    put(home.parent / "package", make_card())
+    (home / "cards").mkdir(parents=True)
+    (home / "cards" / "broken.yaml").write_text("name: [")
+    assert model_zoo.card("nuclei-bridge").name == "nuclei-bridge"
+    with pytest.raises(CdlError, match=r"broken\.yaml"):
+        model_zoo.card("another")
 
 
 def test_an_unknown_name_gets_what_is_near(home):

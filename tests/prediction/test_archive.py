@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from cdl_d2.prediction.evaluation import CocoTruth
+from cdl_d2.errors import CdlError
+from cdl_d2.prediction.evaluation import CocoTruth, classification_results
 from tests.commands import output_of, refused, run
 from tests.tv.conftest import CLASSES, CODEC
 
@@ -41,7 +42,8 @@ def make_tar(folder, path):
 
 
 def test_folders_files_globs_tars_and_stores_give_the_same(latent_model, images, coded, tmp_path):
-    tar = make_tar(coded, tmp_path / "coded.tar")
+    (tmp_path / "tars").mkdir()
+    tar = make_tar(coded, tmp_path / "tars" / "coded.tar")
     output_of(
         *("data", "encode", "--images", images, "--codec", CODEC.name, "--quality", 2),
         *("--form", "bitstreams", "--workers", 0, "--output", tmp_path / "latents"),
@@ -51,6 +53,7 @@ def test_folders_files_globs_tars_and_stores_give_the_same(latent_model, images,
         "files": [*sorted(coded.glob("*.cdlz")), coded / "inner"],
         "glob": [coded / "*"],
         "tar": [tar],
+        "folder of tars": [tmp_path / "tars"],
         "store": [tmp_path / "latents"],
     }
     found = {}
@@ -58,7 +61,7 @@ def test_folders_files_globs_tars_and_stores_give_the_same(latent_model, images,
         output_of("predict", latent_model, *given, "--output", tmp_path / name)
         found[name] = found_in(tmp_path / name)
     assert len(found["folder"]) == 5 and all(found["folder"].values())
-    assert found["tar"] == found["store"] == found["folder"]
+    assert found["tar"] == found["store"] == found["folder"] == found["folder of tars"]
     plain = {stem.rpartition("/")[2]: value for stem, value in found["folder"].items()}
     assert found["files"] == found["glob"] == plain
 
@@ -107,6 +110,35 @@ def test_a_broken_file_is_reported_and_the_rest_is_done(latent_model, coded, tmp
     assert failures.keys() == {"1.cdlz", "picture.jpg"} and len(found_in(tmp_path / "out")) == 4
 
 
+def test_what_was_broken_is_tried_again(latent_model, coded, tmp_path, monkeypatch):
+    from cdl_d2.prediction.reading import SourceReader
+
+    read, lost = SourceReader.__call__, OSError("the disk is away: 0.cdlz")
+
+    def without_disk(self, source):
+        if source.name == "0.cdlz":
+            raise lost
+        return read(self, source)
+
+    words = "predict", latent_model, coded, "--output", tmp_path / "cut"
+    monkeypatch.setattr(SourceReader, "__call__", without_disk)
+    assert run(*words)[0] == 1
+    monkeypatch.setattr(SourceReader, "__call__", read)
+    output_of(*words)
+    output_of(*words[:-1], tmp_path / "whole")
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+
+
+def test_changed_sources_and_outputs_among_inputs_are_noticed(latent_model, coded, tmp_path):
+    archive = tmp_path / "archive"
+    shutil.copytree(coded, archive)
+    inside = refused("predict", latent_model, archive, "--output", archive / "answers")
+    assert "is in the input" in inside and not (archive / "answers").exists()
+    output_of("predict", latent_model, archive, "--output", tmp_path / "out")
+    shutil.copy(archive / "2.cdlz", archive / "0.cdlz")
+    assert "sources" in refused("predict", latent_model, archive, "--output", tmp_path / "out")
+
+
 def test_pictures_are_drawn_beside(latent_model, coded, tmp_path):
     output_of("predict", latent_model, coded, "--draw", "--output", tmp_path)
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 5
@@ -147,9 +179,27 @@ def test_bitstreams_of_resized_images_are_evaluated_at_the_size_of_the_annotatio
     entries = [{"file_name": "a.cdlz", "height": 100, "width": 80}]
     results = CocoTruth(annotations, ["disc"]).results(found, entries, ["a.cdlz"])
     assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
+    entries[0] |= {"height": 80, "width": 100}
+    with pytest.raises(CdlError, match="upright"):
+        CocoTruth(annotations, ["disc"]).results(found, entries, ["a.cdlz"])
 
 
-@pytest.mark.parametrize("case", ["none", "empty", "missing", "twice", "outside", "cut", "gzip"])
+def test_classes_are_compared_by_name(images, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        shutil.copy(images / "0.png", tmp_path / name / "0.png")
+    entries = [{"file_name": "cat/0.png", "probabilities": [0.1, 0.9]}]
+    results = classification_results(tmp_path, entries, ["dog", "cat"])
+    assert results["classification"]["top1"] == 100
+    with pytest.raises(CdlError, match="plane"):
+        classification_results(tmp_path, entries, ["plane", "ship"])
+    with pytest.raises(CdlError, match="none"):  # 0.png may be either
+        classification_results(tmp_path, [entries[0] | {"file_name": "0.png"}], ["dog", "cat"])
+
+
+@pytest.mark.parametrize(
+    "case", ["none", "empty", "missing", "twice", "outside", "cut", "cut between", "gzip"]
+)
 def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, case):
     given = {
         "none": [],
@@ -158,12 +208,15 @@ def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, 
         "twice": [coded, coded / "0.cdlz"],
         "outside": [tmp_path / "outside.tar"],
         "cut": [tmp_path / "cut.tar"],
+        "cut between": [tmp_path / "between.tar"],
         "gzip": [tmp_path / "packed.tar"],
     }[case]
     (tmp_path / "empty").mkdir()
     with tarfile.open(tmp_path / "outside.tar", "w") as tar:
         tar.add(coded / "0.cdlz", "../0.cdlz")
     (tmp_path / "cut.tar").write_bytes(make_tar(coded, tmp_path / "whole.tar").read_bytes()[:100])
+    size = 512 * (1 + -(-(coded / "0.cdlz").stat().st_size // 512))  # header and first member
+    (tmp_path / "between.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:size])
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
         tar.add(coded / "0.cdlz", "0.cdlz")
     line = refused("predict", latent_model, *given, "--output", tmp_path / "out")
@@ -175,7 +228,7 @@ def test_a_folder_of_another_run_is_refused(latent_model, pixel_model, coded, tm
     output_of("predict", latent_model, coded, "--output", tmp_path)
     assert "model" in refused("predict", pixel_model, coded, "--output", tmp_path)
     assert "sources" in refused("predict", latent_model, coded / "inner", "--output", tmp_path)
-    (tmp_path / "parts" / "00000.json").write_text('{"predictions": ')
+    (tmp_path / "parts" / "00000.json").write_text("[{")
     assert "00000.json" in refused("predict", latent_model, coded, "--output", tmp_path)
 
 

@@ -24,7 +24,9 @@ def test_path_bytes_and_arrays_of_an_image_give_the_same(latent_model, images):
     found = predictor(path)
     array = np.asarray(Image.open(path))
     assert len(found) and found.bits_per_pixel > 0
-    for source in (str(path), path.read_bytes(), array, read_image(path)):
+    sources = str(path), path.read_bytes(), bytearray(path.read_bytes()), array, read_image(path)
+    backwards = array[:, :, ::-1].copy()[:, :, ::-1]  # as OpenCV's BGR is turned around
+    for source in (*sources, backwards, Image.open(path)):
         assert same(predictor(source), found)
 
 
@@ -43,6 +45,10 @@ def test_results_are_in_pixels_of_the_image_that_was_given(latent_model, images)
     assert found.masks.dtype == torch.bool
     assert found.names == [CLASSES[label] for label in found.labels]
     assert (found.scores.diff() <= 0).all()
+
+
+def test_a_thin_image_is_an_image(latent_model):
+    assert Predictor.load(latent_model)(np.zeros((1, 3000, 3), np.uint8)).image_size == (1, 3000)
 
 
 def test_a_model_of_pixels_decodes_a_bitstream(pixel_model, coded, codec):
@@ -111,8 +117,11 @@ def test_supervision_reads_detections(latent_model, images):
 
 @pytest.mark.parametrize(
     "source",
-    [np.zeros((4, 4)), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8), b"", "nothing.cdlz"],
-    ids=["one channel", "floats", "empty", "no bytes", "no file"],
+    [
+        *(np.zeros((4, 4)), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8), b""),
+        *("nothing.cdlz", None, np.zeros((3, 8, 8), np.uint8), torch.zeros(8, 8, 3).byte()),
+    ],
+    ids=["one channel", "floats", "empty", "no bytes", "no file", "nothing", "rows", "columns"],
 )
 def test_what_is_no_image_is_refused(latent_model, source):
     with pytest.raises((CdlError, FileNotFoundError)):

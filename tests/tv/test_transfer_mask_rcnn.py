@@ -43,6 +43,16 @@ def test_a_student_equal_to_its_teacher_has_no_transfer_loss(masks, items):
     assert max(float(v.detach()) for v in losses.values()) < 1e-5
 
 
+def test_through_the_teachers_heads_only_features_learn_from_the_teacher(items):
+    module = taught(transfer=DetectorTransfer(heads="teacher"))
+    learned = transfer_losses(module(items))
+    assert learned.keys() == TERMS and all(value > 0 for value in learned.values())
+    sum(value for name, value in learned.items() if name != "features").backward()
+    heads = (*module.student.roi_heads.parameters(), *module.student.rpn.parameters())
+    assert all(p.grad is None for p in heads)
+    assert any(p.grad is not None and p.grad.any() for p in module.student.backbone.parameters())
+
+
 def test_the_teacher_is_no_part_of_the_state():
     module = taught()
     assert all(key.startswith("student.") for key in module.state_dict())

@@ -57,10 +57,12 @@ def first_look(output: Path) -> str:
     start = time.monotonic()
     if output.exists() and not output.is_dir():
         raise CdlError(f"--output {output} is a file: give a folder")
-    (output / "coded").mkdir(parents=True, exist_ok=True)
-    others = {path.name for path in output.iterdir()} - {"coded", "report.html"}
+    others = {path.name for path in output.iterdir()} if output.exists() else set()
+    if "report.html" in others:  # of an earlier look
+        others -= {"report.html", "coded"}
     if others:
         raise CdlError(f"{output} has other things, such as {min(others)}: give another --output")
+    (output / "coded").mkdir(parents=True, exist_ok=True)
     paths = find_images(NUCLEI / "images")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # times are of one core
@@ -121,7 +123,7 @@ def _rows(looks: dict[str, _Look], costs: dict[str, Cost], coded: list[Path]) ->
         for name, each in look.found.items():
             height, width = each.image_size
             entries.append({"file_name": name, "height": height, "width": width})
-            image_id = truth.image_ids[Path(name).stem]
+            image_id = truth.image_id(name)
             found += each.to_coco(image_id, truth.category_ids)
         results = truth.results(found, entries, list(look.found))
         pixels = sum(e["height"] * e["width"] for e in entries)

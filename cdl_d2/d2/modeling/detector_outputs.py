@@ -40,11 +40,17 @@ SHARED_BY_MASKS = {
 Levels = dict[str, torch.Tensor]
 
 
-def check_detectors(ours: GeneralizedRCNN, theirs: GeneralizedRCNN, outputs: bool = True) -> None:
+def check_detectors(
+    ours: GeneralizedRCNN,
+    theirs: GeneralizedRCNN,
+    outputs: bool = True,
+    through_teacher: bool = False,
+) -> None:
     """Raise CdlError unless a student and a teacher can be compared.
 
     Args:
         outputs: whether outputs are compared, or the pyramids alone.
+        through_teacher: whether the teacher's heads look at the student's pyramid.
     """
     mine, other = ours.backbone.output_shape(), theirs.backbone.output_shape()
     if not mine.keys() & other.keys():
@@ -63,6 +69,14 @@ def check_detectors(ours: GeneralizedRCNN, theirs: GeneralizedRCNN, outputs: boo
         check_heads(network)
     if ours.roi_heads.mask_on and not theirs.roi_heads.mask_on:
         raise CdlError("MODEL.MASK_ON is True for the student but False for the teacher")
+    heads = theirs.roi_heads
+    needed = {*theirs.proposal_generator.in_features, *heads.box_in_features}
+    lacking = needed - mine.keys() if through_teacher else set()
+    if lacking:
+        raise CdlError(
+            f"the teacher's heads look at {min(lacking)}, which the student's pyramid has not: set "
+            "MODEL.TRANSFER.HEADS student"
+        )
     for key, place in (SHARED | (SHARED_BY_MASKS if ours.roi_heads.mask_on else {})).items():
         student, teacher = (attrgetter(place)(network) for network in (ours, theirs))
         if student != teacher:

@@ -52,7 +52,7 @@ class Variant:
         if longest > self.max_size:
             shrink = self.max_size / longest
             new_height, new_width = new_height * shrink, new_width * shrink
-        return int(new_height + 0.5), int(new_width + 0.5)
+        return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
 
     def apply(self, image: torch.Tensor) -> torch.Tensor:
         """The variant of an image, 3 x H x W, uint8; bilinear, by Pillow."""

@@ -54,13 +54,14 @@ def test_lambda_scales_every_transfer_loss_and_no_task_loss(transfer_cfg, storag
         assert torch.allclose(fivefold[name], factor * value, rtol=1e-4), name
 
 
-def test_a_student_equal_to_its_teacher_has_no_transfer_loss(teacher_files, storage):
+@pytest.mark.parametrize("heads", ["student", "teacher"])
+def test_a_student_equal_to_its_teacher_has_no_transfer_loss(teacher_files, storage, heads):
     path, weights = teacher_files
     cfg = small_cfg(
         "reconstruction",
         *("MODEL.META_ARCHITECTURE", "TransferRCNN", "INPUT.DOMAIN", "image"),
         *("MODEL.TEACHER.CONFIG_FILE", str(path), "MODEL.TEACHER.WEIGHTS", str(weights)),
-        *PIXEL,
+        *("MODEL.TRANSFER.HEADS", heads, *PIXEL),
     )
     model = small_model(cfg)
     SafeCheckpointer(model).load(str(weights))
@@ -71,6 +72,34 @@ def test_a_student_equal_to_its_teacher_has_no_transfer_loss(teacher_files, stor
     losses = transfer_losses(model([make_item(96, 128), make_item(70, 90, seed=1)]))
     assert losses.keys() == TERMS
     assert max(float(v) for v in losses.values()) < 1e-5
+
+
+@pytest.mark.parametrize("masks", ["all", "foreground"])
+def test_through_the_teachers_heads_only_features_learn_from_the_teacher(
+    transfer_cfg, storage, masks
+):
+    transfer_cfg.MODEL.TRANSFER.HEADS = "teacher"
+    transfer_cfg.MODEL.TRANSFER.MASKS = masks
+    model, losses = train_step(transfer_cfg)
+    learned = transfer_losses(losses)
+    assert learned.keys() == TERMS and all(value > 0 for value in learned.values())
+    outputs = [value for name, value in learned.items() if name != "features"]
+    sum(outputs).backward()
+    assert all(p.grad is None for p in model.roi_heads.parameters())
+    assert all(p.grad is None for p in model.proposal_generator.parameters())
+    assert all(p.grad is None for p in model.teacher.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model.backbone.parameters())
+
+
+def test_heads_of_a_teacher_need_its_levels(transfer_cfg, storage):
+    transfer_cfg.MODEL.TRANSFER.HEADS = "teacher"
+    levels = ["p3", "p4", "p5", "p6"]
+    transfer_cfg.MODEL.RPN.IN_FEATURES = transfer_cfg.MODEL.ROI_HEADS.IN_FEATURES = levels
+    transfer_cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    transfer_cfg.MODEL.ROI_HEADS.IN_FEATURES = levels[:3]
+    transfer_cfg.MODEL.ANCHOR_GENERATOR.SIZES = transfer_cfg.MODEL.ANCHOR_GENERATOR.SIZES[1:]
+    with pytest.raises(ValueError, match="p2"):
+        train_step(transfer_cfg)
 
 
 @pytest.mark.parametrize("size", [(33, 65), (64, 64), (97, 47), (130, 100)])

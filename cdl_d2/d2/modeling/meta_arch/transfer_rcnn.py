@@ -76,7 +76,7 @@ class TransferRCNN(Taught, CompressedRCNN):
 
         def build_checked() -> nn.Module:
             network = teacher()
-            check_detectors(self, network, transfer.needs_heads)
+            check_detectors(self, network, transfer.needs_heads, transfer.heads == "teacher")
             return network
 
         self.learn_from(build_checked, wanted=bool(transfer.terms))
@@ -89,7 +89,10 @@ class TransferRCNN(Taught, CompressedRCNN):
             "task_weight": keys.TASK_WEIGHT,
             "teacher": lambda: build_teacher(cfg),
             "transfer": DetectorTransfer(
-                **options, ignore_padding=keys.IGNORE_PADDING, masks=keys.MASKS
+                **options,
+                ignore_padding=keys.IGNORE_PADDING,
+                masks=keys.MASKS,
+                heads=keys.HEADS,
             ),
         }
 
@@ -134,6 +137,8 @@ class TransferRCNN(Taught, CompressedRCNN):
                 handle.remove()
 
     def _student_outputs(self, step: _Step) -> DetectorOutputs:
+        if self._transfer.heads == "teacher":
+            return self._outputs_of(self.teacher, step.pyramid, step)
         outputs = DetectorOutputs(step.pyramid)
         if self._transfer.needs_anchors:
             outputs.objectness, outputs.anchor_deltas = anchor_outputs(self, step.anchors)
@@ -151,18 +156,24 @@ class TransferRCNN(Taught, CompressedRCNN):
         teacher, sizes = self.teacher, step.images.image_sizes
         padded_size = self.coded_input.padded_size(step.images.tensor)
         normalize = normalizer(teacher, self.coded_input.channel_order)
-        pyramid = teacher.backbone(teachers_view(items, sizes, padded_size, normalize))
+        views = teachers_view(items, sizes, padded_size, normalize)
+        return self._outputs_of(teacher, teacher.backbone(views), step)
+
+    def _outputs_of(
+        self, network: nn.Module, pyramid: dict[str, torch.Tensor], step: _Step
+    ) -> DetectorOutputs:
+        """What the heads of a network make of a pyramid, at the student's proposals."""
         outputs = DetectorOutputs(pyramid)
         if self._transfer.needs_anchors:
-            outputs.objectness, outputs.anchor_deltas = anchors_at(teacher, pyramid)
+            outputs.objectness, outputs.anchor_deltas = anchors_at(network, pyramid)
         if self._transfer.needs_boxes:
             boxes = [p.proposal_boxes for p in step.proposals]
-            outputs.class_logits, outputs.box_deltas = boxes_at(teacher, pyramid, boxes)
+            outputs.class_logits, outputs.box_deltas = boxes_at(network, pyramid, boxes)
         if self._compares_masks:
             foreground, background = self._split(step.proposals)
-            outputs.mask_logits = masks_at(teacher, pyramid, foreground)
+            outputs.mask_logits = masks_at(network, pyramid, foreground)
             if self._transfer.masks == "all":
-                rest = masks_at(teacher, pyramid, background)
+                rest = masks_at(network, pyramid, background)
                 outputs.mask_logits = cat([outputs.mask_logits, rest])
         return outputs
 
