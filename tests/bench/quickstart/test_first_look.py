@@ -2,10 +2,6 @@
 
 import re
 
-import pytest
-
-from cdl_d2 import model_zoo
-from cdl_d2.bench.quickstart.first_look import MODELS
 from cdl_d2.codec import Bitstream
 from tests.commands import output_of, refused
 
@@ -22,9 +18,3 @@ def test_it_compresses_detects_and_reports(tmp_path, monkeypatch):
     assert coded.image_size == (256, 256)
     (tmp_path / "look" / "mine.txt").write_text("mine")
     assert "mine.txt" in refused("quickstart", "--output", "look")
-
-
-@pytest.mark.parametrize("name", MODELS.values())
-def test_its_models_come_with_the_package(name):
-    assert model_zoo.get_checkpoint_url(name).endswith(f"{name}.safetensors")
-    assert model_zoo.card(name).weights.bytes < 6_000_000
