@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -67,7 +68,7 @@ class ArchivePrediction:
         if self.draw and any(isinstance(each, StoredLatent) for each in self.sources.values()):
             raise CdlError("a latent store has no images to draw on: leave out --draw")
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Of the sources, in order."""
         return list(self.sources)

@@ -45,12 +45,12 @@ def load_model(
     checkpoint = path / FINAL if path.is_dir() else path
     if (path / CARD_FILE).is_file():
         return _named(load_card(read_model(path), device), class_names)
-    if (checkpoint.parent / "config.yaml").is_file():
-        model = _of_detectron2(checkpoint, device)
-    elif path.exists() or path.suffix == ".pth":
-        model = _of_torchvision(checkpoint, device)
-    else:
+    if not path.exists() and path.suffix != ".pth":
         model = load_card(model_zoo.card(str(name_or_path)), device)
+    elif (checkpoint.parent / "config.yaml").is_file():
+        model = _of_detectron2(checkpoint, device)
+    else:
+        model = _of_torchvision(checkpoint, device)
     return _named(model, class_names)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -52,7 +52,8 @@ def predict_parts_with_ray(
     """
     with imports_of_extra("ray"):
         import ray.data
-    arguments = {k: v for k, v in vars(archive).items() if k != "predictor"}
+    names = [field.name for field in fields(archive) if field.name != "predictor"]
+    arguments = {name: getattr(archive, name) for name in names}
     arguments["output"] = archive.output.absolute()
     on_gpu = archive.predictor.model.device.type == "cuda"
     rows = [{"part": part} for part in parts]
