@@ -11,8 +11,6 @@ from cdl_d2.prediction.loading import load_model
 from tests.commands import output_of, refused
 from tests.prediction.conftest import save_tiny
 
-pytest_plugins = ["tests.prediction.conftest"]
-
 
 def test_models_are_measured_side_by_side(latent_model, pixel_model, coded):
     words = latent_model, pixel_model, "--streams", coded, "--workers", 1, "--json"
