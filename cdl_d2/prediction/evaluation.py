@@ -38,14 +38,10 @@ class CocoTruth:
 
     def __init__(self, path: Path, names: Sequence[str]):
         self._content, self._path = read_coco(path), path
-        theirs = class_names(self._content)
-        numbered = list(names) == [str(i) for i in range(len(names))]  # nobody named them
-        known = {each["name"]: each["id"] for each in self._content["categories"]}
-        if len(theirs) != len(names) or not (numbered or set(theirs) == set(names)):
-            raise CdlError(
-                f"{path} has the classes {', '.join(theirs)}; the model knows {', '.join(names)}"
-            )
-        self.category_ids = [known[name] for name in (theirs if numbered else names)]
+        ids = {each["name"]: each["id"] for each in self._content["categories"]}
+        self.category_ids = [
+            ids[name] for name in _ordered(class_names(self._content), names, path)
+        ]
         self._ids: dict[str, int] = {}
         for image in self._content["images"]:
             stem = stem_of(image["file_name"])
@@ -94,6 +90,21 @@ class CocoTruth:
         tasks = ["bbox", "segm"] if masks else ["bbox"]
         coco = index_coco(self._content)
         return {task: average_precision(coco, found, task, ids) for task in tasks}
+
+
+def _ordered(theirs: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
+    """The classes of annotations in the order of a model's, which has numbers where nobody named
+    them: then as they are.
+
+    Raises:
+        CdlError: if they are others.
+    """
+    numbered = list(names) == [str(i) for i in range(len(names))]
+    if len(theirs) != len(names) or not (numbered or set(theirs) == set(names)):
+        raise CdlError(
+            f"{path} has the classes {', '.join(theirs)}; the model knows {', '.join(names)}"
+        )
+    return list(theirs if numbered else names)
 
 
 def _unambiguous(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -194,13 +205,9 @@ def class_truth(folder: Path, names: Sequence[str]) -> dict[str, int]:
         CdlError, FileNotFoundError: see find_labelled_images; for other classes.
     """
     classes = find_classes(folder)
-    numbered = list(names) == [str(i) for i in range(len(names))]  # nobody named them
-    if len(classes) != len(names) or not (numbered or set(classes) == set(names)):
-        raise CdlError(
-            f"{folder} has the classes {', '.join(classes)}; the model knows {', '.join(names)}"
-        )
-    places = [i if numbered else list(names).index(name) for i, name in enumerate(classes)]
-    labelled = [(path, places[label]) for path, label in find_labelled_images(folder)]
+    ordered = _ordered(classes, names, folder)
+    found = find_labelled_images(folder)
+    labelled = [(path, ordered.index(classes[label])) for path, label in found]
     truth = _unambiguous((path.stem, label) for path, label in labelled)
     return truth | {stem_of(p.relative_to(folder).as_posix()): label for p, label in labelled}
 

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 
 from cdl_d2.codec import Bitstream, Codec, CodecChoice
-from cdl_d2.codec.bitstream.stream import SUFFIX, BitstreamError
+from cdl_d2.codec.bitstream.stream import MAGIC, SUFFIX, BitstreamError
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.prediction.results import Picture, as_pixels
-
-MAGIC = b"CDLZ"
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,11 @@ class SourceReader:
         coded_input: of the model.
         resize: of an image, see PredictionModel.
         cropped: whether `resize` crops: predictions are then of the part that it leaves.
-        device: on which a decoder runs, where a bitstream has to be decoded.
     """
 
     coded_input: CodedInput
     resize: Callable[[torch.Tensor], torch.Tensor]
     cropped: bool = False
-    device: str = "cpu"
     _stores: dict[Path, LatentStore] = field(default_factory=dict)
 
     def __call__(self, source: Source) -> dict[str, Any]:
@@ -91,7 +87,7 @@ class SourceReader:
         opened = open_source(source)
         if isinstance(opened, Bitstream):
             if self.coded_input.domain != "image":
-                return self._sized(self.coded_input.read(opened, self.device))
+                return self._sized(self.coded_input.read(opened))
             opened = decoded_pixels(opened, None)
         image = self.resize(opened)
         height, width = (image if self.cropped else opened).shape[1:]

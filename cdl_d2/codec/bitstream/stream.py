@@ -37,7 +37,7 @@ MAX_PIXELS = 2**27  # of the coded image; a latent of 320 channels then takes 0.
 # Codings of the two layers of layers.py, beside those of a whole latent.
 SELECTED, REST = "selected", "rest"
 
-_MAGIC = b"CDLZ"
+MAGIC = b"CDLZ"
 _VERSION = 1
 _HEAD = struct.Struct("<4sBBBB8sBBIIIII")
 _STRING = struct.Struct("<II")
@@ -81,7 +81,7 @@ class Bitstream:
     def to_bytes(self) -> bytes:
         """The content of a file."""
         head = _HEAD.pack(
-            _MAGIC,
+            MAGIC,
             _VERSION,
             _CODECS.index(self.codec.name),
             self.codec.quality,
@@ -106,8 +106,8 @@ class Bitstream:
         Raises:
             BitstreamError: if it is no bitstream, of another version, damaged, or too large.
         """
-        if content[: len(_MAGIC)] != _MAGIC:
-            raise BitstreamError(f"not a bitstream: it starts with {content[:4]!r}, not {_MAGIC!r}")
+        if content[: len(MAGIC)] != MAGIC:
+            raise BitstreamError(f"not a bitstream: it starts with {content[:4]!r}, not {MAGIC!r}")
         if len(content) < _HEAD.size:
             raise BitstreamError(f"truncated: {len(content)} bytes are no whole header")
         _, version, codec, quality, metric, weights, coding, count, *numbers = _HEAD.unpack_from(

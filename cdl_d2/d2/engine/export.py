@@ -16,6 +16,7 @@ from detectron2.modeling.roi_heads import (
 from torch import nn
 
 from cdl_d2.codec import STRIDE
+from cdl_d2.d2.engine.prediction import coded_input_of
 from cdl_d2.d2.engine.tasks import class_count
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
@@ -50,7 +51,7 @@ def model_graphs(model: nn.Module, cfg: CfgNode, size: Size | None = None) -> Mo
     Raises:
         CdlError: for a model of another kind, or whose heads are of another kind.
     """
-    shown = getattr(model, "coded_input", None) or CodedInput("image", None, cfg.INPUT.FORMAT)
+    shown = coded_input_of(model, cfg)
     if isinstance(model, CompressedClassifier):
         graphs = _classifier(model, shown, cfg, size)
     elif isinstance(model, SemanticSegmentor):

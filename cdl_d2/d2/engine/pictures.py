@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
-from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.modeling import build_model
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image
@@ -18,6 +17,7 @@ from PIL import Image
 from cdl_d2.codec.image_files import read_image, reading_image
 from cdl_d2.codec.pictures import latent_figure
 from cdl_d2.d2.checkpoint import load_all_weights
+from cdl_d2.d2.engine.prediction import class_names_of
 from cdl_d2.d2.engine.tasks import build_mapper, class_count, task_of
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
@@ -100,5 +100,4 @@ def _class_names(cfg: CfgNode, given: Sequence[str] | None) -> list[str]:
     count = class_count(cfg)
     if given and len(given) != count:
         raise CdlError(f"{len(given)} class names for a model of {count} classes")
-    names = list(given or [each["name"] for each in COCO_CATEGORIES if each["isthing"]])
-    return names if len(names) == count else [str(index) for index in range(count)]
+    return list(given or class_names_of(cfg))

@@ -4,13 +4,14 @@ weights."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from cdl_d2.d2.checkpoint import load_all_weights
+from cdl_d2.d2.engine.trained import build_trained
 
 # What makes a model, and what it is shown in evaluation ...
 KEPT = (
@@ -30,13 +31,9 @@ def build_zoo_model(cfg: CfgNode, trained: bool) -> nn.Module:
     """The model of a config; if it is trained, with MODEL.WEIGHTS and in eval mode.
 
     Raises:
-        FileNotFoundError, CdlError: see load_all_weights.
+        FileNotFoundError, CdlError: see build_trained.
     """
-    model = build_model(cfg)
-    if trained:
-        load_all_weights(model, cfg.MODEL.WEIGHTS)
-        model.eval()
-    return model
+    return build_trained(cfg, Path(cfg.MODEL.WEIGHTS)) if trained else build_model(cfg)
 
 
 def overrides_between(base: CfgNode, trained: CfgNode) -> list[Any]:
