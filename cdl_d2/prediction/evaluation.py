@@ -14,15 +14,11 @@ from cdl_d2.codec.image_files import reading_image
 from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
 from cdl_d2.data.datasets.coco import class_names, read_coco
 from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
+from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
 
 IGNORED = 255  # of a label map
 Results = dict[str, dict[str, float]]
-
-
-def stem_of(name: str) -> str:
-    """What an image and its bitstream have in common."""
-    return str(PurePosixPath(name).with_suffix(""))
 
 
 class CocoTruth:

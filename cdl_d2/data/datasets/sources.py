@@ -29,6 +29,11 @@ def find_images_of(folder: Path, annotations: Path | None = None) -> list[str]:
     return sorted({str(PurePosixPath(entry["file_name"])) for entry in entries})
 
 
+def stem_of(name: str) -> str:
+    """What an image, its copies in other formats and its bitstream have in common."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
 def part_of(text: str | None) -> tuple[int, int]:
     """(i, n) of `i/n`; of None as shard_of_environment.
 
