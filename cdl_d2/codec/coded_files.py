@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torchvision.io import encode_png
 
 from cdl_d2.codec.bitstream.layers import Layers, channel_mask, compress_layers, decompress_layers
 from cdl_d2.codec.bitstream.stream import (
@@ -20,10 +19,9 @@ from cdl_d2.codec.bitstream.stream import (
 )
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.image_files import find_images, read_image
+from cdl_d2.codec.image_files import find_images, read_image, write_png
 from cdl_d2.codec.rate_distortion import RatePoint, average, rate_point
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
 
 MOST_CHANNELS = 2**16
 
@@ -171,10 +169,7 @@ def decompress_file(path: Path, target: Path, weights: str, device: str) -> None
     else:
         latent = codec.decompress(stream)
     image = torch.round(codec.decode(latent.to(device)) * 255).byte().cpu()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(target) as temporary:
-        # Not torchvision's write_png, which says nothing of a full disk.
-        temporary.write_bytes(encode_png(image).numpy().tobytes())
+    write_png(target, image.permute(1, 2, 0).numpy())
 
 
 def describe_bitstream(path: Path) -> dict[str, str | int | float]:

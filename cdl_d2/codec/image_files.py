@@ -1,4 +1,4 @@
-"""Images from files: which there are, and their pixels."""
+"""Images in files: which there are, and their pixels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 ORIENTATION = 0x0112  # the EXIF tag
@@ -72,6 +74,17 @@ def read_image(path: str | Path, content: bytes | None = None) -> torch.Tensor:
         if file.mode.startswith(("I", "F")):
             raise CdlError(f"{path} has more than 8 bits a channel ({file.mode}): convert it")
         return _upright(pil_to_tensor(file.convert("RGB")), file.getexif().get(ORIENTATION))
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write an image with write_atomically; folders that are missing are made.
+
+    Args:
+        image: H x W x 3, uint8, RGB; or H x W, uint8 or uint16, gray.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as temporary:  # torchvision's writer says nothing of a full disk
+        Image.fromarray(image).save(temporary, format="PNG")
 
 
 def _upright(pixels: torch.Tensor, orientation: object) -> torch.Tensor:

@@ -25,8 +25,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from cdl_d2.codec.image_files import write_png
 from cdl_d2.codec.weights_file import fingerprint
 from cdl_d2.data.store.plan import read_json
 from cdl_d2.errors import CdlError
@@ -176,22 +176,20 @@ class ArchivePrediction:
         if found.bits is not None:
             entry |= {"bits": found.bits, "bits_per_pixel": found.bits_per_pixel}
         if self.draw:
-            _save_png(self._beside("pictures", name), found.draw())
+            write_png(self._beside("pictures", name), found.draw())
         if isinstance(found, Detections):
             entry["objects"] = found.to_coco()
         elif isinstance(found, Segmentation):
             path = self._beside("labels", name)
             labels = found.segmentation.numpy()
-            _save_png(path, labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
+            write_png(path, labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
             entry["label_map"] = path.relative_to(self.output).as_posix()
         elif isinstance(found, Classification):
             entry["probabilities"] = found.probabilities.tolist()
         return entry
 
     def _beside(self, folder: str, name: str) -> Path:
-        path = self.output / folder / PurePosixPath(name).with_suffix(".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return self.output / folder / PurePosixPath(name).with_suffix(".png")
 
 
 def _state_of(source: ArchiveSource) -> str:
@@ -200,8 +198,3 @@ def _state_of(source: ArchiveSource) -> str:
         return str(source)
     state = (source.archive if isinstance(source, TarMember) else source).stat()
     return f"{source} {state.st_size} {state.st_mtime_ns}"
-
-
-def _save_png(path: Path, pixels: np.ndarray) -> None:
-    with write_atomically(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")

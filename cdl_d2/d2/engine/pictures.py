@@ -12,9 +12,8 @@ from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.modeling import build_model
 from detectron2.utils.visualizer import ColorMode, Visualizer
-from PIL import Image
 
-from cdl_d2.codec.image_files import read_image, reading_image
+from cdl_d2.codec.image_files import read_image, reading_image, write_png
 from cdl_d2.codec.pictures import latent_figure
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.engine.prediction import class_names_of
@@ -60,16 +59,14 @@ class PictureMaker:
         shown = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy().astype(np.uint8))
         original = shown if self._cropped else read_image(path).permute(1, 2, 0).numpy()
         drawn = self._draw(original, self._model([item])[0])
-        _save(Image.fromarray(drawn), folder / f"{path.stem}_prediction.png")
+        write_png(folder / f"{path.stem}_prediction.png", drawn)
         coded_input = getattr(self._model, "coded_input", None)
         if coded_input is None or coded_input.codec is None:
             return
         codec = coded_input.codec_on(self._model.device)
         latent = codec.encode(pixels.to(self._model.device).float() / 255, with_bits=False)
         decoded = torch.round(codec.decode(latent) * 255).byte().cpu()
-        _save(
-            Image.fromarray(decoded.permute(1, 2, 0).numpy()), folder / f"{path.stem}_decoded.png"
-        )
+        write_png(folder / f"{path.stem}_decoded.png", decoded.permute(1, 2, 0).numpy())
         with write_atomically(folder / f"{path.stem}_latent.png") as temporary:
             latent_figure(codec, shown).savefig(temporary, format="png", dpi=80)
 
@@ -89,11 +86,6 @@ class PictureMaker:
         text = "\n".join(f"{self._names[index]} {score:.0%}" for score, index in best)
         place = (4, 4)
         return visualizer.draw_text(text, place, horizontal_alignment="left").get_image()
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    with write_atomically(path) as temporary:
-        picture.save(temporary, format="PNG")
 
 
 def _class_names(cfg: CfgNode, given: Sequence[str] | None) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cdl_d2.codec.image_files import write_png
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
@@ -175,9 +176,7 @@ def _generators(count: int, seed: int) -> Iterator[tuple[int, np.random.Generato
 
 
 def _save(image: np.ndarray, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")
+    write_png(path, image)
     return path
 
 
