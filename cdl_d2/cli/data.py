@@ -1,4 +1,4 @@
-"""`cdl data`: draw sample data, and encode a data set into a latent store."""
+"""`cdl data`: draw sample data, import a data set, and encode one into a latent store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from cdl_d2.cli.options import CodecOptions, Device
-from cdl_d2.cli.output import report
+from cdl_d2.cli.output import for_each, report
 from cdl_d2.errors import CdlError
 
-app = App(name="data", help="Draw sample data; encode a data set into a latent store.")
+app = App(name="data", help="Draw or import data; encode a data set into a latent store.")
 
 
 @app.command
@@ -50,6 +50,32 @@ def draw(
     for _ in tqdm(WRITERS[task](output, count, size, seed), total=count, unit="image"):
         pass
     print(f"{count} images in {output}")
+
+
+@app.command
+def import_celebamask(folder: Path, /, *, output: Path) -> int:
+    """Make data sets of images, label maps and attributes of CelebAMask-HQ as it is distributed.
+
+    ```
+    cdl data import-celebamask CelebAMask-HQ --output faces
+    ```
+
+    Writes `train`, `val` and `test`, as CelebA is split: `images/` of 512 pixels, as the masks
+    have, `labels/` with 18 parts and the background, `attributes.csv` and `classes.txt`. All of it
+    is about 10 GB. Run it again after an interruption: finished images are kept. The exit status is
+    1 if an image failed.
+
+    Args:
+        folder: With CelebA-HQ-img, CelebAMask-HQ-mask-anno and the two text files.
+        output: Folder of the data sets.
+    """
+    from cdl_d2.data.datasets.celebamask import CelebAMask
+
+    faces = CelebAMask(folder, output)
+    status = for_each(faces.images, faces.write, "cdl data import-celebamask")
+    for split, count in faces.write_tables().items():
+        print(f"{count} images in {output / split}")
+    return status
 
 
 @app.command
