@@ -30,7 +30,7 @@ from cdl_d2.codec.image_files import write_png
 from cdl_d2.codec.weights_file import fingerprint
 from cdl_d2.data.store.plan import read_json
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically, write_json
+from cdl_d2.files import write_json
 from cdl_d2.prediction.predictor import Predictor
 from cdl_d2.prediction.reading import StoredLatent, TarMember
 from cdl_d2.prediction.results import Classification, Detections, Prediction, Segmentation
