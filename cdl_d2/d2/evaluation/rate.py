@@ -8,19 +8,21 @@ from statistics import fmean
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+AVERAGED = ("psnr", "ms_ssim", "perceptual", "channels")
+
 
 class RateEvaluator(DatasetEvaluator):
     """Estimated bits per pixel of the images that a model was shown.
 
     Results: `rate` with `bpp`, all bits over all pixels of the images as they were coded (after
     resizing), and `kB`, the average size of a coded image in units of 1000 bytes; and where the
-    model says them, `psnr` (dB), `ms_ssim` and the number of selected `channels`, averages over
-    images. Empty for a network on original images.
+    model says them, `psnr` (dB), `ms_ssim`, `perceptual` (a distance, smaller is better) and the
+    number of selected `channels`, averages over images. Empty for a network on original images.
     """
 
     def reset(self) -> None:
         self._bits, self._pixels, self._images = 0.0, 0, 0
-        self._averaged: dict[str, list[float]] = {"psnr": [], "ms_ssim": [], "channels": []}
+        self._averaged: dict[str, list[float]] = {name: [] for name in AVERAGED}
 
     def process(self, inputs, outputs) -> None:
         for output in outputs:
