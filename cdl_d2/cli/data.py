@@ -17,7 +17,7 @@ app = App(name="data", help="Draw or import data; encode a data set into a laten
 @app.command
 def draw(
     *,
-    task: Literal["detection", "segmentation", "classification"],
+    task: Literal["detection", "segmentation", "multitask", "classification"],
     output: Path,
     count: int,
     size: tuple[int, int] = (192, 192),
@@ -31,8 +31,8 @@ def draw(
     ```
 
     `detection` writes COCO format, annotations.json and images/; `segmentation` writes images/ and
-    labels/; `classification` writes a folder of images for each class. Equal arguments give equal
-    files.
+    labels/; `multitask` these and attributes.csv, which shapes there are; `classification` writes a
+    folder of images for each class. Equal arguments give equal files.
 
     Args:
         task: For which.

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cdl_d2.codec.image_files import write_png
+from cdl_d2.data.datasets.attributes import write_attributes
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
@@ -147,6 +148,23 @@ def write_segmentation(
     yield folder / "classes.txt"
 
 
+def write_multitask(
+    folder: str | Path, count: int, size: tuple[int, int] = (192, 192), seed: int = 0
+) -> Iterator[Path]:
+    """Write the files of write_segmentation, and `attributes.csv`: which shapes an image shows.
+
+    Arguments, what is yielded and raised: as write_detection.
+    """
+    rows = []
+    for path in write_segmentation(folder, count, size, seed):
+        if path.suffix == ".png":
+            labels = np.asarray(Image.open(Path(folder) / "labels" / path.name))
+            shown = [int((labels == kind + 1).any()) for kind in range(len(SHAPES))]
+            rows.append((path.name, shown))
+        yield path
+    write_attributes(Path(folder) / "attributes.csv", SHAPES, rows)
+
+
 def write_classification(
     folder: str | Path, count: int, size: tuple[int, int] = (192, 192), seed: int = 0
 ) -> Iterator[Path]:
@@ -163,6 +181,7 @@ def write_classification(
 WRITERS: dict[str, Callable[..., Iterator[Path]]] = {
     "detection": write_detection,
     "segmentation": write_segmentation,
+    "multitask": write_multitask,
     "classification": write_classification,
 }
 
