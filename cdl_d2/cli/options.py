@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 Triple = tuple[str, str, str]
+Quadruple = tuple[str, str, str, str]
 # Config overrides are the last words, and may begin with a dash, as in SOLVER.BASE_LR -1.
 Overrides = Annotated[
     str,
@@ -70,6 +71,8 @@ class Datasets:
         register: In COCO format.
         register_classes: A folder with a folder of images for each class.
         register_labels: Images with label maps, PNG files of the same names.
+        register_multitask: As with label maps, and a table of yes-or-no attributes, such as
+            `--register-multitask train faces/images faces/labels faces/attributes.csv`.
     """
 
     register: Annotated[list[Triple], Parameter(metavar="NAME ANNOTATIONS IMAGE_DIR")] = field(
@@ -81,6 +84,9 @@ class Datasets:
     register_labels: Annotated[list[Triple], Parameter(metavar="NAME IMAGE_DIR LABEL_DIR")] = field(
         default_factory=list
     )
+    register_multitask: Annotated[
+        list[Quadruple], Parameter(metavar="NAME IMAGE_DIR LABEL_DIR ATTRIBUTES.csv")
+    ] = field(default_factory=list)
 
 
 NO_DATASETS = Datasets()

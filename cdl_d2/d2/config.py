@@ -88,6 +88,10 @@ def add_cdl_config(cfg: CN) -> None:
     # or "imagenet" for their zoos.
     _C.MODEL.CLASSIFIER.INIT = ""
 
+    _C.MODEL.ATTRIBUTE_HEAD = CN()
+    # Yes-or-no attributes that a model of several tasks tells of an image.
+    _C.MODEL.ATTRIBUTE_HEAD.NUM_ATTRIBUTES = 40
+
     _C.MODEL.BRIDGE = CN()
     # The pixel backbone that "build_bridged_backbone" makes read latents: any registered one.
     _C.MODEL.BRIDGE.BACKBONE = "build_resnet_fpn_backbone"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from PIL import Image
 
 from cdl_d2.codec.image_files import find_images, reading_image
@@ -23,24 +25,46 @@ def register_label_folder(name: str, images: str, labels: str) -> None:
     classes, a line each; without it they are numbered.
 
     Raises:
-        FileNotFoundError: if a folder does not exist.
-        CdlError: if there are no images, an image has no label map, or the name is taken.
+        FileNotFoundError, CdlError: as find_label_pairs; CdlError if the name is taken.
     """
-    for folder in (images, labels):
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"data set {name}: there is no folder {folder}")
+    register_labelled(name, labels, partial(find_label_pairs, images, labels), "sem_seg")
+
+
+def register_labelled(
+    name: str, labels: str, find: Callable[[], list[dict[str, Any]]], evaluator_type: str
+) -> Metadata:
+    """Register a data set that has label maps; raises CdlError if the name is taken.
+
+    Args:
+        labels: their folder.
+        find: gives the records; called once now, for its errors, and whenever they are needed.
+    """
     if name in DatasetCatalog.list():
         raise CdlError(f"data set {name} is registered already: choose another name")
-    _find_pairs(images, labels)
-    DatasetCatalog.register(name, lambda: _find_pairs(images, labels))
-    MetadataCatalog.get(name).set(evaluator_type="sem_seg", ignore_label=IGNORED)
+    try:
+        find()
+    except (FileNotFoundError, CdlError) as error:
+        raise type(error)(f"data set {name}: {error}") from error
+    DatasetCatalog.register(name, find)
+    metadata = MetadataCatalog.get(name)
+    metadata.set(evaluator_type=evaluator_type, ignore_label=IGNORED)
     classes = Path(labels).parent / "classes.txt"
     if classes.is_file():
         names = [line.strip() for line in classes.read_text().splitlines() if line.strip()]
-        MetadataCatalog.get(name).set(stuff_classes=names)
+        metadata.set(stuff_classes=names)
+    return metadata
 
 
-def _find_pairs(images: str, labels: str) -> list[dict[str, Any]]:
+def find_label_pairs(images: str, labels: str) -> list[dict[str, Any]]:
+    """Records with the files of all images under a folder and their label maps.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist.
+        CdlError: if there are no images, or one has no label map of 8 bits and its size.
+    """
+    for folder in (images, labels):
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
     records = []
     for path in find_images(Path(images)):
         label = (Path(labels) / path.relative_to(images)).with_suffix(".png")
@@ -83,12 +107,17 @@ def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarra
 
 def check_label_dataset(cfg: CfgNode, name: str) -> None:
     """Raise CdlError unless a data set has label maps for the head's number of classes."""
-    metadata = MetadataCatalog.get(name)
-    if "sem_seg" not in (metadata.get("evaluator_type") or ""):
+    if "sem_seg" not in (MetadataCatalog.get(name).get("evaluator_type") or ""):
         raise CdlError(
             f"data set {name} has no label maps, which segmentation needs: register one with "
             f"--register-labels {name} IMAGE_DIR LABEL_DIR"
         )
+    check_labels(cfg, name)
+
+
+def check_labels(cfg: CfgNode, name: str) -> None:
+    """As check_label_dataset, of a data set that has label maps."""
+    metadata = MetadataCatalog.get(name)
     ignored = metadata.get("ignore_label")
     if ignored != cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE:
         raise CdlError(

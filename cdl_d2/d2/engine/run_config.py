@@ -11,6 +11,7 @@ from cdl_d2.d2.config import read_config
 from cdl_d2.d2.data.class_datasets import register_class_folder
 from cdl_d2.d2.data.coco_datasets import register_dataset
 from cdl_d2.d2.data.label_datasets import register_label_folder
+from cdl_d2.d2.data.multitask_datasets import register_multitask
 from cdl_d2.device import usable_device
 
 
@@ -23,6 +24,7 @@ class RunConfig:
         register: see register_dataset.
         register_classes: see register_class_folder.
         register_labels: see register_label_folder.
+        register_multitask: see register_multitask.
     """
 
     file: str
@@ -30,6 +32,7 @@ class RunConfig:
     register: Sequence[tuple[str, str, str]] = ()
     register_classes: Sequence[tuple[str, str]] = ()
     register_labels: Sequence[tuple[str, str, str]] = ()
+    register_multitask: Sequence[tuple[str, str, str, str]] = ()
 
     def load(self) -> CfgNode:
         """The config; registers the data sets.
@@ -45,6 +48,8 @@ class RunConfig:
             register_class_folder(*dataset)
         for dataset in self.register_labels:
             register_label_folder(*dataset)
+        for dataset in self.register_multitask:
+            register_multitask(*dataset)
         cfg = read_config(self.file, self.overrides)
         usable_device(cfg.MODEL.DEVICE)
         return cfg
