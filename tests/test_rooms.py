@@ -15,7 +15,8 @@ CORE = {"codec", "nn", "transfer", "data"}
 ARROWS = {
     "codec.entropy": BASE,
     "codec.bitstream": BASE | {"codec.entropy"},
-    "codec": {"codec.entropy", "codec.bitstream"},
+    "codec.generative": set(),
+    "codec": {"codec.entropy", "codec.bitstream", "codec.generative"},
     "codec.learning": {"codec"},
     "nn": {"codec"},
     "transfer": set(),

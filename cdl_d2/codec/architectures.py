@@ -1,7 +1,7 @@
 """Which image codecs exist, and how a network of each is made or rebuilt from its weights.
 
-A codec is named as CompressAI names it; `tiny-...` is the same architecture with 32 inner
-channels and 192 latent channels, whose weights are in this package.
+A codec is named as CompressAI names it, or is one of `generative/`; `tiny-...` is the same
+architecture with 32 inner channels and 192 latent channels, whose weights can be in this package.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import nn
 
 from cdl_d2.errors import CdlError
 
-ARCHITECTURES = {
+COMPRESSAI = {
     "bmshj2018-factorized": range(1, 9),
     "bmshj2018-hyperprior": range(1, 9),
     "mbt2018-mean": range(1, 9),
@@ -19,6 +19,8 @@ ARCHITECTURES = {
     "cheng2020-anchor": range(1, 7),
     "cheng2020-attn": range(1, 7),
 }
+GENERATIVE = {"zhang2022": range(1, 5)}  # 0.048, 0.096, 0.175 and 0.254 bits per pixel in the paper
+ARCHITECTURES = {**COMPRESSAI, **GENERATIVE}
 TINY_PREFIX = "tiny-"
 TINY_CHANNELS = {"N": 32, "M": 192}
 TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(3)}
@@ -29,10 +31,11 @@ def check_codec_choice(name: str, quality: int, metric: str, own_weights: bool =
     """Raise CdlError, naming the value and what is possible, unless the choice exists.
 
     Args:
-        own_weights: the weights come from the user, so that every architecture has a tiny variant.
+        own_weights: the weights come from the user, not from this package or a zoo.
     """
-    trained = {TINY_PREFIX + k: range(v.stop) for k, v in ARCHITECTURES.items()}
-    tiny = trained if own_weights else TINY_QUALITIES
+    tiny = {TINY_PREFIX + k: range(v.stop) for k, v in ARCHITECTURES.items()}
+    if not own_weights:
+        tiny |= TINY_QUALITIES
     qualities = {**ARCHITECTURES, **tiny}.get(name)
     if qualities is None:
         known = ", ".join([*ARCHITECTURES, *tiny])
@@ -49,37 +52,48 @@ def _span(qualities: range) -> str:
 
 
 def new_network(name: str, quality: int) -> nn.Module:
-    """An untrained CompressAI network; `tiny-<architecture>` gives the narrow variant."""
-    from compressai.zoo import image as zoo
-
+    """An untrained network; `tiny-<architecture>` gives the narrow variant."""
     architecture = name.removeprefix(TINY_PREFIX)
-    build = zoo.model_architectures[architecture]
-    if architecture == name:
-        return build(*zoo.cfgs[name][quality])
+    build, tiny = _network_class(architecture), architecture != name
+    if architecture in GENERATIVE:
+        return build(**build.TINY) if tiny else build()
+    if not tiny:
+        from compressai.zoo.image import cfgs
+
+        return build(*cfgs[name][quality])
     if architecture.startswith("cheng2020"):  # one width serves for N and M there
         return build(TINY_CHANNELS["N"])
     return build(**TINY_CHANNELS)
 
 
 def network_from_weights(name: str, state_dict: dict[str, torch.Tensor]) -> nn.Module:
-    """A CompressAI network of the size that its weights have.
+    """A network of the size that its weights have.
 
     Raises:
         CdlError: if the weights do not belong to this architecture.
     """
-    from compressai.zoo import image as zoo
     from compressai.zoo.pretrained import load_pretrained
 
     architecture = name.removeprefix(TINY_PREFIX)
     state_dict = _with_empty_tables(load_pretrained(state_dict))
     try:
-        network = zoo.model_architectures[architecture].from_state_dict(state_dict)
+        network = _network_class(architecture).from_state_dict(state_dict)
     except (KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CdlError(f"the weights do not fit the architecture {architecture}: {reason}") from (
             error
         )
     return network
+
+
+def _network_class(architecture: str) -> type[nn.Module]:
+    if architecture in GENERATIVE:
+        from cdl_d2.codec.generative.networks import NETWORKS
+
+        return NETWORKS[architecture]
+    from compressai.zoo.image import model_architectures
+
+    return model_architectures[architecture]
 
 
 def _with_empty_tables(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

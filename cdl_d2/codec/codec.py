@@ -38,11 +38,11 @@ class Codec(nn.Module):
 
     Args:
         network: a CompressAI image model.
-        name: as CompressAI names it, or `tiny-<that>`.
+        name: one of ARCHITECTURES (architectures.py), or `tiny-<that>`.
         quality, metric: what the weights were trained for; they only name the codec.
         meaning: `decoded` gives the y_hat that a receiver of the bitstream has, `rounded` gives
             round(y), which the networks of the knowledge-transfer paper were fed with. They
-            differ where the entropy model predicts means (mbt2018-mean, mbt2018, cheng2020).
+            differ where the entropy model predicts means: all but those called bmshj2018.
             For bmshj2018-factorized both round relative to the learned median of a channel.
     """
 
@@ -256,7 +256,9 @@ class Codec(nn.Module):
         if len({coded_cells(image.shape[1:]) for image in images}) > 1:
             sizes = sorted({tuple(image.shape[1:]) for image in images})
             raise CdlError(f"a batch has images of several coded sizes: {sizes}")
-        return self.network.g_a(torch.stack([pad_for_coding(image.float()) for image in images]))
+        padded = torch.stack([pad_for_coding(image.float()) for image in images])
+        # Estimates differ in their last bits between layouts of memory; a receiver has this one.
+        return self.network.g_a(padded).contiguous()
 
 
 def _describe(

@@ -15,6 +15,7 @@ from cdl_d2.files import write_atomically
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 WEIGHTS_OPTIONS = "--codec-weights (in a config: MODEL.CODEC.WEIGHTS)"
+TRAIN_ONE = f"train one with `cdl codec train`, and give it as {WEIGHTS_OPTIONS}"
 
 
 def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Path:
@@ -29,10 +30,7 @@ def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Pat
     if name.startswith(TINY_PREFIX):
         path = PACKAGED_WEIGHTS / f"{name}-{quality}.safetensors"
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing from this installation: train one with `cdl codec train`, and "
-                f"give it as {WEIGHTS_OPTIONS}"
-            )
+            raise FileNotFoundError(f"{path} is missing from this installation: {TRAIN_ONE}")
         return path
     return download(zoo_url(name, quality, metric))
 
@@ -45,8 +43,7 @@ def zoo_url(name: str, quality: int, metric: str) -> str:
         return model_urls[name][metric][quality]
     except KeyError:
         raise FileNotFoundError(
-            f"CompressAI's zoo has no weights of {name} quality {quality} ({metric}): "
-            f"give yours as {WEIGHTS_OPTIONS}"
+            f"CompressAI's zoo has no weights of {name} quality {quality} ({metric}): {TRAIN_ONE}"
         ) from None
 
 

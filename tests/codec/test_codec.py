@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import ARCHITECTURES
+from cdl_d2.codec.architectures import ARCHITECTURES, GENERATIVE
 from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.errors import CdlError
 from tests.codec.conftest import IMAGE, compressai_round_trip
 from tests.conftest import small_codec
 
-WITH_MEANS = {"mbt2018-mean", *WITH_CONTEXT}
+WITH_MEANS = {"mbt2018-mean", *GENERATIVE, *WITH_CONTEXT}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -92,9 +92,9 @@ def test_a_download_that_fails_says_what_to_do(tmp_path):
 
 
 def test_every_codec_of_the_zoo_has_an_address_with_a_hash():
-    from cdl_d2.codec.architectures import ARCHITECTURES, METRICS
+    from cdl_d2.codec.architectures import COMPRESSAI, METRICS
 
-    for name, qualities in ARCHITECTURES.items():
+    for name, qualities in COMPRESSAI.items():
         for metric in METRICS:
             for quality in qualities:
                 assert re.search(r"-[0-9a-f]{8}\.pth\.tar$", zoo_url(name, quality, metric))

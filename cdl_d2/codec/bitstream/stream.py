@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdl_d2.codec.architectures import ARCHITECTURES, METRICS, TINY_PREFIX
+from cdl_d2.codec.architectures import COMPRESSAI, GENERATIVE, METRICS, TINY_PREFIX
 from cdl_d2.codec.entropy.autoregressive import CODINGS
 from cdl_d2.codec.latent import HYPERPRIOR_CELLS, STRIDE, CodecIdentity, coded_cells
 from cdl_d2.errors import CdlError
@@ -44,7 +44,12 @@ _STRING = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _CODINGS = (*CODINGS, SELECTED, REST)  # append only, up to 8
 _FLOOR = 8  # of a coding's byte: its number plus this many times the scale floor
-_CODECS = [prefix + name for prefix in ("", TINY_PREFIX) for name in ARCHITECTURES]  # append only
+_CODECS = [  # append only
+    prefix + name
+    for names in (COMPRESSAI, GENERATIVE)
+    for prefix in ("", TINY_PREFIX)
+    for name in names
+]
 
 
 class BitstreamError(CdlError):

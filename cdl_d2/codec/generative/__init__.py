@@ -1,0 +1,1 @@
+"""Networks of codecs whose decoder is a generator, trained against a discriminator."""

@@ -1,0 +1,130 @@
+"""Encoder and generator of *High-Fidelity Generative Image Compression* (arXiv 2006.09965,
+appendix A.2).
+
+Channel normalization normalizes the channels of each position, so that an image's size does not
+matter. Shapes: N images, W the width, M spatial and G global channels, h x w cells of 16 x 16
+pixels.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.convnext import LayerNorm2d as ChannelNorm
+
+from cdl_d2.errors import CdlError
+
+HALVINGS = 4  # of the image's sides: stride 16
+DEEPEST = 2**HALVINGS  # channels at stride 16, as a multiple of W
+
+
+def encoder(width: int, head: nn.Module) -> nn.Sequential:
+    """g_a: 7x7 convolution to W channels, four of stride 2 that double them, and the head.
+
+    Args:
+        head: reads N x 16 W x h x w.
+    """
+    layers = [nn.Conv2d(3, width, 7, padding=3), ChannelNorm(width), nn.ReLU()]
+    for channels in (width * 2**i for i in range(HALVINGS)):
+        down = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
+        layers += [down, ChannelNorm(2 * channels), nn.ReLU()]
+    return nn.Sequential(*layers, head)
+
+
+def generator(trunk: GeneratorTrunk, width: int) -> nn.Sequential:
+    """g_s: the trunk, four transposed convolutions that halve the channels, and 7x7 to RGB."""
+    layers: list[nn.Module] = [trunk]
+    for channels in (width * 2**i for i in reversed(range(HALVINGS))):
+        up = nn.ConvTranspose2d(2 * channels, channels, 3, 2, padding=1, output_padding=1)
+        layers += [up, ChannelNorm(channels), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, 3, 7, padding=3))
+
+
+class GeneratorTrunk(nn.Module):
+    """What the generator does at stride 16.
+
+    ```
+    spatial channels -> norm -> 3x3 conv -> norm -+-> residual blocks -> + ->
+                                                  `----------------------'
+    global channels ----- scale and shift ---------------^
+    ```
+
+    Args:
+        spatial_channels: M.
+        channels: 16 W.
+        blocks: how many.
+        global_channels: G; 0 for none, where channel normalization takes the place of the adaptive
+            one.
+    """
+
+    def __init__(self, spatial_channels: int, channels: int, blocks: int, global_channels: int = 0):
+        super().__init__()
+        self.spatial_channels, self.global_channels = spatial_channels, global_channels
+        self.enter = nn.Sequential(
+            ChannelNorm(spatial_channels),
+            nn.Conv2d(spatial_channels, channels, 3, padding=1),
+            ChannelNorm(channels),
+        )
+        norm = partial(AdaptiveNorm, global_channels) if global_channels else ChannelNorm
+        self.blocks = nn.ModuleList([ResidualBlock(channels, norm) for _ in range(blocks)])
+
+    def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
+        """From y_hat, N x (M + G) x h x w, to N x 16 W x h x w.
+
+        Raises:
+            CdlError: if y_hat has another number of channels.
+        """
+        if y_hat.shape[1] != self.spatial_channels + self.global_channels:
+            raise CdlError(
+                f"a latent of {y_hat.shape[1]} channels: this decoder reads "
+                f"{self.spatial_channels + self.global_channels}"
+            )
+        entered = feature = self.enter(y_hat[:, : self.spatial_channels])
+        # Global channels are constant planes.
+        g = [y_hat[:, self.spatial_channels :, 0, 0]] if self.global_channels else []
+        for block in self.blocks:
+            feature = block(feature, *g)
+        return entered + feature
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(ReLU(norm(conv(x))))), 3x3.
+
+    Args:
+        norm: makes a normalization from a number of channels.
+    """
+
+    def __init__(self, channels: int, norm):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm1 = norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = norm(channels)
+
+    def forward(self, x: torch.Tensor, *g: torch.Tensor) -> torch.Tensor:
+        """N x C x h x w, and what else the normalizations read."""
+        inner = F.relu(self.norm1(self.conv1(x), *g))
+        return x + self.norm2(self.conv2(inner), *g)
+
+
+class AdaptiveNorm(nn.Module):
+    """Adaptive instance normalization (*Arbitrary Style Transfer in Real-time with Adaptive
+    Instance Normalization*, arXiv 1703.06868): each channel gets the mean and deviation that a
+    linear layer makes of the global vector.
+
+    Args:
+        global_channels: G.
+        channels: C.
+    """
+
+    def __init__(self, global_channels: int, channels: int):
+        super().__init__()
+        self.style = nn.Linear(global_channels, 2 * channels)
+
+    def forward(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        """From x, N x C x h x w, and g, N x G, to the same shape as x."""
+        gain, shift = self.style(g)[:, :, None, None].chunk(2, dim=1)
+        return F.instance_norm(x) * (1 + gain) + shift

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from cdl_d2.codec import Codec
+from cdl_d2.codec.architectures import GENERATIVE, network_from_weights, new_network
+
+
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_a_network_is_rebuilt_from_its_weights_whatever_its_size(name):
+    network_class = type(new_network(f"tiny-{name}", 1))
+    odd = network_class(**{**network_class.TINY, "N": 8, "M": 12, "width": 2, "blocks": 1})
+    rebuilt = network_from_weights(name, odd.state_dict())
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(rebuilt.eval()(image)["x_hat"], odd.eval()(image)["x_hat"])
+
+
+@pytest.mark.parametrize("name", [*GENERATIVE, *(f"tiny-{name}" for name in GENERATIVE)])
+def test_missing_weights_say_how_to_get_some(name):
+    with pytest.raises(FileNotFoundError, match=r"`cdl codec train`.*--codec-weights"):
+        Codec.load(name, 1)
+
+
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_the_encoder_stops_where_an_image_does(name):
+    """Normalization looks at a position only: what is far away changes nothing."""
+    network = new_network(f"tiny-{name}", 1).eval()
+    features = network.g_a[:-1]
+    image = torch.rand(1, 3, 64, 256)
+    other = image.clone()
+    other[..., 192:] = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(features(image)[..., :8], features(other)[..., :8])
