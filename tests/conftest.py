@@ -43,6 +43,9 @@ def loud_network(name: str, seed: int = 0) -> torch.nn.Module:
         network = new_network(name, 1)
     last = [m for m in network.g_a.modules() if isinstance(m, torch.nn.Conv2d)][-1]
     last.weight.data *= 30
+    for layer in network.g_a.modules():
+        if isinstance(layer, torch.nn.Linear):  # of a global vector
+            layer.weight.data *= 30
     return network
 
 

@@ -19,7 +19,9 @@ COMPRESSAI = {
     "cheng2020-anchor": range(1, 7),
     "cheng2020-attn": range(1, 7),
 }
-GENERATIVE = {"zhang2022": range(1, 5)}  # 0.048, 0.096, 0.175 and 0.254 bits per pixel in the paper
+# Qualities are the paper's 0.048, 0.096, 0.175 and 0.254 bits per pixel.
+GENERATIVE = {"zhang2022": range(1, 5), "zhang2022-layered": range(1, 5)}
+LAYERED = ("zhang2022-layered",)  # with a global vector behind the channels of the latent
 ARCHITECTURES = {**COMPRESSAI, **GENERATIVE}
 TINY_PREFIX = "tiny-"
 TINY_CHANNELS = {"N": 32, "M": 192}
@@ -98,7 +100,11 @@ def _network_class(architecture: str) -> type[nn.Module]:
 
 def _with_empty_tables(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """CompressAI insists on entropy-coding tables, which weights files of ours leave out."""
-    for module, extra in (("entropy_bottleneck", ()), ("gaussian_conditional", ("scale_table",))):
+    for module, extra in (
+        ("entropy_bottleneck", ()),
+        ("global_bottleneck", ()),
+        ("gaussian_conditional", ("scale_table",)),
+    ):
         if any(key.startswith(f"{module}.") for key in state_dict):
             for table in ("_quantized_cdf", "_offset", "_cdf_length"):
                 state_dict.setdefault(f"{module}.{table}", torch.IntTensor())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,7 +11,8 @@ from torch import nn
 from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
 from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
-from cdl_d2.codec.entropy.latent_coder import LatentCoder, Quantized
+from cdl_d2.codec.entropy.latent_coder import Quantized
+from cdl_d2.codec.entropy.layered_coder import Coder, coder_for
 from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
 from cdl_d2.codec.weights_file import fingerprint, load_state_dict
 from cdl_d2.codec.zoo import weights_path
@@ -53,8 +53,8 @@ class Codec(nn.Module):
         self.network = network
         self.name = name
         self.identity = CodecIdentity(name, quality, metric, meaning, fingerprint(network))
-        self._coder = LatentCoder(name, network)
-        self._cpu_coder: LatentCoder | None = None
+        self._coder = coder_for(name, network)
+        self._cpu_coder: Coder | None = None
         self.eval().requires_grad_(False)
 
     @classmethod
@@ -97,7 +97,7 @@ class Codec(nn.Module):
 
     @property
     def latent_channels(self) -> int:
-        """Channels M of y_hat."""
+        """Channels of y_hat: M, and with a layered representation M + G."""
         return self._coder.channels
 
     @property
@@ -194,7 +194,7 @@ class Codec(nn.Module):
                 "the stream is one of two layers and has not all channels: read both with "
                 "decompress_layers, or the selected channels with decompress_selected"
             )
-        if len(stream.strings) != 1 + coder.has_hyperprior:
+        if len(stream.strings) != coder.string_count:
             raise BitstreamError(f"{self.name} does not write {len(stream.strings)} strings")
         if stream.scale_floor and not coder.codes_channels_alone:
             raise BitstreamError(f"{self.name} has no scale floor, but the stream has one")
@@ -233,7 +233,7 @@ class Codec(nn.Module):
         return x_hat[0, :, :height, :width].clamp(0, 1)
 
     @property
-    def cpu_coder(self) -> LatentCoder:
+    def cpu_coder(self) -> Coder:
         """Writes and reads strings, on the CPU, so that what a GPU wrote a CPU can read.
 
         Raises:
@@ -246,7 +246,7 @@ class Codec(nn.Module):
         if next(self.network.parameters()).device.type == "cpu":
             return self._coder
         if self._cpu_coder is None:
-            self._cpu_coder = LatentCoder(self.name, copy.deepcopy(self.network).cpu())
+            self._cpu_coder = coder_for(self.name, copy.deepcopy(self.network).cpu())
         return self._cpu_coder
 
     def _transform(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -262,7 +262,7 @@ class Codec(nn.Module):
 
 
 def _describe(
-    coder: LatentCoder,
+    coder: Coder,
     quantized: Quantized,
     image_size: Sequence[int],
     with_scales: bool,
@@ -273,7 +273,7 @@ def _describe(
         image_size=tuple(image_size),
         scales_hat=quantized.scales_hat if with_scales else None,
     )
-    return replace(latent, **coder.estimates(quantized)) if with_bits else latent
+    return latent.with_bits(*coder.bits(quantized)) if with_bits else latent
 
 
 def _check_image(image: torch.Tensor) -> None:

@@ -50,7 +50,8 @@ class Latent:
         image_size: (H, W) in pixels.
         scales_hat: M x h x w, the standard deviations that the entropy model predicts, or None.
         bits: h x w, estimated bits of y_hat a cell; None, as the next two, if nobody asked.
-        channel_bits: M, estimated bits of y_hat a channel.
+        channel_bits: M, estimated bits of y_hat a channel; those of a channel that is one number
+            (layered_coder.py) are spread evenly over the cells in `bits`.
         side_bits: estimated bits of the hyperprior; 0 for a codec without one.
     """
 
@@ -65,6 +66,10 @@ class Latent:
         """The same latent on another device."""
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return replace(self, **tensors)
+
+    def with_bits(self, bits: torch.Tensor, side_bits: float) -> Latent:
+        """The same latent with the estimated bits of each symbol, M x h x w, and the hyperprior."""
+        return replace(self, bits=bits.sum(0), channel_bits=bits.sum((1, 2)), side_bits=side_bits)
 
     @property
     def cells(self) -> torch.Tensor:

@@ -122,10 +122,12 @@ def bits_of_groups(
     """
     quantized, coder = codec.read_symbols(stream), codec.cpu_coder
     with torch.no_grad():
-        likelihoods, _ = coder.likelihoods(quantized)
-    bits = -torch.log2(likelihoods).sum((1, 2), dtype=torch.float64)
+        bits = coder.bits(quantized)[0].sum((1, 2), dtype=torch.float64)
     return [
-        (8 * len(coder.encode_channels(quantized, group)), float(bits[list(group)].sum()))
+        (
+            8 * sum(map(len, coder.encode_channels(quantized, group))),
+            float(bits[list(group)].sum()),
+        )
         for group in groups
     ]
 

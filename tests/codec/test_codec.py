@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import ARCHITECTURES, GENERATIVE
+from cdl_d2.codec.architectures import ARCHITECTURES, GENERATIVE, LAYERED
 from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.errors import CdlError
@@ -12,7 +12,7 @@ from tests.conftest import small_codec
 WITH_MEANS = {"mbt2018-mean", *GENERATIVE, *WITH_CONTEXT}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - set(LAYERED)))
 def test_decoded_latent_is_what_a_receiver_of_the_bitstream_reconstructs(name):
     codec = small_codec(name)
     _, received = compressai_round_trip(name)
@@ -28,7 +28,8 @@ def test_rounded_latent_is_round_of_y(name):
     codec = small_codec(name, "rounded")
     with torch.no_grad():
         y = codec.network.g_a(pad_for_coding(IMAGE)[None])[0]
-    assert torch.equal(codec.encode(IMAGE).y_hat, torch.round(y))
+    spatial = slice(192 if name in LAYERED else None)
+    assert torch.equal(codec.encode(IMAGE).y_hat[spatial], torch.round(y)[spatial])
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

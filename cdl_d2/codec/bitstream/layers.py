@@ -1,9 +1,11 @@
 """Bitstreams in two layers: the channels that a task needs, and the rest.
 
-The first layer holds the hyperprior and the selected channels of y; dropped channels are not coded
-in it. The second holds the dropped ones, so that the whole latent, and with it the image, can be
-had later, bit for bit (the residual of section 2.1 of *Semantic Segmentation in Learned Compressed
-Domain*). Both are Bitstream files, whose first string is the mask of their channels, a bit each.
+The first layer holds the selected channels of y and the hyperprior, if they need it; dropped
+channels are not coded in it. The second holds the dropped ones, so that the whole latent, and with
+it the image, can be had later, bit for bit (the residual of section 2.1 of *Semantic Segmentation
+in Learned Compressed Domain*). Both are Bitstream files. Their strings are the mask of their
+channels, a bit each; those of the coder for these channels; and that of the hyperprior, in the
+first layer that needs it.
 """
 
 from __future__ import annotations
@@ -58,28 +60,18 @@ def compress_layers(
         rows, columns = cell_size(size)
         channels = channels(quantized.y_hat[:, :rows, :columns])
     mask, coder = channel_mask(codec.latent_channels, channels), codec.cpu_coder
-    chosen, dropped = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
-    selected = Bitstream(
-        codec=codec.identity,
-        image_size=size,
-        strings=(
-            _pack(mask),
-            coder.encode_channels(quantized, chosen),
-            coder.encode_hyperprior(quantized),
-        ),
-        coding=SELECTED,
-        checksum=_checksum(quantized, mask),
-    )
+    side_first = coder.needs_hyperprior(mask)
+
+    def layer(channels: torch.Tensor, with_side: bool, coding: str, checksum: int) -> Bitstream:
+        strings = [_pack(channels), *coder.encode_channels(quantized, channels.nonzero()[:, 0])]
+        if with_side:
+            strings.append(coder.encode_hyperprior(quantized))
+        return Bitstream(codec.identity, size, tuple(strings), coding, checksum)
+
+    selected = layer(mask, side_first, SELECTED, _checksum(quantized, mask, side_first))
     if not with_rest:
         return Layers(selected, None)
-    rest = Bitstream(
-        codec=codec.identity,
-        image_size=size,
-        strings=(_pack(~mask), coder.encode_channels(quantized, dropped)),
-        coding=REST,
-        checksum=quantized.checksum,
-    )
-    return Layers(selected, rest)
+    return Layers(selected, layer(~mask, not side_first, REST, quantized.checksum))
 
 
 def decompress_selected(codec: Codec, stream: Bitstream) -> tuple[Latent, torch.Tensor]:
@@ -145,7 +137,7 @@ def check_layered(codec: Codec) -> None:
     if not codec.cpu_coder.codes_channels_alone:
         raise CdlError(
             f"{codec.name} cannot be coded in layers: it needs a hyperprior and no context model "
-            "(bmshj2018-hyperprior, mbt2018-mean)"
+            "(bmshj2018-hyperprior, mbt2018-mean, zhang2022)"
         )
 
 
@@ -153,21 +145,19 @@ def _read(
     codec: Codec, selected: Bitstream, rest: Bitstream | None
 ) -> tuple[Quantized, torch.Tensor]:
     check_layered(codec)
-    mask = _mask_of(codec, selected, SELECTED)
-    if len(selected.strings) != 3:
-        raise BitstreamError(f"a first layer has 3 strings, not {len(selected.strings)}")
-    parts = [(mask, selected.strings[1])]
+    coder, mask = codec.cpu_coder, _mask_of(codec, selected, SELECTED)
+    side_first = coder.needs_hyperprior(mask)
+    strings, side = _strings(codec, selected, side_first)
+    parts = [(mask, strings)]
     if rest is not None:
         others = _mask_of(codec, rest, REST)
         if not torch.equal(others, ~mask) or rest.image_size != selected.image_size:
             raise BitstreamError("the second layer has other channels or another image size")
-        if len(rest.strings) != 2:
-            raise BitstreamError(f"a second layer has 2 strings, not {len(rest.strings)}")
-        parts.append((others, rest.strings[1]))
+        strings, side_of_rest = _strings(codec, rest, not side_first)
+        parts, side = [*parts, (others, strings)], side or side_of_rest
     with exact_arithmetic(torch.device("cpu")):
-        grid = coded_cells(selected.image_size)
-        quantized = codec.cpu_coder.decode_channels(parts, selected.strings[2], grid)
-    if selected.checksum != _checksum(quantized, mask):
+        quantized = coder.decode_channels(parts, side, coded_cells(selected.image_size))
+    if selected.checksum != _checksum(quantized, mask, side_first):
         raise BitstreamError("the stream decodes to other symbols than were written")
     if not torch.isfinite(quantized.y_hat).all():
         raise BitstreamError("the stream decodes to a latent that is not finite")
@@ -188,17 +178,30 @@ def _mask_of(codec: Codec, stream: Bitstream, coding: str) -> torch.Tensor:
     return torch.from_numpy(bits)
 
 
+def _strings(
+    codec: Codec, stream: Bitstream, with_side: bool
+) -> tuple[tuple[bytes, ...], bytes | None]:
+    """Those of the channels of a layer, and that of the hyperprior, if it has one."""
+    count, expected = len(stream.strings), 1 + codec.cpu_coder.channel_string_count + with_side
+    if count != expected:
+        raise BitstreamError(f"a layer of these channels has {expected} strings, not {count}")
+    return (stream.strings[1:-1], stream.strings[-1]) if with_side else (stream.strings[1:], None)
+
+
 def _pack(mask: torch.Tensor) -> bytes:
     return np.packbits(mask.numpy()).tobytes()
 
 
-def _checksum(quantized: Quantized, mask: torch.Tensor) -> int:
+def _checksum(quantized: Quantized, mask: torch.Tensor, with_side: bool) -> int:
     """CRC-32 of what the first layer holds."""
     value = zlib.crc32(quantized.y_symbols[mask].contiguous().numpy().tobytes())
+    if not with_side:
+        return value
     return zlib.crc32(quantized.z_symbols.contiguous().numpy().tobytes(), value)
 
 
 def _latent(codec: Codec, quantized: Quantized, mask: torch.Tensor, stream: Bitstream) -> Latent:
     with exact_arithmetic(torch.device("cpu")):
-        estimates = codec.cpu_coder.estimates(quantized, mask)
-    return Latent(quantized.y_hat * mask[:, None, None], stream.image_size, **estimates)
+        bits, side_bits = codec.cpu_coder.bits(quantized)
+    y_hat = quantized.y_hat * mask[:, None, None]
+    return Latent(y_hat, stream.image_size).with_bits(bits * mask[:, None, None], side_bits)

@@ -35,6 +35,9 @@ from cdl_d2.codec.latent import HYPERPRIOR_CELLS
 WITH_CONTEXT = ("mbt2018", "cheng2020-anchor", "cheng2020-attn")
 MAX_SCALE_FLOOR = 31  # a file has five bits for it
 
+# Some channels, M booleans, and their strings.
+ChannelStrings = tuple[torch.Tensor, Sequence[bytes]]
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -70,12 +73,15 @@ class LatentCoder:
         network: a CompressAI image model.
     """
 
+    channel_string_count = 1
+
     def __init__(self, name: str, network: nn.Module):
         self._network = network
         self._architecture = name.removeprefix(TINY_PREFIX)
         self.has_hyperprior = self._architecture != "bmshj2018-factorized"
         self.has_context = self._architecture in WITH_CONTEXT
         self.codes_channels_alone = self.has_hyperprior and not self.has_context
+        self.string_count = 1 + self.has_hyperprior  # of a whole latent
 
     @property
     def channels(self) -> int:
@@ -117,31 +123,16 @@ class LatentCoder:
             return torch.round(y)
         return self.quantize(y).y_hat
 
-    def estimates(
-        self, quantized: Quantized, kept: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor | float]:
-        """The attributes `bits`, `channel_bits` and `side_bits` of a Latent.
-
-        Args:
-            kept: which channels count, M booleans; all if None.
-        """
-        y_likelihoods, z_likelihoods = self.likelihoods(quantized)
-        bits = -torch.log2(y_likelihoods)
-        if kept is not None:
-            bits = bits * kept[:, None, None]
-        side = 0.0
-        if z_likelihoods is not None:
-            side = float(-torch.log2(z_likelihoods).sum(dtype=torch.float64))
-        return {"bits": bits.sum(0), "channel_bits": bits.sum((1, 2)), "side_bits": side}
-
-    def likelihoods(self, quantized: Quantized) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Of every symbol of y, M x h x w, and of z, if there is one."""
+    def bits(self, quantized: Quantized) -> tuple[torch.Tensor, float]:
+        """Estimated bits of every symbol of y, M x h x w, and of all of z, 0 if there is none."""
         q, network = quantized, self._network
         if q.z_symbols is None:
-            return network.entropy_bottleneck((q.y_symbols + self._medians)[None])[1][0], None
+            y = network.entropy_bottleneck((q.y_symbols + self._medians)[None])[1][0]
+            return -torch.log2(y), 0.0
         gaussian, symbols = network.gaussian_conditional, q.y_symbols[None].float()
         y = gaussian(symbols, q.scales_hat[None])[1][0]  # relative to their means
-        return y, network.entropy_bottleneck((q.z_symbols + self._medians)[None])[1][0]
+        z = network.entropy_bottleneck((q.z_symbols + self._medians)[None])[1][0]
+        return -torch.log2(y), float(-torch.log2(z).sum(dtype=torch.float64))
 
     def scale_floor(self, quantized: Quantized) -> int:
         """The highest floor that leaves out nothing but zeros; 0 if channels need each other."""
@@ -158,7 +149,7 @@ class LatentCoder:
         """
         if scale_floor:
             coded = self._top_rows(quantized.scales_hat) >= scale_floor
-            y_string = self.encode_channels(quantized, coded.nonzero()[:, 0])
+            [y_string] = self.encode_channels(quantized, coded.nonzero()[:, 0])
         else:
             places = self._places(quantized.y_symbols.shape)
             symbols, indexes = quantized.y_symbols, self._y_indexes(quantized)
@@ -172,19 +163,24 @@ class LatentCoder:
         symbols = quantized.z_symbols
         return self._bottleneck_tables.encode(symbols, _channel_indexes(symbols.shape))
 
-    def encode_channels(self, quantized: Quantized, channels: Sequence[int]) -> bytes:
-        """A string of its own for some channels of y."""
+    def needs_hyperprior(self, channels: torch.Tensor) -> bool:
+        """Whether a layer of a file with these channels, M booleans, has the string of z."""
+        return True
+
+    def encode_channels(self, quantized: Quantized, channels: Sequence[int]) -> list[bytes]:
+        """Strings of their own for some channels of y, `channel_string_count` of them."""
         chosen = torch.as_tensor(channels)
         indexes = self._y_indexes(quantized)[chosen]
-        return self._y_tables.encode(quantized.y_symbols[chosen], indexes)
+        return [self._y_tables.encode(quantized.y_symbols[chosen], indexes)]
 
     def decode_channels(
-        self, parts: Sequence[tuple[torch.Tensor, bytes]], z_string: bytes, grid: tuple[int, int]
+        self, parts: Sequence[ChannelStrings], z_string: bytes | None, grid: tuple[int, int]
     ) -> Quantized:
         """What strings of `encode_channels` and the string of z hold; other symbols are 0.
 
         Args:
-            parts: a mask of M booleans and the string of those channels, several times.
+            parts: of each call of encode_channels.
+            z_string: None where no part needs it.
             grid: h and w of the latent, multiples of 4.
         """
 
@@ -212,7 +208,7 @@ class LatentCoder:
 
             def next_symbols(where, scales, means):  # all at once, channel by channel
                 coded = self._top_rows(scales.T) >= scale_floor
-                return self._read_channels(scales.T, [(coded, strings[0])]).T
+                return self._read_channels(scales.T, [(coded, strings[:1])]).T
 
         else:
             read = self._y_tables.reader(strings[0], math.prod(shape))
@@ -224,12 +220,10 @@ class LatentCoder:
 
         return self._with_hyperprior(self._read_hyperprior(strings[1], grid), next_symbols, coding)
 
-    def _read_channels(
-        self, scales: torch.Tensor, parts: Sequence[tuple[torch.Tensor, bytes]]
-    ) -> torch.Tensor:
+    def _read_channels(self, scales: torch.Tensor, parts: Sequence[ChannelStrings]) -> torch.Tensor:
         """The symbols of y, M x n, from scales M x n and the parts of `decode_channels`."""
         symbols = torch.zeros_like(scales)
-        for mask, string in parts:
+        for mask, [string] in parts:
             rows = self._scale_rows(scales[mask])
             symbols[mask] = self._y_tables.reader(string, rows.numel())(rows).float()
         return symbols
@@ -311,5 +305,5 @@ class LatentCoder:
 
 
 def _channel_indexes(shape: Sequence[int]) -> torch.Tensor:
-    """The entropy bottleneck has a table a channel."""
+    """Which table belongs to each symbol, C x h x w: the entropy bottleneck has one a channel."""
     return torch.arange(shape[0], dtype=torch.int32)[:, None, None].expand(tuple(shape))

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import torch
+from compressai.entropy_models import EntropyBottleneck
 from compressai.models import MeanScaleHyperprior
 from torch import nn
 
-from cdl_d2.codec.generative.transforms import DEEPEST, GeneratorTrunk, encoder, generator
+from cdl_d2.codec.generative.transforms import (
+    DEEPEST,
+    FirstChannels,
+    GeneratorTrunk,
+    LayeredHead,
+    encoder,
+    generator,
+)
+from cdl_d2.errors import CdlError
 
 
 class GenerativeHyperprior(MeanScaleHyperprior):
@@ -51,4 +61,55 @@ class GenerativeHyperprior(MeanScaleHyperprior):
         }
 
 
-NETWORKS = {"zhang2022": GenerativeHyperprior}
+class LayeredGenerativeHyperprior(GenerativeHyperprior):
+    """A generative codec whose image is split into channels in space and one global vector
+    (*layered representations* of the same paper, whose slides do not say how).
+
+    ```
+    x -> g_a -+-> spatial y ---- hyperprior ----------> spatial y_hat -> g_s -> x_hat
+              `-> average -> g - global_bottleneck ---> g_hat ------------^ adaptive normalization
+    ```
+
+    `g_a` gives, and `g_s` reads, M + G channels, of which the last G are constant planes.
+
+    Args:
+        N, M, width, blocks: see GenerativeHyperprior; M counts the spatial channels.
+        G: numbers of the global vector.
+    """
+
+    TINY = {**GenerativeHyperprior.TINY, "G": 16}
+
+    def __init__(self, N: int = 320, M: int = 220, width: int = 60, blocks: int = 9, G: int = 64):
+        super().__init__(N, M, width, blocks)
+        channels = DEEPEST * width
+        self.g_a = encoder(width, LayeredHead(channels, M, G))
+        self.h_a = nn.Sequential(FirstChannels(M), *self.h_a)
+        self.g_s = generator(GeneratorTrunk(M, channels, blocks, G), width)
+        self.global_bottleneck = EntropyBottleneck(G)
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        """As MeanScaleHyperprior; the likelihoods of the global vector are `g`, N x G x 1 x 1."""
+        y = self.g_a(x)
+        z_hat, z_likelihoods = self.entropy_bottleneck(self.h_a(y))
+        scales_hat, means_hat = self.h_s(z_hat).chunk(2, 1)
+        spatial, g = y[:, : self.M], y[:, self.M :, :1, :1]
+        y_hat, y_likelihoods = self.gaussian_conditional(spatial, scales_hat, means=means_hat)
+        g_hat, g_likelihoods = self.global_bottleneck(g)
+        planes = g_hat.expand(-1, -1, *y.shape[2:])
+        return {
+            "x_hat": self.g_s(torch.cat([y_hat, planes], dim=1)),
+            "likelihoods": {"y": y_likelihoods, "z": z_likelihoods, "g": g_likelihoods},
+        }
+
+    def compress(self, x: torch.Tensor) -> NoReturn:
+        """Raises CdlError: Codec.compress knows the third string."""
+        raise CdlError("CompressAI codes no global vector: use Codec.compress and decompress")
+
+    decompress = compress
+
+    @classmethod
+    def _sizes(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, int]:
+        return {**super()._sizes(state_dict), "G": len(state_dict["global_bottleneck.quantiles"])}
+
+
+NETWORKS = {"zhang2022": GenerativeHyperprior, "zhang2022-layered": LayeredGenerativeHyperprior}

@@ -128,3 +128,36 @@ class AdaptiveNorm(nn.Module):
         """From x, N x C x h x w, and g, N x G, to the same shape as x."""
         gain, shift = self.style(g)[:, :, None, None].chunk(2, dim=1)
         return F.instance_norm(x) * (1 + gain) + shift
+
+
+class LayeredHead(nn.Module):
+    """The encoder's end with a layered representation: a convolution gives the spatial channels,
+    average pooling and a linear layer the global vector, which follows as constant planes.
+
+    Args:
+        channels: C, of the deepest features.
+        spatial_channels: M.
+        global_channels: G.
+    """
+
+    def __init__(self, channels: int, spatial_channels: int, global_channels: int):
+        super().__init__()
+        self.spatial = nn.Conv2d(channels, spatial_channels, 3, padding=1)
+        self.vector = nn.Linear(channels, global_channels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """From N x C x h x w to N x (M + G) x h x w."""
+        g = self.vector(features.mean((2, 3)))[:, :, None, None]
+        return torch.cat([self.spatial(features), g.expand(-1, -1, *features.shape[2:])], dim=1)
+
+
+class FirstChannels(nn.Module):
+    """The first channels of a feature map: the spatial ones of a layered representation."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.count = count
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        """From N x C x h x w to N x count x h x w."""
+        return feature[:, : self.count]
