@@ -110,10 +110,10 @@ def coded_cells(image_size: tuple[int, int]) -> tuple[int, int]:
 
 
 def pad_for_coding(image: torch.Tensor) -> torch.Tensor:
-    """Repeat the last row and column of a 3 x H x W image up to multiples of 64.
+    """Repeat the last row and column of images, ... x 3 x H x W, up to multiples of 64.
 
     Only the right and the bottom grow, so that a pixel keeps its cell.
     """
     height, width = image.shape[-2:]
     right, bottom = -width % CODING_MULTIPLE, -height % CODING_MULTIPLE
-    return F.pad(image[None], (0, right, 0, bottom), mode="replicate")[0]
+    return F.pad(image, (0, right, 0, bottom), mode="replicate")

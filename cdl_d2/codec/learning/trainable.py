@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from cdl_d2.codec.architectures import TINY_PREFIX
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import CODING_MULTIPLE, CodecIdentity
+from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
+from cdl_d2.codec.latent import CodecIdentity, cell_size, pad_for_coding
 from cdl_d2.codec.weights_file import save_weights
 from cdl_d2.errors import CdlError
 
@@ -21,17 +25,21 @@ PARTS = ("encoder", "hyperprior", "decoder")
 
 @dataclass
 class CodedImages:
-    """What a trainable codec makes of N images; everything carries gradients.
+    """What a trainable codec makes of N images of H x W pixels; everything carries gradients.
 
     Attributes:
-        y_hat: N x M x h x w, quantized in a way that lets gradients pass.
-        scales_hat: as y_hat, the deviations that the entropy model predicts; None without.
-        bits_per_pixel: scalar, estimated, over all images.
+        y_hat: N x C x ceil(H/16) x ceil(W/16), quantized in a way that lets gradients pass: the
+            cells that cover the images, as Latent.cells.
+        scales_hat: as y_hat, the deviations that the entropy model predicts, 0 for global channels;
+            None without.
+        x_hat: N x 3 x H x W, the reconstructions, not clamped to [0, 1].
+        bits_per_pixel: scalar, estimated, over all images and their own pixels.
         distortion: scalar, the mean squared error on the 0..255 scale.
     """
 
     y_hat: torch.Tensor
     scales_hat: torch.Tensor | None
+    x_hat: torch.Tensor
     bits_per_pixel: torch.Tensor
     distortion: torch.Tensor
 
@@ -42,7 +50,10 @@ class TrainableCodec(nn.Module):
     `start` is the identity of the codec where training starts.
 
     Likelihoods are computed with additive noise, as CompressAI trains. The latent that the task
-    and the decoder see is the noisy one, or round(y) with the gradient of y.
+    and the decoder see is the noisy one; or the one that a receiver decodes, rounded around the
+    predicted mean, or the median of its channel, with the gradient of y (straight-through, as in
+    *High-Fidelity Generative Image Compression*, arXiv 2006.09965, section 3.2). Then the
+    hyperprior, too, is decoded from what a receiver has of z.
 
     Args:
         codec: where training starts; it stays as it is.
@@ -51,8 +62,8 @@ class TrainableCodec(nn.Module):
             `decoder` (g_s).
 
     Raises:
-        CdlError: for an unknown quantization or part; for straight-through with a codec that
-            predicts means or has medians, where what is decoded is not round(y).
+        CdlError: for an unknown quantization or part; for straight-through with a codec that has a
+            context model, whose means depend on what was decoded before.
     """
 
     def __init__(self, codec: Codec, quantization: str, trained: Sequence[str]):
@@ -62,64 +73,77 @@ class TrainableCodec(nn.Module):
         unknown = set(trained) - set(PARTS)
         if unknown:
             raise CdlError(f"part {min(unknown)!r} of a codec is not one of {PARTS}")
-        if quantization == "straight-through" and not codec.name.endswith("bmshj2018-hyperprior"):
+        self._straight = quantization == "straight-through"
+        if self._straight and codec.name.removeprefix(TINY_PREFIX) in WITH_CONTEXT:
             raise CdlError(
-                f"straight-through rounding is for bmshj2018-hyperprior; {codec.name} decodes "
-                "something else than round(y): take quantization noise"
+                f"straight-through rounding is for codecs without a context model; {codec.name} "
+                "decodes step by step: take quantization noise"
             )
-        self.network = copy.deepcopy(codec.network)
-        self.start, self._straight = codec.identity, quantization == "straight-through"
+        self.network, self.start = copy.deepcopy(codec.network), codec.identity
         self._learns_entropy = "hyperprior" in trained
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(part_of(name) in trained)
 
     def forward(self, images: torch.Tensor) -> CodedImages:
-        """Code N x 3 x H x W images, RGB in [0, 1], H and W multiples of 64.
-
-        Raises:
-            CdlError: for another size.
-        """
-        height, width = images.shape[2:]
-        if height % CODING_MULTIPLE or width % CODING_MULTIPLE:
-            raise CdlError(
-                f"images of {height}x{width} pixels: a codec is trained on multiples of "
-                f"{CODING_MULTIPLE}"
-            )
+        """Code N x 3 x H x W images, RGB in [0, 1], each padded as Codec.encode pads it."""
         seen: dict[str, torch.Tensor] = {}
+        images = images.float()
+        with self._recording(seen), torch.autocast(images.device.type, enabled=False):
+            # In float32 whatever the trainer says, as every codec here runs.
+            coded = self.network.train()(pad_for_coding(images))
+        height, width = images.shape[2:]
+        rows, columns = cell_size((height, width))
+        y_hat, scales_hat = seen["y_hat"], seen.get("scales_hat")
+        if scales_hat is not None:
+            missing = y_hat.shape[1] - scales_hat.shape[1]  # global channels
+            scales_hat = F.pad(scales_hat, (0, 0, 0, 0, 0, missing))[..., :rows, :columns]
+        x_hat = coded["x_hat"][..., :height, :width]
+        bits = sum(-torch.log2(each).sum() for each in coded["likelihoods"].values())
+        return CodedImages(
+            y_hat=y_hat[..., :rows, :columns],
+            scales_hat=scales_hat,
+            x_hat=x_hat,
+            bits_per_pixel=bits / (len(images) * height * width),
+            distortion=255**2 * (x_hat - images).square().mean(),
+        )
 
-        def quantize(module, inputs):
-            y_hat = inputs[0]
-            if self._straight:
-                y = seen["y"]
-                y_hat = y + (y.round() - y).detach()
-            seen["y_hat"] = y_hat
-            return (y_hat,)
+    @contextmanager
+    def _recording(self, seen: dict[str, torch.Tensor]) -> Iterator[None]:
+        """Fill `seen` while the network runs, and quantize as this codec does."""
+        from compressai.entropy_models import EntropyModel
 
         network = self.network
         handles = [
-            network.g_a.register_forward_hook(lambda _, inputs, y: seen.__setitem__("y", y)),
-            network.g_s.register_forward_pre_hook(quantize),
+            network.g_s.register_forward_pre_hook(
+                lambda _, inputs: seen.__setitem__("y_hat", inputs[0])
+            )
         ]
         if hasattr(network, "gaussian_conditional"):
-            conditional = network.gaussian_conditional
-            record = conditional.register_forward_pre_hook(
-                lambda _, inputs: seen.__setitem__("scales", inputs[1])
+            record = network.gaussian_conditional.register_forward_pre_hook(
+                lambda _, inputs: seen.__setitem__("scales_hat", inputs[1])
             )
             handles.append(record)
+        if self._straight:
+            handles += [
+                module.register_forward_hook(self._round, with_kwargs=True)
+                for module in network.children()
+                if isinstance(module, EntropyModel)
+            ]
         try:
-            # In float32 whatever the trainer says, as every codec here runs.
-            with torch.autocast(images.device.type, enabled=False):
-                coded = network.train()(images.float())
+            yield
         finally:
             for handle in handles:
                 handle.remove()
-        bits = sum(-torch.log2(each).sum() for each in coded["likelihoods"].values())
-        return CodedImages(
-            y_hat=seen["y_hat"],
-            scales_hat=seen.get("scales"),
-            bits_per_pixel=bits / (len(images) * height * width),
-            distortion=255**2 * (coded["x_hat"] - images).square().mean(),
-        )
+
+    def _round(self, model: nn.Module, inputs, keywords, output):
+        """In the place of an entropy model's noise: what a receiver has, its gradient that of y."""
+        y, center = inputs[0], 0
+        if hasattr(model, "quantiles"):
+            center = model.quantiles[:, :, 1:2]
+        elif self.start.meaning == "decoded":
+            center = keywords.get("means", 0)
+        rounded = torch.round(y - center) + center
+        return rounded.detach() + (y - y.detach()), output[1]
 
     def quantile_loss(self) -> torch.Tensor:
         """What fits the ranges of the entropy tables to the hyperprior; moves nothing else."""
