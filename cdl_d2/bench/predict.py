@@ -1,4 +1,4 @@
-"""Time from a bitstream's file to written detections: where it goes, and how many a second."""
+"""Time from a bitstream's file to written predictions: where it goes, and how many a second."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,16 +17,10 @@ from tqdm import tqdm
 
 from cdl_d2.codec import Bitstream
 from cdl_d2.errors import CdlError
-from cdl_d2.export import export_model
-from cdl_d2.export.formats import load
-from cdl_d2.export.graphs import ModelGraphs
 from cdl_d2.prediction import Detections, Predictor
-from cdl_d2.prediction.exporting import graphs_of
-from cdl_d2.prediction.models import PredictionModel
 from cdl_d2.prediction.reading import codec_of, open_source
 
 TRANSFORMS = ("h_s", "g_s")  # of a codec: the hyperprior's, and the decoder
-RUNTIMES = ("eager", "compile", "onnxruntime")
 PARTS = ("read", "hyperprior", "symbols", "decoder", "network", "write")
 
 
@@ -44,8 +37,8 @@ def time_predictions(
     Returns:
         a row for each `model`: medians in milliseconds of `read`, a file and its header;
         `hyperprior`, its network; `symbols`, entropy decoding without it; `decoder`, of a model of
-        pixels; `network`; `write`, masks to RLE and JSON; their `total`; `images/s` of them; and
-        `images/s with N` workers.
+        pixels; `network`; `write`, what an archive's part says of it; their `total`; `images/s` of
+        them; and `images/s with N` workers.
 
     Raises:
         CdlError, OSError: if a file is no bitstream, or of another codec.
@@ -131,41 +124,3 @@ def _throughput(predictor: Predictor, paths: Sequence[Path], workers: int) -> fl
     for _ in found:
         pass
     return len(paths) / (time.perf_counter() - begin)
-
-
-def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> PredictionModel:
-    """A detector whose backbone runs elsewhere; everything else stays in Python.
-
-    Args:
-        runtime: `eager`, as it is; `compile`, by torch.compile; `onnxruntime`, exported to ONNX.
-        folder: for what is exported.
-
-    Raises:
-        CdlError: for another runtime; for a model without a backbone; see export_model.
-        MissingPackageError: if the extra `export` is not installed.
-    """
-    if runtime not in RUNTIMES:
-        raise CdlError(f"runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
-    if runtime == "eager":
-        return model
-    backbone = getattr(model.network, "backbone", None)
-    if model.task != "detection" or backbone is None:
-        raise CdlError(f"--runtime {runtime} is for detectors, not for {model.task}")
-    if runtime == "compile":
-        backbone.forward = torch.compile(backbone.forward)
-        return model
-
-    def only_backbone(size: tuple[int, int] | None) -> ModelGraphs:
-        graphs = graphs_of(model, size)
-        return replace(graphs, graphs=graphs.graphs[:1])
-
-    card = export_model(only_backbone, "onnx", folder / "exported")
-    run = load(folder / "exported" / card["graphs"]["backbone"]["file"])
-    names = list(backbone(torch.zeros(1, *_smallest_input(model, card))))
-    backbone.forward = lambda shown: dict(zip(names, run([shown]), strict=True))
-    return model
-
-
-def _smallest_input(model: PredictionModel, card: dict[str, Any]) -> tuple[int, int, int]:
-    shown, cells = model.coded_input, 4 * card["multiple_of_cells"]
-    return (shown.codec.latent_channels if shown.domain == "latent" else 3), cells, cells

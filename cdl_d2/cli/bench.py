@@ -128,7 +128,8 @@ def predict(
     """
     import tempfile
 
-    from cdl_d2.bench.predict import time_predictions, with_runtime
+    from cdl_d2.bench.predict import time_predictions
+    from cdl_d2.bench.runtimes import with_runtime
     from cdl_d2.prediction import Predictor
     from cdl_d2.prediction.loading import load_model
     from cdl_d2.prediction.sources import find_sources

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from cdl_d2.bench.predict import PARTS, with_runtime
+from cdl_d2.bench.predict import PARTS
+from cdl_d2.bench.runtimes import with_runtime
 from cdl_d2.prediction import Predictor
 from cdl_d2.prediction.loading import load_model
 from tests.commands import output_of, refused

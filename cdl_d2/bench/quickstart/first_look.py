@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import html
 import io
-import statistics
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from cdl_d2.bench.quickstart.measure import count_costs
-from cdl_d2.bench.quickstart.page import Cost, Row, as_html, as_text, embedded, write_page
-from cdl_d2.codec import Codec
-from cdl_d2.codec.image_files import find_images, read_image
+from cdl_d2.bench.quickstart.looks import MODELS, NUCLEI, Look, compress, costs_of, look, rows_of
+from cdl_d2.bench.quickstart.page import Row, as_html, as_text, embedded, write_page
+from cdl_d2.codec.image_files import find_images
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo import card
-from cdl_d2.packaged import SAMPLES
 from cdl_d2.prediction import Detections, Predictor
-from cdl_d2.prediction.evaluation import CocoTruth
 from cdl_d2.prediction.results import THRESHOLD
-
-MODELS = {"pixel": "nuclei-pixel", "latent": "nuclei-bridge"}  # names in the zoo
-NUCLEI = SAMPLES / "nuclei"
-TITLES = {
-    "original": "pixel network on the originals",
-    "pixel": "decode, then the pixel network",
-    "latent": "latents, that network trained on behind a bridge",
-}
-
-
-@dataclass
-class _Look:
-    """What one way of looking finds, and how long it takes, by image."""
-
-    found: dict[str, Detections] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
 
 
 def first_look(output: Path) -> str:
@@ -69,80 +49,21 @@ def first_look(output: Path) -> str:
     try:
         predictors = {kind: Predictor.load(name, "cpu") for kind, name in MODELS.items()}
         codec = predictors["latent"].model.coded_input.codec
-        coded = [_compress(codec, path, output / "coded") for path in tqdm(paths, desc="compress")]
-        looks = _look(predictors, paths, coded)
-        costs = _costs(predictors, codec, looks, paths)
+        coded = [compress(codec, path, output / "coded") for path in tqdm(paths, desc="compress")]
+        looks = look(predictors, paths, coded)
+        costs = costs_of(predictors, codec, looks, paths)
     finally:
         torch.set_num_threads(threads)
-    rows = _rows(looks, costs, coded)
+    rows = rows_of(looks, costs, coded)
     seconds = time.monotonic() - start
     report = output / "report.html"
     write_page(report, _parts(rows, looks, paths, coded, seconds))
     return f"{as_text(rows)}\n\nwritten: {report}, after {seconds:.0f} seconds"
 
 
-def _compress(codec: Codec, path: Path, folder: Path) -> Path:
-    target = (folder / path.name).with_suffix(".cdlz")
-    codec.compress(read_image(path).float() / 255).save(target)
-    return target
-
-
-def _look(
-    predictors: dict[str, Predictor], paths: list[Path], coded: list[Path]
-) -> dict[str, _Look]:
-    """Both models on every image, in turn, so that times can be compared; the first one twice."""
-    looks = {kind: _Look() for kind in TITLES}
-    for predictor in predictors.values():
-        predictor(coded[0])
-    pairs = list(zip(paths, coded, strict=True))
-    for path, stream in tqdm(pairs, desc="detect", unit="image"):
-        for kind, predictor in predictors.items():
-            begin = time.perf_counter()
-            looks[kind].found[path.name] = predictor(stream)
-            looks[kind].seconds.append(time.perf_counter() - begin)
-        looks["original"].found[path.name] = predictors["pixel"](path)
-    return looks
-
-
-def _costs(
-    predictors: dict[str, Predictor], codec: Codec, looks: dict[str, _Look], paths: list[Path]
-) -> dict[str, Cost]:
-    networks = [predictors[kind].model.network for kind in MODELS]
-    counts = count_costs(codec, *networks, tuple(read_image(paths[0]).shape[1:]))
-    return {
-        kind: Cost(count / 1e9, 1000 * statistics.median(looks[kind].seconds))
-        for kind, count in zip(MODELS, counts, strict=True)
-    }
-
-
-def _rows(looks: dict[str, _Look], costs: dict[str, Cost], coded: list[Path]) -> list[Row]:
-    truth = CocoTruth(NUCLEI / "annotations.json", card(MODELS["latent"]).classes)
-    rows = []
-    for kind, look in looks.items():
-        entries, found = [], []
-        for name, each in look.found.items():
-            height, width = each.image_size
-            entries.append({"file_name": name, "height": height, "width": width})
-            image_id = truth.image_id(name)
-            found += each.to_coco(image_id, truth.category_ids)
-        results = truth.results(found, entries, list(look.found))
-        pixels = sum(e["height"] * e["width"] for e in entries)
-        bpp = sum(8 * path.stat().st_size for path in coded) / pixels
-        rows.append(
-            Row(
-                TITLES[kind],
-                results["bbox"]["AP"],
-                results["segm"]["AP"],
-                None if kind == "original" else bpp,
-                costs.get(kind),
-            )
-        )
-    return rows
-
-
 def _parts(
     rows: list[Row],
-    looks: dict[str, _Look],
+    looks: dict[str, Look],
     paths: list[Path],
     coded: list[Path],
     seconds: float,

@@ -1,0 +1,56 @@
+"""Detectors whose backbone another runtime runs, to be measured beside eager PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cdl_d2.errors import CdlError
+from cdl_d2.export import export_model
+from cdl_d2.export.formats import load
+from cdl_d2.export.graphs import ModelGraphs
+from cdl_d2.prediction.exporting import graphs_of
+from cdl_d2.prediction.models import PredictionModel
+
+RUNTIMES = ("eager", "compile", "onnxruntime")
+
+
+def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> PredictionModel:
+    """A detector whose backbone runs elsewhere; everything else stays in Python.
+
+    Args:
+        runtime: `eager`, as it is; `compile`, by torch.compile; `onnxruntime`, exported to ONNX.
+        folder: for what is exported.
+
+    Raises:
+        CdlError: for another runtime; for a model without a backbone; see export_model.
+        MissingPackageError: if the extra `export` is not installed.
+    """
+    if runtime not in RUNTIMES:
+        raise CdlError(f"runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
+    if runtime == "eager":
+        return model
+    backbone = getattr(model.network, "backbone", None)
+    if model.task != "detection" or backbone is None:
+        raise CdlError(f"--runtime {runtime} is for detectors, not for {model.task}")
+    if runtime == "compile":
+        backbone.forward = torch.compile(backbone.forward)
+        return model
+
+    def only_backbone(size: tuple[int, int] | None) -> ModelGraphs:
+        graphs = graphs_of(model, size)
+        return replace(graphs, graphs=graphs.graphs[:1])
+
+    card = export_model(only_backbone, "onnx", folder / "exported")
+    run = load(folder / "exported" / card["graphs"]["backbone"]["file"])
+    names = list(backbone(torch.zeros(1, *_smallest_input(model, card))))
+    backbone.forward = lambda shown: dict(zip(names, run([shown]), strict=True))
+    return model
+
+
+def _smallest_input(model: PredictionModel, card: dict[str, Any]) -> tuple[int, int, int]:
+    shown, cells = model.coded_input, 4 * card["multiple_of_cells"]
+    return (shown.codec.latent_channels if shown.domain == "latent" else 3), cells, cells
