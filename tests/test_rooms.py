@@ -34,7 +34,8 @@ ARROWS = {
     "d2.engine": CORE
     | {"d2.config", "d2.checkpoint", "d2.modeling", "d2.data", "d2.evaluation", "export"},
     "model_zoo": CORE | {"d2", "tv"},
-    "prediction": CORE | {"export", "d2", "tv", "model_zoo"},
+    "prediction.tasks": CORE | {"prediction.results"},
+    "prediction": CORE | {"export", "d2", "tv", "model_zoo", "prediction.tasks"},
     "bench": CORE | {"export", "d2", "tv", "model_zoo", "prediction"},
     "bench.quickstart": CORE | {"d2", "tv", "model_zoo", "prediction", "bench"},
     "cli": CORE | {"d2", "tv", "model_zoo", "prediction", "bench", "export"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections import defaultdict
@@ -11,13 +12,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
 from cdl_d2.codec import Bitstream
 from cdl_d2.errors import CdlError
-from cdl_d2.prediction import Detections, Predictor
+from cdl_d2.prediction import Predictor
 from cdl_d2.prediction.reading import codec_of, open_source
 
 TRANSFORMS = ("h_s", "g_s")  # of a codec: the hyperprior's, and the decoder
@@ -80,7 +83,7 @@ def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
     items = time.perf_counter()
     found = predictor.model.predict([item])[0]
     network = time.perf_counter()
-    json.dumps(found.to_coco() if isinstance(found, Detections) else None)
+    json.dumps(predictor.model.task.entry(found, _as_png))
     written = time.perf_counter()
     return {
         "read": read - begin,
@@ -90,6 +93,12 @@ def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
         "network": network - items,
         "write": written - network,
     }
+
+
+def _as_png(folder: str, pixels: np.ndarray) -> str:
+    """Encode what an archive has in a folder beside its parts."""
+    Image.fromarray(pixels).save(io.BytesIO(), format="PNG")
+    return folder
 
 
 @contextmanager

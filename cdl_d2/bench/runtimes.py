@@ -34,8 +34,8 @@ def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> Predicti
     if runtime == "eager":
         return model
     backbone = getattr(model.network, "backbone", None)
-    if model.task != "detection" or backbone is None:
-        raise CdlError(f"--runtime {runtime} is for detectors, not for {model.task}")
+    if backbone is None or "logits" in graphs_of(model).graphs[0].outputs:
+        raise CdlError(f"--runtime {runtime} is for detectors, not for {model.task.name}")
     if runtime == "compile":
         backbone.forward = torch.compile(backbone.forward)
         return model

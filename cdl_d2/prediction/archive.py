@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,7 +33,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.files import write_json
 from cdl_d2.prediction.predictor import Predictor
 from cdl_d2.prediction.reading import StoredLatent, TarMember
-from cdl_d2.prediction.results import Classification, Detections, Prediction, Segmentation
+from cdl_d2.prediction.results import Prediction
 from cdl_d2.prediction.sources import ArchiveSource
 
 PART = 64  # sources, or a little more: whole batches
@@ -176,20 +176,14 @@ class ArchivePrediction:
         if found.bits is not None:
             entry |= {"bits": found.bits, "bits_per_pixel": found.bits_per_pixel}
         if self.draw:
-            write_png(self._beside("pictures", name), found.draw())
-        if isinstance(found, Detections):
-            entry["objects"] = found.to_coco()
-        elif isinstance(found, Segmentation):
-            path = self._beside("labels", name)
-            labels = found.segmentation.numpy()
-            write_png(path, labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
-            entry["label_map"] = path.relative_to(self.output).as_posix()
-        elif isinstance(found, Classification):
-            entry["probabilities"] = found.probabilities.tolist()
-        return entry
+            self._save(name, "pictures", found.draw())
+        return entry | self.predictor.model.task.entry(found, partial(self._save, name))
 
-    def _beside(self, folder: str, name: str) -> Path:
-        return self.output / folder / PurePosixPath(name).with_suffix(".png")
+    def _save(self, name: str, folder: str, pixels: np.ndarray) -> str:
+        """Write a picture of a source; its path in the output folder."""
+        place = PurePosixPath(folder, name).with_suffix(".png")
+        write_png(self.output / place, pixels)
+        return place.as_posix()
 
 
 def _state_of(source: ArchiveSource) -> str:

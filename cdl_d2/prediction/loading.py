@@ -15,6 +15,7 @@ from cdl_d2.errors import CdlError, MissingPackageError
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.hub import CARD_FILE, read_model
 from cdl_d2.prediction.models import PredictionModel
+from cdl_d2.prediction.tasks import TASKS
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -96,8 +97,9 @@ def _detectron2_model(network: nn.Module, cfg: CfgNode) -> PredictionModel:
     from cdl_d2.d2.engine.prediction import class_names_of, coded_input_of, resize_of
     from cdl_d2.d2.engine.tasks import task_of
 
-    names, shown = class_names_of(cfg), coded_input_of(network, cfg)
-    return PredictionModel(network, task_of(cfg).name, names, shown, resize_of(cfg), cfg)
+    task, names = TASKS[task_of(cfg).name], class_names_of(cfg)
+    shown = coded_input_of(network, cfg)
+    return PredictionModel(network, task, names, shown, resize_of(cfg), cfg)
 
 
 def _of_torchvision(checkpoint: Path, device: str) -> PredictionModel:
@@ -113,8 +115,9 @@ def _of_torchvision(checkpoint: Path, device: str) -> PredictionModel:
 def _torchvision_model(
     network: CompressedMaskRCNN, config: DetectorConfig, sizes: tuple[int, int]
 ) -> PredictionModel:
-    names, shown, resize = tuple(config.classes), network.coded_input, Variant(*sizes).apply
-    return PredictionModel(network, "detection", names, shown, resize, config)
+    task, names = TASKS["detection"], tuple(config.classes)
+    resize = Variant(*sizes).apply
+    return PredictionModel(network, task, names, network.coded_input, resize, config)
 
 
 def _need_detectron2(what: str) -> None:

@@ -11,7 +11,8 @@ from torch import nn
 
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.prediction.results import Classification, Detections, Prediction, Segmentation
+from cdl_d2.prediction.results import Prediction
+from cdl_d2.prediction.tasks import Task
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -25,7 +26,7 @@ class PredictionModel:
 
     Attributes:
         network: in eval mode; from a list of items to a list of its engine's outputs.
-        task: `detection`, `segmentation` or `classification`.
+        task: an entry of TASKS.
         class_names: K.
         coded_input: what it looks at.
         resize: an image, 3 x H x W, uint8, RGB, as it is resized or cropped in evaluation.
@@ -34,7 +35,7 @@ class PredictionModel:
     """
 
     network: nn.Module
-    task: str
+    task: Task
     class_names: tuple[str, ...]
     coded_input: CodedInput
     resize: Callable[[torch.Tensor], torch.Tensor]
@@ -69,27 +70,4 @@ class PredictionModel:
             height, width = output["image_size"]
             common["bits"] = float(output["bits"])
             common["bits_per_pixel"] = common["bits"] / (height * width)
-        if self.task == "classification":
-            return Classification(probabilities=output["scores"].cpu(), **common)
-        if self.task == "segmentation":
-            dtype = torch.uint8 if len(self.class_names) <= 256 else torch.int16
-            return Segmentation(segmentation=output["sem_seg"].argmax(0).to(dtype).cpu(), **common)
-        return Detections(**_objects(output), **common)
-
-
-def _objects(output: dict[str, Any]) -> dict[str, torch.Tensor | None]:
-    """Boxes, labels, scores and masks of what a detector of either engine gives, sorted."""
-    if "instances" in output:  # Detectron2's
-        found = output["instances"].to("cpu")
-        masks = found.pred_masks if found.has("pred_masks") else None
-        boxes, labels, scores = found.pred_boxes.tensor, found.pred_classes, found.scores
-    else:  # torchvision's, whose labels begin with the background
-        boxes, labels = output["boxes"].cpu(), output["labels"].cpu() - 1
-        scores, masks = output["scores"].cpu(), output["masks"][:, 0].cpu() > 0.5
-    order = scores.argsort(descending=True, stable=True)
-    return {
-        "boxes": boxes[order],
-        "labels": labels[order],
-        "scores": scores[order],
-        "masks": None if masks is None else masks[order],
-    }
+        return self.task.prediction(output, **common)

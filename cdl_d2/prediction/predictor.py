@@ -47,7 +47,7 @@ class Predictor:
         on_cpu = model.coded_input
         if on_cpu.codec is not None and model.device.type != "cpu":  # workers have no GPU
             on_cpu = replace(on_cpu, codec=deepcopy(on_cpu.codec).cpu())
-        self.read = SourceReader(on_cpu, model.resize, cropped=model.task == "classification")
+        self.read = SourceReader(on_cpu, model.resize, cropped=model.task.of_one_size)
 
     @classmethod
     def load(

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from cdl_d2.errors import CdlError
-from cdl_d2.prediction.evaluation import CocoTruth, classification_results
 from tests.commands import output_of, refused, run
 from tests.tv.conftest import CLASSES, CODEC
 
@@ -32,6 +30,17 @@ def found_in(folder):
     for entry in json.loads((folder / "predictions.json").read_text()):
         found[stems[entry.pop("image_id")]].append(entry)
     return found
+
+
+def assert_same_objects(found, expected):
+    """Entries of COCO results files are of the same objects, but for roundings."""
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        assert one["category_id"] == other["category_id"]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
+        masks = [coco_mask.decode(each["segmentation"]) for each in (one, other)]
+        assert np.mean(masks[0] != masks[1]) < 1e-3  # of pixels; few are on the fence
 
 
 def make_tar(folder, path):
@@ -94,7 +103,10 @@ def test_workers_and_batches_change_nothing_but_roundings(latent_model, coded, t
     output_of("predict", latent_model, coded, *words)
     assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
     output_of("predict", latent_model, coded, "--output", tmp_path / "b", "--batch-size", 2)
-    assert found_in(tmp_path / "b").keys() == found_in(tmp_path / "one").keys()
+    alone, together = found_in(tmp_path / "one"), found_in(tmp_path / "b")
+    assert together.keys() == alone.keys()
+    for name, expected in alone.items():
+        assert_same_objects(together[name], expected)
 
 
 def test_a_broken_file_is_reported_and_the_rest_is_done(latent_model, coded, tmp_path):
@@ -161,40 +173,6 @@ def test_accuracy_is_that_of_the_engines_own_evaluation(latent_model, coco_datas
     assert printed["bbox"]["AP"] == pytest.approx(expected["bbox"]["AP"])
     assert printed["segm"]["AP"] == pytest.approx(expected["segm"]["AP"])
     assert printed["rate"]["bpp"] == pytest.approx(expected["rate"]["bpp"])
-
-
-def test_bitstreams_of_resized_images_are_evaluated_at_the_size_of_the_annotations(tmp_path):
-    annotations = tmp_path / "annotations.json"
-    image = {"id": 5, "file_name": "a.png", "height": 50, "width": 40}
-    truth = {"id": 1, "image_id": 5, "category_id": 3, "bbox": [10, 10, 20, 20]}
-    corners = [[10, 10, 30, 10, 30, 30, 10, 30]]
-    categories = [{"id": 3, "name": "disc"}]
-    content = {"images": [image], "categories": categories}
-    content["annotations"] = [truth | {"segmentation": corners, "area": 400, "iscrowd": 0}]
-    annotations.write_text(json.dumps(content))
-    mask = np.zeros((100, 80), np.uint8, order="F")
-    mask[20:60, 20:60] = 1
-    found = [{"image_id": 5, "category_id": 3, "bbox": [20, 20, 40, 40], "score": 1.0}]
-    found[0]["segmentation"] = coco_mask.encode(mask)
-    entries = [{"file_name": "a.cdlz", "height": 100, "width": 80}]
-    results = CocoTruth(annotations, ["disc"]).results(found, entries, ["a.cdlz"])
-    assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
-    entries[0] |= {"height": 80, "width": 100}
-    with pytest.raises(CdlError, match="upright"):
-        CocoTruth(annotations, ["disc"]).results(found, entries, ["a.cdlz"])
-
-
-def test_classes_are_compared_by_name(images, tmp_path):
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
-        shutil.copy(images / "0.png", tmp_path / name / "0.png")
-    entries = [{"file_name": "cat/0.png", "probabilities": [0.1, 0.9]}]
-    results = classification_results(tmp_path, entries, ["dog", "cat"])
-    assert results["classification"]["top1"] == 100
-    with pytest.raises(CdlError, match="plane"):
-        classification_results(tmp_path, entries, ["plane", "ship"])
-    with pytest.raises(CdlError, match="none"):  # 0.png may be either
-        classification_results(tmp_path, [entries[0] | {"file_name": "0.png"}], ["dog", "cat"])
 
 
 @pytest.mark.parametrize(

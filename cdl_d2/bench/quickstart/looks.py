@@ -16,7 +16,7 @@ from cdl_d2.codec.image_files import read_image
 from cdl_d2.model_zoo import card
 from cdl_d2.packaged import SAMPLES
 from cdl_d2.prediction import Detections, Predictor
-from cdl_d2.prediction.evaluation import CocoTruth
+from cdl_d2.prediction.tasks.detection import CocoTruth
 
 MODELS = {"pixel": "nuclei-pixel", "latent": "nuclei-bridge"}  # names in the zoo
 NUCLEI = SAMPLES / "nuclei"
@@ -74,13 +74,12 @@ def rows_of(looks: dict[str, Look], costs: dict[str, Cost], coded: list[Path]) -
     truth = CocoTruth(NUCLEI / "annotations.json", card(MODELS["latent"]).classes)
     rows = []
     for kind, look in looks.items():
-        entries, found = [], []
-        for name, each in look.found.items():
-            height, width = each.image_size
-            entries.append({"file_name": name, "height": height, "width": width})
-            image_id = truth.image_id(name)
-            found += each.to_coco(image_id, truth.category_ids)
-        results = truth.results(found, entries, list(look.found))
+        entries = []
+        for name, found in look.found.items():
+            height, width = found.image_size
+            entry = {"file_name": name, "height": height, "width": width}
+            entries.append(entry | {"objects": found.to_coco()})
+        results = truth.results(entries, list(look.found))
         pixels = sum(e["height"] * e["width"] for e in entries)
         bpp = sum(8 * path.stat().st_size for path in coded) / pixels
         rows.append(

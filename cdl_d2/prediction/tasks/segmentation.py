@@ -1,0 +1,93 @@
+"""A class for every pixel of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cdl_d2.codec.image_files import reading_image
+from cdl_d2.data.datasets.sources import stem_of
+from cdl_d2.errors import CdlError
+from cdl_d2.prediction.results import Segmentation
+from cdl_d2.prediction.tasks.task import (
+    Entry,
+    Results,
+    Save,
+    Task,
+    Truth,
+    table,
+)
+
+IGNORED = 255  # of a label map
+
+
+class LabelTruth(Truth):
+    """A folder of label maps, NAME.png, 8 bit; 255 is ignored."""
+
+    def __init__(self, path: Path, class_names: Sequence[str]):
+        super().__init__(path, class_names)
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no folder of annotations {path}")
+
+    def knows(self, name: str) -> bool:
+        """See Truth."""
+        return self._file(name).is_file()
+
+    def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
+        """`mIoU`, in percent, over all pixels, of the classes that occur; raises as Truth says."""
+        count = len(self.class_names)
+        confusion = np.zeros((count, count), dtype=np.int64)
+        for entry in self.known(entries):
+            path = self._file(entry["file_name"])
+            truth, found = _label_map(path), _label_map(folder / entry["label_map"])
+            if truth.shape != found.shape:
+                raise CdlError(f"{path} has {truth.shape} pixels, and the image {found.shape}")
+            valid = truth != IGNORED
+            if (truth[valid] >= count).any():
+                raise CdlError(
+                    f"{path} has label {truth[valid].max()}; the model knows {count} classes, and "
+                    f"{IGNORED} is ignored"
+                )
+            pairs = count * truth[valid].astype(np.int64) + found[valid]
+            confusion += np.bincount(pairs, minlength=count**2).reshape(count, count)
+        if not confusion.any():
+            raise CdlError(f"{self.path} ignores every pixel of the predicted images")
+        right = np.diag(confusion)
+        union = confusion.sum(0) + confusion.sum(1) - right
+        present = confusion.sum(1) > 0
+        return {"sem_seg": {"mIoU": float(100 * np.mean(right[present] / union[present]))}}
+
+    def _file(self, name: str) -> Path:
+        return self.path / f"{stem_of(name)}.png"
+
+
+class SegmentationTask(Task):
+    """Of segmentors; see Task."""
+
+    name, answers, truth = "segmentation", "predictions.csv", LabelTruth
+
+    def prediction(self, output: Mapping[str, Any], **common: Any) -> Segmentation:
+        """From `sem_seg`, K x H x W scores."""
+        labels = output["sem_seg"].argmax(0)
+        dtype = torch.uint8 if len(common["class_names"]) <= 256 else torch.int16
+        return Segmentation(segmentation=labels.to(dtype).cpu(), **common)
+
+    def entry(self, found: Segmentation, save: Save) -> Entry:
+        """`label_map`, a file: the class of every pixel."""
+        labels = found.segmentation.numpy()
+        labels = labels if labels.dtype == np.uint8 else labels.astype(np.uint16)  # as PNG has it
+        return {"label_map": save("labels", labels)}
+
+    def text(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> str:
+        """A row for each image: its label map."""
+        return table(["file", "label_map"], [(e["file_name"], e["label_map"]) for e in entries])
+
+
+def _label_map(path: Path) -> np.ndarray:
+    with reading_image(path), Image.open(path) as file:
+        return np.asarray(file)

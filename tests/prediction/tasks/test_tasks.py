@@ -1,0 +1,51 @@
+"""The tables of tasks: of predictions, of cards, and of the engine."""
+
+import numpy as np
+import pytest
+import torch
+
+from cdl_d2.model_zoo import card_keys
+from cdl_d2.prediction.tasks import TASKS
+
+K, SIZE = 3, (4, 6)
+OUTPUTS = {  # of a network, for one image
+    "classification": {"scores": torch.tensor([0.2, 0.5, 0.3])},
+    "segmentation": {"sem_seg": torch.arange(K * 24.0).reshape(K, *SIZE)},
+    "detection": {
+        "boxes": torch.tensor([[0.0, 0, 2, 2], [1, 1, 5, 3]]),
+        "labels": torch.tensor([1, 3]),  # from the background on
+        "scores": torch.tensor([0.4, 0.9]),
+        "masks": torch.ones(2, 1, *SIZE),
+    },
+}
+
+
+def test_a_card_may_be_of_any_task():
+    assert set(card_keys.TASKS) == set(TASKS) == set(OUTPUTS)
+
+
+def test_what_is_trained_can_be_predicted():
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    from cdl_d2.d2.engine.tasks import TASKS as TRAINED
+
+    assert {task.name for task in TRAINED} == set(TASKS)
+    for task in TRAINED:
+        assert task.of_one_size == TASKS[task.name].of_one_size
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_tasks_answers_say_what_its_network_said(name):
+    task, saved = TASKS[name], []
+    names = ("a", "b", "c")
+    found = task.prediction(OUTPUTS[name], image_size=SIZE, class_names=names)
+    entry = task.entry(found, lambda folder, pixels: saved.append(pixels) or f"{folder}/x.png")
+    entry |= {"file_name": "x.png", "id": 7}
+    text = task.text([entry], [{"id": i, "name": n} for i, n in zip((5, 6, 9), names, strict=True)])
+    expected = {
+        "classification": "file,class,a,b,c\nx.png,b,0.200000,0.500000,0.300000\n",
+        "segmentation": "file,label_map\nx.png,labels/x.png\n",
+        "detection": '[{"image_id": 7, "category_id": 9, "bbox": [1.0, 1.0, 4.0, 2.0], ',
+    }
+    assert text.startswith(expected[name])
+    if name == "segmentation":
+        assert np.array_equal(saved, np.full((1, *SIZE), 2, np.uint8))
