@@ -1,22 +1,52 @@
-"""The trained models that come with the package."""
+"""The trained models that come with the package, on images like those of their cards' data."""
 
 import importlib.util
 
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from cdl_d2 import Predictor, model_zoo
+from cdl_d2.data.datasets.coco import read_coco
+from cdl_d2.data.datasets.drawn import write_detection
 from cdl_d2.model_zoo.catalog import PACKAGED_CARDS
+from cdl_d2.packaged import SAMPLES
+from cdl_d2.prediction.results import THRESHOLD
 
 NAMES = sorted(path.stem for path in PACKAGED_CARDS.glob("*.yaml"))
+IMAGES = 4
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Folders of images and annotations, by the first word of the name of a card's data."""
+    shapes = tmp_path_factory.mktemp("shapes")
+    list(write_detection(shapes, IMAGES, seed=1))
+    return {"drawn": shapes, "nuclei": SAMPLES / "nuclei"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_packaged_model_is_small_whole_and_runs(name):
+def test_a_packaged_model_is_small_and_finds_what_people_marked(name, samples):
     card = model_zoo.card(name)
     assert card.name == name and card.weights.bytes < 6_000_000
     assert card.metrics and card.command and card.data.licence
     if card.engine == "detectron2" and not importlib.util.find_spec("detectron2"):
         pytest.skip("Detectron2 is not installed")
-    found = Predictor.load(name, "cpu")(torch.full((3, 64, 64), 128, dtype=torch.uint8))
-    assert found.class_names == card.classes
+    predictor, folder = Predictor.load(name, "cpu"), samples[card.data.name.split()[0]]
+    content = read_coco(folder / "annotations.json")
+    classes = {each["id"]: card.classes.index(each["name"]) for each in content["categories"]}
+    overlaps, count = [], 0
+    for image in content["images"][:IMAGES]:
+        found = predictor(folder / "images" / image["file_name"])
+        assert found.class_names == card.classes
+        sure = found.scores >= THRESHOLD
+        marked = [each for each in content["annotations"] if each["image_id"] == image["id"]]
+        boxes = torch.tensor([each["bbox"] for each in marked])
+        boxes[:, 2:] += boxes[:, :2]
+        labels = torch.tensor([classes[each["category_id"]] for each in marked])
+        same = labels[:, None] == found.labels[sure]
+        overlaps.append((box_iou(boxes, found.boxes[sure]) * same).max(1).values)
+        count += int(sure.sum())
+    overlap = torch.cat(overlaps)
+    assert 0.5 * len(overlap) <= count <= 1.5 * len(overlap)
+    assert overlap.mean() > 0.5  # of each object with its best detection
