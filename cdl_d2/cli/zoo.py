@@ -16,7 +16,7 @@ app = App(name="zoo", help="Trained models: what there is, their weights, and ne
 
 
 @app.command(name="list")
-def list_(*, json: Json = False) -> None:
+def list_(*, json: Json = False) -> int:
     """Print the models that there are, of the package and of your own.
 
     ```
@@ -25,12 +25,15 @@ def list_(*, json: Json = False) -> None:
 
     The last column says where the weights are: in the package, in the cache on this machine,
     remote, or missing. The cache, and your own cards, are in `~/.cache/cdl_d2`, or where the
-    variable CDL_HOME says.
+    variable CDL_HOME says. A card that cannot be used is reported; the exit status is then 1.
     """
-    from cdl_d2.model_zoo.catalog import all_cards, home, where
+    from cdl_d2.model_zoo.catalog import home, read_cards, where
 
+    cards, broken = read_cards()
+    for error in broken:
+        report("cdl zoo list", error)
     rows = []
-    for card in all_cards().values():
+    for card in cards.values():
         metrics = card.metrics
         rows.append(
             {
@@ -47,6 +50,7 @@ def list_(*, json: Json = False) -> None:
         print_rows(rows, json)
     else:
         print(f"no models: none comes with this package, and none is in {home() / 'cards'}")
+    return 1 if broken else 0
 
 
 @app.command
@@ -103,14 +107,14 @@ def verify(names: list[str] | None = None, /) -> int:
     Args:
         names: As `cdl zoo list` prints them; default all whose weights are here.
     """
-    from cdl_d2.model_zoo.catalog import all_cards, find_card, place_of, where
+    from cdl_d2.model_zoo.catalog import find_card, place_of, read_cards, where
     from cdl_d2.model_zoo.download import check_file
 
     cards = [find_card(name) for name in names or ()]
     for card in cards:
         if where(card) in ("remote", "missing"):
             raise CdlError(f"the weights of {card.name} are not here: cdl zoo download {card.name}")
-    here = cards or [c for c in all_cards().values() if where(c) in ("packaged", "cached")]
+    here = cards or [c for c in read_cards()[0].values() if where(c) in ("packaged", "cached")]
     status = 0
     for card in here:
         try:

@@ -7,19 +7,12 @@ needed for its own models only.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.card import Card
-from cdl_d2.model_zoo.catalog import (
-    UnknownModelError,
-    all_cards,
-    find_card,
-    local_weights,
-    place_of,
-)
+from cdl_d2.model_zoo.catalog import find_card, local_weights, place_of, read_cards
 from cdl_d2.packaged import CONFIGS
 
 if TYPE_CHECKING:
@@ -41,19 +34,16 @@ __all__ = [
 
 
 def names() -> list[str]:
-    """The names of the trained models, of the package and in `$CDL_HOME/cards`.
-
-    Raises:
-        CdlError: if a card cannot be used, or two have one name.
-    """
-    return list(all_cards())
+    """The names of the trained models, of the package and in `$CDL_HOME/cards`; a card that cannot
+    be used is left out, and `cdl zoo list` says why."""
+    return list(read_cards()[0])
 
 
 def card(name: str) -> Card:
     """What is known of a trained model.
 
     Raises:
-        CdlError: as names; if there is no such model, with names that are near.
+        CdlError: if there is no such model, with names that are near; if its card cannot be used.
     """
     return find_card(name)
 
@@ -67,7 +57,7 @@ def weights_file(name: str | Card) -> Path:
         CdlError: as card; if the file is damaged or was replaced.
         FileNotFoundError: if it is not here and cannot be downloaded.
     """
-    return local_weights(_as_card(name) or find_card(name))
+    return local_weights(name if isinstance(name, Card) else find_card(name))
 
 
 def get_checkpoint_url(name: str) -> str:
@@ -91,14 +81,8 @@ def get_config_file(name: str) -> str:
     Raises:
         CdlError: if there is no such config; if the model is of torchvision, which has none.
     """
-    configs = [path.relative_to(CONFIGS).as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))]
-    if name in configs:
-        return str(CONFIGS / name)
-    cards = all_cards()
-    if name not in cards:
-        near = get_close_matches(name, [*configs, *cards]) or [*configs, *cards]
-        raise CdlError(f"no config {name!r} comes with cdl_d2; there are {', '.join(near)}")
-    return _config_file_of(cards[name])
+    found = _as_card(name)
+    return _config_file_of(found) if found else str(CONFIGS / name)
 
 
 def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorConfig:
@@ -166,14 +150,11 @@ def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn
 
 
 def _as_card(name: str | Card) -> Card | None:
+    """A card; or None for a config of the package. Raises CdlError for neither."""
     if isinstance(name, Card):
         return name
-    if (CONFIGS / name).is_file():
-        return None
-    try:
-        return find_card(name)
-    except UnknownModelError:
-        return None
+    configs = [path.relative_to(CONFIGS).as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))]
+    return None if name in configs else find_card(name, configs)
 
 
 def _config_file_of(found: Card) -> str:
@@ -193,7 +174,7 @@ def _trained_weights(name: str, found: Card | None) -> str:
 
 
 def _known() -> str:
-    return f"there are weights of {', '.join(all_cards()) or 'nothing'}"
+    return f"there are weights of {', '.join(names()) or 'nothing'}"
 
 
 def _detector_config(found: Card) -> DetectorConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,50 +18,51 @@ HOME = "CDL_HOME"
 DEFAULT_HOME = "~/.cache/cdl_d2"
 
 
-class UnknownModelError(CdlError):
-    """No model of the zoo has this name."""
-
-
 def home() -> Path:
     """The folder of this user's own cards, `cards`, and of downloaded weights, `weights`."""
     return Path(os.environ.get(HOME) or DEFAULT_HOME).expanduser()
 
 
-def all_cards() -> dict[str, Card]:
-    """The cards of the package and of this user by name, in the order of their names.
+def read_cards() -> tuple[dict[str, Card], list[str]]:
+    """The cards of the package and of this user by name, in the order of their names; and what is
+    wrong with cards that cannot be used, such as one with the name of another.
 
-    Raises:
-        CdlError: see read_card; if two have one name.
+    A card of the package goes before one of this user.
     """
     cards: dict[str, Card] = {}
+    broken: list[str] = []
     for folder in (PACKAGED_CARDS, home() / "cards"):
         for path in sorted(folder.glob("*.yaml")):
-            card = read_card(path)
+            try:
+                card = read_card(path)
+            except (CdlError, OSError) as error:
+                broken.append(str(error))
+                continue
             if card.name in cards:
-                raise CdlError(
-                    f"{path} and {cards[card.name].path} are both of a model {card.name}: rename "
+                broken.append(
+                    f"card {path}: {cards[card.name].path} is of a model {card.name}, too; rename "
                     "or remove one"
                 )
-            cards[card.name] = card
-    return dict(sorted(cards.items()))
+            else:
+                cards[card.name] = card
+    return dict(sorted(cards.items())), broken
 
 
-def find_card(name: str) -> Card:
+def find_card(name: str, others: Sequence[str] = ()) -> Card:
     """A model's card.
 
+    Args:
+        others: names of what would do as well.
+
     Raises:
-        CdlError: see all_cards; if there is none, with names that are near.
+        CdlError: if there is none, with names that are near and cards that cannot be used.
     """
-    packaged = PACKAGED_CARDS / f"{name}.yaml"
-    if packaged.is_file():  # whatever is wrong with cards of this user
-        return read_card(packaged)
-    cards = all_cards()
-    if name not in cards:
-        near = get_close_matches(name, cards) or list(cards)
-        raise UnknownModelError(
-            f"no model {name!r} is in the zoo; there are {', '.join(near) or 'none'}"
-        )
-    return cards[name]
+    cards, broken = read_cards()
+    if name in cards:
+        return cards[name]
+    known = [*others, *cards]
+    near = ", ".join(get_close_matches(name, known) or known) or "none"
+    raise CdlError("; ".join([f"no model {name!r} is in the zoo: there are {near}", *broken]))
 
 
 def place_of(card: Card) -> Path:

@@ -15,7 +15,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 from cdl_d2.model_zoo.card import Card, CardCodec, CardData, CardWeights, parse_card
 from cdl_d2.model_zoo.card_keys import PACKAGED
-from cdl_d2.model_zoo.catalog import all_cards
+from cdl_d2.model_zoo.catalog import read_cards
 from cdl_d2.packaged import CONFIGS
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Addition:
             CdlError, OSError: for what cannot be used; if there is a model of that name.
         """
         path = self.output / "cards" / f"{self.name}.yaml"
-        if path.exists() or self.name in all_cards():
+        if path.exists() or self.name in read_cards()[0]:
             raise CdlError(f"there is a model {self.name} already: give another --name")
         made, folder = self._trained(), self.model if self.model.is_dir() else self.model.parent
         codec, content = made.codec, _packed(made.network, self.precision)

@@ -34,6 +34,16 @@ def test_a_list_says_where_weights_are(zoo):
     assert "| box AP 38.3, bits per pixel 0.251 |" in table[2]
 
 
+def test_a_card_that_cannot_be_used_is_reported_and_the_others_are_listed(zoo):
+    (zoo / "cards" / "broken.yaml").write_text("name: [")
+    shadow = put(zoo, make_card("near"))
+    status, output, errors = run("zoo", "list", "--json")
+    assert status == 1 and {row["name"] for row in json.loads(output)} == {"far", "lost", "near"}
+    first, second = errors.splitlines()
+    assert "broken.yaml" in first and str(shadow) in second and "near" in second
+    assert run("zoo", "show", "far")[0] == 0
+
+
 def test_an_empty_zoo_is_listed(home):
     assert "no models" in output_of("zoo", "list")
     assert output_of("zoo", "list", "--json") == "[]\n"
