@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cdl_d2.errors import CdlError
+
 
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[Path]:
@@ -38,6 +40,12 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write JSON, for people to read, with write_atomically; what is not a number becomes null."""
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(without_nan(content), indent=2) + "\n")
+
+
+def check_empty_folder(path: Path) -> None:
+    """Raise CdlError if there is something at `path` that is not an empty folder."""
+    if path.exists() and (path.is_file() or any(path.iterdir())):
+        raise CdlError(f"{path} is not an empty folder: choose another")
 
 
 def without_nan(content: Any) -> Any:

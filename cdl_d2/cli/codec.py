@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -167,6 +167,54 @@ def evaluate(
         loaded = CodecChoice(codec, each, metric, codec_weights).load().on(usable_device(device))
         rows += evaluate_codec(loaded, images, per_image, channel_groups)
     print_rows(rows, json)
+
+
+@app.command
+def conventional(
+    images: Path,
+    /,
+    *,
+    format: Literal["jpeg", "heif", "bpg"],
+    quality: int | None = None,
+    rate: float | None = None,
+    output: Path,
+) -> int:
+    """Make images as they look after a conventional codec, to train and evaluate networks on.
+
+    ```
+    cdl codec conventional kodak --format jpeg --quality 10 --output kodak-jpeg
+    cdl codec conventional kodak --format heif --rate 0.1 --output kodak-heif
+    ```
+
+    The decoded images are PNG files of the same names, so that label maps and tables of attributes
+    go with them. `rate.json` beside them says what the files would cost: `bpp` by their sizes,
+    `bpp_of_pictures` without the container, about 400 bytes of a HEIF file. The exit status is 1 if
+    an image failed.
+
+    Args:
+        images: Folder, searched recursively.
+        format: JPEG, HEVC intra in HEIF (needs the extra `heif`), or BPG (needs its programs
+            `bpgenc` and `bpgdec`).
+        quality: 1 to 95 for jpeg, 0 to 100 for heif, the quantizer, 51 to 0, for bpg.
+        rate: Instead, the quality at which the folder comes nearest to so many bits per pixel.
+        output: Folder for the decoded images, which must be empty.
+    """
+    from cdl_d2.codec.conventional import FORMATS, Recoding, decoded_paths, nearest_quality
+
+    if (quality is None) == (rate is None):
+        raise CdlError("give either --quality or --rate")
+    codec = FORMATS[format]
+    codec.check(quality)
+    targets = decoded_paths(images, output)
+    if quality is None:
+        quality = nearest_quality(codec, targets, rate)
+    coded = Recoding(codec, quality)
+    status = for_each(
+        targets, lambda path: coded.write(path, targets[path]), "cdl codec conventional"
+    )
+    coded.save(output)
+    print(f"{format} of quality {quality}: {coded.bpp:.3f} bits per pixel")
+    return status
 
 
 @app.command

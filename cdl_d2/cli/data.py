@@ -44,9 +44,9 @@ def draw(
     from tqdm import tqdm
 
     from cdl_d2.data.datasets.drawn import WRITERS
+    from cdl_d2.files import check_empty_folder
 
-    if output.exists() and (output.is_file() or any(output.iterdir())):
-        raise CdlError(f"{output} is not an empty folder: choose another")
+    check_empty_folder(output)
     for _ in tqdm(WRITERS[task](output, count, size, seed), total=count, unit="image"):
         pass
     print(f"{count} images in {output}")

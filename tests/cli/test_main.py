@@ -21,6 +21,7 @@ COMMANDS = [
     *("data draw", "data import-celebamask", "data encode"),
     *("latents statistics", "latents select"),
     *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),
+    "codec conventional",
     *("bench model", "bench files", "bench storage", "bench predict"),
     *("zoo list", "zoo show", "zoo download", "zoo verify", "zoo add"),
 ]

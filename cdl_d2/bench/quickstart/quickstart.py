@@ -16,7 +16,7 @@ from cdl_d2.bench.quickstart.runs import run_all
 from cdl_d2.codec import Codec
 from cdl_d2.data.datasets.drawn import write_detection
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_json
+from cdl_d2.files import check_empty_folder, write_json
 
 
 def quick_start(task: Task, engine_name: str, images: tuple[int, int]) -> str:
@@ -75,8 +75,7 @@ def _claim_folder(task: Task, engine: str, images: tuple[int, int]) -> None:
             raise CdlError(f"{path} is damaged: delete the folder, or use another") from error
         if theirs != settings:
             raise CdlError(f"{task.folder} holds a quick start with {theirs}: use another folder")
-    elif task.folder.exists() and (task.folder.is_file() or any(task.folder.iterdir())):
-        raise CdlError(f"{task.folder} is not an empty folder: use another")
     else:
+        check_empty_folder(task.folder)
         task.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
