@@ -41,7 +41,7 @@ class AttributeEvaluator(DatasetEvaluator):
     def process(self, inputs, outputs) -> None:
         for item, output in zip(inputs, outputs, strict=True):
             truth = np.asarray(item["attributes"], dtype=bool)
-            right = (output["attributes"].cpu().numpy() > 0.5) == truth
+            right = (output["attributes"].cpu() > 0.5).numpy() == truth
             for answer in (0, 1):
                 self._images[answer] += truth == answer
                 self._right[answer] += right & (truth == answer)
