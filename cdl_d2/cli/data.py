@@ -61,9 +61,8 @@ def import_celebamask(folder: Path, /, *, output: Path) -> int:
     ```
 
     Writes `train`, `val` and `test`, as CelebA is split: `images/` of 512 pixels, as the masks
-    have, `labels/` with 18 parts and the background, `attributes.csv` and `classes.txt`. All of it
-    is about 10 GB. Run it again after an interruption: finished images are kept. The exit status is
-    1 if an image failed.
+    have, `labels/` with 18 parts and the background, `attributes.csv` and `classes.txt`. Run it
+    again after an interruption: finished images are kept. The exit status is 1 if an image failed.
 
     Args:
         folder: With CelebA-HQ-img, CelebAMask-HQ-mask-anno and the two text files.
