@@ -79,6 +79,32 @@ def state_dict_in(content: dict[str, Any], path: str | Path) -> dict[str, torch.
     return state
 
 
+def load_network(network: nn.Module, path: str | Path, other_head: bool = False) -> None:
+    """Load a network's weights. Entries under other names, as other packages of the same network
+    have, are taken in their order if all shapes agree.
+
+    Args:
+        other_head: leave out a last layer of another number of classes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CdlError: if an entry is missing, or of another shape.
+    """
+    state, own = load_state_dict(path), network.state_dict()
+    if state.keys().isdisjoint(own) and len(state) == len(own):
+        state = dict(zip(own, state.values(), strict=True))
+    wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
+    last = list(own)[-1].rpartition(".")[0] + "."  # of every classifier of both: its head
+    head = [key for key in wrong if other_head and key.startswith(last)]
+    if wrong != head:
+        there = "is not there" if wrong[0] not in state else f"is {tuple(state[wrong[0]].shape)}"
+        raise CdlError(
+            f"{path} does not fit this {type(network).__name__}: {wrong[0]} {there}, and is "
+            f"{tuple(own[wrong[0]].shape)} here"
+        )
+    network.load_state_dict({k: state[k] for k in own if k not in head}, strict=False)
+
+
 def save_weights(path: Path, network: nn.Module, details: dict[str, str]) -> None:
     """Write a network's weights, without derived tables, and `details` as safetensors metadata."""
     from safetensors.torch import save_file

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from cdl_d2.codec.weights_file import load_state_dict
+from cdl_d2.codec.weights_file import load_network
 from cdl_d2.errors import CdlError, imports_of_extra
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # torchvision's
@@ -24,7 +24,7 @@ def pixel_network(name: str, classes: int, init: str = "") -> nn.Module:
         name: one of RESNETS, or `timm/NAME`.
         classes: of its head.
         init: where its weights come from, but for a head of another number of classes: a file, see
-            load_pixel_weights, or `imagenet`; empty for random ones.
+            load_network, or `imagenet`; empty for random ones.
 
     Raises:
         CdlError: for an unknown name, or a file that does not fit.
@@ -39,7 +39,7 @@ def pixel_network(name: str, classes: int, init: str = "") -> nn.Module:
     else:
         raise CdlError(f"pixel network {name!r} is not one of {', '.join(RESNETS)}, timm/NAME")
     if init:
-        load_pixel_weights(network, resnet_file(name, init), other_head=True)
+        load_network(network, resnet_file(name, init), other_head=True)
     return network
 
 
@@ -47,32 +47,6 @@ def pixel_statistics(network: nn.Module) -> tuple[tuple[float, ...], tuple[float
     """Mean and deviation by which the RGB images in [0, 1] of a network are normalized."""
     card = getattr(network, "pretrained_cfg", None)
     return (tuple(card["mean"]), tuple(card["std"])) if card else MEAN_AND_STD
-
-
-def load_pixel_weights(network: nn.Module, path: str | Path, other_head: bool = False) -> None:
-    """Load a network's weights. Entries under other names, as other packages of the same network
-    have, are taken in their order if all shapes agree.
-
-    Args:
-        other_head: leave out a last layer of another number of classes.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        CdlError: if an entry is missing, or of another shape.
-    """
-    state, own = load_state_dict(path), network.state_dict()
-    if state.keys().isdisjoint(own) and len(state) == len(own):
-        state = dict(zip(own, state.values(), strict=True))
-    wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
-    last = list(own)[-1].rpartition(".")[0] + "."  # of every classifier of both: its head
-    head = [key for key in wrong if other_head and key.startswith(last)]
-    if wrong != head:
-        there = "is not there" if wrong[0] not in state else f"is {tuple(state[wrong[0]].shape)}"
-        raise CdlError(
-            f"{path} does not fit this {type(network).__name__}: {wrong[0]} {there}, and is "
-            f"{tuple(own[wrong[0]].shape)} here"
-        )
-    network.load_state_dict({k: state[k] for k in own if k not in head}, strict=False)
 
 
 def resnet_file(name: str, source: str) -> str:

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from cdl_d2.codec.latent import cell_size
-from cdl_d2.codec.weights_file import load_state_dict
+from cdl_d2.codec.weights_file import load_network, load_state_dict
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
@@ -16,7 +16,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.nn import CResNet39, LatentClassifier, LatentInput
 from cdl_d2.nn.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.narrow_resnet import NarrowResNet
-from cdl_d2.nn.pixel_network import load_pixel_weights, pixel_network, resnet_file
+from cdl_d2.nn.pixel_network import pixel_network, resnet_file
 
 LATENT_NETWORKS = ("latent_resnet", "cresnet39")
 
@@ -104,7 +104,7 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
         path = resnet_file("resnet50", teacher.WEIGHTS)
         head = load_state_dict(path).get("fc.weight")
         network = pixel_network("resnet50", 1000 if head is None else len(head))
-        load_pixel_weights(network, path)
+        load_network(network, path)
         _check_classes(classes, network.fc.out_features)
         return network
     return build_teacher(cfg, _check_configs).network

