@@ -16,8 +16,9 @@ class CodecChoice:
     """A codec that can be loaded; see Codec.load for what the values may be.
 
     Attributes:
-        name: as CompressAI names it, or `tiny-<that>`.
-        quality: 1 (smallest files) to 8; 1 to 6 for cheng2020, 0 to 2 for the built-in tiny codec.
+        name: one of ARCHITECTURES (architectures.py), or `tiny-<that>`.
+        quality: 1 (smallest files) to 8; 1 to 6 for cheng2020, 1 to 4 for zhang2022, 0 to 2 for the
+            built-in tiny codec.
         metric: `mse` or `ms-ssim`, what it was trained for.
         weights: a local file; empty for CompressAI's zoo or the package's own; `untrained` for
             random ones.
