@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,6 +42,11 @@ class CodedImages:
     x_hat: torch.Tensor
     bits_per_pixel: torch.Tensor
     distortion: torch.Tensor
+
+    def detach(self) -> CodedImages:
+        """The same without gradients."""
+        tensors = {key: value for key, value in vars(self).items() if value is not None}
+        return replace(self, **{key: value.detach() for key, value in tensors.items()})
 
 
 class TrainableCodec(nn.Module):

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.structures import ImageList
 from torch import nn
 
+from cdl_d2.codec import STRIDE
 from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError
@@ -73,6 +75,11 @@ class CompressedModel(nn.Module):
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         """What a pixel network reads of an item's image, 3 x H x W in 0..255."""
         return (pixels.to(self.device) - self.pixel_mean) / self.pixel_std
+
+    def batch(self, items: list[dict[str, Any]]) -> ImageList:
+        """What a `backbone` reads of encoded items, padded; sizes always in pixels."""
+        multiple = max(self.backbone.size_divisibility, STRIDE)
+        return ImageList(*self.coded_input.batch(items, self.device, multiple, self.normalized))
 
     def fit_bridge(self, items: Iterable[dict[str, Any]], count: int) -> float | None:
         """Fit a linear bridge that is not fitted yet to `count` items with `image`, see

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.modeling.backbone import Backbone
@@ -16,7 +15,7 @@ from detectron2.projects.deeplab import DeepLabV3Head
 from detectron2.structures import ImageList
 from torch import nn
 
-from cdl_d2.codec import STRIDE
+from cdl_d2.d2.modeling.label_maps import padded_labels
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.teacher import build_teacher, normalizer, transfer_options
@@ -95,36 +94,10 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         losses = self.sem_seg_head(features, self.labels(items, batch))[1]
         return features, losses | self.selection_losses(items)
 
-    def batch(self, items: list[dict[str, Any]]) -> ImageList:
-        """What the backbone reads, padded; sizes always in pixels."""
-        multiple = max(self.backbone.size_divisibility, STRIDE)
-        return ImageList(*self.coded_input.batch(items, self.device, multiple, self.normalized))
-
     def labels(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
-        """Label maps, N x H x W, padded as the batch is with the label to ignore.
-
-        Raises:
-            CdlError: for a label that the head has no output for.
-        """
-        height, width = self.coded_input.padded_size(batch.tensor)
-        head, padded = self.sem_seg_head, []
-        classes = head.predictor.out_channels
-        for item, size in zip(items, batch.image_sizes, strict=True):
-            labels = item["sem_seg"].to(self.device).long()
-            if tuple(labels.shape) != size:
-                raise CdlError(
-                    f"a label map of {tuple(labels.shape)} pixels for an image of {size}: both "
-                    "must be of one geometry"
-                )
-            wrong = labels[(labels != head.ignore_value) & ((labels < 0) | (labels >= classes))]
-            if len(wrong):
-                raise CdlError(
-                    f"label {int(wrong[0])} is neither in 0..{classes - 1} nor the label to ignore "
-                    f"({head.ignore_value}): set MODEL.SEM_SEG_HEAD.NUM_CLASSES or IGNORE_VALUE"
-                )
-            room = (0, width - labels.shape[1], 0, height - labels.shape[0])
-            padded.append(F.pad(labels, room, value=head.ignore_value))
-        return torch.stack(padded)
+        """Label maps, N x H x W, padded as the batch is; raises as padded_labels."""
+        size = self.coded_input.padded_size(batch.tensor)
+        return padded_labels(self.sem_seg_head, items, batch.image_sizes, size, self.device)
 
     def _output(
         self, logits: torch.Tensor, size: tuple[int, int], item: dict[str, Any]
