@@ -29,16 +29,20 @@ from cdl_d2.d2.modeling.meta_arch.compressed_dense_detector import (
 )
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.joint_classifier import JointClassifier
+from cdl_d2.d2.modeling.meta_arch.joint_multitask import JointMultitask
+from cdl_d2.d2.modeling.meta_arch.multitask import CompressedMultitask
 from cdl_d2.d2.modeling.meta_arch.segmentor import CompressedSegmentor, TransferSegmentor
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
 
 __all__ = [
     "CompressedClassifier",
     "CompressedFCOS",
+    "CompressedMultitask",
     "CompressedRCNN",
     "CompressedRetinaNet",
     "CompressedSegmentor",
     "JointClassifier",
+    "JointMultitask",
     "RateEvaluator",
     "SafeCheckpointer",
     "Trainer",

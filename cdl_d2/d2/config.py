@@ -88,10 +88,6 @@ def add_cdl_config(cfg: CN) -> None:
     # or "imagenet" for their zoos.
     _C.MODEL.CLASSIFIER.INIT = ""
 
-    _C.MODEL.ATTRIBUTE_HEAD = CN()
-    # Yes-or-no attributes that a model of several tasks tells of an image.
-    _C.MODEL.ATTRIBUTE_HEAD.NUM_ATTRIBUTES = 40
-
     _C.MODEL.BRIDGE = CN()
     # The pixel backbone that "build_bridged_backbone" makes read latents: any registered one.
     _C.MODEL.BRIDGE.BACKBONE = "build_resnet_fpn_backbone"
@@ -136,18 +132,58 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.TEACHER.WEIGHTS = ""
 
     _C.MODEL.JOINT = CN()
-    # For JointClassifier: what learns, of "encoder", "hyperprior", "decoder" and "task".
+    # For JointClassifier and JointMultitask: what learns, of "encoder", "hyperprior", "decoder" and
+    # "task".
     _C.MODEL.JOINT.TRAIN = ("encoder", "hyperprior", "decoder", "task")
     # How gradients pass the quantizer: "noise" or "straight-through".
     _C.MODEL.JOINT.QUANTIZATION = "straight-through"
     # "joint", everything in every step, or "alternate", codec and task network in turn.
     _C.MODEL.JOINT.STEPS = "joint"
-    # Weights of the task's loss, of bits per pixel, and of the squared error on the 0..255 scale.
+    # The iteration from which on tasks learn; the codec alone does before.
+    _C.MODEL.JOINT.TASKS_FROM = 0
+    # Weight of a classifier's loss; those of several tasks are in MODEL.TASKS.
     _C.MODEL.JOINT.TASK_WEIGHT = 1.0
+    # Weight of bits per pixel.
     _C.MODEL.JOINT.RATE_WEIGHT = 1.0
+    # Bits per pixel that the rate is steered to: while it is below, RATE_WEIGHT_BELOW is its weight
+    # instead of RATE_WEIGHT; 0 for no target.
+    _C.MODEL.JOINT.TARGET_RATE = 0.0
+    _C.MODEL.JOINT.RATE_WEIGHT_BELOW = 0.0
+    # Weight of the squared error on the 0..255 scale.
     _C.MODEL.JOINT.DISTORTION_WEIGHT = 0.013
-    # The codec's learning rate, against SOLVER.BASE_LR; both learn by Adam.
+    # Weights of the mean absolute error of pixels in 0..1, of 1 - MS-SSIM, and of the perceptual
+    # distance.
+    _C.MODEL.JOINT.MAE_WEIGHT = 0.0
+    _C.MODEL.JOINT.SSIM_WEIGHT = 0.0
+    _C.MODEL.JOINT.PERCEPTUAL_WEIGHT = 0.0
+    # The network whose features the perceptual distance compares: "lpips-alex", "lpips-vgg" or
+    # "efficientnet-lite0"; empty for what can be had; "none" to leave it out of evaluation.
+    _C.MODEL.JOINT.PERCEPTUAL = ""
+    # Weight (beta) of the adversarial loss, and the iteration from which on it counts; 0 for no
+    # discriminator.
+    _C.MODEL.JOINT.ADVERSARIAL_WEIGHT = 0.0
+    _C.MODEL.JOINT.ADVERSARIAL_FROM = 0
+    # Channels of the discriminator's first layer.
+    _C.MODEL.JOINT.DISCRIMINATOR_WIDTH = 64
+    # The learning rates of the codec and of the discriminator, against SOLVER.BASE_LR; all learn by
+    # Adam.
     _C.MODEL.JOINT.CODEC_LR_FACTOR = 0.1
+    _C.MODEL.JOINT.DISCRIMINATOR_LR_FACTOR = 1.0
+
+    _C.MODEL.TASKS = CN()
+    # For CompressedMultitask and JointMultitask: any of "attributes" (MODEL.ATTRIBUTE_HEAD) and
+    # "parsing" (MODEL.SEM_SEG_HEAD), and the weight of each task's loss.
+    _C.MODEL.TASKS.NAMES = ("attributes", "parsing")
+    _C.MODEL.TASKS.WEIGHTS = (1.0, 1.0)
+    # "fixed", or "uncertainty": the weights are divided by variances that are learned.
+    _C.MODEL.TASKS.WEIGHTING = "fixed"
+    _C.MODEL.ATTRIBUTE_HEAD = CN()
+    # How many yes/no attributes an image has.
+    _C.MODEL.ATTRIBUTE_HEAD.NUM_ATTRIBUTES = 40
+    # Their names; a training fills in those of its data set.
+    _C.MODEL.ATTRIBUTE_HEAD.NAMES = []
+    # Features whose averages over the image the head reads.
+    _C.MODEL.ATTRIBUTE_HEAD.IN_FEATURES = ["p5"]
 
     _C.MODEL.TRANSFER = CN()
     # Lambda of formula (4): weighs all transfer losses against the task's.
@@ -179,7 +215,8 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.TRANSFER.OUTPUTS.BOX_DELTAS = 1.0
     _C.MODEL.TRANSFER.OUTPUTS.MASK = 1.0
 
-    # Whether a classifier's evaluation decodes images and reports PSNR and MS-SSIM.
+    # Whether the evaluation of a classifier, or of several tasks, decodes images and reports PSNR
+    # and MS-SSIM; with several tasks the perceptual distance, and the bits of files, too.
     _C.TEST.DISTORTION = False
 
     # Mixed precision, where SOLVER.AMP.ENABLED: "float16" or "bfloat16".

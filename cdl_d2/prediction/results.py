@@ -152,10 +152,7 @@ class Segmentation(Prediction):
     segmentation: torch.Tensor
 
     def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
-        found = self.segmentation.unique().tolist()
-        masks = torch.stack([self.segmentation == label for label in found])
-        colors = [PALETTE[label % len(PALETTE)] for label in found]
-        return draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colors)
+        return _draw_classes(pixels, self.segmentation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -184,8 +181,35 @@ class Classification(Prediction):
             f"{self.class_names[label]} {score:.0%}"
             for score, label in zip(*(each.tolist() for each in best), strict=True)
         ]
-        corner = torch.tensor([[0.0, 0.0, *(side - 1 for side in pixels.shape[:0:-1])]])
-        return draw_bounding_boxes(pixels, corner, ["\n".join(lines)], ["#e6194b"])
+        return _caption(pixels, lines)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttributesAndParts(Prediction):
+    """What a model of several tasks says; None of a task that it has no head for.
+
+    Attributes:
+        segmentation: H x W, the class of every pixel, see Segmentation.
+        attributes: A probabilities, in 0..1.
+        attribute_names: A.
+    """
+
+    segmentation: torch.Tensor | None = None
+    attributes: torch.Tensor | None = None
+    attribute_names: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The attributes that the image has rather than not."""
+        if self.attributes is None:
+            return []
+        pairs = zip(self.attribute_names, self.attributes.tolist(), strict=True)
+        return [name for name, probability in pairs if probability > 0.5]
+
+    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.segmentation is not None:
+            pixels = _draw_classes(pixels, self.segmentation)
+        return _caption(pixels, self.names) if self.names else pixels
 
 
 def as_pixels(image: Picture) -> torch.Tensor:
@@ -211,3 +235,15 @@ def as_pixels(image: Picture) -> torch.Tensor:
     raise CdlError(
         f"{given} is no image: give an array H x W x 3, or a tensor 3 x H x W, of uint8, RGB"
     )
+
+
+def _draw_classes(pixels: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
+    found = segmentation.unique().tolist()
+    masks = torch.stack([segmentation == label for label in found])
+    colors = [PALETTE[label % len(PALETTE)] for label in found]
+    return draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colors)
+
+
+def _caption(pixels: torch.Tensor, lines: list[str]) -> torch.Tensor:
+    corner = torch.tensor([[0.0, 0.0, *(side - 1 for side in pixels.shape[:0:-1])]])
+    return draw_bounding_boxes(pixels, corner, ["\n".join(lines)], ["#e6194b"])

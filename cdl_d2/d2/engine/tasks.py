@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -28,11 +28,14 @@ from cdl_d2.d2.data.encoding_mapper import (
     build_segmentation_mapper,
 )
 from cdl_d2.d2.data.label_datasets import check_label_dataset, load_labels
+from cdl_d2.d2.data.multitask_datasets import check_multitask_dataset
+from cdl_d2.d2.evaluation.attributes import AttributeEvaluator
 from cdl_d2.d2.evaluation.cityscapes import build_cityscapes_evaluator
 from cdl_d2.d2.evaluation.classification import ClassificationEvaluator
 from cdl_d2.d2.evaluation.rate import RateEvaluator
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
+from cdl_d2.d2.modeling.meta_arch.multitask import CompressedMultitask
 from cdl_d2.errors import CdlError
 
 
@@ -44,30 +47,32 @@ class Task:
         name: as in configs/.
         architecture: what the meta-architectures of the task derive from.
         build_mapper: from a config and whether it is for training.
-        build_evaluator: from a data set's name and a folder for what it writes.
+        build_evaluator: from a config, a data set's name and a folder for what it writes.
         check_dataset: from a config and a data set's name; raises CdlError unless they fit.
         registration: how a data set is made known on the command line, after `--`.
         num_classes: key of the number of classes in MODEL.
         class_names: from a data set's name to its classes, in the order of labels.
         of_one_size: whether images of evaluation have one size, and come in batches.
+        other_names: keys of other names in MODEL, and where a data set has them.
     """
 
     name: str
     architecture: type[nn.Module]
     build_mapper: Callable[[CfgNode, bool], Mapper]
-    build_evaluator: Callable[[str, str], DatasetEvaluator]
+    build_evaluator: Callable[[CfgNode, str, str], DatasetEvaluator]
     check_dataset: Callable[[CfgNode, str], None]
     registration: str
     num_classes: str
     class_names: Callable[[str], Sequence[str]]
     of_one_size: bool = False
+    other_names: Mapping[str, Callable[[str], Sequence[str]]] = field(default_factory=dict)
 
 
-def _classification_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
+def _classification_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
     return ClassificationEvaluator(class_names_of(dataset_name), folder)
 
 
-def _segmentation_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
+def _segmentation_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
     """Cityscapes' own, or Detectron2's for any label maps; both report the mean IoU."""
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.evaluator_type == "cityscapes_sem_seg":
@@ -81,8 +86,21 @@ def _segmentation_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
     )
 
 
-def _detection_evaluator(dataset_name: str, folder: str) -> DatasetEvaluator:
+def _detection_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
     return COCOEvaluator(dataset_name, output_dir=folder)
+
+
+def _attribute_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
+    return AttributeEvaluator(MetadataCatalog.get(dataset_name).attributes)
+
+
+# Of the tasks of one model, by the names of their heads, see cdl_d2/d2/modeling/task_heads.py.
+HEAD_EVALUATORS = {"attributes": _attribute_evaluator, "parsing": _segmentation_evaluator}
+
+
+def _multitask_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
+    each = [HEAD_EVALUATORS[task](cfg, dataset_name, folder) for task in cfg.MODEL.TASKS.NAMES]
+    return DatasetEvaluators(each)
 
 
 _DETECTION = Task(
@@ -106,6 +124,17 @@ TASKS = (  # the first whose architecture fits
         "CLASSIFIER.NUM_CLASSES",
         class_names_of,
         of_one_size=True,
+    ),
+    Task(
+        "multitask",
+        CompressedMultitask,
+        build_segmentation_mapper,
+        _multitask_evaluator,
+        check_multitask_dataset,
+        "register-multitask NAME IMAGE_DIR LABEL_DIR ATTRIBUTES.csv",
+        "SEM_SEG_HEAD.NUM_CLASSES",
+        lambda name: MetadataCatalog.get(name).get("stuff_classes", ()),
+        other_names={"ATTRIBUTE_HEAD.NAMES": lambda name: MetadataCatalog.get(name).attributes},
     ),
     Task(
         "segmentation",
@@ -138,6 +167,15 @@ def class_count(cfg: CfgNode) -> int:
     return attrgetter(task_of(cfg).num_classes)(cfg.MODEL)
 
 
+def keep_names(cfg: CfgNode) -> None:
+    """Fill in the names of classes, and what else has names, of the training data, where the config
+    does not say them."""
+    task, dataset = task_of(cfg), cfg.DATASETS.TRAIN[0]
+    for key, names in {"CLASS_NAMES": task.class_names, **task.other_names}.items():
+        if not attrgetter(key)(cfg.MODEL):
+            cfg.merge_from_list([f"MODEL.{key}", list(names(dataset))])
+
+
 def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
     """From a record of a data set to an item of the model's batch, by INPUT.DOMAIN and
     INPUT.LATENT_SOURCE.
@@ -150,7 +188,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str | Path) -> DatasetEvaluators:
     """The task's evaluator, and the rate."""
-    evaluator = task_of(cfg).build_evaluator(dataset_name, str(folder))
+    evaluator = task_of(cfg).build_evaluator(cfg, dataset_name, str(folder))
     return DatasetEvaluators([evaluator, RateEvaluator()])
 
 

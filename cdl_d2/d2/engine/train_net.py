@@ -14,7 +14,7 @@ from detectron2.utils.logger import setup_logger
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.engine.run_config import RunConfig
-from cdl_d2.d2.engine.tasks import check_datasets, task_of
+from cdl_d2.d2.engine.tasks import check_datasets, keep_names
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import write_atomically, write_json
@@ -78,8 +78,8 @@ def run(training: Training) -> dict[str, Any] | None:
 def _set_up(training: Training) -> CfgNode:
     cfg = training.config.load()
     check_datasets(cfg, with_training=not training.eval_only)
-    if cfg.DATASETS.TRAIN and not (training.eval_only or cfg.MODEL.CLASS_NAMES):
-        cfg.MODEL.CLASS_NAMES = list(task_of(cfg).class_names(cfg.DATASETS.TRAIN[0]))
+    if cfg.DATASETS.TRAIN and not training.eval_only:
+        keep_names(cfg)
     cfg.freeze()
     if training.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu":
         raise CdlError(

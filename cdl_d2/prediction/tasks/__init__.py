@@ -2,11 +2,13 @@
 
 from cdl_d2.prediction.tasks.classification import ClassificationTask
 from cdl_d2.prediction.tasks.detection import DetectionTask
+from cdl_d2.prediction.tasks.multitask import MultitaskTask
 from cdl_d2.prediction.tasks.segmentation import SegmentationTask
 from cdl_d2.prediction.tasks.task import Results, Task, Truth
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (ClassificationTask(), SegmentationTask(), DetectionTask())
+    task.name: task
+    for task in (ClassificationTask(), MultitaskTask(), SegmentationTask(), DetectionTask())
 }
 
 __all__ = ["TASKS", "Results", "Task", "Truth"]

@@ -1,0 +1,69 @@
+"""Codec and several tasks, trained end to end (*Analysis on Compressed Domain: A Multi-Task
+Learning Approach*)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import nn
+
+from cdl_d2.codec.learning.trainable import CodedImages
+from cdl_d2.d2.modeling.meta_arch.joint_codec import JointCodec, Learning, build_learning
+from cdl_d2.d2.modeling.meta_arch.multitask import CompressedMultitask
+from cdl_d2.errors import CdlError
+
+
+@META_ARCH_REGISTRY.register()
+class JointMultitask(JointCodec, CompressedMultitask):
+    """Minimizes L = L_distortion + L_adversarial + L_rate + L_multitasks, see CodecObjective and
+    TaskWeighting. Without tasks (MODEL.TASKS.NAMES ()) it is the codec alone that learns."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        learning: Learning,
+        **kwargs,
+    ):
+        """
+        Args:
+            learning: of the codec, see JointCodec.
+            kwargs: those of CompressedMultitask, of domain `latent`.
+        """
+        super().__init__(**kwargs)
+        self.learn_with(learning)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        arguments = super().from_config(cfg)
+        return arguments | {"learning": build_learning(cfg, arguments["coded_input"].codec)}
+
+    @property
+    def task_networks(self) -> Sequence[nn.Module]:
+        """What learns behind the codec."""
+        return [self.backbone, self.heads, self.weighting]
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """CompressedMultitask.forward, in training with the losses of the codec; items then need
+        `image`, all of one size."""
+        if not self.training:
+            return super().forward(batched_inputs)
+        sizes = {tuple(item["image"].shape[1:]) for item in batched_inputs}
+        if len(sizes) > 1:
+            raise CdlError(
+                f"a batch has images of several sizes, {sorted(sizes)}: set INPUT.CROP, and "
+                "INPUT.MIN_SIZE_TRAIN to no less than the crop"
+            )
+        (size,) = sizes
+
+        def task_losses(coded: CodedImages) -> dict[str, torch.Tensor]:
+            pairs = zip(batched_inputs, coded.y_hat, strict=True)
+            return self.task_losses(
+                [item | {"latent": latent, "image_size": size} for item, latent in pairs]
+            )
+
+        return self.joint_losses(torch.stack([i["image"] for i in batched_inputs]), task_losses)
