@@ -154,7 +154,7 @@ def _read(
         if not torch.equal(others, ~mask) or rest.image_size != selected.image_size:
             raise BitstreamError("the second layer has other channels or another image size")
         strings, side_of_rest = _strings(codec, rest, not side_first)
-        parts, side = [*parts, (others, strings)], side or side_of_rest
+        parts, side = [*parts, (others, strings)], side if side_first else side_of_rest
     with exact_arithmetic(torch.device("cpu")):
         quantized = coder.decode_channels(parts, side, coded_cells(selected.image_size))
     if selected.checksum != _checksum(quantized, mask, side_first):

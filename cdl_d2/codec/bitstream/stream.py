@@ -63,7 +63,7 @@ class Bitstream:
     Attributes:
         codec: what wrote it; the meaning of its latents is always `decoded`.
         image_size: (H, W) in pixels.
-        strings: of the entropy coder: y and, with a hyperprior, z.
+        strings: of the entropy coder: y; with a hyperprior, z; with a global vector, g.
         coding: `exact`, or `compressai` for what CompressAI itself wrote, see autoregressive.py;
             `selected` or `rest` for a layer, see layers.py, whose strings begin with a mask.
         checksum: of the symbols that the strings decode to (Quantized.checksum), or None.

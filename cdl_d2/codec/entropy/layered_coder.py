@@ -19,11 +19,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.architectures import LAYERED, TINY_PREFIX
-from cdl_d2.codec.entropy.latent_coder import (
-    ChannelStrings,
-    LatentCoder,
-    Quantized,
-)
+from cdl_d2.codec.entropy.latent_coder import ChannelStrings, LatentCoder, Quantized
 from cdl_d2.codec.entropy.tables import EntropyTables
 
 
@@ -63,15 +59,13 @@ class LayeredCoder:
 
     def bits(self, quantized: Quantized) -> tuple[torch.Tensor, float]:
         """As LatentCoder.bits; those of a global channel are spread evenly over its cells."""
-        y_hat, spatial = quantized.y_hat, self._spatial_part(quantized)
-        side = 0.0
-        if spatial.z_symbols is None:  # only global channels were read
-            bits = torch.zeros_like(spatial.y_hat)
-        else:
+        spatial = self._spatial_part(quantized)
+        bits, side = torch.zeros_like(spatial.y_hat), 0.0
+        if spatial.z_symbols is not None:  # otherwise only global channels were read
             bits, side = self._spatial.bits(spatial)
         g_hat = self._global_of(quantized.y_symbols) + self._medians
         likelihoods = self._network.global_bottleneck(g_hat[None, :, None, None])[1].flatten()
-        return _with_planes(bits, -torch.log2(likelihoods) / y_hat[0].numel()), side
+        return _with_planes(bits, -torch.log2(likelihoods) / bits[0].numel()), side
 
     def scale_floor(self, quantized: Quantized) -> int:
         """As LatentCoder.scale_floor, of the spatial channels."""
@@ -79,10 +73,9 @@ class LayeredCoder:
 
     def encode(self, quantized: Quantized, scale_floor: int = 0) -> list[bytes]:
         """The strings of y, z and g."""
-        everything = range(self._spatial.channels, self.channels)
         return [
             *self._spatial.encode(self._spatial_part(quantized), scale_floor),
-            self._encode_global(quantized, torch.tensor(everything)),
+            self._encode_global(quantized, torch.arange(self._spatial.channels, self.channels)),
         ]
 
     def encode_hyperprior(self, quantized: Quantized) -> bytes:

@@ -8,6 +8,7 @@ pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -97,7 +98,7 @@ class ResidualBlock(nn.Module):
         norm: makes a normalization from a number of channels.
     """
 
-    def __init__(self, channels: int, norm):
+    def __init__(self, channels: int, norm: Callable[[int], nn.Module]):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm1 = norm(channels)

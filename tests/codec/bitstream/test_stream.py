@@ -127,7 +127,9 @@ def test_a_larger_image_than_allowed_is_refused(content):
 
 
 @pytest.mark.parametrize("coding", ["compressai", "exact"])
-@pytest.mark.parametrize("name", ["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018"])
+@pytest.mark.parametrize(
+    "name", ["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018", *LAYERED]
+)
 def test_hostile_strings_with_valid_checksums_do_no_harm(name, coding):
     codec = small_codec(name)
     genuine = codec.compress(IMAGE)

@@ -90,6 +90,18 @@ def test_a_stream_of_other_strings_is_refused(codec):
         codec.decompress(replace(codec.compress(IMAGE), strings=(b"", b"")))
 
 
+@pytest.mark.parametrize("first", [SPATIAL, GLOBAL])
+def test_empty_strings_are_damage(codec, first):
+    layers = compress_layers(codec, IMAGE, first)
+    hollow = [
+        replace(layer, strings=(layer.strings[0], *[b""] * len(layer.strings[1:])))
+        for layer in (layers.selected, layers.rest)
+    ]
+    for selected, rest in ((hollow[0], layers.rest), (layers.selected, hollow[1])):
+        with pytest.raises(BitstreamError, match=r"other symbols|another image"):
+            decompress_layers(codec, selected, rest)
+
+
 def test_another_process_reads_the_files_exactly(codec, tmp_path):
     weights = tmp_path / "weights.safetensors"
     save_weights(weights, codec.network, {})

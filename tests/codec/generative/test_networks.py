@@ -21,8 +21,8 @@ def test_missing_weights_say_how_to_get_some(name):
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
-def test_the_encoder_stops_where_an_image_does(name):
-    """Normalization looks at a position only: what is far away changes nothing."""
+def test_what_is_far_away_in_an_image_changes_no_feature(name):
+    """Normalization looks at a position only."""
     network = new_network(f"tiny-{name}", 1).eval()
     features = network.g_a[:-1]
     image = torch.rand(1, 3, 64, 256)

@@ -104,7 +104,14 @@ def test_a_wrong_plan_is_named(change, message):
         CodecTraining(**{**vars(PLAN), **change})
 
 
-def test_any_tiny_architecture_that_was_trained_can_be_loaded(photos, tmp_path):
-    plan = CodecTraining("tiny-mbt2018-mean", 3, "mse", 0.01, 1, batch_size=1, patch_size=64)
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("tiny-mbt2018-mean", 192), ("tiny-zhang2022", 192), ("tiny-zhang2022-layered", 208)],
+)
+def test_any_tiny_architecture_that_was_trained_can_be_loaded(photos, tmp_path, name, channels):
+    plan = CodecTraining(name, 3, "mse", 0.01, 1, batch_size=1, patch_size=64)
     path = train_codec(plan, photos, tmp_path / "out")
-    assert Codec.load("tiny-mbt2018-mean", 3, weights=str(path)).latent_channels == 192
+    codec = Codec.load(name, 3, weights=str(path))
+    assert codec.latent_channels == channels
+    image = torch.rand(3, 60, 70)
+    assert torch.equal(codec.decompress(codec.compress(image)).y_hat, codec.encode(image).y_hat)
