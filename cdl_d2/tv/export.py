@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from cdl_d2.export.graphs import Graph, InputGrid, ModelGraphs, level_graph, region_graph
+from cdl_d2.export.post_processing import Decoding, Pooling, post_processing
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import DIVISIBILITY, CompressedMaskRCNN
 
+SMALLEST_SIDE = 0.01  # of a detection, in torchvision's RoIHeads.postprocess_detections
 NOT_IN_THE_GRAPHS = [
     "encoding images and reading bitstreams; padding",
     "anchors, proposals from them and their NMS",
@@ -52,9 +56,52 @@ def detector_graphs(
         **grid.card(transform.image_mean, transform.image_std, largest=1),
         "strides": {name: strides[name] for name in levels},
         "background": "the first of class_logits and mask_logits",
+        **_post_processing(detector, list(levels)),
         "not_in_the_graphs": NOT_IN_THE_GRAPHS,
     }
     return ModelGraphs(graphs, card, size)
+
+
+def _post_processing(detector: CompressedMaskRCNN, levels: list[str]) -> dict[str, Any]:
+    rpn, heads = detector.rpn, detector.roi_heads
+    proposals = Decoding(
+        "sigmoid of objectness",
+        rpn.pre_nms_top_n(),
+        {"rpn": rpn.box_coder.weights},
+        rpn.min_size,
+        rpn.score_thresh,
+        rpn.nms_thresh,
+        rpn.post_nms_top_n(),
+    )
+    detections = Decoding(
+        "softmax of class_logits",
+        None,
+        {"box": heads.box_coder.weights},
+        SMALLEST_SIDE,
+        heads.score_thresh,
+        heads.nms_thresh,
+        heads.detections_per_img,
+    )
+    named = dict(zip(STRIDES, levels, strict=True))
+    pooling = {
+        name: Pooling(
+            [named[level] for level in pooler.featmap_names],
+            "ROIAlign",
+            pooler.sampling_ratio,
+            False,
+            pooler.canonical_scale,
+            pooler.canonical_level,
+        )
+        for name, pooler in (("box", heads.box_roi_pool), ("mask", heads.mask_roi_pool))
+    }
+    return post_processing(
+        levels,
+        rpn.anchor_generator.cell_anchors,
+        0.0,
+        proposals=proposals,
+        pooling=pooling,
+        detections=detections,
+    )
 
 
 class _Values(nn.Module):

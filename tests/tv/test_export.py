@@ -12,6 +12,7 @@ from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 from cdl_d2.tv import save_detector
 from cdl_d2.tv.export import detector_graphs
 from tests.commands import output_of
+from tests.export.client import find_objects
 from tests.tv.conftest import make_item, tiny_config, tiny_detector
 
 
@@ -72,3 +73,20 @@ def test_a_compiled_backbone_gives_the_same():
         expected, given = backbone(latents), torch.compile(backbone)(latents)
     for level, feature in expected.items():
         assert (feature - given[level]).abs().max() <= 1e-4 * feature.abs().max()
+
+
+def test_the_card_says_all_that_finding_objects_needs():
+    detector = tiny_detector().eval()
+    made = detector_graphs(detector)
+    card = json.loads(json.dumps(made.card))
+    item = make_item(96, 128)
+    with torch.no_grad():
+        expected = detector([{"image": item["image"]}])[0]
+        coded = detector.coded_input.encode({"image": item["image"]}, detector.device)
+        shown = detector.batch([coded]).tensors
+    graphs = {graph.name: graph for graph in made.graphs}
+    boxes, scores, labels = find_objects(graphs, card, shown, (96, 128))
+    assert len(boxes) > 1
+    assert torch.allclose(boxes, expected["boxes"], atol=1e-2)
+    assert torch.allclose(scores, expected["scores"], atol=1e-4)
+    assert torch.equal(labels + 1, expected["labels"])

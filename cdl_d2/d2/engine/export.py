@@ -16,6 +16,7 @@ from detectron2.modeling.roi_heads import (
 from torch import nn
 
 from cdl_d2.codec import STRIDE
+from cdl_d2.d2.engine.post_processing import dense_post_processing, rcnn_post_processing
 from cdl_d2.d2.engine.prediction import coded_input_of
 from cdl_d2.d2.engine.tasks import class_count
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
@@ -150,6 +151,7 @@ def _rcnn(model: GeneralizedRCNN, shown: CodedInput, size: Size | None) -> Model
         in_python.append("a sigmoid of the detected class's mask, and its place in the image")
     if getattr(heads, "keypoint_on", False):
         in_python.append("the keypoint head, which is not exported")
+    card |= {"background": "the last of class_logits"} | rcnn_post_processing(model)
     return ModelGraphs(tuple(graphs), card | {"in_python": in_python}, size)
 
 
@@ -159,6 +161,7 @@ def _dense_detector(model: nn.Module, shown: CodedInput, size: Size | None) -> M
     kinds = ("class_logits", "box_deltas", *(("centerness",) if isinstance(model, FCOS) else ()))
     head = level_graph("head", model.head, seen, kinds, size is not None)
     in_python = ["anchors, boxes from deltas, and their NMS"]
+    card |= dense_post_processing(model)
     return ModelGraphs((backbone, head), card | {"in_python": in_python}, size)
 
 
