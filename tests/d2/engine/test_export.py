@@ -12,7 +12,7 @@ from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.engine.export import model_graphs
 from cdl_d2.export import write_graphs
-from cdl_d2.export.formats import load
+from cdl_d2.export.formats import SUFFIXES, load, save, trace
 from cdl_d2.prediction.exporting import graphs_of
 from cdl_d2.prediction.loading import load_model
 from tests.commands import output_of, refused
@@ -20,6 +20,7 @@ from tests.d2.conftest import CONFIGS, SMALL, make_item, small_cfg, small_model
 from tests.d2.modeling import test_classifier as classifiers
 from tests.d2.modeling import test_compressed_dense_detector as dense
 from tests.d2.modeling import test_segmentor as segmentors
+from tests.export.client import find_objects
 
 R18 = [  # few layers, so that they are traced fast
     *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
@@ -41,42 +42,81 @@ def save_run(cfg, folder):
     return folder
 
 
-def written(graphs, file_format, folder):
-    """The card, and what runs each written graph."""
-    if file_format == "onnx":
-        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-        pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    card = write_graphs(graphs, file_format, folder)
-    return card, {name: load(folder / g["file"]) for name, g in card["graphs"].items()}
+def need_onnx(file_format):
+    for package in ("onnxruntime", "onnxscript") if file_format == "onnx" else ():
+        pytest.importorskip(package, reason=f"{package} is not installed")
+
+
+@pytest.fixture(scope="module")
+def bridge():
+    """A model, its card, its backbone's graph, and that as it was traced, once for all formats."""
+    cfg = bridge_cfg()
+    return traced(small_model(cfg).eval(), cfg)
+
+
+@pytest.fixture(scope="module")
+def segmentor():
+    """The same of a segmentor."""
+    few = "MODEL.LATENT_RESNET.CONV4_BLOCKS", [1, 1, 1], "MODEL.LATENT_RESNET.CONV5_BLOCKS", 1
+    cfg = segmentors.tiny_cfg("latent_semantic_fpn_small", *segmentors.PLAIN, *few)
+    return traced(segmentors.tiny_model(cfg).eval(), cfg)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    """The same of a classifier, for images of one size."""
+    cfg = classifiers.tiny_cfg("latent_resnet", "MODEL.META_ARCHITECTURE", "CompressedClassifier")
+    return traced(classifiers.tiny_model(cfg).eval(), cfg, (64, 96))
+
+
+def traced(model, cfg, size=None):
+    graphs = model_graphs(model, cfg, size)
+    return model, graphs.card, graphs.graphs[0], trace(graphs.graphs[0])
+
+
+def runner(graph, program, file_format, folder):
+    """What runs a traced graph, written and read."""
+    need_onnx(file_format)
+    path = folder / f"{graph.name}.{SUFFIXES[file_format]}"
+    save(graph, program, path)
+    return load(path)
 
 
 @pytest.mark.parametrize("file_format", ["torch", "onnx"])
-def test_a_bridge_rcnn_finds_the_same_with_the_exported_backbone(file_format, tmp_path):
-    cfg = bridge_cfg()
-    model = small_model(cfg).eval()
-    graphs = model_graphs(model, cfg)
-    graphs = replace(graphs, graphs=graphs.graphs[:1])  # tests/tv has the heads too
-    card, runners = written(graphs, file_format, tmp_path / "out")
+@pytest.mark.parametrize("kind", ["segmentor", "classifier"])
+def test_exported_logits_are_those_of_the_model(kind, file_format, tmp_path, request):
+    _, _, graph, program = request.getfixturevalue(kind)
+    run = runner(graph, program, file_format, tmp_path)
+    for sizes in ({}, {"n": 1, "h": 5, "w": 4}):
+        inputs = graph.draw(sizes)
+        (expected,), (found,) = graph.run(inputs), run(inputs)
+        assert (expected - found).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("file_format", ["torch", "onnx"])
+def test_a_bridge_rcnn_finds_the_same_with_the_exported_backbone(file_format, bridge, tmp_path):
+    model, card, graph, program = bridge
+    run = runner(graph, program, file_format, tmp_path)
     assert card["codec"] == vars(model.coded_input.codec.identity)
     assert card["strides"] == {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
     items = [make_item(70, 90), make_item(97, 130, seed=1)]  # odd sizes, padded
-    expected, backbone, seen = model(items), model.backbone.forward, []
+    expected, seen = model(items), []
 
     def exported(latents):
         seen.append(tuple(latents.shape[2:]))
-        return dict(zip(card["strides"], runners["backbone"]([latents]), strict=True))
+        return dict(zip(card["strides"], run([latents]), strict=True))
 
-    model.backbone.forward = exported
-    found = model(items)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.backbone, "forward", exported)
+        found = model(items)
     assert seen == [(6, 6), (8, 10)] and all(s % card["multiple_of_cells"] == 0 for s in seen[0])
     for ours, theirs in zip(expected, found, strict=True):
         for field in ("scores", "pred_classes"):
             same = getattr(ours["instances"], field), getattr(theirs["instances"], field)
             assert torch.allclose(*same, atol=1e-4)
-    model.backbone.forward = backbone
     batch = torch.randn(2, 192, 6, 6)
-    together = runners["backbone"]([batch])
-    alone = [runners["backbone"]([each[None]]) for each in batch]
+    together = run([batch])
+    alone = [run([each[None]]) for each in batch]
     for level, levels in zip(together, zip(*alone, strict=True), strict=True):
         assert torch.allclose(level, torch.cat(levels), atol=1e-4)
 
@@ -106,16 +146,23 @@ def test_heads_are_listed_with_what_stays_outside(name):
 
 @pytest.mark.parametrize("build", [dense.retinanet, dense.fcos])
 def test_the_head_of_a_one_stage_detector_is_exported(build, tmp_path):
-    graphs = model_graphs(build().eval(), small_cfg("pixel", *dense.RETINANET))
+    model = build().eval()
+    graphs = model_graphs(model, small_cfg("pixel", *dense.RETINANET))
     head = graphs.graphs[1]
-    card, _ = written(replace(graphs, graphs=(head,), fixed_size=(1, 1)), "torch", tmp_path / "out")
+    one_head = replace(graphs, graphs=(head,), fixed_size=(1, 1))
+    card = write_graphs(one_head, "torch", tmp_path / "out")
+    known = card["post_processing"]
+    assert list(known["anchors"]) == list(head.inputs)
+    assert known["detections"]["kept"] == model.max_detections_per_image
+    assert known["detections"]["candidates"] == model.test_topk_candidates
+    assert ("head" in known["detections"]["weights"]) == (build is dense.retinanet)
     kinds = {output["name"].rpartition("_")[0] for output in card["graphs"]["head"]["outputs"]}
     assert {"class_logits", "box_deltas"} <= kinds
     assert ("centerness" in kinds) == (build is dense.fcos)
 
 
 @pytest.mark.parametrize("name", ["latent_semantic_fpn_small", "pixel"])
-def test_a_segmentors_logits_are_those_before_enlargement(name, tmp_path):
+def test_a_segmentors_logits_are_those_before_enlargement(name):
     cfg = segmentors.tiny_cfg(name, *segmentors.PLAIN)
     model = segmentors.tiny_model(cfg).eval()
     graphs = model_graphs(model, cfg, (70, 90) if name == "pixel" else None)
@@ -132,9 +179,6 @@ def test_a_segmentors_logits_are_those_before_enlargement(name, tmp_path):
     with torch.no_grad():
         expected = model.sem_seg_head(model.backbone(shown))[0]
     assert torch.allclose(enlarged, expected, atol=1e-5)
-    if name != "pixel":
-        _, runners = written(graphs, "torch", tmp_path / "out")
-        assert torch.allclose(runners["backbone"]([shown])[0], logits, atol=1e-4)
 
 
 def test_a_classifier_that_reads_scales_takes_them_too(tmp_path):
@@ -198,3 +242,32 @@ def test_a_run_is_read_from_its_folder(tmp_path):
     shape = graphs.graphs[0].inputs["y_hat"]
     assert shape[2:] == (8, 10) and graphs.graphs[1].inputs["p6"][2:] == (2, 3)
     assert graphs.card["class_names"] == ["0", "1"]
+
+
+@pytest.mark.parametrize("kind", ["latent", "pixel"])
+def test_the_card_says_all_that_finding_objects_needs(kind):
+    cfg = small_cfg(kind, *(["MODEL.META_ARCHITECTURE", "CompressedRCNN"] * (kind == "latent")))
+    model = small_model(cfg).eval()
+    made = model_graphs(model, cfg)
+    card = json.loads(json.dumps(made.card))
+    item = {"image": make_item(96, 128)["image"]}
+    with torch.no_grad():
+        expected = model([item])[0]["instances"]
+        seen = model.encode([item]) if kind == "latent" else [item]
+        batch = model.preprocess_image(seen)
+    graphs = {graph.name: graph for graph in made.graphs}
+    boxes, scores, labels = find_objects(graphs, card, batch.tensor, (96, 128))
+    assert len(boxes) > 1
+    assert torch.allclose(boxes, expected.pred_boxes.tensor, atol=1e-2)
+    assert torch.allclose(scores, expected.scores, atol=1e-4)
+    assert torch.equal(labels, expected.pred_classes)
+
+
+def test_a_cascades_card_has_weights_for_each_stage():
+    first, second, _ = HEADS["cascade"]
+    cfg = small_cfg("pixel", *first, *second)
+    card = model_graphs(small_model(cfg).eval(), cfg).card["post_processing"]
+    assert list(card["detections"]["weights"].values()) == list(
+        map(tuple, cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS)
+    )
+    assert card["pooling"].keys() == {"box_1", "box_2", "box_3", "mask"}
