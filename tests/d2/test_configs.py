@@ -10,6 +10,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.bench.counts import count_multiply_adds, paper_giga
 from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config
+from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS
 
@@ -85,6 +86,14 @@ def test_a_config_runs_no_code(tmp_path, leaf):
         path.write_text(leaf)
     with pytest.raises(CdlError, match="python/object/apply"):
         read_config(path)
+    assert not proof.exists()
+
+
+def test_a_teachers_config_runs_no_code(tmp_path):
+    path, proof = tmp_path / "teacher.yaml", tmp_path / "proof"
+    path.write_text(f"SEED: !!python/object/apply:os.system ['touch {proof}']\nVERSION: 2\n")
+    with pytest.raises(CdlError, match="python/object/apply"):
+        teacher_config(read_config(MAIN, ["MODEL.TEACHER.CONFIG_FILE", str(path)]))
     assert not proof.exists()
 
 
