@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from cdl_d2.codec.weights_file import check_weights_file, read_weights, reading_weights
+from cdl_d2.d2.pickled_arrays import read_pickled_arrays
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 from cdl_d2.nn.linear_bridge import LinearBridge
@@ -20,7 +21,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, safe against interruption and against hostile files.
 
     A checkpoint replaces its predecessor only when it is whole. `.pth` files are read with
-    `weights_only`, and `.pkl` files (Detectron2's model zoo) may contain numpy arrays only.
+    `weights_only`, and `.pkl` files (Detectron2's model zoo) may contain arrays of numbers only.
     """
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -54,17 +55,12 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pyth"):
             raise CdlError(f"{filename}: files of pycls are not read; convert it to .pth")
-        if not filename.endswith(".pkl"):
-            return super()._load_file(filename)
-        with reading_weights(filename), open(filename, "rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
-        if not isinstance(content, dict):
-            raise CdlError(f"{filename} holds a {type(content).__name__}, not weights")
-        if "model" in content and "__author__" in content:
-            return content
-        blobs = content.get("blobs", content)  # Caffe2: models of Detectron and ImageNet
-        weights = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
-        return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+        pickled = filename.endswith(".pkl")
+        content = _read_zoo_file(filename) if pickled else super()._load_file(filename)
+        state = content["model"]
+        if not isinstance(state, dict) or not all(map(_is_weight, state.items())):
+            raise CdlError(f"{filename} holds something else than arrays by name: no weights")
+        return content
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """As Detectron2, after a line that says how much of the model the file gave.
@@ -88,24 +84,22 @@ class SafeCheckpointer(DetectionCheckpointer):
         return read_weights(f)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles numpy arrays and plain values, nothing else."""
+def _read_zoo_file(path: str) -> dict[str, Any]:
+    with reading_weights(path):
+        content = read_pickled_arrays(path)
+    if not isinstance(content, dict):
+        raise CdlError(f"{path} holds a {type(content).__name__}, not weights")
+    if "model" in content and "__author__" in content:
+        return content
+    blobs = content.get("blobs", content)  # Caffe2: models of Detectron and ImageNet
+    if isinstance(blobs, dict):
+        blobs = {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
+    return {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
 
-    ALLOWED = {
-        ("numpy", "dtype"),
-        ("numpy", "ndarray"),
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core.multiarray", "scalar"),
-        ("collections", "OrderedDict"),
-        ("_codecs", "encode"),
-    }
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
-        return super().find_class(module, name)
+def _is_weight(item: tuple[object, object]) -> bool:
+    name, weight = item
+    return isinstance(name, str) and isinstance(weight, np.ndarray | torch.Tensor)
 
 
 def load_all_weights(model: nn.Module, path: str) -> None:

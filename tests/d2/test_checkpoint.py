@@ -8,6 +8,7 @@ from torch import nn
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.pickled_arrays import read_pickled_arrays
 
 
 class _Trap:
@@ -63,6 +64,59 @@ def test_loading_runs_no_code(tmp_path, name):
         SafeCheckpointer(nn.Linear(2, 2)).load(str(path))
 
 
+class _Call:
+    """Pickled as a call, and a state for what it gives."""
+
+    def __init__(self, function, arguments, *state):
+        self._reduced = (function, arguments, *state)
+
+    def __reduce__(self):
+        return self._reduced
+
+
+def _array(dtype, shape=(1,), content=b"\x10" * 8):
+    empty = (np.ndarray, (0,), b"b")
+    return _Call(np.zeros(0).__reduce__()[0], empty, (1, shape, dtype, False, content))
+
+
+_OBJECT_STATE = np.dtype(object).__reduce__()[2]
+HOSTILE = {
+    "objects": lambda: _array(np.dtype(object)),
+    "numbers whose state says objects": lambda: _array(
+        _Call(np.dtype, ("f8", False, True), _OBJECT_STATE)
+    ),
+    "objects whose state says numbers": lambda: _array(
+        _Call(np.dtype, ("O8", False, True), (*_OBJECT_STATE[:-1], 0))
+    ),
+    "fields": lambda: _array(_Call(np.dtype, ([("a", "O")],))),
+    "a scalar of objects": lambda: _Call(
+        np.float64(1).__reduce__()[0], (np.dtype(object), b"\x10" * 8)
+    ),
+    "no content": lambda: _Call(np.ndarray, ((1,), "f8")),
+    "more shape than content": lambda: _array(np.dtype("f8"), (2,)),
+    "negative sides": lambda: _array(np.dtype("u1"), (-2, -4)),
+    "a dtype that is none": lambda: _array("f8"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_an_array_of_anything_but_numbers_is_refused(tmp_path, kind):
+    path = tmp_path / "hostile.pkl"
+    path.write_bytes(pickle.dumps({"model": {"weight": HOSTILE[kind]()}, "__author__": "someone"}))
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        SafeCheckpointer(nn.Linear(2, 2)).load(str(path))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "<f4", ">f8", "u1", "b1", "<c16"])
+@pytest.mark.parametrize("protocol", range(5))
+def test_arrays_and_scalars_of_numbers_are_read(tmp_path, dtype, protocol):
+    array = np.asfortranarray(np.arange(6).reshape(2, 3).astype(dtype))
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps([array, array[1, 1]], protocol))
+    read, scalar = read_pickled_arrays(tmp_path / "a.pkl")
+    assert read.dtype == array.dtype.newbyteorder("=") and np.array_equal(read, array)
+    assert scalar == array[1, 1]
+
+
 @pytest.mark.parametrize("name", ["half.pkl", "half.pth"])
 def test_a_truncated_file_is_refused(tmp_path, name):
     path = tmp_path / name
@@ -73,7 +127,15 @@ def test_a_truncated_file_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.pkl"])
-@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps([1, 2])])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"text", pickle.dumps([1, 2]), pickle.dumps({"blobs": 3}), pickle.dumps({3: 4})),
+        pickle.dumps({"model": [1], "__author__": "someone"}),
+        pickle.dumps({"model": {"weight": [1.0]}, "__author__": "someone"}),
+        pickle.dumps({"model": {3: np.zeros(2)}, "__author__": "someone"}),
+    ],
+)
 def test_a_file_that_holds_no_weights_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=name):
