@@ -8,12 +8,31 @@ class CdlError(ValueError):
     """Something given cannot be used; the message says what, what was expected, and what to do."""
 
 
+class BitstreamError(CdlError):
+    """A bitstream is damaged, hostile, or another codec's."""
+
+
 class MissingPackageError(CdlError, ImportError):
     """A package that is needed for this is not installed; the message says how to install it."""
 
 
 class DivergedError(CdlError, FloatingPointError):
     """A training's loss is not finite any more."""
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Around work on one file of many: a lack of memory is an error like others.
+
+    Raises:
+        CdlError: for Python's, and for what PyTorch says instead.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error):
+            raise CdlError("there is not enough memory for it") from error
+        raise
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from cdl_d2.errors import CdlError, imports_of_extra
+from cdl_d2.errors import CdlError, imports_of_extra, within_memory
 
 
 def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it():
@@ -9,3 +10,11 @@ def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it():
         imports_of_extra("report"),
     ):
         import no_such_package  # noqa: F401
+
+
+@pytest.mark.parametrize("ask", [lambda: bytearray(2**62), lambda: torch.empty(2**58)])
+def test_a_lack_of_memory_is_an_error_like_others(ask):
+    with pytest.raises(CdlError, match="memory"), within_memory():
+        ask()
+    with pytest.raises(RuntimeError, match="else"), within_memory():
+        raise RuntimeError("something else")

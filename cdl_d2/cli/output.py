@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, within_memory
 from cdl_d2.files import without_nan
 
 
@@ -37,7 +37,8 @@ def for_each(paths: Iterable[Path], action: Callable[[Path], object], command: s
     failed = 0
     for path in tqdm(list(paths), unit="file"):
         try:
-            action(path)
+            with within_memory():
+                action(path)
         except (CdlError, OSError) as error:
             failed += 1
             text = str(error) if str(path) in str(error) else f"{path}: {error}"

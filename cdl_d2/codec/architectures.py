@@ -11,7 +11,7 @@ from torch import nn
 
 from cdl_d2.errors import CdlError
 
-COMPRESSAI = {
+COMPRESSAI_ARCHITECTURES = {
     "bmshj2018-factorized": range(1, 9),
     "bmshj2018-hyperprior": range(1, 9),
     "mbt2018-mean": range(1, 9),
@@ -22,10 +22,11 @@ COMPRESSAI = {
 # Qualities are the paper's 0.048, 0.096, 0.175 and 0.254 bits per pixel.
 GENERATIVE = {"zhang2022": range(1, 5), "zhang2022-layered": range(1, 5)}
 LAYERED = ("zhang2022-layered",)  # with a global vector behind the channels of the latent
-ARCHITECTURES = {**COMPRESSAI, **GENERATIVE}
+ARCHITECTURES = {**COMPRESSAI_ARCHITECTURES, **GENERATIVE}
 TINY_PREFIX = "tiny-"
 TINY_CHANNELS = {"N": 32, "M": 192}
 TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(3)}
+MAX_SIDE = 2048  # of a tensor of weights; the largest of the zoo is 1280
 METRICS = ("mse", "ms-ssim")
 
 
@@ -69,23 +70,35 @@ def new_network(name: str, quality: int) -> nn.Module:
 
 
 def network_from_weights(name: str, state_dict: dict[str, torch.Tensor]) -> nn.Module:
-    """A network of the size that its weights have.
+    """A network of the size that its weights have; its coding tables are empty.
+
+    Tables of a file are not read, since they may be of other weights, or hostile.
 
     Raises:
-        CdlError: if the weights do not belong to this architecture.
+        CdlError: if the weights do not belong to this architecture, or are not finite.
     """
     from compressai.zoo.pretrained import load_pretrained
 
     architecture = name.removeprefix(TINY_PREFIX)
     state_dict = _with_empty_tables(load_pretrained(state_dict))
     try:
-        network = _network_class(architecture).from_state_dict(state_dict)
-    except (KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        for key, tensor in state_dict.items():
+            _check_tensor(key, tensor)
+        return _network_class(architecture).from_state_dict(state_dict)
+    except CdlError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CdlError(f"the weights do not fit the architecture {architecture}: {reason}") from (
             error
         )
-    return network
+
+
+def _check_tensor(key: str, tensor: torch.Tensor) -> None:
+    if not torch.isfinite(tensor).all():
+        raise CdlError(f"the weights {key} are not finite: the file is damaged")
+    if max(tensor.shape, default=0) > MAX_SIDE:  # networks are made as wide as these say
+        raise CdlError(f"the weights {key}, {tuple(tensor.shape)}, are larger than any codec's")
 
 
 def _network_class(architecture: str) -> type[nn.Module]:
@@ -99,7 +112,7 @@ def _network_class(architecture: str) -> type[nn.Module]:
 
 
 def _with_empty_tables(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """CompressAI insists on entropy-coding tables, which weights files of ours leave out."""
+    """CompressAI insists on entropy-coding tables; the coders make them anew."""
     for module, extra in (
         ("entropy_bottleneck", ()),
         ("global_bottleneck", ()),
@@ -107,7 +120,7 @@ def _with_empty_tables(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.T
     ):
         if any(key.startswith(f"{module}.") for key in state_dict):
             for table in ("_quantized_cdf", "_offset", "_cdf_length"):
-                state_dict.setdefault(f"{module}.{table}", torch.IntTensor())
+                state_dict[f"{module}.{table}"] = torch.IntTensor()
             for table in extra:
-                state_dict.setdefault(f"{module}.{table}", torch.Tensor())
+                state_dict[f"{module}.{table}"] = torch.Tensor()
     return state_dict

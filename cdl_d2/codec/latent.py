@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,6 +14,8 @@ from cdl_d2.errors import CdlError
 STRIDE = 16  # pixels a side of a latent cell
 HYPERPRIOR_CELLS = 4  # latent cells a side of a cell of the hyperprior's own latent z
 CODING_MULTIPLE = STRIDE * HYPERPRIOR_CELLS
+MAX_PIXELS = 2**26  # a latent of 320 channels then takes 0.34 GB, its decoder some GB
+MAX_PIXELS_VARIABLE = "CDL_MAX_PIXELS"
 
 MEANINGS = ("decoded", "rounded")
 
@@ -107,6 +110,35 @@ def coded_cells(image_size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of the whole latent of an image of (H, W) pixels, multiples of 4."""
     height, width = (-(-side // CODING_MULTIPLE) * CODING_MULTIPLE for side in image_size)
     return height // STRIDE, width // STRIDE
+
+
+def max_pixels() -> int:
+    """The most pixels of a coded image that files may have, images and bitstreams alike.
+
+    2^26, or what the variable CDL_MAX_PIXELS of the environment says.
+
+    Raises:
+        CdlError: if that is no number above 0.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    if text and not (text.isascii() and text.isdigit() and int(text)):
+        raise CdlError(f"{MAX_PIXELS_VARIABLE} {text!r} is no number of pixels")
+    return int(text) if text else MAX_PIXELS
+
+
+def check_pixels(image_size: tuple[int, int], most: int | None = None) -> None:
+    """Raise CdlError unless an image of (H, W) has pixels, and as coded at most `most`.
+
+    Args:
+        most: None for max_pixels.
+    """
+    most = max_pixels() if most is None else most
+    height, width = (side * STRIDE for side in coded_cells(image_size))
+    if min(image_size) < 1 or height * width > most:
+        raise CdlError(
+            f"an image of {image_size} pixels, coded as {(height, width)}, is not between 1 and "
+            f"{most} pixels: set {MAX_PIXELS_VARIABLE} where there is memory for more"
+        )
 
 
 def pad_for_coding(image: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, within_memory
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.hub import push_model, read_model, save_model
 from cdl_d2.prediction.loading import load_card, load_model
@@ -157,7 +157,8 @@ class Predictor:
         good = [i for i, item in enumerate(items) if isinstance(item, dict)]
         outcomes = list(items)
         try:
-            found = self.model.predict([items[i] for i in good])
+            with within_memory():
+                found = self.model.predict([items[i] for i in good])
         except CdlError:
             found = [_tried(self._predict_one, items[i]) for i in good]
         for i, prediction in zip(good, found, strict=True):
@@ -201,6 +202,7 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def _tried(action: Callable[[T], object], given: T) -> object:
     """What an action gives, or the error that says why it cannot."""
     try:
-        return action(given)
+        with within_memory():
+            return action(given)
     except (CdlError, OSError) as error:
         return error

@@ -12,6 +12,7 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import new_network
 from cdl_d2.codec.weights_file import fingerprint, load_state_dict, save_weights
 from cdl_d2.codec.zoo import download, zoo_url
+from cdl_d2.errors import CdlError
 from tests.conftest import loud_network
 
 NAME = "tiny-bmshj2018-hyperprior"
@@ -92,9 +93,9 @@ def test_a_download_that_fails_says_what_to_do(tmp_path):
 
 
 def test_every_codec_of_the_zoo_has_an_address_with_a_hash():
-    from cdl_d2.codec.architectures import COMPRESSAI, METRICS
+    from cdl_d2.codec.architectures import COMPRESSAI_ARCHITECTURES, METRICS
 
-    for name, qualities in COMPRESSAI.items():
+    for name, qualities in COMPRESSAI_ARCHITECTURES.items():
         for metric in METRICS:
             for quality in qualities:
                 assert re.search(r"-[0-9a-f]{8}\.pth\.tar$", zoo_url(name, quality, metric))
@@ -108,6 +109,82 @@ def test_a_missing_file_is_named(tmp_path):
 def test_weights_of_another_architecture_are_refused(weights):
     with pytest.raises(ValueError, match="do not fit the architecture cheng2020-attn"):
         Codec.load("cheng2020-attn", 1, weights=str(weights[0]))
+
+
+def changed(weights, tmp_path, change):
+    """The path of a file of weights after a change."""
+    state = weights[2].state_dict()
+    change(state)
+    torch.save(state, tmp_path / "changed.pth")
+    return str(tmp_path / "changed.pth")
+
+
+def _shift(state):
+    state["entropy_bottleneck._quantized_cdf"][:, 1:-1] += 1
+
+
+def _flatten(state):
+    state["entropy_bottleneck._quantized_cdf"].zero_()
+    state["gaussian_conditional._quantized_cdf"].zero_()
+
+
+@pytest.mark.parametrize("change", [_shift, _flatten])
+def test_tables_of_a_file_are_not_believed(weights, tmp_path, change):
+    image = torch.rand(3, 64, 64)
+    codecs = [
+        Codec.load(NAME, 1, weights=path)
+        for path in (str(weights[0]), changed(weights, tmp_path, change))
+    ]
+    first, second = (codec.compress(image) for codec in codecs)
+    assert first == second
+    assert torch.equal(*(codec.decompress(first).y_hat for codec in codecs))
+
+
+def test_tables_of_weights_before_are_made_anew():
+    network, other, image = loud_network(NAME), loud_network(NAME, seed=1), torch.rand(3, 64, 64)
+    network.update()
+    for mine, theirs in zip(network.parameters(), other.parameters(), strict=True):
+        mine.data.copy_(theirs)
+    stale, fresh = (Codec(each, NAME, 1, "mse", "decoded") for each in (network, other))
+    assert stale.compress(image) == fresh.compress(image)
+
+
+def _set(key, value, index=(0,)):
+    def change(state):
+        state[key][index] = value
+
+    return change
+
+
+DAMAGED = {
+    "a NaN": _set("g_a.0.weight", float("nan"), (0, 0, 0, 0)),
+    "an infinity": _set("h_s.0.bias", float("inf")),
+    "a tensor without dimensions": lambda s: s.update({"g_a.0.weight": torch.tensor(1.0)}),
+    "other dimensions": lambda s: s.update({"g_s.0.weight": torch.zeros(3)}),
+    "no bytes, but a shape": lambda s: s.update({"g_a.0.weight": torch.zeros(300_000, 0, 5, 5)}),
+    "names only": lambda s: [s.update({k: torch.zeros(0)}) for k in s],
+}
+USELESS = {
+    "a huge weight": _set("g_a.0.weight", 1e30, (0, 0, 0, 0)),
+    "large weights": lambda s: s["g_a.6.weight"].mul_(1e9),
+    "zeros": lambda s: [tensor.zero_() for tensor in s.values()],
+    "quantiles far apart": _set("entropy_bottleneck.quantiles", 1e9, (0, 0, 2)),
+    "scales beyond numbers": lambda s: s["h_s.4.weight"].fill_(3e38),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_weights_are_refused(weights, tmp_path, kind):
+    path = changed(weights, tmp_path, DAMAGED[kind])
+    with pytest.raises(CdlError, match="weights"):
+        Codec.load(NAME, 1, weights=path)
+
+
+@pytest.mark.parametrize("kind", USELESS)
+def test_weights_that_code_nothing_end_in_an_error(weights, tmp_path, kind):
+    codec = Codec.load(NAME, 1, weights=changed(weights, tmp_path, USELESS[kind]))
+    with pytest.raises(CdlError, match="weights"):
+        codec.compress(torch.rand(3, 64, 64))
 
 
 class _Trap:

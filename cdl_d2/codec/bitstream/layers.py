@@ -159,7 +159,7 @@ def _read(
         quantized = coder.decode_channels(parts, side, coded_cells(selected.image_size))
     if selected.checksum != _checksum(quantized, mask, side_first):
         raise BitstreamError("the stream decodes to other symbols than were written")
-    if not torch.isfinite(quantized.y_hat).all():
+    if not quantized.is_finite:
         raise BitstreamError("the stream decodes to a latent that is not finite")
     return quantized, mask
 

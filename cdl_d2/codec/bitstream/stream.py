@@ -3,7 +3,7 @@
 ```
  4 magic "CDLZ"    1 format version       1 codec           1 quality       1 metric
  8 fingerprint of the codec's weights     1 coding (below)  1 number of strings, S
- 8 image H, W      8 coded H, W (pixels)  4 CRC-32 of the decoded symbols, or 0
+ 8 image H, W      8 coded H, W (pixels)  4 CRC-32 of the decoded symbols
  S x (4 length     4 CRC-32)              4 CRC-32 of all above
    the strings
 ```
@@ -11,6 +11,8 @@
 The lower three bits of the coding are its number, the upper five the scale floor: channels whose
 scales stay below it are zero and not in the string of y (entropy/latent_coder.py). Files of
 version 0.1.0 have floor 0: all channels are in it.
+
+Coded by CompressAI itself, a stream has 0 for the CRC-32 of its symbols, which nobody took.
 
 Little endian; 58 bytes with two strings. Every byte is covered by a checksum, and the sizes are
 checked, before anything is decoded or allocated.
@@ -24,15 +26,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdl_d2.codec.architectures import COMPRESSAI, GENERATIVE, METRICS, TINY_PREFIX
-from cdl_d2.codec.entropy.autoregressive import CODINGS
-from cdl_d2.codec.latent import HYPERPRIOR_CELLS, STRIDE, CodecIdentity, coded_cells
-from cdl_d2.errors import CdlError
+from cdl_d2.codec.architectures import (
+    COMPRESSAI_ARCHITECTURES,
+    GENERATIVE,
+    METRICS,
+    TINY_PREFIX,
+)
+from cdl_d2.codec.entropy.autoregressive import CODINGS, COMPRESSAI
+from cdl_d2.codec.latent import (
+    HYPERPRIOR_CELLS,
+    STRIDE,
+    CodecIdentity,
+    check_pixels,
+    coded_cells,
+)
+from cdl_d2.errors import BitstreamError, CdlError
 from cdl_d2.files import write_atomically
 
 SUFFIX = ".cdlz"
 REST_SUFFIX = f".rest{SUFFIX}"  # of a second layer
-MAX_PIXELS = 2**27  # of the coded image; a latent of 320 channels then takes 0.7 GB
 
 # Codings of the two layers of layers.py, beside those of a whole latent.
 SELECTED, REST = "selected", "rest"
@@ -46,14 +58,10 @@ _CODINGS = (*CODINGS, SELECTED, REST)  # append only, up to 8
 _FLOOR = 8  # of a coding's byte: its number plus this many times the scale floor
 _CODECS = [  # append only
     prefix + name
-    for names in (COMPRESSAI, GENERATIVE)
+    for names in (COMPRESSAI_ARCHITECTURES, GENERATIVE)
     for prefix in ("", TINY_PREFIX)
     for name in names
 ]
-
-
-class BitstreamError(CdlError):
-    """A bitstream is damaged, hostile, or another codec's."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,8 @@ class Bitstream:
         strings: of the entropy coder: y; with a hyperprior, z; with a global vector, g.
         coding: `exact`, or `compressai` for what CompressAI itself wrote, see autoregressive.py;
             `selected` or `rest` for a layer, see layers.py, whose strings begin with a mask.
-        checksum: of the symbols that the strings decode to (Quantized.checksum), or None.
+        checksum: of the symbols that the strings decode to (Quantized.checksum), without which a
+            stream is not decoded; None for `compressai`.
         scale_floor: of the string of y, 0 to 31, see latent_coder.py; 0 unless coded `exact`.
     """
 
@@ -84,7 +93,12 @@ class Bitstream:
         return height * STRIDE, width * STRIDE
 
     def to_bytes(self) -> bytes:
-        """The content of a file."""
+        """The content of a file.
+
+        Raises:
+            CdlError: for a larger image than from_bytes accepts.
+        """
+        check_pixels(self.image_size)
         head = _HEAD.pack(
             MAGIC,
             _VERSION,
@@ -102,11 +116,11 @@ class Bitstream:
         return head + _CRC.pack(zlib.crc32(head)) + b"".join(self.strings)
 
     @classmethod
-    def from_bytes(cls, content: bytes, max_pixels: int = MAX_PIXELS) -> Bitstream:
+    def from_bytes(cls, content: bytes, max_pixels: int | None = None) -> Bitstream:
         """Read the content of a file; `Codec.decompress` makes a latent of it.
 
         Args:
-            max_pixels: the largest coded image to accept.
+            max_pixels: the largest coded image to accept; default see latent.max_pixels.
 
         Raises:
             BitstreamError: if it is no bitstream, of another version, damaged, or too large.
@@ -136,17 +150,16 @@ class Bitstream:
                 raise BitstreamError(f"{name} number {value} is unknown: update cdl_d2")
         if scale_floor and _CODINGS[coding] != "exact":
             raise BitstreamError(f"coding {_CODINGS[coding]!r} has no scale floor: update cdl_d2")
-        if min(image_size) < 1 or coded_size[0] * coded_size[1] > max_pixels:
-            raise BitstreamError(
-                f"an image of {image_size} pixels, coded as {coded_size}, is not between 1 and "
-                f"{max_pixels} pixels"
-            )
+        try:
+            check_pixels(image_size, max_pixels)
+        except CdlError as error:
+            raise BitstreamError(str(error)) from error
         stream = cls(
             codec=CodecIdentity(_CODECS[codec], quality, METRICS[metric], "decoded", weights.hex()),
             image_size=image_size,
             strings=_strings(content, head_size, count),
             coding=_CODINGS[coding],
-            checksum=checksum or None,
+            checksum=checksum or (None if _CODINGS[coding] == COMPRESSAI else 0),
             scale_floor=scale_floor,
         )
         if stream.coded_size != coded_size:
@@ -170,7 +183,7 @@ class Bitstream:
         """
         if any(len(strings) != 1 for strings in coded["strings"]):
             raise CdlError("CompressAI coded several images at once: give one at a time")
-        stream = cls(codec, image_size, tuple(s[0] for s in coded["strings"]), coding="compressai")
+        stream = cls(codec, image_size, tuple(s[0] for s in coded["strings"]), coding=COMPRESSAI)
         cells = coded_cells(image_size)
         latent = cells if len(stream.strings) == 1 else tuple(s // HYPERPRIOR_CELLS for s in cells)
         if tuple(coded["shape"]) != latent:
@@ -186,7 +199,7 @@ class Bitstream:
             temporary.write_bytes(self.to_bytes())
 
     @classmethod
-    def load(cls, path: str | Path, max_pixels: int = MAX_PIXELS) -> Bitstream:
+    def load(cls, path: str | Path, max_pixels: int | None = None) -> Bitstream:
         """Read a file.
 
         Raises:

@@ -21,7 +21,8 @@ from torch import nn
 
 from cdl_d2.codec.entropy.exact_arithmetic import in_float64
 
-CODINGS = ("compressai", "exact")
+COMPRESSAI = "compressai"
+CODINGS = (COMPRESSAI, "exact")
 
 # Symbols of some positions, n x M, from where they are (flat, n), and their scales and means there.
 NextSymbols = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

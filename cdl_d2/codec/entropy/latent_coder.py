@@ -31,9 +31,11 @@ from cdl_d2.codec.entropy.autoregressive import NextSymbols, predict_in_order, s
 from cdl_d2.codec.entropy.exact_arithmetic import in_float64
 from cdl_d2.codec.entropy.tables import EntropyTables, ScaleRows
 from cdl_d2.codec.latent import HYPERPRIOR_CELLS
+from cdl_d2.errors import CdlError
 
 WITH_CONTEXT = ("mbt2018", "cheng2020-anchor", "cheng2020-attn")
 MAX_SCALE_FLOOR = 31  # a file has five bits for it
+MAX_SPREAD = 2**14  # of quantiles: the coder's distributions have 2**16 parts, one a symbol or more
 
 # Some channels, M booleans, and their strings.
 ChannelStrings = tuple[torch.Tensor, Sequence[bytes]]
@@ -54,6 +56,12 @@ class Quantized:
     scales_hat: torch.Tensor | None = None
     means_hat: torch.Tensor | None = None
     z_symbols: torch.Tensor | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all latents, scales and means are finite numbers."""
+        parts = (self.y_hat, self.scales_hat, self.means_hat)
+        return all(part is None or bool(part.isfinite().all()) for part in parts)
 
     @cached_property
     def checksum(self) -> int:
@@ -89,7 +97,11 @@ class LatentCoder:
         return int(getattr(self._network, "M", self._network.N))
 
     def quantize(self, y: torch.Tensor) -> Quantized:
-        """The latent that a receiver will have of y, M x h x w."""
+        """The latent that a receiver will have of y, M x h x w.
+
+        Raises:
+            CdlError: if it, or what is predicted of it, is not finite.
+        """
         if not self.has_hyperprior:
             return self._without_hyperprior(torch.round(y - self._medians))
         z = self._network.h_a((y.abs() if self._is_scale_only else y)[None])[0]
@@ -98,7 +110,10 @@ class LatentCoder:
             wanted = y.flatten(1)[:, where].T
             return torch.round(wanted if means is None else wanted - means)
 
-        return self._with_hyperprior(torch.round(z - self._medians), next_symbols)
+        quantized = self._with_hyperprior(torch.round(z - self._medians), next_symbols)
+        if not quantized.is_finite:
+            raise CdlError("the codec predicts what is not finite: are its weights damaged?")
+        return quantized
 
     def round(self, y: torch.Tensor) -> Quantized:
         """round(y), with the likelihoods that CompressAI's `forward` estimates for it.
@@ -290,18 +305,30 @@ class LatentCoder:
 
     @cached_property
     def _gaussian_tables(self) -> EntropyTables:
-        self._network.update()
-        return EntropyTables(self._network.gaussian_conditional)
+        return EntropyTables(self._with_tables.gaussian_conditional)
 
     @cached_property
     def _scale_rows(self) -> ScaleRows:
-        self._network.update()
-        return ScaleRows(self._network.gaussian_conditional)
+        return ScaleRows(self._with_tables.gaussian_conditional)
 
     @cached_property
     def _bottleneck_tables(self) -> EntropyTables:
-        self._network.update()
-        return EntropyTables(self._network.entropy_bottleneck)
+        return EntropyTables(self._with_tables.entropy_bottleneck)
+
+    @cached_property
+    def _with_tables(self) -> nn.Module:
+        """The network with coding tables of its weights, whatever tables it had."""
+        lowest, highest = self._network.entropy_bottleneck.quantiles.aminmax()
+        if not highest - lowest <= MAX_SPREAD:  # also true for NaN
+            raise CdlError(
+                f"the codec's weights are damaged: quantiles from {float(lowest):g} to "
+                f"{float(highest):g} are further apart than {MAX_SPREAD}"
+            )
+        try:
+            self._network.update(force=True)
+        except ValueError as error:
+            raise CdlError(f"the codec's weights give no distributions: {error}") from error
+        return self._network
 
 
 def _channel_indexes(shape: Sequence[int]) -> torch.Tensor:

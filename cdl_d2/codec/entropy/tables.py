@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from cdl_d2.errors import BitstreamError, CdlError
+
 FEW_SYMBOLS = 50_000
+MAX_SYMBOL = 2**24  # beyond that, float32 has no whole numbers
+MAX_BYTES = 8  # of a symbol: 2 for an escape, then up to 9 digits of 4 bits
 _SHIFT = 128  # the coder sees symbols this much larger, most of which are then bytes
 
 
@@ -56,11 +60,20 @@ class EntropyTables:
         self._tables = cdfs, lengths, [offset + _SHIFT for offset in model.offset.tolist()]
 
     def encode(self, symbols: torch.Tensor, indexes: torch.Tensor) -> bytes:
-        """Code symbols, each with the distribution that its index names; integers of one shape."""
+        """Code symbols, each with the distribution that its index names; integers of one shape.
+
+        Raises:
+            CdlError: for a symbol beyond 2^24 of either sign; the coder never ends from 2^27 on.
+        """
         from compressai.ans import RansEncoder
 
         if not symbols.numel():
             return b""  # CompressAI's coder crashes on nothing
+        low, high = (int(each) for each in symbols.aminmax())
+        if max(-low, high) > MAX_SYMBOL:
+            raise CdlError(
+                f"a latent from {low} to {high} cannot be coded: are the codec's weights damaged?"
+            )
         symbols, rows = _to_coder(symbols + _SHIFT), _to_coder(indexes)
         return RansEncoder().encode_with_indexes(symbols, rows, *self._tables)
 
@@ -70,12 +83,20 @@ class EntropyTables:
         The coder reads on past the end of a hostile string, so zeros follow it here. Of zeros, an
         ordinary symbol takes at most 4 bytes; escapes, which can take a hundred, need bits that
         zeros do not have, so that 8 bytes a symbol are plenty. An escape at the end of the string
-        can announce up to 30 digits a byte of it, which take 4 bytes each.
+        can announce up to 30 digits a byte of it, which take half a byte each.
+
+        Raises:
+            BitstreamError: for a string longer than so many symbols can be.
         """
         from compressai.ans import RansDecoder
 
+        longest = MAX_BYTES * count + 64  # the coder's own state, and then some
+        if len(string) > longest:
+            raise BitstreamError(
+                f"a string of {len(string)} bytes is longer than {count} symbols can be, {longest}"
+            )
         decoder = RansDecoder()
-        decoder.set_stream(string + bytes(128 * len(string) + 8 * count + 4096))
+        decoder.set_stream(string + bytes(32 * len(string) + 8 * count + 4096))
 
         def next_symbols(indexes: torch.Tensor) -> torch.Tensor:
             if not indexes.numel():

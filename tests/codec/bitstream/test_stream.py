@@ -9,6 +9,7 @@ from cdl_d2.codec import Bitstream, BitstreamError, Codec
 from cdl_d2.codec.architectures import ARCHITECTURES, LAYERED
 from cdl_d2.codec.entropy.autoregressive import steps
 from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
+from cdl_d2.errors import CdlError
 from tests.codec.conftest import IMAGE, compressai_round_trip
 from tests.conftest import loud_network, small_codec
 
@@ -124,6 +125,41 @@ def test_an_impossible_header_is_named(content, place, form, values, message):
 def test_a_larger_image_than_allowed_is_refused(content):
     with pytest.raises(BitstreamError, match="16383 pixels"):
         Bitstream.from_bytes(content, max_pixels=128 * 128 - 1)
+
+
+def test_what_cannot_be_read_is_not_written(codec, content, monkeypatch):
+    long = dataclasses.replace(Bitstream.from_bytes(content), image_size=(2, 2_100_000))
+    with pytest.raises(CdlError, match="CDL_MAX_PIXELS"):
+        long.to_bytes()
+    monkeypatch.setenv("CDL_MAX_PIXELS", str(2**28))
+    assert Bitstream.from_bytes(long.to_bytes()) == long
+
+
+@pytest.mark.parametrize("name", ["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018"])
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_string_that_is_longer_than_its_symbols_can_be_is_refused(name, place):
+    codec = small_codec(name)
+    genuine = codec.compress(IMAGE)
+    strings = list(genuine.strings)
+    strings[place] = bytes(20_000_000)
+    with pytest.raises(BitstreamError, match="longer than"):
+        codec.decompress(dataclasses.replace(genuine, strings=tuple(strings), scale_floor=0))
+
+
+@pytest.mark.parametrize("checksum", [None, 0])
+def test_a_stream_without_the_checksum_of_its_symbols_is_not_decoded(codec, content, checksum):
+    stream = dataclasses.replace(Bitstream.from_bytes(content), checksum=checksum)
+    for each in (stream, Bitstream.from_bytes(stream.to_bytes())):
+        with pytest.raises(BitstreamError, match="other symbols"):
+            codec.decompress(each)
+
+
+def test_predictions_that_are_not_finite_are_seen(codec):
+    quantized = codec.quantize(IMAGE)
+    assert quantized.is_finite
+    scales = quantized.scales_hat.clone()
+    scales[0, 0, 0] = float("inf")
+    assert not dataclasses.replace(quantized, scales_hat=scales).is_finite
 
 
 @pytest.mark.parametrize("coding", ["compressai", "exact"])
