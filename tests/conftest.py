@@ -1,6 +1,7 @@
 """Shared fixtures: fixed seeds, one tiny codec, and a small COCO-format data set."""
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import new_network
@@ -69,6 +70,29 @@ def write_bomb(path):
     content = path.read_bytes()
     head = b"IHDR" + struct.pack(">II", 20_000, 20_000) + content[24:29]
     path.write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
+
+
+def png_of_16_bits() -> bytes:
+    """A PNG file of one pixel, 12 of the 16 bits of its colours in use, as Pillow writes none."""
+
+    def chunk(kind, content):
+        crc = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + b"\x0f\xff" * 3))
+    return b"\x89PNG\r\n\x1a\n" + head + pixels + chunk(b"IEND", b"")
+
+
+def fake_ghostscript(folder, monkeypatch):
+    """The path of a file that is there once a program called gs was started."""
+    (folder / "bin").mkdir()
+    program, proof = folder / "bin" / "gs", folder / "proof"
+    program.write_text(f"#!/bin/sh\ntouch {proof}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder / "bin"), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # look for it anew
+    return proof
 
 
 @pytest.fixture

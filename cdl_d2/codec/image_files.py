@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +16,19 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from cdl_d2.codec.latent import check_pixels
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # that Pillow may read
 ORIENTATION = 0x0112  # the EXIF tag
+# What Pillow decodes channels of more than 8 bits with; BGR;16 is a pixel of 16 bits.
+DEEP = re.compile(r"(?<!BGR);(12|16)|^ppm\w* \('RGB', (?!255\b)[0-9]{3,}")
+UNREADABLE = (  # what Pillow raises for damaged files of these formats
+    *(Image.DecompressionBombError, EOFError, OSError, SyntaxError, ValueError, struct.error),
+    *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, zlib.error),
+)
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -49,30 +60,76 @@ def reading_image(path: str | Path) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no image {path}") from error
-    except (
-        Image.DecompressionBombError,
-        EOFError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        struct.error,
-    ) as error:
-        raise CdlError(f"{path} cannot be read as an image: {error}") from error
+    except MemoryError as error:
+        raise CdlError(f"{path} does not fit the memory") from error
+    except UNREADABLE as error:
+        reason = str(error) or type(error).__name__
+        raise CdlError(f"{path} cannot be read as an image: {reason}") from error
 
 
-def read_image(path: str | Path, content: bytes | None = None) -> torch.Tensor:
-    """3 x H x W, uint8, RGB, turned upright as its EXIF tag says.
+@contextmanager
+def open_image(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """An image or label map whose header has been looked at, before any pixel is decoded.
+
+    The formats are those of FORMATS, whose readers start no other program.
 
     Args:
         content: of the file, which is then not opened; `path` names it in errors.
 
     Raises:
-        FileNotFoundError, CdlError: as reading_image; for more than 8 bits a channel, which would
-            be clipped.
+        FileNotFoundError, CdlError: as reading_image; for another format, or more pixels than
+            max_pixels.
     """
-    with reading_image(path), Image.open(path if content is None else io.BytesIO(content)) as file:
-        if file.mode.startswith(("I", "F")):
-            raise CdlError(f"{path} has more than 8 bits a channel ({file.mode}): convert it")
+    source = path if content is None else io.BytesIO(content)
+    with reading_image(path), Image.open(source, formats=FORMATS) as file:
+        try:
+            check_pixels((file.height, file.width))
+        except CdlError as error:
+            raise CdlError(f"{path}: {error}") from error
+        yield file
+
+
+def check_image(file: Image.Image, path: str | Path) -> None:
+    """Raise CdlError for an opened image of more than 8 bits a channel, which would be clipped;
+    warn of what is not looked at: transparency, and all frames but the first."""
+    deep = any(DEEP.search(f"{tile.codec_name} {tile.args}") for tile in file.tile)
+    if deep or file.mode.startswith(("I", "F")):
+        raise CdlError(f"{path} has more than 8 bits a channel ({file.mode}): convert it")
+    if file.has_transparency_data:
+        warnings.warn(f"{path}: its transparency is ignored", stacklevel=2)
+    if file.format != "MPO" and getattr(file, "is_animated", False):
+        warnings.warn(f"{path}: only the first of its frames is looked at", stacklevel=2)
+
+
+def check_image_file(path: str | Path, as_labels: bool = False) -> None:
+    """As check_image, of a file that another library will read; raises as open_image.
+
+    Args:
+        as_labels: it is a label map, whose channel may have more than 8 bits.
+    """
+    with open_image(path) as file:
+        if not as_labels:
+            check_image(file, path)
+
+
+def read_label_map(path: str | Path) -> np.ndarray:
+    """The labels of an image of one channel, H x W; raises as open_image."""
+    with open_image(path) as file:
+        return np.array(file)
+
+
+def read_image(path: str | Path, content: bytes | None = None) -> torch.Tensor:
+    """3 x H x W, uint8, RGB, turned upright as its EXIF tag says; of several frames the first,
+    of a transparent one the colours without it.
+
+    Args:
+        content: as open_image.
+
+    Raises:
+        FileNotFoundError, CdlError: as open_image and check_image.
+    """
+    with open_image(path, content) as file:
+        check_image(file, path)
         return _upright(pil_to_tensor(file.convert("RGB")), file.getexif().get(ORIENTATION))
 
 

@@ -9,6 +9,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from cdl_d2.codec import Bitstream
 from tests.commands import output_of, refused, run
+from tests.conftest import png_of_16_bits
 
 CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
 COMPRESS = ["codec", "compress"]
@@ -119,10 +120,12 @@ def test_images_of_a_folder_keep_their_places(photo, tmp_path):
 
 
 def test_a_bad_file_is_named_and_the_others_are_done(photo, tmp_path):
-    bad = tmp_path / "bad.png"
-    bad.write_text("no image")
-    status, _, errors = run(*COMPRESS, bad, photo, *CODEC, "--output", tmp_path / "files")
-    assert status == 1 and "bad.png" in errors
+    bad = [tmp_path / name for name in ("text.png", "dds.png", "deep.png")]
+    bad[0].write_text("no image")
+    bad[1].write_bytes(b"DDS " + bytes(200))
+    bad[2].write_bytes(png_of_16_bits())
+    status, _, errors = run(*COMPRESS, *bad, photo, *CODEC, "--output", tmp_path / "files")
+    assert status == 1 and all(path.name in errors for path in bad)
     assert [p.name for p in (tmp_path / "files").iterdir()] == ["photo.cdlz"]
 
 

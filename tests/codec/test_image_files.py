@@ -1,12 +1,15 @@
+import struct
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
-from cdl_d2.codec.image_files import ORIENTATION, read_image, reading_image
+from cdl_d2.codec.image_files import FORMATS, ORIENTATION, read_image, reading_image
+from cdl_d2.codec.latent import MAX_PIXELS_VARIABLE
 from cdl_d2.errors import CdlError
-from tests.conftest import write_bomb
+from tests.conftest import fake_ghostscript, png_of_16_bits, write_bomb
 
 MAKE = {
     "a decompression bomb": write_bomb,
@@ -14,7 +17,11 @@ MAKE = {
     "an empty file": lambda path: path.touch(),
     "text": lambda path: path.write_text("no image"),
     "16 bits": lambda path: Image.fromarray(np.zeros((4, 4), np.uint16)).save(path),
+    "16 bits of each colour": lambda path: path.write_bytes(png_of_16_bits()),
+    "12 bits of each colour": lambda path: path.write_bytes(b"P6 2 2 4095\n" + bytes(24)),
+    "the same in plain text": lambda path: path.write_text("P3 1 1 65535 9 9 9\n"),
 }
+NOT_READ = ["EPS", "DDS", "TGA", "ICO", "PCX"]
 
 
 @pytest.mark.parametrize("kind", MAKE)
@@ -59,3 +66,68 @@ def test_odd_entries_of_the_exif_do_not_hide_an_image(tmp_path):
         path.read_bytes().replace(b"\x01\x0f\x00\x02\0\0\0\x06", b"\x01\x0f\0\x0b\0\0\0\1")
     )
     assert read_image(path).shape == (3, 8, 4)
+
+
+@pytest.mark.parametrize("form", NOT_READ)
+def test_other_formats_are_not_read_whatever_their_suffix(tmp_path, form):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (16, 16)).save(path, format=form)
+    with pytest.raises(CdlError, match=r"a\.png"):
+        read_image(path)
+
+
+def test_postscript_starts_no_other_program(tmp_path, monkeypatch):
+    proof = fake_ghostscript(tmp_path, monkeypatch)
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png", format="EPS")
+    with pytest.raises(CdlError):
+        read_image(tmp_path / "a.png")
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_damaged_file_is_read_or_one_error(tmp_path, form):
+    path, rng = tmp_path / "a.png", np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(path, format=form)
+    assert read_image(path).shape == (3, 40, 50)
+    whole = path.read_bytes()
+    for _ in range(60):
+        content = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for place in rng.integers(0, min(len(content), 200), 3):
+            content[place] = rng.integers(0, 256)
+        path.write_bytes(content)
+        try:
+            assert read_image(path).dtype == torch.uint8
+        except CdlError as error:
+            assert str(path) in str(error)
+
+
+def test_a_pixel_of_16_bits_is_no_channel_of_16_bits(tmp_path):
+    size = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 0, 4, 0, 0, 0, 0)
+    pixels = struct.pack("<HH", 0x7C00, 0x001F)  # red and blue, 5 bits each
+    head = b"BM" + struct.pack("<IHHI", 14 + len(size) + len(pixels), 0, 0, 14 + len(size))
+    (tmp_path / "a.bmp").write_bytes(head + size + pixels)
+    assert read_image(tmp_path / "a.bmp")[:, 0].T.tolist() == [[255, 0, 0], [0, 0, 255]]
+
+
+def test_an_image_of_more_pixels_than_allowed_is_refused(tmp_path, monkeypatch):
+    Image.new("L", (65, 64)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").shape == (3, 64, 65)
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, str(128 * 64 - 1))  # it is coded as 128 x 64
+    with pytest.raises(CdlError, match=rf"a\.png.*{MAX_PIXELS_VARIABLE}"):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "many")
+    with pytest.raises(CdlError, match="many"):
+        read_image(tmp_path / "a.png")
+
+
+def test_what_is_not_looked_at_is_said(tmp_path):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match=r"a\.png.*first"):
+        pixels = read_image(tmp_path / "a.png")
+    assert pixels[0].eq(255).all()
+    Image.new("RGBA", (8, 8), (0, 255, 0, 9)).save(tmp_path / "b.png")
+    with pytest.warns(UserWarning, match=r"b\.png.*transparency"):
+        pixels = read_image(tmp_path / "b.png")
+    assert pixels[1].eq(255).all()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import detection_utils
 from torchvision.transforms import v2
 
 from cdl_d2.codec import STRIDE
-from cdl_d2.codec.image_files import reading_image
 from cdl_d2.d2.config import AUGMENTATIONS
 from cdl_d2.d2.data.encoding_mapper import Mapper, check_source, encode_where_asked
+from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.data import LatentStore, Variant
@@ -45,7 +43,7 @@ class ClassMapper:
         Raises:
             CdlError: if the file cannot be read as an image.
         """
-        pixels = _read(record["file_name"], self._channel_order)
+        pixels = read_pixels(record["file_name"], self._channel_order)
         return record | {"image": self.view(pixels)}
 
     def view(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -88,7 +86,7 @@ class StoredClassMapper:
         variant = self._variants[int(torch.randint(len(self._variants), ()))]
         item |= self._store.read(item["file_name"], variant, self._with_scales)
         if self._channel_order:
-            item["image"] = variant.apply(_read(item["file_name"], self._channel_order))
+            item["image"] = variant.apply(read_pixels(item["file_name"], self._channel_order))
         return central_square(item)
 
 
@@ -121,13 +119,6 @@ def build_class_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
         return _stored(cfg, is_train)
     mapper = ClassMapper(cfg.INPUT.IMAGE_SIZE, is_train and kind == "exact", cfg.INPUT.FORMAT)
     return encode_where_asked(mapper, cfg, is_train)
-
-
-def _read(path: str, channel_order: str) -> torch.Tensor:
-    """3 x H x W, uint8."""
-    with reading_image(path):
-        image = detection_utils.read_image(path, format=channel_order)
-    return torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)
 
 
 def _stored(cfg: CfgNode, is_train: bool) -> StoredClassMapper:

@@ -9,9 +9,9 @@ from typing import Any
 
 import detectron2.data.transforms as T
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 
 from cdl_d2.d2.config import LATENT_SOURCES
+from cdl_d2.d2.data.image_mapper import ImageMapper
 from cdl_d2.d2.data.store_mapper import StoredLatentMapper
 from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.errors import CdlError
@@ -60,7 +60,7 @@ def build_detection_mapper(
     if source == "store" and cfg.INPUT.DOMAIN != "image":
         return StoredLatentMapper(cfg, is_train)
     options = {} if augmentations is None else {"augmentations": augmentations}
-    return encode_where_asked(DatasetMapper(cfg, is_train, **options), cfg, is_train)
+    return encode_where_asked(ImageMapper(cfg, is_train, **options), cfg, is_train)
 
 
 def check_source(cfg: CfgNode) -> str:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
-from PIL import Image
 
-from cdl_d2.codec.image_files import find_images, reading_image
+from cdl_d2.codec.image_files import find_images, open_image, read_label_map
 from cdl_d2.errors import CdlError
 
 IGNORED = 255
@@ -77,9 +76,9 @@ def find_label_pairs(images: str, labels: str) -> list[dict[str, Any]]:
 
 def _check_label(image: Path, label: Path) -> None:
     """Of the headers only; a palette or 16 bits would be read differently here and there."""
-    with reading_image(label), Image.open(label) as file:
+    with open_image(label) as file:
         mode, size = file.mode, file.size
-    with reading_image(image), Image.open(image) as file:
+    with open_image(image) as file:
         expected = file.size
     if mode != "L" or size != expected:
         raise CdlError(
@@ -94,8 +93,7 @@ def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarra
     Raises:
         CdlError: for a label that is neither a class nor the one to ignore.
     """
-    with reading_image(path), Image.open(path) as file:
-        labels = np.asarray(file, dtype=dtype).copy()
+    labels = read_label_map(path).astype(dtype)
     wrong = labels[(labels != ignored) & ((labels < 0) | (labels >= classes))]
     if len(wrong):
         raise CdlError(

@@ -13,6 +13,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 
+from cdl_d2.codec.image_files import read_label_map
+from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
@@ -72,7 +74,7 @@ class StoredLatentMapper(DatasetMapper):
         size = stored["image_size"]
         labels = None
         if "sem_seg_file_name" in item:
-            labels = utils.read_image(item.pop("sem_seg_file_name"), "L").squeeze(2)
+            labels = read_label_map(item.pop("sem_seg_file_name"))
             item["height"], item["width"] = labels.shape
         original = item["height"], item["width"]
         if variant.size(*original) != size:
@@ -84,7 +86,7 @@ class StoredLatentMapper(DatasetMapper):
         if variant.flip:
             transforms += T.HFlipTransform(size[1])
         if self._with_image:
-            image = utils.read_image(item["file_name"], format=self.image_format)
+            image = read_pixels(item["file_name"], self.image_format).permute(1, 2, 0).numpy()
             utils.check_image_size(item, image)
             pixels = np.ascontiguousarray(transforms.apply_image(image).transpose(2, 0, 1))
             item["image"] = torch.as_tensor(pixels)

@@ -13,7 +13,7 @@ from detectron2.data import Metadata
 from detectron2.modeling import build_model
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
-from cdl_d2.codec.image_files import read_image, reading_image, write_png
+from cdl_d2.codec.image_files import read_image, write_png
 from cdl_d2.codec.pictures import latent_figure
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.engine.prediction import class_names_of
@@ -53,8 +53,7 @@ class PictureMaker:
         Raises:
             CdlError, OSError: if the image cannot be read, or a picture not be written.
         """
-        with reading_image(path):
-            item = self._mapper({"file_name": str(path)})
+        item = self._mapper({"file_name": str(path)})
         pixels = item["image"].flip(0) if self._order == "BGR" else item["image"]  # RGB
         shown = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy().astype(np.uint8))
         original = shown if self._cropped else read_image(path).permute(1, 2, 0).numpy()

@@ -10,7 +10,6 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from cdl_d2.codec.image_files import reading_image
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.engine.tasks import build_mapper
@@ -47,10 +46,4 @@ def evaluation_mapper(folder: str | Path) -> Callable[[dict[str, Any]], dict[str
 
 def evaluation_mapper_of(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """As evaluation_mapper, of a config."""
-    mapper = build_mapper(cfg, is_train=False)
-
-    def item_of(record: dict[str, Any]) -> dict[str, Any]:
-        with reading_image(record["file_name"]):
-            return mapper(record)
-
-    return item_of
+    return build_mapper(cfg, is_train=False)

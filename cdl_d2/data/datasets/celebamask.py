@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cdl_d2.codec.image_files import find_images, reading_image, write_png
+from cdl_d2.codec.image_files import find_images, open_image, write_png
 from cdl_d2.data.datasets.attributes import read_attributes, write_attributes
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
@@ -61,7 +61,7 @@ class CelebAMask:
             return
         labels = self._read_labels(int(image.stem))
         height, width = labels.shape
-        with reading_image(image), Image.open(image) as file:
+        with open_image(image) as file:
             if file.width * height != file.height * width:
                 raise CdlError(
                     f"image {image} has {file.width} x {file.height} pixels, its masks have "
@@ -102,7 +102,7 @@ class CelebAMask:
             path = folder / f"{number:05d}_{part}.png"
             if not path.exists():
                 continue  # not seen in this image
-            with reading_image(path), Image.open(path) as file:
+            with open_image(path) as file:
                 mask = np.asarray(file.convert("L")) > 0
             if labels is None:
                 labels = np.zeros(mask.shape, dtype=np.uint8)

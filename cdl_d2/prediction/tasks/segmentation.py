@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from cdl_d2.codec.image_files import reading_image
+from cdl_d2.codec.image_files import read_label_map
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction.results import Segmentation
@@ -44,7 +43,7 @@ class LabelTruth(Truth):
         confusion = np.zeros((count, count), dtype=np.int64)
         for entry in self.known(entries):
             path = self._file(entry["file_name"])
-            truth, found = _label_map(path), _label_map(folder / entry["label_map"])
+            truth, found = read_label_map(path), read_label_map(folder / entry["label_map"])
             if truth.shape != found.shape:
                 raise CdlError(f"{path} has {truth.shape} pixels, and the image {found.shape}")
             valid = truth != IGNORED
@@ -86,8 +85,3 @@ class SegmentationTask(Task):
     def text(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> str:
         """A row for each image: its label map."""
         return table(["file", "label_map"], [(e["file_name"], e["label_map"]) for e in entries])
-
-
-def _label_map(path: Path) -> np.ndarray:
-    with reading_image(path), Image.open(path) as file:
-        return np.asarray(file)

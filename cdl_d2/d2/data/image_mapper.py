@@ -1,0 +1,33 @@
+"""Detectron2's mapper on image files that were looked at first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.data import DatasetMapper
+
+from cdl_d2.codec.image_files import check_image_file, read_image, reading_image
+
+
+class ImageMapper(DatasetMapper):
+    """Detectron2's, which hands a file to whatever Pillow has for it: this one looks first."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """As DatasetMapper.
+
+        Raises:
+            FileNotFoundError, CdlError: as read_image, for the image or its label map.
+        """
+        path = dataset_dict["file_name"]
+        check_image_file(path)
+        if "sem_seg_file_name" in dataset_dict:
+            check_image_file(dataset_dict["sem_seg_file_name"], as_labels=True)
+        with reading_image(path):
+            return super().__call__(dataset_dict)
+
+
+def read_pixels(path: str, channel_order: str) -> torch.Tensor:
+    """3 x H x W, uint8, `BGR` or `RGB`; raises as read_image."""
+    image = read_image(path)
+    return image.flip(0) if channel_order == "BGR" else image

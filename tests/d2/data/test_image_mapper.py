@@ -1,0 +1,51 @@
+import pytest
+from PIL import Image
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
+from cdl_d2.d2 import build_mapper
+from cdl_d2.errors import CdlError
+from tests.conftest import fake_ghostscript, png_of_16_bits
+from tests.d2.conftest import small_cfg
+
+PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")
+
+
+@pytest.fixture(scope="module", params=["detection", "classification"])
+def mapper(request):
+    kind = "CompressedRCNN" if request.param == "detection" else "CompressedClassifier"
+    return build_mapper(small_cfg("latent", "MODEL.META_ARCHITECTURE", kind), is_train=False)
+
+
+def test_postscript_starts_no_other_program(mapper, tmp_path, monkeypatch):
+    proof = fake_ghostscript(tmp_path, monkeypatch)
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png", format="EPS")
+    with pytest.raises(CdlError, match=r"a\.png"):
+        mapper({"file_name": str(tmp_path / "a.png")})
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "16 bits", "a bomb"])
+def test_what_cannot_be_read_is_one_error_that_names_it(mapper, tmp_path, kind, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.effect_noise((200, 200), 50).save(path)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif kind == "16 bits":
+        path.write_bytes(png_of_16_bits())
+    else:
+        monkeypatch.setenv("CDL_MAX_PIXELS", "1000")
+    with pytest.raises(CdlError, match=r"a\.png"):
+        mapper({"file_name": str(path)})
+
+
+def test_a_label_map_in_another_format_is_refused(tmp_path):
+    mapper = build_mapper(small_cfg("latent", *PLAIN), is_train=True)
+    for name, form in (("image.png", "PNG"), ("labels.png", "TGA")):
+        Image.new("L", (64, 64)).save(tmp_path / name, format=form)
+    record = {key: str(tmp_path / name) for key, name in RECORD.items()}
+    with pytest.raises(CdlError, match=r"labels\.png"):
+        mapper(record)
+
+
+RECORD = {"file_name": "image.png", "sem_seg_file_name": "labels.png"}
