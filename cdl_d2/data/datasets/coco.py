@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cdl_d2.codec.latent import check_pixels
+from cdl_d2.data.datasets.coco_masks import check_segmentation
 from cdl_d2.errors import CdlError
 
 REQUIRED = {
@@ -27,15 +29,16 @@ def read_coco(path: str | Path, parts: Sequence[str] = tuple(REQUIRED)) -> dict[
         FileNotFoundError: if there is no such file.
         CdlError: if it is empty or no JSON; if images, annotations or categories are missing or
             lack a key; if an annotation names an image or a category that is not there; if an id
-            or a category's name comes twice; if a file name leads out of the folder of images; or
-            if a size, a box or another value is not of its kind.
+            or a category's name comes twice; if a file name leads out of the folder of images; if
+            an image has more pixels than codec.latent.max_pixels; if a mask is no polygons, or no
+            RLE, of its image; or if a size, a box or another value is not of its kind.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no annotation file {path}")
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:  # UnicodeDecodeError is one, too
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError, too
         empty = not path.stat().st_size
         problem = "is empty" if empty else f"is not JSON ({error})"
         raise CdlError(f"{path} {problem}: expected COCO-format annotations") from error
@@ -45,8 +48,10 @@ def read_coco(path: str | Path, parts: Sequence[str] = tuple(REQUIRED)) -> dict[
     if "annotations" in parts:
         _check_references(path, content)
         _check_names(path, content["categories"])
+        sizes = {i["id"]: (i["height"], i["width"]) for i in content["images"]}
         for entry in content["annotations"]:
             _check_box(path, entry)
+            _check_mask(path, entry, sizes[entry["image_id"]])
             entry.setdefault("iscrowd", 0)
             entry.setdefault("area", float(entry["bbox"][2] * entry["bbox"][3]))
     return content
@@ -78,6 +83,10 @@ def _check_image(path: Path, image: dict[str, Any]) -> None:
     for side in ("height", "width"):
         if type(image[side]) is not int or image[side] < 1:
             raise CdlError(f"{path}: {name} has {side} {image[side]!r}, not a number of pixels")
+    try:
+        check_pixels((image["height"], image["width"]))
+    except CdlError as error:
+        raise CdlError(f"{path}: {name}: {error}") from error
 
 
 def _check_names(path: Path, categories: list[dict[str, Any]]) -> None:
@@ -101,6 +110,13 @@ def _check_box(path: Path, entry: dict[str, Any]) -> None:
         )
 
 
+def _check_mask(path: Path, entry: dict[str, Any], size: tuple[int, int]) -> None:
+    try:
+        check_segmentation(entry.get("segmentation"), size)
+    except CdlError as error:
+        raise CdlError(f"{path}: annotation {entry['id']}: {error}") from error
+
+
 def _check_references(path: Path, content: dict[str, Any]) -> None:
     known = {}
     for part in REQUIRED:
@@ -114,7 +130,7 @@ def _check_references(path: Path, content: dict[str, Any]) -> None:
             raise CdlError(f"{path} has several {part} of id {twice}: ids must be unique")
     for entry in content["annotations"]:
         for key, part in (("category_id", "categories"), ("image_id", "images")):
-            if entry[key] not in known[part]:
+            if not isinstance(entry[key], int | float) or entry[key] not in known[part]:
                 raise CdlError(
                     f"{path}: annotation {entry['id']} has {key} {entry[key]}, which is not in "
                     f"{part}: mend the file"

@@ -1,9 +1,12 @@
 import copy
 import json
 
+import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from cdl_d2.data.datasets.coco import class_names, read_coco
+from cdl_d2.errors import CdlError
 
 VALID = {
     "images": [{"id": 1, "file_name": "a/1.png", "height": 64, "width": 64}],
@@ -42,6 +45,7 @@ def test_a_valid_file_is_returned_and_names_follow_the_ids(tmp_path):
         (changed("categories", id="9"), "ids must be whole numbers"),
         (changed("categories", name="early"), "category name 'early'"),
         (changed("images", height=0), "height 0"),
+        (changed("images", height=10**9), "a/1.png.*CDL_MAX_PIXELS"),
         (changed("images", file_name=5), "file_name 5 is not inside"),
         (changed("annotations", bbox=[0, 0, 4]), r"bbox \[0, 0, 4\]"),
         (changed("annotations", area="x"), "area 'x'"),
@@ -51,6 +55,61 @@ def test_what_is_wrong_is_named(tmp_path, content, message):
     path = tmp_path / "annotations.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError, match=message):
+        read_coco(path)
+
+
+RLE = {"size": [64, 64], "counts": [4096]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"image_id": [1]}, "image_id"),
+        ({"category_id": {}}, "category_id"),
+        ({"segmentation": RLE | {"counts": [4000]}}, "counts"),
+        ({"segmentation": RLE | {"counts": [5000, -904]}}, "counts"),
+        ({"segmentation": RLE | {"counts": [4095.0, 1]}}, "counts"),
+        ({"segmentation": RLE | {"counts": "0"}}, "counts"),
+        ({"segmentation": RLE | {"counts": "\u00e9"}}, "damaged"),
+        ({"segmentation": RLE | {"counts": "P"}}, "damaged"),
+        ({"segmentation": RLE | {"counts": "o" * 30 + "0"}}, "32 bits"),
+        ({"segmentation": RLE | {"counts": 4096}}, "counts"),
+        ({"segmentation": {"size": [100_000, 100_000], "counts": [10**10]}}, "size"),
+        ({"segmentation": {"counts": [4096]}}, "size"),
+        ({"segmentation": [[0, 0, 1e7, 0, 1e7, 1e7]]}, "outside"),
+        ({"segmentation": [[0, 0, -1e300, 0, 9, 9]]}, "outside"),
+        ({"segmentation": [[0, 0, float("nan"), 0, 9, 9]]}, "outside"),
+        ({"segmentation": [[0, 0, 60, 60] * 500]}, "does not fit"),
+        ({"segmentation": [[0, 0, "9", 0, 9, 9]]}, "no list of numbers"),
+        ({"segmentation": [5]}, "no list of numbers"),
+        ({"segmentation": "polygon"}, "neither"),
+    ],
+)
+def test_a_mask_is_checked_before_it_is_decoded(tmp_path, entry, message):
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(changed("annotations", **entry)))
+    with pytest.raises(CdlError, match=message):
+        read_coco(path)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_pycocotools_encodes_is_taken(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    mask = (rng.random((64, 64)) < seed / 7).astype(np.uint8)
+    mask[:, 20:50] = seed % 2
+    coded = coco_mask.encode(np.asfortranarray(mask))
+    rle = {"size": [64, 64], "counts": coded["counts"].decode()}
+    polygons = [[0, 0, 64.0, 0, 64, 70], [1, 2, 3, 4]]
+    for segmentation in (rle, RLE, polygons, [], None):
+        path = tmp_path / "annotations.json"
+        path.write_text(json.dumps(changed("annotations", segmentation=segmentation)))
+        assert read_coco(path)["annotations"][0]["segmentation"] == segmentation
+
+
+def test_deeply_nested_json_is_one_error(tmp_path):
+    path = tmp_path / "annotations.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(CdlError, match=r"annotations\.json"):
         read_coco(path)
 
 
