@@ -7,9 +7,10 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,7 @@ from cdl_d2.files import write_atomically
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # that Pillow may read
 ORIENTATION = 0x0112  # the EXIF tag
-# What Pillow decodes channels of more than 8 bits with; BGR;16 is a pixel of 16 bits.
-DEEP = re.compile(r"(?<!BGR);(12|16)|^ppm\w* \('RGB', (?!255\b)[0-9]{3,}")
+DEEP = re.compile(r"(?<!BGR);(12|16)")  # in Pillow's name of a layout; BGR;16 is a whole pixel
 UNREADABLE = (  # what Pillow raises for damaged files of these formats
     *(Image.DecompressionBombError, EOFError, OSError, SyntaxError, ValueError, struct.error),
     *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, zlib.error),
@@ -92,13 +92,21 @@ def open_image(path: str | Path, content: bytes | None = None) -> Iterator[Image
 def check_image(file: Image.Image, path: str | Path) -> None:
     """Raise CdlError for an opened image of more than 8 bits a channel, which would be clipped;
     warn of what is not looked at: transparency, and all frames but the first."""
-    deep = any(DEEP.search(f"{tile.codec_name} {tile.args}") for tile in file.tile)
-    if deep or file.mode.startswith(("I", "F")):
+    if file.mode.startswith(("I", "F")) or any(map(_is_deep, file.tile)):
         raise CdlError(f"{path} has more than 8 bits a channel ({file.mode}): convert it")
     if file.has_transparency_data:
         warnings.warn(f"{path}: its transparency is ignored", stacklevel=2)
     if file.format != "MPO" and getattr(file, "is_animated", False):
         warnings.warn(f"{path}: only the first of its frames is looked at", stacklevel=2)
+
+
+def _is_deep(tile: Sequence[Any]) -> bool:
+    """Whether a tile, as Pillow describes it, has channels of more than 8 bits in the file."""
+    codec, _, _, arguments = tile
+    arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+    if codec.startswith("ppm"):  # the largest value
+        return any(isinstance(each, int) and each > 255 for each in arguments)
+    return bool(DEEP.search(str(arguments[:1])))
 
 
 def check_image_file(path: str | Path, as_labels: bool = False) -> None:

@@ -131,10 +131,7 @@ class CocoItems(Dataset):
             shape = annotation["segmentation"]
             if isinstance(shape, list) and any(len(p) < 6 or len(p) % 2 for p in shape):
                 raise CdlError("a polygon needs pairs of numbers, three or more")
-            mask = self.coco.annToMask(annotation)
-            if mask.shape != (record["height"], record["width"]):
-                raise CdlError(f"it is of {mask.shape} pixels")
-            return mask
+            return self.coco.annToMask(annotation)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CdlError(
                 f"annotation {annotation['id']} of {record['file_name']} has no mask that can be "

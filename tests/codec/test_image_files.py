@@ -102,6 +102,12 @@ def test_a_damaged_file_is_read_or_one_error(tmp_path, form):
             assert str(path) in str(error)
 
 
+@pytest.mark.parametrize("content", [b"P6 1 1 127\n\x7f\x7f\x7f", b"P3 1 1 100 100 100 100\n"])
+def test_fewer_than_8_bits_are_read(tmp_path, content):
+    (tmp_path / "a.ppm").write_bytes(content)
+    assert read_image(tmp_path / "a.ppm").eq(255).all()
+
+
 def test_a_pixel_of_16_bits_is_no_channel_of_16_bits(tmp_path):
     size = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 0, 4, 0, 0, 0, 0)
     pixels = struct.pack("<HH", 0x7C00, 0x001F)  # red and blue, 5 bits each

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from detectron2.data import DatasetMapper
 
-from cdl_d2.codec.image_files import check_image_file, read_image, reading_image
+from cdl_d2.codec.image_files import check_image_file, read_image, read_label_map
 
 
 class ImageMapper(DatasetMapper):
@@ -19,12 +19,17 @@ class ImageMapper(DatasetMapper):
         Raises:
             FileNotFoundError, CdlError: as read_image, for the image or its label map.
         """
-        path = dataset_dict["file_name"]
+        path, labels = dataset_dict["file_name"], dataset_dict.get("sem_seg_file_name")
         check_image_file(path)
-        if "sem_seg_file_name" in dataset_dict:
-            check_image_file(dataset_dict["sem_seg_file_name"], as_labels=True)
-        with reading_image(path):
+        if labels:
+            check_image_file(labels, as_labels=True)
+        try:
             return super().__call__(dataset_dict)
+        except Exception:
+            read_image(path)  # says so if this file is to blame
+            if labels:
+                read_label_map(labels)
+            raise
 
 
 def read_pixels(path: str, channel_order: str) -> torch.Tensor:

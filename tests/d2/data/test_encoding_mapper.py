@@ -5,10 +5,9 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from detectron2.data import DatasetMapper
-
 from cdl_d2.d2 import build_codec, build_mapper
 from cdl_d2.d2.data.encoding_mapper import EncodingMapper
+from cdl_d2.d2.data.image_mapper import ImageMapper
 from tests.d2.conftest import small_cfg, small_model
 
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")
@@ -73,11 +72,11 @@ def test_the_latent_follows_the_augmented_image(record):
         assert item["image_size"] == tuple(item["image"].shape[1:])
 
 
-def test_a_stock_mapper_is_used_where_nothing_needs_encoding():
-    assert type(build_mapper(cfg_with("model"), is_train=True)) is DatasetMapper
+def test_detectron2s_mapper_is_used_where_nothing_needs_encoding():
+    assert type(build_mapper(cfg_with("model"), is_train=True)) is ImageMapper
     assert type(build_mapper(cfg_with("mapper"), is_train=True)) is EncodingMapper
     image = small_cfg("pixel", "INPUT.LATENT_SOURCE", "mapper")
-    assert type(build_mapper(image, is_train=True)) is DatasetMapper
+    assert type(build_mapper(image, is_train=True)) is ImageMapper
 
 
 def test_a_wrong_source_is_named():

@@ -9,6 +9,7 @@ from tests.conftest import fake_ghostscript, png_of_16_bits
 from tests.d2.conftest import small_cfg
 
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")
+RECORD = {"file_name": "image.png", "sem_seg_file_name": "labels.png"}
 
 
 @pytest.fixture(scope="module", params=["detection", "classification"])
@@ -48,4 +49,9 @@ def test_a_label_map_in_another_format_is_refused(tmp_path):
         mapper(record)
 
 
-RECORD = {"file_name": "image.png", "sem_seg_file_name": "labels.png"}
+def test_an_error_of_another_kind_is_not_taken_for_a_damaged_image(tmp_path):
+    mapper = build_mapper(small_cfg("latent", *PLAIN), is_train=True)
+    Image.new("L", (64, 64)).save(tmp_path / "image.png")
+    record = {"file_name": str(tmp_path / "image.png"), "annotations": [{"no": "box"}]}
+    with pytest.raises(KeyError):
+        mapper(record)
