@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cdl_d2.errors import CdlError
+
+SUFFIX = ".cdl-partial"
+LONGEST = 40  # characters of a file's name in that of its temporary one
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Whether a disk was full or failed, rather than a path being wrong."""
+    return isinstance(error, OSError) and error.errno in DISK_ERRORS
 
 
 @contextmanager
@@ -18,28 +32,44 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes `path`'s place only if the block succeeds and
     the disk has taken everything.
 
-    The block must write by means that report what fails, as Python's own files do.
+    The block must write by means that report what fails, as Python's own files do. PyTorch's and
+    safetensors' do not: write the bytes that they make, see weights_file.
 
     Raises:
-        OSError: if the disk is full, or there is no place for the file.
+        OSError: if the disk is full, or there is no place for the file; it names `path`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.touch()  # an OSError that names the place, whatever writes the content
+    with _temporary(path, is_folder=False) as (temporary, mode):
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # some disks say only now that they are full
-        os.chmod(temporary, 0o666 & ~_umask())  # some writers make files that only they can read
+        _flush(temporary)
+        os.chmod(temporary, mode)  # some writers make files that only they can read
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """As write_atomically, for a folder of files; nothing may be at `path`.
+
+    Raises:
+        OSError: if the disk is full, there is no place for the folder, or something is at `path`.
+    """
+    path = Path(path)
+    with _temporary(path, is_folder=True) as (temporary, _):
+        yield temporary
+        for each in temporary.iterdir():
+            _flush(each)
+        os.rename(temporary, path)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text, in UTF-8, with write_atomically."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON, for people to read, with write_atomically; what is not a number becomes null."""
-    with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(without_nan(content), indent=2) + "\n")
+    write_text(path, json.dumps(without_nan(content), indent=2) + "\n")
 
 
 def check_empty_folder(path: Path) -> None:
@@ -55,7 +85,61 @@ def without_nan(content: Any) -> Any:
     return None if isinstance(content, float) and math.isnan(content) else content
 
 
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
+@contextmanager
+def _temporary(path: Path, is_folder: bool) -> Iterator[tuple[Path, int]]:
+    """A file or folder of a name that no other process has, and its mode; gone afterwards.
+
+    It is locked while its process lives, so that what a killed one left can be told apart.
+    """
+    _remove_leftovers(path.parent)
+    temporary, held = _create(path, is_folder)
+    try:
+        yield temporary, os.fstat(held).st_mode & 0o777
+    except OSError as error:
+        if error.filename is None and is_disk_error(error):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        _remove(temporary)
+        os.close(held)
+
+
+def _create(path: Path, is_folder: bool) -> tuple[Path, int]:
+    """Make a file or folder beside `path`, and hold its lock where the file system has locks."""
+    while True:
+        temporary = path.with_name(f".{path.name[:LONGEST]}.{secrets.token_hex(8)}{SUFFIX}")
+        if is_folder:
+            temporary.mkdir()
+            held = os.open(temporary, os.O_DIRECTORY)
+        else:
+            held = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if temporary.exists():  # else another process took it for a leftover, before the lock
+            return temporary, held
+        os.close(held)
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())  # some disks say only now that they are full
+
+
+@cache  # once for a folder: it may hold many files
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left in a folder."""
+    for temporary in folder.glob(f".*{SUFFIX}"):
+        with suppress(OSError):  # its process lives, or it is another user's
+            held = os.open(temporary, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(temporary)
+            finally:
+                os.close(held)
+
+
+def _remove(temporary: Path) -> None:
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)

@@ -1,8 +1,29 @@
+import multiprocessing
 import os
+import resource
+from contextlib import contextmanager
 
 import pytest
 
-from cdl_d2.files import write_atomically
+from cdl_d2.files import new_folder, write_atomically, write_json
+
+
+@contextmanager
+def largest_file(size):
+    """As on a full disk, no file can grow beyond some bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def in_a_process(function, *arguments):
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
@@ -29,3 +50,52 @@ def test_others_may_read_it(tmp_path):
     (tmp_path / "plain.txt").write_text("plain")
     modes = {p.stat().st_mode for p in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+def test_a_full_disk_is_said_of_the_file_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text("old")
+    with largest_file(100), pytest.raises(OSError, match=r"too large.*file\.json"):
+        write_json(path, "x" * 1000)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.json"]
+
+
+def test_two_writers_of_one_file_never_share_a_temporary_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 7)  # as in two containers with one disk
+    path = tmp_path / "file.txt"
+    with write_atomically(path) as first, write_atomically(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert first != second and first.read_text() == "first"
+    assert path.read_text() == "first" and os.listdir(tmp_path) == ["file.txt"]
+
+
+def _killed(path):
+    with new_folder(path.with_name("folder")) as folder, write_atomically(path) as temporary:
+        (folder / "part").write_text("half")
+        temporary.write_text("half")
+        os._exit(9)
+
+
+def _write(path):
+    write_json(path, "whole")
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    assert in_a_process(_killed, tmp_path / "a.json") == 9
+    assert len(os.listdir(tmp_path)) == 2
+    assert in_a_process(_write, tmp_path / "b.json") == 0
+    assert os.listdir(tmp_path) == ["b.json"]
+
+
+def test_what_a_living_process_writes_is_not_taken_for_a_leftover(tmp_path):
+    with new_folder(tmp_path / "folder") as folder, write_atomically(tmp_path / "a") as temporary:
+        assert in_a_process(_write, tmp_path / "b.json") == 0
+        assert temporary.exists() and folder.exists()
+    assert sorted(os.listdir(tmp_path)) == ["a", "b.json", "folder"]
+
+
+def test_a_file_of_the_longest_name_can_be_written(tmp_path):
+    path = tmp_path / ("x" * 250 + ".json")
+    write_json(path, 1)
+    assert path.exists()

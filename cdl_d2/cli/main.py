@@ -1,11 +1,12 @@
 """The command `cdl`: from words to a call, and from how that ended to an exit status.
 
-0 done, 1 some files failed or a bug (with its traceback), 2 a user's mistake (one line on standard
-error), 130 interrupted, 143 terminated.
+0 done, 1 some files failed, or a disk did (one line on standard error), or a bug (with its
+traceback), 2 a user's mistake (one line), 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
+import os
 import pydoc
 import signal
 import sys
@@ -29,6 +30,7 @@ from cdl_d2.cli.train import train
 from cdl_d2.cli.visualize import visualize
 from cdl_d2.cli.zoo import app as zoo
 from cdl_d2.errors import CdlError
+from cdl_d2.files import is_disk_error
 
 # Said while torchvision is imported; whoever runs a command can do nothing about it.
 warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
@@ -77,7 +79,9 @@ def main(arguments: Sequence[object] | None = None) -> int:
     name = "cdl"
     try:
         name = " ".join(["cdl", *app.parse_commands(words)[0]])
-        return _call(words) or 0
+        status = _call(words) or 0
+        sys.stdout.flush()  # what is printed can meet a full disk, too
+        return status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
@@ -85,7 +89,8 @@ def main(arguments: Sequence[object] | None = None) -> int:
         if message is None:
             raise
         print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
-        return 2
+        _drop_output()
+        return 1 if is_disk_error(error) else 2
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -112,6 +117,14 @@ def _mistake(error: Exception) -> str | None:
     name, _, text = text.splitlines()[-1].partition(": ")
     kind = pydoc.locate(name)
     return text if isinstance(kind, type) and issubclass(kind, MISTAKES) else None
+
+
+def _drop_output() -> None:
+    """Forget what standard output does not take, or Python complains of it once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(number: int, frame: object) -> None:

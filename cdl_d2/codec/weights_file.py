@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,11 +108,26 @@ def load_network(network: nn.Module, path: str | Path, other_head: bool = False)
 
 def save_weights(path: Path, network: nn.Module, details: dict[str, str]) -> None:
     """Write a network's weights, without derived tables, and `details` as safetensors metadata."""
-    from safetensors.torch import save_file
+    save_tensors(path, {k: v.cpu() for k, v in _weights(network).items()}, details)
 
-    tensors = {k: v.contiguous().cpu() for k, v in _weights(network).items()}
+
+def save_tensors(
+    path: str | Path, tensors: dict[str, torch.Tensor], details: dict[str, str]
+) -> None:
+    """Write a safetensors file, whole or not at all; `details` are its metadata."""
+    from safetensors.torch import save
+
+    content = save({k: v.contiguous() for k, v in tensors.items()}, metadata=details)
     with write_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata=details)
+        temporary.write_bytes(content)
+
+
+def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+    """Write what torch.save does of a dict, whole or not at all, with a checksum of each record."""
+    held = io.BytesIO()  # on a full disk, torch.save itself ends the process
+    torch.save(content, held)
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(held.getbuffer())
 
 
 def fingerprint(network: nn.Module) -> str:

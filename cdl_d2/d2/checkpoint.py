@@ -10,10 +10,15 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from cdl_d2.codec.weights_file import check_weights_file, read_weights, reading_weights
+from cdl_d2.codec.weights_file import (
+    check_weights_file,
+    read_weights,
+    reading_weights,
+    save_checkpoint,
+)
 from cdl_d2.d2.pickled_arrays import read_pickled_arrays
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
+from cdl_d2.files import write_text
 from cdl_d2.nn.linear_bridge import LinearBridge
 
 
@@ -32,14 +37,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         state |= {key: held.state_dict() for key, held in self.checkpointables.items()}
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info(f"Saving checkpoint to {path}")
-        with write_atomically(path) as temporary:
-            torch.save(state | kwargs, temporary)
+        save_checkpoint(path, state | kwargs)
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Point `last_checkpoint` to a file of the same folder."""
-        with write_atomically(Path(self.save_dir) / "last_checkpoint") as temporary:
-            temporary.write_text(last_filename_basename)
+        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
         """As DetectionCheckpointer.load.

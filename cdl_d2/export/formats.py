@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import warnings
@@ -47,7 +48,9 @@ def save(graph: Graph, program: ExportedProgram, path: Path) -> None:
         CdlError: if the graph has an operator that ONNX lacks.
     """
     if path.suffix == ".pt2":
-        torch.export.save(program, path)
+        content = io.BytesIO()  # on a full disk, torch.export.save itself ends the process
+        torch.export.save(program, content)
+        path.write_bytes(content.getbuffer())
         return
     with imports_of_extra("export"):
         import onnxscript  # noqa: F401

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import torch
 from cdl_d2.errors import CdlError
 from cdl_d2.export.formats import SUFFIXES, NotTraceable, load, save, shapes_of, trace
 from cdl_d2.export.graphs import Graph, ModelGraphs
-from cdl_d2.files import write_json
+from cdl_d2.files import new_folder, write_json
 
 TOLERANCE = 1e-4  # of the largest value of an output
 SMALLEST = range(1, 9)  # multiples a side that are tried
@@ -90,7 +88,8 @@ def write_graphs(
         **model.card,
         "graphs": {},
     }
-    with _new_folder(folder) as place:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(folder) as place:
         for graph in model.graphs:
             program, path = trace(graph), place / f"{graph.name}.{SUFFIXES[file_format]}"
             save(graph, program, path)
@@ -103,6 +102,7 @@ def write_graphs(
             smallest = _smallest(model.graphs[0], place / card["graphs"][name]["file"])
             card["smallest_pixels"] = smallest * card["multiple_of_pixels"]
         write_json(place / "card.json", card)
+        check_free(folder)
     return card
 
 
@@ -179,20 +179,3 @@ def _description(
         for kind, each in (("inputs", inputs), ("outputs", outputs))
     }
     return {"file": file, **described}
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that gets its name only if the block succeeds."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    place = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    place.mkdir()
-    try:
-        yield place
-        for path in place.iterdir():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())  # some disks say only now that they are full
-        check_free(folder)
-        os.rename(place, folder)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)

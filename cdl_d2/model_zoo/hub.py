@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cdl_d2.errors import CdlError, imports_of_extra
-from cdl_d2.files import write_atomically
+from cdl_d2.files import write_atomically, write_text
 from cdl_d2.model_zoo.card import Card, read_card
 from cdl_d2.model_zoo.card_keys import BESIDE
 from cdl_d2.model_zoo.catalog import local_weights
@@ -79,8 +79,7 @@ def save_model(card: Card, folder: Path, repository: str | None = None) -> None:
     }
     beside = replace(card, weights=replace(card.weights, url=f"{BESIDE}{WEIGHTS_FILE}"))
     for name, text in (("README.md", README.format(**values)), (CARD_FILE, beside.to_yaml())):
-        with write_atomically(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
 
 
 def read_model(folder_or_repository: str | Path) -> Card:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
+from cdl_d2.files import write_atomically, write_text
 from cdl_d2.model_zoo.card import Card, CardCodec, CardData, CardWeights, parse_card
 from cdl_d2.model_zoo.card_keys import PACKAGED
 from cdl_d2.model_zoo.catalog import read_cards
@@ -95,8 +95,7 @@ class Addition:
         name = self.url.removeprefix(PACKAGED) if is_packaged else f"{sha256}.safetensors"
         self._write_weights(self.output / "weights" / name, content, made.load)
         _make_folder(path.parent)
-        with write_atomically(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
         return card
 
     def _write_weights(self, path: Path, content: bytes, load: Callable[[Path], Any]) -> None:

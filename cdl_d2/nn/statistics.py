@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from cdl_d2.codec.latent import CodecIdentity
+from cdl_d2.codec.weights_file import save_tensors
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
 
 
 def latent_statistics(
@@ -41,11 +41,7 @@ def save_statistics(
     path: str | Path, mean: torch.Tensor, std: torch.Tensor, codec: CodecIdentity
 ) -> None:
     """Write statistics with the identity of their codec."""
-    from safetensors.torch import save_file
-
-    with write_atomically(path) as temporary:
-        details = {"codec": json.dumps(vars(codec))}
-        save_file({"mean": mean, "std": std}, temporary, metadata=details)
+    save_tensors(path, {"mean": mean, "std": std}, {"codec": json.dumps(vars(codec))})
 
 
 def load_statistics(path: str | Path, codec: CodecIdentity) -> tuple[torch.Tensor, torch.Tensor]:

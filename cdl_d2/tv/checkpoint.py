@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cdl_d2.codec.weights_file import read_weights, state_dict_in
+from cdl_d2.codec.weights_file import read_weights, save_checkpoint, state_dict_in
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 from cdl_d2.tv.detector_config import DetectorConfig, build_detector
 
@@ -22,8 +21,7 @@ def save_detector(
     path: str | Path, config: DetectorConfig, state: dict[str, torch.Tensor], **more: Any
 ) -> None:
     """Write a detector, and what else is given, so that no partial file is ever left."""
-    with write_atomically(path) as temporary:
-        torch.save({"config": asdict(config), "model": state, **more}, temporary)
+    save_checkpoint(path, {"config": asdict(config), "model": state, **more})
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from cdl_d2.data.datasets.coco_precision import average_precision
-from cdl_d2.files import write_atomically
+from cdl_d2.files import write_text
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
@@ -40,8 +40,7 @@ def evaluate(
             bits += result["bits"]
             pixels += int(np.prod(result["image_size"]))
     output.mkdir(parents=True, exist_ok=True)
-    with write_atomically(output / "coco_instances_results.json") as temporary:
-        temporary.write_text(json.dumps(found))
+    write_text(output / "coco_instances_results.json", json.dumps(found))
     results = {task: average_precision(dataset.coco, found, task) for task in ("bbox", "segm")}
     if pixels:
         results["rate"] = {"bpp": bits / pixels, "kB": bits / 8000 / len(dataset)}

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cdl_d2.errors import CdlError, DivergedError
-from cdl_d2.files import without_nan
+from cdl_d2.files import without_nan, write_text
 from cdl_d2.nn.bridge_fit import FIT_IMAGES, fit_bridge
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems
@@ -283,9 +283,7 @@ class Trainer:
         path = self._output / "metrics.json"
         if self._rank == 0 and path.exists():
             kept = [e for e in read_metrics(self._output) if e.get("iteration", 0) < iteration]
-            path.unlink()
-            for entry in kept:
-                append_metrics(self._output, entry)
+            write_text(path, "".join(map(_line, kept)))
 
     def _report(self, values: dict[str, float]) -> None:
         if self._rank == 0:
@@ -295,7 +293,11 @@ class Trainer:
 def append_metrics(output: Path, values: dict[str, Any]) -> None:
     """Add a line to `metrics.json`, as Detectron2 writes it."""
     with (output / "metrics.json").open("a") as file:
-        file.write(json.dumps(without_nan(values), sort_keys=True) + "\n")
+        file.write(_line(values))
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(without_nan(values), sort_keys=True) + "\n"
 
 
 def read_metrics(output: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,4 @@
 import json
-import resource
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from cdl_d2.codec import Bitstream
 from tests.commands import output_of, refused, run
 from tests.conftest import png_of_16_bits
+from tests.test_files import largest_file
 
 CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
 COMPRESS = ["codec", "compress"]
@@ -21,17 +20,6 @@ def photo(tmp_path):
     path = tmp_path / "photo.png"
     Image.linear_gradient("L").resize((90, 70)).convert("RGB").save(path)
     return path
-
-
-@contextmanager
-def largest_file(size):
-    """As on a full disk, no file can grow beyond some bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_an_image_goes_to_a_file_and_back(photo, tmp_path, codec):

@@ -10,10 +10,17 @@ import torch
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import new_network
-from cdl_d2.codec.weights_file import fingerprint, load_state_dict, save_weights
+from cdl_d2.codec.weights_file import (
+    fingerprint,
+    load_state_dict,
+    save_checkpoint,
+    save_tensors,
+    save_weights,
+)
 from cdl_d2.codec.zoo import download, zoo_url
 from cdl_d2.errors import CdlError
 from tests.conftest import loud_network
+from tests.test_files import largest_file
 
 NAME = "tiny-bmshj2018-hyperprior"
 
@@ -45,6 +52,14 @@ def test_a_saved_codec_is_the_same_codec(tmp_path, codec):
     save_weights(path, codec.network, {})
     again = Codec.load(NAME, 2, weights=str(path))
     assert again.identity == codec.identity
+
+
+@pytest.mark.parametrize("form", ["a checkpoint", "safetensors"])
+def test_a_full_disk_is_said_of_the_file_and_leaves_nothing(tmp_path, form):
+    path, state = tmp_path / "codec.weights", {"a": torch.rand(1000)}
+    with largest_file(2000), pytest.raises(OSError, match=r"too large.*codec\.weights"):
+        save_checkpoint(path, state) if form == "a checkpoint" else save_tensors(path, state, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_in_the_zoos_form_load_and_give_the_same_latent(weights):

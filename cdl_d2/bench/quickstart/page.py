@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdl_d2.files import write_atomically
+from cdl_d2.files import write_text
 
 HEAD = ("", "box AP", "mask AP", "bits/pixel", "G multiply-adds", "ms/image")
 STYLE = (
@@ -98,5 +98,4 @@ def write_page(path: Path, parts: Sequence[str]) -> None:
         '<meta name=viewport content="width=device-width,initial-scale=1">'
         f"<title>cdl_d2</title><style>{STYLE}</style>"
     )
-    with write_atomically(path) as temporary:
-        temporary.write_text(head + "\n".join(parts))
+    write_text(path, head + "\n".join(parts))

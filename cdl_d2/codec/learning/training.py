@@ -20,9 +20,13 @@ from tqdm import tqdm
 from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
 from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.codec.latent import CODING_MULTIPLE
-from cdl_d2.codec.weights_file import load_state_dict, read_weights, save_weights
+from cdl_d2.codec.weights_file import (
+    load_state_dict,
+    read_weights,
+    save_checkpoint,
+    save_weights,
+)
 from cdl_d2.errors import CdlError, DivergedError
-from cdl_d2.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,7 @@ def _save(path, iteration, plan, network, optimizers, schedule) -> None:
         "schedule": schedule.state_dict(),
         "random": torch.get_rng_state(),
     }
-    with write_atomically(path) as temporary:
-        torch.save(state, temporary)
+    save_checkpoint(path, state)
 
 
 def _restore(path, plan, network, optimizers, schedule) -> int:

@@ -36,7 +36,7 @@ from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically, write_json
+from cdl_d2.files import write_json, write_text
 from cdl_d2.nn.linear_bridge import LinearBridge
 
 # Of a pixel model's architecture: the one that reads latents, and the one that is taught.
@@ -201,8 +201,7 @@ class Conversion:
             raise CdlError(f"{cfg.MODEL.WEIGHTS} are of a model that reads latents already")
         cfg.MODEL.WEIGHTS = str((self.output / "model_final.pth").absolute())
         checkpointer.save("model_final")
-        with write_atomically(self.output / "config.yaml") as temporary:
-            temporary.write_text(cfg.dump())
+        write_text(self.output / "config.yaml", cfg.dump())
         return explained
 
     def _prepare(self, cfg: CfgNode, files: list[Path]) -> RunConfig:
@@ -211,8 +210,7 @@ class Conversion:
         targets = self.annotations or self._targets(cfg, files)
         student = self.output / "student.yaml"
         config = RunConfig(str(student), register=[("targets", str(targets), str(self.images))])
-        with write_atomically(student) as temporary:
-            temporary.write_text(cfg.dump())
+        write_text(student, cfg.dump())
         return config
 
     def _targets(self, cfg: CfgNode, files: list[Path]) -> Path:

@@ -17,7 +17,7 @@ from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.tasks import check_datasets, keep_names
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.errors import CdlError, DivergedError
-from cdl_d2.files import write_atomically, write_json
+from cdl_d2.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ def _set_up(training: Training) -> CfgNode:
     before = trained.read_text() if training.eval_only and trained.exists() else None
     default_setup(cfg, training)  # writes the config
     if before is not None and comm.is_main_process():
-        with write_atomically(trained) as temporary:  # that of the training is not ours to change
-            temporary.write_text(before)
+        write_text(trained, before)  # that of the training is not ours to change
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cdl_d2")
     return cfg
 

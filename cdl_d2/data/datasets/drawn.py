@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from cdl_d2.codec.image_files import write_png
 from cdl_d2.data.datasets.attributes import write_attributes
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
+from cdl_d2.files import write_text
 
 SHAPES = ("disc", "square", "triangle", "star", "cross")
 SMALLEST_SIDE = 32
@@ -121,8 +121,7 @@ def write_detection(
         yield _save(scene.image, folder / "images" / name)
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(SHAPES)]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    with write_atomically(folder / "annotations.json") as temporary:
-        temporary.write_text(json.dumps(content))
+    write_text(folder / "annotations.json", json.dumps(content))
     yield folder / "annotations.json"
 
 
@@ -143,8 +142,7 @@ def write_segmentation(
             labels[mask] = kind + 1
         _save(labels, folder / "labels" / f"{number:05d}.png")
         yield _save(scene.image, folder / "images" / f"{number:05d}.png")
-    with write_atomically(folder / "classes.txt") as temporary:
-        temporary.write_text("\n".join(("background", *SHAPES)) + "\n")
+    write_text(folder / "classes.txt", "\n".join(("background", *SHAPES)) + "\n")
     yield folder / "classes.txt"
 
 

@@ -22,7 +22,7 @@ from cdl_d2.data.store.plan import Plan, read_json
 from cdl_d2.data.store.shard import Record, ShardReader, unpack_cells
 from cdl_d2.data.store.variant import Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
+from cdl_d2.files import write_text
 
 MANIFEST_KEYS = {"shards", "failures"}
 OPEN_SHARDS = 256  # files that a reader keeps mapped
@@ -50,8 +50,7 @@ def write_manifest(folder: Path, plan: Plan) -> dict[str, str]:
         failures |= ShardReader(path).failures
         shards.append({"bytes": path.stat().st_size, "sha256": _sha256(path)})
     content = {"images": len(plan.images), "shards": shards, "failures": failures}
-    with write_atomically(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(content))
+    write_text(folder / "manifest.json", json.dumps(content))
     return failures
 
 

@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from cdl_d2.codec import cell_size
+from cdl_d2.codec.weights_file import save_tensors
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
 
 ZSTD_LEVEL = 9
 
@@ -138,8 +137,7 @@ def write_shard(path: Path, records: dict[str, Record], failures: dict[str, str]
         name: torch.frombuffer(bytearray(record.to_bytes()), dtype=torch.uint8)
         for name, record in sorted(records.items())
     }
-    with write_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata={"failures": json.dumps(failures)})
+    save_tensors(path, tensors, {"failures": json.dumps(failures)})
 
 
 class ShardReader:

@@ -1,0 +1,55 @@
+"""Whatever a command writes, a full disk is one line, and no file is half there."""
+
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.commands import in_checkout, run
+from tests.test_files import largest_file
+
+CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
+LARGEST = 100  # bytes
+TRAIN = ["--lmbda", 0.01, "--iterations", 1, "--batch-size", 1, "--patch-size", 64]
+WRITERS = {
+    "pictures": ["data", "draw", "--task", "classification", "--count", 1],
+    "a bitstream": ["codec", "compress", "IMAGES", *CODEC],
+    "a store": ["data", "encode", "--images", "IMAGES", *CODEC, "--workers", 0],
+    "a checkpoint": ["codec", "train", "IMAGES", *CODEC, *TRAIN],
+    "a page": ["quickstart"],
+}
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.effect_noise((96, 80), 60).convert("RGB").save(folder / "a.png")
+    return folder
+
+
+@pytest.mark.parametrize("what", WRITERS)
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(what, images, tmp_path):
+    words = [images if word == "IMAGES" else word for word in WRITERS[what]]
+    output = tmp_path / "output"
+    with largest_file(LARGEST):
+        status, _, errors = run(*words, "--output", output)
+    command = " ".join(word for word in words[:2] if str(word).isalpha())
+    assert status == 1 and errors.count(f"cdl {command}: ") == 1, errors
+    assert errors.count("File too large: '") == 1 and "Traceback" not in errors
+    written = [p for p in output.rglob("*") if p.is_file()] if output.is_dir() else []
+    assert all(path.stat().st_size < LARGEST for path in [*written, *tmp_path.glob(".*")])
+
+
+def test_a_full_disk_behind_the_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cdl_d2.cli.main", "zoo", "list", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            **in_checkout(),
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("cdl zoo list: ") and len(done.stderr.splitlines()) == 1
