@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -28,14 +29,18 @@ def is_disk_error(error: BaseException) -> bool:
 
 
 @contextmanager
-def write_atomically(path: str | Path) -> Iterator[Path]:
+def write_atomically(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes `path`'s place only if the block succeeds and
     the disk has taken everything.
 
     The block must write by means that report what fails, as Python's own files do. PyTorch's and
     safetensors' do not: write the bytes that they make, see weights_file.
 
+    Args:
+        replace: whether another file may be at `path`.
+
     Raises:
+        FileExistsError: if there is one and may not be.
         OSError: if the disk is full, or there is no place for the file; it names `path`.
     """
     path = Path(path)
@@ -43,7 +48,10 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         os.chmod(temporary, mode)  # some writers make files that only they can read
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _link(temporary, path)
 
 
 @contextmanager
@@ -85,6 +93,15 @@ def without_nan(content: Any) -> Any:
     return None if isinstance(content, float) and math.isnan(content) else content
 
 
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 @contextmanager
 def _temporary(path: Path, is_folder: bool) -> Iterator[tuple[Path, int]]:
     """A file or folder of a name that no other process has, and its mode; gone afterwards.
@@ -92,7 +109,10 @@ def _temporary(path: Path, is_folder: bool) -> Iterator[tuple[Path, int]]:
     It is locked while its process lives, so that what a killed one left can be told apart.
     """
     _remove_leftovers(path.parent)
-    temporary, held = _create(path, is_folder)
+    try:
+        temporary, held = _create(path, is_folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         yield temporary, os.fstat(held).st_mode & 0o777
     except OSError as error:
@@ -118,6 +138,18 @@ def _create(path: Path, is_folder: bool) -> tuple[Path, int]:
         if temporary.exists():  # else another process took it for a leftover, before the lock
             return temporary, held
         os.close(held)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a file its name unless another has it: of several processes at once, one succeeds."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:  # a file system without links, where only the order of things helps
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        os.replace(temporary, path)
 
 
 def _flush(path: Path) -> None:

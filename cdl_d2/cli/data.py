@@ -1,4 +1,4 @@
-"""`cdl data`: draw sample data, import a data set, and encode one into a latent store."""
+"""`cdl data`: draw or import data; encode a data set into a latent store, and check one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from cdl_d2.cli.options import CodecOptions, Device
 from cdl_d2.cli.output import for_each, report
 from cdl_d2.errors import CdlError
 
-app = App(name="data", help="Draw or import data; encode a data set into a latent store.")
+app = App(
+    name="data", help="Draw or import data; encode a data set into a latent store, check one."
+)
 
 
 @app.command
@@ -94,6 +96,7 @@ def encode(
     workers: int | None = None,
     batch_size: int = 8,
     ray: bool = False,
+    renew: bool = False,
     device: Device = None,
 ) -> int:
     """Encode a data set into a latent store, for training and evaluation without an encoder.
@@ -114,8 +117,9 @@ def encode(
         --output latents/train --shard 0/8
     ```
 
-    Run it again after an interruption: finished shards are kept. Under torchrun or as a SLURM array
-    each process takes its own shards. The exit status is 1 if an image failed.
+    Run it again after an interruption: finished shards are kept, damaged ones made anew. Under
+    torchrun or as a SLURM array each process takes its own shards. The exit status is 1 if an image
+    failed.
 
     Args:
         output: Folder of the store.
@@ -131,6 +135,7 @@ def encode(
         workers: Processes, default one a core; 0 for none.
         batch_size: Images at a time, on a GPU.
         ray: On the CPUs of the Ray cluster that this machine is in.
+        renew: Encode anew what holds images that have changed since.
     """
     from cdl_d2.data import Plan, Variant
     from cdl_d2.data.datasets.sources import find_images_of, part_of
@@ -162,9 +167,37 @@ def encode(
         batch_size=batch_size,
         device=usable_device(device),
         with_ray=ray,
+        renew=renew,
     )
     if everywhere is None:
         print("this part is done; the store is complete when the others are")
         return 1 if failed else 0
     print(f"{output} is complete: {len(names)} images, {len(everywhere)} of them failed")
     return 1 if everywhere else 0
+
+
+@app.command
+def verify(store: Path, /, *, images: Path | None = None, quick: bool = False) -> int:
+    """Say what of a latent store is missing, damaged or stale, and what mends it.
+
+    ```
+    cdl data verify latents/val --images val2017
+    cdl data verify latents/val --quick
+    ```
+
+    The exit status is 1 if something is.
+
+    Args:
+        store: Its folder.
+        images: The folder that it was encoded from, to find images that have changed since.
+        quick: Look at sizes, times and what shards say of themselves; not at every byte.
+    """
+    from cdl_d2.data.store.verification import verify_store
+
+    found = 0
+    for line in verify_store(store, images, quick):
+        found += 1
+        report("cdl data verify", line)
+    if not found:
+        print(f"{store} is as it should be")
+    return 1 if found else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from tqdm import tqdm
 
 from cdl_d2.errors import CdlError
+from cdl_d2.files import sha256_of
 
 MIRROR = "CDL_MIRROR"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -49,15 +49,6 @@ def check_file(path: Path, size: int, sha256: str) -> None:
         raise CdlError(
             f"{path} has SHA-256 {digest}, {sha256} is expected: it is damaged, delete it"
         )
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def download(url: str, size: int, sha256: str, path: Path) -> None:

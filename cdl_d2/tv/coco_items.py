@@ -79,6 +79,7 @@ class CocoItems(Dataset):
         size = variant.size(*original)
         item = {"image_id": record["id"], "height": original[0], "width": original[1]}
         if self._store is not None:
+            self._store.check_image(self._folder / record["file_name"])
             item |= self._store.read(record["file_name"], variant)
             if item["image_size"] != size:
                 raise CdlError(

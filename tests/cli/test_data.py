@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from cdl_d2.data import LatentStore
+from cdl_d2.tv import CocoItems
 from tests.commands import in_checkout, output_of, refused, run
 from tests.data.store.kill_encoding import content_of
 
@@ -37,7 +38,83 @@ def test_parts_make_a_store_together(photos, tmp_path, codec, monkeypatch):
     monkeypatch.setitem(os.environ, "RANK", "1")
     monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
     output_of(*words)
-    LatentStore(tmp_path / "store", codec).verify()
+    assert LatentStore(tmp_path / "store", codec).failures == {}
+    output_of("data", "verify", tmp_path / "store", "--images", photos)
+
+
+@pytest.fixture
+def store(photos, tmp_path):
+    """A folder, and the command that has encoded the photos into it."""
+    words = [*ENCODE, "--images", photos, "--output", tmp_path / "store", "--shard-size", 2]
+    output_of(*words)
+    return tmp_path / "store", words
+
+
+def found_in(folder, *words):
+    status, _, errors = run("data", "verify", folder, *words)
+    assert status == 1
+    return errors
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "one bit"])
+def test_the_same_command_makes_a_damaged_shard_anew(store, damage):
+    folder, words = store
+    path, whole = folder / "shard-00001.safetensors", content_of(folder)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content[:500] if damage == "cut" else content)
+    if damage == "lost":
+        path.unlink()
+    assert "shard-00001" in found_in(folder) and "cdl data encode" in found_in(folder)
+    output_of(*words)
+    assert content_of(folder) == whole
+    output_of("data", "verify", folder)
+
+
+def test_without_its_plan_a_store_does_not_become_another(store):
+    folder, words = store
+    (folder / "plan.json").unlink()
+    better = [1 if word == "2" else word for word in words]
+    assert "'quality': 2" in refused(*better)
+
+
+def test_images_of_another_folder_are_not_mixed_in(store, tmp_path):
+    folder, words = store
+    draw = ["--task", "segmentation", "--count", 3, "--size", 40, 72, "--seed", 1]
+    output_of("data", "draw", *draw, "--output", tmp_path / "others")
+    (folder / "shard-00001.safetensors").unlink()
+    others = [*words, "--images", tmp_path / "others" / "images"]
+    before = content_of(folder)
+    assert "--renew" in refused(*others)
+    assert content_of(folder) == before
+    output_of(*others, "--renew")
+    output_of("data", "verify", folder, "--images", tmp_path / "others" / "images")
+
+
+@pytest.mark.parametrize("quick", [["--quick"], []])
+def test_an_image_that_changed_is_found_and_renewed(store, photos, quick):
+    folder, words = store
+    first, last = sorted(photos.iterdir())[::2]
+    first.write_bytes(last.read_bytes())
+    said = found_in(folder, "--images", photos, *quick)
+    assert first.name in said and last.name not in said and "--renew" in said
+    assert first.name in refused(*words)
+    output_of(*words, "--renew")
+    output_of("data", "verify", folder, "--images", photos)
+
+
+def test_a_store_of_other_images_does_not_serve(store, photos, coco_dataset, tmp_path, codec):
+    annotations, images = coco_dataset
+    for path in [*photos.iterdir()]:
+        path.rename(photos / f"0{path.stem[-2:]}.png")
+    (photos / "003.png").write_bytes((photos / "000.png").read_bytes())
+    output_of(*ENCODE, "--images", photos, "--output", tmp_path / "other")
+    latents = LatentStore(tmp_path / "other", codec)
+    items = CocoItems(
+        annotations, images, latents.variants, training=False, store=latents, with_image=False
+    )
+    with pytest.raises(ValueError, match="is of another image"):
+        items[0]
 
 
 def test_ray_writes_the_same_store(photos, tmp_path):

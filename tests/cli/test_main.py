@@ -18,7 +18,7 @@ COMMANDS = [
     *("quickstart", "train", "train-torchvision", "visualize", "convert", "export", "count"),
     "predict",
     *("compare",),
-    *("data draw", "data import-celebamask", "data encode"),
+    *("data draw", "data import-celebamask", "data encode", "data verify"),
     *("latents statistics", "latents select"),
     *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),
     "codec conventional",

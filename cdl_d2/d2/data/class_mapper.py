@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,6 +85,7 @@ class StoredClassMapper:
         """The record with what LatentStore.read gives; for a teacher also `image`."""
         item = dict(record)
         variant = self._variants[int(torch.randint(len(self._variants), ()))]
+        self._store.check_image(Path(item["file_name"]))
         item |= self._store.read(item["file_name"], variant, self._with_scales)
         if self._channel_order:
             item["image"] = variant.apply(read_pixels(item["file_name"], self._channel_order))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import detectron2.data.transforms as T
@@ -70,6 +71,7 @@ class StoredLatentMapper(DatasetMapper):
         """
         item = copy.deepcopy(dataset_dict)
         variant = self._variants[np.random.randint(len(self._variants))]
+        self._store.check_image(Path(item["file_name"]))
         stored = self._store.read(item["file_name"], variant)
         size = stored["image_size"]
         labels = None

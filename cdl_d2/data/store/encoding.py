@@ -19,17 +19,20 @@ from torch.utils.data import DataLoader, Dataset
 from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.latent import coded_cells
+from cdl_d2.data.store.image_source import ImageSource
 from cdl_d2.data.store.latent_store import record_name, shard_path, write_manifest
 from cdl_d2.data.store.plan import Plan
-from cdl_d2.data.store.shard import Record, ShardReader, pack_cells, write_shard
+from cdl_d2.data.store.shard import OtherStoreError, Record, ShardReader, pack_cells, write_shard
+from cdl_d2.errors import CdlError
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image's records by name, or why there are none."""
+    """An image's records by name and what the image was, or why there are none."""
 
     image: str
     records: dict[str, Record]
+    source: ImageSource | None = None
     error: str = ""
 
 
@@ -39,6 +42,7 @@ class Pixels:
 
     image: str
     variants: tuple[torch.Tensor, ...]
+    source: ImageSource | None = None
     error: str = ""
 
 
@@ -46,9 +50,10 @@ def read_variants(plan: Plan, images: Path, image: str) -> Pixels:
     """All variants of one image."""
     try:
         original = read_image(images / image)
-        return Pixels(image, tuple(variant.apply(original) for variant in plan.variants))
+        variants = tuple(variant.apply(original) for variant in plan.variants)
+        return Pixels(image, variants, ImageSource.of(images / image))
     except (OSError, ValueError) as error:
-        return Pixels(image, (), str(error))
+        return Pixels(image, (), error=str(error))
 
 
 def encode_images(codec: Codec, plan: Plan, chunk: Sequence[Pixels]) -> list[Encoded]:
@@ -65,7 +70,7 @@ def encode_images(codec: Codec, plan: Plan, chunk: Sequence[Pixels]) -> list[Enc
             found = encode_records(codec, plan.form, [variant for _, _, variant in batch])
             for (place, name, _), record in zip(batch, found, strict=True):
                 records[place][name] = record
-    return [Encoded(p.image, r, p.error) for p, r in zip(chunk, records, strict=True)]
+    return [Encoded(p.image, r, p.source, p.error) for p, r in zip(chunk, records, strict=True)]
 
 
 def encode_records(codec: Codec, form: str, variants: Sequence[torch.Tensor]) -> list[Record]:
@@ -100,10 +105,25 @@ class _Images(Dataset):
 
 
 def missing_shards(folder: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> list[int]:
-    """The shards of part i of n that are not written yet, or were written with failures."""
+    """The shards of part i of n that are not written yet, were written with failures, or are
+    damaged.
+
+    Raises:
+        OtherStoreError: if one holds something else.
+    """
     index, parts = part
-    paths = {shard: shard_path(folder, shard) for shard in range(index, plan.shards, parts)}
-    return [s for s, path in paths.items() if not path.exists() or ShardReader(path).failures]
+    return [s for s in range(index, plan.shards, parts) if not _is_done(folder, plan, s)]
+
+
+def _is_done(folder: Path, plan: Plan, shard: int) -> bool:
+    try:
+        reader = ShardReader(shard_path(folder, shard))
+        reader.check(plan.of_shard(shard))
+    except OtherStoreError as error:
+        raise OtherStoreError(f"{error}; take a new folder") from error
+    except (CdlError, FileNotFoundError):
+        return False
+    return not reader.failures
 
 
 def encode_shards(
@@ -142,12 +162,16 @@ def encode_shards(
     for shard in shards:
         records: dict[str, Record] = {}
         failures: dict[str, str] = {}
+        sources: dict[str, ImageSource] = {}
         for done in itertools.islice(encoded, len(plan.images_of(shard))):
             records |= done.records
             if done.error:
                 failures[done.image] = done.error
+            elif done.source:
+                sources[done.image] = done.source
             yield done
-        write_shard(shard_path(output, shard), records, failures)
+        part = plan.of_shard(shard)
+        write_shard(shard_path(output, shard), part, records, failures, sources)
 
 
 def _encode_in_batches(

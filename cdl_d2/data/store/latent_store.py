@@ -2,7 +2,7 @@
 
 ```
 store/plan.json              what is to be encoded, and how (see Plan)
-store/shard-00000.safetensors ...      see shard.py
+store/shard-00000.safetensors ...      see shard.py; each says what it holds, and of which images
 store/manifest.json          written last: sizes and checksums of all shards, images that failed
 ```
 
@@ -11,21 +11,21 @@ An image is known by its path relative to the folder it was encoded from, with f
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from cdl_d2.codec import Bitstream, Codec, cell_size
+from cdl_d2.data.store.image_source import SourceComparison
 from cdl_d2.data.store.plan import Plan, read_json
 from cdl_d2.data.store.shard import Record, ShardReader, unpack_cells
 from cdl_d2.data.store.variant import Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_text
+from cdl_d2.files import sha256_of, write_text
 
 MANIFEST_KEYS = {"shards", "failures"}
-OPEN_SHARDS = 256  # files that a reader keeps mapped
+OPEN_SHARDS = 256  # files that a reader keeps open
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -48,10 +48,24 @@ def write_manifest(folder: Path, plan: Plan) -> dict[str, str]:
     for shard in range(plan.shards):
         path = shard_path(folder, shard)
         failures |= ShardReader(path).failures
-        shards.append({"bytes": path.stat().st_size, "sha256": _sha256(path)})
+        shards.append({"bytes": path.stat().st_size, "sha256": sha256_of(path)})
     content = {"images": len(plan.images), "shards": shards, "failures": failures}
     write_text(folder / "manifest.json", json.dumps(content))
     return failures
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a store says of its shards.
+
+    Raises:
+        FileNotFoundError: if it is not complete.
+        CdlError: if it is damaged.
+    """
+    hint = "run `cdl data encode` again to finish the store"
+    manifest = read_json(folder / "manifest.json", f"{folder} is not complete: {hint}")
+    if not isinstance(manifest, dict) or not manifest.keys() >= MANIFEST_KEYS:
+        raise CdlError(f"{folder}/manifest.json is no manifest: delete it, and {hint}")
+    return manifest
 
 
 class LatentStore:
@@ -73,19 +87,15 @@ class LatentStore:
             raise CdlError(
                 f"{folder} was made by {self.plan.codec}; this model reads {codec.identity}"
             )
-        hint = "run `cdl data encode` again to finish the store"
-        self._manifest = read_json(
-            self.folder / "manifest.json", f"{folder} is not complete: {hint}"
-        )
-        if not isinstance(self._manifest, dict) or not self._manifest.keys() >= MANIFEST_KEYS:
-            raise CdlError(f"{self.folder}/manifest.json is no manifest: delete it, and {hint}")
+        self._manifest = read_manifest(self.folder)
         self._codec = codec
         self._places = {image: index for index, image in enumerate(self.plan.images)}
         self._variants = {variant: index for index, variant in enumerate(self.plan.variants)}
         self._readers: dict[int, ShardReader] = {}
+        self._compare = SourceComparison()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_readers": {}}  # a mapped file does not travel between processes
+        return {**self.__dict__, "_readers": {}}  # open files do not travel between processes
 
     @property
     def failures(self) -> dict[str, str]:
@@ -176,30 +186,30 @@ class LatentStore:
                 f"{self.folder} has no latents of {variant}, only of "
                 f"{'; '.join(map(str, self.variants))}"
             )
-        reader = self._reader(self._places[image] // self.plan.shard_size)
+        reader = self._reader_of(image)
         if image in reader.failures:
             raise CdlError(f"{image} could not be encoded: {reader.failures[image]}")
         return reader[record_name(image, self._variants[variant])]
 
-    def verify(self) -> None:
-        """Compare all shards with the checksums of the manifest.
+    def check_image(self, path: Path) -> None:
+        """Raise CdlError if an image file is there, and is not the one that was encoded.
 
-        Raises:
-            FileNotFoundError, CdlError: for the first shard that is missing or differs.
+        Sizes of all are compared, and the content of the first few whose time is another.
         """
-        for shard, expected in enumerate(self._manifest["shards"]):
-            path = shard_path(self.folder, shard)
-            self._reader(shard)
-            if _sha256(path) != expected["sha256"]:
-                raise CdlError(f"{path} is damaged: its checksum is not the manifest's")
+        image = self.find(path)
+        source = self._reader_of(image).sources.get(image)
+        if source is not None and (how := self._compare(source, path)):
+            raise CdlError(
+                f"the latent store {self.folder} is of another image ({how}): take the store of "
+                "this data set, or encode it again, with --renew"
+            )
 
-    def _reader(self, shard: int) -> ShardReader:
+    def _reader_of(self, image: str) -> ShardReader:
+        shard = self._places[image] // self.plan.shard_size
         if shard not in self._readers:
             while len(self._readers) >= OPEN_SHARDS:
                 del self._readers[next(iter(self._readers))]  # the one opened first
-            self._readers[shard] = ShardReader(shard_path(self.folder, shard))
+            reader = ShardReader(shard_path(self.folder, shard))
+            reader.check(self.plan.of_shard(shard), thorough=False)
+            self._readers[shard] = reader
         return self._readers[shard]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from cdl_d2.data.store.variant import Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, FORMAT)  # of the first, shards do not say what they hold
 FORMS = ("arrays", "bitstreams")
 
 
@@ -26,6 +27,7 @@ class Plan:
         variants: of every image.
         images: paths relative to the folder of images.
         shard_size: images a shard.
+        format: of the store's files, one of FORMATS.
     """
 
     codec: CodecIdentity
@@ -33,6 +35,7 @@ class Plan:
     variants: tuple[Variant, ...]
     images: tuple[str, ...]
     shard_size: int = 64
+    format: int = field(default=FORMAT, compare=False)
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -59,8 +62,23 @@ class Plan:
         """The images of a shard."""
         return self.images[shard * self.shard_size : (shard + 1) * self.shard_size]
 
+    def of_shard(self, shard: int) -> Plan:
+        """What a shard is to hold, which it also says itself."""
+        return replace(self, images=self.images_of(shard))
+
+    def difference(self, other: Plan) -> str:
+        """The first thing in which another plan differs, in words; empty if it is the same."""
+        theirs = asdict(other)
+        for name, value in asdict(self).items():
+            if name == "format" or theirs[name] == value:
+                continue
+            if name == "images":
+                return f"it has other images ({len(theirs[name])}, not {len(value)})"
+            return f"its {name} is {theirs[name]}, not {value}"
+        return ""
+
     def save(self, folder: Path) -> None:
-        """Write the plan, or find the same one there.
+        """Write the plan, or find the same one there; of several processes at once, one writes.
 
         Raises:
             CdlError: if the folder has a store of another plan.
@@ -68,14 +86,14 @@ class Plan:
         if folder.exists() and not folder.is_dir():
             raise CdlError(f"{folder} is a file, not a folder for a store")
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "plan.json"
-        if path.exists():
-            difference = _difference(asdict(self), asdict(Plan.load(folder)))
-            if difference:
-                raise CdlError(f"{folder} holds another store: {difference}; take a new folder")
-            return
-        with write_atomically(path) as temporary:
-            temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}))
+        try:
+            with write_atomically(folder / "plan.json", replace=False) as temporary:
+                temporary.write_text(json.dumps(asdict(self)))
+        except FileExistsError:
+            if difference := self.difference(Plan.load(folder)):
+                raise CdlError(
+                    f"{folder} holds another store: {difference}; take a new folder"
+                ) from None
 
     @classmethod
     def load(cls, folder: Path) -> Plan:
@@ -87,16 +105,32 @@ class Plan:
         """
         content = read_json(folder / "plan.json", f"{folder} is no latent store")
         try:
-            if content.pop("format") != FORMAT:
+            return cls.from_dict(content)
+        except CdlError as error:
+            raise CdlError(f"{folder / 'plan.json'} cannot be used: {error}") from error
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Plan:
+        """The plan that was written as a dict.
+
+        Raises:
+            CdlError: if it is none, or of another format.
+        """
+        try:
+            if content["format"] not in FORMATS:
                 raise CdlError("it has another format: update cdl_d2")
             return cls(
-                codec=CodecIdentity(**content.pop("codec")),
-                variants=tuple(Variant(**v) for v in content.pop("variants")),
-                images=tuple(content.pop("images")),
-                **content,
+                **{
+                    **content,
+                    "codec": CodecIdentity(**content["codec"]),
+                    "variants": tuple(Variant(**v) for v in content["variants"]),
+                    "images": tuple(content["images"]),
+                }
             )
+        except CdlError:
+            raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CdlError(f"{folder / 'plan.json'} cannot be used: {error}") from error
+            raise CdlError(f"it is no plan of a store ({error!r})") from error
 
 
 def read_json(path: Path, hint: str) -> dict[str, Any]:
@@ -112,13 +146,3 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
         return json.loads(path.read_text())
     except ValueError as error:
         raise CdlError(f"{path} is not JSON: {error}") from error
-
-
-def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """The first entry that differs, in words; empty if none does."""
-    for name, value in ours.items():
-        if theirs[name] != value:
-            if name == "images":
-                return f"it has other images ({len(theirs[name])}, not {len(value)})"
-            return f"its {name} is {theirs[name]}, not {value}"
-    return ""

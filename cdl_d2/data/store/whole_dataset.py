@@ -12,6 +12,8 @@ from cdl_d2.codec import Codec
 from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.data.store.ray_encoding import encode_shards_with_ray
+from cdl_d2.data.store.verification import changed_images
+from cdl_d2.errors import CdlError
 
 
 def encode_dataset(
@@ -26,6 +28,7 @@ def encode_dataset(
     batch_size: int = 8,
     device: str = "cpu",
     with_ray: bool = False,
+    renew: bool = False,
 ) -> tuple[int, dict[str, str] | None]:
     """Encode what is missing of a store, and close it if nothing is missing any more.
 
@@ -37,18 +40,24 @@ def encode_dataset(
         batch_size: images at a time, on a GPU.
         device: to encode on, without Ray.
         with_ray: on the cluster that this machine is in, see encode_shards_with_ray.
+        renew: encode shards anew whose images have changed since.
 
     Returns:
         how many images failed here; and those of the whole store that failed, and why, or None if
         other parts are missing.
 
     Raises:
-        CdlError, OSError: if the folder has another store, or cannot be written.
+        CdlError, OSError: if the folder has another store, or shards of other images, or cannot be
+            written.
     """
     plan.save(output)
     on_gpu = device != "cpu" and not with_ray
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
-    shards = missing_shards(output, plan, part)
+    missing = missing_shards(output, plan, part)
+    changed = _changed_shards(output, plan, images, renew)
+    shards = sorted({*missing, *(s for s in changed if s % part[1] == part[0])})
+    if shards:
+        (output / "manifest.json").unlink(missing_ok=True)  # until all of them are written
     if with_ray and shards:
         steps = encode_shards_with_ray(codec, plan, images, output, shards, max(workers, 1))
     else:
@@ -69,4 +78,22 @@ def encode_dataset(
             failed += len(errors)
             for error in errors:
                 report(error)
+    if _changed_shards(output, plan, images, renew):  # other parts have still to renew theirs
+        return failed, None
     return failed, close_store(output, plan)
+
+
+def _changed_shards(output: Path, plan: Plan, images: Path, renew: bool) -> list[int]:
+    """The shards whose images have changed, or are of another folder.
+
+    Raises:
+        CdlError: if there are some that may not be renewed.
+    """
+    changed = changed_images(output, plan, images, quick=not renew)
+    if changed and not renew:
+        how = next(iter(next(iter(changed.values())).values()))
+        raise CdlError(
+            f"{len(changed)} shards of {output} are of other images ({how}): give --renew to "
+            "encode these anew, or take a new folder"
+        )
+    return list(changed)

@@ -1,9 +1,14 @@
 import dataclasses
+import itertools
 import json
+import multiprocessing
+import os
 import pickle
+import struct
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 
 from cdl_d2.codec import Codec
@@ -113,18 +118,105 @@ def test_a_store_that_is_missing_or_not_complete_is_named(store_folder, codec, t
 
 def test_damage_is_noticed(store_folder, codec):
     path = shard_path(store_folder, 0)
-    content = bytearray(path.read_bytes())
-    content[-20] ^= 1
-    path.write_bytes(content)
-    store = LatentStore(store_folder, codec)
-    with pytest.raises(ValueError, match="damaged"):
-        store.verify()
+    content = path.read_bytes()
     path.write_bytes(content[:100])
     with pytest.raises(ValueError, match="not a shard"):
         LatentStore(store_folder, codec).read("0.png", VARIANTS[0])
     path.unlink()
     with pytest.raises(FileNotFoundError, match="is missing"):
         LatentStore(store_folder, codec).read("0.png", VARIANTS[0])
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, 9, 13, 17, 20, 24, 40])
+def test_a_flipped_bit_of_a_record_is_noticed(store_folder, codec, place):
+    path = shard_path(store_folder, 2)
+    content = bytearray(path.read_bytes())
+    (length,) = struct.unpack_from("<Q", content)
+    content[8 + length + place] ^= 1  # of checksum, head (such as bits and image size) or content
+    path.write_bytes(content)
+    store = LatentStore(store_folder, codec)
+    with pytest.raises(ValueError, match="damaged"):
+        store.read(min(store.plan.images_of(2)), VARIANTS[0])
+
+
+def test_a_shard_that_is_cut_while_it_is_read_is_one_error(store_folder, codec):
+    store = LatentStore(store_folder, codec)
+    store.read("0.png", VARIANTS[0])
+    os.truncate(shard_path(store_folder, 0), 2000)
+    with pytest.raises(ValueError, match="damaged"):
+        for image in store.plan.images_of(0):
+            store.read(image, VARIANTS[0])
+
+
+def test_a_shard_of_another_store_is_refused(store_folder, photos, plan, tmp_path):
+    other = Codec.load("tiny-bmshj2018-hyperprior", 1)
+    theirs = dataclasses.replace(plan, codec=other.identity)
+    theirs.save(tmp_path / "other")
+    list(encode_shards(other, theirs, photos, tmp_path / "other", [1], 0))
+    shard_path(tmp_path / "other", 1).replace(shard_path(store_folder, 1))
+    store = LatentStore(store_folder, Codec.load("tiny-bmshj2018-hyperprior", 2))
+    store.read("0.png", VARIANTS[0])
+    with pytest.raises(ValueError, match=r"another store: its codec is .*'quality': 1"):
+        store.read("3.png", VARIANTS[0])
+
+
+def test_a_store_of_format_1_is_read(store_folder, codec):
+    """As cdl_d2 0.1.0 wrote it, without checksums of records or a shard's own plan."""
+    new, expected = LatentStore(store_folder, codec), {}
+    for image, variant in itertools.product(new.plan.images, VARIANTS):
+        expected[image, variant] = new.read(image, variant)["latent"]
+    plan = json.loads((store_folder / "plan.json").read_text())
+    (store_folder / "plan.json").write_text(json.dumps(plan | {"format": 1}))
+    for shard in range(3):
+        tensors = load_file(shard_path(store_folder, shard))
+        old = {name: tensor[4:].clone() for name, tensor in tensors.items()}
+        save_file(old, shard_path(store_folder, shard), metadata={"failures": "{}"})
+    old = LatentStore(store_folder, codec)
+    for (image, variant), latent in expected.items():
+        assert torch.equal(old.read(image, variant)["latent"], latent)
+
+
+def test_an_image_that_was_not_encoded_is_told_by_its_size_or_content(store_folder, photos, codec):
+    store = LatentStore(store_folder, codec)
+    store.check_image(photos / "0.png")
+    store.check_image(photos / "gone" / "0.png")  # a store needs no images
+    os.utime(photos / "0.png", (1, 1))
+    store.check_image(photos / "0.png")
+    content = bytearray((photos / "0.png").read_bytes())
+    content[-1] ^= 1
+    (photos / "0.png").write_bytes(content)
+    with pytest.raises(ValueError, match="another content"):
+        store.check_image(photos / "0.png")
+    (photos / "0.png").write_bytes(content + b"x")
+    with pytest.raises(ValueError, match=r"another image .*bytes"):
+        store.check_image(photos / "0.png")
+
+
+def test_of_plans_that_are_written_at_once_one_is(plan, tmp_path):
+    """Many times, since a race is a matter of luck."""
+    plans = [plan, dataclasses.replace(plan, form="bitstreams")]
+
+    def save(barrier, folder, each):
+        barrier.wait()
+        try:
+            each.save(folder)
+        except ValueError:
+            os._exit(3)
+
+    context = multiprocessing.get_context("fork")
+    for trial in range(20):
+        barrier = context.Barrier(2)
+        processes = [
+            context.Process(target=save, args=(barrier, tmp_path / str(trial), each))
+            for each in plans
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        winner = [process.exitcode for process in processes].index(0)
+        assert sorted(process.exitcode for process in processes) == [0, 3]
+        assert Plan.load(tmp_path / str(trial)) == plans[winner]
 
 
 def test_a_manifest_that_is_none_is_refused(store_folder, codec):
