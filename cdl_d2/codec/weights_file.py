@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import nn
 from cdl_d2.codec.packed_weights import read_safetensors
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
+
+ZIP = b"PK\x03\x04"  # how files of torch.save begin, since PyTorch 1.6
 
 # Entropy-coding tables are derived from the weights by `update()`; they are not weights.
 DERIVED = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")
@@ -50,15 +53,47 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     Tensors that packed_weights stored as int8 come back as float32.
 
     Raises:
-        FileNotFoundError, CdlError: as reading_weights; if the file holds no dict.
+        FileNotFoundError, CdlError: as reading_weights; if the file holds no dict, or is damaged.
     """
     with reading_weights(path):
         if Path(path).suffix == ".safetensors":
             return read_safetensors(path)
+        _check_records(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise CdlError(f"{path} holds a {type(content).__name__}, not weights")
     return content
+
+
+def _check_records(path: str | Path) -> None:
+    """Compare each record with the checksum that torch.save writes and torch.load does not read.
+
+    Files from before PyTorch 1.6 have none.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except OSError as error:  # an offset that leads before the file
+        raise CdlError(f"{path} cannot be read as weights: it is damaged ({error})") from error
+    if damaged is not None:
+        raise CdlError(
+            f"{path} is damaged: {damaged} in it has another checksum: copy the file again, or "
+            "take an earlier one"
+        )
+
+
+def check_finite(state: dict[str, Any], path: str | Path) -> None:
+    """Raise CdlError if a state dict, of tensors or arrays, has NaN or an infinite number."""
+    for name, values in state.items():
+        tensor = torch.as_tensor(values)
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise CdlError(
+                f"{path} has weights that are not finite, in {name}: its training diverged, take "
+                "an earlier checkpoint"
+            )
 
 
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
@@ -77,6 +112,7 @@ def state_dict_in(content: dict[str, Any], path: str | Path) -> dict[str, torch.
     state = nested[0] if nested else content
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise CdlError(f"{path} is not a state dict of tensors")
+    check_finite(state, path)
     return state
 
 

@@ -11,6 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from cdl_d2.codec.weights_file import (
+    check_finite,
     check_weights_file,
     read_weights,
     reading_weights,
@@ -49,7 +50,8 @@ class SafeCheckpointer(DetectionCheckpointer):
 
         Raises:
             FileNotFoundError: if a local file does not exist.
-            CdlError: if the file cannot be read, or holds anything but arrays and plain values.
+            CdlError: if the file cannot be read or is damaged, holds anything but arrays and plain
+                values, or has weights that are not finite.
         """
         if path and "://" not in path:
             check_weights_file(path.partition("?")[0])
@@ -64,6 +66,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         if not isinstance(state, dict) or not all(map(_is_weight, state.items())):
             raise CdlError(f"{filename} holds something else than arrays by name: no weights")
         return content
+
+    def _load_model(self, checkpoint: dict[str, Any]):
+        check_finite(checkpoint["model"], self._parsed_url_during_load.path)
+        return super()._load_model(checkpoint)
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """As Detectron2, after a line that says how much of the model the file gave.

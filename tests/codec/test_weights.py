@@ -62,6 +62,34 @@ def test_a_full_disk_is_said_of_the_file_and_leaves_nothing(tmp_path, form):
     assert list(tmp_path.iterdir()) == []
 
 
+def flipped(content, bit):
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
+    path, state = tmp_path / "a.pth", {"a": torch.rand(300), "b": torch.arange(5)}
+    save_checkpoint(path, {"model": state, "iteration": 3})
+    content, refused = path.read_bytes(), 0
+    for bit in range(0, 8 * len(content), 37):
+        path.write_bytes(flipped(content, bit))
+        try:
+            again = load_state_dict(path)
+        except CdlError as error:
+            refused += str(path) in str(error)
+        else:
+            assert all(torch.equal(again[name], state[name]) for name in state)
+    assert refused > 200
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    save_checkpoint(tmp_path / "a.pth", {"good": torch.ones(2), "bad": torch.full((2,), value)})
+    with pytest.raises(CdlError, match=r"not finite, in bad"):
+        load_state_dict(tmp_path / "a.pth")
+
+
 def test_weights_in_the_zoos_form_load_and_give_the_same_latent(weights):
     path, _, network = weights
     image = torch.rand(3, 64, 64)

@@ -42,6 +42,26 @@ def test_a_saved_model_is_loaded(tmp_path):
     assert torch.equal(model.weight, again.weight)
 
 
+def test_a_flipped_bit_in_the_weights_is_refused(tmp_path):
+    SafeCheckpointer(nn.Linear(100, 100), str(tmp_path)).save("model")
+    content = bytearray((tmp_path / "model.pth").read_bytes())
+    content[len(content) // 2] ^= 4
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        SafeCheckpointer(nn.Linear(100, 100)).load(str(tmp_path / "model.pth"))
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.pkl"])
+def test_weights_that_are_not_finite_are_refused(tmp_path, name):
+    weights = {"weight": np.full((2, 2), np.nan, np.float32), "bias": np.zeros(2, np.float32)}
+    if name.endswith(".pkl"):
+        (tmp_path / name).write_bytes(pickle.dumps({"model": weights, "__author__": "someone"}))
+    else:
+        torch.save({"model": {k: torch.as_tensor(v) for k, v in weights.items()}}, tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name} has weights that are not finite, in weight"):
+        SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / name))
+
+
 def test_detectron2s_zoo_format_is_read(tmp_path):
     weights = {"weight": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
     with (tmp_path / "zoo.pkl").open("wb") as file:

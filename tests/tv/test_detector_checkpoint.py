@@ -27,6 +27,22 @@ def test_a_detector_comes_back_as_it_was(tmp_path, domain):
     assert torch.equal(again([item])[0]["scores"], detector([item])[0]["scores"])
 
 
+def test_a_flipped_bit_in_the_weights_is_refused(teacher_file):
+    content = bytearray(teacher_file.read_bytes())
+    content[len(content) // 2] ^= 4
+    teacher_file.write_bytes(content)
+    with pytest.raises(CdlError, match="is damaged"):
+        load_detector(teacher_file)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    state = tiny_detector().state_dict()
+    state["rpn.head.cls_logits.weight"][0] = float("nan")
+    save_detector(tmp_path / "a.pth", tiny_config(), state)
+    with pytest.raises(CdlError, match=r"a\.pth .*not finite, in rpn\.head\.cls_logits\.weight"):
+        load_detector(tmp_path / "a.pth")
+
+
 def test_torchvisions_own_weights_make_a_teacher(tmp_path, monkeypatch):
     theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
     weights = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
