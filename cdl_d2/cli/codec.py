@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from cdl_d2.cli.options import CodecOptions, Device, Json
-from cdl_d2.cli.output import for_each, print_rows
+from cdl_d2.cli.output import for_each, print_rows, report
 from cdl_d2.errors import CdlError
 
 app = App(name="codec", help="Compress and decompress images; train and evaluate codecs.")
@@ -66,9 +66,15 @@ def compress(
         coder = compressor_for(for_, usable_device(device), not no_rest, as_is)
     else:
         coder = compressor(codec.choice().load().on(usable_device(device)), channels)
-    status = for_each(
-        targets, lambda path: coder.compress(path, targets[path]), "cdl codec compress"
-    )
+
+    def write(path: Path) -> None:
+        removed = coder.compress(path, targets[path])
+        if removed:
+            report(
+                "cdl codec compress", f"{removed} is removed: what replaced its image needs none"
+            )
+
+    status = for_each(targets, write, "cdl codec compress")
     print(coder.summary())
     return status
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from cdl_d2.codec.bitstream.stream import (
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.image_files import find_images, read_image, write_png
+from cdl_d2.codec.latent import Latent
 from cdl_d2.codec.rate_distortion import RatePoint, average, rate_point
 from cdl_d2.errors import CdlError
 
@@ -46,7 +48,7 @@ def bitstream_paths(images: Sequence[Path], output: Path | None, force: bool) ->
             targets[path] = place.with_suffix(SUFFIX)
     names: dict[Path, Path] = {}
     for path, target in targets.items():
-        for name in (target, rest_of(target)):
+        for name in map(_place, (target, rest_of(target))):
             if names.setdefault(name, path) != path:
                 raise CdlError(f"{names[name]} and {path} would both be {name}: rename one")
     _check_free([*names], output, force)
@@ -61,6 +63,7 @@ def picture_paths(streams: Sequence[Path], output: Path | None, force: bool) -> 
         CdlError: if two results would have the same name, or a second layer comes alone.
     """
     targets: dict[Path, Path] = {}
+    places: set[Path] = set()
     for path in streams:
         if path.name.endswith(REST_SUFFIX):
             first = path.with_name(path.name.removesuffix(REST_SUFFIX) + SUFFIX)
@@ -68,8 +71,9 @@ def picture_paths(streams: Sequence[Path], output: Path | None, force: bool) -> 
                 raise CdlError(f"{path} is a second layer: give the first one, {first}")
             continue
         target = (output or path.parent) / f"{path.stem}.png"
-        if target in targets.values():
+        if _place(target) in places:
             raise CdlError(f"two files would both be {target}: do them separately")
+        places.add(_place(target))
         targets[path] = target
     _check_free([*targets.values()], output, force)
     return targets
@@ -87,22 +91,33 @@ class FileCompressor:
         self._layers_of, self._points = layers_of, points
         self._bits, self._pixels = [0, 0], 0
 
-    def compress(self, path: Path, target: Path) -> None:
+    def compress(self, path: Path, target: Path) -> Path | None:
         """Write the bitstream of an image, and its second layer if there is one.
+
+        Whenever it is killed, there is the whole old image or the whole new one.
+
+        Returns:
+            the second layer of what was replaced, if it had to be removed.
 
         Raises:
             CdlError, OSError: if the image cannot be read or the bitstream not be written.
         """
         layers = self._layers_of(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        rest, coming = rest_of(target), _coming_rest_of(target)
         if layers.rest:
-            layers.rest.save(rest_of(target))
-        else:
-            rest_of(target).unlink(missing_ok=True)  # of what is replaced
+            layers.rest.save(coming)
         layers.selected.save(target)
+        removed = None
+        if layers.rest:
+            coming.replace(rest)
+        elif rest.exists():
+            rest.unlink()
+            removed = rest
         for i, layer in enumerate((layers.selected, layers.rest)):
             self._bits[i] += 8 * len(layer.to_bytes()) if layer else 0
         self._pixels += layers.selected.image_size[0] * layers.selected.image_size[1]
+        return removed
 
     def summary(self) -> str:
         """What the images cost together, and how they look on average."""
@@ -159,17 +174,36 @@ def decompress_file(path: Path, target: Path, weights: str, device: str) -> None
     wrote = stream.codec
     codec = CodecChoice(wrote.name, wrote.quality, wrote.metric, weights).load().on(device)
     if stream.coding == SELECTED:
-        beside = rest_of(path)
-        rest = Bitstream.load(beside) if beside.is_file() else None
-        try:
-            latent = decompress_layers(codec, stream, rest)
-        except BitstreamError as error:
-            state = "beside it" if rest else "there is none beside it"
-            raise BitstreamError(f"{path}: {error} (in {beside}; {state})") from error
+        latent = _from_layers(codec, path, stream)
     else:
         latent = codec.decompress(stream)
     image = torch.round(codec.decode(latent.to(device)) * 255).byte().cpu()
     write_png(target, image.permute(1, 2, 0).numpy())
+
+
+def _from_layers(codec: Codec, path: Path, first: Bitstream) -> Latent:
+    """The latent of a first layer and the second one beside it."""
+    coming = _coming_rest_of(path)
+    if coming.is_file():  # who wrote them was killed between the two
+        with suppress(BitstreamError):
+            return decompress_layers(codec, first, Bitstream.load(coming))
+    beside = rest_of(path)
+    rest = Bitstream.load(beside) if beside.is_file() else None
+    try:
+        return decompress_layers(codec, first, rest)
+    except BitstreamError as error:
+        state = "beside it" if rest else "there is none beside it"
+        raise BitstreamError(f"{path}: {error} (in {beside}; {state})") from error
+
+
+def _coming_rest_of(path: Path) -> Path:
+    """Where a second layer is until its first one is written."""
+    return path.with_name(f".{rest_of(path).name}-coming")
+
+
+def _place(path: Path) -> Path:
+    """Where a file really is, whatever links lead to its folder."""
+    return path.parent.resolve() / path.name
 
 
 def describe_bitstream(path: Path) -> dict[str, str | int | float]:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -88,8 +89,48 @@ def test_replacing_two_layers_leaves_no_second_one(photo, tmp_path):
     output_of(*COMPRESS, photo, *CODEC, "--channels", "0-31")
     (tmp_path / "photo.cdlz").unlink()
     assert "photo.rest.cdlz" in refused(*COMPRESS, photo, *CODEC)
-    output_of(*COMPRESS, photo, *CODEC, "--force")
+    status, _, errors = run(*COMPRESS, photo, *CODEC, "--force")
+    assert status == 0 and "photo.rest.cdlz is removed" in errors
     assert not (tmp_path / "photo.rest.cdlz").exists()
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_whenever_a_writer_of_two_layers_is_killed_an_image_is_whole(
+    photo, tmp_path, monkeypatch, renames
+):
+    layers = [*COMPRESS, photo, *CODEC, "--channels", "0-31", "--force"]
+    file, pictures = photo.with_suffix(".cdlz"), []
+    original = Image.open(photo).copy()
+    for picture in (original, original.rotate(180)):
+        picture.save(photo)
+        output_of(*layers)
+        output_of(*DECOMPRESS, file, "--force", "--output", tmp_path / "decoded")
+        pictures.append((tmp_path / "decoded" / "photo.png").read_bytes())
+    left, replace = [renames], os.replace
+
+    def killed(temporary, path):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        replace(temporary, path)
+
+    original.save(photo)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        status, *_ = run(*layers)
+    assert status == 130
+    output_of(*DECOMPRESS, file, "--force", "--output", tmp_path / "decoded")
+    decoded = (tmp_path / "decoded" / "photo.png").read_bytes()
+    assert decoded == pictures[1 if renames < 2 else 0]
+
+
+def test_two_names_of_one_folder_are_one_place(photo, tmp_path):
+    Image.open(photo).save(photo.with_suffix(".jpg"))
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert "photo.jpg" in refused(*COMPRESS, photo, tmp_path / "link" / "photo.jpg", *CODEC)
+    output_of(*COMPRESS, photo, *CODEC)
+    file = photo.with_suffix(".cdlz").name
+    refused(*DECOMPRESS, tmp_path / file, tmp_path / "link" / file, "--force")
 
 
 @pytest.mark.parametrize("channels", ["a", "5-", "0-192", "3,3", "7-6", "", "0-99999999999"])
@@ -153,7 +194,9 @@ def test_options_that_cannot_be_used_are_one_line(photo, options):
 def test_a_codec_is_trained_and_used(photo, tmp_path):
     Image.linear_gradient("L").resize((100, 100)).convert("RGB").save(photo)
     train = ["--lmbda", 0.01, "--iterations", 2, "--batch-size", 1, "--patch-size", 64]
-    output_of("codec", "train", tmp_path, *CODEC, *train, "--output", tmp_path / "trained")
+    train = ["codec", "train", tmp_path, *CODEC, *train, "--output", tmp_path / "trained"]
+    output_of(*train)
+    assert "--resume" in refused(*train)
     weights = ["--codec-weights", tmp_path / "trained" / "model.safetensors"]
     output_of(*COMPRESS, photo, *CODEC, *weights)
     output_of(*DECOMPRESS, photo.with_suffix(".cdlz"), *weights, "--output", tmp_path / "decoded")

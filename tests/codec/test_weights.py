@@ -72,7 +72,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
     path, state = tmp_path / "a.pth", {"a": torch.rand(300), "b": torch.arange(5)}
     save_checkpoint(path, {"model": state, "iteration": 3})
     content, refused = path.read_bytes(), 0
-    for bit in range(0, 8 * len(content), 37):
+    for bit in range(0, 8 * len(content), 113):
         path.write_bytes(flipped(content, bit))
         try:
             again = load_state_dict(path)
@@ -80,7 +80,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
             refused += str(path) in str(error)
         else:
             assert all(torch.equal(again[name], state[name]) for name in state)
-    assert refused > 200
+    assert refused > 60
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -28,6 +28,8 @@ from cdl_d2.codec.weights_file import (
 )
 from cdl_d2.errors import CdlError, DivergedError
 
+CHECKPOINT, WEIGHTS = "checkpoint.pth", "model.safetensors"  # in the output folder
+
 
 @dataclass(frozen=True)
 class CodecTraining:
@@ -112,11 +114,17 @@ def train_codec(
     `output/metrics.jsonl` holds a line every 100 iterations.
 
     Raises:
-        CdlError: without images, or when the checkpoint to resume is of another plan.
+        CdlError: without images; if the folder has a training and `resume` is false, or the
+            checkpoint to resume is of another plan.
         DivergedError: if the loss is not finite.
     """
     from compressai.losses import RateDistortionLoss
 
+    if checkpoint_every < 1:
+        raise CdlError(f"a checkpoint every {checkpoint_every} iterations: at least 1 is needed")
+    before = [name for name in (CHECKPOINT, WEIGHTS) if (output / name).exists()]
+    if before and not resume:
+        raise CdlError(f"{output} has a {before[0]}: add --resume to go on, or take another folder")
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
     if initial_weights is None:
@@ -127,7 +135,7 @@ def train_codec(
     criterion = RateDistortionLoss(lmbda=plan.lmbda, metric=plan.metric)
     optimizers, schedule = _optimizers(network, plan)
 
-    checkpoint = output / "checkpoint.pth"
+    checkpoint = output / CHECKPOINT
     start = _restore(checkpoint, plan, network, optimizers, schedule) if resume else 0
     crops = RandomCrops(images, plan.patch_size, plan.iterations * plan.batch_size, plan.seed)
     remaining = range(start * plan.batch_size, len(crops))
@@ -150,7 +158,7 @@ def train_codec(
             )
         if iteration % checkpoint_every == 0 or iteration == plan.iterations:
             _save(checkpoint, iteration, plan, network, optimizers, schedule)
-    return _export(network, plan, output / "model.safetensors")
+    return _export(network, plan, output / WEIGHTS)
 
 
 def _optimizers(network: nn.Module, plan: CodecTraining):
