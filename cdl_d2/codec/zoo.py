@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 
 from cdl_d2.codec.architectures import TINY_PREFIX
+from cdl_d2.download import LARGEST, TIMEOUT, Download
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
+from cdl_d2.files import sha256_of
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 WEIGHTS_OPTIONS = "--codec-weights (in a config: MODEL.CODEC.WEIGHTS)"
@@ -47,35 +46,30 @@ def zoo_url(name: str, quality: int, metric: str) -> str:
         ) from None
 
 
-def download(url: str, folder: Path | None = None) -> Path:
+def download(
+    url: str, folder: Path | None = None, timeout: float = TIMEOUT, largest: int = LARGEST
+) -> Path:
     """Fetch `url` once into `folder` (default: torch.hub's) and check the hash in its name.
 
     The name ends in a dash and the first eight hexadecimal digits of the file's SHA-256.
+
+    Args:
+        timeout: seconds without a byte.
+        largest: bytes.
+
+    Raises:
+        FileNotFoundError, CdlError, OSError: as Download.fetch; if the name carries no hash, or
+            the file in the folder has another.
     """
-    folder = folder or Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(url).name
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with write_atomically(path) as temporary:
-            try:
-                torch.hub.download_url_to_file(url, str(temporary))
-            except (URLError, OSError) as error:
-                raise FileNotFoundError(
-                    f"{url} cannot be downloaded ({error}): fetch it by hand and give its path as "
-                    f"{WEIGHTS_OPTIONS}"
-                ) from error
-            _check_hash(temporary, path.name)
-    _check_hash(path, path.name)
-    return path
-
-
-def _check_hash(path: Path, name: str) -> None:
-    match = re.search(r"-([0-9a-f]{8,64})\.", name)
+    path = (folder or Path(torch.hub.get_dir()) / "checkpoints") / Path(url).name
+    match = re.search(r"-([0-9a-f]{8,64})\.", path.name)
     if match is None:
-        raise CdlError(f"{name} carries no hash in its name, so it cannot be checked")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(match[1]):
+        raise CdlError(f"{path.name} carries no hash in its name, so it cannot be checked")
+    otherwise = f"fetch it by hand and give its path as {WEIGHTS_OPTIONS}"
+    Download(url, match[1], None, otherwise, timeout, largest).fetch(path)
+    if not (digest := sha256_of(path)).startswith(match[1]):
         raise CdlError(
             f"{path} has SHA-256 {digest[:8]}..., its name says {match[1]}: the file is damaged or "
             "was replaced; delete it and try again"
         )
+    return path

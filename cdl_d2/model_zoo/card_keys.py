@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from cdl_d2.download import is_safe_url
 from cdl_d2.errors import CdlError
-from cdl_d2.model_zoo.download import is_safe_url
 
 TASKS = ("detection", "segmentation", "classification")
 ENGINES = ("detectron2", "torchvision")
