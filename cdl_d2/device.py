@@ -15,7 +15,7 @@ def usable_device(name: str | None) -> str:
     """
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).cpu()  # of the device "meta" nothing comes back
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CdlError(f"device {name!r} cannot be used: {reason}") from error

@@ -3,7 +3,7 @@
 
 import sys
 
-from cdl_d2.cli.main import main
+from cdl_d2.cli.start import main
 
 if __name__ == "__main__":
     sys.exit(main(["train-torchvision", *sys.argv[1:]]))

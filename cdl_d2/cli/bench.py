@@ -12,8 +12,10 @@ from cdl_d2.cli.options import (
     ConfigFile,
     Device,
     Json,
+    NotNegative,
     Overrides,
     Pair,
+    Positive,
     load_config,
 )
 from cdl_d2.cli.output import print_rows
@@ -157,9 +159,9 @@ def storage(
     short_edge: int = 800,
     max_size: int = 1333,
     count: int = 20,
-    repeats: int = 3,
-    threads: int = 1,
-    workers: int | None = None,
+    repeats: Positive = 3,
+    threads: Positive = 1,
+    workers: NotNegative | None = None,
     json: Json = False,
 ) -> None:
     """Time all ways to get at latents, in one run: stores, bitstreams, encoding on the fly.

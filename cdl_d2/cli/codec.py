@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from cdl_d2.cli.options import CodecOptions, Device, Json
+from cdl_d2.cli.options import CodecOptions, Device, Json, NotNegative, Positive
 from cdl_d2.cli.output import for_each, print_rows, report
 from cdl_d2.errors import CdlError
 
@@ -237,12 +237,12 @@ def train(
     batch_size: int = 8,
     patch_size: int = 192,
     learning_rate: float = 1e-3,
-    seed: int = 0,
+    seed: NotNegative = 0,
     initial_weights: Path | None = None,
     device: Device = None,
-    workers: int = 0,
-    threads: int | None = None,
-    checkpoint_every: int = 500,
+    workers: NotNegative = 0,
+    threads: Positive | None = None,
+    checkpoint_every: Positive = 500,
     resume: bool = False,
 ) -> None:
     """Train a codec of any architecture on a folder of photographs.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from cdl_d2.cli.options import CodecOptions, Device
+from cdl_d2.cli.options import CodecOptions, Device, NotNegative, Positive
 from cdl_d2.cli.output import for_each, report
 from cdl_d2.errors import CdlError
 
@@ -21,9 +21,9 @@ def draw(
     *,
     task: Literal["detection", "segmentation", "multitask", "classification"],
     output: Path,
-    count: int,
-    size: tuple[int, int] = (192, 192),
-    seed: int = 0,
+    count: Positive,
+    size: tuple[Positive, Positive] = (192, 192),
+    seed: NotNegative = 0,
 ) -> None:
     """Draw sample data: textured shapes of five classes.
 
@@ -91,10 +91,10 @@ def encode(
     short_edges: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
     max_size: int = 1333,
     flip: bool = False,
-    shard_size: int = 64,
+    shard_size: Positive = 64,
     shard: Annotated[str | None, Parameter(metavar="I/N")] = None,
-    workers: int | None = None,
-    batch_size: int = 8,
+    workers: NotNegative | None = None,
+    batch_size: Positive = 8,
     ray: bool = False,
     renew: bool = False,
     device: Device = None,

@@ -75,6 +75,7 @@ def main(arguments: Sequence[object] | None = None) -> int:
         Exception: a bug, as it came.
     """
     words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
+    interruption = Interruption()
     before = signal.signal(signal.SIGTERM, _leave)
     name = "cdl"
     try:
@@ -82,9 +83,10 @@ def main(arguments: Sequence[object] | None = None) -> int:
         status = _call(words) or 0
         sys.stdout.flush()  # what is printed can meet a full disk, too
         return status
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if interruption.came or isinstance(error, KeyboardInterrupt):
+            print(f"{name}: interrupted", file=sys.stderr)
+            return 128 + signal.SIGINT
         message = _mistake(error)
         if message is None:
             raise
@@ -93,6 +95,27 @@ def main(arguments: Sequence[object] | None = None) -> int:
         return 1 if is_disk_error(error) else 2
     finally:
         signal.signal(signal.SIGTERM, before)
+        interruption.end()
+
+
+class Interruption:
+    """Remembers Ctrl-C until `end`: who is interrupted during an import may raise another error."""
+
+    def __init__(self):
+        self.came = False
+        # In the background it is ignored, and stays so.
+        self._ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._ours:
+            signal.signal(signal.SIGINT, self._note)
+
+    def end(self) -> None:
+        """Leave Ctrl-C to Python again."""
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.came = True
+        raise KeyboardInterrupt
 
 
 def _call(words: Sequence[str]) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -33,6 +34,8 @@ ConfigFile = Annotated[
 Device = Annotated[
     str | None, Parameter(help="To compute on, `cpu` or `cuda`; default a GPU if there is one.")
 ]
+Positive = Annotated[int, Parameter(validator=Number(gte=1))]
+NotNegative = Annotated[int, Parameter(validator=Number(gte=0))]
 Json = Annotated[bool, Parameter(help="Print JSON.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from tqdm import tqdm
 
-from cdl_d2.cli.options import Device, Json
+from cdl_d2.cli.options import Device, Json, NotNegative, Positive
 from cdl_d2.cli.output import report
 
 
@@ -20,8 +20,8 @@ def predict(
     annotations: Path | None = None,
     draw: bool = False,
     classes: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    batch_size: int = 1,
-    workers: int = 0,
+    batch_size: Positive = 1,
+    workers: NotNegative = 0,
     shard: Annotated[str | None, Parameter(metavar="I/N")] = None,
     ray: bool = False,
     device: Device = None,

@@ -80,6 +80,8 @@ def open_image(path: str | Path, content: bytes | None = None) -> Iterator[Image
         FileNotFoundError, CdlError: as reading_image; for another format, or more pixels than
             max_pixels.
     """
+    if content is None and Path(path).exists() and not Path(path).is_file():
+        raise CdlError(f"{path} is not a file")  # a pipe would be waited for
     source = path if content is None else io.BytesIO(content)
     with reading_image(path), Image.open(source, formats=FORMATS) as file:
         try:

@@ -105,10 +105,10 @@ class Trainer:
         checkpoint_period: int = 5000,
         settings: Mapping[str, Any] | None = None,
     ):
-        if seed < 0 or checkpoint_period < 1:
+        if min(seed, workers) < 0 or checkpoint_period < 1:
             raise CdlError(
-                f"seed {seed} and checkpoint period {checkpoint_period}: at least 0 and 1 are "
-                "needed"
+                f"seed {seed}, {workers} workers and checkpoint period {checkpoint_period}: at "
+                "least 0, 0 and 1 are needed"
             )
         if precision not in PRECISIONS:
             raise CdlError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")

@@ -133,6 +133,16 @@ def test_two_names_of_one_folder_are_one_place(photo, tmp_path):
     refused(*DECOMPRESS, tmp_path / file, tmp_path / "link" / file, "--force")
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a folder"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / "photo.png"
+    os.mkfifo(path) if kind == "a pipe" else path.mkdir()
+    (tmp_path / "more.txt").touch()
+    words = [*COMPRESS, path, *CODEC, "--output", tmp_path / "out"]
+    status, _, errors = run(*words)
+    assert status and "photo.png" in errors and "Traceback" not in errors
+
+
 @pytest.mark.parametrize("channels", ["a", "5-", "0-192", "3,3", "7-6", "", "0-99999999999"])
 def test_channels_that_do_not_fit_are_named(photo, channels):
     assert "channel" in refused(*COMPRESS, photo, *CODEC, "--channels", channels)

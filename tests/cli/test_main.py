@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from cyclopts import App
 
 from cdl_d2.cli import main as cli
 from cdl_d2.errors import CdlError
-from tests.commands import in_checkout, output_of, refused, run
+from tests.commands import ROOT, in_checkout, output_of, refused, run
 
 COMMANDS = [
     *("quickstart", "train", "train-torchvision", "visualize", "convert", "export", "count"),
@@ -59,6 +60,36 @@ def test_words_that_cannot_be_used_are_one_line(words):
     _, _, errors = run(*words)
     assert len(errors.splitlines()) == 1
     assert refused(*words)
+
+
+IMAGE = "cdl_d2/model_zoo/samples/nuclei/images/val_0001.png"
+CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", 2]
+TRAIN = ["codec", "train", "IMAGES", *CODEC, "--lmbda", 0.01, "--iterations", 1]
+ENCODE = ["data", "encode", "--images", "IMAGES", *CODEC]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["codec", "compress", IMAGE, *CODEC, "--device", "zzz"], "zzz"),
+        (["codec", "compress", IMAGE, *CODEC, "--device", "meta"], "meta"),
+        ([*TRAIN, "--checkpoint-every", 0], "checkpoint-every"),
+        ([*TRAIN, "--threads", -1], "threads"),
+        ([*TRAIN, "--workers", -1], "workers"),
+        ([*TRAIN, "--seed", -1], "seed"),
+        ([*ENCODE, "--workers", -1], "workers"),
+        ([*ENCODE, "--batch-size", 0], "batch-size"),
+        ([*ENCODE, "--shard-size", 0], "shard-size"),
+        (["predict", "nuclei-bridge", IMAGE, "--workers", -2], "workers"),
+        (["data", "draw", "--task", "detection", "--count", -3], "count"),
+        (["data", "draw", "--task", "detection", "--count", 1, "--seed", -3], "seed"),
+    ],
+)
+def test_numbers_and_devices_that_cannot_be_used_are_one_line(words, named, tmp_path):
+    (tmp_path / "images").mkdir()
+    words = [tmp_path / "images" if word == "IMAGES" else word for word in words]
+    assert named in refused(*words, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 class _Failing(torch.utils.data.Dataset):
@@ -149,3 +180,35 @@ def test_signals_end_a_command_quietly(tmp_path, number, status):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status
     assert "Traceback" not in errors
+    assert (number == signal.SIGTERM) or errors.endswith("cdl data draw: interrupted\n")
+
+
+@pytest.mark.parametrize("module", ["cdl_d2.cli.options", "torch", "compressai"])
+def test_ctrl_c_during_an_import_is_one_line(tmp_path, module):
+    """As the user presses it while a module is looked for; some answer with an error of theirs."""
+    code = f"""
+import builtins, os, signal, sys
+from cdl_d2.cli.start import main
+
+def find_and_load(name, *rest, found=builtins.__import__):
+    if name == {module!r} and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if name == "compressai":
+                raise ImportError("failed to import")
+            raise
+    return found(name, *rest)
+
+builtins.__import__ = find_and_load
+sys.exit(main({["codec", "evaluate", str(ROOT / Path(IMAGE).parent), *map(str, CODEC)]!r}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **in_checkout(),
+    )
+    assert done.returncode == 130, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.endswith(": interrupted\n")

@@ -8,8 +8,11 @@ shards of the same folder; whoever finds all of them there writes the manifest.
 from __future__ import annotations
 
 import itertools
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,15 +152,15 @@ def encode_shards(
     if not shards:  # start no workers
         return
     names = [image for shard in shards for image in plan.images_of(shard)]
-    items = iter(
-        DataLoader(
-            _Images(None if batch_size else codec, plan, images, names),
-            batch_size=None,
-            num_workers=workers,
-            multiprocessing_context="spawn" if workers else None,
-            worker_init_fn=use_one_thread,
-        )
+    loader = DataLoader(
+        _Images(None if batch_size else codec, plan, images, names),
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=use_one_thread,
     )
+    with _uninterrupted():
+        items = iter(loader)
     encoded = _encode_in_batches(codec, plan, items, batch_size) if batch_size else items
     for shard in shards:
         records: dict[str, Record] = {}
@@ -190,6 +193,20 @@ def close_store(output: Path, plan: Plan) -> dict[str, str] | None:
     if not all(shard_path(output, shard).exists() for shard in range(plan.shards)):
         return None
     return write_manifest(output, plan)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that are started here ignore Ctrl-C, which reaches all of a terminal's: they end
+    with this one, and say nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def use_one_thread(_worker: int) -> None:
