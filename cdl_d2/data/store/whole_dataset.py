@@ -51,6 +51,7 @@ def encode_dataset(
             written.
     """
     plan.save(output)
+    plan = Plan.load(output)  # the same, of the format in which the store was begun
     on_gpu = device != "cpu" and not with_ray
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     missing = missing_shards(output, plan, part)

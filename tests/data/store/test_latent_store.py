@@ -17,6 +17,7 @@ from cdl_d2.data import LatentStore, Plan, Variant
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.data.store.latent_store import shard_path
 from cdl_d2.data.store.shard import pack_cells, unpack_cells
+from cdl_d2.data.store.whole_dataset import encode_dataset
 from tests.conftest import small_codec
 from tests.data.store.conftest import VARIANTS
 
@@ -160,13 +161,13 @@ def test_a_shard_of_another_store_is_refused(store_folder, photos, plan, tmp_pat
         store.read("3.png", VARIANTS[0])
 
 
-def test_a_store_of_format_1_is_read(store_folder, codec):
+def test_a_store_of_format_1_is_read_and_finished(store_folder, photos, plan, codec):
     """As cdl_d2 0.1.0 wrote it, without checksums of records or a shard's own plan."""
     new, expected = LatentStore(store_folder, codec), {}
     for image, variant in itertools.product(new.plan.images, VARIANTS):
         expected[image, variant] = new.read(image, variant)["latent"]
-    plan = json.loads((store_folder / "plan.json").read_text())
-    (store_folder / "plan.json").write_text(json.dumps(plan | {"format": 1}))
+    written = json.loads((store_folder / "plan.json").read_text())
+    (store_folder / "plan.json").write_text(json.dumps(written | {"format": 1}))
     for shard in range(3):
         tensors = load_file(shard_path(store_folder, shard))
         old = {name: tensor[4:].clone() for name, tensor in tensors.items()}
@@ -174,6 +175,11 @@ def test_a_store_of_format_1_is_read(store_folder, codec):
     old = LatentStore(store_folder, codec)
     for (image, variant), latent in expected.items():
         assert torch.equal(old.read(image, variant)["latent"], latent)
+    shard_path(store_folder, 1).unlink()
+    assert encode_dataset(codec, plan, photos, store_folder, print, workers=0) == (0, {})
+    finished = LatentStore(store_folder, codec)
+    for (image, variant), latent in expected.items():
+        assert torch.equal(finished.read(image, variant)["latent"], latent)
 
 
 def test_an_image_that_was_not_encoded_is_told_by_its_size_or_content(store_folder, photos, codec):
