@@ -1,4 +1,4 @@
-"""Writing files so that no partial one is ever left under its final name."""
+"""Writing files so that no partial one is left under its final name; reading what others left."""
 
 from __future__ import annotations
 
@@ -84,6 +84,18 @@ def check_empty_folder(path: Path) -> None:
     """Raise CdlError if there is something at `path` that is not an empty folder."""
     if path.exists() and (path.is_file() or any(path.iterdir())):
         raise CdlError(f"{path} is not an empty folder: choose another")
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one a line; what was cut off, or is being written, is left
+    out."""
+    entries = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            entries.append(dict(json.loads(line)))
+        except (TypeError, ValueError):
+            continue
+    return entries
 
 
 def without_nan(content: Any) -> Any:

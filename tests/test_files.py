@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cdl_d2.files import new_folder, write_atomically, write_json
+from cdl_d2.files import new_folder, read_json_lines, write_atomically, write_json
 
 
 @contextmanager
@@ -99,3 +99,9 @@ def test_a_file_of_the_longest_name_can_be_written(tmp_path):
     path = tmp_path / ("x" * 250 + ".json")
     write_json(path, 1)
     assert path.exists()
+
+
+def test_lines_behind_one_that_was_cut_off_are_read(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text('{"iteration": 1}\n{"iteration": 2, "lo\n{"iteration": 3}\n{"iter')
+    assert [line["iteration"] for line in read_json_lines(path)] == [1, 3]

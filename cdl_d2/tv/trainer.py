@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cdl_d2.errors import CdlError, DivergedError
-from cdl_d2.files import without_nan, write_text
+from cdl_d2.files import read_json_lines, without_nan, write_text
 from cdl_d2.nn.bridge_fit import FIT_IMAGES, fit_bridge
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems
@@ -282,7 +282,7 @@ class Trainer:
         """Drop what an interrupted run wrote after its last checkpoint."""
         path = self._output / "metrics.json"
         if self._rank == 0 and path.exists():
-            kept = [e for e in read_metrics(self._output) if e.get("iteration", 0) < iteration]
+            kept = [e for e in read_json_lines(path) if e.get("iteration", 0) < iteration]
             write_text(path, "".join(map(_line, kept)))
 
     def _report(self, values: dict[str, float]) -> None:
@@ -298,17 +298,6 @@ def append_metrics(output: Path, values: dict[str, Any]) -> None:
 
 def _line(values: dict[str, Any]) -> str:
     return json.dumps(without_nan(values), sort_keys=True) + "\n"
-
-
-def read_metrics(output: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.json`; a last one that was cut off is left out."""
-    entries = []
-    for line in (output / "metrics.json").read_text().splitlines():
-        try:
-            entries.append(dict(json.loads(line)))
-        except (TypeError, ValueError):
-            break
-    return entries
 
 
 def rank_and_world_size() -> tuple[int, int]:

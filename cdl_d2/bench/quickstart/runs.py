@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cdl_d2.bench.quickstart.engines import UNTRAINED, Detectron2, Task, Torchvision
 from cdl_d2.errors import CdlError
+from cdl_d2.files import read_json_lines
 
 POLL_SECONDS = 0.5
 
@@ -65,12 +66,8 @@ def read_results(task: Task, run: str) -> dict[str, dict[str, float]]:
 
 def read_losses(task: Task, run: str) -> list[dict[str, Any]]:
     """The lines of metrics.json that report losses."""
-    path, entries = task.folder / run / "metrics.json", []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:  # is being written
-            break
+    path = task.folder / run / "metrics.json"
+    entries = read_json_lines(path) if path.exists() else []
     return [entry for entry in entries if "total_loss" in entry]
 
 
