@@ -27,6 +27,7 @@ from tqdm import tqdm
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import read_json_lines, without_nan, write_text
 from cdl_d2.nn.bridge_fit import FIT_IMAGES, fit_bridge
+from cdl_d2.seeds import seed_all
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig
@@ -203,8 +204,7 @@ class Trainer:
 
     def _step(self, model: nn.Module, items: list[dict], iteration: int) -> dict[str, float]:
         # All that is drawn in a step follows from its number: resuming needs no random state.
-        state = np.random.SeedSequence([self._seed, iteration, self._rank]).generate_state(1)
-        torch.manual_seed(int(state[0]))
+        seed_all(self._seed, iteration, self._rank)
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule.rate(iteration)
         enabled = self._dtype is not None
