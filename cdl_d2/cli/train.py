@@ -32,7 +32,7 @@ def train(
     ```
 
     Args:
-        resume: Go on from the last checkpoint in OUTPUT_DIR.
+        resume: Go on from the last checkpoint in OUTPUT_DIR, as if there had been no interruption.
         eval_only: Evaluate MODEL.WEIGHTS.
         num_gpus: Of each machine.
         num_machines: In all.

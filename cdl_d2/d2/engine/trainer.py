@@ -12,13 +12,16 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.data.training_loader import TrainingLoader
+from cdl_d2.d2.engine.run_state import RunState
 from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, task_of
 from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
@@ -52,17 +55,24 @@ class Trainer(DefaultTrainer):
             self._trainer.precision = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]
 
     def build_hooks(self):
-        """Detectron2's hooks, around a checkpointer that writes atomically."""
+        """Detectron2's hooks, around a checkpointer that writes atomically, and the RunState."""
         self.checkpointer = SafeCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
-        return super().build_hooks()
+        self._run_state = RunState(self.cfg)
+        return [*super().build_hooks(), self._run_state]
+
+    def build_writers(self):
+        """Detectron2's writers, and the RunState."""
+        return [*super().build_writers(), self._run_state]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As DefaultTrainer; a new training starts from MODEL.LATENT_RESNET's INIT and STATISTICS
         before MODEL.WEIGHTS are loaded, and fits a linear bridge to the training images after."""
         if not (resume and self.checkpointer.has_checkpoint()):
             initialize_backbone(self.checkpointer.model, self.cfg)
+            if resume:
+                self._run_state.forget_metrics()
         super().resume_or_load(resume)
         if self.cfg.MODEL.WEIGHTS:
             check_entries(self.checkpointer)
@@ -103,9 +113,26 @@ class Trainer(DefaultTrainer):
             model.export(Path(self.cfg.OUTPUT_DIR))
         return getattr(self, "_last_eval_results", None)
 
+    def before_train(self) -> None:
+        """As DefaultTrainer; then what was to do behind the checkpoint in its iteration."""
+        super().before_train()
+        if self._run_state.is_loaded:
+            self.iter = self.storage.iter = self.start_iter - 1
+            for hook in self._hooks:
+                if isinstance(hook, EvalHook | PeriodicWriter):
+                    hook.after_step()
+            # Of the first steps Detectron2 takes no time; an old one would get a line of its own.
+            self.storage.latest().pop("time", None)
+
+    def run_step(self) -> None:
+        """As DefaultTrainer. What TorchScript compiles after some steps, such as the focal loss,
+        rounds otherwise than before: not on the CPU, where a resumed training repeats every bit."""
+        with torch.jit.optimized_execution(self.cfg.MODEL.DEVICE != "cpu"):
+            super().run_step()
+
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+        return TrainingLoader(cfg, build_mapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
