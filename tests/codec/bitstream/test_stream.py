@@ -175,7 +175,7 @@ def test_hostile_strings_with_valid_checksums_do_no_harm(name, coding):
         hostile = dataclasses.replace(
             genuine, strings=tuple(strings), coding=coding, scale_floor=scale_floor
         )
-        with pytest.raises(BitstreamError, match="decodes to"):
+        with pytest.raises(BitstreamError, match=r"decodes to|longer than"):
             codec.decompress(Bitstream.from_bytes(hostile.to_bytes()))
 
 

@@ -11,6 +11,11 @@ K, SIZE = 3, (4, 6)
 OUTPUTS = {  # of a network, for one image
     "classification": {"scores": torch.tensor([0.2, 0.5, 0.3])},
     "segmentation": {"sem_seg": torch.arange(K * 24.0).reshape(K, *SIZE)},
+    "multitask": {
+        "sem_seg": torch.arange(K * 24.0).reshape(K, *SIZE),
+        "attributes": torch.tensor([0.25, 0.75]),
+        "attribute_names": ("hat", "bag"),
+    },
     "detection": {
         "boxes": torch.tensor([[0.0, 0, 2, 2], [1, 1, 5, 3]]),
         "labels": torch.tensor([1, 3]),  # from the background on
@@ -44,8 +49,9 @@ def test_a_tasks_answers_say_what_its_network_said(name):
     expected = {
         "classification": "file,class,a,b,c\nx.png,b,0.200000,0.500000,0.300000\n",
         "segmentation": "file,label_map\nx.png,labels/x.png\n",
+        "multitask": "file,label_map,hat,bag\nx.png,labels/x.png,0.250000,0.750000\n",
         "detection": '[{"image_id": 7, "category_id": 9, "bbox": [1.0, 1.0, 4.0, 2.0], ',
     }
     assert text.startswith(expected[name])
-    if name == "segmentation":
+    if "label_map" in entry:
         assert np.array_equal(saved, np.full((1, *SIZE), 2, np.uint8))

@@ -169,12 +169,9 @@ class JointCodec(CompressedModel):
                 module.commit(identity)
 
 
-def build_learning(cfg: CfgNode, codec: Codec) -> Learning:
-    """What MODEL.JOINT says, for the codec where training starts.
-
-    Raises:
-        CdlError: for what cannot be coded while training, or keys that do not go together.
-    """
+def check_joint(cfg: CfgNode) -> None:
+    """Raise CdlError for what cannot be coded while training, or keys of MODEL.JOINT that do not go
+    together."""
     joint = cfg.MODEL.JOINT
     if cfg.INPUT.DOMAIN != "latent" or cfg.INPUT.LATENT_SOURCE != "model":
         raise CdlError(
@@ -197,6 +194,15 @@ def build_learning(cfg: CfgNode, codec: Codec) -> Learning:
     unknown = set(joint.TRAIN) - {*PARTS, "task"}
     if unknown:
         raise CdlError(f"MODEL.JOINT.TRAIN {min(unknown)!r} is not one of {(*PARTS, 'task')}")
+
+
+def build_learning(cfg: CfgNode, codec: Codec) -> Learning:
+    """What MODEL.JOINT says, for the codec where training starts.
+
+    Raises:
+        CdlError: as Learning and build_objective.
+    """
+    joint = cfg.MODEL.JOINT
     parts = [part for part in joint.TRAIN if part != "task"]
     return Learning(
         TrainableCodec(codec, joint.QUANTIZATION, parts),

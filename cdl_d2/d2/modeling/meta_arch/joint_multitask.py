@@ -12,7 +12,12 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from cdl_d2.codec.learning.trainable import CodedImages
-from cdl_d2.d2.modeling.meta_arch.joint_codec import JointCodec, Learning, build_learning
+from cdl_d2.d2.modeling.meta_arch.joint_codec import (
+    JointCodec,
+    Learning,
+    build_learning,
+    check_joint,
+)
 from cdl_d2.d2.modeling.meta_arch.multitask import CompressedMultitask
 from cdl_d2.errors import CdlError
 
@@ -39,6 +44,7 @@ class JointMultitask(JointCodec, CompressedMultitask):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        check_joint(cfg)
         arguments = super().from_config(cfg)
         return arguments | {"learning": build_learning(cfg, arguments["coded_input"].codec)}
 
