@@ -25,6 +25,8 @@ class Decoding:
         candidates: the best that are decoded, of each level of a pyramid; None for all.
         weights: x, y, width and height, by which the deltas of a graph are divided, by its name;
             empty where deltas are distances to left, top, right and bottom, in strides.
+        scale_clamp: the most that deltas of width and height may be, after the division; None where
+            there are none.
         smallest_side: in pixels; smaller ones are left out.
         score_threshold: only what is above it is kept.
         nms_threshold: IoU above which the weaker of two of a class, or of a level of proposals, is
@@ -35,6 +37,7 @@ class Decoding:
     scores: str
     candidates: int | None
     weights: Mapping[str, Weights]
+    scale_clamp: float | None
     smallest_side: float
     score_threshold: float
     nms_threshold: float

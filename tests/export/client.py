@@ -33,8 +33,8 @@ def find_objects(graphs, card, shown, size):
     probabilities = probabilities[:, 1:] if first else probabilities[:, :-1]
     count = probabilities.shape[1]
     deltas = deltas.reshape(len(deltas), -1, 4)[:, -count:]
-    weights = known["detections"]["weights"]["box"]
-    boxes = decode(regions.repeat_interleave(count, 0), deltas.reshape(-1, 4), weights)
+    each = regions.repeat_interleave(count, 0)
+    boxes = decode(each, deltas.reshape(-1, 4), known["detections"], "box")
     labels = torch.arange(count).repeat(len(regions))
     return kept(known["detections"], boxes, probabilities.flatten(), labels, size)
 
@@ -48,15 +48,14 @@ def best_anchors(known, level, stride, objectness, deltas):
     shifts = stride * (torch.stack([x, y, x, y], -1) + known["anchor_offset"])
     anchors = (shifts[:, :, None] + torch.tensor(known["anchors"][level])).reshape(-1, 4)
     top = scores.topk(min(len(scores), known["proposals"]["candidates"])).indices
-    weights = known["proposals"]["weights"]["rpn"]
-    return decode(anchors[top], deltas[top], weights), scores[top].sigmoid()
+    return decode(anchors[top], deltas[top], known["proposals"], "rpn"), scores[top].sigmoid()
 
 
-def decode(boxes, deltas, weights):
+def decode(boxes, deltas, step, graph):
     sides = boxes[:, 2:] - boxes[:, :2]
-    deltas = deltas / torch.tensor(weights)
+    deltas = deltas / torch.tensor(step["weights"][graph])
     centers = boxes[:, :2] + sides / 2 + deltas[:, :2] * sides
-    sides = sides * deltas[:, 2:].exp()
+    sides = sides * deltas[:, 2:].clamp(max=step["scale_clamp"]).exp()
     return torch.cat([centers - sides / 2, centers + sides / 2], 1)
 
 

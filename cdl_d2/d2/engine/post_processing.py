@@ -18,6 +18,7 @@ def rcnn_post_processing(model: GeneralizedRCNN) -> dict[str, Any]:
         "sigmoid of objectness",
         rpn.pre_nms_topk[False],
         {"rpn": rpn.box2box_transform.weights},
+        rpn.box2box_transform.scale_clamp,
         rpn.min_box_size,
         0.0,
         rpn.nms_thresh,
@@ -33,6 +34,7 @@ def rcnn_post_processing(model: GeneralizedRCNN) -> dict[str, Any]:
         f"{kind} of class_logits",
         None,
         {name: stage.box2box_transform.weights for name, stage in stages.items()},
+        last.box2box_transform.scale_clamp,
         0.0,
         last.test_score_thresh,
         last.test_nms_thresh,
@@ -58,15 +60,17 @@ def rcnn_post_processing(model: GeneralizedRCNN) -> dict[str, Any]:
 
 def dense_post_processing(model: RetinaNet | FCOS) -> dict[str, Any]:
     """See post_processing."""
-    scores, weights = "sigmoid of class_logits", {}
+    scores, weights, clamp = "sigmoid of class_logits", {}, None
     if isinstance(model, FCOS):
         scores = f"square root of {scores} times that of centerness"
     else:
         weights = {"head": model.box2box_transform.weights}
+        clamp = model.box2box_transform.scale_clamp
     detections = Decoding(
         scores,
         model.test_topk_candidates,
         weights,
+        clamp,
         0.0,
         model.test_score_thresh,
         model.test_nms_thresh,
