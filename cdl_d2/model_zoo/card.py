@@ -54,7 +54,7 @@ class Card:
 
     Attributes:
         name: lower-case letters, digits, dots and dashes.
-        task: `detection`, `segmentation` or `classification`.
+        task: one of card_keys.TASKS.
         engine: `detectron2` or `torchvision`.
         config: of engine detectron2 the name of a config of this package; of engine torchvision the
             values of a cdl_d2.tv.DetectorConfig.

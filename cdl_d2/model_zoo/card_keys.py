@@ -14,7 +14,7 @@ from typing import Any
 from cdl_d2.download import is_safe_url
 from cdl_d2.errors import CdlError
 
-TASKS = ("detection", "segmentation", "classification")
+TASKS = ("detection", "segmentation", "classification", "multitask")
 ENGINES = ("detectron2", "torchvision")
 PACKAGED = "package:"  # before the name of a file of weights that comes with the package
 BESIDE = "beside:"  # before that of one in the folder of the card
