@@ -128,7 +128,6 @@ class Detectron2:
             options["MODEL.TEACHER.CONFIG_FILE"] = task.folder / "teacher" / "config.yaml"
             options["MODEL.TEACHER.WEIGHTS"] = task.weights("teacher")
             options["MODEL.TRANSFER.MASKS"] = "foreground"  # takes less time than all
-            options["MODEL.TRANSFER.HEADS"] = "student"
         return command + [str(each) for pair in options.items() for each in pair]
 
     def load(self, folder: Path) -> nn.Module:

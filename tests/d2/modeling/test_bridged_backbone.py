@@ -12,7 +12,6 @@ from cdl_d2.nn.linear_bridge import LinearBridge
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_model
 
 P3 = [
-    *("MODEL.TRANSFER.HEADS", "student"),  # the teacher's need P2
     *("MODEL.RESNETS.OUT_FEATURES", ["res3", "res4", "res5"]),
     *("MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]),
     *("MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32], [64], [128]]),
