@@ -2,8 +2,10 @@
 
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from torchvision.ops import box_iou
 
 from cdl_d2 import Predictor, model_zoo
@@ -25,6 +27,44 @@ def samples(tmp_path_factory):
     return {"drawn": shapes, "nuclei": SAMPLES / "nuclei"}
 
 
+def samples_of(card, samples):
+    """Each of some images with its annotations, and the classes of these."""
+    folder = samples[card.data.name.split()[0]]
+    content = read_coco(folder / "annotations.json")
+    classes = {each["id"]: card.classes.index(each["name"]) for each in content["categories"]}
+    for image in content["images"][:IMAGES]:
+        marked = [each for each in content["annotations"] if each["image_id"] == image["id"]]
+        labels = torch.tensor([classes[each["category_id"]] for each in marked])
+        yield folder / "images" / image["file_name"], image, marked, labels
+
+
+def finds_the_boxes(predictor, card, samples):
+    overlaps, count = [], 0
+    for path, _, marked, labels in samples_of(card, samples):
+        found = predictor(path)
+        sure = found.scores >= THRESHOLD
+        boxes = torch.tensor([each["bbox"] for each in marked])
+        boxes[:, 2:] += boxes[:, :2]
+        same = labels[:, None] == found.labels[sure]
+        overlaps.append((box_iou(boxes, found.boxes[sure]) * same).max(1).values)
+        count += int(sure.sum())
+    overlap = torch.cat(overlaps)
+    assert 0.5 * len(overlap) <= count <= 1.5 * len(overlap)
+    assert overlap.mean() > 0.5  # of each object with its best detection
+
+
+def finds_the_pixels(predictor, card, samples):
+    shared, either = 0, 0
+    for path, image, marked, labels in samples_of(card, samples):
+        truth = np.zeros((image["height"], image["width"]), dtype=int)
+        for each, label in zip(marked, labels.tolist(), strict=True):
+            truth[coco_mask.decode(each["segmentation"]) > 0] = label
+        found = predictor(path).segmentation.numpy()
+        shared += ((found == truth) & (truth > 0)).sum()
+        either += ((found > 0) | (truth > 0)).sum()
+    assert shared / either > 0.5
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_packaged_model_is_small_and_finds_what_people_marked(name, samples):
     card = model_zoo.card(name)
@@ -32,21 +72,7 @@ def test_a_packaged_model_is_small_and_finds_what_people_marked(name, samples):
     assert card.metrics and card.command and card.data.licence
     if card.engine == "detectron2" and not importlib.util.find_spec("detectron2"):
         pytest.skip("Detectron2 is not installed")
-    predictor, folder = Predictor.load(name, "cpu"), samples[card.data.name.split()[0]]
-    content = read_coco(folder / "annotations.json")
-    classes = {each["id"]: card.classes.index(each["name"]) for each in content["categories"]}
-    overlaps, count = [], 0
-    for image in content["images"][:IMAGES]:
-        found = predictor(folder / "images" / image["file_name"])
-        assert found.class_names == card.classes
-        sure = found.scores >= THRESHOLD
-        marked = [each for each in content["annotations"] if each["image_id"] == image["id"]]
-        boxes = torch.tensor([each["bbox"] for each in marked])
-        boxes[:, 2:] += boxes[:, :2]
-        labels = torch.tensor([classes[each["category_id"]] for each in marked])
-        same = labels[:, None] == found.labels[sure]
-        overlaps.append((box_iou(boxes, found.boxes[sure]) * same).max(1).values)
-        count += int(sure.sum())
-    overlap = torch.cat(overlaps)
-    assert 0.5 * len(overlap) <= count <= 1.5 * len(overlap)
-    assert overlap.mean() > 0.5  # of each object with its best detection
+    predictor = Predictor.load(name, "cpu")
+    assert predictor.model.class_names == tuple(card.classes)
+    look = {"detection": finds_the_boxes, "segmentation": finds_the_pixels}[card.task]
+    look(predictor, card, samples)
