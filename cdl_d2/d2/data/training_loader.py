@@ -12,10 +12,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
 from detectron2.utils import comm
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cdl_d2.codec.image_files import reading_image
+from cdl_d2.codec.image_files import open_image
 from cdl_d2.d2.data.encoding_mapper import Mapper
 from cdl_d2.seeds import seeded
 
@@ -97,5 +96,5 @@ def _record(record: dict[str, Any]) -> dict[str, Any]:
 def _is_wide(record: dict[str, Any]) -> bool:
     if "width" in record:
         return record["width"] > record["height"]
-    with reading_image(record["file_name"]), Image.open(record["file_name"]) as image:
+    with open_image(record["file_name"]) as image:
         return image.width > image.height

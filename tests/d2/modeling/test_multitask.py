@@ -3,10 +3,11 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.d2 import Trainer
 from cdl_d2.d2.config import read_config
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS
+from tests.d2.modeling.test_segmentor import make_item as make_labelled
+from tests.d2.modeling.test_segmentor import tiny_model
 
 FOLDER = CONFIGS / "multitask" / "small"
 TINY = [
@@ -26,18 +27,10 @@ def tiny_cfg(name, *options):
     return read_config(FOLDER / f"{name}_multitask_small.yaml", [*TINY, *options])
 
 
-def tiny_model(cfg):
-    torch.manual_seed(0)
-    return Trainer.build_model(cfg)
-
-
 def make_item(height, width, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    shape = (height, width)
-    image = torch.randint(0, 256, (3, *shape), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, 3, shape, generator=generator)
     attributes = torch.randint(0, 2, (4,), generator=generator).tolist()
-    return {"image": image, "sem_seg": labels, "attributes": attributes}
+    return make_labelled(height, width, seed) | {"attributes": attributes}
 
 
 @pytest.mark.parametrize("name", ["latent", "pixel"])

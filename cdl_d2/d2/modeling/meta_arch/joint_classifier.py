@@ -13,12 +13,7 @@ from torch import nn
 
 from cdl_d2.codec.learning.trainable import CodedImages
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
-from cdl_d2.d2.modeling.meta_arch.joint_codec import (
-    JointCodec,
-    Learning,
-    build_learning,
-    check_joint,
-)
+from cdl_d2.d2.modeling.meta_arch.joint_codec import JointCodec, Learning
 
 
 @META_ARCH_REGISTRY.register()
@@ -45,10 +40,7 @@ class JointClassifier(JointCodec, CompressedClassifier):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        check_joint(cfg)
-        arguments = super().from_config(cfg)
-        learning = build_learning(cfg, arguments["coded_input"].codec)
-        return arguments | {"learning": learning, "task_weight": cfg.MODEL.JOINT.TASK_WEIGHT}
+        return {**super().from_config(cfg), "task_weight": cfg.MODEL.JOINT.TASK_WEIGHT}
 
     @property
     def task_networks(self) -> Sequence[nn.Module]:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -76,6 +77,13 @@ class JointCodec(CompressedModel):
     codec's weights are part of the state; `export` writes them as a file that MODEL.CODEC.WEIGHTS
     and `--codec-weights` take.
     """
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The model's arguments, and `learning`; raises as check_joint and build_learning."""
+        check_joint(cfg)
+        arguments = super().from_config(cfg)
+        return arguments | {"learning": build_learning(cfg, arguments["coded_input"].codec)}
 
     def learn_with(self, learning: Learning) -> None:
         """Say how the codec learns."""

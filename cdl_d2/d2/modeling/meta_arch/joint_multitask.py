@@ -7,17 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from cdl_d2.codec.learning.trainable import CodedImages
-from cdl_d2.d2.modeling.meta_arch.joint_codec import (
-    JointCodec,
-    Learning,
-    build_learning,
-    check_joint,
-)
+from cdl_d2.d2.modeling.meta_arch.joint_codec import JointCodec, Learning
 from cdl_d2.d2.modeling.meta_arch.multitask import CompressedMultitask
 from cdl_d2.errors import CdlError
 
@@ -28,12 +23,7 @@ class JointMultitask(JointCodec, CompressedMultitask):
     TaskWeighting. Without tasks (MODEL.TASKS.NAMES ()) it is the codec alone that learns."""
 
     @configurable
-    def __init__(
-        self,
-        *,
-        learning: Learning,
-        **kwargs,
-    ):
+    def __init__(self, *, learning: Learning, **kwargs):
         """
         Args:
             learning: of the codec, see JointCodec.
@@ -41,12 +31,6 @@ class JointMultitask(JointCodec, CompressedMultitask):
         """
         super().__init__(**kwargs)
         self.learn_with(learning)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        check_joint(cfg)
-        arguments = super().from_config(cfg)
-        return arguments | {"learning": build_learning(cfg, arguments["coded_input"].codec)}
 
     @property
     def task_networks(self) -> Sequence[nn.Module]:
