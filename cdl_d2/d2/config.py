@@ -149,6 +149,8 @@ def add_cdl_config(cfg: CN) -> None:
     # instead of RATE_WEIGHT; 0 for no target.
     _C.MODEL.JOINT.TARGET_RATE = 0.0
     _C.MODEL.JOINT.RATE_WEIGHT_BELOW = 0.0
+    # The iteration from which on there is a target: before, RATE_WEIGHT_BELOW is the weight.
+    _C.MODEL.JOINT.RATE_FROM = 0
     # Weight of the squared error on the 0..255 scale.
     _C.MODEL.JOINT.DISTORTION_WEIGHT = 0.013
     # Weights of the mean absolute error of pixels in 0..1, of 1 - MS-SSIM, and of the perceptual

@@ -64,7 +64,7 @@ class CodecObjective(nn.Module):
         """
         bpp = float(coded.bits_per_pixel.detach())
         steered = isinstance(self.rate, RateControl)
-        weight = self.rate.weight(bpp) if steered else self.rate
+        weight = self.rate.weight(bpp, iteration) if steered else self.rate
         losses = {
             "loss_rate": weight * coded.bits_per_pixel,
             "loss_distortion": self._mse_weight * coded.distortion,

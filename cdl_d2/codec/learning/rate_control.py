@@ -19,12 +19,15 @@ class RateControl:
     Args:
         target: bits per pixel.
         above, below: the weight of a step whose rate is above the target, or is not.
+        start: the iteration from which on there is a target; all steps before weigh `below`. A
+            codec that starts from random weights otherwise gets rid of its bits before it has
+            learned to use them.
 
     Raises:
         CdlError: for a target that is not above 0; unless 0 <= below < above.
     """
 
-    def __init__(self, target: float, above: float, below: float):
+    def __init__(self, target: float, above: float, below: float, start: int = 0):
         if not target > 0:
             raise CdlError(f"a target of {target} bits per pixel is not above 0")
         if not 0 <= below < above:
@@ -32,13 +35,14 @@ class RateControl:
                 f"weights of the rate, {above} above the target and {below} below: the first must "
                 "be the larger one, and none below 0"
             )
-        self.target, self.above, self.below = target, above, below
+        self.target, self.above, self.below, self.start = target, above, below, start
         self._rates: deque[float] = deque(maxlen=STEPS)
 
-    def weight(self, bits_per_pixel: float) -> float:
-        """Of the rate in a step that has this rate."""
+    def weight(self, bits_per_pixel: float, iteration: int) -> float:
+        """Of the rate in the step of an iteration, from 0, that has this rate."""
         self._rates.append(float(bits_per_pixel))
-        return self.above if bits_per_pixel > self.target else self.below
+        aimed = iteration >= self.start and bits_per_pixel > self.target
+        return self.above if aimed else self.below
 
     @property
     def reached(self) -> float | None:

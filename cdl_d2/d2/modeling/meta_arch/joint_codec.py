@@ -230,7 +230,7 @@ def build_objective(joint: CfgNode, codec: Codec) -> CodecObjective:
     """
     rate = joint.RATE_WEIGHT
     if joint.TARGET_RATE:
-        rate = RateControl(joint.TARGET_RATE, rate, joint.RATE_WEIGHT_BELOW)
+        rate = RateControl(joint.TARGET_RATE, rate, joint.RATE_WEIGHT_BELOW, joint.RATE_FROM)
     weights = joint.MAE_WEIGHT, joint.SSIM_WEIGHT, joint.PERCEPTUAL_WEIGHT
     network = perceptual_distance(joint.PERCEPTUAL) if joint.PERCEPTUAL_WEIGHT else None
     discriminator = None
