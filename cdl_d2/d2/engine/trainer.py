@@ -142,6 +142,15 @@ class Trainer(DefaultTrainer):
         return loader(cfg, dataset_name, mapper=build_mapper(cfg, is_train=False), batch_size=batch)
 
     @classmethod
+    def test(cls, cfg, model, evaluators=None) -> dict:
+        """As DefaultTrainer, and under `model` how many parameters it has."""
+        results = super().test(cfg, model, evaluators)
+        bare = getattr(model, "module", model)  # without DistributedDataParallel
+        if isinstance(bare, CompressedModel) and comm.is_main_process():
+            results["model"] = bare.parameter_counts()
+        return results
+
+    @classmethod
     def build_evaluator(cls, cfg, dataset_name, output_folder=None):
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         return build_evaluator(cfg, dataset_name, folder)

@@ -44,6 +44,7 @@ def test_a_codec_and_its_tasks_are_trained_coded_and_predicted(folder, tmp_path)
     assert {"mIoU", "fwIoU", "pACC"} <= results["sem_seg"].keys()
     assert {"accuracy", "balanced_accuracy"} <= results["attributes"].keys()
     assert {"bpp", "psnr"} <= results["rate"].keys()
+    assert {"parameters", "codec"} == results["model"].keys()
     codec = ["--codec", "tiny-zhang2022", "--quality", 2, "--codec-weights"]
     output_of(
         *("codec", "compress", folder / "images", "--output", tmp_path / "coded"),

@@ -52,6 +52,18 @@ def test_discriminator_and_tasks_join_at_their_iterations(items, name):
     assert watched["codec/bpp"][0] > 0
 
 
+def test_parameters_are_counted_without_and_with_the_codec():
+    joint = tiny_model(joint_cfg())
+    untrained = ("MODEL.CODEC.NAME", "tiny-zhang2022", "MODEL.CODEC.WEIGHTS", "untrained")
+    frozen = tiny_model(tiny_cfg("latent", *untrained))
+    counts = joint.parameter_counts()
+    assert counts == frozen.parameter_counts()
+    learned = [*joint.objective.discriminator.parameters(), *joint.trained_codec.parameters()]
+    rest = sum(p.numel() for p in joint.parameters()) - sum(p.numel() for p in learned)
+    assert counts["parameters"] == rest and counts["codec"] > rest / 100
+    assert tiny_model(tiny_cfg("pixel")).parameter_counts()["codec"] == 0
+
+
 def test_codec_and_discriminator_do_not_move_each_other(items):
     model = tiny_model(joint_cfg())
     losses = losses_at(model, items, 1)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,21 @@ class CompressedModel(nn.Module):
             rate = cfg.SOLVER.BASE_LR * cfg.MODEL.SELECTION.LR_FACTOR
             optimizer.add_param_group({"params": gate, "lr": rate})
         return optimizer
+
+    @property
+    def task_networks(self) -> Sequence[nn.Module]:
+        """What does the task: everything but a codec that learns with it."""
+        return [self]
+
+    def parameter_counts(self) -> dict[str, int]:
+        """How many `parameters` the networks of the task have, and how many the whole `codec`, 0
+        for a model of original images."""
+        codec = self.coded_input.codec
+        networks = {"parameters": self.task_networks, "codec": [codec.network] if codec else []}
+        return {
+            name: sum(each.numel() for module in modules for each in module.parameters())
+            for name, modules in networks.items()
+        }
 
     def export(self, folder: Path) -> None:
         """Write what a training makes beside the checkpoint: nothing, for most models."""

@@ -101,7 +101,7 @@ class JointCodec(CompressedModel):
     @property
     @abstractmethod
     def task_networks(self) -> Sequence[nn.Module]:
-        """What learns behind the codec."""
+        """What learns behind the codec, which all models of this kind say."""
 
     def joint_losses(
         self,
