@@ -161,6 +161,8 @@ def add_cdl_config(cfg: CN) -> None:
     # The network whose features the perceptual distance compares: "lpips-alex", "lpips-vgg" or
     # "efficientnet-lite0"; empty for what can be had; "none" to leave it out of evaluation.
     _C.MODEL.JOINT.PERCEPTUAL = ""
+    # A file with its ImageNet weights, torchvision's for lpips; empty for those that can be had.
+    _C.MODEL.JOINT.PERCEPTUAL_FILE = ""
     # Weight (beta) of the adversarial loss, and the iteration from which on it counts; 0 for no
     # discriminator.
     _C.MODEL.JOINT.ADVERSARIAL_WEIGHT = 0.0

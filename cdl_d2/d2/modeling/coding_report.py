@@ -28,8 +28,10 @@ class CodingReport:
         """By TEST.DISTORTION, and MODEL.JOINT.PERCEPTUAL unless that is `none`."""
         if not cfg.TEST.DISTORTION or cfg.INPUT.DOMAIN == "image":
             return None
-        name = cfg.MODEL.JOINT.PERCEPTUAL
-        return cls(None if name == "none" else perceptual_distance(name))
+        joint = cfg.MODEL.JOINT
+        if joint.PERCEPTUAL == "none":
+            return cls()
+        return cls(perceptual_distance(joint.PERCEPTUAL, joint.PERCEPTUAL_FILE))
 
     @torch.no_grad()
     def __call__(

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -151,6 +153,15 @@ def test_both_optimizers_are_resumed(items, tmp_path):
         step(*pair, 1)
     states = [each.state_dict() for each in (model, other)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("user", [("MODEL.JOINT.PERCEPTUAL_WEIGHT", 0.1), ()])
+def test_the_perceptual_network_is_read_from_the_file_that_is_named(user, tmp_path):
+    pytest.importorskip("lpips")
+    file = tmp_path / "alexnet.pth"
+    options = ["MODEL.JOINT.PERCEPTUAL", "lpips-alex", "MODEL.JOINT.PERCEPTUAL_FILE", str(file)]
+    with pytest.raises((CdlError, FileNotFoundError), match=re.escape(str(file))):
+        tiny_model(joint_cfg(*options, *user, "TEST.DISTORTION", not user))
 
 
 def test_images_of_several_sizes_cannot_be_coded_together(items):

@@ -232,7 +232,9 @@ def build_objective(joint: CfgNode, codec: Codec) -> CodecObjective:
     if joint.TARGET_RATE:
         rate = RateControl(joint.TARGET_RATE, rate, joint.RATE_WEIGHT_BELOW, joint.RATE_FROM)
     weights = joint.MAE_WEIGHT, joint.SSIM_WEIGHT, joint.PERCEPTUAL_WEIGHT
-    network = perceptual_distance(joint.PERCEPTUAL) if joint.PERCEPTUAL_WEIGHT else None
+    network = None
+    if joint.PERCEPTUAL_WEIGHT:
+        network = perceptual_distance(joint.PERCEPTUAL, joint.PERCEPTUAL_FILE)
     discriminator = None
     if joint.ADVERSARIAL_WEIGHT:
         discriminator = Discriminator(codec.latent_channels, joint.DISCRIMINATOR_WIDTH)
