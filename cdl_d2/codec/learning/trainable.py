@@ -151,8 +151,11 @@ class TrainableCodec(nn.Module):
         return rounded.detach() + (y - y.detach()), output[1]
 
     def quantile_loss(self) -> torch.Tensor:
-        """What fits the ranges of the entropy tables to the hyperprior; moves nothing else."""
-        return self.network.aux_loss()
+        """What fits the ranges of the entropy tables to the hyperprior; moves nothing else. A mean
+        over the quantiles, where CompressAI has the sum, which would hide all other losses."""
+        named = self.network.named_parameters()
+        count = sum(each.numel() for name, each in named if name.endswith(".quantiles"))
+        return self.network.aux_loss() / count
 
     def as_codec(self) -> Codec:
         """A frozen codec of the present weights, its entropy tables built anew."""

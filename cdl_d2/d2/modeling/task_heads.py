@@ -77,8 +77,10 @@ def _target(item: dict[str, Any], key: str, task: str) -> Any:
 
 
 class AttributeHead(TaskHead):
-    """Whether an image has each of K attributes: averages of features over the image, a linear
+    """Whether an image has each of K attributes: ReLU, averages of features over the image, a linear
     layer, K sigmoids, and the mean of their binary cross entropies.
+
+    Features of a pyramid have both signs, and after group normalization averages near 0.
 
     `attributes` of an item are K zeros and ones; `attributes` of an output K probabilities.
     """
@@ -129,7 +131,7 @@ class AttributeHead(TaskHead):
         """N x K, of averages over the cells that each image covers."""
         averages = []
         for name, stride in self._strides.items():
-            feature = features[name]
+            feature = features[name].relu()
             covered = covered_cells(shown.image_sizes, stride, feature.shape[2:], feature.device)
             averages.append((feature * covered).sum((2, 3)) / covered.sum((2, 3)))
         return self.predictor(torch.cat(averages, dim=1))
