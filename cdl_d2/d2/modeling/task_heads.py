@@ -77,7 +77,7 @@ def _target(item: dict[str, Any], key: str, task: str) -> Any:
 
 
 class AttributeHead(TaskHead):
-    """Whether an image has each of K attributes: ReLU, averages of features over the image, a linear
+    """Whether an image has each of K attributes: ReLU, averages of features over it, a linear
     layer, K sigmoids, and the mean of their binary cross entropies.
 
     Features of a pyramid have both signs, and after group normalization averages near 0.
