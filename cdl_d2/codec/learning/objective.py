@@ -62,7 +62,7 @@ class CodecObjective(nn.Module):
             `loss_rate`, `loss_distortion` and, once the discriminator counts, `loss_adversarial`
             and `loss_discriminator`; and unweighted numbers under `codec/`.
         """
-        bpp = float(coded.bits_per_pixel.detach())
+        bpp = float(coded.quantized_bits_per_pixel)
         steered = isinstance(self.rate, RateControl)
         weight = self.rate.weight(bpp, iteration) if steered else self.rate
         losses = {

@@ -14,7 +14,8 @@ STEPS = 200  # that the rate which was reached is a mean of
 
 class RateControl:
     """The weight of the rate in a loss: a larger one above the target, a smaller one below
-    (*High-Fidelity Generative Image Compression*, arXiv 2006.09965, formula 8).
+    (*High-Fidelity Generative Image Compression*, arXiv 2006.09965, formula 8). The rate that
+    decides is the quantized one, that of files; the one in the loss has noise, and is larger.
 
     Args:
         target: bits per pixel.

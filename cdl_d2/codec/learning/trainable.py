@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,8 @@ class CodedImages:
         scales_hat: as y_hat, the deviations that the entropy model predicts, 0 for global channels;
             None without.
         x_hat: N x 3 x H x W, the reconstructions, not clamped to [0, 1].
-        bits_per_pixel: scalar, estimated, over all images and their own pixels.
+        bits_per_pixel: scalar, estimated with additive noise, over all images and their own pixels.
+        quantized_bits_per_pixel: the same of rounded values, which is what files have; no gradient.
         distortion: scalar, the mean squared error on the 0..255 scale.
     """
 
@@ -41,6 +43,7 @@ class CodedImages:
     scales_hat: torch.Tensor | None
     x_hat: torch.Tensor
     bits_per_pixel: torch.Tensor
+    quantized_bits_per_pixel: torch.Tensor
     distortion: torch.Tensor
 
     def detach(self) -> CodedImages:
@@ -91,7 +94,7 @@ class TrainableCodec(nn.Module):
 
     def forward(self, images: torch.Tensor) -> CodedImages:
         """Code N x 3 x H x W images, RGB in [0, 1], each padded as Codec.encode pads it."""
-        seen: dict[str, torch.Tensor] = {}
+        seen: dict[str, Any] = {"quantized": []}
         images = images.float()
         with self._recording(seen), torch.autocast(images.device.type, enabled=False):
             # In float32 whatever the trainer says, as every codec here runs.
@@ -103,17 +106,18 @@ class TrainableCodec(nn.Module):
             missing = y_hat.shape[1] - scales_hat.shape[1]  # global channels
             scales_hat = F.pad(scales_hat, (0, 0, 0, 0, 0, missing))[..., :rows, :columns]
         x_hat = coded["x_hat"][..., :height, :width]
-        bits = sum(-torch.log2(each).sum() for each in coded["likelihoods"].values())
+        pixels = len(images) * height * width
         return CodedImages(
             y_hat=y_hat[..., :rows, :columns],
             scales_hat=scales_hat,
             x_hat=x_hat,
-            bits_per_pixel=bits / (len(images) * height * width),
+            bits_per_pixel=_bits(coded["likelihoods"].values()) / pixels,
+            quantized_bits_per_pixel=_bits(seen["quantized"]) / pixels,
             distortion=255**2 * (x_hat - images).square().mean(),
         )
 
     @contextmanager
-    def _recording(self, seen: dict[str, torch.Tensor]) -> Iterator[None]:
+    def _recording(self, seen: dict[str, Any]) -> Iterator[None]:
         """Fill `seen` while the network runs, and quantize as this codec does."""
         from compressai.entropy_models import EntropyModel
 
@@ -128,12 +132,17 @@ class TrainableCodec(nn.Module):
                 lambda _, inputs: seen.__setitem__("scales_hat", inputs[1])
             )
             handles.append(record)
-        if self._straight:
-            handles += [
-                module.register_forward_hook(self._round, with_kwargs=True)
-                for module in network.children()
-                if isinstance(module, EntropyModel)
-            ]
+
+        @torch.no_grad()
+        def quantize(model: EntropyModel, inputs, keywords, output) -> None:
+            _, likelihoods = model.forward(*inputs, **(keywords | {"training": False}))
+            seen["quantized"].append(likelihoods)
+
+        for module in network.children():
+            if isinstance(module, EntropyModel):
+                handles.append(module.register_forward_hook(quantize, with_kwargs=True))
+                if self._straight:
+                    handles.append(module.register_forward_hook(self._round, with_kwargs=True))
         try:
             yield
         finally:
@@ -171,6 +180,10 @@ class TrainableCodec(nn.Module):
         details = {"name": codec.name, "quality": str(codec.identity.quality)}
         save_weights(Path(path), codec.network, details)
         return codec.identity
+
+
+def _bits(likelihoods: Iterable[torch.Tensor]) -> torch.Tensor:
+    return sum(-torch.log2(each).sum() for each in likelihoods)
 
 
 def part_of(parameter: str) -> str:

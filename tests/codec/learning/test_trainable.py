@@ -36,6 +36,16 @@ def test_straight_through_shows_what_a_receiver_decodes_and_noise_does_not(codec
     assert 0.1 < (noisy - codec.network.g_a(image)[0]).abs().max() <= 0.5
 
 
+@pytest.mark.parametrize("quantization", ["noise", "straight-through"])
+def test_the_quantized_rate_is_that_of_files(codec, quantization):
+    image = images()
+    coded = TrainableCodec(codec, quantization, PARTS)(image)
+    bits = float(coded.quantized_bits_per_pixel) * 64 * 64
+    noise = 0.02 if quantization == "noise" else 1e-4  # in z, and so in the scales
+    assert bits == pytest.approx(float(codec.encode(image[0]).total_bits), rel=noise)
+    assert not coded.quantized_bits_per_pixel.requires_grad
+
+
 def test_frozen_parts_do_not_change_and_the_start_codec_stays(codec):
     before = {k: v.clone() for k, v in codec.network.state_dict().items()}
     trainable = TrainableCodec(codec, "noise", ["encoder"])
