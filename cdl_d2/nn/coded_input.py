@@ -6,6 +6,7 @@ Shapes: M latent channels, h x w cells of 16 x 16 pixels, H x W pixels.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,10 @@ from cdl_d2.nn.codec_stamp import CodecStamp
 
 DOMAINS = ("latent", "reconstruction", "image")
 REPORTED = ("bits", "image_size", "channels")
+CODED = (  # what an item says of its coded image, which another image makes untrue
+    *("latent", "scales", "reconstruction", "codec_identity", "image_size", "encoded_image"),
+    *("bits", "channel_bits", "side_bits", "channel_mask"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +79,11 @@ class CodedInput:
         return image.flip(-3) if self.channel_order == "BGR" else image
 
     def encode(
-        self, item: dict[str, Any], device: torch.device | str = "cpu", with_bits: bool = True
+        self,
+        item: dict[str, Any],
+        device: torch.device | str = "cpu",
+        with_bits: bool = True,
+        renew: bool = True,
     ) -> dict[str, Any]:
         """An item with its latent, or reconstruction, beside its image.
 
@@ -82,6 +91,8 @@ class CodedInput:
             item: has `image`, 3 x H x W in 0..255, or what the domain needs already.
             device: to encode on.
             with_bits: whether to estimate sizes, which costs time.
+            renew: whether an item whose image was resized or flipped after it was encoded is
+                encoded anew; not in training, where labels are of what was encoded.
 
         Returns:
             a copy of `item` with
@@ -92,8 +103,10 @@ class CodedInput:
             `reconstruction`;
             codec_identity: the CodecIdentity of either;
             image_size: (H, W) in pixels;
+            encoded_image: the checksum of the image, see image_checksum;
             bits: the estimated size of the coded image.
-            An item that has what its domain needs is returned as it is.
+            An item that has what its domain needs is returned as it is, unless it is to be renewed
+            and its image is of another size than image_size, or checksum than encoded_image.
 
         Raises:
             CdlError: if the image is smaller than a latent cell, if there is nothing to encode, or
@@ -101,6 +114,8 @@ class CodedInput:
         """
         if self.codec is None:
             return item
+        if renew and self.domain in item and self._has_another_image(item):
+            item = {key: value for key, value in item.items() if key not in CODED}
         if self.domain in item:
             theirs = item.get("codec_identity")
             if theirs is not None and theirs != self.codec.identity:
@@ -120,7 +135,11 @@ class CodedInput:
             )
         pixels = self.swap(image.to(device).float() / 255)
         latent = codec.encode(pixels, self.with_scales, with_bits)
-        made = {"codec_identity": codec.identity, "image_size": (height, width)}
+        made = {
+            "codec_identity": codec.identity,
+            "image_size": (height, width),
+            "encoded_image": image_checksum(image),
+        }
         if with_bits:
             made["bits"] = latent.total_bits
         if self.domain == "reconstruction":
@@ -132,6 +151,17 @@ class CodedInput:
         if self.with_scales:
             made["scales"] = latent.crop(latent.scales_hat)
         return {**item, **made}
+
+    def _has_another_image(self, item: dict[str, Any]) -> bool:
+        """Whether `image` is not what was encoded, as far as the item says what that was."""
+        if "image" not in item:
+            return False
+        image, coded = item["image"], item.get("image_size")
+        if coded is None and self.domain == "reconstruction":
+            coded = item[self.domain].shape[-2:]
+        if coded is not None and tuple(coded) != tuple(image.shape[-2:]):
+            return True
+        return "encoded_image" in item and item["encoded_image"] != image_checksum(image)
 
     def read(self, stream: Bitstream, device: torch.device | str = "cpu") -> dict[str, Any]:
         """An item of a bitstream, or of the first layer of one.
@@ -208,6 +238,14 @@ def check_domain(domain: str, with_codec: bool) -> None:
         raise CdlError(f"domain {domain!r} is not one of {', '.join(DOMAINS)}")
     if with_codec != (domain != "image"):
         raise CdlError(f"domain {domain!r} {'has no' if with_codec else 'needs a'} codec")
+
+
+def image_checksum(image: torch.Tensor | None) -> int | None:
+    """CRC-32 of an item's image, by which one that was flipped later is told from the one that was
+    encoded; of None, an item that had no image, None."""
+    if image is None:
+        return None
+    return zlib.crc32(image.detach().cpu().contiguous().view(torch.uint8).numpy())
 
 
 def image_size_of(item: dict[str, Any]) -> tuple[int, int]:

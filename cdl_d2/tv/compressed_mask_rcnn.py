@@ -62,8 +62,8 @@ class CompressedMaskRCNN(MaskRCNN):
         Raises:
             CdlError: see CodedInput.encode; or in training for an item without target.
         """
-        shown = self.coded_input
-        items = [shown.encode(item, self.device, with_bits=not self.training) for item in items]
+        encode, wanted = self.coded_input.encode, not self.training
+        items = [encode(item, self.device, with_bits=wanted, renew=wanted) for item in items]
         batch = self.batch(items)
         targets = [self._target(item) for item in items] if self.training else None
         pyramid = self.backbone(batch.tensors)

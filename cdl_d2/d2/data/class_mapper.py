@@ -17,6 +17,7 @@ from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.coded_input import image_checksum
 from cdl_d2.transfer import Taught
 
 
@@ -82,14 +83,16 @@ class StoredClassMapper:
         self._channel_order = channel_order
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record with what LatentStore.read gives; for a teacher also `image`."""
+        """The record with what LatentStore.read gives, and `encoded_image`; for a teacher also
+        `image`."""
         item = dict(record)
         variant = self._variants[int(torch.randint(len(self._variants), ()))]
         self._store.check_image(Path(item["file_name"]))
         item |= self._store.read(item["file_name"], variant, self._with_scales)
         if self._channel_order:
             item["image"] = variant.apply(read_pixels(item["file_name"], self._channel_order))
-        return central_square(item)
+        square = central_square(item)
+        return square | {"encoded_image": image_checksum(square.get("image"))}
 
 
 def central_square(item: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.coded_input import image_checksum
 from cdl_d2.transfer import Taught
 
 
@@ -64,7 +65,8 @@ class StoredLatentMapper(DatasetMapper):
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """As DatasetMapper, with `latent`, `codec_identity`, `image_size` and `bits`.
+        """As DatasetMapper, with `latent`, `codec_identity`, `image_size`, `bits` and
+        `encoded_image`.
 
         Raises:
             CdlError: see LatentStore.read; and if another image was stored.
@@ -100,7 +102,7 @@ class StoredLatentMapper(DatasetMapper):
             self._transform_annotations(item, transforms, size)
         else:
             item.pop("annotations", None)
-        return item | stored
+        return item | stored | {"encoded_image": image_checksum(item.get("image"))}
 
 
 def open_store(cfg: CfgNode, is_train: bool) -> LatentStore:

@@ -9,6 +9,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 import detectron2.data.transforms as T
 from detectron2.data import DatasetMapper
+from detectron2.modeling import GeneralizedRCNNWithTTA
 
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.d2 import build_codec, build_mapper
@@ -186,3 +187,15 @@ def test_another_image_of_the_same_name_is_noticed(store, records):
     record = {**records[0], "height": 10, "width": 500}
     with pytest.raises(ValueError, match="is it another"):
         build_mapper(from_store(store), is_train=False)(record)
+
+
+def test_an_image_that_test_time_augmentation_adds_is_encoded(records, store):
+    """Detectron2's client reads the file of an item without image, then resizes and flips it."""
+    cfg = from_store(store, "TEST.AUG.MIN_SIZES", (96,))
+    model = small_model(cfg).eval()
+    stored = build_mapper(cfg, is_train=False)(records[0])
+    plain = {key: stored[key] for key in ("file_name", "height", "width")}
+    with torch.no_grad():
+        ours, expected = GeneralizedRCNNWithTTA(cfg, model)([stored, plain])
+    ours, expected = ours["instances"], expected["instances"]
+    assert len(expected) and torch.equal(ours.pred_boxes.tensor, expected.pred_boxes.tensor)

@@ -53,7 +53,10 @@ class CompressedModel(nn.Module):
         Sizes are estimated in evaluation, and for a gate that learns from them.
         """
         with_bits = not self.training or (self.selection is not None and self.selection.needs_bits)
-        return [self.coded_input.encode(item, self.device, with_bits) for item in batched_inputs]
+        return [
+            self.coded_input.encode(item, self.device, with_bits, renew=not self.training)
+            for item in batched_inputs
+        ]
 
     def select(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Encoded items with the channels that the model looks at, and the bits of these.
