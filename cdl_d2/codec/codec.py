@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -183,7 +184,8 @@ class Codec(nn.Module):
         """
         quantized = self.read_symbols(stream)
         with exact_arithmetic(torch.device("cpu")):
-            return _describe(self.cpu_coder, quantized, stream.image_size, with_scales)
+            latent = _describe(self.cpu_coder, quantized, stream.image_size, with_scales)
+        return replace(latent, padding=stream.padding)
 
     def read_symbols(self, stream: Bitstream) -> Quantized:
         """What the entropy decoder makes of a bitstream; raises as `decompress`."""
@@ -219,9 +221,14 @@ class Codec(nn.Module):
             CdlError: if the latent has another number of channels, or another size than its
                 image size asks for.
         """
-        return self.reconstruct(latent.y_hat, latent.image_size)
+        return self.reconstruct(latent.y_hat, latent.image_size, latent.padding)
 
-    def reconstruct(self, y_hat: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+    def reconstruct(
+        self,
+        y_hat: torch.Tensor,
+        image_size: tuple[int, int],
+        padding: tuple[int, int] = (0, 0),
+    ) -> torch.Tensor:
         """As `decode`, of y_hat on the whole coded grid."""
         expected = (self.latent_channels, *coded_cells(image_size))
         if tuple(y_hat.shape) != expected:
@@ -229,10 +236,10 @@ class Codec(nn.Module):
                 f"a latent of shape {tuple(y_hat.shape)} cannot be decoded: {self.name} "
                 f"expects {expected} for an image of {image_size}"
             )
-        height, width = image_size
+        (height, width), (top, left) = image_size, padding
         with exact_arithmetic(y_hat.device):
             x_hat = self.network.g_s(y_hat[None].float())
-        return x_hat[0, :, :height, :width].clamp(0, 1)
+        return x_hat[0, :, top : top + height, left : left + width].clamp(0, 1)
 
     @property
     def cpu_coder(self) -> Coder:

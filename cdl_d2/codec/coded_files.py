@@ -224,6 +224,8 @@ def describe_bitstream(path: Path) -> dict[str, str | int | float]:
         "coding": stream.coding,
         "width": width,
         "height": height,
+        "top": stream.padding[0],
+        "left": stream.padding[1],
         "coded width": coded_width,
         "coded height": coded_height,
         "bytes": size,

@@ -46,7 +46,7 @@ class Latent:
     """The quantized latent of one image of H x W pixels, on the whole coded grid.
 
     The coded grid has h = H' / 16 by w = W' / 16 cells, with H' and W' the image's sides rounded
-    up to multiples of 64. The image itself is its upper left part.
+    up to multiples of 64. The image itself is its upper left part, unless `padding` says otherwise.
 
     Attributes:
         y_hat: M x h x w, float.
@@ -56,6 +56,7 @@ class Latent:
         channel_bits: M, estimated bits of y_hat a channel; those of a channel that is one number
             (layered_coder.py) are spread evenly over the cells in `bits`.
         side_bits: estimated bits of the hyperprior; 0 for a codec without one.
+        padding: rows above and columns left of the image on the grid, in pixels.
     """
 
     y_hat: torch.Tensor
@@ -64,6 +65,7 @@ class Latent:
     bits: torch.Tensor | None = None
     channel_bits: torch.Tensor | None = None
     side_bits: float | None = None
+    padding: tuple[int, int] = (0, 0)
 
     def to(self, device: torch.device | str) -> Latent:
         """The same latent on another device."""
@@ -76,13 +78,18 @@ class Latent:
 
     @property
     def cells(self) -> torch.Tensor:
-        """y_hat cropped to the cells that the image covers, M x ceil(H/16) x ceil(W/16)."""
+        """y_hat cropped to the cells that the image covers, M x ceil(H/16) x ceil(W/16); with
+        `padding`, in which the image begins at `origin`, perhaps one more a side."""
         return self.crop(self.y_hat)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """(top, left), where the image begins in `cells`, in pixels below 16."""
+        return origin(self.padding)
 
     def crop(self, grid: torch.Tensor) -> torch.Tensor:
         """The cells that the image covers, of C x h x w on the whole coded grid."""
-        height, width = cell_size(self.image_size)
-        return grid[:, :height, :width]
+        return crop_to_image(grid, self.image_size, self.padding)
 
     @cached_property
     def total_bits(self) -> float:
@@ -104,6 +111,23 @@ class Latent:
 def cell_size(image_size: tuple[int, int]) -> tuple[int, int]:
     """Latent cells, rows and columns, that cover an image of (H, W) pixels."""
     return -(-image_size[0] // STRIDE), -(-image_size[1] // STRIDE)
+
+
+def crop_to_image(
+    grid: torch.Tensor, image_size: tuple[int, int], padding: tuple[int, int]
+) -> torch.Tensor:
+    """The cells that an image covers, of ... x h x w on the whole coded grid; see Latent."""
+    rows, columns = (
+        slice(before // STRIDE, -(-(before + side) // STRIDE))
+        for before, side in zip(padding, image_size, strict=True)
+    )
+    return grid[..., rows, columns]
+
+
+def origin(padding: tuple[int, int]) -> tuple[int, int]:
+    """Where an image begins in its cells, see Latent."""
+    top, left = (before % STRIDE for before in padding)
+    return top, left
 
 
 def coded_cells(image_size: tuple[int, int]) -> tuple[int, int]:

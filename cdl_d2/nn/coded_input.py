@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from cdl_d2.codec.bitstream.layers import read_selected
 from cdl_d2.codec.bitstream.stream import SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import STRIDE, cell_size
+from cdl_d2.codec.latent import STRIDE, cell_size, crop_to_image, origin
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.codec_stamp import CodecStamp
 
@@ -25,7 +25,7 @@ DOMAINS = ("latent", "reconstruction", "image")
 REPORTED = ("bits", "image_size", "channels")
 CODED = (  # what an item says of its coded image, which another image makes untrue
     *("latent", "scales", "reconstruction", "codec_identity", "image_size", "encoded_image"),
-    *("bits", "channel_bits", "side_bits", "channel_mask"),
+    *("image_origin", "bits", "channel_bits", "side_bits", "channel_mask"),
 )
 
 
@@ -168,7 +168,9 @@ class CodedInput:
 
         Returns:
             what encode gives, without estimates: `bits` is the size of the stream, and there are
-            no `channel_bits` and `side_bits`. For a first layer also
+            no `channel_bits` and `side_bits`. Of an image that was padded above or to the left also
+            image_origin: (top, left), where the image begins in the latent's cells, in pixels; it
+            and image_size are then not those of the whole latent. For a first layer also
             channel_mask: M booleans, the channels that it has; the others are zero.
 
         Raises:
@@ -188,16 +190,18 @@ class CodedInput:
             raise BitstreamError("a first layer has some channels only, which decode to no image")
         else:
             quantized, item["channel_mask"] = read_selected(codec, stream)
+        y_hat, padding = quantized.y_hat, stream.padding
         if self.domain == "reconstruction":
-            decoded = torch.round(codec.reconstruct(quantized.y_hat.to(device), size) * 255)
+            decoded = torch.round(codec.reconstruct(y_hat.to(device), size, padding) * 255)
             return item | {"reconstruction": self.swap(decoded)}
-        rows, columns = cell_size(size)
-        latent = quantized.y_hat[:, :rows, :columns]
+        if any(origin(padding)):
+            item["image_origin"] = origin(padding)
+        latent = crop_to_image(y_hat, size, padding)
         if "channel_mask" in item:
             latent = latent * item["channel_mask"][:, None, None]
         item["latent"] = latent.to(device)
         if self.with_scales:
-            item["scales"] = quantized.scales_hat[:, :rows, :columns].to(device)
+            item["scales"] = crop_to_image(quantized.scales_hat, size, padding).to(device)
         return item
 
     def batch(
@@ -215,7 +219,7 @@ class CodedInput:
             normalize: of pixels, 3 x H x W in 0..255; latents enter as they are.
 
         Returns:
-            N x C x H'/stride x W'/stride, and (H, W) of each image in pixels.
+            N x C x H'/stride x W'/stride, and of each image what image_size_of says.
         """
         inputs = [item[self.domain].to(device) for item in items]
         if self.domain != "latent":
@@ -249,14 +253,17 @@ def image_checksum(image: torch.Tensor | None) -> int | None:
 
 
 def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
-    """(H, W) in pixels of the image that an item shows to the network.
+    """(H, W) in pixels of what an item shows to the network: the image, and what is above and to
+    the left of an image that begins at `image_origin`.
 
     Raises:
         CdlError: if the item does not say, or if its latent does not cover such an image.
     """
     if "image_size" not in item and "image" not in item:
         raise CdlError("a batch item with 'latent' and no 'image' needs 'image_size'")
-    size = tuple(int(side) for side in item.get("image_size") or item["image"].shape[-2:])
+    sides = item.get("image_size") or item["image"].shape[-2:]
+    before = item.get("image_origin", (0, 0))
+    size = tuple(int(side) + start for side, start in zip(sides, before, strict=True))
     if "latent" in item and tuple(item["latent"].shape[-2:]) != cell_size(size):
         raise CdlError(
             f"a latent of {tuple(item['latent'].shape[-2:])} cells does not cover an image of "

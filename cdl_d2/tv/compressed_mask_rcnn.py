@@ -11,6 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.canvas import Canvas, require_no_origin
 from cdl_d2.nn.coded_input import CodedInput, reported
 from cdl_d2.tv.backbone import STRIDES
 
@@ -64,6 +65,8 @@ class CompressedMaskRCNN(MaskRCNN):
         """
         encode, wanted = self.coded_input.encode, not self.training
         items = [encode(item, self.device, with_bits=wanted, renew=wanted) for item in items]
+        if self.training:
+            require_no_origin(items)
         batch = self.batch(items)
         targets = [self._target(item) for item in items] if self.training else None
         pyramid = self.backbone(batch.tensors)
@@ -71,13 +74,13 @@ class CompressedMaskRCNN(MaskRCNN):
         found, losses = self.roi_heads(pyramid, proposals, batch.image_sizes, targets)
         if self.training:
             return losses | rpn_losses
-        sizes = batch.image_sizes
-        originals = [
-            (int(item.get("height", size[0])), int(item.get("width", size[1])))
-            for item, size in zip(items, sizes, strict=True)
+        canvases = [Canvas.of(item) for item in items]
+        sizes = [tuple(map(int, canvas.size)) for canvas in canvases]
+        found = self.transform.postprocess(found, batch.image_sizes, sizes)
+        return [
+            _on_image(result, canvas) | reported(item)
+            for result, canvas, item in zip(found, canvases, items, strict=True)
         ]
-        found = self.transform.postprocess(found, sizes, originals)
-        return [result | reported(item) for result, item in zip(found, items, strict=True)]
 
     def batch(self, items: list[dict[str, Any]]) -> ImageList:
         """What the backbone reads, padded with zeros on the right and below to whole strides.
@@ -122,3 +125,13 @@ class CompressedMaskRCNN(MaskRCNN):
         if "target" not in item:
             raise CdlError("a batch item without 'target' cannot be trained on")
         return {name: value.to(self.device) for name, value in item["target"].items()}
+
+
+def _on_image(found: dict[str, torch.Tensor], canvas: Canvas) -> dict[str, torch.Tensor]:
+    """Detections on all that is shown, cut to the image; those outside are left out."""
+    if not any(canvas.origin):
+        return found
+    boxes = canvas.boxes_on_image(found["boxes"])
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    masks = canvas.maps_on_image(found["masks"])
+    return {key: each[kept] for key, each in (found | {"boxes": boxes, "masks": masks}).items()}

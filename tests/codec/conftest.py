@@ -1,10 +1,13 @@
 """An image, and what CompressAI's own coder makes of it."""
 
+import copy
 from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
+from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.latent import pad_for_coding
 from tests.conftest import small_network
 
@@ -18,3 +21,18 @@ def compressai_round_trip(name: str) -> tuple[dict[str, Any], torch.Tensor]:
     network = small_network(name)
     coded = network.compress(pad_for_coding(IMAGE)[None])
     return coded, network.decompress(**coded)["x_hat"][0, :, :70, :90]
+
+
+@torch.no_grad()
+def compressai_stream(
+    codec: Codec, image: torch.Tensor, padding: tuple[int, int, int, int]
+) -> Bitstream:
+    """What CompressAI makes of an image that is padded with black, as its own tools pad.
+
+    Args:
+        padding: left, right, top, bottom.
+    """
+    network = copy.deepcopy(codec.network).cpu()
+    network.update(force=True)
+    coded = network.compress(F.pad(image, padding)[None])
+    return Bitstream.from_compressai(codec.identity, coded, tuple(image.shape[1:]), padding)

@@ -151,7 +151,8 @@ def _read(
     parts = [(mask, strings)]
     if rest is not None:
         others = _mask_of(codec, rest, REST)
-        if not torch.equal(others, ~mask) or rest.image_size != selected.image_size:
+        places = [(layer.image_size, layer.padding) for layer in (selected, rest)]
+        if not torch.equal(others, ~mask) or places[0] != places[1]:
             raise BitstreamError("the second layer has other channels or another image size")
         strings, side_of_rest = _strings(codec, rest, not side_first)
         parts, side = [*parts, (others, strings)], side if side_first else side_of_rest
@@ -204,4 +205,5 @@ def _latent(codec: Codec, quantized: Quantized, mask: torch.Tensor, stream: Bits
     with exact_arithmetic(torch.device("cpu")):
         bits, side_bits = codec.cpu_coder.bits(quantized)
     y_hat = quantized.y_hat * mask[:, None, None]
-    return Latent(y_hat, stream.image_size).with_bits(bits * mask[:, None, None], side_bits)
+    latent = Latent(y_hat, stream.image_size, stream.padding)
+    return latent.with_bits(bits * mask[:, None, None], side_bits)

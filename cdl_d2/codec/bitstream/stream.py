@@ -4,6 +4,7 @@
  4 magic "CDLZ"    1 format version       1 codec           1 quality       1 metric
  8 fingerprint of the codec's weights     1 coding (below)  1 number of strings, S
  8 image H, W      8 coded H, W (pixels)  4 CRC-32 of the decoded symbols
+ 2 top, left (of version 2 only): the padding above and left of the image, in pixels
  S x (4 length     4 CRC-32)              4 CRC-32 of all above
    the strings
 ```
@@ -11,6 +12,9 @@
 The lower three bits of the coding are its number, the upper five the scale floor: channels whose
 scales stay below it are zero and not in the string of y (entropy/latent_coder.py). Files of
 version 0.1.0 have floor 0: all channels are in it.
+
+Version 2 is written of images that are padded above or to the left, as CompressAI's own tools do;
+of all others, which are padded on the right and at the bottom, version 1.
 
 Coded by CompressAI itself, a stream has 0 for the CRC-32 of its symbols, which nobody took.
 
@@ -50,8 +54,9 @@ REST_SUFFIX = f".rest{SUFFIX}"  # of a second layer
 SELECTED, REST = "selected", "rest"
 
 MAGIC = b"CDLZ"
-_VERSION = 1
+_VERSION, _PADDED_VERSION = 1, 2
 _HEAD = struct.Struct("<4sBBBB8sBBIIIII")
+_PADDING = struct.Struct("<BB")
 _STRING = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _CODINGS = (*CODINGS, SELECTED, REST)  # append only, up to 8
@@ -77,6 +82,11 @@ class Bitstream:
         checksum: of the symbols that the strings decode to (Quantized.checksum), without which a
             stream is not decoded; None for `compressai`.
         scale_floor: of the string of y, 0 to 31, see latent_coder.py; 0 unless coded `exact`.
+        padding: rows above and columns left of the image on the coded grid, in pixels; what is
+            padded below and to the right follows from image_size.
+
+    Raises:
+        BitstreamError: if the padding leaves no place for the image.
     """
 
     codec: CodecIdentity
@@ -85,6 +95,15 @@ class Bitstream:
     coding: str = "exact"
     checksum: int | None = None
     scale_floor: int = 0
+    padding: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        sides = zip(self.padding, self.image_size, self.coded_size, strict=True)
+        if not all(0 <= before <= coded - side for before, side, coded in sides):
+            raise BitstreamError(
+                f"an image of {self.image_size} pixels, coded as {self.coded_size}, cannot begin "
+                f"at {self.padding}"
+            )
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -99,9 +118,10 @@ class Bitstream:
             CdlError: for a larger image than from_bytes accepts.
         """
         check_pixels(self.image_size)
+        padded = any(self.padding)
         head = _HEAD.pack(
             MAGIC,
-            _VERSION,
+            _PADDED_VERSION if padded else _VERSION,
             _CODECS.index(self.codec.name),
             self.codec.quality,
             METRICS.index(self.codec.metric),
@@ -112,6 +132,7 @@ class Bitstream:
             *self.coded_size,
             self.checksum or 0,
         )
+        head += _PADDING.pack(*self.padding) if padded else b""
         head += b"".join(_STRING.pack(len(s), zlib.crc32(s)) for s in self.strings)
         return head + _CRC.pack(zlib.crc32(head)) + b"".join(self.strings)
 
@@ -132,9 +153,13 @@ class Bitstream:
         _, version, codec, quality, metric, weights, coding, count, *numbers = _HEAD.unpack_from(
             content
         )
-        if version != _VERSION:
-            raise BitstreamError(f"format version {version} is not {_VERSION}: update cdl_d2")
-        head_size = _HEAD.size + count * _STRING.size
+        if version not in (_VERSION, _PADDED_VERSION):
+            raise BitstreamError(
+                f"format version {version} is not {_VERSION} or {_PADDED_VERSION}: update cdl_d2"
+            )
+        padded = version == _PADDED_VERSION
+        strings_at = _HEAD.size + (_PADDING.size if padded else 0)
+        head_size = strings_at + count * _STRING.size
         if len(content) < head_size + _CRC.size:
             raise BitstreamError(f"truncated: {len(content)} bytes are no whole header")
         if _CRC.unpack_from(content, head_size)[0] != zlib.crc32(content[:head_size]):
@@ -157,10 +182,11 @@ class Bitstream:
         stream = cls(
             codec=CodecIdentity(_CODECS[codec], quality, METRICS[metric], "decoded", weights.hex()),
             image_size=image_size,
-            strings=_strings(content, head_size, count),
+            strings=_strings(content, strings_at, head_size, count),
             coding=_CODINGS[coding],
             checksum=checksum or (None if _CODINGS[coding] == COMPRESSAI else 0),
             scale_floor=scale_floor,
+            padding=_PADDING.unpack_from(content, _HEAD.size) if padded else (0, 0),
         )
         if stream.coded_size != coded_size:
             raise BitstreamError(f"an image of {image_size} pixels is not coded as {coded_size}")
@@ -168,22 +194,35 @@ class Bitstream:
 
     @classmethod
     def from_compressai(
-        cls, codec: CodecIdentity, coded: dict[str, Any], image_size: tuple[int, int]
+        cls,
+        codec: CodecIdentity,
+        coded: dict[str, Any],
+        image_size: tuple[int, int],
+        padding: tuple[int, int, int, int] | None = None,
     ) -> Bitstream:
         """What CompressAI's own `compress` gave for one image.
 
         Args:
             codec: the codec whose network it was, of meaning `decoded`.
             coded: `strings` and `shape`, as CompressAI returns them.
-            image_size: (H, W) of the image before it was padded, on the right and at the bottom
-                only, to multiples of 64.
+            image_size: (H, W) of the image before it was padded to multiples of 64.
+            padding: (left, right, top, bottom) in pixels, as `compute_padding` of CompressAI gives
+                it and `torch.nn.functional.pad` takes it; None for the right and the bottom only.
 
         Raises:
             CdlError: if there is not exactly one image, or it was padded to another size.
         """
         if any(len(strings) != 1 for strings in coded["strings"]):
             raise CdlError("CompressAI coded several images at once: give one at a time")
-        stream = cls(codec, image_size, tuple(s[0] for s in coded["strings"]), coding=COMPRESSAI)
+        left, right, top, bottom = padding or (0, 0, 0, 0)
+        strings, place = tuple(s[0] for s in coded["strings"]), (top, left)
+        stream = cls(codec, image_size, strings, coding=COMPRESSAI, padding=place)
+        padded = (top + image_size[0] + bottom, left + image_size[1] + right)
+        if padding is not None and padded != stream.coded_size:
+            raise CdlError(
+                f"a padding (left, right, top, bottom) of {tuple(padding)} makes {padded} pixels "
+                f"of {image_size}, not the next multiples of 64, {stream.coded_size}"
+            )
         cells = coded_cells(image_size)
         latent = cells if len(stream.strings) == 1 else tuple(s // HYPERPRIOR_CELLS for s in cells)
         if tuple(coded["shape"]) != latent:
@@ -215,8 +254,8 @@ class Bitstream:
             raise BitstreamError(f"{path}: {error}") from error
 
 
-def _strings(content: bytes, head_size: int, count: int) -> tuple[bytes, ...]:
-    expected = [_STRING.unpack_from(content, _HEAD.size + i * _STRING.size) for i in range(count)]
+def _strings(content: bytes, start: int, head_size: int, count: int) -> tuple[bytes, ...]:
+    expected = [_STRING.unpack_from(content, start + i * _STRING.size) for i in range(count)]
     start, strings = head_size + _CRC.size, []
     announced = start + sum(length for length, _ in expected)
     if announced != len(content):

@@ -20,6 +20,7 @@ from torch import nn
 
 from cdl_d2.d2.modeling.label_maps import padded_labels
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.canvas import Canvas
 from cdl_d2.transfer.features import covered_cells
 
 Features = Mapping[str, torch.Tensor]
@@ -173,8 +174,8 @@ class ParsingHead(TaskHead):
     def predict(self, features: Features, shown: Shown) -> list[torch.Tensor]:
         scores = self.head(features)[0]
         return [
-            sem_seg_postprocess(each, size, item.get("height", size[0]), item.get("width", size[1]))
-            for each, size, item in zip(scores, shown.image_sizes, shown.items, strict=True)
+            canvas.maps_on_image(sem_seg_postprocess(each, canvas.shown, *canvas.size))
+            for each, canvas in zip(scores, map(Canvas.of, shown.items), strict=True)
         ]
 
 

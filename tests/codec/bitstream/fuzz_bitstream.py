@@ -83,8 +83,9 @@ def damaged_files(draw):
             stream, strings=strings, checksum=checksum, coding=coding, scale_floor=floor
         )
         return name, forged.to_bytes()
-    content = stream.to_bytes()
-    table = HEADER + 8 * len(stream.strings)
+    padding = draw(st.sampled_from([(0, 0), (12, 2)]))
+    content = dataclasses.replace(stream, padding=padding).to_bytes()
+    table = HEADER + 2 * any(padding) + 8 * len(stream.strings)
     head = bytearray(content[:table])
     for _ in range(draw(st.integers(1, 3))):
         head[draw(st.integers(0, table - 1))] = draw(st.integers(0, 255))

@@ -4,6 +4,8 @@ import zlib
 
 import pytest
 import torch
+import torch.nn.functional as F
+from compressai.ops import compute_padding
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec
 from cdl_d2.codec.architectures import ARCHITECTURES, LAYERED
@@ -11,7 +13,7 @@ from cdl_d2.codec.entropy.autoregressive import steps
 from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
 from cdl_d2.errors import CdlError
 from tests.codec.conftest import IMAGE, compressai_round_trip
-from tests.conftest import loud_network, small_codec
+from tests.conftest import loud_network, small_codec, small_network
 
 OVERHEAD = 58  # bytes of the header with two strings
 
@@ -36,6 +38,29 @@ def test_what_compressai_wrote_can_be_read(name):
     coded, expected = compressai_round_trip(name)
     stream = Bitstream.from_compressai(codec.identity, coded, (70, 90))
     assert torch.equal(codec.decode(codec.decompress(stream)), expected)
+
+
+@pytest.mark.parametrize("name", ["bmshj2018-factorized", "mbt2018"])
+def test_an_image_that_compressai_padded_around_is_cut_out(name):
+    codec, network = small_codec(name), small_network(name)
+    padding, unpadding = compute_padding(70, 90, min_div=64)
+    with torch.no_grad():
+        coded = network.compress(F.pad(IMAGE, padding)[None])
+        expected = F.pad(network.decompress(**coded)["x_hat"], unpadding)[0]
+    stream = Bitstream.from_compressai(codec.identity, coded, (70, 90), padding)
+    received = Bitstream.from_bytes(stream.to_bytes())
+    assert received == stream and received.padding == (29, 19)
+    latent = codec.decompress(received)
+    assert torch.equal(codec.decode(latent), expected)
+    assert latent.origin == (13, 3) and latent.cells.shape[1:] == (6, 6)
+    assert torch.equal(latent.cells, latent.y_hat[:, 1:7, 1:7])
+
+
+@pytest.mark.parametrize("padding", [(19, 19, 29, 28), (-1, 39, 0, 58), (19, 19, 29, 93)])
+def test_a_padding_that_does_not_fit_is_refused(padding):
+    codec, (coded, _) = small_codec("mbt2018"), compressai_round_trip("mbt2018")
+    with pytest.raises(CdlError, match="128, 128"):
+        Bitstream.from_compressai(codec.identity, coded, (70, 90), padding)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {*WITH_CONTEXT, *LAYERED}))
@@ -81,7 +106,19 @@ def content(codec):
     return codec.compress(IMAGE).to_bytes()
 
 
-def test_every_changed_byte_is_noticed(content):
+@pytest.fixture
+def padded_content(codec):
+    return dataclasses.replace(codec.compress(IMAGE), padding=(29, 19)).to_bytes()
+
+
+def test_only_an_image_that_is_padded_around_takes_two_bytes_more(content, padded_content):
+    assert (content[4], padded_content[4]) == (1, 2)
+    assert len(padded_content) == len(content) + 2
+
+
+@pytest.mark.parametrize("file", ["content", "padded_content"])
+def test_every_changed_byte_is_noticed(file, request):
+    content = request.getfixturevalue(file)
     for place in range(len(content)):
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
@@ -89,7 +126,9 @@ def test_every_changed_byte_is_noticed(content):
             Bitstream.from_bytes(bytes(damaged))
 
 
-def test_every_truncation_is_noticed(content):
+@pytest.mark.parametrize("file", ["content", "padded_content"])
+def test_every_truncation_is_noticed(file, request):
+    content = request.getfixturevalue(file)
     for length in range(len(content)):
         with pytest.raises(BitstreamError):
             Bitstream.from_bytes(content[:length])
@@ -107,7 +146,7 @@ def forged(content: bytes, place: int, form: str, *values) -> bytes:
 @pytest.mark.parametrize(
     ("place", "form", "values", "message"),
     [
-        (4, "<B", (2,), "format version 2 is not 1"),
+        (4, "<B", (3,), "format version 3 is not 1 or 2"),
         (5, "<B", (99,), "codec number 99 is unknown"),
         (16, "<B", (7,), "coding number 7"),
         (16, "<B", (8,), "coding 'compressai' has no scale floor"),

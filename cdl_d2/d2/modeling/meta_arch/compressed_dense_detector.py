@@ -33,9 +33,12 @@ class CompressedDenseDetector(CompressedDetector):
         items = self.select(self.encode(batched_inputs))
         if self.training:
             return super().forward(items) | self.selection_losses(items)
-        forward = super().forward
-        results = self.in_equal_batches(items, lambda members: forward([items[i] for i in members]))
-        return self.with_rates(results, items)
+        forward, canvases = super().forward, self.on_canvases(items)
+
+        def detect(members: list[int]) -> list[Any]:
+            return forward([canvases[i] for i in members])
+
+        return self.with_rates(self.in_equal_batches(items, detect), items)
 
 
 @META_ARCH_REGISTRY.register()

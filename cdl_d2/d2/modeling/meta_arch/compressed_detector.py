@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.structures import ImageList
+from detectron2.structures import Boxes, ImageList, Instances
 
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
+from cdl_d2.nn.canvas import Canvas
 from cdl_d2.nn.coded_input import CodedInput, image_size_of, reported
 
 
@@ -63,6 +65,43 @@ class CompressedDetector(CompressedModel):
         return results
 
     @staticmethod
+    def on_canvases(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Encoded items whose results are wanted of all that is shown, see Canvas; with_rates cuts
+        them to the image."""
+        sizes = (Canvas.of(item).size if "image_origin" in item else None for item in items)
+        return [
+            item | ({"height": size[0], "width": size[1]} if size else {})
+            for item, size in zip(items, sizes, strict=True)
+        ]
+
+    @staticmethod
     def with_rates(results: list[dict], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Results with what their encoded items say about the coded image."""
-        return [r | reported(item) for r, item in zip(results, items, strict=True)]
+        """Results of on_canvases(items), cut to the image, with what items say about its code."""
+        return [on_image(r, item) | reported(item) for r, item in zip(results, items, strict=True)]
+
+
+def on_image(result: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    """A result for all that a model is shown, cut to the image, see Canvas."""
+    if "image_origin" not in item:
+        return result
+    canvas, result = Canvas.of(item), dict(result)
+    if "sem_seg" in result:
+        result["sem_seg"] = canvas.maps_on_image(result["sem_seg"])
+    if "panoptic_seg" in result:
+        segments, described = result["panoptic_seg"]
+        result["panoptic_seg"] = canvas.maps_on_image(segments), described
+    if "instances" in result:
+        result["instances"] = _instances_on_image(result["instances"], canvas)
+    return result
+
+
+def _instances_on_image(found: Instances, canvas: Canvas) -> Instances:
+    fields = found.get_fields()
+    boxes = Boxes(canvas.boxes_on_image(found.pred_boxes.tensor))
+    moved = Instances(canvas.image_size, **(fields | {"pred_boxes": boxes}))
+    if "pred_masks" in fields:
+        moved.pred_masks = canvas.maps_on_image(found.pred_masks)
+    if "pred_keypoints" in fields:
+        points = canvas.points_on_image(found.pred_keypoints[..., :2])
+        moved.pred_keypoints = torch.cat([points, found.pred_keypoints[..., 2:]], dim=-1)
+    return moved[boxes.nonempty()]

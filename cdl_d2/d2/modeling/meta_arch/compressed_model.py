@@ -16,6 +16,7 @@ from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge_fit import fit_bridge
+from cdl_d2.nn.canvas import require_no_origin
 from cdl_d2.nn.channel_selection import FixedChannels
 from cdl_d2.nn.coded_input import CodedInput
 
@@ -48,15 +49,18 @@ class CompressedModel(nn.Module):
 
     def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The items with all channels of their latents, or reconstructions, encoded here where
-        they lack them; raises as CodedInput.encode.
+        they lack them; raises as CodedInput.encode, and in training as require_no_origin.
 
         Sizes are estimated in evaluation, and for a gate that learns from them.
         """
         with_bits = not self.training or (self.selection is not None and self.selection.needs_bits)
-        return [
+        items = [
             self.coded_input.encode(item, self.device, with_bits, renew=not self.training)
             for item in batched_inputs
         ]
+        if self.training:
+            require_no_origin(items)
+        return items
 
     def select(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Encoded items with the channels that the model looks at, and the bits of these.

@@ -50,13 +50,15 @@ class CompressedRCNN(CompressedDetector, GeneralizedRCNN):
 
         Args:
             detected_instances: an Instances with pred_boxes and pred_classes for each item.
-            do_postprocess: scale results to `height` and `width`; without, bare Instances.
+            do_postprocess: scale results to `height` and `width`; without, bare Instances, whose
+                boxes are in pixels of what is shown, as those of `detected_instances` are.
         """
         items = self.select(self.encode(batched_inputs))
+        canvases = self.on_canvases(items)
 
         def detect(members: list[int]) -> list[Any]:
             known = detected_instances and [detected_instances[i] for i in members]
-            group = [items[i] for i in members]
+            group = [canvases[i] for i in members]
             return super(CompressedRCNN, self).inference(group, known, do_postprocess)
 
         results = self.in_equal_batches(items, detect)

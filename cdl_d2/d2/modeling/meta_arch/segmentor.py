@@ -20,6 +20,7 @@ from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.teacher import build_teacher, normalizer, transfer_options
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.canvas import Canvas
 from cdl_d2.nn.coded_input import CodedInput, reported
 from cdl_d2.transfer import SegmentorTransfer, Taught, teachers_view
 
@@ -102,8 +103,9 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
     def _output(
         self, logits: torch.Tensor, size: tuple[int, int], item: dict[str, Any]
     ) -> dict[str, Any]:
-        height, width = item.get("height", size[0]), item.get("width", size[1])
-        return {"sem_seg": sem_seg_postprocess(logits, size, height, width), **reported(item)}
+        canvas = Canvas.of(item)
+        scores = canvas.maps_on_image(sem_seg_postprocess(logits, size, *canvas.size))
+        return {"sem_seg": scores, **reported(item)}
 
 
 @META_ARCH_REGISTRY.register()
