@@ -96,7 +96,8 @@ def decompress(
     ```
 
     Args:
-        files: Bitstreams, with their second layers beside them where there are two.
+        files: Bitstreams, with their second layers beside them where there are two; or files of
+            CompressAI's examples/codec.py, NAME.bin.
         codec_weights: The codec's weights, if not the zoo's or the package's.
         output: Folder; default beside each file.
         force: Replace files that exist.
@@ -121,7 +122,7 @@ def info(files: list[Path], /, *, json: Json = False) -> int:
     ```
 
     Args:
-        files: Bitstreams.
+        files: Bitstreams, also CompressAI's, NAME.bin.
     """
     from cdl_d2.codec.coded_files import describe_bitstream
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -187,11 +188,28 @@ class Codec(nn.Module):
             latent = _describe(self.cpu_coder, quantized, stream.image_size, with_scales)
         return replace(latent, padding=stream.padding)
 
+    def identify(self, stream: Bitstream) -> Bitstream:
+        """The bitstream as this codec's. CompressAI's files do not say which weights wrote them:
+        they are taken for this codec's, with a warning.
+
+        Raises:
+            BitstreamError: if another codec wrote it.
+        """
+        theirs = stream.codec
+        if not theirs.weights:
+            theirs = replace(theirs, weights=self.identity.weights)
+        if theirs != self.identity:
+            raise BitstreamError(f"the stream was made by {stream.codec}; this is {self.identity}")
+        if not stream.codec.weights:
+            warnings.warn(
+                f"files of CompressAI do not say which weights wrote them: read as of {theirs}",
+                stacklevel=2,
+            )
+        return replace(stream, codec=theirs)
+
     def read_symbols(self, stream: Bitstream) -> Quantized:
         """What the entropy decoder makes of a bitstream; raises as `decompress`."""
-        coder = self.cpu_coder
-        if stream.codec != self.identity:
-            raise BitstreamError(f"the stream was made by {stream.codec}; this is {self.identity}")
+        coder, stream = self.cpu_coder, self.identify(stream)
         if stream.coding in (SELECTED, REST):
             raise BitstreamError(
                 "the stream is one of two layers and has not all channels: read both with "

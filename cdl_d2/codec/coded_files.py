@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from cdl_d2.codec.bitstream.compressai_file import load_bitstream
 from cdl_d2.codec.bitstream.layers import Layers, channel_mask, compress_layers, decompress_layers
 from cdl_d2.codec.bitstream.stream import (
     REST_SUFFIX,
@@ -162,7 +163,8 @@ def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
 
 
 def decompress_file(path: Path, target: Path, weights: str, device: str) -> None:
-    """Write the image of a bitstream as PNG, with whichever codec wrote it.
+    """Write the image of a bitstream, also of one of CompressAI's, as PNG, with whichever codec
+    wrote it.
 
     Args:
         weights: of the codec, instead of the zoo's or the package's.
@@ -170,7 +172,7 @@ def decompress_file(path: Path, target: Path, weights: str, device: str) -> None
     Raises:
         BitstreamError, OSError: if it cannot be read or written; if a layer is missing.
     """
-    stream = Bitstream.load(path)
+    stream = load_bitstream(path)
     wrote = stream.codec
     codec = CodecChoice(wrote.name, wrote.quality, wrote.metric, weights).load().on(device)
     if stream.coding == SELECTED:
@@ -212,7 +214,7 @@ def describe_bitstream(path: Path) -> dict[str, str | int | float]:
     Raises:
         BitstreamError, OSError: if the file cannot be read.
     """
-    stream = Bitstream.load(path)
+    stream = load_bitstream(path)
     (height, width), (coded_height, coded_width) = stream.image_size, stream.coded_size
     size = path.stat().st_size
     return {
@@ -220,7 +222,7 @@ def describe_bitstream(path: Path) -> dict[str, str | int | float]:
         "codec": stream.codec.name,
         "quality": stream.codec.quality,
         "metric": stream.codec.metric,
-        "weights": stream.codec.weights,
+        "weights": stream.codec.weights or "not said",
         "coding": stream.coding,
         "width": width,
         "height": height,

@@ -25,7 +25,7 @@ class CodecIdentity:
     """What a latent is a latent of: two latents are comparable only if these agree.
 
     `meaning` is `decoded` (what a receiver of the bitstream has) or `rounded` (round(y)).
-    `weights` is the fingerprint of the codec's weights.
+    `weights` is the fingerprint of the codec's weights; empty where a file does not say it.
     """
 
     name: str
@@ -37,7 +37,7 @@ class CodecIdentity:
     def __str__(self) -> str:
         return (
             f"{self.name} quality {self.quality} ({self.metric}), {self.meaning} latents, "
-            f"weights {self.weights}"
+            f"weights {self.weights or 'not said'}"
         )
 
 

@@ -167,7 +167,7 @@ class CodedInput:
         """An item of a bitstream, or of the first layer of one.
 
         Returns:
-            what encode gives, without estimates: `bits` is the size of the stream, and there are
+            what encode gives, without estimates: `bits` is the size of its file, and there are
             no `channel_bits` and `side_bits`. Of an image that was padded above or to the left also
             image_origin: (top, left), where the image begins in the latent's cells, in pixels; it
             and image_size are then not those of the whole latent. For a first layer also
@@ -179,10 +179,11 @@ class CodedInput:
                 domain `reconstruction`.
         """
         codec, size = self.codec_on(device), stream.image_size
+        stream = codec.identify(stream)
         item: dict[str, Any] = {
             "codec_identity": codec.identity,
             "image_size": size,
-            "bits": 8 * len(stream.to_bytes()),
+            "bits": stream.bits,
         }
         if stream.coding != SELECTED:
             quantized = codec.read_symbols(stream)

@@ -10,7 +10,13 @@ from typing import Any
 import torch
 
 from cdl_d2.codec import Bitstream, Codec, CodecChoice
-from cdl_d2.codec.bitstream.stream import MAGIC, SUFFIX, BitstreamError
+from cdl_d2.codec.bitstream.compressai_file import (
+    COMPRESSAI_SUFFIX,
+    is_compressai_file,
+    load_bitstream,
+    read_bitstream,
+)
+from cdl_d2.codec.bitstream.stream import MAGIC, SUFFIX
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore
 from cdl_d2.errors import CdlError
@@ -127,25 +133,26 @@ def open_source(source: Source) -> Bitstream | torch.Tensor:
     if isinstance(source, Bitstream):
         return source
     if isinstance(source, (str, Path)):
-        return Bitstream.load(source) if _is_bitstream(Path(source)) else read_image(source)
+        return load_bitstream(source) if _is_bitstream(Path(source)) else read_image(source)
     if not isinstance(source, (bytes, bytearray, TarMember)):
         return as_pixels(source)
     content = bytes(source) if isinstance(source, (bytes, bytearray)) else source.read_bytes()
     name = str(source) if isinstance(source, TarMember) else f"{len(content)} bytes"
-    if not (content.startswith(MAGIC) or name.lower().endswith(SUFFIX)):
-        return read_image(name, content)
-    try:
-        return Bitstream.from_bytes(content)
-    except BitstreamError as error:
-        raise BitstreamError(f"{name}: {error}") from error
+    if content.startswith(MAGIC) or _has_suffix(name) or is_compressai_file(content):
+        return read_bitstream(content, name)
+    return read_image(name, content)
 
 
 def _is_bitstream(path: Path) -> bool:
     """By its name, or by how it begins."""
-    if path.suffix.lower() == SUFFIX or not path.is_file():
-        return path.suffix.lower() == SUFFIX
+    if _has_suffix(path.name) or not path.is_file():
+        return _has_suffix(path.name)
     with open(path, "rb") as file:
         return file.read(len(MAGIC)) == MAGIC
+
+
+def _has_suffix(name: str) -> bool:
+    return name.lower().endswith((SUFFIX, COMPRESSAI_SUFFIX))
 
 
 def codec_of(stream: Bitstream) -> Codec:

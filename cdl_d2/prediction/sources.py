@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
+from cdl_d2.codec.bitstream.compressai_file import COMPRESSAI_SUFFIX
 from cdl_d2.codec.bitstream.stream import REST_SUFFIX, SUFFIX
 from cdl_d2.codec.image_files import IMAGE_SUFFIXES
 from cdl_d2.data.store.plan import Plan
@@ -14,7 +15,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.prediction.reading import StoredLatent, TarMember
 
 TAR = ".tar"
-SUFFIXES = {*IMAGE_SUFFIXES, SUFFIX}
+SUFFIXES = {*IMAGE_SUFFIXES, SUFFIX, COMPRESSAI_SUFFIX}
 ArchiveSource = Path | TarMember | StoredLatent
 
 

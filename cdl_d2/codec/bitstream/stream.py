@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ class Bitstream:
         scale_floor: of the string of y, 0 to 31, see latent_coder.py; 0 unless coded `exact`.
         padding: rows above and columns left of the image on the coded grid, in pixels; what is
             padded below and to the right follows from image_size.
+        file_bytes: of a file of another format that it was read from, see compressai_file.py.
 
     Raises:
         BitstreamError: if the padding leaves no place for the image.
@@ -96,6 +97,7 @@ class Bitstream:
     checksum: int | None = None
     scale_floor: int = 0
     padding: tuple[int, int] = (0, 0)
+    file_bytes: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         sides = zip(self.padding, self.image_size, self.coded_size, strict=True)
@@ -111,12 +113,20 @@ class Bitstream:
         height, width = coded_cells(self.image_size)
         return height * STRIDE, width * STRIDE
 
+    @property
+    def bits(self) -> int:
+        """Of the file that it was read from, or that `save` writes."""
+        return 8 * (self.file_bytes or len(self.to_bytes()))
+
     def to_bytes(self) -> bytes:
         """The content of a file.
 
         Raises:
-            CdlError: for a larger image than from_bytes accepts.
+            CdlError: for a larger image than from_bytes accepts; if the weights that wrote the
+                stream are not known, see Codec.identify.
         """
+        if not self.codec.weights:
+            raise CdlError(f"a bitstream says who wrote it, not {self.codec}: see Codec.identify")
         check_pixels(self.image_size)
         padded = any(self.padding)
         head = _HEAD.pack(
