@@ -16,6 +16,7 @@ from cdl_d2.transfer.outputs import (
     class_transfer_loss,
     mask_transfer_loss,
     objectness_transfer_loss,
+    sigmoid_class_transfer_loss,
 )
 from cdl_d2.transfer.segmentor import SegmentorTransfer
 from cdl_d2.transfer.taught import Taught
@@ -38,5 +39,6 @@ __all__ = [
     "feature_transfer_loss",
     "mask_transfer_loss",
     "objectness_transfer_loss",
+    "sigmoid_class_transfer_loss",
     "teachers_view",
 ]

@@ -19,6 +19,7 @@ from cdl_d2.transfer.outputs import (
     class_transfer_loss,
     mask_transfer_loss,
     objectness_transfer_loss,
+    sigmoid_class_transfer_loss,
 )
 from cdl_d2.transfer.terms import TransferTerms
 
@@ -37,7 +38,8 @@ class DetectorOutputs:
         pyramid: level name to N x C x H_i x W_i features.
         objectness: level name to N x A x H_i x W_i logits.
         anchor_deltas: level name to N x 4A x H_i x W_i.
-        class_logits: R x (K + 1).
+        class_logits: R x (K + 1); R x K of a head that predicts each class by a sigmoid.
+        by_sigmoid: whether the head does, and not by a softmax.
         box_deltas: R x 4K, or R x 4 for class-agnostic boxes.
         mask_logits: R x K x S x S, of all sampled proposals or of the foreground ones.
     """
@@ -48,6 +50,7 @@ class DetectorOutputs:
     class_logits: torch.Tensor | None = None
     box_deltas: torch.Tensor | None = None
     mask_logits: torch.Tensor | None = None
+    by_sigmoid: bool = False
 
 
 class DetectorTransfer(TransferTerms):
@@ -134,7 +137,8 @@ class DetectorTransfer(TransferTerms):
             losses["objectness"] = objectness_transfer_loss(*logits, valid)
             losses["anchor_deltas"] = anchor_delta_transfer_loss(*deltas, valid)
         if self.needs_boxes:
-            losses["class"] = class_transfer_loss(student.class_logits, teacher.class_logits)
+            compare = sigmoid_class_transfer_loss if student.by_sigmoid else class_transfer_loss
+            losses["class"] = compare(student.class_logits, teacher.class_logits)
             losses["box_deltas"] = box_delta_transfer_loss(student.box_deltas, teacher.box_deltas)
         if "mask" in self.terms and student.mask_logits is not None:
             losses["mask"] = mask_transfer_loss(student.mask_logits, teacher.mask_logits)

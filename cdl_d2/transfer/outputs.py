@@ -57,6 +57,18 @@ def class_transfer_loss(student_logits: torch.Tensor, teacher_logits: torch.Tens
     return _mean(divergence.sum(1))
 
 
+def sigmoid_class_transfer_loss(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor
+) -> torch.Tensor:
+    """class_transfer_loss of heads that tell each class from all others by itself: the sum over
+    classes of the divergences of two probabilities, the class's and the rest's.
+
+    Args:
+        student_logits, teacher_logits: R x K logits, without one for the background.
+    """
+    return _mean(_soft_bce(student_logits, teacher_logits).sum(1))
+
+
 def box_delta_transfer_loss(
     student_deltas: torch.Tensor, teacher_deltas: torch.Tensor
 ) -> torch.Tensor:

@@ -8,12 +8,14 @@ from cdl_d2.transfer import (
     class_transfer_loss,
     mask_transfer_loss,
     objectness_transfer_loss,
+    sigmoid_class_transfer_loss,
 )
 
 LOSSES = {
     objectness_transfer_loss: (2, 30),
     anchor_delta_transfer_loss: (2, 30, 4),
     class_transfer_loss: (7, 5),
+    sigmoid_class_transfer_loss: (7, 5),
     box_delta_transfer_loss: (7, 16),
     mask_transfer_loss: (3, 4, 6, 6),
 }
@@ -66,6 +68,13 @@ def test_class_loss_is_the_divergence_of_the_student_from_the_teacher():
     p, q = theirs.softmax(1), ours.softmax(1)
     expected = (p * (p / q).log()).sum(1).mean()
     assert torch.isclose(class_transfer_loss(ours, theirs), expected)
+
+
+def test_sigmoid_class_loss_is_the_sum_of_the_divergences_of_each_class():
+    ours, theirs = pair((7, 5))
+    p, q = theirs.sigmoid(), ours.sigmoid()
+    each = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    assert torch.isclose(sigmoid_class_transfer_loss(ours, theirs), each.sum(1).mean())
 
 
 @pytest.mark.parametrize("loss", [objectness_transfer_loss, mask_transfer_loss])

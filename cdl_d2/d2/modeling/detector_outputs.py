@@ -26,6 +26,7 @@ SHARED = {
     "MODEL.RPN.BBOX_REG_WEIGHTS": "proposal_generator.box2box_transform.weights",
     "MODEL.ROI_HEADS.NUM_CLASSES": "roi_heads.num_classes",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "roi_heads.box_predictor.box2box_transform.weights",
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": "roi_heads.box_predictor.use_sigmoid_ce",
     "outputs for boxes (ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG)": (
         "roi_heads.box_predictor.bbox_pred.out_features"
     ),

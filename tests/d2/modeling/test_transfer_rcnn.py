@@ -54,6 +54,20 @@ def test_lambda_scales_every_transfer_loss_and_no_task_loss(transfer_cfg, storag
         assert torch.allclose(fivefold[name], factor * value, rtol=1e-4), name
 
 
+def test_classes_of_sigmoids_are_compared_as_they_are_predicted(
+    transfer_cfg, teacher_files, storage
+):
+    """The background's output, which a sigmoid head leaves out, has no share in the loss."""
+    path, _ = teacher_files
+    path.write_text(path.read_text().replace("USE_SIGMOID_CE: false", "USE_SIGMOID_CE: true"))
+    transfer_cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
+    transfer_cfg.MODEL.TRANSFER.TASK_WEIGHT = 0.0
+    model, losses = train_step(transfer_cfg)
+    losses["loss_transfer_class"].backward()
+    gradient = model.roi_heads.box_predictor.cls_score.weight.grad
+    assert gradient[:-1].abs().sum() > 0 and gradient[-1].abs().sum() == 0
+
+
 @pytest.mark.parametrize("heads", ["student", "teacher"])
 def test_a_student_equal_to_its_teacher_has_no_transfer_loss(teacher_files, storage, heads):
     path, weights = teacher_files
@@ -236,6 +250,7 @@ def test_teacher_and_student_must_see_one_geometry(transfer_cfg, storage, size):
         ("MODEL.TEACHER.CONFIG_FILE", "nowhere.yaml", r"nowhere\.yaml"),
         ("MODEL.TEACHER.WEIGHTS", "nowhere.pth", r"nowhere\.pth.*MODEL\.TEACHER\.WEIGHTS"),
         ("MODEL.ROI_HEADS.NUM_CLASSES", 3, r"NUM_CLASSES is 3 for the student but 2"),
+        ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True, r"USE_SIGMOID_CE is True for the student but"),
         ("MODEL.TRANSFER.DISTANCE", "cosine", "distance 'cosine'"),
         ("MODEL.TRANSFER.MASKS", "some", "masks 'some'"),
     ],

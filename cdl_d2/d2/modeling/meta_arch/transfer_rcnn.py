@@ -143,7 +143,7 @@ class TransferRCNN(Taught, CompressedRCNN):
         if self._transfer.needs_anchors:
             outputs.objectness, outputs.anchor_deltas = anchor_outputs(self, step.anchors)
         if self._transfer.needs_boxes:
-            outputs.class_logits, outputs.box_deltas = step.boxes
+            _set_boxes(outputs, self, step.boxes)
         if self._compares_masks:
             outputs.mask_logits = step.foreground_masks
             if self._transfer.masks == "all":  # the mask head has seen the foreground only
@@ -168,7 +168,7 @@ class TransferRCNN(Taught, CompressedRCNN):
             outputs.objectness, outputs.anchor_deltas = anchors_at(network, pyramid)
         if self._transfer.needs_boxes:
             boxes = [p.proposal_boxes for p in step.proposals]
-            outputs.class_logits, outputs.box_deltas = boxes_at(network, pyramid, boxes)
+            _set_boxes(outputs, network, boxes_at(network, pyramid, boxes))
         if self._compares_masks:
             foreground, background = self._split(step.proposals)
             outputs.mask_logits = masks_at(network, pyramid, foreground)
@@ -186,3 +186,13 @@ class TransferRCNN(Taught, CompressedRCNN):
         foreground, chosen = select_foreground_proposals(proposals, self.roi_heads.num_classes)
         background = [p[~mask] for p, mask in zip(proposals, chosen, strict=True)]
         return [p.proposal_boxes for p in foreground], [p.proposal_boxes for p in background]
+
+
+def _set_boxes(
+    outputs: DetectorOutputs, network: nn.Module, found: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """What a box predictor gave; one with sigmoids has an output for the background that means
+    nothing."""
+    outputs.by_sigmoid = network.roi_heads.box_predictor.use_sigmoid_ce
+    logits, outputs.box_deltas = found
+    outputs.class_logits = logits[:, :-1] if outputs.by_sigmoid else logits
