@@ -10,6 +10,7 @@ from torch import nn
 from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.codec import cell_size
 from cdl_d2.codec.codec import UNTRAINED
+from cdl_d2.d2.config import without_start
 from cdl_d2.d2.engine.tasks import task_of
 from cdl_d2.d2.modeling.backbone import build_backbone
 from cdl_d2.d2.modeling.coded_input import build_codec
@@ -64,8 +65,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         raise CdlError("the parts of detectors and segmentors are counted, not of classifiers")
     if min(size) < 32 or size[0] % 32 or size[1] % 32:
         raise CdlError(f"size {size[0]} {size[1]}: both sides must be positive multiples of 32")
-    cfg = cfg.clone()
-    cfg.defrost()
+    cfg = without_start(cfg)
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
     image = torch.zeros(1, 3, *size)
     counts = {}

@@ -14,7 +14,7 @@ from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import add_cdl_config
 from cdl_d2.d2.data.coco_datasets import register_dataset
 from cdl_d2.d2.engine.tasks import build_mapper, check_datasets
-from cdl_d2.d2.engine.trainer import Trainer, initialize_backbone
+from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.evaluation.rate import RateEvaluator
 from cdl_d2.d2.modeling.backbone.bridged_backbone import build_bridged_backbone
 from cdl_d2.d2.modeling.backbone.latent_resnet import (
@@ -56,6 +56,5 @@ __all__ = [
     "build_latent_resnet_fpn_backbone",
     "build_mapper",
     "check_datasets",
-    "initialize_backbone",
     "register_dataset",
 ]

@@ -229,6 +229,24 @@ def add_cdl_config(cfg: CN) -> None:
     add_deeplab_config(_C)
 
 
+def without_start(cfg: CN) -> CN:
+    """A copy that does not say where a new network starts, for one whose weights are all loaded:
+    the files that it was once started from need not be there any more."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.CLASSIFIER.INIT = ""
+    cfg.MODEL.LATENT_RESNET.INIT = cfg.MODEL.LATENT_RESNET.STATISTICS = ""
+    return cfg
+
+
+def check_source(cfg: CN) -> str:
+    """INPUT.LATENT_SOURCE, or CdlError for an unknown one."""
+    source = cfg.INPUT.LATENT_SOURCE
+    if source not in LATENT_SOURCES:
+        raise CdlError(f"INPUT.LATENT_SOURCE {source!r} is not one of {', '.join(LATENT_SOURCES)}")
+    return source
+
+
 def find_config(name: str | Path) -> Path:
     """The file of a config's name: a path, from the working folder, or relative to the configs of
     this package or of Detectron2's model zoo.

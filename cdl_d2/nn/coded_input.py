@@ -40,6 +40,8 @@ class CodedInput:
         codec: None for domain `image`.
         channel_order: of the pixels in items, `BGR` or `RGB`.
         with_scales: whether the network reads the scales of the entropy model beside the latent.
+        source: who encodes for training: the `model`, or whoever makes the items, a `mapper` that
+            encodes or one that reads a `store`.
 
     Raises:
         CdlError: for an unknown domain, or one that does not fit the codec.
@@ -49,6 +51,7 @@ class CodedInput:
     codec: Codec | None = None
     channel_order: str = "RGB"
     with_scales: bool = False
+    source: str = "model"
 
     def __post_init__(self) -> None:
         check_domain(self.domain, self.codec is not None)
@@ -151,6 +154,18 @@ class CodedInput:
         if self.with_scales:
             made["scales"] = latent.crop(latent.scales_hat)
         return {**item, **made}
+
+    def require_from_source(self, items: Sequence[dict[str, Any]]) -> None:
+        """Raise CdlError if items to train on lack what another than the model should have made:
+        latents of a store would be replaced by others, of images, without a word."""
+        for item in items:
+            if self.codec is not None and self.source != "model" and self.domain not in item:
+                raise CdlError(
+                    f"INPUT.LATENT_SOURCE is {self.source!r}, but the mapper in use gives items "
+                    f"without {self.domain!r}, of {', '.join(sorted(item))}: take that of "
+                    "cdl_d2.d2.build_mapper(cfg, True), as `cdl train` and cdl_d2.d2.Trainer do, "
+                    "or set INPUT.LATENT_SOURCE model"
+                )
 
     def _has_another_image(self, item: dict[str, Any]) -> bool:
         """Whether `image` is not what was encoded, as far as the item says what that was."""

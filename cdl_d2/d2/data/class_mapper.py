@@ -10,8 +10,8 @@ from detectron2.config import CfgNode
 from torchvision.transforms import v2
 
 from cdl_d2.codec import STRIDE
-from cdl_d2.d2.config import AUGMENTATIONS
-from cdl_d2.d2.data.encoding_mapper import Mapper, check_source, encode_where_asked
+from cdl_d2.d2.config import AUGMENTATIONS, check_source
+from cdl_d2.d2.data.encoding_mapper import Mapper, encode_where_asked
 from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.modeling.coded_input import architecture_of

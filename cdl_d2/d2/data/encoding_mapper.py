@@ -10,11 +10,10 @@ from typing import Any
 import detectron2.data.transforms as T
 from detectron2.config import CfgNode
 
-from cdl_d2.d2.config import LATENT_SOURCES
+from cdl_d2.d2.config import check_source
 from cdl_d2.d2.data.image_mapper import ImageMapper
 from cdl_d2.d2.data.store_mapper import StoredLatentMapper
 from cdl_d2.d2.modeling.coded_input import build_coded_input
-from cdl_d2.errors import CdlError
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -61,14 +60,6 @@ def build_detection_mapper(
         return StoredLatentMapper(cfg, is_train)
     options = {} if augmentations is None else {"augmentations": augmentations}
     return encode_where_asked(ImageMapper(cfg, is_train, **options), cfg, is_train)
-
-
-def check_source(cfg: CfgNode) -> str:
-    """INPUT.LATENT_SOURCE, or CdlError for an unknown one."""
-    source = cfg.INPUT.LATENT_SOURCE
-    if source not in LATENT_SOURCES:
-        raise CdlError(f"INPUT.LATENT_SOURCE {source!r} is not one of {', '.join(LATENT_SOURCES)}")
-    return source
 
 
 def build_segmentation_mapper(cfg: CfgNode, is_train: bool) -> Mapper:

@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
+from cdl_d2.d2.config import without_start
 from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.tasks import check_datasets, keep_names
 from cdl_d2.d2.engine.trainer import Trainer
@@ -67,7 +68,8 @@ def run(training: Training) -> dict[str, Any] | None:
     if training.eval_only:
         results = _evaluate(cfg, training.resume)
     else:
-        trainer = Trainer(cfg)
+        last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
+        trainer = Trainer(without_start(cfg) if training.resume and last.is_file() else cfg)
         trainer.resume_or_load(resume=training.resume)
         results = trainer.train()
     if results and comm.is_main_process():
@@ -95,7 +97,7 @@ def _set_up(training: Training) -> CfgNode:
 
 
 def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
-    model = Trainer.build_model(cfg)
+    model = Trainer.build_model(without_start(cfg))
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     last = resume and checkpointer.has_checkpoint()
     load_all_weights(model, checkpointer.get_checkpoint_file() if last else cfg.MODEL.WEIGHTS)

@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config import read_config, without_start
 from cdl_d2.d2.engine.tasks import build_mapper
 
 
@@ -32,7 +32,7 @@ def build_trained(cfg: CfgNode, weights: Path, device: str | None = None) -> nn.
     """As load_trained, of a config and a file of weights."""
     if device is not None:
         cfg.MODEL.DEVICE = device
-    model = build_model(cfg)
+    model = build_model(without_start(cfg))
     load_all_weights(model, str(weights))
     return model.eval()
 

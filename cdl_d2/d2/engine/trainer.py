@@ -17,7 +17,6 @@ from detectron2.engine import DefaultTrainer
 from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
-from torch import nn
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.data.training_loader import TrainingLoader
@@ -26,9 +25,7 @@ from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, task_of
 from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.errors import CdlError
-from cdl_d2.nn import LatentInput, LatentResNet, initialize_trunk
 from cdl_d2.nn.linear_bridge import LinearBridge
-from cdl_d2.nn.statistics import load_statistics
 from cdl_d2.transfer import Taught
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -67,12 +64,9 @@ class Trainer(DefaultTrainer):
         return [*super().build_writers(), self._run_state]
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As DefaultTrainer; a new training starts from MODEL.LATENT_RESNET's INIT and STATISTICS
-        before MODEL.WEIGHTS are loaded, and fits a linear bridge to the training images after."""
-        if not (resume and self.checkpointer.has_checkpoint()):
-            initialize_backbone(self.checkpointer.model, self.cfg)
-            if resume:
-                self._run_state.forget_metrics()
+        """As DefaultTrainer; a new training fits a linear bridge to the training images."""
+        if resume and not self.checkpointer.has_checkpoint():
+            self._run_state.forget_metrics()
         super().resume_or_load(resume)
         if self.cfg.MODEL.WEIGHTS:
             check_entries(self.checkpointer)
@@ -171,22 +165,6 @@ def check_entries(checkpointer: SafeCheckpointer) -> None:
                     f"nothing in MODEL.WEIGHTS fits {', '.join(module.stage_names)} behind the "
                     "bridge: give a pixel network of the same MODEL.RESNETS"
                 )
-
-
-def initialize_backbone(model: nn.Module, cfg: CfgNode) -> None:
-    """Start a latent ResNet from MODEL.LATENT_RESNET.INIT and .STATISTICS, where given."""
-    logger = logging.getLogger(__name__)
-    resnet = cfg.MODEL.LATENT_RESNET
-    for trunk in [module for module in model.modules() if isinstance(module, LatentResNet)]:
-        if resnet.INIT:
-            loaded = initialize_trunk(trunk, resnet.INIT)
-            logger.info(f"{len(loaded)} entries of the latent ResNet start from {resnet.INIT}")
-    for entrance in [module for module in model.modules() if isinstance(module, LatentInput)]:
-        if resnet.STATISTICS:
-            mean, std = load_statistics(resnet.STATISTICS, entrance.identity)
-            entrance.mean.copy_(mean)
-            entrance.std.copy_(std)
-            logger.info(f"latents are normalized by {resnet.STATISTICS}")
 
 
 def _without_amp_on_cpu(cfg: CfgNode) -> CfgNode:

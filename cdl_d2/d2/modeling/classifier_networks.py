@@ -9,6 +9,7 @@ from torch import nn
 from cdl_d2.codec.latent import cell_size
 from cdl_d2.codec.weights_file import load_network, load_state_dict
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
+from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import build_teacher
@@ -44,6 +45,7 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
             )
         codec = build_codec(cfg)
         bridge_first_convolution(network, codec, bridge.WIDTH or None, bridge.STRIDE)
+        initialize(network, cfg)
         _check_runs(network, torch.zeros(1, codec.latent_channels, *cell_size(2 * (size,))), keys)
     return network
 
@@ -84,6 +86,7 @@ def _latent_network(cfg: CfgNode) -> LatentClassifier:
     )
     if classifier.INIT:
         trunk.load_resnet50(resnet_file("resnet50", classifier.INIT))
+    initialize(trunk, cfg)
     return LatentClassifier(trunk, classifier.NUM_CLASSES)
 
 

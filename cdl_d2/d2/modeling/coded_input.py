@@ -7,6 +7,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from cdl_d2.codec import Codec, CodecChoice
+from cdl_d2.d2.config import check_source
 from cdl_d2.nn.coded_input import CodedInput
 
 
@@ -24,8 +25,9 @@ def build_coded_input(cfg: CfgNode) -> CodedInput:
     """What INPUT.DOMAIN, INPUT.FORMAT and MODEL.CODEC say that the model looks at.
 
     Raises:
-        CdlError: for an unknown domain; see Codec.load.
+        CdlError: for an unknown domain or INPUT.LATENT_SOURCE; see Codec.load.
     """
     reads_scales = getattr(architecture_of(cfg), "reads_scales", lambda cfg: False)
     codec = None if cfg.INPUT.DOMAIN == "image" else build_codec(cfg)
-    return CodedInput(cfg.INPUT.DOMAIN, codec, cfg.INPUT.FORMAT, reads_scales(cfg))
+    scales, source = reads_scales(cfg), check_source(cfg)
+    return CodedInput(cfg.INPUT.DOMAIN, codec, cfg.INPUT.FORMAT, scales, source)

@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
 
 from cdl_d2.codec import STRIDE
+from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge import Bridge
@@ -79,7 +80,13 @@ def build_bridged_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         )
     if keys.ENTRY not in ENTRIES:
         raise CdlError(f"MODEL.BRIDGE.ENTRY {keys.ENTRY!r} is not one of {', '.join(ENTRIES)}")
-    backbone = BACKBONE_REGISTRY.get(keys.BACKBONE)(cfg, input_shape)
+    backbone = _bridged(cfg, BACKBONE_REGISTRY.get(keys.BACKBONE)(cfg, input_shape))
+    initialize(backbone, cfg)
+    return backbone
+
+
+def _bridged(cfg: CfgNode, backbone: Backbone) -> Backbone:
+    keys = cfg.MODEL.BRIDGE
     if keys.ENTRY == FIRST_CONVOLUTION:
         bridge_first_convolution(backbone, build_codec(cfg), keys.WIDTH or None, keys.STRIDE)
         return backbone

@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
+from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 
@@ -46,7 +47,7 @@ def build_latent_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Latent
 def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
     """The trunk that detectors and classifiers share."""
     codec, resnet = build_codec(cfg), cfg.MODEL.LATENT_RESNET
-    return LatentResNet(
+    trunk = LatentResNet(
         LatentInput(codec.latent_channels, codec.identity),
         stem=resnet.STEM,
         conv4_blocks=resnet.CONV4_BLOCKS,
@@ -54,6 +55,8 @@ def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
         width=resnet.WIDTH,
         norm=resnet.NORM,
     )
+    initialize(trunk, cfg)
+    return trunk
 
 
 @BACKBONE_REGISTRY.register()

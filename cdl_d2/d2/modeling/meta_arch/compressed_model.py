@@ -49,11 +49,14 @@ class CompressedModel(nn.Module):
 
     def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The items with all channels of their latents, or reconstructions, encoded here where
-        they lack them; raises as CodedInput.encode, and in training as require_no_origin.
+        they lack them; raises as CodedInput.encode; in training as require_from_source and
+        require_no_origin.
 
         Sizes are estimated in evaluation, and for a gate that learns from them.
         """
         with_bits = not self.training or (self.selection is not None and self.selection.needs_bits)
+        if self.training:
+            self.coded_input.require_from_source(batched_inputs)
         items = [
             self.coded_input.encode(item, self.device, with_bits, renew=not self.training)
             for item in batched_inputs
