@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from cdl_d2.codec.bitstream.layers import read_selected
 from cdl_d2.codec.bitstream.stream import SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import STRIDE, cell_size, crop_to_image, origin
+from cdl_d2.codec.latent import STRIDE, cell_size, coded_cells, crop_to_image, origin
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.codec_stamp import CodecStamp
 
@@ -219,6 +219,18 @@ class CodedInput:
         if self.with_scales:
             item["scales"] = crop_to_image(quantized.scales_hat, size, padding).to(device)
         return item
+
+    def picture(self, item: dict[str, Any]) -> torch.Tensor:
+        """The image of an encoded item to look at, 3 x H x W in 0..255, channels in
+        `channel_order`, on the CPU: `image`, or what `reconstruction` or `latent` say of it. A
+        latent is decoded with zeros around its cells, which shows at the edges."""
+        if "image" in item or self.domain != "latent":
+            return item.get("image", item.get(self.domain)).cpu()
+        latent, size = item["latent"].detach(), image_size_of(item)
+        rows, columns = coded_cells(size)
+        y_hat = F.pad(latent, (0, columns - latent.shape[2], 0, rows - latent.shape[1]))
+        decoded = self.codec_on(latent.device).reconstruct(y_hat, size)
+        return self.swap(torch.round(decoded * 255).byte()).cpu()
 
     def batch(
         self,

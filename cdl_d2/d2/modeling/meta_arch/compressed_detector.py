@@ -35,6 +35,11 @@ class CompressedDetector(CompressedModel):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {**super().from_config(cfg), **cls.input_of(cfg)}
 
+    def visualize_training(self, batched_inputs: list[dict[str, Any]], *found: Any) -> None:
+        """As Detectron2's, at VIS_PERIOD; on the decoded image where an item has no `image`."""
+        pictures = [i | {"image": self.coded_input.picture(i)} for i in batched_inputs]
+        super().visualize_training(pictures, *found)
+
     @property
     def padding_multiple(self) -> int:
         """Pixels, of which both sides of a batch are a multiple; some backbones name none."""
