@@ -127,8 +127,9 @@ def add_cdl_config(cfg: CN) -> None:
     # config's file or the working folder, or a name relative to the configs of this package or of
     # Detectron2's model zoo.
     _C.MODEL.TEACHER.CONFIG_FILE = ""
-    # The teacher's weights; empty for MODEL.WEIGHTS of its YAML. For a classifier without a YAML: a
-    # file of torchvision's ResNet-50, or "imagenet" for its zoo.
+    # The teacher's weights; empty for the trained ones of its config: model_final.pth beside it or
+    # in its OUTPUT_DIR, those of Detectron2's zoo, or else its MODEL.WEIGHTS. For a classifier
+    # without a YAML: a file of torchvision's ResNet-50, or "imagenet" for its zoo.
     _C.MODEL.TEACHER.WEIGHTS = ""
 
     _C.MODEL.JOINT = CN()

@@ -4,6 +4,7 @@ MODEL.TRANSFER."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import find_config, read_config
+from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config, without_start
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.errors import CdlError
+
+FINAL, RUN_CONFIG = "model_final.pth", "config.yaml"  # as Detectron2 calls them in OUTPUT_DIR
 
 
 def build_teacher(
@@ -33,16 +36,18 @@ def build_teacher(
             or its weights are incomplete.
     """
     if cfg.MODEL.TEACHER.CONFIG_FILE.endswith(".py"):
-        network, known = _build_lazy_network(cfg)
+        network, named = _build_lazy_network(cfg)
+        output = ""
     else:
         theirs = teacher_config(cfg)
         check(cfg, theirs)
-        network, known = None, theirs.MODEL.WEIGHTS
-    weights = cfg.MODEL.TEACHER.WEIGHTS or known
+        network, named, output = None, theirs.MODEL.WEIGHTS, theirs.OUTPUT_DIR
+    file = find_config(cfg.MODEL.TEACHER.CONFIG_FILE)
+    weights = cfg.MODEL.TEACHER.WEIGHTS or _trained_weights(file, output) or named
     if not weights:
         raise CdlError(
-            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no weights: give "
-            "MODEL.TEACHER.WEIGHTS"
+            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no weights, neither {FINAL} beside "
+            f"it nor in {output or 'its OUTPUT_DIR'}: train it first, or give MODEL.TEACHER.WEIGHTS"
         )
     if "://" not in weights and not Path(weights).is_file():
         raise FileNotFoundError(
@@ -51,6 +56,31 @@ def build_teacher(
     network = network or build_pixel_network(theirs)
     load_all_weights(network, weights)
     return network
+
+
+def _trained_weights(file: Path, output: str) -> str:
+    """Those that a training of a config left beside it, or in the OUTPUT_DIR that it names, or that
+    Detectron2's model zoo has of it; empty if there are none.
+
+    Raises:
+        FileNotFoundError: if a training's own copy of its config has none beside it.
+    """
+    beside = file.parent / FINAL
+    if beside.is_file() or file.name == RUN_CONFIG:
+        if not beside.is_file():
+            raise FileNotFoundError(
+                f"there are no teacher's weights {beside} beside its config: give "
+                "MODEL.TEACHER.WEIGHTS, or end that training"
+            )
+        return str(beside)
+    if output and (Path(output) / FINAL).is_file():
+        return str(Path(output) / FINAL)
+    if file.resolve().is_relative_to(DETECTRON2_ZOO.resolve()):
+        from detectron2 import model_zoo  # needs setuptools, and only here
+
+        with suppress(RuntimeError):  # a config without weights
+            return model_zoo.get_checkpoint_url(str(file.relative_to(DETECTRON2_ZOO)))
+    return ""
 
 
 def build_pixel_network(cfg: CfgNode) -> nn.Module:
@@ -83,9 +113,8 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     name = cfg.MODEL.TEACHER.CONFIG_FILE
     if not name:
         raise CdlError("knowledge transfer needs a teacher: give MODEL.TEACHER.CONFIG_FILE")
-    theirs = read_config(name)
+    theirs = without_start(read_config(name))
     theirs.MODEL.DEVICE = cfg.MODEL.DEVICE
-    theirs.MODEL.CLASSIFIER.INIT = ""  # all its weights are loaded
     domain = theirs.INPUT.DOMAIN if hasattr(architecture_of(theirs), "look_at") else "image"
     if domain != "image":
         raise CdlError(f"the teacher {name} looks at domain {domain!r}, not at original images")
