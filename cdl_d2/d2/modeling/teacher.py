@@ -43,7 +43,7 @@ def build_teacher(
         check(cfg, theirs)
         network, named, output = None, theirs.MODEL.WEIGHTS, theirs.OUTPUT_DIR
     file = find_config(cfg.MODEL.TEACHER.CONFIG_FILE)
-    weights = cfg.MODEL.TEACHER.WEIGHTS or _trained_weights(file, output) or named
+    weights = cfg.MODEL.TEACHER.WEIGHTS or trained_weights(file, output) or named
     if not weights:
         raise CdlError(
             f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no weights, neither {FINAL} beside "
@@ -58,28 +58,32 @@ def build_teacher(
     return network
 
 
-def _trained_weights(file: Path, output: str) -> str:
-    """Those that a training of a config left beside it, or in the OUTPUT_DIR that it names, or that
+def trained_weights(file: Path, output: str) -> str:
+    """Those that a training of a config left beside it or in the OUTPUT_DIR that it names, or that
     Detectron2's model zoo has of it; empty if there are none.
+
+    Args:
+        file: of the config.
+        output: its OUTPUT_DIR; empty for none.
 
     Raises:
         FileNotFoundError: if a training's own copy of its config has none beside it.
     """
     beside = file.parent / FINAL
-    if beside.is_file() or file.name == RUN_CONFIG:
-        if not beside.is_file():
-            raise FileNotFoundError(
-                f"there are no teacher's weights {beside} beside its config: give "
-                "MODEL.TEACHER.WEIGHTS, or end that training"
-            )
-        return str(beside)
-    if output and (Path(output) / FINAL).is_file():
-        return str(Path(output) / FINAL)
-    if file.resolve().is_relative_to(DETECTRON2_ZOO.resolve()):
+    if file.name == RUN_CONFIG and not beside.is_file():
+        raise FileNotFoundError(
+            f"there are no teacher's weights {beside} beside its config: end that training, or "
+            "give MODEL.TEACHER.WEIGHTS"
+        )
+    for weights in (beside, Path(output or file.parent) / FINAL):
+        if weights.is_file():
+            return str(weights)
+    zoo = DETECTRON2_ZOO.resolve()
+    if file.resolve().is_relative_to(zoo):
         from detectron2 import model_zoo  # needs setuptools, and only here
 
         with suppress(RuntimeError):  # a config without weights
-            return model_zoo.get_checkpoint_url(str(file.relative_to(DETECTRON2_ZOO)))
+            return model_zoo.get_checkpoint_url(file.resolve().relative_to(zoo).as_posix())
     return ""
 
 
