@@ -301,5 +301,8 @@ def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
 
 
 def reported(item: dict[str, Any]) -> dict[str, Any]:
-    """What a model's output says about the coded image, for the rate in evaluation."""
+    """What a model's output says about the coded image, for the rate in evaluation; nothing while
+    it is traced, when outputs are tensors."""
+    if torch.jit.is_tracing():
+        return {}
     return {key: item[key] for key in REPORTED if key in item}

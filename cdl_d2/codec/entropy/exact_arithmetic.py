@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 
 @contextmanager
@@ -28,5 +28,5 @@ def in_float64(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     changes the last bits of a prediction, and now and then a decoder's symbols; in float64 the
     differences are far below the rounding.
     """
-    weights = {name: value.double() for name, value in module.named_parameters()}
-    return lambda x: functional_call(module, weights, (x.double(),)).float()
+    exact = copy.deepcopy(module).double().requires_grad_(False)  # a copy, which can be traced
+    return lambda x: exact(x.double()).float()
