@@ -26,6 +26,7 @@ from cdl_d2.cli.export import export
 from cdl_d2.cli.latents import app as latents
 from cdl_d2.cli.predict import predict
 from cdl_d2.cli.quickstart import quickstart
+from cdl_d2.cli.run_script import run_script
 from cdl_d2.cli.train import train
 from cdl_d2.cli.visualize import visualize
 from cdl_d2.cli.zoo import app as zoo
@@ -54,7 +55,7 @@ app = App(
 )
 COMMANDS = (
     *(quickstart, train, convert, export, predict, data, codec),
-    *(latents, visualize, count, bench, compare, zoo),
+    *(latents, visualize, count, bench, compare, zoo, run_script),
 )
 for _command in COMMANDS:
     app.command(_command)

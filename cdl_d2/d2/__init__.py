@@ -10,6 +10,12 @@ if not importlib.util.find_spec("detectron2"):
         "`cdl train-torchvision`, which needs torchvision only"
     )
 
+from cdl_d2.d2.engine.scripts import setup_environment  # first: Detectron2's import may call it
+
+# isort: split
+
+import detectron2  # noqa: F401  before what is imported from it, in case it calls the above
+
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import add_cdl_config
 from cdl_d2.d2.data.coco_datasets import register_dataset
@@ -57,4 +63,5 @@ __all__ = [
     "build_mapper",
     "check_datasets",
     "register_dataset",
+    "setup_environment",
 ]

@@ -18,7 +18,7 @@ from tests.commands import ROOT, in_checkout, output_of, refused, run
 COMMANDS = [
     *("quickstart", "train", "train-torchvision", "visualize", "convert", "export", "count"),
     "predict",
-    *("compare",),
+    *("compare", "run-script"),
     *("data draw", "data import-celebamask", "data encode", "data verify"),
     *("latents statistics", "latents select"),
     *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),

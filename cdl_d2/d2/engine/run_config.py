@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 
 from cdl_d2.d2.config import read_config
+from cdl_d2.d2.data import multitask_datasets
 from cdl_d2.d2.data.class_datasets import register_class_folder
 from cdl_d2.d2.data.coco_datasets import register_dataset
 from cdl_d2.d2.data.label_datasets import register_label_folder
-from cdl_d2.d2.data.multitask_datasets import register_multitask
 from cdl_d2.device import usable_device
 
 
@@ -21,10 +21,7 @@ class RunConfig:
 
     Attributes:
         file: see read_config.
-        register: see register_dataset.
-        register_classes: see register_class_folder.
-        register_labels: see register_label_folder.
-        register_multitask: see register_multitask.
+        register, register_classes, register_labels, register_multitask: see register_datasets.
     """
 
     file: str
@@ -42,14 +39,37 @@ class RunConfig:
             CdlError: for a key that does not exist, a value of another type, a bad data set, or a
                 MODEL.DEVICE that is not there.
         """
-        for dataset in self.register:
-            register_dataset(*dataset)
-        for dataset in self.register_classes:
-            register_class_folder(*dataset)
-        for dataset in self.register_labels:
-            register_label_folder(*dataset)
-        for dataset in self.register_multitask:
-            register_multitask(*dataset)
+        register_datasets(
+            self.register, self.register_classes, self.register_labels, self.register_multitask
+        )
         cfg = read_config(self.file, self.overrides)
         usable_device(cfg.MODEL.DEVICE)
         return cfg
+
+
+def register_datasets(
+    register: Sequence[tuple[str, str, str]] = (),
+    register_classes: Sequence[tuple[str, str]] = (),
+    register_labels: Sequence[tuple[str, str, str]] = (),
+    register_multitask: Sequence[tuple[str, str, str, str]] = (),
+) -> None:
+    """Make data sets known under names that configs can use.
+
+    Args:
+        register: in COCO format, see register_dataset.
+        register_classes: see register_class_folder.
+        register_labels: see register_label_folder.
+        register_multitask: see register_multitask.
+
+    Raises:
+        FileNotFoundError, CdlError: for a bad data set, or a name that is taken.
+    """
+    known = {
+        register_dataset: register,
+        register_class_folder: register_classes,
+        register_label_folder: register_labels,
+        multitask_datasets.register_multitask: register_multitask,
+    }
+    for function, datasets in known.items():
+        for dataset in datasets:
+            function(*dataset)

@@ -1,0 +1,42 @@
+"""`cdl run-script`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cdl_d2.cli.options import NO_DATASETS, Datasets
+
+
+def run_script(
+    script: Path,
+    /,
+    *words: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    datasets: Datasets = NO_DATASETS,
+) -> None:
+    """Run a training, demo or analysis script of Detectron2, or of yours, as it is.
+
+    The script's `get_cfg` has the keys of this package, and models, data sets and names of configs
+    are known to it:
+
+    ```
+    cdl run-script detectron2/tools/plain_train_net.py \\
+        --register train cells/train.json cells/train --register val cells/val.json cells/val \\
+        --config-file detection/small/latent_mask_rcnn_small.yaml SOLVER.MAX_ITER 1000
+    cdl run-script detectron2/tools/analyze_model.py --tasks flop activation \\
+        --register val cells/val.json cells/val --config-file my_config.yaml
+    cdl run-script detectron2/tools/plain_train_net.py -- --help
+    ```
+
+    Its exit status is the script's. A program that `cdl` does not start, such as `torchrun`, finds
+    keys and models by Detectron2's own variable, `DETECTRON2_ENV_MODULE=cdl_d2.d2`.
+
+    Args:
+        script: A Python file.
+        words: Its arguments; behind `--` also those that `cdl` has.
+    """
+    from cdl_d2.d2.engine import scripts
+
+    scripts.run_script(script, words, vars(datasets))
