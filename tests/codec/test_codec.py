@@ -155,3 +155,11 @@ def test_a_latent_of_another_codec_is_not_decoded(codec):
 def test_untrained_codecs_are_the_same_every_time():
     first, second = (Codec.load("mbt2018-mean", 1, weights="untrained") for _ in range(2))
     assert first.identity == second.identity
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - set(WITH_CONTEXT)))
+def test_a_traced_encoding_is_the_encoding(name):
+    codec = small_codec(name)
+    traced = torch.jit.trace(lambda image: codec.encode(image).cells, IMAGE, check_trace=False)
+    other = IMAGE.flip(1)
+    assert torch.equal(traced(other), codec.encode(other).cells)

@@ -28,5 +28,6 @@ def in_float64(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     changes the last bits of a prediction, and now and then a decoder's symbols; in float64 the
     differences are far below the rounding.
     """
-    exact = copy.deepcopy(module).double().requires_grad_(False)  # a copy, which can be traced
+    weights = {id(weight): weight.double() for weight in module.parameters()}
+    exact = copy.deepcopy(module, weights)  # unlike functional_call it can be traced
     return lambda x: exact(x.double()).float()

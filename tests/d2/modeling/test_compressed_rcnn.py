@@ -6,6 +6,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from dataclasses import replace
 
 from detectron2.engine import DefaultPredictor
+from detectron2.utils.analysis import FlopCountAnalysis, activation_count_operators
 
 from cdl_d2.d2 import SafeCheckpointer, build_codec
 from cdl_d2.d2.modeling.coded_input import build_coded_input
@@ -150,3 +151,13 @@ def test_a_checkpoint_of_another_codec_is_refused(tmp_path, domain):
 def test_a_wrong_config_value_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         small_model(small_cfg("latent", *PLAIN, *options))
+
+
+@pytest.mark.parametrize("domain", ["latent", "reconstruction"])
+def test_detectron2_counts_what_a_model_computes_of_an_image(domain):
+    model, item = small_model(small_cfg(domain, *PLAIN)).eval(), make_item(96, 128)
+    counted = FlopCountAnalysis(model, [item])
+    alone = FlopCountAnalysis(model.backbone, model.preprocess_image(model.encode([item])).tensor)
+    assert counted.by_module()["model.backbone"] == alone.total() > 0
+    assert counted.total() > alone.total()
+    assert activation_count_operators(model, [item])["conv"] > 0
