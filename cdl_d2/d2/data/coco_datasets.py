@@ -60,6 +60,8 @@ def check_coco_dataset(cfg: CfgNode, name: str, num_classes: str) -> None:
             f"{len(classes)} (it is {heads})"
         )
     lacks = metadata.get("without_mask")
+    if lacks is None and metadata.get("evaluator_type") == "pascal_voc":
+        lacks = "of any image"  # Detectron2 reads the boxes alone
     if cfg.MODEL.MASK_ON and lacks is not None and name in cfg.DATASETS.TRAIN:
         raise CdlError(
             f"data set {name} has no mask for annotation {lacks}: set MODEL.MASK_ON False, or add "

@@ -12,6 +12,7 @@ import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -60,7 +61,7 @@ def run_script(
     if script.suffix != ".py":
         raise CdlError(f"{script} is no Python script (.py)")
     words = list(words)
-    for at, (option, name) in enumerate(zip(words, words[1:], strict=False), start=1):
+    for at, (option, name) in enumerate(pairwise(words), start=1):
         if option == CONFIG_FILE:
             words[at] = str(find_config(name))
     os.environ["DETECTRON2_ENV_MODULE"] = "cdl_d2.d2"

@@ -10,13 +10,8 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import (
-    COCOEvaluator,
-    DatasetEvaluator,
-    DatasetEvaluators,
-    SemSegEvaluator,
-)
-from detectron2.modeling import RetinaNet, SemanticSegmentor
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.modeling import PanopticFPN, RetinaNet, SemanticSegmentor
 from torch import nn
 
 from cdl_d2.d2.data.class_datasets import check_class_dataset, class_names_of
@@ -27,11 +22,15 @@ from cdl_d2.d2.data.encoding_mapper import (
     build_detection_mapper,
     build_segmentation_mapper,
 )
-from cdl_d2.d2.data.label_datasets import check_label_dataset, load_labels
+from cdl_d2.d2.data.label_datasets import check_label_dataset
 from cdl_d2.d2.data.multitask_datasets import check_multitask_dataset
 from cdl_d2.d2.evaluation.attributes import AttributeEvaluator
-from cdl_d2.d2.evaluation.cityscapes import build_cityscapes_evaluator
 from cdl_d2.d2.evaluation.classification import ClassificationEvaluator
+from cdl_d2.d2.evaluation.dataset_evaluators import (
+    build_dataset_evaluator,
+    check_evaluator,
+    segmentation_evaluator,
+)
 from cdl_d2.d2.evaluation.rate import RateEvaluator
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
@@ -54,6 +53,8 @@ class Task:
         class_names: from a data set's name to its classes, in the order of labels.
         of_one_size: whether images of evaluation have one size, and come in batches.
         other_names: keys of other names in MODEL, and where a data set has them.
+        check_evaluator: from a config and a data set's name; raises CdlError if build_evaluator
+            could not build.
     """
 
     name: str
@@ -66,36 +67,41 @@ class Task:
     class_names: Callable[[str], Sequence[str]]
     of_one_size: bool = False
     other_names: Mapping[str, Callable[[str], Sequence[str]]] = field(default_factory=dict)
+    check_evaluator: Callable[[CfgNode, str], None] = lambda cfg, name: None
 
 
 def _classification_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
     return ClassificationEvaluator(class_names_of(dataset_name), folder)
 
 
-def _segmentation_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
-    """Cityscapes' own, or Detectron2's for any label maps; both report the mean IoU."""
-    metadata = MetadataCatalog.get(dataset_name)
-    if metadata.evaluator_type == "cityscapes_sem_seg":
-        return build_cityscapes_evaluator(dataset_name)
-    classes, ignored = len(metadata.stuff_classes), metadata.ignore_label
-    return SemSegEvaluator(
-        dataset_name,
-        distributed=True,
-        output_dir=folder,
-        sem_seg_loading_fn=partial(load_labels, classes=classes, ignored=ignored),
-    )
+def _outputs_of(cfg: CfgNode) -> set[str]:
+    """What a detector or segmentor gives, see build_dataset_evaluator."""
+    architecture = architecture_of(cfg)
+    if issubclass(architecture, SemanticSegmentor):
+        return {"sem_seg"}
+    masks = {"masks"} if cfg.MODEL.MASK_ON else set()
+    panoptic = {"sem_seg", "panoptic_seg"} if issubclass(architecture, PanopticFPN) else set()
+    return {"instances", *masks, *panoptic}
 
 
-def _detection_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
-    return COCOEvaluator(dataset_name, output_dir=folder)
+def _dataset_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
+    return build_dataset_evaluator(dataset_name, folder, _outputs_of(cfg))
+
+
+def _check_evaluator(cfg: CfgNode, dataset_name: str) -> None:
+    check_evaluator(dataset_name, _outputs_of(cfg))
 
 
 def _attribute_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
     return AttributeEvaluator(MetadataCatalog.get(dataset_name).attributes)
 
 
+def _parsing_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
+    return segmentation_evaluator(dataset_name, folder)
+
+
 # Of the tasks of one model, by the names of their heads, see cdl_d2/d2/modeling/task_heads.py.
-HEAD_EVALUATORS = {"attributes": _attribute_evaluator, "parsing": _segmentation_evaluator}
+HEAD_EVALUATORS = {"attributes": _attribute_evaluator, "parsing": _parsing_evaluator}
 
 
 def _multitask_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
@@ -107,11 +113,12 @@ _DETECTION = Task(
     "detection",
     nn.Module,
     build_detection_mapper,
-    _detection_evaluator,
+    _dataset_evaluator,
     partial(check_coco_dataset, num_classes="ROI_HEADS.NUM_CLASSES"),
     "register NAME ANNOTATIONS.json IMAGE_DIR",
     "ROI_HEADS.NUM_CLASSES",
     lambda name: MetadataCatalog.get(name).get("thing_classes", ()),
+    check_evaluator=_check_evaluator,
 )
 TASKS = (  # the first whose architecture fits
     Task(
@@ -140,11 +147,12 @@ TASKS = (  # the first whose architecture fits
         "segmentation",
         SemanticSegmentor,
         build_segmentation_mapper,
-        _segmentation_evaluator,
+        _dataset_evaluator,
         check_label_dataset,
         "register-labels NAME IMAGE_DIR LABEL_DIR",
         "SEM_SEG_HEAD.NUM_CLASSES",
         lambda name: MetadataCatalog.get(name).get("stuff_classes", ()),
+        check_evaluator=_check_evaluator,
     ),
     replace(
         _DETECTION,
@@ -202,3 +210,9 @@ def check_datasets(cfg: CfgNode, with_training: bool = True) -> None:
                 f"{task.registration.replace('NAME', name)}"
             )
         task.check_dataset(cfg, name)
+
+
+def check_evaluators(cfg: CfgNode) -> None:
+    """Raise CdlError if a data set of DATASETS.TEST could not be evaluated after a training."""
+    for name in cfg.DATASETS.TEST:
+        task_of(cfg).check_evaluator(cfg, name)

@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.data.training_loader import TrainingLoader
 from cdl_d2.d2.engine.run_state import RunState
-from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, task_of
+from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, check_evaluators, task_of
 from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.errors import CdlError
@@ -37,7 +37,8 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         """
         Raises:
-            CdlError: for an unknown SOLVER.AMP.DTYPE, or a negative number of iterations.
+            CdlError: for an unknown SOLVER.AMP.DTYPE, a negative number of iterations, or a test
+                set that cannot be evaluated.
         """
         if cfg.SOLVER.AMP.DTYPE not in AMP_DTYPES:
             raise CdlError(
@@ -47,6 +48,7 @@ class Trainer(DefaultTrainer):
             raise CdlError(f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER} is below 0")
         if cfg.INPUT.LATENT_SOURCE == "store" and cfg.DATASETS.TEST:
             build_mapper(cfg, is_train=False)  # an unusable store shows now, not after training
+        check_evaluators(cfg)
         super().__init__(_without_amp_on_cpu(cfg))
         if self.cfg.SOLVER.AMP.ENABLED:
             self._trainer.precision = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]

@@ -1,12 +1,10 @@
-"""Detectron2's Cityscapes evaluator, with the public cityscapesscripts package."""
+"""The public cityscapesscripts package, where Detectron2's Cityscapes evaluators look for it."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 import types
-
-from detectron2.evaluation import CityscapesSemSegEvaluator
 
 from cdl_d2.errors import imports_of_extra
 
@@ -18,12 +16,13 @@ PARTS = (
     ".helpers",
     ".helpers.labels",
     ".evaluation",
+    ".evaluation.evalInstanceLevelSemanticLabeling",
     ".evaluation.evalPixelLevelSemanticLabeling",
 )
 
 
-def build_cityscapes_evaluator(dataset_name: str) -> CityscapesSemSegEvaluator:
-    """The evaluator of a data set in Cityscapes' layout.
+def provide_cityscapesscripts() -> None:
+    """Make it known under the name that the evaluators import.
 
     Raises:
         MissingPackageError: if cityscapesscripts is not installed.
@@ -36,4 +35,3 @@ def build_cityscapes_evaluator(dataset_name: str) -> CityscapesSemSegEvaluator:
         sys.modules.setdefault(name, types.ModuleType(name))
     for part, module in modules.items():
         sys.modules.setdefault(f"{PRIVATE}.cityscapesscripts{part}", module)
-    return CityscapesSemSegEvaluator(dataset_name)
