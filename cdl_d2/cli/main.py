@@ -62,7 +62,7 @@ for _command in COMMANDS:
 app.command(  # by name, since it imports torch
     "cdl_d2.cli.train_torchvision:app",
     name="train-torchvision",
-    help="Train or evaluate Mask R-CNN with torchvision alone.",
+    help="Train or evaluate Mask or Faster R-CNN with torchvision alone.",
 )
 
 

@@ -60,7 +60,7 @@ def train_torchvision(
     transfer: Annotated[TransferOptions | None, _group("Knowledge transfer")] = None,
     training: Annotated[TrainingOptions | None, _group("Training")] = None,
 ) -> None:
-    """Train or evaluate Mask R-CNN with torchvision alone, on data in COCO format.
+    """Train or evaluate Mask or Faster R-CNN with torchvision alone, on data in COCO format.
 
     Args:
         val: To evaluate on.

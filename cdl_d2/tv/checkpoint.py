@@ -92,7 +92,8 @@ def keep_classes(
     heads = detector.roi_heads
     _keep_rows(heads.box_predictor.cls_score, rows)
     _keep_rows(heads.box_predictor.bbox_pred, (4 * rows[:, None] + torch.arange(4)).flatten())
-    _keep_rows(heads.mask_predictor.mask_fcn_logits, rows)
+    if detector.has_masks:
+        _keep_rows(heads.mask_predictor.mask_fcn_logits, rows)
     return config.with_classes(classes)
 
 
@@ -102,6 +103,8 @@ def check_teacher(student: DetectorConfig, teacher: DetectorConfig) -> None:
         ours, theirs = (getattr(c.architecture, name) for c in (student, teacher))
         if ours != theirs:
             raise CdlError(f"{name} is {ours} for the student but {theirs} for the teacher")
+    if student.architecture.masks and not teacher.architecture.masks:
+        raise CdlError("the teacher finds no masks: give --boxes-only for the student, too")
 
 
 def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:

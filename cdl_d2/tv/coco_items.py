@@ -28,10 +28,12 @@ class CocoItems(Dataset):
         training: leave out images without objects, and give items their `target`.
         store: read latents from there; `image` is then read only if `with_image`.
         with_image: for a teacher.
+        with_masks: of a target; a detector of boxes needs none.
 
     Raises:
         FileNotFoundError, CdlError: as read_coco; if there is no such folder; for a store that
-            lacks a variant or an image; if no image is left to train on.
+            lacks a variant or an image; if no image is left to train on, or an object of one has no
+            mask where masks are wanted.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class CocoItems(Dataset):
         training: bool,
         store: LatentStore | None = None,
         with_image: bool = True,
+        with_masks: bool = True,
     ):
         content = read_coco(annotations)
         if not Path(images).is_dir():
@@ -53,6 +56,7 @@ class CocoItems(Dataset):
         self.variants = tuple(variants)
         self._folder, self._training = Path(images), training
         self._store, self._with_image = store, with_image or store is None
+        self._with_masks = with_masks
         self._records = [
             record
             for record in sorted(content["images"], key=lambda record: record["id"])
@@ -60,8 +64,15 @@ class CocoItems(Dataset):
         ]
         if not self._records:
             raise CdlError(f"no image of {annotations} has an object to train on")
+        if training and with_masks:
+            self._check_masks(annotations)
         if store is not None:
             self._check_store(store)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every annotation has one."""
+        return all(each.get("segmentation") for each in self.coco.anns.values())
 
     def __len__(self) -> int:
         return len(self._records)
@@ -98,6 +109,15 @@ class CocoItems(Dataset):
             item["target"] = self._target(record, variant, size)
         return item
 
+    def _check_masks(self, annotations: str | Path) -> None:
+        for record in self._records:
+            for each in self._objects(record):
+                if not each.get("segmentation"):
+                    raise CdlError(
+                        f"annotation {each['id']} of {annotations} has no mask: give --boxes-only, "
+                        "or add 'segmentation'"
+                    )
+
     def _objects(self, record: dict[str, Any]) -> list[dict[str, Any]]:
         """Annotations to train on: no crowds, no empty boxes."""
         annotations = self.coco.imgToAnns.get(record["id"], [])
@@ -119,13 +139,15 @@ class CocoItems(Dataset):
                 f"{record['file_name']} of {record['width']}x{record['height']} pixels"
             )
         boxes *= torch.tensor([size[1] / record["width"], size[0] / record["height"]] * 2)
-        masks = torch.from_numpy(np.stack([self._mask(a, record) for a in objects]))
-        masks = F.interpolate(masks[None], size=size, mode="nearest")[0]
         if variant.flip:
-            masks = masks.flip(2)
             boxes[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
         labels = [1 + self.category_ids.index(a["category_id"]) for a in objects]
-        return {"boxes": boxes, "labels": torch.tensor(labels), "masks": masks}
+        target = {"boxes": boxes, "labels": torch.tensor(labels)}
+        if self._with_masks:
+            masks = torch.from_numpy(np.stack([self._mask(a, record) for a in objects]))
+            masks = F.interpolate(masks[None], size=size, mode="nearest")[0]
+            target["masks"] = masks.flip(2) if variant.flip else masks
+        return target
 
     def _mask(self, annotation: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
         try:

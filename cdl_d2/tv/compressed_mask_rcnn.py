@@ -1,12 +1,14 @@
-"""torchvision's Mask R-CNN whose input is a codec's latent, a decoded image, or the original."""
+"""torchvision's Mask R-CNN whose input is a codec's latent, a decoded image, or the original; or
+Faster R-CNN, which is the same without mask heads."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
@@ -18,7 +20,7 @@ from cdl_d2.tv.backbone import STRIDES
 DIVISIBILITY = 32  # pixels: conv5 of a latent ResNet halves cells of 16 pixels
 
 
-class CompressedMaskRCNN(MaskRCNN):
+class CompressedMaskRCNN(FasterRCNN):
     """torchvision's heads on a backbone of any domain; boxes and masks are in pixels.
 
     Nothing is resized inside: whoever makes the items does that, before encoding.
@@ -26,13 +28,24 @@ class CompressedMaskRCNN(MaskRCNN):
     Args:
         backbone: fits the domain.
         coded_input: what is looked at; the order of its channels is RGB.
-        kwargs: those of torchvision's MaskRCNN.
+        mask_modules: `mask_roi_pool`, `mask_head` and `mask_predictor`, those of torchvision's
+            MaskRCNN; none for a detector of boxes alone.
+        kwargs: those of torchvision's FasterRCNN.
     """
 
-    def __init__(self, backbone: nn.Module, coded_input: CodedInput, **kwargs):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        coded_input: CodedInput,
+        mask_modules: Mapping[str, nn.Module] | None = None,
+        **kwargs,
+    ):
         super().__init__(backbone, **kwargs)
         self.coded_input = coded_input
-        for pool in (self.roi_heads.box_roi_pool, self.roi_heads.mask_roi_pool):
+        heads = self.roi_heads
+        for name, module in (mask_modules or {}).items():
+            setattr(heads, name, module)
+        for pool in filter(None, (heads.box_roi_pool, heads.mask_roi_pool)):
             # torchvision guesses these from the first batch, wrongly where padding is large
             pool.scales = [1 / STRIDES[level] for level in pool.featmap_names]
             finest = min(STRIDES[level] for level in pool.featmap_names)
@@ -40,6 +53,11 @@ class CompressedMaskRCNN(MaskRCNN):
         stamp = coded_input.new_stamp()
         if stamp is not None:
             self.codec_stamp = stamp
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it finds masks, too."""
+        return self.roi_heads.has_mask()
 
     @property
     def device(self) -> torch.device:
@@ -52,12 +70,12 @@ class CompressedMaskRCNN(MaskRCNN):
         Args:
             items: each with `image` (3 x H x W, uint8, RGB), or what CodedInput.encode adds; for
                 training with `target`: `boxes` (G x 4, pixels of the item), `labels` (G, from 1)
-                and `masks` (G x H x W, uint8); else, if wanted, `height` and `width` of the
-                original image, to which boxes and masks are scaled.
+                and, for mask heads, `masks` (G x H x W, uint8); else, if wanted, `height` and
+                `width` of the original image, to which boxes and masks are scaled.
 
         Returns:
             torchvision's losses; or a dict an item with `boxes` (D x 4), `labels`, `scores`,
-            `masks` (D x 1 x height x width, probabilities), and of a coded image `bits` and
+            perhaps `masks` (D x 1 x height x width, probabilities), and of a coded image `bits` and
             `image_size`.
 
         Raises:

@@ -33,7 +33,7 @@ FIRST_CONVOLUTION = "conv1"  # an entry that takes any backbone, see LinearBridg
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a Mask R-CNN; the defaults are torchvision's.
+    """Sizes of a Mask R-CNN, or of a Faster R-CNN; the defaults are torchvision's.
 
     Attributes:
         bridge: where a latent enters a pixel ResNet, FIRST_CONVOLUTION or a key of
@@ -48,6 +48,7 @@ class Architecture:
         anchors_sampled, proposals_sampled: of each image, for the task losses.
         box_convolutions, box_features: of the box head.
         mask_convolutions: of the mask head.
+        masks: whether it finds masks, too.
     """
 
     bridge: str = ""
@@ -62,6 +63,7 @@ class Architecture:
     box_convolutions: int = 0
     box_features: int = 1024
     mask_convolutions: int = 4
+    masks: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "anchor_sizes", tuple(self.anchor_sizes))
@@ -144,14 +146,17 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
         if config.domain == "latent":
             bridge_first_convolution(backbone, codec)
     sizes = architecture.anchor_sizes[-len(levels) - 1 :]
+    classes = 1 + len(config.classes)
+    box_modules = _box_modules(architecture, classes)
+    mask_modules = _mask_modules(architecture, levels, classes) if architecture.masks else None
     return CompressedMaskRCNN(
         backbone,
         CodedInput(config.domain, codec),
+        mask_modules,
         rpn_anchor_generator=AnchorGenerator(
             tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes)
         ),
         box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
-        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
         rpn_batch_size_per_image=architecture.anchors_sampled,
         box_batch_size_per_image=architecture.proposals_sampled,
         **{
@@ -159,7 +164,7 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
             for when in ("pre", "post")
             for phase in ("train", "test")
         },
-        **_heads(architecture, 1 + len(config.classes)),
+        **box_modules,
     )
 
 
@@ -192,8 +197,8 @@ def _latent_backbone(architecture: Architecture, codec: Codec) -> LatentBackbone
     return LatentBackboneWithFPN(body, architecture.channels, norm)
 
 
-def _heads(architecture: Architecture, num_classes: int) -> dict[str, nn.Module]:
-    """Box and mask heads, under the names that torchvision's weights have."""
+def _box_modules(architecture: Architecture, num_classes: int) -> dict[str, nn.Module]:
+    """The box head, under the names that torchvision's weights have."""
     channels, features = architecture.channels, architecture.box_features
     norm = NORMS[architecture.norm] if architecture.norm else None
     if architecture.box_convolutions:
@@ -201,10 +206,18 @@ def _heads(architecture: Architecture, num_classes: int) -> dict[str, nn.Module]
         box_head = FastRCNNConvFCHead((channels, 7, 7), convolutions, [features], norm)
     else:
         box_head = TwoMLPHead(channels * 7 * 7, features)
+    return {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, num_classes)}
+
+
+def _mask_modules(
+    architecture: Architecture, levels: list[str], num_classes: int
+) -> dict[str, nn.Module]:
+    """The mask head and its pooling, likewise."""
+    channels = architecture.channels
+    norm = NORMS[architecture.norm] if architecture.norm else None
     masks = [channels] * architecture.mask_convolutions
     return {
-        "box_head": box_head,
-        "box_predictor": FastRCNNPredictor(features, num_classes),
+        "mask_roi_pool": MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
         "mask_head": MaskRCNNHeads(channels, masks, dilation=1, norm_layer=norm),
         "mask_predictor": MaskRCNNPredictor(channels, channels, num_classes),
     }

@@ -27,8 +27,9 @@ def evaluate(
     `output/coco_instances_results.json`.
 
     Returns:
-        `bbox` and `segm`, each with AP, AP50, AP75, APs, APm and APl; and for a coded domain
-        `rate` with `bpp`, all bits over all pixels of the images as they were coded, and `kB`.
+        `bbox`, and `segm` where detector and annotations have masks, each with AP, AP50, AP75, APs,
+        APm and APl; and for a coded domain `rate` with `bpp`, all bits over all pixels of the
+        images as they were coded, and `kB`.
     """
     detector.eval()
     found, bits, pixels = [], 0.0, 0
@@ -41,7 +42,8 @@ def evaluate(
             pixels += int(np.prod(result["image_size"]))
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "coco_instances_results.json", json.dumps(found))
-    results = {task: average_precision(dataset.coco, found, task) for task in ("bbox", "segm")}
+    tasks = ("bbox", "segm") if detector.has_masks and dataset.has_masks else ("bbox",)
+    results = {task: average_precision(dataset.coco, found, task) for task in tasks}
     if pixels:
         results["rate"] = {"bpp": bits / pixels, "kB": bits / 8000 / len(dataset)}
     return results
@@ -52,19 +54,14 @@ def _as_coco(
 ) -> list[dict[str, Any]]:
     boxes = result["boxes"].cpu()
     boxes[:, 2:] -= boxes[:, :2]
-    masks = (result["masks"][:, 0] > 0.5).cpu().numpy().astype(np.uint8)
-    entries = []
-    for box, label, score, mask in zip(
-        boxes.tolist(), result["labels"].tolist(), result["scores"].tolist(), masks, strict=True
-    ):
-        rle = coco_mask.encode(np.asfortranarray(mask))
-        entries.append(
-            {
-                "image_id": image_id,
-                "category_id": category_ids[label - 1],
-                "bbox": box,
-                "score": score,
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
-            }
-        )
+    columns = (boxes.tolist(), result["labels"].tolist(), result["scores"].tolist())
+    entries = [
+        {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
+        for box, label, score in zip(*columns, strict=True)
+    ]
+    if "masks" in result:
+        masks = (result["masks"][:, 0] > 0.5).cpu().numpy().astype(np.uint8)
+        for entry, mask in zip(entries, masks, strict=True):
+            rle = coco_mask.encode(np.asfortranarray(mask))
+            entry["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
     return entries

@@ -17,15 +17,16 @@ NOT_IN_THE_GRAPHS = [
     "encoding images and reading bitstreams; padding",
     "anchors, proposals from them and their NMS",
     "pooling of regions from the pyramid; boxes from deltas, and their NMS",
-    "a sigmoid of the detected class's mask, and its place in the image",
 ]
+MASKS_NOT_IN_THE_GRAPHS = "a sigmoid of the detected class's mask, and its place in the image"
 
 
 @torch.no_grad()
 def detector_graphs(
     detector: CompressedMaskRCNN, size: tuple[int, int] | None = None
 ) -> ModelGraphs:
-    """`backbone`, `rpn`, `box` and `mask`; levels of the pyramid are named by their stride, p2 ...
+    """`backbone`, `rpn`, `box` and, of a detector of masks, `mask`; levels of the pyramid are named
+    by their stride, p2 ...
 
     Args:
         detector: on the CPU, in eval mode.
@@ -40,15 +41,19 @@ def detector_graphs(
     strides = {f"p{stride.bit_length() - 1}": stride for stride in STRIDES.values()}
     heads, transform = detector.roi_heads, detector.transform
     box = nn.Sequential(heads.box_head, heads.box_predictor)
-    mask = nn.Sequential(heads.mask_head, heads.mask_predictor)
     channels = detector.backbone.out_channels
+    masks = ()
+    if detector.has_masks:
+        mask = nn.Sequential(heads.mask_head, heads.mask_predictor)
+        side = heads.mask_roi_pool.output_size[0]
+        masks = (region_graph("mask", mask, channels, side, ("mask_logits",)),)
     graphs = (
         Graph("backbone", _Values(detector.backbone), shape, tuple(levels), grid.sizes),
         level_graph("rpn", detector.rpn.head, levels, ("objectness", "deltas"), size is not None),
         region_graph(
             "box", box, channels, heads.box_roi_pool.output_size[0], ("class_logits", "box_deltas")
         ),
-        region_graph("mask", mask, channels, heads.mask_roi_pool.output_size[0], ("mask_logits",)),
+        *masks,
     )
     card = {
         "model": type(detector).__name__,
@@ -57,7 +62,7 @@ def detector_graphs(
         "strides": {name: strides[name] for name in levels},
         "background": "the first of class_logits and mask_logits",
         **_post_processing(detector, list(levels)),
-        "not_in_the_graphs": NOT_IN_THE_GRAPHS,
+        "not_in_the_graphs": NOT_IN_THE_GRAPHS + [MASKS_NOT_IN_THE_GRAPHS] * len(masks),
     }
     return ModelGraphs(graphs, card, size)
 
@@ -95,6 +100,7 @@ def _post_processing(detector: CompressedMaskRCNN, levels: list[str]) -> dict[st
             pooler.canonical_level,
         )
         for name, pooler in (("box", heads.box_roi_pool), ("mask", heads.mask_roi_pool))
+        if pooler is not None
     }
     return post_processing(
         levels,

@@ -55,6 +55,7 @@ class DetectorOptions:
         model: standard, of ResNet-50's size, or small, which trains on two CPU cores.
         bridge: What of a pixel ResNet a latent takes the place of: its first convolution, conv1,
             or all up to its stem or res2 (stride 4) or res3 (stride 8); default a latent ResNet.
+        boxes_only: Faster R-CNN, for data without masks.
         anchor_sizes: Pixels, one a pyramid level.
         initial_weights: A detector of the same kind, or coco for torchvision's, for domain image.
         store_train: A latent store to train from, by cdl data encode.
@@ -64,6 +65,7 @@ class DetectorOptions:
     domain: Literal["latent", "reconstruction", "image"] = "latent"
     model: Literal["standard", "small"] = "standard"
     bridge: Literal["conv1", "stem", "res2", "res3"] | None = None
+    boxes_only: bool = False
     anchor_sizes: tuple[int, int, int, int, int] | None = None
     initial_weights: str | None = None
     store_train: str | None = None
@@ -109,6 +111,8 @@ class TransferOptions:
             )
         terms = () if self.transfer == "features" else OUTPUT_TERMS
         terms = terms if self.transfer == "outputs" else (*terms, "features")
+        if not detector.has_masks:
+            terms = tuple(term for term in terms if term != "mask")
         weights = dict.fromkeys(terms, 1.0)
         losses = DetectorTransfer(
             self.lambda_, weights, self.distance, masks=self.masks, heads=self.heads
@@ -197,7 +201,7 @@ class Run:
             resume: go on from the output folder's checkpoint, if there is one.
 
         Returns:
-            `bbox`, `segm` and perhaps `rate`; in the first of several processes.
+            `bbox` and perhaps `segm` and `rate`; in the first of several processes.
 
         Raises:
             CdlError, OSError: for options that do not fit each other, or files that cannot be used.
@@ -264,7 +268,7 @@ class Run:
         One of original images may be shown decoded ones; any other comes with its codec.
 
         Returns:
-            `bbox`, `segm` and perhaps `rate`.
+            `bbox` and perhaps `segm` and `rate`.
 
         Raises:
             CdlError, OSError: if the checkpoint cannot be read, or looks at something else.
@@ -299,7 +303,8 @@ class Run:
         return results
 
     def _config(self, classes: tuple[str, ...]) -> DetectorConfig:
-        architecture = replace(MODELS[self.detector.model], bridge=self.detector.bridge or "")
+        bridge, masks = self.detector.bridge or "", not self.detector.boxes_only
+        architecture = replace(MODELS[self.detector.model], bridge=bridge, masks=masks)
         if self.detector.anchor_sizes:
             architecture = replace(architecture, anchor_sizes=self.detector.anchor_sizes)
         codec = None if self.detector.domain == "image" else self._needed_codec()
@@ -315,7 +320,14 @@ class Run:
         variants = [Variant(edge, longest, flip) for edge in edges for flip in FLIPS]
         store = self._store(self.detector.store_train)
         with_image = store is None or bool(self.transfer.teacher)
-        return CocoItems(*train, variants, training=True, store=store, with_image=with_image)
+        return CocoItems(
+            *train,
+            variants,
+            training=True,
+            store=store,
+            with_image=with_image,
+            with_masks=not self.detector.boxes_only,
+        )
 
     def _validation_items(self, classes: tuple[str, ...]) -> CocoItems:
         """The images to evaluate on, whose classes must be the detector's."""

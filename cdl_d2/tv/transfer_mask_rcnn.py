@@ -38,7 +38,7 @@ class TransferMaskRCNN(Taught, nn.Module):
     Args:
         student: a CompressedMaskRCNN.
         teacher: one of domain `image`, with the same classes, anchors and pyramid channels.
-        transfer: the losses.
+        transfer: the losses; without `mask` for a student of boxes alone.
     """
 
     def __init__(
@@ -91,9 +91,10 @@ class TransferMaskRCNN(Taught, nn.Module):
             (rpn.head, output("anchors")),
             (heads.box_roi_pool, inputs("proposals", 1)),
             (heads.box_predictor, output("boxes")),
-            (heads.mask_roi_pool, inputs("foreground", 1)),
-            (heads.mask_predictor, output("foreground_masks")),
         ]
+        if self.student.has_masks:
+            hooks.append((heads.mask_roi_pool, inputs("foreground", 1)))
+            hooks.append((heads.mask_predictor, output("foreground_masks")))
         handles = [module.register_forward_hook(hook) for module, hook in hooks]
         try:
             yield seen

@@ -75,7 +75,7 @@ def test_an_unreadable_image_and_a_wrong_size_are_named(dataset, coco_dataset):
         ({"bbox": [1000, 1000, 20, 20]}, r"bbox \[1000, 1000, 20, 20\], which is not on 000"),
         ({"segmentation": [[1, 1, 9, 9, 1, 9, 3]]}, "no mask that can be read"),
         ({"segmentation": {"size": [4, 4], "counts": [0, 16]}}, r"RLE of size \[4, 4\]"),
-        ({"segmentation": None}, "no mask that can be read"),
+        ({"segmentation": None}, "has no mask"),
     ],
 )
 def test_an_object_that_cannot_be_learned_is_named(coco_dataset, change, message):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from cdl_d2.export import write_graphs
 from cdl_d2.export.formats import load
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
-from cdl_d2.tv import save_detector
+from cdl_d2.tv import build_detector, save_detector
 from cdl_d2.tv.export import detector_graphs
 from tests.commands import output_of
 from tests.export.client import find_objects
@@ -92,3 +93,11 @@ def test_the_card_says_all_that_finding_objects_needs():
     assert torch.allclose(boxes, expected["boxes"], atol=1e-2)
     assert torch.allclose(scores, expected["scores"], atol=1e-4)
     assert torch.equal(labels + 1, expected["labels"])
+
+
+def test_a_detector_of_boxes_has_no_graph_of_masks():
+    config = tiny_config()
+    boxes = replace(config, architecture=replace(config.architecture, masks=False))
+    graphs = detector_graphs(build_detector(boxes).eval())
+    assert [graph.name for graph in graphs.graphs] == ["backbone", "rpn", "box"]
+    assert "mask" not in json.dumps(graphs.card["post_processing"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cdl_d2 import Predictor
 from tests import warm
 from tests.commands import output_of, refused
 from tests.conftest import make_coco_dataset
@@ -110,6 +111,43 @@ def test_processes_share_a_training(data, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "results.json").exists()
+
+
+@pytest.fixture
+def boxes(data, tmp_path):
+    """The data set without its masks."""
+    content = json.loads(Path(data[0]).read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(content))
+    return path, data[1]
+
+
+def test_boxes_alone_train_and_evaluate_a_detector(boxes, teacher, tmp_path):
+    arguments = [*CODEC, "--boxes-only", "--teacher", teacher, "--iterations", 2]
+    run(boxes, *arguments, "--output", tmp_path / "out")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results.keys() == {"bbox", "rate"}
+    losses = json.loads((tmp_path / "out/metrics.json").read_text().splitlines()[0])
+    assert "loss_transfer_class" in losses and not any("mask" in name for name in losses)
+    found = Predictor.load(tmp_path / "out")(boxes[1] / "000.png")
+    assert found.masks is None and "segmentation" not in str(found.to_coco())
+
+
+def test_masks_that_are_missing_are_named_before_training(boxes, teacher, tmp_path):
+    words_ = words(boxes, *CODEC, "--iterations", 2, "--output", tmp_path / "out")
+    assert "--boxes-only" in refused(*words_)
+    output_of(*words(boxes, "--eval-only", teacher, "--output", tmp_path))
+    assert json.loads((tmp_path / "results.json").read_text()).keys() == {"bbox"}
+
+
+def test_a_teacher_without_masks_cannot_teach_masks(boxes, data, tmp_path):
+    plain = ["--domain", "image", "--boxes-only", "--iterations", 1]
+    run(boxes, *plain, "--output", tmp_path / "teacher")
+    student = [*CODEC, "--teacher", tmp_path / "teacher/model_final.pth"]
+    last = refused(*words(data, *student, "--iterations", 1, "--output", tmp_path / "student"))
+    assert "--boxes-only" in last
 
 
 def broken(data, part, change):

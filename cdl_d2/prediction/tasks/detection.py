@@ -85,14 +85,15 @@ class DetectionTask(Task):
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Detections:
         """From Detectron2's `instances`; or from torchvision's `boxes`, `labels`, which begin with
-        the background, `scores` and `masks`."""
+        the background, `scores` and perhaps `masks`."""
         if "instances" in output:
             found = output["instances"].to("cpu")
             masks = found.pred_masks if found.has("pred_masks") else None
             boxes, labels, scores = found.pred_boxes.tensor, found.pred_classes, found.scores
         else:
             boxes, labels = output["boxes"].cpu(), output["labels"].cpu() - 1
-            scores, masks = output["scores"].cpu(), output["masks"][:, 0].cpu() > 0.5
+            scores, masks = output["scores"].cpu(), output.get("masks")
+            masks = None if masks is None else masks[:, 0].cpu() > 0.5
         order = scores.argsort(descending=True, stable=True)
         return Detections(
             boxes=boxes[order],

@@ -10,7 +10,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import register_dataset
 from tests.commands import output_of, refused, run, started
-from tests.d2.conftest import CONFIGS, SMALL
+from tests.d2.conftest import CONFIGS, PIXEL, SMALL
 
 
 @pytest.fixture
@@ -101,6 +101,26 @@ def test_masks_that_are_missing_are_named(arguments, coco_dataset):
         annotation.pop("segmentation")
     path.write_text(json.dumps(content))
     assert refused("train", *arguments)
+
+
+def test_boxes_alone_train_a_teacher_and_its_student(coco_dataset, tmp_path):
+    path = coco_dataset[0]
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation.pop("segmentation")
+    path.write_text(json.dumps(content))
+    common = ["--register", "train", *coco_dataset, *SMALL, *PIXEL, "DATASETS.TEST", "('train',)"]
+    common += ["SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()", "MODEL.BRIDGE.FIT_IMAGES", 2]
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    config = ["--config-file", "detection/small/pixel_faster_rcnn_small.yaml"]
+    output_of("train", *config, *common, "OUTPUT_DIR", teacher)
+    config = ["--config-file", "detection/small/bridge_faster_rcnn_small.yaml"]
+    theirs = ["MODEL.WEIGHTS", teacher / "model_final.pth"]
+    theirs += ["MODEL.TEACHER.CONFIG_FILE", teacher / "config.yaml"]
+    theirs += ["MODEL.TEACHER.WEIGHTS", teacher / "model_final.pth"]
+    output_of("train", *config, *common, *theirs, "OUTPUT_DIR", student)
+    results = metrics(student)
+    assert "bbox/AP" in results and not any("mask" in name or "segm" in name for name in results)
 
 
 def test_a_pixel_network_codes_no_images(arguments, coco_dataset, tmp_path):
