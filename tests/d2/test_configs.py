@@ -8,6 +8,9 @@ import yaml
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
+from detectron2.config import LazyConfig, instantiate
+from detectron2.modeling import build_model
+
 from cdl_d2.bench.counts import count_multiply_adds, paper_giga
 from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config
 from cdl_d2.d2.modeling.teacher import teacher_config
@@ -122,12 +125,17 @@ def test_overrides_that_do_not_fit_are_one_error(overrides):
 
 def test_the_documented_overrides_fit_their_configs():
     table = (CONFIGS.parent / "docs" / "overrides.md").read_text()
-    rows = re.findall(r"\| `(\S+\.yaml)` \| (?:`(.+)` )?\|$", table, re.MULTILINE)
+    rows = re.findall(r"\| `(\S+\.(?:yaml|py))` \| (?:`(.+)` )?\|$", table, re.MULTILINE)
     assert {Path(config).parts[0] for config, _ in rows} == {
         path.name for path in CONFIGS.iterdir()
     }
     for config, overrides in rows:
-        read_config(CONFIGS / config, shlex.split(overrides))
+        if config.endswith(".yaml"):
+            read_config(CONFIGS / config, shlex.split(overrides))
+        else:
+            LazyConfig.apply_overrides(
+                LazyConfig.load(str(CONFIGS / config)), shlex.split(overrides)
+            )
 
 
 def test_the_main_config_has_the_papers_schedule():
@@ -200,3 +208,24 @@ def test_detectron2s_own_configs_are_read_whatever_tags_they_have(tmp_path):
     copy.write_text((DETECTRON2_ZOO / "Base-RetinaNet.yaml").read_text())
     with pytest.raises(ValueError, match=r"mine\.yaml"):
         read_config(copy)
+
+
+@pytest.mark.parametrize("name", ["latent_mask_rcnn_small", "latent_mask_rcnn_R50_FPN"])
+def test_a_lazy_config_is_the_model_of_its_yaml(name):
+    codec = "tiny-bmshj2018-hyperprior"  # its weights are in the package
+    folder = "small/" if name.endswith("small") else ""
+    options = ["MODEL.CODEC.NAME", codec, "MODEL.CODEC.QUALITY", 2, "MODEL.DEVICE", "cpu"]
+    expected = build_model(read_config(f"detection/{folder}{name}.yaml", options)).state_dict()
+    lazy = LazyConfig.load(str(CONFIGS / "lazy" / f"{name}.py"))
+    lazy.model.coded_input.codec.update(name=codec, quality=2)
+    shapes = {key: value.shape for key, value in instantiate(lazy.model).state_dict().items()}
+    assert shapes == {key: value.shape for key, value in expected.items()}
+
+
+def test_the_small_detectors_of_boxes_are_those_of_masks_without_the_mask_head():
+    for kind in ("pixel", "bridge"):
+        boxes, masks = (
+            build_model(read_config(f"detection/small/{kind}_{name}_rcnn_small.yaml")).state_dict()
+            for name in ("faster", "mask")
+        )
+        assert boxes.keys() == {key for key in masks if ".mask_head." not in key}

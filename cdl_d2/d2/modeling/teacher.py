@@ -5,16 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, LazyConfig, instantiate
+from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config, without_start
+from cdl_d2.d2.config import (
+    DETECTRON2_ZOO,
+    add_cdl_config,
+    find_config,
+    read_config,
+    without_start,
+)
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.errors import CdlError
 
@@ -85,6 +92,19 @@ def trained_weights(file: Path, output: str) -> str:
         with suppress(RuntimeError):  # a config without weights
             return model_zoo.get_checkpoint_url(file.resolve().relative_to(zoo).as_posix())
     return ""
+
+
+def teacher_of(config_file: str, weights: str = "") -> Callable[[], nn.Module]:
+    """build_teacher for a student without a config, such as one of a LazyConfig.
+
+    Args:
+        config_file, weights: as MODEL.TEACHER says.
+    """
+    cfg = get_cfg()
+    add_cdl_config(cfg)
+    cfg.MODEL.TEACHER.CONFIG_FILE, cfg.MODEL.TEACHER.WEIGHTS = config_file, weights
+    cfg.MODEL.DEVICE = "cpu"  # a student moves it to its own
+    return partial(build_teacher, cfg)
 
 
 def build_pixel_network(cfg: CfgNode) -> nn.Module:

@@ -11,12 +11,16 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 import detectron2
+from detectron2.modeling import build_model
 
+from cdl_d2.codec.weights_file import save_checkpoint
+from cdl_d2.d2.config import read_config
 from tests import warm
 from tests.d2.conftest import SMALL
 
 SOURCE = Path(os.environ.get("DETECTRON2_SOURCE", Path(detectron2.__file__).parents[1]))
 CLIENT = Path(__file__).parent / "plain_training.py"
+LAZY_CLIENT = Path(__file__).parent / "lazy_training.py"
 CONFIG = ["--config-file", "detection/small/latent_mask_rcnn_small.yaml"]
 SHORT = [*SMALL, "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", "()"]
 
@@ -101,6 +105,31 @@ def test_what_cannot_be_run_is_one_line(run_script, words, tmp_path):
     done = run_script(*words)
     assert done.returncode == 2
     assert done.stderr.startswith("cdl run-script: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", [LAZY_CLIENT, SOURCE / "tools/lazyconfig_train_net.py"])
+def test_a_lazy_config_trains_a_student_with_transfer(run_script, tmp_path, script):
+    if not script.is_file():
+        pytest.skip("Detectron2's source is not there")
+    teacher = read_config(
+        "detection/small/pixel_mask_rcnn_small.yaml", ["MODEL.ROI_HEADS.NUM_CLASSES", 2]
+    )
+    (tmp_path / "teacher.yaml").write_text(teacher.dump())
+    save_checkpoint(tmp_path / "teacher.pth", {"model": build_model(teacher).state_dict()})
+    sizes = {"train": "[96]", "test": "96"}
+    changes = [
+        f"dataloader.{part}.mapper.augmentations.0.short_edge_length={size}"
+        for part, size in sizes.items()
+    ]
+    changes += ["train.max_iter=2", "train.log_period=1", "train.output_dir=out"]
+    changes += ["model.roi_heads.num_classes=2", "model.teacher.config_file=teacher.yaml"]
+    changes += ["model.teacher.weights=teacher.pth"]
+    config = ["--config-file", "lazy/latent_mask_rcnn_small.py"]
+    done = run_script(script, *config, *changes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "out" / "model_final.pth").exists()
+    log = (tmp_path / "out" / "metrics.json").read_text()
+    assert script != LAZY_CLIENT or "loss_transfer_mask" in log
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -9,6 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
 from cdl_d2.d2.modeling.backbone.initialization import initialize
+from cdl_d2.codec import Codec
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 
@@ -46,9 +49,9 @@ def build_latent_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Latent
 
 def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
     """The trunk that detectors and classifiers share."""
-    codec, resnet = build_codec(cfg), cfg.MODEL.LATENT_RESNET
-    trunk = LatentResNet(
-        LatentInput(codec.latent_channels, codec.identity),
+    resnet = cfg.MODEL.LATENT_RESNET
+    trunk = latent_resnet(
+        build_codec(cfg),
         stem=resnet.STEM,
         conv4_blocks=resnet.CONV4_BLOCKS,
         conv5_blocks=resnet.CONV5_BLOCKS,
@@ -57,6 +60,16 @@ def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
     )
     initialize(trunk, cfg)
     return trunk
+
+
+def latent_resnet(codec: Codec, **options: Any) -> LatentResNet:
+    """The trunk for a codec's latents; `options` are those of LatentResNet."""
+    return LatentResNet(LatentInput(codec.latent_channels, codec.identity), **options)
+
+
+def latent_resnet_backbone(codec: Codec, **options: Any) -> LatentResNetBackbone:
+    """As build_latent_resnet_backbone, without a config; see latent_resnet."""
+    return LatentResNetBackbone(LatentPyramidTrunk(latent_resnet(codec, **options)))
 
 
 @BACKBONE_REGISTRY.register()
