@@ -10,8 +10,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
-from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.codec import Codec
+from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 
