@@ -87,11 +87,6 @@ class DetectorTransfer(TransferTerms):
         self._ignore_padding, self.masks, self.heads = ignore_padding, masks, heads
 
     @property
-    def needs_heads(self) -> bool:
-        """Whether anything but features is compared."""
-        return bool(self.terms - {"features"})
-
-    @property
     def needs_anchors(self) -> bool:
         """Whether outputs of the region proposal network are compared."""
         return bool(self.terms & ANCHOR_TERMS)
@@ -136,9 +131,10 @@ class DetectorTransfer(TransferTerms):
                 deltas.append(_flat_deltas([each.anchor_deltas[level] for level in levels]))
             losses["objectness"] = objectness_transfer_loss(*logits, valid)
             losses["anchor_deltas"] = anchor_delta_transfer_loss(*deltas, valid)
-        if self.needs_boxes:
+        if "class" in self.terms:
             compare = sigmoid_class_transfer_loss if student.by_sigmoid else class_transfer_loss
             losses["class"] = compare(student.class_logits, teacher.class_logits)
+        if "box_deltas" in self.terms:
             losses["box_deltas"] = box_delta_transfer_loss(student.box_deltas, teacher.box_deltas)
         if "mask" in self.terms and student.mask_logits is not None:
             losses["mask"] = mask_transfer_loss(student.mask_logits, teacher.mask_logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -12,26 +13,51 @@ class Taught:
 
     The teacher is built at the first training step, or by `prepare_teacher`. It is in eval mode
     without gradients, and outside the student's parameters, state dict and train/eval mode: no
-    optimizer, checkpoint, DistributedDataParallel or parameter count sees it.
+    optimizer, checkpoint, DistributedDataParallel or parameter count sees it. Copies of a student
+    share its teacher; a pickled one has what `learn_from` was given.
     """
 
-    def learn_from(self, build: Callable[[], nn.Module], wanted: bool = True) -> None:
+    def learn_from(self, teacher: nn.Module | Callable[[], nn.Module], wanted: bool = True) -> None:
         """Say where the teacher comes from.
 
         Args:
-            build: makes the teacher.
+            teacher: a network, which is frozen then; or what makes one.
             wanted: whether any loss compares with it; if not, it is never built.
         """
-        self._build_teacher, self.is_taught = build, wanted
-        self._held: list[nn.Module] = []  # a list, which nn.Module does not look into
+        self._late_teacher, self.is_taught = _LateTeacher(teacher), wanted
+
+    def check_teacher(self, teacher: nn.Module) -> None:
+        """Raise CdlError unless the student can be compared with a teacher; any will do here."""
 
     def prepare_teacher(self) -> None:
         """Build the teacher now rather than at the first training step; raises what that raises."""
-        if self.is_taught and not self._held:
-            self._held.append(self._build_teacher().eval().requires_grad_(False))
+        if self.is_taught:
+            self._late_teacher.build(self.check_teacher)
 
     @property
     def teacher(self) -> nn.Module:
         """The frozen teacher, on the student's device."""
-        self.prepare_teacher()
-        return self._held[0].to(self.device)
+        return self._late_teacher.build(self.check_teacher).to(self.device)
+
+
+class _LateTeacher:
+    """A teacher that is built once, for a student and all its copies; no module, so that nn.Module
+    does not look into it."""
+
+    def __init__(self, source: nn.Module | Callable[[], nn.Module]):
+        self._source, self._network = source, None
+
+    def build(self, check: Callable[[nn.Module], None]) -> nn.Module:
+        """The network, frozen; raises what `check` or the building raises, every time."""
+        if self._network is None:
+            ready = isinstance(self._source, nn.Module)
+            network = self._source if ready else self._source()
+            check(network)
+            self._network = network.eval().requires_grad_(False)
+        return self._network
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _LateTeacher:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_source": self._source, "_network": None}

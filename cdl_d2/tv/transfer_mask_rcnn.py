@@ -46,7 +46,7 @@ class TransferMaskRCNN(Taught, nn.Module):
     ):
         super().__init__()
         self.student, self._transfer = student, transfer
-        self.learn_from(lambda: teacher, wanted=bool(transfer.terms))
+        self.learn_from(teacher, wanted=bool(transfer.terms))
 
     @property
     def device(self) -> torch.device:

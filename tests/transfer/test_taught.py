@@ -1,7 +1,12 @@
+import copy
+import pickle
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from cdl_d2.errors import CdlError
 from cdl_d2.transfer import Taught
 
 
@@ -34,6 +39,44 @@ def test_a_teacher_that_no_loss_compares_with_is_never_built():
     student = Student(wanted=False)
     student.prepare_teacher()
     assert student.built == 0
+
+
+def test_a_ready_network_teaches_and_is_frozen():
+    student, teacher = Student(), nn.Linear(2, 2)
+    student.learn_from(teacher)
+    assert any(p.requires_grad for p in teacher.parameters())
+    assert student.teacher is teacher and not any(p.requires_grad for p in teacher.parameters())
+    assert len(list(student.parameters())) == 2
+
+
+def test_copies_share_the_teacher_whenever_it_is_built():
+    student = Student()
+    early = copy.deepcopy(student)
+    teacher = student.teacher
+    late = copy.deepcopy(student)
+    assert early.teacher is teacher and late.teacher is teacher
+    assert late.own.weight is not student.own.weight
+    assert student.built == 1
+
+
+def test_a_pickle_says_how_the_teacher_is_built_and_does_not_hold_it():
+    student = Student()
+    student.learn_from(partial(nn.Linear, 300, 300))
+    student.prepare_teacher()
+    pickled = pickle.dumps(student)
+    assert len(pickled) < 4 * 300 * 300
+    assert pickle.loads(pickled).teacher.weight.shape == (300, 300)
+
+
+def test_a_teacher_that_does_not_fit_is_refused_every_time():
+    class Choosy(Student):
+        def check_teacher(self, teacher):
+            raise CdlError("no")
+
+    student = Choosy()
+    for _ in range(2):
+        with pytest.raises(CdlError):
+            student.prepare_teacher()
 
 
 def test_an_error_of_the_building_is_raised_every_time():

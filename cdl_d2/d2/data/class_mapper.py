@@ -14,11 +14,10 @@ from cdl_d2.d2.config import AUGMENTATIONS, check_source
 from cdl_d2.d2.data.encoding_mapper import Mapper, encode_where_asked
 from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.data.store_mapper import open_store
-from cdl_d2.d2.modeling.coded_input import architecture_of
+from cdl_d2.d2.modeling.coded_input import architecture_of, needs_image
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import image_checksum
-from cdl_d2.transfer import Taught
 
 
 class ClassMapper:
@@ -133,7 +132,6 @@ def _stored(cfg: CfgNode, is_train: bool) -> StoredClassMapper:
     flips = [v.flip for v in store.variants if v.short_edge == size] if is_train else [False]
     longest = next((v.max_size for v in store.variants if v.short_edge == size), size)
     variants = [Variant(size, longest, flip) for flip in flips] or [Variant(size, longest)]
-    architecture = architecture_of(cfg)
-    taught = is_train and issubclass(architecture, Taught)
-    scales = architecture.reads_scales(cfg)
-    return StoredClassMapper(store, variants, scales, cfg.INPUT.FORMAT if taught else None)
+    scales = architecture_of(cfg).reads_scales(cfg)
+    channel_order = cfg.INPUT.FORMAT if is_train and needs_image(cfg) else None
+    return StoredClassMapper(store, variants, scales, channel_order)

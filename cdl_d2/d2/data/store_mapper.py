@@ -16,11 +16,10 @@ from detectron2.data import detection_utils as utils
 
 from cdl_d2.codec.image_files import read_label_map
 from cdl_d2.d2.data.image_mapper import read_pixels
-from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
+from cdl_d2.d2.modeling.coded_input import build_codec, needs_image
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import image_checksum
-from cdl_d2.transfer import Taught
 
 
 class StoredLatentMapper(DatasetMapper):
@@ -61,7 +60,7 @@ class StoredLatentMapper(DatasetMapper):
             **super().from_config(cfg, is_train),
             "store": open_store(cfg, is_train),
             "variants": variants_of(cfg, is_train),
-            "with_image": is_train and issubclass(architecture_of(cfg), Taught),
+            "with_image": is_train and needs_image(cfg),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:

@@ -37,9 +37,8 @@ def measured_parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[]
         # Random detectors find nothing or a hundred things, by chance: let both find nothing.
         each.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
     teacher = build_pixel_network(theirs).eval()
-    student = TransferRCNN(**TransferRCNN.from_config(cfg) | {"teacher": lambda: teacher}).to(
-        cfg.MODEL.DEVICE
-    )
+    student = TransferRCNN(**TransferRCNN.from_config(cfg) | {"teacher": teacher})
+    student.to(cfg.MODEL.DEVICE)
     optimizer = build_optimizer(cfg, student)
     codec = build_codec(cfg).to(cfg.MODEL.DEVICE)
 

@@ -16,6 +16,12 @@ def architecture_of(cfg: CfgNode) -> type[nn.Module]:
     return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
 
 
+def needs_image(cfg: CfgNode) -> bool:
+    """Whether the model of a config trains on items that have the original `image` too, whatever it
+    reads: its class's `needs_image` says so."""
+    return getattr(architecture_of(cfg), "needs_image", lambda cfg: False)(cfg)
+
+
 def build_codec(cfg: CfgNode) -> Codec:
     """The codec of MODEL.CODEC; equal choices share one instance, since codecs are frozen."""
     return CodecChoice.from_config(cfg.MODEL.CODEC).load()

@@ -24,6 +24,23 @@ from cdl_d2.d2.config import (
 )
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.errors import CdlError
+from cdl_d2.transfer.taught import Taught
+from cdl_d2.transfer.terms import TransferTerms
+
+
+class Student(Taught):
+    """A Taught that Detectron2 builds: MODEL.TRANSFER says what compares it with its teacher."""
+
+    @staticmethod
+    def transfer_of(cfg: CfgNode) -> TransferTerms:
+        """The transfer losses of a config, see transfer_options."""
+        raise NotImplementedError
+
+    @classmethod
+    def needs_image(cls, cfg: CfgNode) -> bool:
+        """Whether items to train on need the original `image`: for the teacher, if any."""
+        return bool(cls.transfer_of(cfg).terms)
+
 
 FINAL, RUN_CONFIG = "model_final.pth", "config.yaml"  # as Detectron2 calls them in OUTPUT_DIR
 
@@ -120,7 +137,6 @@ def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
     try:
         lazy = LazyConfig.load(str(path))
         network = instantiate(lazy.model).to(cfg.MODEL.DEVICE)
-        network.channel_order = network.input_format
     except Exception as error:  # whatever a Python file raises
         raise CdlError(f"{path} is no LazyConfig of a detector ({error!r})") from error
     return network, lazy.get("train", {}).get("init_checkpoint", "")
@@ -162,10 +178,26 @@ def transfer_options(
     return {"weight": keys.WEIGHT, "weights": weights, "distance": keys.DISTANCE}
 
 
+def channel_order_of(network: nn.Module) -> str:
+    """`BGR` or `RGB`, how a pixel network was trained: its own `channel_order`, or the
+    `input_format` that Detectron2's detectors have.
+
+    Raises:
+        CdlError: if it does not say.
+    """
+    for name in ("channel_order", "input_format"):
+        if getattr(network, name, None):
+            return getattr(network, name)
+    raise CdlError(
+        f"the teacher, a {type(network).__name__}, does not say the order of its channels: set its "
+        "attribute `channel_order` to BGR or RGB"
+    )
+
+
 def normalizer(network: nn.Module, channel_order: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """From an image, 3 x H x W in 0..255 of some order of channels, to what a pixel network of
     Detectron2 reads."""
-    swap = channel_order != network.channel_order
+    swap = channel_order != channel_order_of(network)
 
     def normalize(image: torch.Tensor) -> torch.Tensor:
         pixels = image.to(network.device)

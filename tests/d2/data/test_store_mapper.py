@@ -9,10 +9,10 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 import detectron2.data.transforms as T
 from detectron2.data import DatasetMapper
-from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNNWithTTA
 
 from cdl_d2.codec.image_files import read_image
-from cdl_d2.d2 import build_codec, build_mapper
+from cdl_d2.d2 import CompressedRCNN, build_codec, build_mapper
 from cdl_d2.d2.data.store_mapper import variants_of
 from cdl_d2.data import Plan, Variant
 from cdl_d2.data.datasets.drawn import write_segmentation
@@ -138,6 +138,29 @@ def test_training_items_are_those_of_one_of_the_augmentations(store, records):
                     assert torch.equal(ours.gt_boxes.tensor, expected.gt_boxes.tensor)
                     assert ours.image_size == expected.image_size
     assert len(seen) == 4
+
+
+@META_ARCH_REGISTRY.register()
+class OwnTeaching(CompressedRCNN):
+    """A user's, with a teacher of another make."""
+
+    @classmethod
+    def needs_image(cls, cfg):
+        return cfg.SEED == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (("MODEL.META_ARCHITECTURE", "TransferRCNN"), True),
+        (("MODEL.META_ARCHITECTURE", "TransferRCNN", "MODEL.TRANSFER.WEIGHT", 0.0), False),
+        (("MODEL.META_ARCHITECTURE", "OwnTeaching", "SEED", 5), True),
+        (("MODEL.META_ARCHITECTURE", "OwnTeaching"), False),
+    ],
+)
+def test_the_model_says_whether_it_trains_on_images_too(store, records, options, wanted):
+    item = build_mapper(from_store(store, *options), is_train=True)(records[0])
+    assert ("image" in item) == wanted
 
 
 def test_a_model_trains_from_a_store_without_images(store, records, storage):

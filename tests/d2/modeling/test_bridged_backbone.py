@@ -9,6 +9,7 @@ from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.nn.bridge import Bridge
 from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.transfer import DetectorTransfer
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_model
 
 P3 = [
@@ -124,11 +125,11 @@ def test_what_no_bridge_can_be_is_named(teacher_files, entry, options, message):
 def test_levels_that_both_have_need_the_same_anchors(teacher_files):
     student = bridge_cfg(teacher_files, "res3")
     ours, theirs = small_model(student), small_model(bridge_cfg(teacher_files))
-    check_detectors(ours, theirs)
+    check_detectors(ours, theirs, DetectorTransfer())
     student.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [32], [64], [128]]
     with pytest.raises(ValueError, match="anchors of p3"):
-        check_detectors(small_model(student), theirs)
+        check_detectors(small_model(student), theirs, DetectorTransfer())
     ours.backbone._out_features = ["p7"]
     ours.backbone._out_feature_channels["p7"] = ours.backbone._out_feature_strides["p7"] = 64
     with pytest.raises(ValueError, match="no level"):
-        check_detectors(ours, theirs)
+        check_detectors(ours, theirs, DetectorTransfer())

@@ -10,7 +10,7 @@ from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config import DETECTRON2_ZOO, read_config
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.d2.modeling.teacher import normalizer
-from cdl_d2.transfer import teachers_view
+from cdl_d2.transfer import DetectorTransfer, teachers_view
 from tests.d2.conftest import PIXEL, make_item, small_cfg, small_model
 
 TERMS = {"objectness", "anchor_deltas", "class", "box_deltas", "mask", "features"}
@@ -200,7 +200,7 @@ def test_images_without_annotations_train(transfer_cfg, storage):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "not CascadeROIHeads"),
+        ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "with CascadeROIHeads"),
         ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "TRAIN_ON_PRED_BOXES False"),
     ],
 )
@@ -300,4 +300,4 @@ def test_the_standard_student_can_be_compared_with_detectron2s_new_baselines(nam
     lazy = LazyConfig.load(str(DETECTRON2_ZOO / "new_baselines" / f"{name}.py"))
     options = ["MODEL.CODEC.WEIGHTS", "untrained", "MODEL.DEVICE", "cpu"]
     cfg = read_config("detection/bridge_mask_rcnn_R50_FPN.yaml", options)
-    check_detectors(build_model(cfg), instantiate(lazy.model))
+    check_detectors(build_model(cfg), instantiate(lazy.model), DetectorTransfer())

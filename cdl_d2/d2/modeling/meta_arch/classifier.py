@@ -6,6 +6,7 @@ Shapes: N images, M latent channels, h x w cells, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,13 +22,13 @@ from cdl_d2.d2.modeling.classifier_networks import (
 )
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.d2.modeling.teacher import transfer_options
+from cdl_d2.d2.modeling.teacher import Student, transfer_options
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import stage_ends, stage_features
 from cdl_d2.nn.coded_input import CodedInput, reported
 from cdl_d2.nn.latent_augmentation import LatentAugmentation
 from cdl_d2.nn.pixel_network import pixel_statistics
-from cdl_d2.transfer import ClassifierTransfer, Taught
+from cdl_d2.transfer import ClassifierTransfer
 
 
 @META_ARCH_REGISTRY.register()
@@ -174,17 +175,23 @@ class CompressedClassifier(CompressedModel):
 
 
 @META_ARCH_REGISTRY.register()
-class TransferClassifier(Taught, CompressedClassifier):
+class TransferClassifier(Student, CompressedClassifier):
     """A CompressedClassifier whose training adds the transfer losses of formula (1).
 
     The teacher looks at the original images, and is no part of the model's state.
     """
 
     @configurable
-    def __init__(self, *, teacher: Callable[[], nn.Module], transfer: ClassifierTransfer, **kwargs):
+    def __init__(
+        self,
+        *,
+        teacher: nn.Module | Callable[[], nn.Module],
+        transfer: ClassifierTransfer,
+        **kwargs,
+    ):
         """
         Args:
-            teacher: makes a pixel network with the same number of classes.
+            teacher: a pixel network with the same number of classes, or what makes one.
             transfer: the losses.
             kwargs: those of CompressedClassifier.
         """
@@ -200,13 +207,18 @@ class TransferClassifier(Taught, CompressedClassifier):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        stages = cfg.MODEL.TRANSFER.FEATURES
-        options = transfer_options(cfg, {"c4": stages.C4, "c5": stages.C5}, ["class"])
         return {
             **super().from_config(cfg),
-            "teacher": lambda: build_classifier_teacher(cfg),
-            "transfer": ClassifierTransfer(**options),
+            "teacher": partial(build_classifier_teacher, cfg),
+            "transfer": cls.transfer_of(cfg),
         }
+
+    @staticmethod
+    def transfer_of(cfg: CfgNode) -> ClassifierTransfer:
+        """The losses that MODEL.TRANSFER says."""
+        stages = cfg.MODEL.TRANSFER.FEATURES
+        features = {"c4": stages.C4, "c5": stages.C5}
+        return ClassifierTransfer(**transfer_options(cfg, features, ["class"]))
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """CompressedClassifier.forward, in training with `loss_transfer_class` and a

@@ -4,6 +4,7 @@ Learned Compressed Domain*)."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,11 +19,11 @@ from torch import nn
 from cdl_d2.d2.modeling.label_maps import padded_labels
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.d2.modeling.teacher import build_teacher, normalizer, transfer_options
+from cdl_d2.d2.modeling.teacher import Student, build_teacher, normalizer, transfer_options
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.canvas import Canvas
 from cdl_d2.nn.coded_input import CodedInput, reported
-from cdl_d2.transfer import SegmentorTransfer, Taught, teachers_view
+from cdl_d2.transfer import SegmentorTransfer, teachers_view
 
 FIRST = "res2"  # the feature that is taught
 
@@ -109,17 +110,23 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
 
 
 @META_ARCH_REGISTRY.register()
-class TransferSegmentor(Taught, CompressedSegmentor):
+class TransferSegmentor(Student, CompressedSegmentor):
     """A CompressedSegmentor on latents, whose res2 is taught by a pixel DeepLab's (formulas 2, 3).
 
-    The teacher is no part of it, see Taught.
+    The teacher is no part of it, see Student.
     """
 
     @configurable
-    def __init__(self, *, teacher: Callable[[], nn.Module], transfer: SegmentorTransfer, **kwargs):
+    def __init__(
+        self,
+        *,
+        teacher: nn.Module | Callable[[], nn.Module],
+        transfer: SegmentorTransfer,
+        **kwargs,
+    ):
         """
         Args:
-            teacher: makes a segmentor on pixels, see build_segmentor_teacher.
+            teacher: a segmentor on pixels, or what makes one, see build_segmentor_teacher.
             transfer: the loss.
             kwargs: those of CompressedSegmentor, of domain `latent`.
         """
@@ -135,9 +142,14 @@ class TransferSegmentor(Taught, CompressedSegmentor):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {
             **super().from_config(cfg),
-            "teacher": lambda: build_segmentor_teacher(cfg),
-            "transfer": SegmentorTransfer(**transfer_options(cfg, {FIRST: 1.0})),
+            "teacher": partial(build_segmentor_teacher, cfg),
+            "transfer": cls.transfer_of(cfg),
         }
+
+    @staticmethod
+    def transfer_of(cfg: CfgNode) -> SegmentorTransfer:
+        """The loss that MODEL.TRANSFER says."""
+        return SegmentorTransfer(**transfer_options(cfg, {FIRST: 1.0}))
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """CompressedSegmentor.forward, in training with `loss_transfer_res2`; items then need the

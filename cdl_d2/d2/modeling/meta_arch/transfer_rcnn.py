@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import cat
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.roi_heads import select_foreground_proposals
@@ -20,16 +21,22 @@ from cdl_d2.d2.modeling.detector_outputs import (
     anchors_at,
     boxes_at,
     check_detectors,
-    check_heads,
+    check_student,
+    compared_terms,
     masks_at,
 )
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
-from cdl_d2.d2.modeling.teacher import build_teacher, normalizer, transfer_options
+from cdl_d2.d2.modeling.teacher import (
+    Student,
+    build_teacher,
+    channel_order_of,
+    normalizer,
+    transfer_options,
+)
 from cdl_d2.transfer import (
     OUTPUT_TERMS,
     DetectorOutputs,
     DetectorTransfer,
-    Taught,
     teachers_view,
 )
 
@@ -47,54 +54,61 @@ class _Step:
 
 
 @META_ARCH_REGISTRY.register()
-class TransferRCNN(Taught, CompressedRCNN):
+class TransferRCNN(Student, CompressedRCNN):
     """A CompressedRCNN whose training adds the transfer losses of formula (4).
 
-    The teacher is no part of it, see Taught: a checkpoint loads, and inference runs, without it.
+    The teacher is no part of it, see Student: a checkpoint loads, and inference runs, without it.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        teacher: Callable[[], nn.Module],
+        teacher: nn.Module | Callable[[], nn.Module],
         transfer: DetectorTransfer,
         task_weight: float = 1.0,
         **kwargs,
     ):
         """
         Args:
-            teacher: makes a GeneralizedRCNN on pixels, see build_teacher.
+            teacher: a GeneralizedRCNN on pixels, or what makes one, see build_teacher; frozen, and
+                no part of the student.
             transfer: the losses.
             task_weight: of the detector's own losses.
             kwargs: those of CompressedRCNN.
+
+        Raises:
+            CdlError: see check_student.
         """
         super().__init__(**kwargs)
         self._transfer, self._task_weight = transfer, task_weight
-        if transfer.needs_heads:
-            check_heads(self)
-
-        def build_checked() -> nn.Module:
-            network = teacher()
-            check_detectors(self, network, transfer.needs_heads, transfer.heads == "teacher")
-            return network
-
-        self.learn_from(build_checked, wanted=bool(transfer.terms))
+        check_student(self, transfer)
+        self.learn_from(teacher, wanted=bool(transfer.terms))
 
     @classmethod
     def from_config(cls, cfg):
-        keys, options = cfg.MODEL.TRANSFER, transfer_options(cfg, {"features": 1.0}, OUTPUT_TERMS)
         return {
             **super().from_config(cfg),
-            "task_weight": keys.TASK_WEIGHT,
-            "teacher": lambda: build_teacher(cfg),
-            "transfer": DetectorTransfer(
-                **options,
-                ignore_padding=keys.IGNORE_PADDING,
-                masks=keys.MASKS,
-                heads=keys.HEADS,
-            ),
+            "task_weight": cfg.MODEL.TRANSFER.TASK_WEIGHT,
+            "teacher": partial(build_teacher, cfg),
+            "transfer": cls.transfer_of(cfg),
         }
+
+    @staticmethod
+    def transfer_of(cfg: CfgNode) -> DetectorTransfer:
+        """The losses that MODEL.TRANSFER says."""
+        keys = cfg.MODEL.TRANSFER
+        return DetectorTransfer(
+            **transfer_options(cfg, {"features": 1.0}, OUTPUT_TERMS),
+            ignore_padding=keys.IGNORE_PADDING,
+            masks=keys.MASKS,
+            heads=keys.HEADS,
+        )
+
+    def check_teacher(self, teacher: nn.Module) -> None:
+        """As Taught: it must say the order of its channels, and see check_detectors."""
+        channel_order_of(teacher)
+        check_detectors(self, teacher, self._transfer)
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """CompressedRCNN.forward, in training with `loss_transfer_<term>` for each term of formulas
@@ -124,10 +138,12 @@ class TransferRCNN(Taught, CompressedRCNN):
                 record("proposals", of=lambda _, output: output[0]),
             ],
         }
-        if self._transfer.needs_heads:
-            hooks[self.proposal_generator.rpn_head] = [record("anchors")]
-            hooks[heads.box_predictor] = [record("boxes")]
-            if heads.mask_on:
+        if self._transfer.heads == "student":
+            if self._transfer.needs_anchors:
+                hooks[self.proposal_generator.rpn_head] = [record("anchors")]
+            if self._transfer.needs_boxes:
+                hooks[heads.box_predictor] = [record("boxes")]
+            if self._compares_masks:
                 hooks[heads.mask_head.predictor] = [record("foreground_masks")]
         handles = [m.register_forward_hook(h) for m, each in hooks.items() for h in each]
         try:
@@ -179,7 +195,7 @@ class TransferRCNN(Taught, CompressedRCNN):
 
     @property
     def _compares_masks(self) -> bool:
-        return "mask" in self._transfer.terms and self.roi_heads.mask_on
+        return "mask" in compared_terms(self, self._transfer)
 
     def _split(self, proposals: list[Instances]) -> tuple[list[Boxes], list[Boxes]]:
         """The foreground and the background boxes of each image."""
