@@ -56,6 +56,10 @@ class CodedInput:
     def __post_init__(self) -> None:
         check_domain(self.domain, self.codec is not None)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> CodedInput:
+        """Itself: copies of a model share its codec, which is frozen."""
+        return self
+
     @property
     def stride(self) -> int:
         """Pixels a side of a cell of what the network reads: 16 for latents, otherwise 1."""

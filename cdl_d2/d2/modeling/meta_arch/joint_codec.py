@@ -92,11 +92,9 @@ class JointCodec(CompressedModel):
         for network in self.task_networks:
             network.requires_grad_(learning.train_task)
         # A state has the codec's weights with it, whatever they have become.
-        self.register_state_dict_pre_hook(
-            lambda module, *_: module._stamp(module.trained_codec.as_codec().identity)
-        )
-        self.register_load_state_dict_pre_hook(lambda module, state, *_: module._expect(state))
-        self.register_load_state_dict_post_hook(lambda module, _: module._encode_as_trained())
+        self.register_state_dict_pre_hook(_stamp_present)
+        self.register_load_state_dict_pre_hook(_expect)
+        self.register_load_state_dict_post_hook(_encode_as_trained)
 
     @property
     @abstractmethod
@@ -165,16 +163,28 @@ class JointCodec(CompressedModel):
             codec = self.trained_codec.as_codec()
             self.coded_input = replace(self.coded_input, codec=codec)
 
-    def _expect(self, state: dict[str, torch.Tensor]) -> None:
-        """A state with a codec may read any; one without must read the codec of the start."""
-        with_codec = any("trained_codec." in key for key in state)
-        self._stamp(None if with_codec else self.trained_codec.start)
-
     def _stamp(self, identity: CodecIdentity | None) -> None:
         """Say which codec the networks read."""
         for module in self.modules():
             if isinstance(module, CodecStamp):
                 module.commit(identity)
+
+
+# Hooks are functions of the module: they go with a copy and a pickle of the model.
+
+
+def _stamp_present(module: JointCodec, *_: Any) -> None:
+    module._stamp(module.trained_codec.as_codec().identity)
+
+
+def _expect(module: JointCodec, state: dict[str, torch.Tensor], *_: Any) -> None:
+    """A state with a codec may read any; one without must read the codec of the start."""
+    with_codec = any("trained_codec." in key for key in state)
+    module._stamp(None if with_codec else module.trained_codec.start)
+
+
+def _encode_as_trained(module: JointCodec, *_: Any) -> None:
+    module._encode_as_trained()
 
 
 def check_joint(cfg: CfgNode) -> None:
