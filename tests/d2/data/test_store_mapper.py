@@ -92,7 +92,8 @@ def test_label_maps_follow_the_stored_variant(tmp_path):
         name = tmp_path / "images" / names[0]
         labels = tmp_path / "labels" / names[0].replace(name.suffix, ".png")
         item = mapper({"file_name": str(name), "sem_seg_file_name": str(labels)})
-        whole = test_segmentor.tiny_model(cfg).encode([{"image": item["image"]}])[0]
+        model = test_segmentor.tiny_model(cfg).eval()
+        whole = model.encode([{"image": item["image"]}])[0]
         assert torch.equal(item["latent"], whole["latent"])
         expected = T.ResizeTransform(80, 96, *item["image_size"]).apply_segmentation(
             np.asarray(Image.open(labels))
