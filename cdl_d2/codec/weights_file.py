@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -85,15 +86,37 @@ def _check_records(path: str | Path) -> None:
         )
 
 
-def check_finite(state: dict[str, Any], path: str | Path) -> None:
-    """Raise CdlError if a state dict, of tensors or arrays, has NaN or an infinite number."""
+def check_state_dict(state: object, path: str | Path) -> None:
+    """Raise CdlError unless this is a dict of plain tensors, or arrays, of finite numbers."""
+    if not isinstance(state, dict):
+        raise CdlError(f"{path} is not a state dict of tensors")
     for name, values in state.items():
-        tensor = torch.as_tensor(values)
+        tensor = _plain_tensor(values) if isinstance(name, str) else None
+        if tensor is None:
+            raise CdlError(f"{path} is not a state dict of tensors: {str(name)[:80]} is none")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise CdlError(
                 f"{path} has weights that are not finite, in {name}: its training diverged, take "
                 "an earlier checkpoint"
             )
+
+
+def _plain_tensor(values: object) -> torch.Tensor | None:
+    """A tensor that is what its numbers in memory are: no sparse one, for example, and none of one
+    number that stands for 2^50, as files can have them; else None."""
+    if not isinstance(values, torch.Tensor | np.ndarray):
+        return None
+    try:
+        tensor = torch.as_tensor(values)
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+            return None
+        return tensor if not tensor.is_meta and _fills_its_memory(tensor) else None
+    except (RuntimeError, TypeError, ValueError):  # an array of a type that PyTorch has not
+        return None
+
+
+def _fills_its_memory(tensor: torch.Tensor) -> bool:
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
@@ -110,9 +133,7 @@ def state_dict_in(content: dict[str, Any], path: str | Path) -> dict[str, torch.
     """As load_state_dict, of what a file holds."""
     nested = [content[k] for k in ("state_dict", "network", "model") if k in content]
     state = nested[0] if nested else content
-    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
-        raise CdlError(f"{path} is not a state dict of tensors")
-    check_finite(state, path)
+    check_state_dict(state, path)
     return state
 
 

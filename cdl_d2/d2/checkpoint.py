@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from cdl_d2.codec.weights_file import (
-    check_finite,
+    check_state_dict,
     check_weights_file,
     read_weights,
     reading_weights,
@@ -62,14 +60,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise CdlError(f"{filename}: files of pycls are not read; convert it to .pth")
         pickled = filename.endswith(".pkl")
         content = _read_zoo_file(filename) if pickled else super()._load_file(filename)
-        state = content["model"]
-        if not isinstance(state, dict) or not all(map(_is_weight, state.items())):
-            raise CdlError(f"{filename} holds something else than arrays by name: no weights")
+        check_state_dict(content["model"], filename)
         return content
-
-    def _load_model(self, checkpoint: dict[str, Any]):
-        check_finite(checkpoint["model"], self._parsed_url_during_load.path)
-        return super()._load_model(checkpoint)
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """As Detectron2, after a line that says how much of the model the file gave.
@@ -104,11 +96,6 @@ def _read_zoo_file(path: str) -> dict[str, Any]:
     if isinstance(blobs, dict):
         blobs = {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
     return {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
-
-
-def _is_weight(item: tuple[object, object]) -> bool:
-    name, weight = item
-    return isinstance(name, str) and isinstance(weight, np.ndarray | torch.Tensor)
 
 
 def load_all_weights(model: nn.Module, path: str) -> None:

@@ -7,7 +7,9 @@ dtypes, arrays and scalars are made here, of names of numbers and of bytes.
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,17 @@ def read_pickled_arrays(path: str | Path) -> Any:
     Raises:
         pickle.UnpicklingError: if it asks for anything else; other errors if it is damaged.
     """
-    with open(path, "rb") as file:
-        return _ArrayUnpickler(file, encoding="latin1").load()
+    content = Path(path).read_bytes()
+    _check_memory(content)
+    return _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+
+
+def _check_memory(content: bytes) -> None:
+    """Raise UnpicklingError for numbers that a pickle is believed in: places in the list of what
+    it has made, which is made that long, and sizes of texts."""
+    for opcode, argument, _ in pickletools.genops(content):  # compares sizes with what is there
+        if opcode.name in ("PUT", "LONG_BINPUT") and argument > len(content):
+            raise pickle.UnpicklingError(f"it counts {argument} objects in {len(content)} bytes")
 
 
 class _DType:

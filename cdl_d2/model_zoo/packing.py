@@ -153,7 +153,7 @@ class Addition:
         )
 
     def _of_torchvision(self) -> _Trained:
-        from cdl_d2.codec.weights_file import read_weights
+        from cdl_d2.codec.weights_file import load_state_dict
         from cdl_d2.tv.checkpoint import load_all, load_detector
 
         file = self.model / MODEL_FILE if self.model.is_dir() else self.model
@@ -168,7 +168,7 @@ class Addition:
         return _Trained(
             network,
             file,
-            load=lambda path: load_all(network, read_weights(path), str(path)),
+            load=lambda path: load_all(network, load_state_dict(path), str(path)),
             engine="torchvision",
             task="detection",
             config=values,

@@ -59,5 +59,10 @@ def _to_bytes(identity: CodecIdentity | None) -> torch.Tensor:
 
 
 def _from_bytes(stored: torch.Tensor) -> CodecIdentity | None:
-    text = bytes(torch.as_tensor(stored).tolist()).decode().strip()
-    return CodecIdentity(**json.loads(text)) if text else None
+    try:
+        text = bytes(torch.as_tensor(stored).tolist()).decode().strip()
+        return CodecIdentity(**json.loads(text)) if text else None
+    except (RecursionError, TypeError, ValueError) as error:
+        raise CdlError("the name of their codec in the weights is damaged: copy them again") from (
+            error
+        )

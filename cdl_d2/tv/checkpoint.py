@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.weights_file import (
-    check_finite,
+    check_state_dict,
     read_weights,
     save_checkpoint,
     state_dict_in,
@@ -173,7 +173,7 @@ def _read(source: str) -> tuple[DetectorConfig, dict[str, torch.Tensor]]:
 def _with_config(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
     if not isinstance(content.get("config"), dict) or not isinstance(content.get("model"), dict):
         raise CdlError(f"{path} is no checkpoint of a detector: it has no config, or no weights")
-    check_finite(content["model"], path)
+    check_state_dict(content["model"], path)
     try:
         return content | {"config": DetectorConfig.from_dict(content["config"])}
     except (AttributeError, KeyError, TypeError) as error:

@@ -115,6 +115,22 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
         load_state_dict(tmp_path / "a.pth")
 
 
+NOT_PLAIN = {
+    "sparse": torch.eye(2).to_sparse(),
+    "without numbers": torch.empty(2, device="meta"),
+    "one number that stands for 2^50": torch.ones(1).expand(2**50),
+    "quantized": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+    "a number": 3.5,
+}
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_what_is_no_plain_tensor_is_refused_by_name(tmp_path, kind):
+    save_checkpoint(tmp_path / "a.pth", {"good": torch.ones(2), "bad": NOT_PLAIN[kind]})
+    with pytest.raises(CdlError, match=r"a\.pth.*bad"):
+        load_state_dict(tmp_path / "a.pth")
+
+
 def test_weights_in_the_zoos_form_load_and_give_the_same_latent(weights):
     path, _, network = weights
     image = torch.rand(3, 64, 64)

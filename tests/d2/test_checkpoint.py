@@ -10,6 +10,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.pickled_arrays import read_pickled_arrays
+from cdl_d2.errors import CdlError
 
 
 class _Trap:
@@ -134,6 +135,14 @@ def test_arrays_and_scalars_of_numbers_are_read(tmp_path, dtype, protocol):
     read, scalar = read_pickled_arrays(tmp_path / "a.pkl")
     assert read.dtype == array.dtype.newbyteorder("=") and np.array_equal(read, array)
     assert scalar == array[1, 1]
+
+
+def test_a_pickle_does_not_say_how_much_memory_is_taken(tmp_path):
+    content = pickle.dumps({"model": {"a": np.ones(2, np.float32)}, "__author__": "x"}, protocol=2)
+    hostile = content[:-1] + b"r" + (2**31).to_bytes(4, "little") + content[-1:]
+    (tmp_path / "a.pkl").write_bytes(hostile)
+    with pytest.raises(CdlError, match=r"a\.pkl"):
+        SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / "a.pkl"))
 
 
 @pytest.mark.parametrize("name", ["half.pkl", "half.pth"])
