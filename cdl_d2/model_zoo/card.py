@@ -11,6 +11,7 @@ import yaml
 
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.card_keys import CARD, PARTS, check, wrong
+from cdl_d2.yaml_text import read_yaml
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,9 @@ def parse_card(text: str | bytes, path: Path) -> Card:
             a value of another kind; or if the text is no YAML.
     """
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise CdlError(f"card {path} is no YAML that can be read: {reason[:200]}") from error
+        content = read_yaml(text)
+    except CdlError as error:
+        raise CdlError(f"card {path}: {error}") from error
     check(content, CARD, path, optional=("overrides",))
     parts: dict[str, Any] = {}
     for key, kind in _KINDS.items():

@@ -1,6 +1,7 @@
 import pickle
 import re
 import shlex
+import socket
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,64 @@ def test_a_teachers_config_runs_no_code(tmp_path):
     with pytest.raises(CdlError, match="python/object/apply"):
         teacher_config(read_config(MAIN, ["MODEL.TEACHER.CONFIG_FILE", str(path)]))
     assert not proof.exists()
+
+
+def bomb(way, depth):
+    """YAML of a few lines in which x stands for 8^depth values."""
+    alias = ", ".join(f"{i}: *x" if way == "mapping" else "*x" for i in range(8))
+    form = {"mapping": "{%s}", "list": "[%s]", "merge": "{<<: [%s]}"}[way] % alias
+    lines = [f"x{i + 1}: &x{i + 1} {form.replace('*x', f'*x{i}')}" for i in range(depth)]
+    return "\n".join(["x0: &x0 {a: 1}", *lines, ""])
+
+
+@pytest.mark.parametrize("way", ["mapping", "list", "merge"])
+@pytest.mark.parametrize("base", [False, True])
+def test_aliases_that_stand_for_more_than_fits_are_refused(tmp_path, way, base):
+    path = tmp_path / "self.yaml"
+    path.write_text(bomb(way, 14))
+    if base:
+        path = tmp_path / "leaf.yaml"
+        path.write_text("_BASE_: self.yaml\n")
+    with pytest.raises(CdlError, match=r"self\.yaml.*aliases"):
+        read_config(path)
+
+
+def test_what_holds_itself_is_refused(tmp_path):
+    (tmp_path / "self.yaml").write_text("SEED: &a [*a]\n")
+    with pytest.raises(CdlError, match=r"self\.yaml.*holds itself"):
+        read_config(tmp_path / "self.yaml")
+
+
+def test_an_alias_is_what_it_stands_for(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "VERSION: 2\nINPUT: {MIN_SIZE_TRAIN: &s [480, 512], MAX_SIZE_TEST: 9}\n"
+        "SOLVER: {STEPS: *s}\n"
+    )
+    assert read_config(tmp_path / "a.yaml").SOLVER.STEPS == (480, 512)
+
+
+@pytest.mark.parametrize("name", ["https://HOST/a.yaml", "http://HOST/a.yaml", "detectron2://a"])
+@pytest.mark.parametrize(
+    "form", ["_BASE_: {}", "_BASE_: [{}]", "x: &x {{_BASE_: {}}}\n<<: *x", "<<: {{_BASE_: {}}}"]
+)
+def test_a_base_in_the_net_is_refused_and_not_asked_for(tmp_path, name, form):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        path = tmp_path / "leaf.yaml"
+        path.write_text(form.format(name.replace("HOST", host)) + "\n")
+        with pytest.raises(CdlError, match=r"leaf\.yaml.*_BASE_"):
+            read_config(path)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_files_that_lead_to_ever_more_files_are_refused(tmp_path):
+    for i in range(40):
+        (tmp_path / f"{i}.yaml").write_text(f"_BASE_: [{i + 1}.yaml, {i + 1}.yaml]\n")
+    (tmp_path / "40.yaml").write_text("VERSION: 2\n")
+    with pytest.raises(CdlError, match=r"0\.yaml"):
+        read_config(tmp_path / "0.yaml")
 
 
 @pytest.mark.parametrize(

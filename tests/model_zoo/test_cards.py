@@ -6,6 +6,8 @@ from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.card import read_card
 from tests.model_zoo.conftest import CONFIG, CONTENT, SHA256, make_card, put
 
+BOMB = "\n".join(["a0: &a0 [1]", *(f"a{i}: &a{i} [{f'*a{i - 1},' * 9}]" for i in range(1, 12))])
+
 
 def changed(home, key, value):
     """A card's file with another value; or, for KeyError, without the key."""
@@ -96,7 +98,9 @@ def test_a_key_that_is_missing_or_unknown_is_named(home):
         read_card(changed(home, "weights.size", 1))
 
 
-@pytest.mark.parametrize("text", ["", "- a", "a: [", "date: 2026-13-45", "\x00", "x: !!python/x y"])
+@pytest.mark.parametrize(
+    "text", ["", "- a", "a: [", "date: 2026-13-45", "\x00", "x: !!python/x y", BOMB]
+)
 def test_a_file_that_is_no_card_is_named(home, text):
     path = put(home, make_card())
     path.write_text(text)
