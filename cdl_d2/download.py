@@ -5,11 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -21,8 +26,11 @@ from cdl_d2.files import sha256_of
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 TIMEOUT = 30.0  # seconds without a byte
+SLOWEST = 1 << 14  # bytes a second, over all of a download but its first ANSWER timeouts
+ANSWER = 4
 LARGEST = 1 << 31  # bytes of a file whose size is not known
 CHUNK = 1 << 16
+Answer = TypeVar("Answer")
 PATIENCE = 1  # seconds before a progress bar appears
 
 
@@ -50,7 +58,8 @@ class Download:
         sha256: of its content; or the first digits of that.
         size: bytes; None if not known, then it is fetched in one piece.
         otherwise: what to do if it cannot be had.
-        timeout: seconds without a byte.
+        timeout: seconds without a byte; and a quarter of those before the answer begins. Then
+            SLOWEST bytes a second are expected.
         largest: bytes of a file whose size is not known.
     """
 
@@ -97,16 +106,18 @@ class Download:
             have = 0
         if have == self.size:
             return
-        with self._request(have) as response:
-            if response.status != 206:  # all of it, whatever was asked for
-                have = 0
-            elif not _starts_at(response, have):
-                raise FileNotFoundError(
-                    f"{self.url} answers with another range than was asked for, "
-                    f"{response.headers.get('Content-Range')!r}: delete {part} and try again"
-                )
-            size = self._checked_size(None if response.length is None else have + response.length)
-            have = self._copy(response, part, have, size)
+        start = time.monotonic()
+        response = self._within(ANSWER * self.timeout, partial(self._request, have))
+        # It is closed when it is forgotten: a thread that is left behind may still read from it.
+        if response.status != 206:  # all of it, whatever was asked for
+            have = 0
+        elif not _starts_at(response, have):
+            raise FileNotFoundError(
+                f"{self.url} answers with another range than was asked for, "
+                f"{response.headers.get('Content-Range')!r}: delete {part} and try again"
+            )
+        size = self._checked_size(None if response.length is None else have + response.length)
+        have = self._copy(response, part, have, size, start)
         if size is not None and have < size:
             raise self._cut(f"after {have} of {size} bytes")
 
@@ -123,9 +134,16 @@ class Download:
             )
         return self.size
 
-    def _copy(self, response: HTTPResponse, part: Path, have: int, size: int | None) -> int:
-        """Add what arrives to the first `have` bytes of a part, up to `size`; how many it has."""
+    def _copy(
+        self, response: HTTPResponse, part: Path, have: int, size: int | None, start: float
+    ) -> int:
+        """Add what arrives to the first `have` bytes of a part, up to `size`; how many it has.
+
+        Args:
+            start: of the download, on the monotonic clock.
+        """
         limit = self.largest + 1 if size is None else size
+        end = start + ANSWER * self.timeout - have / SLOWEST  # moves on with what arrives
         bar = tqdm(
             desc=self.url.rsplit("/", 1)[-1],
             total=size,
@@ -135,7 +153,12 @@ class Download:
             delay=PATIENCE,
         )
         with bar, open(part, "ab" if have else "wb") as file:
-            while have < limit and (chunk := self._read(response, min(CHUNK, limit - have))):
+            while have < limit:
+                count = min(CHUNK, limit - have)
+                left = end + (have + count) / SLOWEST - time.monotonic()
+                chunk = self._within(left, partial(self._read, response, count))
+                if not chunk:
+                    break
                 file.write(chunk)
                 have += len(chunk)
                 bar.update(len(chunk))
@@ -169,6 +192,26 @@ class Download:
             return error.partial
         except (OSError, HTTPException, ValueError) as error:
             raise self._cut(f"({error})") from error
+
+    def _within(self, seconds: float, call: Callable[[], Answer]) -> Answer:
+        """What a call gives, in a thread of its own, which is left behind if that takes longer: a
+        server that sends a byte now and then runs into no timeout of its connection."""
+        answers: SimpleQueue[tuple[Answer | None, BaseException | None]] = SimpleQueue()
+
+        def answer() -> None:
+            try:
+                answers.put((call(), None))
+            except BaseException as error:
+                answers.put((None, error))
+
+        threading.Thread(target=answer, daemon=True).start()
+        try:
+            given, error = answers.get(timeout=max(seconds, 0))
+        except Empty:
+            raise self._cut(f"here: it brings less than {SLOWEST} bytes a second") from None
+        if error is not None:
+            raise error
+        return given
 
     def _cut(self, how: str) -> FileNotFoundError:
         goes_on = "" if self.size is None else ", it goes on from there"

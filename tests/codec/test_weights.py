@@ -40,8 +40,8 @@ def web_folder(tmp_path):
 
 
 @contextmanager
-def answering(answer, stall=False, forever=False):
-    """The address of a server that says to everyone the same bytes."""
+def answering(answer, stall=False, forever=False, drip=b""):
+    """The address of a server that says to everyone the same bytes, and then perhaps goes on."""
     over = threading.Event()
 
     class Handler(socketserver.BaseRequestHandler):
@@ -51,6 +51,8 @@ def answering(answer, stall=False, forever=False):
                 self.request.sendall(answer)
                 while forever:
                     self.request.sendall(b"x" * 1000)
+                while drip and not over.wait(0.05):
+                    self.request.sendall(drip)
             if stall:
                 over.wait(20)
 
@@ -189,6 +191,21 @@ def test_a_broken_answer_is_one_error(tmp_path, answer, said):
 def test_a_server_that_stalls_is_given_up(tmp_path, begin):
     given_up = pytest.raises(FileNotFoundError, match="timed out")
     with answering(begin, stall=True) as address, given_up:
+        download(f"{address}/codec-12345678.pth", tmp_path, timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("begin", "drip"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        (b"HTTP/1.1 200 OK\r\n", b"X"),
+        (b"", b"H"),
+    ],
+)
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(tmp_path, begin, drip):
+    given_up = pytest.raises(FileNotFoundError, match="bytes a second")
+    with answering(begin, drip=drip) as address, given_up:
         download(f"{address}/codec-12345678.pth", tmp_path, timeout=0.2)
 
 
