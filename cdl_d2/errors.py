@@ -20,18 +20,22 @@ class DivergedError(CdlError, FloatingPointError):
     """A training's loss is not finite any more."""
 
 
+class NoMemoryError(CdlError):
+    """There is not enough memory for something; with less of it at a time there may be."""
+
+
 @contextmanager
 def within_memory() -> Iterator[None]:
     """Around work on one file of many: a lack of memory is an error like others.
 
     Raises:
-        CdlError: for Python's, and for what PyTorch says instead.
+        NoMemoryError: for Python's, and for what PyTorch says instead.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):
-            raise CdlError("there is not enough memory for it") from error
+            raise NoMemoryError("there is not enough memory for it") from error
         raise
 
 

@@ -146,7 +146,7 @@ def evaluate(
     per_image: bool = False,
     channel_groups: int | None = None,
     json: Json = False,
-) -> None:
+) -> int:
     """Bits per pixel, PSNR and MS-SSIM of a codec on a folder of images.
 
     ```
@@ -154,7 +154,8 @@ def evaluate(
     ```
 
     `bpp` counts the bits of the bitstreams with their headers, `estimated` what the entropy model
-    predicts, both over the pixels of the images; `coded` stands for those with padding.
+    predicts, both over the pixels of the images; `coded` stands for those with padding. The exit
+    status is 1 if an image failed, which is left out.
 
     Args:
         images: Folder, searched recursively.
@@ -169,11 +170,17 @@ def evaluate(
     from cdl_d2.codec.rate_distortion import evaluate_codec
     from cdl_d2.device import usable_device
 
-    rows = []
+    rows, failed = [], []
+
+    def leave_out(error: str) -> None:
+        failed.append(error)
+        report("cdl codec evaluate", error)
+
     for each in quality:
         loaded = CodecChoice(codec, each, metric, codec_weights).load().on(usable_device(device))
-        rows += evaluate_codec(loaded, images, per_image, channel_groups)
+        rows += evaluate_codec(loaded, images, per_image, channel_groups, leave_out)
     print_rows(rows, json)
+    return 1 if failed else 0
 
 
 @app.command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from cdl_d2.codec.bitstream.stream import Bitstream
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.image_files import find_images, read_image
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, within_memory
 
 MS_SSIM_SMALLEST = 161  # pixels a side that five scales of an 11 x 11 window need
 
@@ -75,7 +75,11 @@ def average(points: Sequence[RatePoint]) -> RatePoint:
 
 
 def evaluate_codec(
-    codec: Codec, folder: Path, per_image: bool = False, channel_groups: int | None = None
+    codec: Codec,
+    folder: Path,
+    per_image: bool = False,
+    channel_groups: int | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """What a codec does to the images under a folder, as rows of a table.
 
@@ -83,14 +87,22 @@ def evaluate_codec(
         per_image: whether each image has a row, before that of their average.
         channel_groups: instead, a row for each image and group of channels of y_hat, with the bits
             of a string of their own.
+        report: is told of an image that cannot be read or coded, which is then left out.
 
     Raises:
-        CdlError, OSError: if an image cannot be read, or there is none.
+        CdlError, OSError: if there is no image; if one cannot be read, without `report`.
     """
     codec_columns = {"codec": codec.name, "quality": codec.identity.quality}
     names, points, groups = [], [], []
     for path in tqdm(find_images(folder), leave=False, unit="image"):
-        stream, point = rate_point(codec, path)
+        try:
+            with within_memory():
+                stream, point = rate_point(codec, path)
+        except (CdlError, OSError) as error:
+            if report is None:
+                raise
+            report(str(error) if str(path) in str(error) else f"{path}: {error}")
+            continue
         names.append(path.name)
         points.append(point)
         if channel_groups:
@@ -100,6 +112,8 @@ def evaluate_codec(
                 groups.append(
                     {**codec_columns, **span, "bits (string)": bits[0], "estimated": bits[1]}
                 )
+    if not points:
+        raise CdlError(f"no image under {folder} could be read")
     if channel_groups:
         return groups
     mean = [("average", average(points))]

@@ -50,6 +50,16 @@ def test_evaluation_reports_each_quality(photo):
     assert [row["channels"] for row in groups[:3]] == ["0 to 63", "64 to 127", "128 to 191"]
 
 
+def test_evaluation_leaves_out_images_that_are_broken(photo):
+    words = ["codec", "evaluate", photo.parent, "--codec", CODEC[1], "--quality", 2, "--json"]
+    expected = output_of(*words)
+    (photo.parent / "a-broken.png").write_bytes(photo.read_bytes()[:100])
+    status, output, errors = run(*words)
+    assert status == 1 and output == expected and "a-broken.png" in errors
+    photo.unlink()
+    assert str(photo.parent) in refused(*words)
+
+
 def test_a_full_disk_is_noticed_and_replaces_nothing(photo):
     output_of(*COMPRESS, photo, *CODEC)
     good = photo.read_bytes()

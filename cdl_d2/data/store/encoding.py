@@ -26,7 +26,7 @@ from cdl_d2.data.store.image_source import ImageSource
 from cdl_d2.data.store.latent_store import record_name, shard_path, write_manifest
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.data.store.shard import OtherStoreError, Record, ShardReader, pack_cells, write_shard
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, NoMemoryError, within_memory
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,20 @@ class Pixels:
 def read_variants(plan: Plan, images: Path, image: str) -> Pixels:
     """All variants of one image."""
     try:
-        original = read_image(images / image)
-        variants = tuple(variant.apply(original) for variant in plan.variants)
+        with within_memory():
+            original = read_image(images / image)
+            variants = tuple(variant.apply(original) for variant in plan.variants)
         return Pixels(image, variants, ImageSource.of(images / image))
     except (OSError, ValueError) as error:
         return Pixels(image, (), error=str(error))
 
 
 def encode_images(codec: Codec, plan: Plan, chunk: Sequence[Pixels]) -> list[Encoded]:
-    """Encode the variants of some images, those of one coded size in one batch."""
+    """Encode the variants of some images, those of one coded size in one batch.
+
+    Raises:
+        NoMemoryError: if a batch does not fit.
+    """
     groups: dict[tuple[int, int], list[tuple[int, str, torch.Tensor]]] = {}
     for place, pixels in enumerate(chunk):
         for i, variant in enumerate(pixels.variants):
@@ -70,7 +75,8 @@ def encode_images(codec: Codec, plan: Plan, chunk: Sequence[Pixels]) -> list[Enc
     for group in groups.values():
         for start in range(0, len(group), len(chunk)):  # a batch is no larger than the chunk
             batch = group[start : start + len(chunk)]
-            found = encode_records(codec, plan.form, [variant for _, _, variant in batch])
+            with within_memory():
+                found = encode_records(codec, plan.form, [variant for _, _, variant in batch])
             for (place, name, _), record in zip(batch, found, strict=True):
                 records[place][name] = record
     return [Encoded(p.image, r, p.source, p.error) for p, r in zip(chunk, records, strict=True)]
@@ -104,7 +110,12 @@ class _Images(Dataset):
 
     def __getitem__(self, index: int) -> Encoded | Pixels:
         pixels = read_variants(self.plan, self.folder, self.images[index])
-        return encode_images(self.codec, self.plan, [pixels])[0] if self.codec else pixels
+        if not self.codec:
+            return pixels
+        try:
+            return encode_images(self.codec, self.plan, [pixels])[0]
+        except NoMemoryError as error:
+            return Encoded(pixels.image, {}, error=str(error))
 
 
 def missing_shards(folder: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> list[int]:
@@ -181,7 +192,12 @@ def _encode_in_batches(
     codec: Codec, plan: Plan, items: Iterator[Pixels], batch_size: int
 ) -> Iterator[Encoded]:
     while chunk := list(itertools.islice(items, batch_size)):
-        yield from encode_images(codec, plan, chunk)
+        try:
+            yield from encode_images(codec, plan, chunk)
+        except NoMemoryError as error:
+            raise NoMemoryError(
+                f"{len(chunk)} images at a time do not fit the memory: take a smaller batch"
+            ) from error
 
 
 def close_store(output: Path, plan: Plan) -> dict[str, str] | None:

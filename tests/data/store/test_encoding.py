@@ -6,6 +6,7 @@ from PIL import Image
 from cdl_d2.data import LatentStore
 from cdl_d2.data.datasets.sources import find_images_of, shard_of_environment
 from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
+from cdl_d2.errors import CdlError
 from tests.conftest import write_bomb
 from tests.data.store.conftest import VARIANTS
 from tests.data.store.kill_encoding import content_of, kill_until
@@ -25,6 +26,25 @@ def test_workers_and_batches_write_the_same_store_as_one_process_image_by_image(
     close_store(tmp_path / "other", plan)
     assert [e.image for e in encoded] == list(plan.images)
     assert content_of(tmp_path / "other") == content_of(store_folder)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_an_image_that_does_not_fit_the_memory_fails_alone(
+    photos, plan, codec, tmp_path, monkeypatch, error
+):
+    def encode_batch(images):
+        if any(image.shape[1] == 5 * 12 for image in images):  # photo 2
+            raise error
+        return real(images)
+
+    real = codec.encode_batch
+    monkeypatch.setattr(codec, "encode_batch", encode_batch)
+    encoded = list(encode_shards(codec, plan, photos, tmp_path, range(3), workers=0))
+    assert [e.image for e in encoded if "memory" in e.error] == ["2.png"]
+    with pytest.raises(CdlError, match="a smaller batch"):
+        list(encode_shards(codec, plan, photos, tmp_path, range(3), workers=0, batch_size=5))
 
 
 def test_finished_shards_are_not_encoded_again(photos, plan, codec, tmp_path):
