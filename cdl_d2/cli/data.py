@@ -135,12 +135,13 @@ def encode(
         workers: Processes, default one a core; 0 for none.
         batch_size: Images at a time, on a GPU.
         ray: On the CPUs of the Ray cluster that this machine is in.
-        renew: Encode anew what holds images that have changed since.
+        renew: Encode anew what holds images that have changed since; the annotations may have, too.
     """
     from cdl_d2.data import Plan, Variant
     from cdl_d2.data.datasets.sources import find_images_of, part_of
     from cdl_d2.data.store.whole_dataset import encode_dataset
     from cdl_d2.device import usable_device
+    from cdl_d2.files import sha256_of
 
     if (images is None) == (dataset is None):
         raise CdlError("give either --images or --dataset")
@@ -158,7 +159,14 @@ def encode(
     loaded = codec.choice().load()
     failed, everywhere = encode_dataset(
         loaded,
-        Plan(loaded.identity, form, variants, tuple(names), shard_size),
+        Plan(
+            loaded.identity,
+            form,
+            variants,
+            tuple(names),
+            shard_size,
+            annotations=sha256_of(annotations) if annotations else "",
+        ),
         images,
         output,
         lambda error: report("cdl data encode", error),
@@ -177,7 +185,14 @@ def encode(
 
 
 @app.command
-def verify(store: Path, /, *, images: Path | None = None, quick: bool = False) -> int:
+def verify(
+    store: Path,
+    /,
+    *,
+    images: Path | None = None,
+    annotations: Path | None = None,
+    quick: bool = False,
+) -> int:
     """Say what of a latent store is missing, damaged or stale, and what mends it.
 
     ```
@@ -190,12 +205,13 @@ def verify(store: Path, /, *, images: Path | None = None, quick: bool = False) -
     Args:
         store: Its folder.
         images: The folder that it was encoded from, to find images that have changed since.
+        annotations: The COCO-format JSON that named them, to find out whether that has changed.
         quick: Look at sizes, times and what shards say of themselves; not at every byte.
     """
     from cdl_d2.data.store.verification import verify_store
 
     found = 0
-    for line in verify_store(store, images, quick):
+    for line in verify_store(store, images, quick, annotations):
         found += 1
         report("cdl data verify", line)
     if not found:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -101,6 +102,27 @@ def test_an_image_that_changed_is_found_and_renewed(store, photos, quick):
     assert first.name in refused(*words)
     output_of(*words, "--renew")
     output_of("data", "verify", folder, "--images", photos)
+
+
+def test_another_annotation_file_is_found_and_taken_with_renew(coco_dataset, tmp_path):
+    annotations, images = coco_dataset
+    folder, named = tmp_path / "store", ["--annotations", annotations]
+    words = [*ENCODE, "--images", images, *named, "--output", folder]
+    output_of(*words)
+    output_of("data", "verify", folder, *named)
+    content = json.loads(annotations.read_text())
+    content["annotations"].pop()
+    annotations.write_text(json.dumps(content))
+    before = content_of(folder)
+    assert str(annotations) in found_in(folder, *named)
+    assert "--renew" in refused(*words)
+    assert content_of(folder) == before
+    output_of(*words, "--renew")
+    output_of("data", "verify", folder, *named)
+    after = content_of(folder)
+    assert [name for name in after if after[name] != before[name]] == ["plan.json"]
+    output_of(*(word for word in words if word not in named), "--renew")
+    assert content_of(folder) == after
 
 
 def test_a_store_of_other_images_does_not_serve(store, photos, coco_dataset, tmp_path, codec):

@@ -19,12 +19,11 @@ from typing import Any
 from cdl_d2.codec import Bitstream, Codec, cell_size
 from cdl_d2.data.store.image_source import SourceComparison
 from cdl_d2.data.store.plan import Plan, read_json
-from cdl_d2.data.store.shard import Record, ShardReader, unpack_cells
+from cdl_d2.data.store.shard import Record, ShardReader, is_text_by_text, unpack_cells
 from cdl_d2.data.store.variant import Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.files import sha256_of, write_text
 
-MANIFEST_KEYS = {"shards", "failures"}
 OPEN_SHARDS = 256  # files that a reader keeps open
 
 
@@ -63,9 +62,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     hint = "run `cdl data encode` again to finish the store"
     manifest = read_json(folder / "manifest.json", f"{folder} is not complete: {hint}")
-    if not isinstance(manifest, dict) or not manifest.keys() >= MANIFEST_KEYS:
+    if not _is_manifest(manifest):
         raise CdlError(f"{folder}/manifest.json is no manifest: delete it, and {hint}")
     return manifest
+
+
+def _is_manifest(content: Any) -> bool:
+    try:
+        return is_text_by_text(content["failures"]) and all(
+            type(shard["bytes"]) is int and isinstance(shard["sha256"], str)
+            for shard in content["shards"]
+        )
+    except (KeyError, TypeError):
+        return False
 
 
 class LatentStore:

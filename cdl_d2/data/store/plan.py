@@ -28,6 +28,8 @@ class Plan:
         images: paths relative to the folder of images.
         shard_size: images a shard.
         format: of the store's files, one of FORMATS.
+        annotations: SHA-256 of the file that named the images; empty if there was none, or it is
+            not known. Plans that differ in it are of the same latents.
     """
 
     codec: CodecIdentity
@@ -36,8 +38,11 @@ class Plan:
     images: tuple[str, ...]
     shard_size: int = 64
     format: int = field(default=FORMAT, compare=False)
+    annotations: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.annotations, str):
+            raise CdlError(f"annotations {self.annotations!r} of a store are no SHA-256")
         if self.form not in FORMS:
             raise CdlError(f"form {self.form!r} of a store is not one of {', '.join(FORMS)}")
         if self.form == "bitstreams" and self.codec.meaning != "decoded":
@@ -70,7 +75,7 @@ class Plan:
         """The first thing in which another plan differs, in words; empty if it is the same."""
         theirs = asdict(other)
         for name, value in asdict(self).items():
-            if name == "format" or theirs[name] == value:
+            if name in ("format", "annotations") or theirs[name] == value:
                 continue
             if name == "images":
                 return f"it has other images ({len(theirs[name])}, not {len(value)})"
@@ -94,6 +99,16 @@ class Plan:
                 raise CdlError(
                     f"{folder} holds another store: {difference}; take a new folder"
                 ) from None
+
+    def check_annotations(self, sha256: str, folder: Path) -> None:
+        """Raise CdlError if both hashes are known, and this plan, of a store in a folder, has
+        another one."""
+        if self.annotations and sha256 and self.annotations != sha256:
+            raise CdlError(
+                f"{folder} is of an annotation file with SHA-256 {self.annotations[:16]}, and this "
+                f"one has {sha256[:16]}: if its images are the same, run the `cdl data encode` "
+                "that made the store again, with --renew"
+            )
 
     @classmethod
     def load(cls, folder: Path) -> Plan:
@@ -144,5 +159,5 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
         raise FileNotFoundError(f"{hint} (there is no {path})")
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CdlError(f"{path} is not JSON: {error}") from error

@@ -177,6 +177,11 @@ def _checksum(name: str, content: bytes) -> bytes:
     return _CRC.pack(zlib.crc32(content, zlib.crc32(name.encode())))
 
 
+def is_text_by_text(value: object) -> bool:
+    """Whether JSON gave a dict of texts, such as failures by image."""
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
 class ShardReader:
     """Random access to the records of a shard, by name.
 
@@ -199,7 +204,7 @@ class ShardReader:
             raise FileNotFoundError(f"the shard {path} is missing: {hint}") from error
         try:
             self._read_head()
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise CdlError(
                 f"{path} is not a shard of latents, or damaged ({error}): run the `cdl data "
                 "encode` that made it again"
@@ -255,8 +260,10 @@ class ShardReader:
             said = json.loads(metadata[_SAID])
         else:  # format 1
             said = {"plan": None, "failures": json.loads(metadata["failures"]), "sources": {}}
-        self.plan = said["plan"] and Plan.from_dict(said["plan"])
+        self.plan = None if said["plan"] is None else Plan.from_dict(said["plan"])
         self.failures: dict[str, str] = said["failures"]
+        if not is_text_by_text(self.failures):
+            raise CdlError("what it says of failures is no text")
         self.sources = {name: ImageSource(**source) for name, source in said["sources"].items()}
 
     def _size(self) -> int:

@@ -15,18 +15,26 @@ from cdl_d2.files import sha256_of
 AGAIN = "run the `cdl data encode` that made the store again"
 
 
-def verify_store(folder: Path, images: Path | None = None, quick: bool = False) -> Iterator[str]:
+def verify_store(
+    folder: Path, images: Path | None = None, quick: bool = False, annotations: Path | None = None
+) -> Iterator[str]:
     """What is wrong with a store, and what to do about it, a line each.
 
     Args:
         images: the folder that it was encoded from, to find images that have changed since.
         quick: look at what shards say of themselves and at sizes, not at all their bytes; and at
             the content of few images.
+        annotations: the file that named the images, to find out whether it has changed since.
 
     Raises:
         FileNotFoundError, CdlError: if the folder is no store.
     """
     plan = Plan.load(folder)
+    if annotations is not None:
+        try:
+            plan.check_annotations(sha256_of(annotations), folder)
+        except CdlError as error:
+            yield f"{annotations}: {error}"
     try:
         manifest = read_manifest(folder)["shards"]
     except (FileNotFoundError, CdlError) as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,6 +16,7 @@ from cdl_d2.data.store.plan import Plan
 from cdl_d2.data.store.ray_encoding import encode_shards_with_ray
 from cdl_d2.data.store.verification import changed_images
 from cdl_d2.errors import CdlError
+from cdl_d2.files import write_text
 
 
 def encode_dataset(
@@ -40,18 +43,24 @@ def encode_dataset(
         batch_size: images at a time, on a GPU.
         device: to encode on, without Ray.
         with_ray: on the cluster that this machine is in, see encode_shards_with_ray.
-        renew: encode shards anew whose images have changed since.
+        renew: encode shards anew whose images have changed since; and take the annotation file as
+            the store's.
 
     Returns:
         how many images failed here; and those of the whole store that failed, and why, or None if
         other parts are missing.
 
     Raises:
-        CdlError, OSError: if the folder has another store, or shards of other images, or cannot be
-            written.
+        CdlError, OSError: if the folder has another store, or shards of other images, or another
+            annotation file; or cannot be written.
     """
     plan.save(output)
-    plan = Plan.load(output)  # the same, of the format in which the store was begun
+    begun = Plan.load(output)  # the same, of the format in which the store was begun
+    if renew and plan.annotations not in ("", begun.annotations):
+        begun = replace(begun, annotations=plan.annotations)
+        write_text(output / "plan.json", json.dumps(asdict(begun)))
+    begun.check_annotations(plan.annotations, output)
+    plan = begun
     on_gpu = device != "cpu" and not with_ray
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     missing = missing_shards(output, plan, part)

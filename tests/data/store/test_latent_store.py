@@ -225,9 +225,16 @@ def test_of_plans_that_are_written_at_once_one_is(plan, tmp_path):
         assert Plan.load(tmp_path / str(trial)) == plans[winner]
 
 
-def test_a_manifest_that_is_none_is_refused(store_folder, codec):
-    (store_folder / "manifest.json").write_text("[]")
-    with pytest.raises(ValueError, match="is no manifest"):
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("[]", '{"shards": [], "failures": []}', '{"shards": [3], "failures": {}}', "[" * 10**5),
+        *('{"shards": 3, "failures": {}}', '{"shards": [{"bytes": 3}], "failures": {}}'),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(store_folder, codec, content):
+    (store_folder / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match=r"manifest\.json"):
         LatentStore(store_folder, codec)
 
 
