@@ -1,0 +1,186 @@
+"""Weights: of codecs, of detectors of both engines, pickled arrays, statistics of latents."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from cdl_d2.codec import Codec
+from cdl_d2.codec.packed_weights import packed_bytes
+from cdl_d2.codec.weights_file import load_network, save_weights
+from cdl_d2.nn.codec_stamp import CodecStamp
+from cdl_d2.nn.statistics import load_statistics, save_statistics
+from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
+from cdl_d2.tv.detector_config import DetectorConfig
+from tests.conftest import small_codec
+from tests.fuzz.mutations import DENSE, mutate_bytes, mutate_values
+
+CODEC = "bmshj2018-hyperprior"
+OPCODES = "".join(opcode.code for opcode in pickletools.opcodes).encode("latin1")
+
+
+@cache
+def _codec_network() -> nn.Module:
+    """A small network whose latents are not all zero."""
+    from compressai.zoo.image import model_architectures
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = model_architectures[CODEC](8, 16)
+    network.g_a[-1].weight.data *= 30
+    return network
+
+
+class Network(nn.Module):
+    """Something with weights of a few shapes, and the codec that it was trained with."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(40, 30)
+        self.stamp = CodecStamp(small_codec(CODEC).identity)
+
+
+def make_codec_weights() -> dict[str, bytes]:
+    """A codec's weights in each form."""
+    network, found = _codec_network(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        save_weights(Path(folder) / "a", network, {})
+        found["whole.safetensors"] = (Path(folder) / "a").read_bytes()
+    tables = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")
+    state = {k: v for k, v in network.state_dict().items() if not k.endswith(tables)}
+    found["packed.safetensors"] = packed_bytes(state)
+    return found
+
+
+def make_hostile_codec_weights() -> dict[str, bytes]:
+    """As make_codec_weights, and as PyTorch saves them."""
+    network = _codec_network()
+    network.update()
+    return make_codec_weights() | {"saved.pth": _saved({"state_dict": network.state_dict()})}
+
+
+def read_codec_weights(name: str, content: bytes, folder: Path) -> Any:
+    """The latent of an image, there and back, by a codec of these weights."""
+    (folder / name).write_bytes(content)
+    codec = Codec.load(CODEC, 1, weights=str(folder / name))
+    image = torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0))
+    latent = codec.decompress(codec.compress(image))
+    return codec.identity, latent.y_hat, codec.decode(latent)
+
+
+def make_checkpoints() -> dict[str, bytes]:
+    """Checkpoints of both engines."""
+    state = Network().state_dict()
+    config = DetectorConfig(("a", "b"), "image")
+    with tempfile.TemporaryDirectory() as name:
+        save_detector(Path(name) / "a.pth", config, state, training={"seed": 1}, iteration=5)
+        found = {"torchvision.pth": (Path(name) / "a.pth").read_bytes()}
+    found["network.pth"] = _saved({"state_dict": state})
+    if find_spec("detectron2"):
+        found["detectron2.pth"] = _saved({"model": state, "iteration": 5, "optimizer": {"a": [1]}})
+    return found
+
+
+def read_checkpoint_file(name: str, content: bytes, folder: Path) -> Any:
+    """A network after it loaded a file."""
+    path, network = folder / name, Network()
+    path.write_bytes(content)
+    if name == "torchvision.pth":
+        held = read_checkpoint(path)
+        load_all(network, held["model"], str(path))
+        return held["config"], network.state_dict()
+    if name == "network.pth":
+        load_network(network, path)
+        return dict(network.state_dict())
+    from cdl_d2.d2.checkpoint import load_all_weights
+
+    load_all_weights(network, str(path))
+    return dict(network.state_dict())
+
+
+def make_pickles() -> dict[str, bytes]:
+    """Arrays as Detectron2's model zoo has them."""
+    state = {k: v.numpy() for k, v in Network().state_dict().items()}
+    content = {"model": state, "__author__": "someone"}
+    blobs = {"blobs": state, "iteration": np.float32(3)}
+    found = {f"{n}.pkl": pickle.dumps(content, protocol=n) for n in (0, 2, 4)}
+    return found | {"caffe2.pkl": pickle.dumps(blobs, protocol=2)}
+
+
+def mutate_pickle(rng: Random, content: bytes) -> bytes:
+    """Bytes of a pickle changed, or the commands of its beginning and end."""
+    if rng.random() < 0.5:
+        return mutate_bytes(rng, content)
+    damaged = bytearray(content)
+    for _ in range(rng.randint(1, 6)):
+        place = rng.choice([rng.randrange(200), len(damaged) - 1 - rng.randrange(60)])
+        damaged[place : place + rng.randint(0, 2)] = bytes([rng.choice(OPCODES)])
+    return bytes(damaged)
+
+
+def make_statistics() -> dict[str, bytes]:
+    """Mean and deviation of latents."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "a"
+        save_statistics(path, torch.rand(192), torch.rand(192), small_codec(CODEC).identity)
+        return {"statistics": path.read_bytes()}
+
+
+def read_statistics(name: str, content: bytes, folder: Path) -> Any:
+    """Mean and deviation of a file."""
+    (folder / name).write_bytes(content)
+    return load_statistics(folder / name, small_codec(CODEC).identity)
+
+
+def forge_weights(rng: Random, content: bytes) -> bytes:
+    """A file of torch.save or safetensors, some of whose tensors or values are others."""
+    if content[:2] == b"PK":
+        return _tried(rng, lambda: _saved(mutate_values(rng, _loaded(content))))
+    return _tried(rng, lambda: _forged_tensors(rng, content))
+
+
+def _forged_tensors(rng: Random, content: bytes) -> bytes:
+    state = load(content)
+    for _ in range(rng.randint(1, 3)):
+        name = rng.choice(sorted(state))
+        if rng.random() < 0.2:
+            state[rng.choice(["a", "", f"{name}.scale", "h_a.0.weight"])] = state.pop(name)
+        else:
+            state[name] = rng.choice(DENSE)(rng, state[name])
+    return save({k: v.contiguous() for k, v in state.items()}, metadata={"packed": "int8"})
+
+
+def _tried(rng: Random, forge: Callable[[], bytes]) -> bytes:
+    """What a change gives that tensors and formats allow: they refuse some."""
+    for _ in range(100):
+        try:
+            return forge()
+        except (AttributeError, RuntimeError, ValueError, TypeError, NotImplementedError):
+            continue
+    raise AssertionError("no change was possible")
+
+
+def _saved(content: Any) -> bytes:
+    held = io.BytesIO()
+    torch.save(content, held)
+    return held.getvalue()
+
+
+def _loaded(content: bytes) -> Any:
+    held = torch.load(io.BytesIO(content), weights_only=True)
+    return {k: dict(v) if isinstance(v, dict) else v for k, v in held.items()}
