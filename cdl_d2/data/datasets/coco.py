@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +12,7 @@ from cdl_d2.codec.latent import check_pixels
 from cdl_d2.data.datasets.coco_masks import check_segmentation
 from cdl_d2.errors import CdlError
 
+LARGEST = 2**53  # up to which whole numbers are floats, too
 REQUIRED = {
     "images": ("id", "file_name", "height", "width"),
     "annotations": ("id", "image_id", "category_id", "bbox"),
@@ -90,24 +91,29 @@ def _check_image(path: Path, image: dict[str, Any]) -> None:
 
 
 def _check_names(path: Path, categories: list[dict[str, Any]]) -> None:
-    names = [category["name"] for category in categories]
-    for name in names:
-        if not isinstance(name, str) or names.count(name) > 1:
+    names: set[str] = set()
+    for name in (category["name"] for category in categories):
+        if not isinstance(name, str) or name in names:
             raise CdlError(f"{path}: category name {name!r} is not a text of its own")
+        names.add(name)
 
 
 def _check_box(path: Path, entry: dict[str, Any]) -> None:
     box = entry["bbox"]
-    numbers = isinstance(box, list) and all(type(v) in (int, float) for v in box)
-    if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_moderate, box)):
         raise CdlError(
             f"{path}: annotation {entry['id']} has bbox {box!r}, not [left, top, width, height]"
         )
-    if entry.get("iscrowd", 0) not in (0, 1) or not isinstance(entry.get("area", 0), int | float):
+    if entry.get("iscrowd", 0) not in (0, 1) or not _is_moderate(entry.get("area", 0)):
         raise CdlError(
             f"{path}: annotation {entry['id']} has iscrowd {entry.get('iscrowd')!r} and area "
             f"{entry.get('area')!r}: expected 0 or 1, and a number"
         )
+
+
+def _is_moderate(value: object) -> bool:
+    """Whether a value is a number that every array holds."""
+    return type(value) in (int, float) and abs(value) <= LARGEST
 
 
 def _check_mask(path: Path, entry: dict[str, Any], size: tuple[int, int]) -> None:
@@ -121,12 +127,14 @@ def _check_references(path: Path, content: dict[str, Any]) -> None:
     known = {}
     for part in REQUIRED:
         ids = [entry["id"] for entry in content[part]]
-        wrong = [i for i in ids if type(i) is not int]
+        wrong = [i for i in ids if type(i) is not int or not _is_moderate(i)]
         if wrong:
-            raise CdlError(f"{path} has {part} of id {wrong[0]!r}: ids must be whole numbers")
+            raise CdlError(
+                f"{path} has {part} of id {wrong[0]!r:.40}: ids must be whole numbers up to 2^53"
+            )
         known[part] = set(ids)
         if len(known[part]) < len(ids):
-            twice = next(i for i in ids if ids.count(i) > 1)
+            ((twice, _),) = Counter(ids).most_common(1)
             raise CdlError(f"{path} has several {part} of id {twice}: ids must be unique")
     for entry in content["annotations"]:
         for key, part in (("category_id", "categories"), ("image_id", "images")):

@@ -31,7 +31,9 @@ def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
     lowest, highest = min(polygon, default=0), max(polygon, default=0)
     longest = max(size)
     if not (-longest <= lowest and highest <= 2 * longest and math.isfinite(sum(polygon))):
-        raise CdlError(f"a polygon from {lowest:g} to {highest:g} is far outside of {size} pixels")
+        raise CdlError(
+            f"a polygon from {lowest!r:.20} to {highest!r:.20} is far outside of {size} pixels"
+        )
     # Drawing takes memory for every pixel on the way.
     if len(polygon) * (highest - lowest) > 4 * size[0] * size[1]:
         corners = np.array(polygon[: len(polygon) // 2 * 2], dtype=np.float64).reshape(-1, 2)

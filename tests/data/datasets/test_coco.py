@@ -49,6 +49,10 @@ def test_a_valid_file_is_returned_and_names_follow_the_ids(tmp_path):
         (changed("images", file_name=5), "file_name 5 is not inside"),
         (changed("annotations", bbox=[0, 0, 4]), r"bbox \[0, 0, 4\]"),
         (changed("annotations", area="x"), "area 'x'"),
+        (changed("annotations", area=10**400), "area 1000"),
+        (changed("annotations", bbox=[0, 0, 4, 2**64]), "bbox"),
+        (changed("annotations", bbox=[0, 0, 4, 10**400]), "bbox"),
+        (changed("annotations", id=2**64), "up to 2"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, message):
@@ -78,6 +82,7 @@ RLE = {"size": [64, 64], "counts": [4096]}
         ({"segmentation": {"counts": [4096]}}, "size"),
         ({"segmentation": [[0, 0, 1e7, 0, 1e7, 1e7]]}, "outside"),
         ({"segmentation": [[0, 0, -1e300, 0, 9, 9]]}, "outside"),
+        ({"segmentation": [[0, 0, 10**400, 0, 9, 9]]}, "outside"),
         ({"segmentation": [[0, 0, float("nan"), 0, 9, 9]]}, "outside"),
         ({"segmentation": [[0, 0, 60, 60] * 500]}, "does not fit"),
         ({"segmentation": [[0, 0, "9", 0, 9, 9]]}, "no list of numbers"),
