@@ -12,6 +12,12 @@ from tests.fuzz.mutations import mutate_bytes
 _ALL = (
     Kind("bitstream", streams.make_streams, mutate_bytes, streams.read_stream, checksum=True),
     Kind("forged-bitstream", streams.make_streams, streams.forge_stream, streams.read_stream),
+    Kind(
+        "compressai-file",
+        streams.make_compressai_files,
+        mutate_bytes,
+        streams.read_compressai_file,
+    ),
     Kind("layer", streams.make_layers, mutate_bytes, streams.read_layer, checksum=True),
     Kind("forged-layer", streams.make_layers, streams.forge_stream, streams.read_layer),
     Kind(

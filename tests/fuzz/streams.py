@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 
-from cdl_d2.codec import Bitstream
+from cdl_d2.codec import Bitstream, Codec
+from cdl_d2.codec.bitstream.compressai_file import load_bitstream
 from cdl_d2.codec.bitstream.layers import (
     Layers,
     compress_layers,
     decompress_layers,
     decompress_selected,
 )
-from tests.conftest import small_codec
+from tests.codec.bitstream.test_compressai_file import written
+from tests.conftest import small_codec, small_network
 from tests.fuzz.mutations import mutate_bytes
 
 CODECS = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
@@ -60,6 +62,22 @@ def read_stream(name: str, content: bytes, folder: Path) -> Any:
     return y_hat
 
 
+@cache
+def _theirs(name: str) -> Codec:
+    return Codec(small_network(name), name, 1, "mse", "decoded")
+
+
+def make_compressai_files() -> dict[str, bytes]:
+    """A file of each codec, as CompressAI's own command writes it."""
+    return {name: written(_image(), name) for name in CODECS}
+
+
+def read_compressai_file(name: str, content: bytes, folder: Path) -> Any:
+    """The latent of a file of CompressAI."""
+    (folder / "a.bin").write_bytes(content)
+    return _theirs(name).read_symbols(load_bitstream(folder / "a.bin")).y_hat
+
+
 def read_layer(name: str, content: bytes, folder: Path) -> Any:
     """The latent of a first layer, and of both; of a second layer with the genuine first one."""
     (folder / "a.cdlz").write_bytes(content)
@@ -76,7 +94,9 @@ def forge_stream(rng: Random, content: bytes) -> bytes:
     left out."""
     stream = Bitstream.from_bytes(content)
     if rng.random() < 0.3:
-        table = HEADER + 8 * len(stream.strings)
+        padding = rng.choice([(0, 0), (12, 2)])
+        content = dataclasses.replace(stream, padding=padding).to_bytes()
+        table = HEADER + 2 * any(padding) + 8 * len(stream.strings)
         head = bytearray(content[:table])
         for _ in range(rng.randint(1, 3)):
             head[rng.randrange(table)] = rng.randrange(256)
