@@ -200,6 +200,9 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.TRANSFER.TASK_WEIGHT = 1.0
     # "mse", the mean squared error of feature maps, or "l2norm", the norm as printed in (3).
     _C.MODEL.TRANSFER.DISTANCE = "mse"
+    # Anchors that are compared, over which their losses are averaged: "all" (formula 2), or those
+    # that the task's own loss has "sampled".
+    _C.MODEL.TRANSFER.ANCHORS = "all"
     # Masks are compared on "all" sampled proposals (formula 2) or only on the "foreground" ones.
     _C.MODEL.TRANSFER.MASKS = "all"
     # Whose heads make the outputs that are compared of the student's features: the "student"'s own

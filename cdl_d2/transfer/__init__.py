@@ -7,6 +7,7 @@ from cdl_d2.transfer.detector import (
     PROPOSALS,
     DetectorOutputs,
     DetectorTransfer,
+    anchors_by_level,
     anchors_on_images,
 )
 from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
@@ -18,6 +19,7 @@ from cdl_d2.transfer.outputs import (
     objectness_transfer_loss,
     sigmoid_class_transfer_loss,
 )
+from cdl_d2.transfer.recorded_calls import recorded_calls
 from cdl_d2.transfer.segmentor import SegmentorTransfer
 from cdl_d2.transfer.taught import Taught
 from cdl_d2.transfer.teachers_view import teachers_view
@@ -32,6 +34,7 @@ __all__ = [
     "SegmentorTransfer",
     "Taught",
     "anchor_delta_transfer_loss",
+    "anchors_by_level",
     "anchors_on_images",
     "box_delta_transfer_loss",
     "class_transfer_loss",
@@ -39,6 +42,7 @@ __all__ = [
     "feature_transfer_loss",
     "mask_transfer_loss",
     "objectness_transfer_loss",
+    "recorded_calls",
     "sigmoid_class_transfer_loss",
     "teachers_view",
 ]

@@ -26,6 +26,7 @@ from cdl_d2.transfer.terms import TransferTerms
 ANCHOR_TERMS = {"objectness", "anchor_deltas"}
 BOX_TERMS = {"class", "box_deltas"}
 OUTPUT_TERMS = (*sorted(ANCHOR_TERMS), *sorted(BOX_TERMS), "mask")
+ANCHORS = ("all", "sampled")  # that are compared
 PROPOSALS = ("all", "foreground")  # of which masks are compared
 HEADS = ("student", "teacher")  # through which the student's features become outputs
 
@@ -38,6 +39,8 @@ class DetectorOutputs:
         pyramid: level name to N x C x H_i x W_i features.
         objectness: level name to N x A x H_i x W_i logits.
         anchor_deltas: level name to N x 4A x H_i x W_i.
+        sampled_anchors: level name to N x A x H_i x W_i booleans, those that the task's own loss
+            is averaged over; of a student.
         class_logits: R x (K + 1); R x K of a head that predicts each class by a sigmoid.
         by_sigmoid: whether the head does, and not by a softmax.
         box_deltas: R x 4K, or R x 4 for class-agnostic boxes.
@@ -47,6 +50,7 @@ class DetectorOutputs:
     pyramid: Mapping[str, torch.Tensor]
     objectness: Mapping[str, torch.Tensor] | None = None
     anchor_deltas: Mapping[str, torch.Tensor] | None = None
+    sampled_anchors: Mapping[str, torch.Tensor] | None = None
     class_logits: torch.Tensor | None = None
     box_deltas: torch.Tensor | None = None
     mask_logits: torch.Tensor | None = None
@@ -57,9 +61,15 @@ class DetectorTransfer(TransferTerms):
     """Formulas (2) and (3): `features` of the pyramid, and `objectness`, `anchor_deltas`, `class`,
     `box_deltas` and `mask` of the heads.
 
+    The paper does not say what a term is divided by. Here each is an average over what it compares,
+    over coordinates, classes and pixels too.
+
     Args:
         weight, weights, distance: see TransferTerms.
         ignore_padding: leave out cells and anchors outside of the images.
+        anchors: compare `all` anchors (formula 2), of which nearly all are plain background, or
+            those that the region proposal network's own loss has `sampled`, positive or not: the
+            losses then have about the size of the task's.
         masks: compare masks on `all` sampled proposals (formula 2) or the `foreground` ones.
         heads: whose heads make outputs of the student's features: the `student`'s own (formula 2),
             or the `teacher`'s, which are frozen, so that only features learn from the teacher and
@@ -77,14 +87,20 @@ class DetectorTransfer(TransferTerms):
         weights: Mapping[str, float] | None = None,
         distance: str = "mse",
         ignore_padding: bool = True,
+        anchors: str = "all",
         masks: str = "all",
         heads: str = "student",
     ):
         super().__init__(weight, weights, distance)
-        for name, value, known in (("masks", masks, PROPOSALS), ("heads", heads, HEADS)):
+        for name, value, known in (
+            ("anchors", anchors, ANCHORS),
+            ("masks", masks, PROPOSALS),
+            ("heads", heads, HEADS),
+        ):
             if value not in known:
                 raise CdlError(f"{name} {value!r} of transfer is not one of {', '.join(known)}")
-        self._ignore_padding, self.masks, self.heads = ignore_padding, masks, heads
+        self._ignore_padding, self.heads = ignore_padding, heads
+        self.anchors, self.masks = anchors, masks
 
     @property
     def needs_anchors(self) -> bool:
@@ -125,6 +141,9 @@ class DetectorTransfer(TransferTerms):
             if self._ignore_padding:
                 seen = {level: student.objectness[level] for level in levels}
                 valid = anchors_on_images(seen, image_sizes, strides)
+            if self.anchors == "sampled":
+                sampled = _flat_logits([student.sampled_anchors[level] for level in levels])
+                valid = sampled if valid is None else valid & sampled
             logits, deltas = [], []
             for each in (student, teacher):
                 logits.append(_flat_logits([each.objectness[level] for level in levels]))
@@ -154,6 +173,18 @@ def anchors_on_images(
         for level, logits in objectness.items()
     }
     return _flat_logits(list(covered.values()))
+
+
+def anchors_by_level(
+    anchors: torch.Tensor, objectness: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """N x all anchors, in the order of levels, rows, columns and anchors of a cell that Detectron2
+    and torchvision share, as a tensor of each level, of the shape that its `objectness` has."""
+    sizes = [logits[0].numel() for logits in objectness.values()]
+    return {
+        level: part.view(len(logits), *logits.shape[2:], -1).movedim(-1, 1)
+        for (level, logits), part in zip(objectness.items(), anchors.split(sizes, 1), strict=True)
+    }
 
 
 def _flat_logits(levels: Sequence[torch.Tensor]) -> torch.Tensor:

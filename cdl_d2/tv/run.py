@@ -81,6 +81,7 @@ class TransferOptions:
         transfer: What is compared.
         lambda_: Weight of all transfer losses.
         distance: Between features, mse or l2norm.
+        anchors: That are compared: all, or those that the task's own loss has sampled.
         masks: Proposals whose masks are compared; all takes longer.
         heads: Whose heads make outputs of the student's features, before they are compared.
     """
@@ -89,6 +90,7 @@ class TransferOptions:
     transfer: Literal["both", "features", "outputs"] = "both"
     lambda_: float = 1.0
     distance: str = "mse"
+    anchors: Literal["all", "sampled"] = "all"
     masks: Literal["all", "foreground"] = "all"
     heads: Literal["student", "teacher"] = "student"
 
@@ -115,7 +117,12 @@ class TransferOptions:
             terms = tuple(term for term in terms if term != "mask")
         weights = dict.fromkeys(terms, 1.0)
         losses = DetectorTransfer(
-            self.lambda_, weights, self.distance, masks=self.masks, heads=self.heads
+            self.lambda_,
+            weights,
+            self.distance,
+            anchors=self.anchors,
+            masks=self.masks,
+            heads=self.heads,
         )
         return TransferMaskRCNN(detector, teacher, losses)
 

@@ -4,7 +4,7 @@ Compressed Domain via Knowledge Transfer*)."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,14 @@ import torch
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
-from cdl_d2.transfer import DetectorOutputs, DetectorTransfer, Taught, teachers_view
+from cdl_d2.transfer import (
+    DetectorOutputs,
+    DetectorTransfer,
+    Taught,
+    anchors_by_level,
+    recorded_calls,
+    teachers_view,
+)
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
@@ -24,6 +31,7 @@ class _Step:
     images: ImageList | None = None
     pyramid: dict[str, torch.Tensor] | None = None
     anchors: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+    sampled_anchors: torch.Tensor | None = None  # N x all anchors, booleans
     proposals: list[torch.Tensor] | None = None
     boxes: tuple[torch.Tensor, torch.Tensor] | None = None
     foreground: list[torch.Tensor] | None = None
@@ -71,6 +79,8 @@ class TransferMaskRCNN(Taught, nn.Module):
         crossed = self._transfer.heads == "teacher"
         network = teacher if crossed else self.student
         ours = self._outputs(network, step.pyramid, step, own=not crossed)
+        if step.sampled_anchors is not None and ours.objectness is not None:
+            ours.sampled_anchors = anchors_by_level(step.sampled_anchors, ours.objectness)
         return losses | self._transfer(ours, theirs, sizes, STRIDES)
 
     @contextmanager
@@ -95,12 +105,17 @@ class TransferMaskRCNN(Taught, nn.Module):
         if self.student.has_masks:
             hooks.append((heads.mask_roi_pool, inputs("foreground", 1)))
             hooks.append((heads.mask_predictor, output("foreground_masks")))
-        handles = [module.register_forward_hook(hook) for module, hook in hooks]
-        try:
+
+        def sample(labels: tuple[list[torch.Tensor], list[torch.Tensor]]) -> None:
+            positive, negative = (torch.stack(each).bool() for each in labels)
+            seen.sampled_anchors = positive | negative
+
+        with ExitStack() as stack:
+            for module, hook in hooks:
+                stack.callback(module.register_forward_hook(hook).remove)
+            if self._transfer.anchors == "sampled":
+                stack.enter_context(recorded_calls(rpn, "fg_bg_sampler", sample))
             yield seen
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _outputs(
         self,

@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from cdl_d2.transfer import DetectorOutputs, DetectorTransfer, anchors_on_images
+from cdl_d2.transfer import (
+    DetectorOutputs,
+    DetectorTransfer,
+    anchors_by_level,
+    anchors_on_images,
+)
 
 GRIDS = {"p2": (16, 16), "p3": (8, 8), "p4": (4, 4), "p5": (2, 2), "p6": (1, 1)}
 STRIDES = {level: 4 * 2**i for i, level in enumerate(GRIDS)}
@@ -42,6 +47,24 @@ def test_what_lies_in_the_padding_counts_only_if_asked_for():
         assert abs(ignored[name]) < 1e-6 < counted[name]
 
 
+def test_of_sampled_anchors_the_others_do_not_count():
+    student, other = outputs(0), outputs(0)
+    transfer = DetectorTransfer(anchors="sampled")
+    chosen = torch.zeros(2, sum(each[0].numel() for each in student.objectness.values()))
+    chosen = chosen.bool()
+    chosen[0, 3 * (5 * 16 + 7) + 2] = True  # of p2: row 5, column 7, anchor 2
+    student.sampled_anchors = anchors_by_level(chosen, student.objectness)
+    assert student.sampled_anchors["p2"][0, 2, 5, 7]
+    assert sum(each.sum() for each in student.sampled_anchors.values()) == 1
+    other.objectness["p2"][0, 2, 5, 6] += 1
+    other.anchor_deltas["p2"][0, 4:8, 5, 7] += 1
+    losses = transfer(student, other, SIZES, STRIDES)
+    assert losses["loss_transfer_objectness"] == losses["loss_transfer_anchor_deltas"] == 0
+    other.anchor_deltas["p2"][0, 8:, 5, 7] += 1
+    alone = transfer(student, other, SIZES, STRIDES)["loss_transfer_anchor_deltas"]
+    assert torch.isclose(alone, torch.tensor(0.5))  # smooth L1 of 1, averaged over one anchor
+
+
 def test_weights_scale_and_choose_the_terms():
     weights = {"features": 2.0, "class": 0.5, "mask": 0.0}
     plain = DetectorTransfer()(outputs(0), outputs(1), SIZES, STRIDES)
@@ -54,7 +77,11 @@ def test_weights_scale_and_choose_the_terms():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"weights": {"boxes": 1.0}}, "term 'boxes'"), ({"distance": "cosine"}, "'cosine'")],
+    [
+        ({"weights": {"boxes": 1.0}}, "term 'boxes'"),
+        ({"distance": "cosine"}, "'cosine'"),
+        ({"anchors": "some"}, "anchors 'some'"),
+    ],
 )
 def test_unknown_choices_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -3,7 +3,7 @@ import torch
 
 from cdl_d2.transfer import DetectorTransfer
 from cdl_d2.tv import TransferMaskRCNN
-from tests.tv.conftest import make_item, tiny_detector
+from tests.tv.conftest import TINY, make_item, tiny_detector
 
 TERMS = DetectorTransfer.KNOWN
 
@@ -51,6 +51,24 @@ def test_through_the_teachers_heads_only_features_learn_from_the_teacher(items):
     heads = (*module.student.roi_heads.parameters(), *module.student.rpn.parameters())
     assert all(p.grad is None for p in heads)
     assert any(p.grad is not None and p.grad.any() for p in module.student.backbone.parameters())
+
+
+class Watched(DetectorTransfer):
+    """Keeps what the student gave."""
+
+    def __call__(self, student, *rest):
+        self.student = student
+        return super().__call__(student, *rest)
+
+
+@pytest.mark.parametrize("heads", ["student", "teacher"])
+def test_the_anchors_that_the_task_samples_can_be_compared_alone(items, heads):
+    transfer = Watched(anchors="sampled", heads=heads)
+    module = taught(transfer=transfer)
+    losses = transfer_losses(module(items))
+    assert losses["objectness"] > 0 and losses["anchor_deltas"] > 0
+    sampled = sum(each.flatten(1).sum(1) for each in transfer.student.sampled_anchors.values())
+    assert sampled.tolist() == [TINY.anchors_sampled] * 2
 
 
 def test_the_teacher_is_no_part_of_the_state():

@@ -88,6 +88,26 @@ def test_a_student_equal_to_its_teacher_has_no_transfer_loss(teacher_files, stor
     assert max(float(v) for v in losses.values()) < 1e-5
 
 
+class Watched(DetectorTransfer):
+    """Keeps what the student gave."""
+
+    def __call__(self, student, *rest):
+        self.student = student
+        return super().__call__(student, *rest)
+
+
+@pytest.mark.parametrize("heads", ["student", "teacher"])
+def test_the_anchors_that_the_task_samples_can_be_compared_alone(transfer_cfg, storage, heads):
+    transfer_cfg.MODEL.TRANSFER.ANCHORS = "sampled"
+    model = small_model(transfer_cfg).train()
+    assert model._transfer.anchors == "sampled"
+    model._transfer = transfer = Watched(anchors="sampled", heads=heads)
+    losses = transfer_losses(model([make_item(96, 128), make_item(70, 50, seed=1)]))
+    assert losses["objectness"] > 0 and losses["anchor_deltas"] > 0
+    sampled = sum(each.flatten(1).sum(1) for each in transfer.student.sampled_anchors.values())
+    assert sampled.tolist() == [transfer_cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE] * 2
+
+
 @pytest.mark.parametrize("masks", ["all", "foreground"])
 def test_through_the_teachers_heads_only_features_learn_from_the_teacher(
     transfer_cfg, storage, masks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,6 +37,8 @@ from cdl_d2.transfer import (
     OUTPUT_TERMS,
     DetectorOutputs,
     DetectorTransfer,
+    anchors_by_level,
+    recorded_calls,
     teachers_view,
 )
 
@@ -49,6 +51,7 @@ class _Step:
     proposals: list[Instances] | None = None
     pyramid: dict[str, torch.Tensor] | None = None
     anchors: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+    anchor_labels: list[torch.Tensor] | None = None  # -1 for those that were not sampled
     boxes: tuple[torch.Tensor, torch.Tensor] | None = None
     foreground_masks: torch.Tensor | None = None
 
@@ -101,6 +104,7 @@ class TransferRCNN(Student, CompressedRCNN):
         return DetectorTransfer(
             **transfer_options(cfg, {"features": 1.0}, OUTPUT_TERMS),
             ignore_padding=keys.IGNORE_PADDING,
+            anchors=keys.ANCHORS,
             masks=keys.MASKS,
             heads=keys.HEADS,
         )
@@ -145,16 +149,30 @@ class TransferRCNN(Student, CompressedRCNN):
                 hooks[heads.box_predictor] = [record("boxes")]
             if self._compares_masks:
                 hooks[heads.mask_head.predictor] = [record("foreground_masks")]
-        handles = [m.register_forward_hook(h) for m, each in hooks.items() for h in each]
-        try:
+
+        def label(result: tuple[list[torch.Tensor], list[torch.Tensor]]) -> None:
+            seen.anchor_labels = result[0]
+
+        with ExitStack() as stack:
+            for module, each in hooks.items():
+                for hook in each:
+                    stack.callback(module.register_forward_hook(hook).remove)
+            if self._transfer.anchors == "sampled":
+                rpn = self.proposal_generator
+                stack.enter_context(recorded_calls(rpn, "label_and_sample_anchors", label))
             yield seen
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _student_outputs(self, step: _Step) -> DetectorOutputs:
         if self._transfer.heads == "teacher":
-            return self._outputs_of(self.teacher, step.pyramid, step)
+            outputs = self._outputs_of(self.teacher, step.pyramid, step)
+        else:
+            outputs = self._own_outputs(step)
+        if step.anchor_labels is not None and outputs.objectness is not None:
+            sampled = torch.stack(step.anchor_labels) >= 0
+            outputs.sampled_anchors = anchors_by_level(sampled, outputs.objectness)
+        return outputs
+
+    def _own_outputs(self, step: _Step) -> DetectorOutputs:
         outputs = DetectorOutputs(step.pyramid)
         if self._transfer.needs_anchors:
             outputs.objectness, outputs.anchor_deltas = anchor_outputs(self, step.anchors)
