@@ -42,7 +42,8 @@ from cdl_d2.tv.trainer import (
 from cdl_d2.tv.transfer_mask_rcnn import TransferMaskRCNN
 
 SHORT_EDGES = {"standard": (640, 672, 704, 736, 768, 800), "small": (256,)}  # of training
-SHORT = Schedule(iterations=1000, batch_size=2, warmup=100)  # for the small model
+# Of the small model, as configs/detection/small/Base-small.yaml has it.
+SHORT = Schedule(iterations=1000, batch_size=2, warmup=100, decays=(0.75, 0.93))
 FLIPS = (False, True)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from cdl_d2 import Predictor
+from cdl_d2.tv.run import TrainingOptions
 from tests import warm
 from tests.commands import output_of, refused
 from tests.conftest import make_coco_dataset
@@ -84,6 +85,14 @@ def test_a_killed_training_resumes_to_the_same_weights(data, teacher, server, tm
     for changed in ("--seed", "--lambda", "--max-size"):
         other = words(data, *arguments, "--resume", changed, 64, "--output", cut)
         assert "was trained with" in refused(*other), changed
+
+
+def test_the_standard_schedule_decays_where_the_papers_does():
+    schedule = TrainingOptions().schedule("standard")
+    decays = [i for i in range(1000, 270_000) if schedule.rate(i) < schedule.rate(i - 1)]
+    assert decays == [210_000, 250_000] and schedule.rate(260_000) == pytest.approx(2e-4)
+    half = TrainingOptions(iterations=135_000).schedule("standard")
+    assert half.rate(104_999) == 10 * half.rate(105_000)
 
 
 def test_a_teacher_is_evaluated_on_decoded_images(data, teacher, tmp_path):
