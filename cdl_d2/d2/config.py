@@ -36,7 +36,8 @@ def add_cdl_config(cfg: CN) -> None:
     _C.INPUT.LATENT_STORE_TRAIN = ""
     _C.INPUT.LATENT_STORE_TEST = ""
 
-    # Pixels a side of the square images of a classifier.
+    # Pixels a side of the square images of a classifier; 0 for images as they are, of any size
+    # where AUGMENTATION is "latent", otherwise of one.
     _C.INPUT.IMAGE_SIZE = 256
     # How a classifier's training data is augmented: "exact", random crops and flips of the image,
     # which is then encoded; "latent", crops and flips of the latent, which is approximate; "none".
@@ -59,7 +60,7 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.CODEC.MEANING = "decoded"
 
     _C.MODEL.LATENT_RESNET = CN()
-    # "residual", three basic blocks as wide as the latent, or "conv1x1", one convolution.
+    # "residual", three basic blocks as wide as the latent; "conv1x1", one convolution; or "none".
     _C.MODEL.LATENT_RESNET.STEM = "residual"
     # Bottlenecks of conv4 before C4-1, C4-2 and C4.
     _C.MODEL.LATENT_RESNET.CONV4_BLOCKS = [3, 4, 6]
@@ -78,16 +79,18 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.CLASS_NAMES = []
 
     _C.MODEL.CLASSIFIER = CN()
-    # "latent_resnet" (MODEL.LATENT_RESNET) or "cresnet39" for latents; or a pixel network, which
-    # reads latents through a bridge to its first convolution: a ResNet of torchvision, such as
-    # "resnet50", or any of timm, such as "timm/tf_efficientnet_lite0".
+    # For latents "latent_resnet" (MODEL.LATENT_RESNET), "cresnet39" or "cresnet51"; or a pixel
+    # network, which reads latents through a bridge to its first convolution: a ResNet of
+    # torchvision, such as "resnet50", or any of timm, such as "timm/tf_efficientnet_lite0".
     _C.MODEL.CLASSIFIER.NETWORK = "latent_resnet"
     _C.MODEL.CLASSIFIER.NUM_CLASSES = 1000
     # Scales the channels of a pixel resnet50, for small experiments.
     _C.MODEL.CLASSIFIER.WIDTH = 1.0
-    # Whether cresnet39 reads the scales of the entropy model beside the latent.
+    # Whether cresnet39 reads the scales of the entropy model beside the latent, and whether these
+    # enter as log(1 + scales) or as they are.
     _C.MODEL.CLASSIFIER.SCALES = True
-    # Start of a pixel network or of cresnet39's stages: a file of torchvision's or timm's weights,
+    _C.MODEL.CLASSIFIER.LOG_SCALES = True
+    # Start of a pixel network or of a cResNet's stages: a file of torchvision's or timm's weights,
     # or "imagenet" for their zoos.
     _C.MODEL.CLASSIFIER.INIT = ""
 

@@ -4,7 +4,7 @@ from cdl_d2.nn.bridge import Bridge
 from cdl_d2.nn.bridge_fit import fit_bridge
 from cdl_d2.nn.codec_stamp import CodecStamp
 from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.nn.cresnet import CResNet39
+from cdl_d2.nn.cresnet import CResNet
 from cdl_d2.nn.initialization import initialize_trunk
 from cdl_d2.nn.latent_input import LatentInput
 from cdl_d2.nn.latent_resnet import LatentClassifier, LatentPyramidTrunk, LatentResNet
@@ -14,7 +14,7 @@ from cdl_d2.nn.stage_ends import stage_ends, stage_features
 
 __all__ = [
     "Bridge",
-    "CResNet39",
+    "CResNet",
     "CodecStamp",
     "CodedInput",
     "LatentClassifier",

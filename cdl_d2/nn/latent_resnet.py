@@ -23,7 +23,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "FrozenBN": FrozenBatchNorm2d,
     "SyncBN": nn.SyncBatchNorm,
 }
-STEMS = ("residual", "conv1x1")
+STEMS = ("residual", "conv1x1", "none")
 
 
 class LatentResNet(nn.Module):
@@ -35,8 +35,8 @@ class LatentResNet(nn.Module):
 
     Args:
         input_layer: checks and normalizes y_hat; knows the number of latent channels.
-        stem: `residual`, three basic blocks as wide as the latent, or `conv1x1`, one
-            convolution to 512 * width channels (table 6).
+        stem: `residual`, three basic blocks as wide as the latent; `conv1x1`, one convolution to
+            512 * width channels (table 6); or `none`, conv4 reads the latent itself.
         conv4_blocks: bottlenecks in each sub-stage of conv4.
         conv5_blocks: bottlenecks in conv5, whose first has stride 2.
         width: scales the channels of conv4 (1024), conv5 (2048) and of the 1x1 stem (512).
@@ -75,6 +75,8 @@ class LatentResNet(nn.Module):
             self.stem = nn.Sequential(
                 *(BasicBlock(channels, channels, norm_layer=self._norm) for _ in range(3))
             )
+        elif stem == "none":
+            self.stem = nn.Identity()
         else:
             self.stem = nn.Conv2d(channels, int(512 * width), kernel_size=1)
             channels = self.stem.out_channels
@@ -154,7 +156,7 @@ class LatentClassifier(nn.Module):
     """A trunk with average pooling and a fully connected layer (table 5).
 
     Args:
-        trunk: gives `c5`; a LatentResNet, or a CResNet39, which reads scales as well.
+        trunk: gives `c5`; a LatentResNet, or a CResNet, which reads scales as well.
     """
 
     def __init__(self, trunk: nn.Module, num_classes: int = 1000):

@@ -20,6 +20,12 @@ def test_classifier_has_the_multiply_adds_of_tables_5_and_6(stem, giga):
     assert giga_multiply_adds(network, 1, 192, 16, 16) == pytest.approx(giga, rel=0.002)
 
 
+def test_without_a_stem_conv4_reads_the_latent():
+    trunk = small(stem="none", conv4_blocks=(1, 1, 1))
+    assert trunk.conv4_1[0].conv1.in_channels == 8
+    assert trunk(torch.randn(1, 8, 4, 4))["c4"].shape == (1, 32, 4, 4)
+
+
 def test_features_have_the_strides_and_channels_of_figure_2():
     pyramid = LatentPyramidTrunk(small())
     features = pyramid(torch.randn(2, 8, 6, 10))

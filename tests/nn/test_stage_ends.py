@@ -4,7 +4,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from cdl_d2.nn import (
-    CResNet39,
+    CResNet,
     LatentClassifier,
     LatentInput,
     LatentResNet,
@@ -16,7 +16,7 @@ from cdl_d2.nn import (
 def networks():
     torch.manual_seed(0)
     trunk = LatentResNet(LatentInput(8), width=1 / 16, conv4_blocks=(1, 1, 1), conv5_blocks=1)
-    cresnet = CResNet39(LatentInput(8), with_scales=False, width=1 / 16)
+    cresnet = CResNet(LatentInput(8), with_scales=False, width=1 / 16)
     return [
         (LatentClassifier(trunk, 3), torch.randn(2, 8, 8, 8), trunk),
         (LatentClassifier(cresnet, 3), torch.randn(2, 8, 8, 8), cresnet),

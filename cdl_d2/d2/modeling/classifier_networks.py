@@ -14,12 +14,16 @@ from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError
-from cdl_d2.nn import CResNet39, LatentClassifier, LatentInput
+from cdl_d2.nn import CResNet, LatentClassifier, LatentInput
 from cdl_d2.nn.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.narrow_resnet import NarrowResNet
 from cdl_d2.nn.pixel_network import pixel_network, resnet_file
 
-LATENT_NETWORKS = ("latent_resnet", "cresnet39")
+CRESNETS = {  # arguments of CResNet
+    "cresnet39": {},
+    "cresnet51": {"entrance": False, "with_scales": False, "conv4_blocks": 10},
+}
+LATENT_NETWORKS = ("latent_resnet", *CRESNETS)
 
 
 def build_classifier_network(cfg: CfgNode) -> nn.Module:
@@ -46,7 +50,9 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
         codec = build_codec(cfg)
         bridge_first_convolution(network, codec, bridge.WIDTH or None, bridge.STRIDE)
         initialize(network, cfg)
-        _check_runs(network, torch.zeros(1, codec.latent_channels, *cell_size(2 * (size,))), keys)
+        if size:
+            latent = torch.zeros(1, codec.latent_channels, *cell_size(2 * (size,)))
+            _check_runs(network, latent, keys)
     return network
 
 
@@ -73,16 +79,20 @@ def _latent_network(cfg: CfgNode) -> LatentClassifier:
         return LatentClassifier(build_latent_resnet(cfg), classifier.NUM_CLASSES)
     codec, resnet = build_codec(cfg), cfg.MODEL.LATENT_RESNET
     if resnet.INIT:
-        raise CdlError("MODEL.LATENT_RESNET.INIT is not for cresnet39: use CLASSIFIER.INIT")
-    if classifier.SCALES and not codec.predicts_scales:
+        raise CdlError(
+            f"MODEL.LATENT_RESNET.INIT is not for {classifier.NETWORK}: use CLASSIFIER.INIT"
+        )
+    options = {"with_scales": classifier.SCALES, "log_scales": classifier.LOG_SCALES}
+    options |= CRESNETS[classifier.NETWORK]
+    if options["with_scales"] and not codec.predicts_scales:
         raise CdlError(
             f"{codec.name} predicts no scales: set MODEL.CLASSIFIER.SCALES False, or another codec"
         )
-    trunk = CResNet39(
+    trunk = CResNet(
         LatentInput(codec.latent_channels, codec.identity),
-        with_scales=classifier.SCALES,
         width=resnet.WIDTH,
         norm=resnet.NORM,
+        **options,
     )
     if classifier.INIT:
         trunk.load_resnet50(resnet_file("resnet50", classifier.INIT))
