@@ -6,6 +6,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from matplotlib.figure import Figure
@@ -15,9 +16,10 @@ from cdl_d2.files import write_atomically
 
 
 class ClassificationEvaluator(DatasetEvaluator):
-    """Accuracy of a CompressedClassifier, in percent.
+    """Accuracy of a CompressedClassifier, in percent, and its loss.
 
-    Results: `classification` with `top1`, `top5` and `top1-<class>` of each class that has images.
+    Results: `classification` with `top1`, `top5`, `top1-<class>` of each class that has images, and
+    `loss`, the mean cross entropy in nats, as `loss_cls` of training.
     `confusion_matrix.png` in the output folder has a row for each true class.
 
     Args:
@@ -31,7 +33,7 @@ class ClassificationEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         count = len(self._classes)
         self._confusion = np.zeros((count, count), dtype=int)
-        self._among_five = 0
+        self._among_five, self._loss = 0, 0.0
 
     def process(self, inputs, outputs) -> None:
         for item, output in zip(inputs, outputs, strict=True):
@@ -39,12 +41,14 @@ class ClassificationEvaluator(DatasetEvaluator):
             best = scores.argsort(descending=True)[:5].tolist()
             self._confusion[label, best[0]] += 1
             self._among_five += label in best
+            probability = scores[label].double().clamp(min=torch.finfo(torch.float32).tiny)
+            self._loss -= float(probability.log())
 
     def evaluate(self) -> OrderedDict | None:
-        parts = comm.gather((self._confusion, self._among_five))
+        parts = comm.gather((self._confusion, self._among_five, self._loss))
         if not comm.is_main_process():
             return None
-        confusion, among_five = (sum(each) for each in zip(*parts, strict=True))
+        confusion, among_five, loss = (sum(each) for each in zip(*parts, strict=True))
         total, images = confusion.sum(), confusion.sum(1)
         if not total:
             raise CdlError("no image to evaluate a classifier on")
@@ -52,6 +56,7 @@ class ClassificationEvaluator(DatasetEvaluator):
         for i, name in enumerate(self._classes):
             if images[i]:
                 results[f"top1-{name}"] = 100 * confusion[i, i] / images[i]
+        results["loss"] = loss / total
         self._output.mkdir(parents=True, exist_ok=True)
         with write_atomically(self._output / "confusion_matrix.png") as temporary:
             confusion_figure(confusion, self._classes).savefig(temporary, format="png", dpi=100)
