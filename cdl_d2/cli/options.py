@@ -74,7 +74,8 @@ class Datasets:
 
     Attributes:
         register: In COCO format.
-        register_classes: A folder with a folder of images for each class.
+        register_classes: A folder with a folder of images for each class; or a text file that
+            names images of such folders, one a line.
         register_labels: Images with label maps, PNG files of the same names.
         register_multitask: As with label maps, and a table of yes-or-no attributes, such as
             `--register-multitask train faces/images faces/labels faces/attributes.csv`.

@@ -1,4 +1,4 @@
-"""Folders of classes in Detectron2's catalog."""
+"""Folders of classes, and lists of images, in Detectron2's catalog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ EVALUATOR_TYPE = "classification"
 
 
 def register_class_folder(name: str, folder: str) -> None:
-    """Make a folder of classes known under a name that configs can use.
+    """Make a folder of classes, or a list of their images (see find_labelled_images), known under a
+    name that configs can use.
 
     Raises:
         FileNotFoundError, CdlError: as find_labelled_images; CdlError if the name is taken.
@@ -72,7 +73,16 @@ def _register(name: str, folder: str) -> None:
     MetadataCatalog.get(name).set(evaluator_type=EVALUATOR_TYPE, folder=str(folder))
 
 
-for part in ("train", "val"):  # read when they are asked for
-    if f"imagenet_{part}" not in DatasetCatalog.list():
-        root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-        _register(f"imagenet_{part}", str(root / "imagenet" / part))
+# Where data sets lie in the folder DETECTRON2_DATASETS; they are read when they are asked for.
+KNOWN = {
+    f"{name}_{part}": f"{name}/{part}"
+    for name in ("imagenet", "resisc45", "rsscn7")
+    for part in ("train", "val")
+}
+KNOWN |= {  # the first of MINC-2500's five splits
+    f"minc2500_{part}": f"minc-2500/labels/{file}1.txt"
+    for part, file in (("train", "train"), ("val", "validate"), ("test", "test"))
+}
+for known, place in KNOWN.items():
+    if known not in DatasetCatalog.list():
+        _register(known, str(Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / place))

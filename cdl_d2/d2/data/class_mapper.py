@@ -24,22 +24,35 @@ class ClassMapper:
     """Reads an image, crops and perhaps flips it (appendix A.3), all before encoding.
 
     Training with `exact` augmentation: a random crop, resized to IMAGE_SIZE, and a random flip.
-    Otherwise: the shorter side resized to IMAGE_SIZE, then the central square.
+    Otherwise: the shorter side resized to IMAGE_SIZE, then the central square; or the image as it
+    is.
 
     Args:
-        size: pixels a side.
+        size: pixels a side; 0 for images as they are.
         augment: whether crops and flips are random.
         channel_order: of `image`, `BGR` or `RGB`.
+
+    Raises:
+        CdlError: for random crops of images as they are.
     """
 
     def __init__(self, size: int, augment: bool, channel_order: str):
-        random = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
-        fixed = [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
-        self._transform = v2.Compose(random if augment else fixed)
+        if not size and augment:
+            raise CdlError(
+                "INPUT.AUGMENTATION exact crops images to INPUT.IMAGE_SIZE, which is 0: set the "
+                "one to latent or none, or the other to a size"
+            )
+        if not size:
+            self._transform = v2.Identity()
+        elif augment:
+            random = v2.RandomResizedCrop(size, antialias=True)
+            self._transform = v2.Compose([random, v2.RandomHorizontalFlip()])
+        else:
+            self._transform = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size)])
         self._channel_order = channel_order
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record with `image`, 3 x size x size, uint8.
+        """The record with `image`, 3 x size x size, or 3 x H x W, uint8.
 
         Raises:
             CdlError: if the file cannot be read as an image.
@@ -48,7 +61,7 @@ class ClassMapper:
         return record | {"image": self.view(pixels)}
 
     def view(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The part of an image, 3 x H x W, uint8, that an item shows, 3 x size x size."""
+        """The part of an image, 3 x H x W, uint8, that an item shows."""
         return self._transform(pixels).contiguous()
 
 
@@ -64,6 +77,7 @@ class StoredClassMapper:
         with_scales: add scales; the store must hold bitstreams.
         channel_order: adds the image that a teacher looks at, its channels in this order; None for
             no image.
+        square: whether the central cells are taken.
 
     Raises:
         CdlError: if the store lacks a variant, or images failed to be encoded.
@@ -75,11 +89,12 @@ class StoredClassMapper:
         variants: list[Variant],
         with_scales: bool,
         channel_order: str | None,
+        square: bool = True,
     ):
         store.require(variants)
         store.require_all_images()
         self._store, self._variants, self._with_scales = store, variants, with_scales
-        self._channel_order = channel_order
+        self._channel_order, self._square = channel_order, square
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record with what LatentStore.read gives, and `encoded_image`; for a teacher also
@@ -90,8 +105,8 @@ class StoredClassMapper:
         item |= self._store.read(item["file_name"], variant, self._with_scales)
         if self._channel_order:
             item["image"] = variant.apply(read_pixels(item["file_name"], self._channel_order))
-        square = central_square(item)
-        return square | {"encoded_image": image_checksum(square.get("image"))}
+        item = central_square(item) if self._square else item
+        return item | {"encoded_image": image_checksum(item.get("image"))}
 
 
 def central_square(item: dict[str, Any]) -> dict[str, Any]:
@@ -133,5 +148,5 @@ def _stored(cfg: CfgNode, is_train: bool) -> StoredClassMapper:
     longest = next((v.max_size for v in store.variants if v.short_edge == size), size)
     variants = [Variant(size, longest, flip) for flip in flips] or [Variant(size, longest)]
     scales = architecture_of(cfg).reads_scales(cfg)
-    channel_order = cfg.INPUT.FORMAT if is_train and needs_image(cfg) else None
-    return StoredClassMapper(store, variants, scales, channel_order)
+    order = cfg.INPUT.FORMAT if is_train and needs_image(cfg) else None
+    return StoredClassMapper(store, variants, scales, order, square=size > 0)

@@ -183,14 +183,14 @@ def _segmentor(model: SemanticSegmentor, shown: CodedInput, size: Size | None) -
 def _classifier(
     model: CompressedClassifier, shown: CodedInput, cfg: CfgNode, size: Size | None
 ) -> ModelGraphs:
-    usual, in_python = 2 * (cfg.INPUT.IMAGE_SIZE,), ["a softmax of the logits"]
+    usual, in_python = 2 * (cfg.INPUT.IMAGE_SIZE or SMALL_IMAGE[0],), ["a softmax of the logits"]
     if shown.domain == "latent" and cfg.INPUT.AUGMENTATION == "latent":
         usual = 2 * (STRIDE * cfg.INPUT.LATENT_CROP,)
         in_python.append(
             f"resizing of latents to {cfg.INPUT.LATENT_RESIZE} cells a side, and a crop of the "
             f"central {cfg.INPUT.LATENT_CROP}"
         )
-    else:
+    elif cfg.INPUT.IMAGE_SIZE:
         in_python.append(f"resizing of images, and a crop of the central {usual[0]} pixels a side")
     if size is None and any(type(m).__name__.endswith("Same") for m in model.network.modules()):
         size = usual  # timm's layers that pad by their input's size: tracing would take minutes

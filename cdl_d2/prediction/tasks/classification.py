@@ -33,7 +33,8 @@ class ClassTruth(Truth):
         ours = ordered(classes, class_names, path)
         found = [(p, ours.index(classes[label])) for p, label in find_labelled_images(path)]
         self._labels = unambiguous((image.stem, label) for image, label in found)
-        self._labels |= {stem_of(p.relative_to(path).as_posix()): label for p, label in found}
+        if path.is_dir():
+            self._labels |= {stem_of(p.relative_to(path).as_posix()): label for p, label in found}
 
     def knows(self, name: str) -> bool:
         """See Truth."""

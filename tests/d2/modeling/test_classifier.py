@@ -131,6 +131,44 @@ def test_accuracies_and_the_confusion_matrix(tmp_path):
     assert (tmp_path / "confusion_matrix.png").stat().st_size > 1000
 
 
+def test_images_can_be_coded_at_their_own_size(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (100, 70)).save(tmp_path / "a.png")
+    cfg = tiny_cfg("cresnet39", "INPUT.IMAGE_SIZE", 0)
+    item = build_mapper(cfg, is_train=True)({"file_name": str(tmp_path / "a.png"), "label": 0})
+    assert item["image"].shape == (3, 70, 100)
+    assert tiny_model(cfg).train()([item, *make_items()])["loss_cls"].isfinite()
+    cfg.INPUT.AUGMENTATION = "exact"
+    with pytest.raises(ValueError, match=r"INPUT\.IMAGE_SIZE"):
+        build_mapper(cfg, is_train=True)
+
+
+@pytest.mark.parametrize(("network", "scales"), [("latent_resnet", False), ("cresnet39", True)])
+def test_a_codec_is_tuned_jointly_on_images_of_any_size(network, scales):
+    options = ["MODEL.CLASSIFIER.NETWORK", network, "MODEL.CLASSIFIER.LOG_SCALES", False]
+    model = tiny_model(tiny_cfg("joint_classifier", *options)).train()
+    with EventStorage():
+        losses = model(make_items(size=100))
+    losses["loss_cls"].backward()
+    assert model.coded_input.with_scales == scales
+    assert model.trained_codec.network.g_a[0].weight.grad.any()
+    assert model.eval()(make_items(size=100))[0]["scores"].isfinite().all()
+
+
+def test_the_loss_of_validation_is_that_of_training(tmp_path):
+    evaluator = ClassificationEvaluator(list("abc"), tmp_path)
+    evaluator.reset()
+    logits, labels = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0]]), torch.tensor([2, 0])
+    outputs = [{"scores": scores} for scores in logits.softmax(1)]
+    evaluator.process([{"label": int(label)} for label in labels], outputs)
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    assert evaluator.evaluate()["classification"]["loss"] == pytest.approx(float(expected))
+    evaluator.reset()
+    evaluator.process([{"label": 1}], [{"scores": torch.tensor([1.0, 0.0, 0.0])}])
+    assert 80 < evaluator.evaluate()["classification"]["loss"] < 100  # as near 0 as float32 is
+
+
 @pytest.mark.parametrize("steps", ["joint", "alternate"])
 def test_joint_steps_move_what_they_say(steps):
     model = tiny_model(tiny_cfg("joint_classifier", "MODEL.JOINT.STEPS", steps)).train()

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
 from cdl_d2.data.datasets.drawn import SHAPES, write_classification
+from cdl_d2.errors import CdlError
 
 
 def test_labels_follow_the_sorted_names(tmp_path):
@@ -10,6 +13,33 @@ def test_labels_follow_the_sorted_names(tmp_path):
     found = find_labelled_images(tmp_path)
     assert [path.parent.name for path, _ in found] == [sorted(SHAPES)[label] for _, label in found]
     assert len(found) == 10
+
+
+def test_a_list_names_images_of_class_folders_as_minc2500_does(tmp_path):
+    list(write_classification(tmp_path / "images", 10, (32, 32)))
+    whole = find_labelled_images(tmp_path / "images")
+    chosen = [path.relative_to(tmp_path).as_posix() for path, _ in whole[::2]]
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "train1.txt").write_text("\n".join(chosen) + "\n")
+    classes = find_classes(labels / "train1.txt")
+    assert classes == sorted({Path(name).parent.name for name in chosen})
+    found = find_labelled_images(labels / "train1.txt")
+    assert [(path, classes[label]) for path, label in found] == [
+        (path, path.parent.name) for path, _ in whole[::2]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "names no image"), (b"\xff\xfe", "no list"), (b"a/x.png\na/y.png", "y.png")],
+)
+def test_a_list_of_what_is_not_there_is_refused(tmp_path, content, message):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(b"")
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(CdlError, match=message):
+        find_labelled_images(tmp_path / "list.txt")
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -167,9 +167,10 @@ class CompressedClassifier(CompressedModel):
             tensors = [self._augmentation.resize(t) for t in tensors]
         sizes = {tuple(t.shape[1:]) for t in tensors}
         if len(sizes) > 1:
+            otherwise = ", or INPUT.AUGMENTATION latent, which resizes latents"
             raise CdlError(
-                f"a batch has {key}s of several sizes, {sorted(sizes)}: crop images to squares, or "
-                "set INPUT.AUGMENTATION latent, which resizes latents"
+                f"a batch has {key}s of several sizes, {sorted(sizes)}: set INPUT.IMAGE_SIZE, to "
+                f"which images are cropped{otherwise if key != 'image' else ''}"
             )
         return torch.stack(tensors).float()
 
