@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -138,19 +139,22 @@ def evaluate(
     images: Path,
     /,
     *,
-    codec: str,
+    codec: Annotated[list[str], Parameter(consume_multiple=True)],
     quality: Annotated[list[int], Parameter(consume_multiple=True)],
     metric: str = "mse",
     codec_weights: str = "",
     device: Device = None,
     per_image: bool = False,
     channel_groups: int | None = None,
+    plot: Path | None = None,
     json: Json = False,
 ) -> int:
     """Bits per pixel, PSNR and MS-SSIM of a codec on a folder of images.
 
     ```
     cdl codec evaluate kodak --codec tiny-bmshj2018-hyperprior --quality 1 2
+    cdl codec evaluate kodak --codec bmshj2018-hyperprior mbt2018 --quality 1 2 3 4 \\
+        --plot rate.png
     ```
 
     `bpp` counts the bits of the bitstreams with their headers, `estimated` what the entropy model
@@ -159,27 +163,42 @@ def evaluate(
 
     Args:
         images: Folder, searched recursively.
-        codec: As CompressAI names it, or tiny-bmshj2018-hyperprior, which is built in.
-        quality: One or several.
+        codec: As CompressAI names it, or tiny-bmshj2018-hyperprior, which is built in; one or
+            several.
+        quality: One or several, of each codec.
         metric: What the codec was trained for, mse or ms-ssim.
         codec_weights: A local file, not the zoo's or the package's.
         per_image: Print a row for each image as well.
         channel_groups: Print the bits of so many groups of channels instead.
+        plot: PNG file of the averages, a curve for each codec.
     """
     from cdl_d2.codec import CodecChoice
-    from cdl_d2.codec.rate_distortion import evaluate_codec
+    from cdl_d2.codec.rate_distortion import AVERAGE, evaluate_codec
     from cdl_d2.device import usable_device
 
+    if codec_weights and len(codec) * len(quality) > 1:
+        raise CdlError("--codec-weights are of one codec and quality: give one of each")
+    if plot and channel_groups:
+        raise CdlError("--plot does not go with --channel-groups, which have no distortion")
+    if plot and not plot.parent.is_dir():
+        raise FileNotFoundError(f"--plot {plot}: there is no folder for it")
     rows, failed = [], []
 
     def leave_out(error: str) -> None:
         failed.append(error)
         report("cdl codec evaluate", error)
 
-    for each in quality:
-        loaded = CodecChoice(codec, each, metric, codec_weights).load().on(usable_device(device))
+    for name, each in product(codec, quality):
+        loaded = CodecChoice(name, each, metric, codec_weights).load().on(usable_device(device))
         rows += evaluate_codec(loaded, images, per_image, channel_groups, leave_out)
     print_rows(rows, json)
+    if plot:
+        from cdl_d2.codec.pictures import rate_distortion_figure
+        from cdl_d2.files import write_atomically
+
+        with write_atomically(plot) as temporary:
+            means = [row for row in rows if row["image"] == AVERAGE]
+            rate_distortion_figure(means).savefig(temporary, format="png", dpi=80)
     return 1 if failed else 0
 
 

@@ -40,6 +40,7 @@ class RatePoint:
     ms_ssim: float | None
 
 
+AVERAGE = "average"  # in the place of an image's name
 COLUMNS = ("bpp", "estimated", "bpp, coded", "estimated, coded", "PSNR (dB)", "MS-SSIM")
 
 
@@ -116,7 +117,7 @@ def evaluate_codec(
         raise CdlError(f"no image under {folder} could be read")
     if channel_groups:
         return groups
-    mean = [("average", average(points))]
+    mean = [(AVERAGE, average(points))]
     rows = [*zip(names, points, strict=True), *mean] if per_image else mean
     return [
         codec_columns | {"image": name} | dict(zip(COLUMNS, astuple(point), strict=True))

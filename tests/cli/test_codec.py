@@ -48,6 +48,9 @@ def test_evaluation_reports_each_quality(photo):
     assert [row["image"] for row in images] == ["photo.png", "average"] * 2
     groups = json.loads(output_of(*words, "--channel-groups", 3))
     assert [row["channels"] for row in groups[:3]] == ["0 to 63", "64 to 127", "128 to 191"]
+    plot = photo.with_name("rate.png")
+    output_of(*words, "--plot", plot)
+    assert plot.stat().st_size > 1000
 
 
 def test_evaluation_leaves_out_images_that_are_broken(photo):

@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from cdl_d2.codec.pictures import GRID, latent_figure, rate_distortion_figure
+from tests.conftest import small_codec
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "with_scales"), [("bmshj2018-hyperprior", True), ("bmshj2018-factorized", False)]
+)
+def test_scales_are_drawn_beside_the_same_channels_of_the_latent(name, with_scales):
+    axes = latent_figure(small_codec(name), IMAGE).axes
+    channels, count = axes[-GRID[0] * GRID[1] * (1 + with_scales) :], GRID[0] * GRID[1]
+    assert len(axes) == 3 + count * (1 + with_scales)  # image, bits and their color bar
+    assert all(axis.images[0].get_array().shape == (5, 7) for axis in channels)
+    if with_scales:
+        ours, scales = channels[:count], channels[count:]
+        named = [axis.get_title().split()[-1] for axis in ours]
+        assert named == [axis.get_title().split(":")[0] for axis in scales]
+        assert all((axis.images[0].get_array() > 0).all() for axis in scales)
+
+
+def test_a_codec_has_a_curve_of_psnr_and_one_of_ms_ssim_in_the_order_of_its_rate():
+    rows = [
+        {"codec": name, "bpp": bpp, "PSNR (dB)": 20 + 10 * bpp, "MS-SSIM": similar}
+        for name, bpp, similar in [("a", 0.4, 0.99), ("a", 0.2, 0.9), ("b", 0.3, None)]
+    ]
+    psnr, ms_ssim = rate_distortion_figure(rows).axes
+    assert psnr.lines[0].get_xydata().tolist() == [[0.2, 22.0], [0.4, 24.0]]
+    assert ms_ssim.lines[0].get_ydata() == pytest.approx([10, 20])
+    assert len(psnr.lines) == 2 and len(ms_ssim.lines[1].get_xdata()) == 0
