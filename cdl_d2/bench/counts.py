@@ -13,75 +13,113 @@ from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.config import without_start
 from cdl_d2.d2.engine.tasks import task_of
 from cdl_d2.d2.modeling.backbone import build_backbone
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
+from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge import Bridge
 from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.nn.pixel_network import pixel_network
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-# Table 2 of *Learning in Compressed Domain via Knowledge Transfer*. Its decoders count every
-# transposed convolution four times.
+# Tables 1, 2, 5 and 6 of *Learning in Compressed Domain via Knowledge Transfer*, of detectors and
+# of classifiers. Its decoders count every transposed convolution four times.
 PAPER_SIZE = (800, 1280)
 PAPER_BACKBONE_GIGA = {"student_backbone": 155.25, "teacher_backbone": 137.15}
 PAPER_BACKBONE = "build_latent_resnet_fpn_backbone"
-PAPER_DECODER_GIGA = {"bmshj2018-hyperprior": 156.41, "mbt2018": 337.05}
+PAPER_IMAGE = (256, 256)
+PAPER_CLASSIFIER_GIGA = {"residual": 5.29, "conv1x1": 4.91, "resnet50": 5.37}  # by stem, or network
+PAPER_DECODER_GIGA = {
+    (PAPER_SIZE, "bmshj2018-hyperprior"): 156.41,
+    (PAPER_SIZE, "mbt2018"): 337.05,
+    (PAPER_IMAGE, "bmshj2018-hyperprior"): 10.01,
+    (PAPER_IMAGE, "mbt2018"): 21.57,
+}
 
 
 def paper_giga(cfg: CfgNode, part: str, size: tuple[int, int]) -> float | None:
     """What that paper reports for a part of its standard model, in 10^9; None if nothing."""
-    resnet, codec = cfg.MODEL.LATENT_RESNET, cfg.MODEL.CODEC
-    blocks = (*resnet.CONV4_BLOCKS, resnet.CONV5_BLOCKS)
-    standard = (resnet.STEM, resnet.WIDTH, blocks) == ("residual", 1.0, (3, 4, 6, 3))
-    if size != PAPER_SIZE or not standard or codec.QUALITY > 4 or cfg.MODEL.FPN.OUT_CHANNELS != 256:
+    size, resnet, codec = tuple(size), cfg.MODEL.LATENT_RESNET, cfg.MODEL.CODEC
+    if codec.QUALITY > 4:
         return None  # from quality 5 or 6 on, codecs are wider
     if part == "codec_decoder":
-        return PAPER_DECODER_GIGA.get(cfg.MODEL.CODEC.NAME)
-    if part == "student_backbone" and cfg.MODEL.BACKBONE.NAME != PAPER_BACKBONE:
+        return PAPER_DECODER_GIGA.get((size, codec.NAME))
+    blocks = (*resnet.CONV4_BLOCKS, resnet.CONV5_BLOCKS)
+    standard = (resnet.WIDTH, blocks) == (1.0, (3, 4, 6, 3))
+    if size == PAPER_IMAGE and part == "teacher_network" and not cfg.MODEL.TEACHER.CONFIG_FILE:
+        return PAPER_CLASSIFIER_GIGA["resnet50"]
+    if size == PAPER_IMAGE and part == "student_network":
+        network = cfg.MODEL.CLASSIFIER
+        if network.NETWORK == "latent_resnet":
+            return PAPER_CLASSIFIER_GIGA.get(resnet.STEM) if standard else None
+        whole = cfg.INPUT.DOMAIN != "latent" and network.WIDTH == 1
+        return PAPER_CLASSIFIER_GIGA.get(network.NETWORK) if whole else None
+    known = size == PAPER_SIZE and task_of(cfg).name == "detection"
+    if not known or cfg.INPUT.DOMAIN != "latent" or cfg.MODEL.FPN.OUT_CHANNELS != 256:
         return None
-    return PAPER_BACKBONE_GIGA.get(part) if cfg.INPUT.DOMAIN == "latent" else None
+    ours = standard and resnet.STEM == "residual" and cfg.MODEL.BACKBONE.NAME == PAPER_BACKBONE
+    return PAPER_BACKBONE_GIGA.get(part) if ours or part == "teacher_backbone" else None
+
+
+def usual_size(cfg: CfgNode) -> tuple[int, int]:
+    """Height and width in pixels at which a model's parts are counted, unless others are given."""
+    if task_of(cfg).name != "classification":
+        return PAPER_SIZE
+    return 2 * (cfg.INPUT.IMAGE_SIZE or PAPER_IMAGE[0],)
 
 
 def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     """Multiply-adds of convolutions and linear layers, plus one a normalized element.
 
     Weights do not matter and are not loaded. The codec is counted on the image's own cells; coding
-    pads an image to a multiple of 64, which adds its share.
+    pads an image to a multiple of 64, which adds its share. A classifier with INPUT.AUGMENTATION
+    latent is counted on the cells that it crops.
 
     Args:
         size: height and width of the image in pixels, multiples of 32.
 
     Returns:
-        `student_backbone` and, where the config has them, `bridge` (a part of it),
-        `teacher_backbone`, `codec_encoder` (g_a, h_a and h_s, all that encoding to a latent runs)
-        and `codec_decoder` (g_s).
+        `student_backbone` and, where the config has them, `bridge` (a part of it) and
+        `teacher_backbone`, of a classifier `student_network` and `teacher_network`, which are all
+        of it; and where there is a codec `codec_encoder` (g_a, h_a and h_s, all that encoding to a
+        latent runs) and `codec_decoder` (g_s).
 
     Raises:
-        CdlError: if the size is not a positive multiple of 32, or for a classifier.
+        CdlError: if the size is not a positive multiple of 32.
     """
-    if task_of(cfg).name == "classification":
-        raise CdlError("the parts of detectors and segmentors are counted, not of classifiers")
     if min(size) < 32 or size[0] % 32 or size[1] % 32:
         raise CdlError(f"size {size[0]} {size[1]}: both sides must be positive multiples of 32")
     cfg = without_start(cfg)
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
-    image = torch.zeros(1, 3, *size)
-    counts = {}
-    if cfg.INPUT.DOMAIN == "latent":
-        latent = torch.zeros(1, build_codec(cfg).latent_channels, *cell_size(size))
-        student = build_backbone(cfg)
-        counts["student_backbone"] = count_network(student, latent)
-        for bridge in [m for m in student.modules() if isinstance(m, (Bridge, LinearBridge))]:
-            counts["bridge"] = count_network(bridge, latent)
-    else:
-        counts["student_backbone"] = count_network(build_backbone(cfg), image)
+    cfg.MODEL.CLASSIFIER.INIT = ""
+    classifies = task_of(cfg).name == "classification"
+    kind = "network" if classifies else "backbone"
+    build = build_classifier_network if classifies else build_backbone
+    image, student = torch.zeros(1, 3, *size), build(cfg)
+    inputs = _latents(cfg, size) if cfg.INPUT.DOMAIN == "latent" else [image]
+    counts = {f"student_{kind}": count_network(student, *inputs)}
+    for bridge in [m for m in student.modules() if isinstance(m, (Bridge, LinearBridge))]:
+        counts["bridge"] = count_network(bridge, *inputs)
     if cfg.MODEL.TEACHER.CONFIG_FILE:
-        counts["teacher_backbone"] = count_network(build_backbone(teacher_config(cfg)), image)
+        counts[f"teacher_{kind}"] = count_network(build(teacher_config(cfg)), image)
+    elif classifies and cfg.MODEL.TEACHER.WEIGHTS:
+        teacher = pixel_network("resnet50", cfg.MODEL.CLASSIFIER.NUM_CLASSES)
+        counts[f"teacher_{kind}"] = count_network(teacher, image)
     if cfg.INPUT.DOMAIN != "image":
         counts |= _count_codec(build_codec(cfg).network, image)
     return counts
+
+
+def _latents(cfg: CfgNode, size: tuple[int, int]) -> list[torch.Tensor]:
+    """What a network on latents reads of an image: the latent, and perhaps its scales."""
+    cells, architecture = cell_size(size), architecture_of(cfg)
+    if task_of(cfg).name == "classification" and cfg.INPUT.AUGMENTATION == "latent":
+        cells = 2 * (cfg.INPUT.LATENT_CROP,)
+    latent = torch.zeros(1, build_codec(cfg).latent_channels, *cells)
+    with_scales = getattr(architecture, "reads_scales", lambda cfg: False)(cfg)
+    return [latent, latent] if with_scales else [latent]
 
 
 def _count_codec(network: nn.Module, image: torch.Tensor) -> dict[str, int]:

@@ -11,23 +11,26 @@ from cdl_d2.cli.output import print_rows
 def count(
     *overrides: Overrides,
     config_file: ConfigFile,
-    size: tuple[int, int] = (800, 1280),
+    size: tuple[int, int] | None = None,
     json: Json = False,
 ) -> None:
     """Count the multiply-adds of a model's parts, beside published figures.
 
     ```
     cdl count --config-file detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280
+    cdl count --config-file classification/latent_resnet50.yaml
     ```
 
     Prints giga multiply-adds; with `--json`, one object of multiply-adds.
 
     Args:
-        size: Height and width of the image in pixels, multiples of 32.
+        size: Height and width of the image in pixels, multiples of 32; default 800 1280, and of a
+            classifier INPUT.IMAGE_SIZE.
     """
     cfg = load_config(config_file, (*overrides, "MODEL.DEVICE", "cpu"))  # where it is counted
-    from cdl_d2.bench.counts import count_multiply_adds, paper_giga
+    from cdl_d2.bench.counts import count_multiply_adds, paper_giga, usual_size
 
+    size = size or usual_size(cfg)
     counts = count_multiply_adds(cfg, size)
     if json:
         print(json_format.dumps(counts))
