@@ -79,8 +79,9 @@ class TransferMaskRCNN(Taught, nn.Module):
         crossed = self._transfer.heads == "teacher"
         network = teacher if crossed else self.student
         ours = self._outputs(network, step.pyramid, step, own=not crossed)
-        if step.sampled_anchors is not None and ours.objectness is not None:
-            ours.sampled_anchors = anchors_by_level(step.sampled_anchors, ours.objectness)
+        if step.sampled_anchors is not None:
+            logits = dict(zip(step.pyramid, step.anchors[0], strict=True))
+            ours.sampled_anchors = anchors_by_level(step.sampled_anchors, logits)
         return losses | self._transfer(ours, theirs, sizes, STRIDES)
 
     @contextmanager

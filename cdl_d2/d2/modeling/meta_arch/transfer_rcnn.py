@@ -167,9 +167,10 @@ class TransferRCNN(Student, CompressedRCNN):
             outputs = self._outputs_of(self.teacher, step.pyramid, step)
         else:
             outputs = self._own_outputs(step)
-        if step.anchor_labels is not None and outputs.objectness is not None:
+        if self._transfer.needs_anchors and step.anchor_labels is not None:
+            logits, _ = anchor_outputs(self, step.anchors)
             sampled = torch.stack(step.anchor_labels) >= 0
-            outputs.sampled_anchors = anchors_by_level(sampled, outputs.objectness)
+            outputs.sampled_anchors = anchors_by_level(sampled, logits)
         return outputs
 
     def _own_outputs(self, step: _Step) -> DetectorOutputs:
