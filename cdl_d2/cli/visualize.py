@@ -31,8 +31,8 @@ def visualize(
     ```
 
     For each image NAME: NAME_prediction.png and, for a model with a codec, NAME_decoded.png, the
-    image that its decoder makes, and NAME_latent.png, the bits of each cell and the strongest
-    channels of the latent.
+    image that its decoder makes, and NAME_latent.png, the bits of each cell, the strongest channels
+    of the latent, and the scales that its entropy model predicts for them.
 
     Args:
         input: Images.

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from cdl_d2.codec.pictures import GRID, latent_figure, rate_distortion_figure
 from tests.conftest import small_codec
@@ -11,7 +12,8 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
     ("name", "with_scales"), [("bmshj2018-hyperprior", True), ("bmshj2018-factorized", False)]
 )
 def test_scales_are_drawn_beside_the_same_channels_of_the_latent(name, with_scales):
-    axes = latent_figure(small_codec(name), IMAGE).axes
+    codec = small_codec(name)
+    axes = latent_figure(codec, IMAGE).axes
     channels, count = axes[-GRID[0] * GRID[1] * (1 + with_scales) :], GRID[0] * GRID[1]
     assert len(axes) == 3 + count * (1 + with_scales)  # image, bits and their color bar
     assert all(axis.images[0].get_array().shape == (5, 7) for axis in channels)
@@ -19,7 +21,11 @@ def test_scales_are_drawn_beside_the_same_channels_of_the_latent(name, with_scal
         ours, scales = channels[:count], channels[count:]
         named = [axis.get_title().split()[-1] for axis in ours]
         assert named == [axis.get_title().split(":")[0] for axis in scales]
-        assert all((axis.images[0].get_array() > 0).all() for axis in scales)
+        pixels = torch.from_numpy(IMAGE).movedim(-1, 0).float() / 255
+        latent = codec.encode(pixels, with_scales=True)
+        for axis, channel in zip(scales, map(int, named), strict=True):
+            expected = latent.crop(latent.scales_hat)[channel].numpy()
+            assert np.array_equal(axis.images[0].get_array(), expected)
 
 
 def test_a_codec_has_a_curve_of_psnr_and_one_of_ms_ssim_in_the_order_of_its_rate():

@@ -48,7 +48,8 @@ class PictureMaker:
     @torch.no_grad()
     def write(self, path: Path, folder: Path) -> None:
         """Write NAME_prediction.png and, of a model with a codec, NAME_decoded.png, the image that
-        its decoder makes, and NAME_latent.png, the bits of the cells and the strongest channels.
+        its decoder makes, and NAME_latent.png, the bits of the cells, the strongest channels and
+        their scales.
 
         Raises:
             CdlError, OSError: if the image cannot be read, or a picture not be written.
