@@ -16,8 +16,9 @@ STYLES = ("-", "--", ":", "-.")  # of keys
 
 
 def read_history(folder: str | Path, key: str) -> list[tuple[int, float]]:
-    """(iteration, value) of a number in a training's `metrics.json`, such as `loss_cls` or, of the
-    evaluations during it, `classification/loss`.
+    """(iteration, value) of a number in a training's `metrics.json`, such as `total_loss`,
+    `loss_cls` (where there are other losses too) or, of the evaluations during it,
+    `classification/loss`.
 
     Raises:
         FileNotFoundError: if the folder has no metrics.

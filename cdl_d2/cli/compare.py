@@ -36,7 +36,7 @@ def compare(
         --point static:16 output/static-16 --point static:32 output/static-32 \\
         --plot rate/bpp sem_seg/mIoU --output rate.png --saving decoded static
     cdl compare --keys classification/top1 --point cresnet39 output/cresnet39_rsscn7 \\
-        --history loss_cls classification/loss --history-output losses.png
+        --history total_loss classification/loss --history-output losses.png
     ```
 
     A point is a training's output folder, or the mean of several (seeds) that are given under one
