@@ -142,9 +142,9 @@ class TransferRCNN(Student, CompressedRCNN):
                 record("proposals", of=lambda _, output: output[0]),
             ],
         }
+        if self._transfer.needs_anchors:
+            hooks[self.proposal_generator.rpn_head] = [record("anchors")]
         if self._transfer.heads == "student":
-            if self._transfer.needs_anchors:
-                hooks[self.proposal_generator.rpn_head] = [record("anchors")]
             if self._transfer.needs_boxes:
                 hooks[heads.box_predictor] = [record("boxes")]
             if self._compares_masks:
