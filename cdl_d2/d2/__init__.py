@@ -24,8 +24,10 @@ from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.evaluation.rate import RateEvaluator
 from cdl_d2.d2.modeling.backbone.bridged_backbone import build_bridged_backbone
 from cdl_d2.d2.modeling.backbone.latent_resnet import (
+    build_fcos_latent_resnet_fpn_backbone,
     build_latent_resnet_backbone,
     build_latent_resnet_fpn_backbone,
+    build_retinanet_latent_resnet_fpn_backbone,
 )
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier, TransferClassifier
@@ -33,17 +35,22 @@ from cdl_d2.d2.modeling.meta_arch.compressed_dense_detector import (
     CompressedFCOS,
     CompressedRetinaNet,
 )
-from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
+from cdl_d2.d2.modeling.meta_arch.compressed_detector import CompressedDetector
+from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
+from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedPanopticFPN, CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.joint_classifier import JointClassifier
 from cdl_d2.d2.modeling.meta_arch.joint_multitask import JointMultitask
 from cdl_d2.d2.modeling.meta_arch.multitask import CompressedMultitask
 from cdl_d2.d2.modeling.meta_arch.segmentor import CompressedSegmentor, TransferSegmentor
-from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
+from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferPanopticFPN, TransferRCNN
 
 __all__ = [
     "CompressedClassifier",
+    "CompressedDetector",
     "CompressedFCOS",
+    "CompressedModel",
     "CompressedMultitask",
+    "CompressedPanopticFPN",
     "CompressedRCNN",
     "CompressedRetinaNet",
     "CompressedSegmentor",
@@ -53,14 +60,17 @@ __all__ = [
     "SafeCheckpointer",
     "Trainer",
     "TransferClassifier",
+    "TransferPanopticFPN",
     "TransferRCNN",
     "TransferSegmentor",
     "add_cdl_config",
     "build_bridged_backbone",
     "build_codec",
+    "build_fcos_latent_resnet_fpn_backbone",
     "build_latent_resnet_backbone",
     "build_latent_resnet_fpn_backbone",
     "build_mapper",
+    "build_retinanet_latent_resnet_fpn_backbone",
     "check_datasets",
     "register_dataset",
     "setup_environment",

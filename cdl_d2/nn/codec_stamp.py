@@ -26,6 +26,8 @@ class CodecStamp(nn.Module):
             have weights from original ones.
     """
 
+    __jit_unused_properties__ = ["identity"]  # TorchScript compiles properties, and knows no JSON
+
     def __init__(self, identity: CodecIdentity | None = None, required: bool = True):
         super().__init__()
         self._required = required

@@ -21,6 +21,8 @@ class LatentInput(nn.Module):
         mean, std: per-channel statistics of y_hat; default 0 and 1.
     """
 
+    __jit_unused_properties__ = ["identity"]
+
     def __init__(
         self,
         channels: int,
@@ -54,8 +56,9 @@ class LatentInput(nn.Module):
             CdlError: if y_hat has another number of channels.
         """
         if y_hat.shape[1] != self.channels:
-            raise CdlError(
-                f"a latent of {y_hat.shape[1]} channels for a network of {self.channels}: the "
-                f"network reads {self.identity or 'latents of another codec'}"
-            )
+            found = f"a latent of {y_hat.shape[1]} channels for a network of {self.channels}"
+            if torch.jit.is_scripting():
+                raise ValueError(found)
+            reads = self.identity or "latents of another codec"
+            raise CdlError(f"{found}: the network reads {reads}")
         return (y_hat - self.mean[:, None, None]) / self.std[:, None, None]

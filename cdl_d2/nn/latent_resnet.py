@@ -118,38 +118,54 @@ class LatentPyramidTrunk(nn.Module):
     strides that a pixel ResNet's have, so that any feature pyramid network takes them: res2
     (stride 4, 128 * width channels) from c4_1, res3 (8, 512 * width) from c4_2, res4 (16,
     1024 * width) and res5 (32, 2048 * width).
+
+    Args:
+        trunk: the latent ResNet.
+        out_features: those that are made; a pyramid from P3 needs no res2.
+
+    Raises:
+        CdlError: for an unknown feature.
     """
 
     strides = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
-    def __init__(self, trunk: LatentResNet):
+    def __init__(self, trunk: LatentResNet, out_features: Sequence[str] = tuple(strides)):
         super().__init__()
+        unknown = set(out_features) - set(self.strides)
+        if unknown:
+            raise CdlError(
+                f"a latent ResNet has no feature {min(unknown)!r}, only {', '.join(self.strides)}"
+            )
         self.trunk = trunk
         between = trunk.conv5_channels
-        self.upsample4 = nn.Sequential(
-            nn.Conv2d(trunk.conv4_channels, between, kernel_size=1), nn.PixelShuffle(4)
-        )
-        self.upsample2 = nn.Sequential(
-            nn.Conv2d(trunk.conv4_channels, between, kernel_size=1), nn.PixelShuffle(2)
-        )
-        self.channels = {
+        channels = {
             "res2": between // 16,
             "res3": between // 4,
             "res4": trunk.conv4_channels,
             "res5": trunk.conv5_channels,
         }
-        for upsample in (self.upsample4, self.upsample2):
-            initialize_convolution(upsample[0])
+        self.channels = {name: each for name, each in channels.items() if name in out_features}
+
+        def upsample(name: str, factor: int) -> nn.Module | None:
+            if name not in self.channels:
+                return None
+            convolution = nn.Conv2d(trunk.conv4_channels, between, kernel_size=1)
+            return nn.Sequential(convolution, nn.PixelShuffle(factor))
+
+        self.upsample4, self.upsample2 = upsample("res2", 4), upsample("res3", 2)
+        for upsampling in filter(None, (self.upsample4, self.upsample2)):
+            initialize_convolution(upsampling[0])
+        self._out_features = list(self.channels)
 
     def forward(self, y_hat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From y_hat, N x M x h x w with even h and w, to res2 ... res5."""
+        """From y_hat, N x M x h x w with even h and w, to `out_features`."""
         features = self.trunk(y_hat)
-        return {
-            "res2": self.upsample4(features["c4_1"]),
-            "res3": self.upsample2(features["c4_2"]),
-            "res4": features["c4"],
-            "res5": features["c5"],
-        }
+        named = {"res4": features["c4"], "res5": features["c5"]}
+        if self.upsample4 is not None:
+            named["res2"] = self.upsample4(features["c4_1"])
+        if self.upsample2 is not None:
+            named["res3"] = self.upsample2(features["c4_2"])
+        return {name: named[name] for name in self._out_features}
 
 
 class LatentClassifier(nn.Module):

@@ -34,11 +34,13 @@ PIXEL = [
 
 
 def small_cfg(kind: str, *options):
-    """The config of a small `latent`, `reconstruction` or `pixel` detector of two classes."""
+    """The config of a small detector of two classes: `latent`, `bridge`, `reconstruction` or
+    `pixel`, a Mask R-CNN; or `latent_retinanet` and others of configs/detection/small/."""
     cfg = get_cfg()
     add_cdl_config(cfg)
-    cfg.merge_from_file(str(CONFIGS / "detection" / "small" / f"{kind}_mask_rcnn_small.yaml"))
-    wide = [] if kind == "latent" else PIXEL
+    name = kind if "_" in kind else f"{kind}_mask_rcnn"
+    cfg.merge_from_file(str(CONFIGS / "detection" / "small" / f"{name}_small.yaml"))
+    wide = [] if kind.startswith("latent") else PIXEL
     cfg.merge_from_list([*SMALL, *wide, "DATASETS.TRAIN", (), "DATASETS.TEST", (), *options])
     return cfg
 

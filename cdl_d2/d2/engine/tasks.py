@@ -11,7 +11,8 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
-from detectron2.modeling import PanopticFPN, RetinaNet, SemanticSegmentor
+from detectron2.modeling import PanopticFPN, SemanticSegmentor
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from torch import nn
 
 from cdl_d2.d2.data.class_datasets import check_class_dataset, class_names_of
@@ -156,7 +157,7 @@ TASKS = (  # the first whose architecture fits
     ),
     replace(
         _DETECTION,
-        architecture=RetinaNet,
+        architecture=DenseDetector,
         check_dataset=partial(check_coco_dataset, num_classes="RETINANET.NUM_CLASSES"),
         num_classes="RETINANET.NUM_CLASSES",
     ),

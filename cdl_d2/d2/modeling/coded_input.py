@@ -8,6 +8,7 @@ from torch import nn
 
 from cdl_d2.codec import Codec, CodecChoice
 from cdl_d2.d2.config import check_source
+from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import CodedInput
 
 
@@ -20,6 +21,36 @@ def needs_image(cfg: CfgNode) -> bool:
     """Whether the model of a config trains on items that have the original `image` too, whatever it
     reads: its class's `needs_image` says so."""
     return getattr(architecture_of(cfg), "needs_image", lambda cfg: False)(cfg)
+
+
+def check_reads_latents(cfg: CfgNode) -> None:
+    """Raise CdlError if the meta-architecture of a config gives pixels to its backbone, which reads
+    latents: one of Detectron2's own, say."""
+    ours, name = architecture_of(cfg), cfg.MODEL.META_ARCHITECTURE
+    if _reads_latents(ours):
+        return
+    stock = [each for _, each in META_ARCH_REGISTRY if not _reads_latents(each)]
+
+    def on_pixels(architecture: type[nn.Module]) -> type[nn.Module] | None:
+        """What an architecture that reads latents inherits from."""
+        return next((base for base in architecture.__mro__ if base in stock), None)
+
+    known = [
+        each
+        for each, architecture in META_ARCH_REGISTRY
+        if _reads_latents(architecture) and on_pixels(architecture) is ours
+    ]
+    advice = f"set it to {' or '.join(known)}"
+    if not known:
+        advice = f"register one that inherits from cdl_d2.d2.CompressedDetector and {name}"
+    raise CdlError(
+        f"MODEL.META_ARCHITECTURE {name} gives images to MODEL.BACKBONE.NAME "
+        f"{cfg.MODEL.BACKBONE.NAME}, which reads latents: {advice}"
+    )
+
+
+def _reads_latents(architecture: object) -> bool:
+    return hasattr(architecture, "look_at")
 
 
 def build_codec(cfg: CfgNode) -> Codec:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
+from torch import nn
 
 from cdl_d2.codec import STRIDE
 from cdl_d2.d2.modeling.backbone.initialization import initialize
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.modeling.coded_input import build_codec, check_reads_latents
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge import Bridge
 from cdl_d2.nn.linear_bridge import bridge_first_convolution
@@ -34,18 +37,30 @@ class BridgedResNet(Backbone):
         self.bridge = bridge
         before = resnet.stage_names.index(entry) + 1 if entry != "stem" else 0
         self._entry, self.stage_names = entry, resnet.stage_names[before:]
-        for name in self.stage_names:
-            self.add_module(name, getattr(resnet, name))
+        self.stages = [getattr(resnet, name) for name in self.stage_names]
+        for name, stage in zip(self.stage_names, self.stages, strict=True):
+            self.add_module(name, stage)
         known = {entry, *self.stage_names}
         self._shapes = {name: s for name, s in resnet.output_shape().items() if name in known}
+        self._out_features = list(self._shapes)
+        self._size_divisibility = max(STRIDE, *(shape.stride for shape in self._shapes.values()))
 
     def forward(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
         """From N x M x h x w latents to N x C x H/stride x W/stride features."""
-        features = {self._entry: self.bridge(latents)}
-        feature = features[self._entry]
-        for name in self.stage_names:
-            features[name] = feature = getattr(self, name)(feature)
-        return {name: features[name] for name in self._shapes}
+        feature = self.bridge(latents)
+        features = {self._entry: feature}
+        for name, stage in zip(self.stage_names, self.stages):  # noqa: B905, for TorchScript
+            feature = stage(feature)
+            features[name] = feature
+        return {name: features[name] for name in self._out_features}
+
+    def __prepare_scriptable__(self) -> BridgedResNet:
+        """A copy for TorchScript, which unrolls no plain list; its state has other names."""
+        copied = copy.deepcopy(self)
+        copied.stages = nn.ModuleList(copied.stages)
+        for name in copied.stage_names:
+            delattr(copied, name)
+        return copied
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each feature."""
@@ -54,7 +69,7 @@ class BridgedResNet(Backbone):
     @property
     def size_divisibility(self) -> int:
         """Pixels: whole cells of the last stage, and of latents."""
-        return max(STRIDE, *(shape.stride for shape in self._shapes.values()))
+        return self._size_divisibility
 
 
 @BACKBONE_REGISTRY.register()
@@ -69,11 +84,12 @@ def build_bridged_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 
     Raises:
         CdlError: for an unknown backbone, entry or kind of bridge, or one that does not fit; for
-            dilated stages with cells of less than 16 pixels.
+            dilated stages with cells of less than 16 pixels; see check_reads_latents.
     """
     keys = cfg.MODEL.BRIDGE
     if cfg.INPUT.DOMAIN != "latent":
         raise CdlError(f"a bridge reads latents, not INPUT.DOMAIN {cfg.INPUT.DOMAIN!r}")
+    check_reads_latents(cfg)
     if keys.BACKBONE not in BACKBONE_REGISTRY or keys.BACKBONE == cfg.MODEL.BACKBONE.NAME:
         raise CdlError(
             f"MODEL.BRIDGE.BACKBONE {keys.BACKBONE!r} is no pixel backbone of Detectron2"

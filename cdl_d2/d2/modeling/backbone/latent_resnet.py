@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from torch import nn
 
 from cdl_d2.codec import Codec
 from cdl_d2.d2.modeling.backbone.initialization import initialize
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.modeling.coded_input import build_codec, check_reads_latents
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 
 
@@ -48,7 +50,8 @@ def build_latent_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Latent
 
 
 def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
-    """The trunk that detectors and classifiers share."""
+    """The trunk that detectors and classifiers share; raises as check_reads_latents."""
+    check_reads_latents(cfg)
     resnet = cfg.MODEL.LATENT_RESNET
     trunk = latent_resnet(
         build_codec(cfg),
@@ -75,12 +78,32 @@ def latent_resnet_backbone(codec: Codec, **options: Any) -> LatentResNetBackbone
 @BACKBONE_REGISTRY.register()
 def build_latent_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Detectron2's feature pyramid network on the latent ResNet (figure 2 of *Learning in
-    Compressed Domain via Knowledge Transfer*)."""
+    Compressed Domain via Knowledge Transfer*): P2 to P6, or what MODEL.FPN.IN_FEATURES begins."""
+    return _pyramid(cfg, lambda res5: LastLevelMaxPool())
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_latent_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """P3 to P7 on the latent ResNet, P6 and P7 from res5, as Detectron2's for RetinaNet."""
+    return _pyramid(cfg, lambda res5: LastLevelP6P7(res5, cfg.MODEL.FPN.OUT_CHANNELS))
+
+
+@BACKBONE_REGISTRY.register()
+def build_fcos_latent_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """P3 to P7 on the latent ResNet, P6 and P7 from P5, as Detectron2's FCOS has them."""
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    return _pyramid(cfg, lambda res5: LastLevelP6P7(channels, channels, "p5"))
+
+
+def _pyramid(cfg: CfgNode, top_block: Callable[[int], nn.Module]) -> FPN:
+    """What MODEL.FPN says, on the features that it names and no others; on top of it what
+    `top_block` makes for the channels of res5."""
+    keys, trunk = cfg.MODEL.FPN, build_latent_resnet(cfg)
     return FPN(
-        bottom_up=build_latent_resnet_backbone(cfg, input_shape),
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+        bottom_up=LatentResNetBackbone(LatentPyramidTrunk(trunk, keys.IN_FEATURES)),
+        in_features=keys.IN_FEATURES,
+        out_channels=keys.OUT_CHANNELS,
+        norm=keys.NORM,
+        top_block=top_block(trunk.conv5_channels),
+        fuse_type=keys.FUSE_TYPE,
     )

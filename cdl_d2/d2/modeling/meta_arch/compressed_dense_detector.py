@@ -4,47 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectron2.modeling import FCOS, META_ARCH_REGISTRY, RetinaNet
+from detectron2.config import CfgNode
+from detectron2.modeling import FCOS, META_ARCH_REGISTRY, RetinaNet, build_backbone
+from detectron2.modeling.meta_arch.fcos import FCOSHead
 
 from cdl_d2.d2.modeling.meta_arch.compressed_detector import CompressedDetector
 
 
-class CompressedDenseDetector(CompressedDetector):
-    """For a DenseDetector of Detectron2 to inherit from, before it."""
-
-    def forward(self, batched_inputs: list[dict[str, Any]]):
-        """Losses in training; otherwise detections.
-
-        Args:
-            batched_inputs: items, each with
-                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or instead
-                latent or reconstruction, see CodedInput.encode, and image_size: (H, W);
-                instances: in training, an Instances with gt_boxes and gt_classes;
-                height, width: of the original image, to which results are scaled; optional.
-
-        Returns:
-            in training the detector's losses and, of a gate, `loss_rate`; otherwise a dict an item:
-            `instances`, with pred_boxes, pred_classes and scores, and of a coded image `bits`,
-            `image_size` and, of a model that selects, `channels`.
-
-        Raises:
-            CdlError: see CodedInput.encode and CompressedModel.select.
-        """
-        items = self.select(self.encode(batched_inputs))
-        if self.training:
-            return super().forward(items) | self.selection_losses(items)
-        forward, canvases = super().forward, self.on_canvases(items)
-
-        def detect(members: list[int]) -> list[Any]:
-            return forward([canvases[i] for i in members])
-
-        return self.with_rates(self.in_equal_batches(items, detect), items)
-
-
 @META_ARCH_REGISTRY.register()
-class CompressedRetinaNet(CompressedDenseDetector, RetinaNet):
+class CompressedRetinaNet(CompressedDetector, RetinaNet):
     """Detectron2's RetinaNet in the compressed domain."""
 
 
-class CompressedFCOS(CompressedDenseDetector, FCOS):
-    """Detectron2's FCOS in the compressed domain; Detectron2 builds it from a LazyConfig only."""
+@META_ARCH_REGISTRY.register()
+class CompressedFCOS(CompressedDetector, FCOS):
+    """Detectron2's FCOS in the compressed domain; Detectron2's own is built from a LazyConfig only.
+
+    Its keys are those of MODEL.RETINANET: IN_FEATURES, NUM_CLASSES, NUM_CONVS, NORM, PRIOR_PROB,
+    FOCAL_LOSS_ALPHA and GAMMA, SCORE_THRESH_TEST, TOPK_CANDIDATES_TEST and NMS_THRESH_TEST.
+    """
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        keys, backbone = cfg.MODEL.RETINANET, build_backbone(cfg)
+        shapes = [backbone.output_shape()[name] for name in keys.IN_FEATURES]
+        head = FCOSHead(
+            input_shape=shapes,
+            num_classes=keys.NUM_CLASSES,
+            conv_dims=[shapes[0].channels] * keys.NUM_CONVS,
+            norm=keys.NORM,
+            prior_prob=keys.PRIOR_PROB,
+        )
+        return {
+            "backbone": backbone,
+            "head": head,
+            "head_in_features": keys.IN_FEATURES,
+            "num_classes": keys.NUM_CLASSES,
+            "focal_loss_alpha": keys.FOCAL_LOSS_ALPHA,
+            "focal_loss_gamma": keys.FOCAL_LOSS_GAMMA,
+            "test_score_thresh": keys.SCORE_THRESH_TEST,
+            "test_topk_candidates": keys.TOPK_CANDIDATES_TEST,
+            "test_nms_thresh": keys.NMS_THRESH_TEST,
+            "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **cls.input_of(cfg),
+        }

@@ -11,13 +11,21 @@ from detectron2.structures import Boxes, ImageList, Instances
 
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
+from cdl_d2.errors import CdlError
 from cdl_d2.nn.canvas import Canvas
 from cdl_d2.nn.coded_input import CodedInput, image_size_of, reported
 
 
 class CompressedDetector(CompressedModel):
-    """For a detector to inherit from, before Detectron2's: boxes, masks and
-    `ImageList.image_sizes` are in pixels in every domain."""
+    """For a detector to inherit from, before any meta-architecture of Detectron2 that batches
+    images in its `preprocess_image`, such as GeneralizedRCNN, PanopticFPN or RetinaNet: boxes,
+    masks and `ImageList.image_sizes` are in pixels in every domain.
+
+    ```python
+    @META_ARCH_REGISTRY.register()
+    class CompressedMine(CompressedDetector, Mine): ...
+    ```
+    """
 
     @configurable
     def __init__(
@@ -27,13 +35,73 @@ class CompressedDetector(CompressedModel):
         Args:
             coded_input, selection: what is looked at, see CompressedModel.
             kwargs: those of Detectron2's detector.
+
+        Raises:
+            CdlError: for a meta-architecture without `preprocess_image`.
         """
         super().__init__(**kwargs)
+        if not hasattr(super(), "preprocess_image"):
+            raise CdlError(
+                f"{type(self).__name__}: what it inherits from batches images outside of a "
+                "`preprocess_image`, where latents would take their place: write its `forward`, as "
+                "CompressedSegmentor does"
+            )
         self.look_at(coded_input, selection)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {**super().from_config(cfg), **cls.input_of(cfg)}
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """Losses in training; otherwise what is found.
+
+        Args:
+            batched_inputs: items, each with
+                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or instead
+                latent: M x ceil(H/16) x ceil(W/16), and image_size: (H, W); or reconstruction, as
+                image, see CodedInput.encode, which makes both;
+                instances: in training, an Instances with gt_boxes, gt_classes and what the heads
+                learn from (gt_masks, gt_keypoints);
+                sem_seg: in training of PanopticFPN, H x W labels;
+                height, width: of the original image, to which results are scaled; optional.
+
+        Returns:
+            in training the losses of Detectron2's detector and, of a gate, `loss_rate`; otherwise
+            a dict an item: what Detectron2's gives (`instances`, with pred_boxes, pred_classes,
+            scores and what heads add; of PanopticFPN also `sem_seg` and `panoptic_seg`), and of a
+            coded image `bits`, `image_size` and, of a model that selects, `channels`.
+
+        Raises:
+            CdlError: see CodedInput.encode and CompressedModel.select.
+        """
+        if not self.training:
+            return self.inference(batched_inputs)
+        items = self.select(self.encode(batched_inputs))
+        return super().forward(items) | self.selection_losses(items)
+
+    def inference(self, batched_inputs: list[dict[str, Any]], *args, **kwargs):
+        """What `forward` gives in evaluation, by Detectron2's own `inference`, if it has one.
+
+        Args:
+            batched_inputs: as for `forward`.
+            args, kwargs: those of Detectron2's, for R-CNNs `detected_instances`, an Instances with
+                pred_boxes and pred_classes for each item, of which masks are wanted, and
+                `do_postprocess`: whether results are scaled to `height` and `width`. A list has
+                an entry for each item.
+
+        Returns:
+            without post-processing what Detectron2's gives, such as bare Instances, whose boxes
+            are in pixels of what is shown, as those of `detected_instances` are.
+        """
+        items = self.select(self.encode(batched_inputs))
+        detect = getattr(super(), "inference", super().forward)
+        results = self._in_equal_batches(_on_canvases(items), detect, args, kwargs)
+        if isinstance(results, list) and all(isinstance(result, dict) for result in results):
+            return [
+                _on_image(result, item) | reported(item)
+                for result, item in zip(results, items, strict=True)
+            ]
+        return results
 
     def visualize_training(self, batched_inputs: list[dict[str, Any]], *found: Any) -> None:
         """As Detectron2's, at VIS_PERIOD; on the decoded image where an item has no `image`."""
@@ -53,39 +121,49 @@ class CompressedDetector(CompressedModel):
         multiple = self.padding_multiple
         return ImageList(*shown.batch(batched_inputs, self.device, multiple, lambda pixels: pixels))
 
-    def in_equal_batches(
-        self, items: list[dict[str, Any]], detect: Callable[[list[int]], list[Any]]
-    ) -> list[Any]:
-        """What `detect` finds in items, given the indices of some that have one padded size, so
-        that what is found in an image does not depend on its batch mates."""
+    def _in_equal_batches(
+        self,
+        items: list[dict[str, Any]],
+        detect: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """What `detect` finds in items, given some that have one padded size at a time, so that
+        what is found in an image does not depend on its batch mates; see `inference`."""
         multiple = self.padding_multiple
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, item in enumerate(items):
             size = tuple(-(-side // multiple) for side in image_size_of(item))
             groups.setdefault(size, []).append(index)
         results: list[Any] = [None] * len(items)
+        several = False  # kinds of results, such as instances and label maps
         for members in groups.values():
-            for index, result in zip(members, detect(members), strict=True):
+            more = {name: _entries(value, members) for name, value in kwargs.items()}
+            given = [_entries(value, members) for value in (items, *args)]
+            found = detect(*given, **more)
+            several = isinstance(found, tuple)
+            each = zip(*found, strict=True) if several else found
+            for index, result in zip(members, each, strict=True):
                 results[index] = result
-        return results
-
-    @staticmethod
-    def on_canvases(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Encoded items whose results are wanted of all that is shown, see Canvas; with_rates cuts
-        them to the image."""
-        sizes = (Canvas.of(item).size if "image_origin" in item else None for item in items)
-        return [
-            item | ({"height": size[0], "width": size[1]} if size else {})
-            for item, size in zip(items, sizes, strict=True)
-        ]
-
-    @staticmethod
-    def with_rates(results: list[dict], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Results of on_canvases(items), cut to the image, with what items say about its code."""
-        return [on_image(r, item) | reported(item) for r, item in zip(results, items, strict=True)]
+        return tuple(map(list, zip(*results, strict=True))) if several else results
 
 
-def on_image(result: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+def _entries(value: Any, members: list[int]) -> Any:
+    """Those of some items, of a list with an entry for each item; anything else as it is."""
+    return [value[index] for index in members] if isinstance(value, list) else value
+
+
+def _on_canvases(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Encoded items whose results are wanted of all that is shown, see Canvas; _on_image cuts them
+    to the image."""
+    sizes = (Canvas.of(item).size if "image_origin" in item else None for item in items)
+    return [
+        item | ({"height": size[0], "width": size[1]} if size else {})
+        for item, size in zip(items, sizes, strict=True)
+    ]
+
+
+def _on_image(result: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     """A result for all that a model is shown, cut to the image, see Canvas."""
     if "image_origin" not in item:
         return result

@@ -25,7 +25,7 @@ from cdl_d2.d2.modeling.detector_outputs import (
     compared_terms,
     masks_at,
 )
-from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
+from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedPanopticFPN, CompressedRCNN
 from cdl_d2.d2.modeling.teacher import (
     Student,
     build_teacher,
@@ -221,6 +221,11 @@ class TransferRCNN(Student, CompressedRCNN):
         foreground, chosen = select_foreground_proposals(proposals, self.roi_heads.num_classes)
         background = [p[~mask] for p, mask in zip(proposals, chosen, strict=True)]
         return [p.proposal_boxes for p in foreground], [p.proposal_boxes for p in background]
+
+
+@META_ARCH_REGISTRY.register()
+class TransferPanopticFPN(TransferRCNN, CompressedPanopticFPN):
+    """A CompressedPanopticFPN that is taught as a TransferRCNN is; label maps are not compared."""
 
 
 def _set_boxes(
