@@ -1,5 +1,6 @@
 """Image <-> latent <-> bitstream, with frozen learned codecs."""
 
+from cdl_d2.codec.architectures import register_codec
 from cdl_d2.codec.bitstream.stream import Bitstream, BitstreamError
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
@@ -14,4 +15,5 @@ __all__ = [
     "CodecIdentity",
     "Latent",
     "cell_size",
+    "register_codec",
 ]

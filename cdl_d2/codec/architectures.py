@@ -1,15 +1,22 @@
-"""Which image codecs exist, and how a network of each is made or rebuilt from its weights.
+"""Which image codecs exist.
 
 A codec is named as CompressAI names it, or is one of `generative/`; `tiny-...` is the same
 architecture with 32 inner channels and 192 latent channels, whose weights can be in this package.
+Others are made known by `register_codec`.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from cdl_d2.errors import CdlError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 COMPRESSAI_ARCHITECTURES = {
     "bmshj2018-factorized": range(1, 9),
@@ -22,12 +29,19 @@ COMPRESSAI_ARCHITECTURES = {
 # Qualities are the paper's 0.048, 0.096, 0.175 and 0.254 bits per pixel.
 GENERATIVE = {"zhang2022": range(1, 5), "zhang2022-layered": range(1, 5)}
 LAYERED = ("zhang2022-layered",)  # with a global vector behind the channels of the latent
-ARCHITECTURES = {**COMPRESSAI_ARCHITECTURES, **GENERATIVE}
+# One network for all qualities, each a gain of it: CompressAI's `s` plus 1.
+VARIABLE_RATE = {
+    "bmshj2018-hyperprior-vbr": range(1, 9),
+    "mbt2018-mean-vbr": range(1, 9),
+    "mbt2018-vbr": range(1, 9),
+}
+ARCHITECTURES = {**COMPRESSAI_ARCHITECTURES, **GENERATIVE, **VARIABLE_RATE}
 TINY_PREFIX = "tiny-"
 TINY_CHANNELS = {"N": 32, "M": 192}
 TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(3)}
-MAX_SIDE = 2048  # of a tensor of weights; the largest of the zoo is 1280
 METRICS = ("mse", "ms-ssim")
+ENTRY_POINTS = "cdl_d2.codecs"  # of installed packages: modules that register codecs
+OWN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")  # files and checkpoints have room for it
 
 
 def check_codec_choice(name: str, quality: int, metric: str, own_weights: bool = False) -> None:
@@ -36,12 +50,16 @@ def check_codec_choice(name: str, quality: int, metric: str, own_weights: bool =
     Args:
         own_weights: the weights come from the user, not from this package or a zoo.
     """
-    tiny = {TINY_PREFIX + k: range(v.stop) for k, v in ARCHITECTURES.items()}
+    tiny = {
+        TINY_PREFIX + k: v if k in VARIABLE_RATE else range(v.stop)
+        for k, v in ARCHITECTURES.items()
+    }
     if not own_weights:
         tiny |= TINY_QUALITIES
-    qualities = {**ARCHITECTURES, **tiny}.get(name)
+    own = registered_codec(name)
+    qualities = own.qualities if own else {**ARCHITECTURES, **tiny}.get(name)
     if qualities is None:
-        known = ", ".join([*ARCHITECTURES, *tiny])
+        known = ", ".join([*ARCHITECTURES, *tiny, *REGISTERED])
         raise CdlError(f"codec name {name!r} is not one of {known}")
     if quality not in qualities:
         raise CdlError(f"quality {quality} is not one of {_span(qualities)} for {name}")
@@ -54,73 +72,60 @@ def _span(qualities: range) -> str:
     return f"{qualities.start}..{qualities.stop - 1}"
 
 
-def new_network(name: str, quality: int) -> nn.Module:
-    """An untrained network; `tiny-<architecture>` gives the narrow variant."""
-    architecture = name.removeprefix(TINY_PREFIX)
-    build, tiny = _network_class(architecture), architecture != name
-    if architecture in GENERATIVE:
-        return build(**build.TINY) if tiny else build()
-    if not tiny:
-        from compressai.zoo.image import cfgs
+@dataclass(frozen=True)
+class RegisteredCodec:
+    """What `register_codec` was given."""
 
-        return build(*cfgs[name][quality])
-    if architecture.startswith("cheng2020"):  # one width serves for N and M there
-        return build(TINY_CHANNELS["N"])
-    return build(**TINY_CHANNELS)
+    build: Callable[[int], nn.Module]
+    channels: int
+    qualities: range
+
+    def new_network(self, quality: int) -> nn.Module:
+        """An untrained network for a quality."""
+        network = self.build(quality)
+        network.M = self.channels  # where CompressAI's models say it
+        return network
 
 
-def network_from_weights(name: str, state_dict: dict[str, torch.Tensor]) -> nn.Module:
-    """A network of the size that its weights have; its coding tables are empty.
+REGISTERED: dict[str, RegisteredCodec] = {}
 
-    Tables of a file are not read, since they may be of other weights, or hostile.
+
+def register_codec(
+    name: str,
+    build: Callable[[int], nn.Module],
+    channels: int,
+    qualities: range = range(1, 9),
+) -> None:
+    """Make a codec known by name, to `Codec.load`, configs and commands, with weights of its own.
+
+    Commands know it if an installed package has an entry point of the group `cdl_d2.codecs` with
+    this name, whose value is the module that calls this.
+
+    Args:
+        name: lower-case letters, digits, dots, dashes and underscores, up to 40.
+        build: from a quality to an untrained network, see `check_network` for what it must have.
+        channels: M, of its latent.
+        qualities: that it is trained for, between 0 and 255.
 
     Raises:
-        CdlError: if the weights do not belong to this architecture, or are not finite.
+        CdlError: for another name.
     """
-    from compressai.zoo.pretrained import load_pretrained
+    check_own_name(name)
+    REGISTERED[name] = RegisteredCodec(build, channels, qualities)
 
-    architecture = name.removeprefix(TINY_PREFIX)
-    state_dict = _with_empty_tables(load_pretrained(state_dict))
-    try:
-        for key, tensor in state_dict.items():
-            _check_tensor(key, tensor)
-        return _network_class(architecture).from_state_dict(state_dict)
-    except CdlError:
-        raise
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CdlError(f"the weights do not fit the architecture {architecture}: {reason}") from (
-            error
+
+def registered_codec(name: str) -> RegisteredCodec | None:
+    """The codec of a name; None if there is none that was registered."""
+    if name not in REGISTERED and name.removeprefix(TINY_PREFIX) not in ARCHITECTURES:
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            entry.load()
+    return REGISTERED.get(name)
+
+
+def check_own_name(name: str) -> None:
+    """Raise CdlError unless a name is one that a user's codec may have."""
+    if not OWN_NAME.fullmatch(name) or name.removeprefix(TINY_PREFIX) in ARCHITECTURES:
+        raise CdlError(
+            f"codec name {name!r}: one of your own has up to 40 lower-case letters, digits, dots, "
+            "dashes and underscores, and is none that CompressAI or this package has"
         )
-
-
-def _check_tensor(key: str, tensor: torch.Tensor) -> None:
-    if not torch.isfinite(tensor).all():
-        raise CdlError(f"the weights {key} are not finite: the file is damaged")
-    if max(tensor.shape, default=0) > MAX_SIDE:  # networks are made as wide as these say
-        raise CdlError(f"the weights {key}, {tuple(tensor.shape)}, are larger than any codec's")
-
-
-def _network_class(architecture: str) -> type[nn.Module]:
-    if architecture in GENERATIVE:
-        from cdl_d2.codec.generative.networks import NETWORKS
-
-        return NETWORKS[architecture]
-    from compressai.zoo.image import model_architectures
-
-    return model_architectures[architecture]
-
-
-def _with_empty_tables(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """CompressAI insists on entropy-coding tables; the coders make them anew."""
-    for module, extra in (
-        ("entropy_bottleneck", ()),
-        ("global_bottleneck", ()),
-        ("gaussian_conditional", ("scale_table",)),
-    ):
-        if any(key.startswith(f"{module}.") for key in state_dict):
-            for table in ("_quantized_cdf", "_offset", "_cdf_length"):
-                state_dict[f"{module}.{table}"] = torch.IntTensor()
-            for table in extra:
-                state_dict[f"{module}.{table}"] = torch.Tensor()
-    return state_dict

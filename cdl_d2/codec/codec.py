@@ -10,13 +10,20 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
+from cdl_d2.codec.architectures import (
+    METRICS,
+    check_codec_choice,
+    check_own_name,
+    registered_codec,
+)
 from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
+from cdl_d2.codec.entropy.coders import Coder, coder_for, has_rates
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.entropy.latent_coder import Quantized
-from cdl_d2.codec.entropy.layered_coder import Coder, coder_for
 from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
+from cdl_d2.codec.network_check import check_network
+from cdl_d2.codec.networks import network_from_weights, new_network
 from cdl_d2.codec.weights_file import fingerprint, load_state_dict
 from cdl_d2.codec.zoo import weights_path
 from cdl_d2.device import usable_device
@@ -41,8 +48,9 @@ class Codec(nn.Module):
 
     Args:
         network: a CompressAI image model.
-        name: one of ARCHITECTURES (architectures.py), or `tiny-<that>`.
-        quality, metric: what the weights were trained for; they only name the codec.
+        name: one of ARCHITECTURES (architectures.py), `tiny-<that>`, or a name of the user's.
+        quality, metric: what the weights were trained for; they only name the codec. Of a
+            variable-rate network, the quality is the rate at which it codes.
         meaning: `decoded` gives the y_hat that a receiver of the bitstream has, `rounded` gives
             round(y), which the networks of the knowledge-transfer paper were fed with. They
             differ where the entropy model predicts means: all but those called bmshj2018.
@@ -53,10 +61,12 @@ class Codec(nn.Module):
         super().__init__()
         if meaning not in MEANINGS:
             raise CdlError(f"meaning {meaning!r} of a latent is not one of {MEANINGS}")
+        if has_rates(network) and meaning != "decoded":
+            raise CdlError(f"latents of {name}, whose steps vary, have one meaning: 'decoded'")
         self.network = network
         self.name = name
         self.identity = CodecIdentity(name, quality, metric, meaning, fingerprint(network))
-        self._coder = coder_for(name, network)
+        self._coder = coder_for(network, quality)
         self._cpu_coder: Coder | None = None
         self.eval().requires_grad_(False)
 
@@ -87,8 +97,52 @@ class Codec(nn.Module):
                 network = new_network(name, quality)
         else:
             path = weights_path(name, quality, metric, weights)
-            network = network_from_weights(name, load_state_dict(path))
+            network = network_from_weights(name, quality, load_state_dict(path))
+        if own := registered_codec(name):
+            return cls.from_network(name, network, own.channels, quality, metric, meaning)
         return cls(network, name, quality, metric, meaning)
+
+    @classmethod
+    def from_network(
+        cls,
+        name: str,
+        network: nn.Module,
+        channels: int,
+        quality: int = 1,
+        metric: str = "mse",
+        meaning: str = "decoded",
+    ) -> Codec:
+        """A codec of any network that is built as CompressAI's image models are, see
+        `check_network`; it gets a copy. For configs, commands and other processes to know it by its
+        name, there is `register_codec`.
+
+        Args:
+            name: of your own, see `register_codec`.
+            network: a trained one.
+            channels: M, of its latent.
+            quality: 0 to 255, a name for its rate; of a variable-rate network the rate itself.
+
+        Raises:
+            CdlError: if the network is another one than is needed, or for another name.
+        """
+        check_own_name(name)
+        if quality not in range(256) or metric not in METRICS:
+            raise CdlError(f"quality {quality} is not one of 0..255, or {metric!r} of {METRICS}")
+        network = copy.deepcopy(network).eval()
+        network.M = channels  # where CompressAI's models say it
+        check_network(network, channels, quality)
+        return cls(network, name, quality, metric, meaning)
+
+    def at_quality(self, quality: int) -> Codec:
+        """This variable-rate codec at another rate; both share one network.
+
+        Raises:
+            CdlError: for a rate that it has not, or a codec that has one only.
+        """
+        if not has_rates(self.network):
+            raise CdlError(f"{self.name} has one rate: load the codec of quality {quality}")
+        identity = self.identity
+        return Codec(self.network, self.name, quality, identity.metric, identity.meaning)
 
     def on(self, device: str) -> Codec:
         """This codec, moved to a device.
@@ -215,6 +269,11 @@ class Codec(nn.Module):
                 "the stream is one of two layers and has not all channels: read both with "
                 "decompress_layers, or the selected channels with decompress_selected"
             )
+        if stream.coding == COMPRESSAI and has_rates(self.network):
+            raise BitstreamError(
+                f"what CompressAI itself wrote of {self.name} is not read: its steps are computed "
+                "in another precision there"
+            )
         if len(stream.strings) != coder.string_count:
             raise BitstreamError(f"{self.name} does not write {len(stream.strings)} strings")
         if stream.scale_floor and not coder.codes_channels_alone:
@@ -273,7 +332,8 @@ class Codec(nn.Module):
         if next(self.network.parameters()).device.type == "cpu":
             return self._coder
         if self._cpu_coder is None:
-            self._cpu_coder = coder_for(self.name, copy.deepcopy(self.network).cpu())
+            network = copy.deepcopy(self.network).cpu()
+            self._cpu_coder = coder_for(network, self.identity.quality)
         return self._cpu_coder
 
     def _transform(self, images: Sequence[torch.Tensor]) -> torch.Tensor:

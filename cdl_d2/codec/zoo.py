@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cdl_d2.codec.architectures import TINY_PREFIX
+from cdl_d2.codec.architectures import TINY_PREFIX, VARIABLE_RATE
 from cdl_d2.download import LARGEST, TIMEOUT, Download
 from cdl_d2.errors import CdlError
 from cdl_d2.files import sha256_of
@@ -36,10 +36,12 @@ def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Pat
 
 def zoo_url(name: str, quality: int, metric: str) -> str:
     """Address of CompressAI's weights."""
-    from compressai.zoo.image import model_urls
+    from compressai.zoo import image, image_vbr
 
     try:
-        return model_urls[name][metric][quality]
+        if name in VARIABLE_RATE:
+            return image_vbr.model_urls[name][metric]
+        return image.model_urls[name][metric][quality]
     except KeyError:
         raise FileNotFoundError(
             f"CompressAI's zoo has no weights of {name} quality {quality} ({metric}): {TRAIN_ONE}"

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from cdl_d2.codec import Bitstream, Codec
+from cdl_d2.codec.architectures import VARIABLE_RATE
 from cdl_d2.codec.latent import pad_for_coding
-from tests.conftest import small_network
+from tests.conftest import small_network, small_quality
 
+WITH_CONTEXT = ("mbt2018", "cheng2020-anchor", "cheng2020-attn", "mbt2018-vbr")
 IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
 
 
@@ -18,9 +20,13 @@ IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
 @torch.no_grad()
 def compressai_round_trip(name: str) -> tuple[dict[str, Any], torch.Tensor]:
     """What CompressAI writes of IMAGE with a small codec, and the image that it reads again."""
-    network = small_network(name)
-    coded = network.compress(pad_for_coding(IMAGE)[None])
-    return coded, network.decompress(**coded)["x_hat"][0, :, :70, :90]
+    network, rate = small_network(name), {}
+    if name in VARIABLE_RATE:
+        network, rate = copy.deepcopy(network), {"s": small_quality(name) - 1}
+        step = {} if name == "mbt2018-vbr" else {"scale": network.Gain[rate["s"]]}
+        network.update(force=True, **step)
+    coded = network.compress(pad_for_coding(IMAGE)[None], **rate)
+    return coded, network.decompress(**coded, **rate)["x_hat"][0, :, :70, :90]
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from torchvision.io import write_png
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import ARCHITECTURES
-from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.codec.rate_distortion import (
     RatePoint,
@@ -16,7 +15,8 @@ from cdl_d2.codec.rate_distortion import (
     rate_point,
 )
 from cdl_d2.errors import CdlError
-from tests.conftest import small_codec, small_network
+from tests.codec.conftest import WITH_CONTEXT
+from tests.conftest import small_codec, small_network, small_quality
 
 IMAGE = torch.rand(3, 200, 250, generator=torch.Generator().manual_seed(1))
 
@@ -36,7 +36,7 @@ def calibrated_codec(name: str) -> Codec:
         layer.weight.zero_()
         spatial = getattr(network, "M", y.shape[1])
         layer.bias[:spatial] = louder(y).square().mean((0, 2, 3)).sqrt()[:spatial]
-    return Codec(network, f"tiny-{name}", 1, "mse", "decoded")
+    return Codec(network, f"tiny-{name}", small_quality(name), "mse", "decoded")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

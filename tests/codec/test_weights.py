@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import new_network
+from cdl_d2.codec.networks import new_network
 from cdl_d2.codec.weights_file import (
     fingerprint,
     load_state_dict,

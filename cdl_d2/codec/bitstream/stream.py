@@ -18,6 +18,9 @@ of all others, which are padded on the right and at the bottom, version 1.
 
 Coded by CompressAI itself, a stream has 0 for the CRC-32 of its symbols, which nobody took.
 
+The quality of a variable-rate codec is the rate at which it coded. A codec that a user brought has
+the number 255, and its name is the first of the strings.
+
 Little endian; 58 bytes with two strings. Every byte is covered by a checksum, and the sizes are
 checked, before anything is decoded or allocated.
 """
@@ -34,7 +37,9 @@ from cdl_d2.codec.architectures import (
     COMPRESSAI_ARCHITECTURES,
     GENERATIVE,
     METRICS,
+    OWN_NAME,
     TINY_PREFIX,
+    VARIABLE_RATE,
 )
 from cdl_d2.codec.entropy.autoregressive import CODINGS, COMPRESSAI
 from cdl_d2.codec.latent import (
@@ -63,10 +68,11 @@ _CODINGS = (*CODINGS, SELECTED, REST)  # append only, up to 8
 _FLOOR = 8  # of a coding's byte: its number plus this many times the scale floor
 _CODECS = [  # append only
     prefix + name
-    for names in (COMPRESSAI_ARCHITECTURES, GENERATIVE)
+    for names in (COMPRESSAI_ARCHITECTURES, GENERATIVE, VARIABLE_RATE)
     for prefix in ("", TINY_PREFIX)
     for name in names
 ]
+_OWN_CODEC = 255  # one that a user brought: its name is the first string
 
 
 @dataclass(frozen=True)
@@ -129,22 +135,25 @@ class Bitstream:
             raise CdlError(f"a bitstream says who wrote it, not {self.codec}: see Codec.identify")
         check_pixels(self.image_size)
         padded = any(self.padding)
+        name, strings = self.codec.name, self.strings
+        if name not in _CODECS:
+            strings = (name.encode(), *strings)
         head = _HEAD.pack(
             MAGIC,
             _PADDED_VERSION if padded else _VERSION,
-            _CODECS.index(self.codec.name),
+            _CODECS.index(name) if name in _CODECS else _OWN_CODEC,
             self.codec.quality,
             METRICS.index(self.codec.metric),
             bytes.fromhex(self.codec.weights),
             _CODINGS.index(self.coding) + _FLOOR * self.scale_floor,
-            len(self.strings),
+            len(strings),
             *self.image_size,
             *self.coded_size,
             self.checksum or 0,
         )
         head += _PADDING.pack(*self.padding) if padded else b""
-        head += b"".join(_STRING.pack(len(s), zlib.crc32(s)) for s in self.strings)
-        return head + _CRC.pack(zlib.crc32(head)) + b"".join(self.strings)
+        head += b"".join(_STRING.pack(len(s), zlib.crc32(s)) for s in strings)
+        return head + _CRC.pack(zlib.crc32(head)) + b"".join(strings)
 
     @classmethod
     def from_bytes(cls, content: bytes, max_pixels: int | None = None) -> Bitstream:
@@ -176,23 +185,28 @@ class Bitstream:
             raise BitstreamError("damaged: the checksum of the header does not match")
         image_size, coded_size, checksum = tuple(numbers[:2]), tuple(numbers[2:4]), numbers[4]
         scale_floor, coding = divmod(coding, _FLOOR)
-        for name, value, known in (
+        for what, value, known in (
             ("codec", codec, _CODECS),
             ("metric", metric, METRICS),
             ("coding", coding, _CODINGS),
         ):
-            if value >= len(known):
-                raise BitstreamError(f"{name} number {value} is unknown: update cdl_d2")
+            if value >= len(known) and (what, value) != ("codec", _OWN_CODEC):
+                raise BitstreamError(f"{what} number {value} is unknown: update cdl_d2")
         if scale_floor and _CODINGS[coding] != "exact":
             raise BitstreamError(f"coding {_CODINGS[coding]!r} has no scale floor: update cdl_d2")
         try:
             check_pixels(image_size, max_pixels)
         except CdlError as error:
             raise BitstreamError(str(error)) from error
+        strings = _strings(content, strings_at, head_size, count)
+        if codec == _OWN_CODEC:
+            name, *strings = _own_name(strings), *strings[1:]
+        else:
+            name = _CODECS[codec]
         stream = cls(
-            codec=CodecIdentity(_CODECS[codec], quality, METRICS[metric], "decoded", weights.hex()),
+            codec=CodecIdentity(name, quality, METRICS[metric], "decoded", weights.hex()),
             image_size=image_size,
-            strings=_strings(content, strings_at, head_size, count),
+            strings=tuple(strings),
             coding=_CODINGS[coding],
             checksum=checksum or (None if _CODINGS[coding] == COMPRESSAI else 0),
             scale_floor=scale_floor,
@@ -277,6 +291,13 @@ def _strings(content: bytes, start: int, head_size: int, count: int) -> tuple[by
         strings.append(string)
         start += length
     return tuple(strings)
+
+
+def _own_name(strings: tuple[bytes, ...]) -> str:
+    name = strings[0].decode("ascii", "replace") if strings else ""
+    if not OWN_NAME.fullmatch(name):
+        raise BitstreamError(f"damaged: {name[:60]!r} is no name of a codec")
+    return name
 
 
 def rest_of(path: Path) -> Path:

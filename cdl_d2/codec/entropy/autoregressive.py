@@ -38,7 +38,13 @@ def steps(height: int, width: int, coding: str) -> list[torch.Tensor]:
 
 
 def predict_in_order(
-    network: nn.Module, params: torch.Tensor, next_symbols: NextSymbols, coding: str = "exact"
+    network: nn.Module,
+    params: torch.Tensor,
+    next_symbols: NextSymbols,
+    coding: str,
+    in_steps: Callable[[torch.Tensor], torch.Tensor],
+    from_symbols: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    context_bias: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Form a latent from symbols that need the context of the ones before.
 
@@ -48,18 +54,22 @@ def predict_in_order(
         next_symbols: gives the symbols of a step: round(y - mu) in an encoder, read from the
             stream in a decoder.
         coding: `exact` or `compressai`.
+        in_steps: from scales of y to those of its symbols.
+        from_symbols: from symbols and their scales to y_hat - means_hat.
+        context_bias: 2M, of the context prediction.
 
     Returns:
-        symbols, scales_hat and means_hat, each M x h x w; y_hat is symbols + means_hat.
+        symbols, their scales_hat, and means_hat, each M x h x w.
     """
     channels, (height, width) = params.shape[0] // 2, params.shape[1:]
     symbols, scales_hat, means_hat = (params.new_empty(channels, height * width) for _ in range(3))
-    context = _Context(network, params)
+    context = _Context(network, params, context_bias)
     for where in steps(height, width, coding):
         predict = context.one if coding == "compressai" else context.many
         scales, means = predict(where)
+        scales = in_steps(scales)
         found = next_symbols(where, scales, means)  # n, M
-        context.know(where, found + means)
+        context.know(where, from_symbols(found, scales) + means)
         symbols[:, where], scales_hat[:, where], means_hat[:, where] = found.T, scales.T, means.T
     return tuple(each.unflatten(1, (height, width)) for each in (symbols, scales_hat, means_hat))
 
@@ -67,12 +77,12 @@ def predict_in_order(
 class _Context:
     """What is decoded so far, and the scales and means that it predicts for other positions."""
 
-    def __init__(self, network: nn.Module, params: torch.Tensor):
+    def __init__(self, network: nn.Module, params: torch.Tensor, bias: torch.Tensor):
         layer = network.context_prediction
         self._parameters, self._params = network.entropy_parameters, params
         self._exact_parameters = in_float64(network.entropy_parameters)
         self._kernel, self._border = layer.kernel_size[0], layer.kernel_size[0] // 2
-        self._masked_weight, self._bias = layer.weight * layer.mask, layer.bias  # 2M, M, 5, 5
+        self._masked_weight, self._bias = layer.weight * layer.mask, bias  # 2M, M, 5, 5
         taps = layer.mask[0, 0].nonzero()  # the decoded part of a window
         self._weight = self._masked_weight[:, :, taps[:, 0], taps[:, 1]].flatten(1).T.double()
         self._known = F.pad(torch.zeros_like(params[: len(params) // 2]), (self._border,) * 4)

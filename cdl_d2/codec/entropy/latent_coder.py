@@ -26,14 +26,12 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from cdl_d2.codec.architectures import TINY_PREFIX
 from cdl_d2.codec.entropy.autoregressive import NextSymbols, predict_in_order, steps
 from cdl_d2.codec.entropy.exact_arithmetic import in_float64
 from cdl_d2.codec.entropy.tables import EntropyTables, ScaleRows
 from cdl_d2.codec.latent import HYPERPRIOR_CELLS
 from cdl_d2.errors import CdlError
 
-WITH_CONTEXT = ("mbt2018", "cheng2020-anchor", "cheng2020-attn")
 MAX_SCALE_FLOOR = 31  # a file has five bits for it
 MAX_SPREAD = 2**14  # of quantiles: the coder's distributions have 2**16 parts, one a symbol or more
 
@@ -76,20 +74,23 @@ class Quantized:
 class LatentCoder:
     """Quantizes and codes latents with the entropy model of a CompressAI network.
 
+    Its parts say what it is: with `h_a` it has a hyperprior, with `context_prediction` a context
+    model. A hyperprior decoder of as many channels as the latent predicts scales only, and its
+    encoder then reads |y|; one of twice as many predicts means, too.
+
     Args:
-        name: of the codec, see `Codec`.
         network: a CompressAI image model.
     """
 
     channel_string_count = 1
 
-    def __init__(self, name: str, network: nn.Module):
+    def __init__(self, network: nn.Module):
         self._network = network
-        self._architecture = name.removeprefix(TINY_PREFIX)
-        self.has_hyperprior = self._architecture != "bmshj2018-factorized"
-        self.has_context = self._architecture in WITH_CONTEXT
+        self.has_hyperprior = hasattr(network, "h_a")
+        self.has_context = hasattr(network, "context_prediction")
         self.codes_channels_alone = self.has_hyperprior and not self.has_context
         self.string_count = 1 + self.has_hyperprior  # of a whole latent
+        self._is_scale_only = self.codes_channels_alone and self._side_channels == self.channels
 
     @property
     def channels(self) -> int:
@@ -108,9 +109,9 @@ class LatentCoder:
 
         def next_symbols(where, scales, means):
             wanted = y.flatten(1)[:, where].T
-            return torch.round(wanted if means is None else wanted - means)
+            return self._to_symbols(wanted if means is None else wanted - means)
 
-        quantized = self._with_hyperprior(torch.round(z - self._medians), next_symbols)
+        quantized = self._with_hyperprior(self._z_symbols(z), next_symbols)
         if not quantized.is_finite:
             raise CdlError("the codec predicts what is not finite: are its weights damaged?")
         return quantized
@@ -146,7 +147,7 @@ class LatentCoder:
             return -torch.log2(y), 0.0
         gaussian, symbols = network.gaussian_conditional, q.y_symbols[None].float()
         y = gaussian(symbols, q.scales_hat[None])[1][0]  # relative to their means
-        z = network.entropy_bottleneck((q.z_symbols + self._medians)[None])[1][0]
+        z = self._z_likelihoods(self._z_hat(q.z_symbols)[None])
         return -torch.log2(y), float(-torch.log2(z).sum(dtype=torch.float64))
 
     def scale_floor(self, quantized: Quantized) -> int:
@@ -255,26 +256,63 @@ class LatentCoder:
     def _with_hyperprior(
         self, z_symbols: torch.Tensor, next_symbols: NextSymbols, coding: str = "exact"
     ) -> Quantized:
-        z_hat = (z_symbols + self._medians)[None]
+        z_hat = self._z_hat(z_symbols)[None]
         h_s = self._network.h_s
         params = (h_s(z_hat) if coding == "compressai" else in_float64(h_s)(z_hat))[0]
         if self.has_context:
-            symbols, scales, means = predict_in_order(self._network, params, next_symbols, coding)
+            symbols, scales, means = predict_in_order(
+                self._network,
+                params,
+                next_symbols,
+                coding,
+                self._in_steps,
+                self._from_symbols,
+                self._context_bias,
+            )
         else:
             scales, means = (params, None) if self._is_scale_only else params.chunk(2)
+            scales = self._in_steps(scales)
             flat = [each if each is None else each.flatten(1).T for each in (scales, means)]
             symbols = next_symbols(slice(None), *flat).T.reshape(scales.shape)
+        values = self._from_symbols(symbols, scales)
         return Quantized(
-            y_hat=symbols if means is None else symbols + means,
+            y_hat=values if means is None else values + means,
             y_symbols=symbols.int(),
             scales_hat=scales,
             means_hat=means,
             z_symbols=z_symbols.int(),
         )
 
+    def _to_symbols(self, y: torch.Tensor) -> torch.Tensor:
+        """The symbols of y, of which means are already subtracted."""
+        return torch.round(y)
+
+    def _from_symbols(self, symbols: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """What a receiver makes of symbols with such scales, before means are added."""
+        return symbols
+
+    def _in_steps(self, scales: torch.Tensor) -> torch.Tensor:
+        """Scales of y as scales of its symbols."""
+        return scales
+
     @property
-    def _is_scale_only(self) -> bool:
-        return self._architecture == "bmshj2018-hyperprior"
+    def _context_bias(self) -> torch.Tensor:
+        return self._network.context_prediction.bias
+
+    def _z_symbols(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.round(z - self._medians)
+
+    def _z_hat(self, z_symbols: torch.Tensor) -> torch.Tensor:
+        return z_symbols + self._medians
+
+    def _z_likelihoods(self, z_hat: torch.Tensor) -> torch.Tensor:
+        return self._network.entropy_bottleneck(z_hat)[1][0]
+
+    @property
+    def _side_channels(self) -> int:
+        """Channels of what the hyperprior's decoder gives."""
+        with torch.no_grad():
+            return self._network.h_s(torch.zeros_like(self._medians[None])).shape[1]
 
     @property
     def _medians(self) -> torch.Tensor:

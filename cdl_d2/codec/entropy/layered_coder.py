@@ -18,7 +18,6 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from cdl_d2.codec.architectures import LAYERED, TINY_PREFIX
 from cdl_d2.codec.entropy.latent_coder import ChannelStrings, LatentCoder, Quantized
 from cdl_d2.codec.entropy.tables import EntropyTables
 
@@ -29,15 +28,14 @@ class LayeredCoder:
     Scales of global channels are 0: nothing predicts them.
 
     Args:
-        name: of the codec, see `Codec`.
         network: a LayeredGenerativeHyperprior, or another with its `global_bottleneck`.
     """
 
     has_hyperprior, has_context, codes_channels_alone = True, False, True
     string_count, channel_string_count = 3, 2
 
-    def __init__(self, name: str, network: nn.Module):
-        self._network, self._spatial = network, LatentCoder(name, network)
+    def __init__(self, network: nn.Module):
+        self._network, self._spatial = network, LatentCoder(network)
 
     @property
     def channels(self) -> int:
@@ -166,15 +164,6 @@ class LayeredCoder:
     def _tables(self) -> EntropyTables:
         self._network.update()
         return EntropyTables(self._network.global_bottleneck)
-
-
-Coder = LatentCoder | LayeredCoder
-
-
-def coder_for(name: str, network: nn.Module) -> Coder:
-    """What quantizes and codes the latents of a codec of this name."""
-    layered = name.removeprefix(TINY_PREFIX) in LAYERED
-    return (LayeredCoder if layered else LatentCoder)(name, network)
 
 
 def _with_planes(spatial: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cdl_d2.codec.architectures import TINY_PREFIX
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
+from cdl_d2.codec.entropy.coders import has_rates
 from cdl_d2.codec.latent import CodecIdentity, cell_size, pad_for_coding
 from cdl_d2.codec.weights_file import save_weights
 from cdl_d2.errors import CdlError
@@ -71,7 +70,7 @@ class TrainableCodec(nn.Module):
 
     Raises:
         CdlError: for an unknown quantization or part; for straight-through with a codec that has a
-            context model, whose means depend on what was decoded before.
+            context model, whose means depend on what was decoded before; for a variable-rate one.
     """
 
     def __init__(self, codec: Codec, quantization: str, trained: Sequence[str]):
@@ -82,7 +81,9 @@ class TrainableCodec(nn.Module):
         if unknown:
             raise CdlError(f"part {min(unknown)!r} of a codec is not one of {PARTS}")
         self._straight = quantization == "straight-through"
-        if self._straight and codec.name.removeprefix(TINY_PREFIX) in WITH_CONTEXT:
+        if has_rates(codec.network):
+            raise CdlError(f"{codec.name} has several rates: take a codec of one to train it on")
+        if self._straight and hasattr(codec.network, "context_prediction"):
             raise CdlError(
                 f"straight-through rounding is for codecs without a context model; {codec.name} "
                 "decodes step by step: take quantization noise"

@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import hflip
 from tqdm import tqdm
 
-from cdl_d2.codec.architectures import check_codec_choice, network_from_weights, new_network
+from cdl_d2.codec.architectures import TINY_PREFIX, VARIABLE_RATE, check_codec_choice
 from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.codec.latent import CODING_MULTIPLE
+from cdl_d2.codec.networks import network_from_weights, new_network
 from cdl_d2.codec.weights_file import (
     load_state_dict,
     read_weights,
@@ -52,6 +53,11 @@ class CodecTraining:
 
     def __post_init__(self):
         check_codec_choice(self.name, self.quality, self.metric, own_weights=True)
+        if self.name.removeprefix(TINY_PREFIX) in VARIABLE_RATE:
+            raise CdlError(
+                f"{self.name} has several rates, which are not trained here: train it with "
+                "CompressAI, and give the file as --codec-weights"
+            )
         if min(self.iterations, self.batch_size) < 1:
             raise CdlError(
                 f"{self.iterations} iterations of {self.batch_size} crops: both must be at least 1"
@@ -130,7 +136,7 @@ def train_codec(
     if initial_weights is None:
         network = new_network(plan.name, plan.quality)
     else:
-        network = network_from_weights(plan.name, load_state_dict(initial_weights))
+        network = network_from_weights(plan.name, plan.quality, load_state_dict(initial_weights))
     network.to(device).train()
     criterion = RateDistortionLoss(lmbda=plan.lmbda, metric=plan.metric)
     optimizers, schedule = _optimizers(network, plan)

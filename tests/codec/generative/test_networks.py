@@ -2,14 +2,15 @@ import pytest
 import torch
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import GENERATIVE, network_from_weights, new_network
+from cdl_d2.codec.architectures import GENERATIVE
+from cdl_d2.codec.networks import network_from_weights, new_network
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_a_network_is_rebuilt_from_its_weights_whatever_its_size(name):
     network_class = type(new_network(f"tiny-{name}", 1))
     odd = network_class(**{**network_class.TINY, "N": 8, "M": 12, "width": 2, "blocks": 1})
-    rebuilt = network_from_weights(name, odd.state_dict())
+    rebuilt = network_from_weights(name, 1, odd.state_dict())
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(rebuilt.eval()(image)["x_hat"], odd.eval()(image)["x_hat"])
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import ARCHITECTURES, GENERATIVE
-from cdl_d2.codec.entropy.latent_coder import WITH_CONTEXT
+from cdl_d2.codec.architectures import ARCHITECTURES, GENERATIVE, VARIABLE_RATE
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.codec.learning.trainable import PARTS, TrainableCodec, part_of
+from tests.codec.conftest import WITH_CONTEXT
 from tests.conftest import small_codec
 
 
@@ -91,7 +91,7 @@ def test_unknown_choices_are_named(codec, quantization, parts, message):
 
 
 @pytest.mark.parametrize("meaning", ["decoded", "rounded"])
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - set(WITH_CONTEXT)))
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {*WITH_CONTEXT, *VARIABLE_RATE}))
 def test_straight_through_is_the_latent_that_the_codec_encodes(name, meaning):
     codec = small_codec(name, meaning)
     coded = TrainableCodec(codec, "straight-through", PARTS)(images())
@@ -114,6 +114,11 @@ def test_a_context_model_learns_through_noise_only():
     with pytest.raises(ValueError, match="take quantization noise"):
         TrainableCodec(codec, "straight-through", PARTS)
     assert TrainableCodec(codec, "noise", PARTS)(images()).y_hat.requires_grad
+
+
+def test_a_codec_of_several_rates_is_not_trained():
+    with pytest.raises(ValueError, match="several rates"):
+        TrainableCodec(small_codec("mbt2018-mean-vbr"), "noise", PARTS)
 
 
 @pytest.mark.parametrize("name", ["bmshj2018-hyperprior", *GENERATIVE])

@@ -1,0 +1,150 @@
+"""Codecs of networks that a user brings."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from compressai.models import (
+    Cheng2020Anchor,
+    FactorizedPrior,
+    MeanScaleHyperprior,
+    MeanScaleHyperpriorVbr,
+    ScaleHyperprior,
+)
+from torch import nn
+
+from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice, register_codec
+from cdl_d2.codec.weights_file import save_weights
+
+IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
+
+
+def loud(network: nn.Module) -> nn.Module:
+    """The network, with latents that are not all zero."""
+    last = [m for m in network.g_a.modules() if isinstance(m, nn.Conv2d)][-1]
+    last.weight.data *= 30
+    return network
+
+
+class OwnTransforms(MeanScaleHyperprior):
+    """Other transforms around the entropy model of CompressAI's."""
+
+    def __init__(self):
+        super().__init__(8, 24)
+        self.g_a = nn.Sequential(nn.Conv2d(3, 24, 16, 16), nn.Tanh(), nn.Conv2d(24, 24, 1))
+        self.g_s = nn.Sequential(nn.Conv2d(24, 768, 1), nn.PixelShuffle(16))
+
+
+NETWORKS = {
+    "own transforms": (OwnTransforms, 24),
+    "factorized": (lambda: FactorizedPrior(8, 12), 12),
+    "scales": (lambda: ScaleHyperprior(8, 12), 12),
+    "context": (lambda: Cheng2020Anchor(8), 8),
+    "rates": (lambda: MeanScaleHyperpriorVbr(8, 12, vr_entbttlnck=True), 12),
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_network_of_ones_own_codes_and_decodes_exactly(kind, tmp_path):
+    build, channels = NETWORKS[kind]
+    network = loud(build())
+    codec = Codec.from_network("mine", network, channels, quality=7)
+    encoded = codec.encode(IMAGE)
+    assert encoded.y_hat.shape == (channels, 8, 8) and encoded.y_hat.any()
+    codec.compress(IMAGE).save(tmp_path / "image.cdlz")
+    received = codec.decompress(Bitstream.load(tmp_path / "image.cdlz"))
+    assert torch.equal(received.y_hat, encoded.y_hat)
+    assert codec.decode(received).shape == IMAGE.shape
+    assert network.training and all(p.requires_grad for p in network.parameters())  # a copy
+
+
+class Gained(ScaleHyperprior):
+    """Its forward scales the latent, which no part of it says."""
+
+    def forward(self, x):
+        y = self.g_a(x) * 3
+        z_hat, z_likelihoods = self.entropy_bottleneck(self.h_a(y.abs()))
+        y_hat, y_likelihoods = self.gaussian_conditional(y, self.h_s(z_hat))
+        return {
+            "x_hat": self.g_s(y_hat / 3),
+            "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
+        }
+
+
+def without(part):
+    network = ScaleHyperprior(8, 12)
+    delattr(network, part)
+    return network
+
+
+def with_stride_8():
+    network = OwnTransforms()
+    network.g_a = nn.Conv2d(3, 24, 8, 8)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("build", "channels", "message"),
+    [
+        (lambda: without("g_a"), 12, "has no g_a"),
+        (lambda: without("h_a"), 12, "has no h_a"),
+        (lambda: ScaleHyperprior(8, 12), 16, "not \\(16, 4, 8\\)"),
+        (with_stride_8, 24, "stride of 16"),
+        (lambda: loud(Gained(8, 12)), 12, "forward of a Gained"),
+        (lambda: nn.Conv2d(3, 3, 1), 3, "has no g_a"),
+    ],
+)
+def test_a_network_that_cannot_be_taken_apart_is_refused(build, channels, message):
+    with pytest.raises(ValueError, match=message):
+        Codec.from_network("mine", build(), channels)
+
+
+@pytest.mark.parametrize("name", ["mbt2018", "tiny-mbt2018", "My codec", "", "x" * 41])
+def test_a_name_that_is_taken_or_unfit_is_refused(name):
+    with pytest.raises(ValueError, match="codec name"):
+        Codec.from_network(name, ScaleHyperprior(8, 12), 12)
+    with pytest.raises(ValueError, match="codec name"):
+        register_codec(name, lambda quality: ScaleHyperprior(8, 12), 12)
+
+
+PLUGIN = """
+from compressai.models import ScaleHyperprior
+from cdl_d2.codec import register_codec
+register_codec("plugged", lambda quality: ScaleHyperprior(8, 4 * quality), 12, range(3, 4))
+"""
+READER = """
+import sys
+from cdl_d2.codec import Bitstream, CodecChoice
+stream = Bitstream.load(sys.argv[1])
+choice = CodecChoice(stream.codec.name, stream.codec.quality, weights=sys.argv[2])
+print(choice.load().decompress(stream).y_hat.sum().item())
+"""
+
+
+def test_an_installed_package_makes_its_codec_known_to_every_process(tmp_path, monkeypatch):
+    (tmp_path / "own_codecs.py").write_text(PLUGIN)
+    info = tmp_path / "own_codecs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-codecs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[cdl_d2.codecs]\nplugged = own_codecs\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    save_weights(weights, loud(ScaleHyperprior(8, 12)), {})
+    codec = CodecChoice("plugged", 3, weights=str(weights)).load()
+    codec.compress(IMAGE).save(tmp_path / "image.cdlz")
+    done = subprocess.run(
+        [sys.executable, "-c", READER, tmp_path / "image.cdlz", weights],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
+    )
+    assert float(done.stdout) == codec.encode(IMAGE).y_hat.sum().item() != 0
+
+
+def test_a_file_whose_codec_has_no_name_is_damaged():
+    codec = Codec.from_network("mine", loud(ScaleHyperprior(8, 12)), 12)
+    content = codec.compress(IMAGE).to_bytes()
+    with pytest.raises(BitstreamError):
+        Bitstream.from_bytes(content.replace(b"mine", b"M/ne"))

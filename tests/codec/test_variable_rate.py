@@ -1,0 +1,81 @@
+"""One network at several rates, of which one is chosen when coding."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice
+from cdl_d2.codec.architectures import VARIABLE_RATE
+from cdl_d2.codec.learning.training import TrainingPlan
+from cdl_d2.codec.weights_file import save_weights
+from cdl_d2.codec.zoo import zoo_url
+from tests.codec.conftest import IMAGE
+from tests.conftest import small_codec, small_network
+
+
+@pytest.mark.parametrize("name", VARIABLE_RATE)
+def test_every_rate_is_coded_exactly_and_a_higher_one_takes_more_bits(name):
+    sizes, image = [], IMAGE[:, :64, :64]
+    codecs = [small_codec(name).at_quality(quality) for quality in (2, 5, 8)]
+    streams = [codec.compress(image) for codec in codecs]  # before any is read: tables differ
+    for codec, stream in zip(codecs, streams, strict=True):
+        latent = codec.encode(image)
+        assert torch.equal(codec.decompress(stream).y_hat, latent.y_hat)
+        sizes.append(len(stream.to_bytes()))
+    assert sizes == sorted(set(sizes))
+    assert codecs[0].network is codecs[1].network
+
+
+def test_files_say_their_rate_and_no_other_rate_reads_them():
+    codec = small_codec("mbt2018-mean-vbr").at_quality(3)
+    stream = Bitstream.from_bytes(codec.compress(IMAGE).to_bytes())
+    assert stream.codec == codec.identity and stream.codec.quality == 3
+    with pytest.raises(BitstreamError, match="quality 3 .* this is .* quality 4"):
+        codec.at_quality(4).decompress(stream)
+
+
+READER = """
+import sys
+from cdl_d2.codec import Bitstream, CodecChoice
+stream = Bitstream.load(sys.argv[1])
+choice = CodecChoice(stream.codec.name, stream.codec.quality, weights=sys.argv[2])
+print(choice.load().decompress(stream).y_hat.double().sum().item())
+"""
+
+
+def test_another_process_reads_a_file_at_the_rate_that_it_says(tmp_path):
+    name, weights = "tiny-mbt2018-mean-vbr", tmp_path / "weights.safetensors"
+    save_weights(weights, small_network("mbt2018-mean-vbr"), {})
+    codec = CodecChoice(name, 6, weights=str(weights)).load()
+    assert codec.identity == small_codec("mbt2018-mean-vbr").at_quality(6).identity
+    assert CodecChoice(name, 2, weights=str(weights)).load().network is codec.network
+    codec.compress(IMAGE).save(tmp_path / "image.cdlz")
+    command = [sys.executable, "-c", READER, tmp_path / "image.cdlz", weights]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert float(done.stdout) == codec.encode(IMAGE).y_hat.double().sum().item() != 0
+
+
+def test_what_a_codec_has_not_is_named():
+    codec = small_codec("mbt2018-mean-vbr")
+    for quality in (0, 9):
+        with pytest.raises(ValueError, match=f"quality {quality} is not one of"):
+            codec.at_quality(quality)
+    with pytest.raises(ValueError, match="one meaning"):
+        small_codec("mbt2018-mean-vbr", "rounded")
+    with pytest.raises(ValueError, match="has one rate"):
+        small_codec("mbt2018-mean").at_quality(2)
+    with pytest.raises(ValueError, match="several rates"):
+        TrainingPlan("mbt2018-mean-vbr", 1, "mse", 0.01, 1)
+
+
+@pytest.mark.parametrize("name", VARIABLE_RATE)
+def test_the_zoo_has_one_file_for_all_rates(name):
+    assert zoo_url(name, 1, "mse") == zoo_url(name, 8, "mse")
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        zoo_url(name, 1, "ms-ssim")
+
+
+def test_untrained_networks_have_the_size_of_the_zoos():
+    assert Codec.load("mbt2018-mean-vbr", 8, weights="untrained").latent_channels == 320
