@@ -77,7 +77,8 @@ def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
     begin = time.perf_counter()
     stream = open_source(path)
     read = time.perf_counter()
-    codec, spent = shown.codec or codec_of(stream), dict.fromkeys(TRANSFORMS, 0.0)
+    codec = shown.codec_of(stream.codec) or codec_of(stream)
+    spent = dict.fromkeys(TRANSFORMS, 0.0)
     with _timed(codec.network, spent):
         item = predictor.read(stream)
     items = time.perf_counter()

@@ -46,11 +46,12 @@ class CodecOptions:
 
     Attributes:
         codec: As CompressAI names it; `tiny-bmshj2018-hyperprior`, which is built in; `zhang2022`
-            or `zhang2022-layered`, with weights of your own.
+            or `zhang2022-layered`, with weights of your own; or one that a package registers.
         quality: 1 (smallest files) to 8; 1 to 6 for cheng2020, 1 to 4 for zhang2022, 0 to 2 for the
-            built-in one.
+            built-in one. Of a variable-rate codec (`...-vbr`), the rate to code at.
         metric: What it was trained for, `mse` or `ms-ssim`.
-        codec_weights: A local file, not the zoo's or the package's; `untrained` for random ones.
+        codec_weights: A local file, not the zoo's or the package's; `{quality}` in its path stands
+            for the quality; `untrained` for random ones.
         meaning: `decoded`, the latent that a receiver of a bitstream has, or `rounded`.
     """
 

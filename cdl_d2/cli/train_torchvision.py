@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,7 @@ def train_torchvision(
     resume: bool = False,
     detector: Annotated[DetectorOptions | None, _group("Detector")] = None,
     codec: CodecOptions | None = None,
+    qualities: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
     transfer: Annotated[TransferOptions | None, _group("Knowledge transfer")] = None,
     training: Annotated[TrainingOptions | None, _group("Training")] = None,
 ) -> None:
@@ -68,14 +70,19 @@ def train_torchvision(
         train: To train on; needed unless --eval-only.
         eval_only: Evaluate a detector that was trained here.
         resume: Go on from the output folder's checkpoint.
+        qualities: All that the detector reads, --quality among them; one is drawn for each image
+            of training.
     """
     if output.is_file():
         raise CdlError(f"--output {output} is a file: give a folder")
+    choice = codec and replace(codec.choice(), qualities=tuple(qualities or ()))
+    if qualities and choice is None:
+        raise CdlError("--qualities are those of a codec: add --codec and --quality")
     run = Run(
         val,
         output,
         detector or DetectorOptions(),
-        codec and codec.choice(),
+        choice,
         transfer or TransferOptions(),
         training or TrainingOptions(),
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from cdl_d2.codec.architectures import TINY_PREFIX, VARIABLE_RATE
 from cdl_d2.codec.codec import Codec
+from cdl_d2.errors import CdlError
+
+QUALITY = "{quality}"  # in the path of weights
 
 
 @dataclass(frozen=True)
@@ -16,13 +20,17 @@ class CodecChoice:
     """A codec that can be loaded; see Codec.load for what the values may be.
 
     Attributes:
-        name: one of ARCHITECTURES (architectures.py), or `tiny-<that>`.
+        name: one of ARCHITECTURES (architectures.py), `tiny-<that>`, or a registered one.
         quality: 1 (smallest files) to 8; 1 to 6 for cheng2020, 1 to 4 for zhang2022, 0 to 2 for the
-            built-in tiny codec.
+            built-in tiny codec. Of a variable-rate codec (`...-vbr`), the rate at which it codes.
         metric: `mse` or `ms-ssim`, what it was trained for.
-        weights: a local file; empty for CompressAI's zoo or the package's own; `untrained` for
-            random ones.
+        weights: a local file, in whose path `{quality}` stands for the quality; empty for
+            CompressAI's zoo or the package's own; `untrained` for random ones.
         meaning: `decoded` or `rounded`, see Codec.
+        qualities: all that a network reads, if it reads several; `quality` is one of them.
+
+    Raises:
+        CdlError: for a quality that is not one of several, or given twice.
     """
 
     name: str
@@ -30,6 +38,16 @@ class CodecChoice:
     metric: str = "mse"
     weights: str = ""
     meaning: str = "decoded"
+    qualities: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        several = tuple(self.qualities)
+        object.__setattr__(self, "qualities", several)
+        if several and (self.quality not in several or len({*several}) < len(several)):
+            raise CdlError(
+                f"quality {self.quality} is not one of the qualities {several} that the network "
+                "reads, each given once: set MODEL.CODEC.QUALITY to one of MODEL.CODEC.QUALITIES"
+            )
 
     @classmethod
     def from_config(cls, node: Mapping[str, Any]) -> CodecChoice:
@@ -43,11 +61,21 @@ class CodecChoice:
         Raises:
             CdlError, FileNotFoundError: see Codec.load.
         """
-        file = Path(self.weights)
-        state = file.stat() if self.weights and file.is_file() else None
-        return _shared(self, state and (state.st_mtime_ns, state.st_size, state.st_ino))
+        weights = self.weights.replace(QUALITY, str(self.quality))
+        file = Path(weights)
+        state = file.stat() if weights and file.is_file() else None
+        one = replace(self, weights=weights, qualities=())
+        return _shared(one, state and (state.st_mtime_ns, state.st_size, state.st_ino))
+
+    def load_others(self) -> tuple[Codec, ...]:
+        """The codecs of the other qualities that a network reads; raises as `load`."""
+        others = [each for each in self.qualities if each != self.quality]
+        return tuple(replace(self, quality=each, qualities=()).load() for each in others)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _shared(choice: CodecChoice, file_state: tuple[int, ...] | None) -> Codec:
-    return Codec.load(**asdict(choice))
+    architecture = choice.name.removeprefix(TINY_PREFIX)
+    if architecture in VARIABLE_RATE and choice.quality != 1:  # one network for all rates
+        return _shared(replace(choice, quality=1), file_state).at_quality(choice.quality)
+    return Codec.load(choice.name, choice.quality, choice.metric, choice.weights, choice.meaning)

@@ -49,12 +49,16 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.CODEC = CN()
     # As CompressAI names it, or "tiny-bmshj2018-hyperprior", whose weights come with the package.
     _C.MODEL.CODEC.NAME = "bmshj2018-hyperprior"
-    # 1 (smallest files) to 8; 1 to 6 for cheng2020; 0 to 2 for the tiny codec.
+    # 1 (smallest files) to 8; 1 to 6 for cheng2020; 0 to 2 for the tiny codec. Of a variable-rate
+    # codec ("mbt2018-mean-vbr" and others), the rate at which it codes.
     _C.MODEL.CODEC.QUALITY = 4
+    # All qualities that the model reads, of which QUALITY is one. In training one is drawn for each
+    # image; in evaluation images are encoded at QUALITY. Empty for QUALITY alone.
+    _C.MODEL.CODEC.QUALITIES = []
     # The distortion that the codec was trained for, "mse" or "ms-ssim".
     _C.MODEL.CODEC.METRIC = "mse"
-    # A local file with the codec's weights; empty for CompressAI's zoo or the package's own;
-    # "untrained" for random ones, to count and time.
+    # A local file with the codec's weights, in whose path "{quality}" stands for the quality; empty
+    # for CompressAI's zoo or the package's own; "untrained" for random ones, to count and time.
     _C.MODEL.CODEC.WEIGHTS = ""
     # "decoded", the latent that a receiver of the bitstream has, or "rounded", round(y).
     _C.MODEL.CODEC.MEANING = "decoded"

@@ -11,60 +11,94 @@ from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.errors import CdlError
 
 _BYTES = 256
+_FINGERPRINT = 16  # digits of CodecIdentity.weights
 
 
 class CodecStamp(nn.Module):
-    """Keeps a codec's identity in the state dict of the network that reads what the codec gives.
+    """Keeps the identity of a codec, or of one at several qualities, in the state dict of the
+    network that reads what it gives.
 
     Loading a state with the stamp of another codec raises CdlError, so that a network trained on
-    one meaning of y_hat is never fed the other by mistake. A stamp without identity adopts the
-    first that it loads.
+    one meaning of y_hat is never fed the other by mistake. A network of several qualities can be
+    loaded to be fed some of them. A stamp without identity adopts what it loads first.
 
     Args:
-        identity: of the codec.
+        identities: of the codec at all its qualities; none for a network not committed to one.
         required: whether a state without a stamp is incomplete. A network on decoded images can
             have weights from original ones.
     """
 
-    __jit_unused_properties__ = ["identity"]  # TorchScript compiles properties, and knows no JSON
+    __jit_unused_properties__ = ["identities"]  # TorchScript compiles properties, and knows no JSON
 
-    def __init__(self, identity: CodecIdentity | None = None, required: bool = True):
+    def __init__(self, *identities: CodecIdentity, required: bool = True):
         super().__init__()
         self._required = required
-        self.register_buffer("stamp", _to_bytes(identity))
+        self.register_buffer("stamp", _to_bytes(identities))
 
     @property
-    def identity(self) -> CodecIdentity | None:
-        """The codec, or None if the network is not committed to one."""
+    def identities(self) -> tuple[CodecIdentity, ...]:
+        """The codec, at all qualities; empty if the network is not committed to one."""
         return _from_bytes(self.stamp)
 
-    def commit(self, identity: CodecIdentity | None) -> None:
+    def commit(self, *identities: CodecIdentity) -> None:
         """Name another codec, or none: for a network whose codec is being trained."""
-        self.stamp.copy_(_to_bytes(identity))
+        self.stamp.copy_(_to_bytes(identities))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         stored = state_dict.get(prefix + "stamp")
         if stored is not None:
-            theirs, ours = _from_bytes(stored), self.identity
-            if theirs is not None and ours is not None and theirs != ours:
-                raise CdlError(f"the checkpoint reads {theirs}; this model is fed {ours}")
-            if theirs is None:
+            theirs, ours = _from_bytes(stored), self.identities
+            if theirs and not set(ours) <= set(theirs):
+                raise CdlError(
+                    f"the checkpoint reads {in_words(theirs)}; this model is fed {in_words(ours)}"
+                )
+            if ours or not theirs:
                 state_dict[prefix + "stamp"] = self.stamp
         elif not self._required:
             state_dict[prefix + "stamp"] = self.stamp
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def _to_bytes(identity: CodecIdentity | None) -> torch.Tensor:
-    text = json.dumps(vars(identity)).encode() if identity else b""
+def in_words(identities: tuple[CodecIdentity, ...]) -> str:
+    """Identities for a message."""
+    return "; or ".join(map(str, identities))
+
+
+def _to_bytes(identities: tuple[CodecIdentity, ...]) -> torch.Tensor:
+    """One as it is; several as one whose quality and weights are lists."""
+    text = b""
+    if identities:
+        content = dict(vars(identities[0]))
+        if len(identities) > 1:
+            content["quality"] = [each.quality for each in identities]
+            content["weights"] = "".join(each.weights for each in identities)
+            if len({each.weights for each in identities}) == 1:  # of one variable-rate network
+                content["weights"] = identities[0].weights
+        separators = (",", ":") if len(identities) > 1 else None
+        text = json.dumps(content, separators=separators).encode()
+    if len(text) > _BYTES:
+        raise CdlError(f"{len(identities)} qualities of {identities[0].name} are too many")
     return torch.tensor(list(text.ljust(_BYTES)), dtype=torch.uint8)
 
 
-def _from_bytes(stored: torch.Tensor) -> CodecIdentity | None:
+def _from_bytes(stored: torch.Tensor) -> tuple[CodecIdentity, ...]:
     try:
         text = bytes(torch.as_tensor(stored).tolist()).decode().strip()
-        return CodecIdentity(**json.loads(text)) if text else None
-    except (RecursionError, TypeError, ValueError) as error:
+        return _read(text) if text else ()
+    except (KeyError, RecursionError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CdlError("the name of their codec in the weights is damaged: copy them again") from (
             error
         )
+
+
+def _read(text: str) -> tuple[CodecIdentity, ...]:
+    content = json.loads(text)
+    if not isinstance(content["quality"], list):
+        return (CodecIdentity(**content),)
+    qualities, weights = content["quality"], content["weights"]
+    each = [weights[i : i + _FINGERPRINT] for i in range(0, len(weights), _FINGERPRINT)]
+    each *= len(qualities) // len(each)
+    return tuple(
+        CodecIdentity(**content | {"quality": quality, "weights": fingerprint})
+        for quality, fingerprint in zip(qualities, each, strict=True)
+    )

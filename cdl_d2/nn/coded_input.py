@@ -6,20 +6,29 @@ Shapes: M latent channels, h x w cells of 16 x 16 pixels, H x W pixels.
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from cdl_d2.codec.bitstream.layers import read_selected
 from cdl_d2.codec.bitstream.stream import SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import STRIDE, cell_size, coded_cells, crop_to_image, origin
+from cdl_d2.codec.latent import (
+    STRIDE,
+    CodecIdentity,
+    cell_size,
+    coded_cells,
+    crop_to_image,
+    origin,
+)
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.codec_stamp import CodecStamp
+from cdl_d2.nn.codec_stamp import CodecStamp, in_words
 
 DOMAINS = ("latent", "reconstruction", "image")
 REPORTED = ("bits", "image_size", "channels")
@@ -42,9 +51,12 @@ class CodedInput:
         with_scales: whether the network reads the scales of the entropy model beside the latent.
         source: who encodes for training: the `model`, or whoever makes the items, a `mapper` that
             encodes or one that reads a `store`.
+        others: the codec at the other qualities that the network reads, if it reads several;
+            `codec` is the one that encodes in evaluation.
 
     Raises:
-        CdlError: for an unknown domain, or one that does not fit the codec.
+        CdlError: for an unknown domain, or one that does not fit the codec; for latents of several
+            numbers of channels.
     """
 
     domain: str
@@ -52,9 +64,16 @@ class CodedInput:
     channel_order: str = "RGB"
     with_scales: bool = False
     source: str = "model"
+    others: tuple[Codec, ...] = ()
 
     def __post_init__(self) -> None:
         check_domain(self.domain, self.codec is not None)
+        channels = {each.latent_channels for each in self.codecs}
+        if self.domain == "latent" and len(channels) > 1:
+            raise CdlError(
+                f"latents of {sorted(channels)} channels for one network: take qualities of the "
+                "same width"
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CodedInput:
         """Itself: copies of a model share its codec, which is frozen."""
@@ -65,11 +84,38 @@ class CodedInput:
         """Pixels a side of a cell of what the network reads: 16 for latents, otherwise 1."""
         return STRIDE if self.domain == "latent" else 1
 
-    def new_stamp(self) -> CodecStamp | None:
-        """For a network on decoded images to keep in its state; one on latents has its own."""
-        if self.domain != "reconstruction":
-            return None
-        return CodecStamp(self.codec.identity, required=False)
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """All whose latents or reconstructions the network reads; none for domain `image`."""
+        return (self.codec, *self.others) if self.codec else ()
+
+    @property
+    def identities(self) -> tuple[CodecIdentity, ...]:
+        """Of the codecs."""
+        return tuple(each.identity for each in self.codecs)
+
+    def codec_of(self, identity: CodecIdentity) -> Codec | None:
+        """The codec of that identity, or `codec` if there is none, which then refuses what another
+        one made."""
+        return next((each for each in self.codecs if each.identity == identity), self.codec)
+
+    def stamp(self, network: nn.Module) -> None:
+        """Name all codecs in the network's state: a network on latents has stamps where it reads
+        them, one on decoded images gets its `codec_stamp` here."""
+        if self.domain == "reconstruction":
+            network.codec_stamp = CodecStamp(*self.identities, required=False)
+        elif self.others:
+            for module in network.modules():
+                if isinstance(module, CodecStamp):
+                    module.commit(*self.identities)
+
+    def on_cpu(self) -> CodedInput:
+        """The same, with copies of the codecs on the CPU."""
+        codec, others = copy.deepcopy((self.codec, self.others))
+        for each in (codec, *others):
+            if each is not None:
+                each.cpu()
+        return replace(self, codec=codec, others=others)
 
     def codec_on(self, device: torch.device | str) -> Codec:
         """The codec, moved to a device if it is elsewhere.
@@ -90,7 +136,7 @@ class CodedInput:
         item: dict[str, Any],
         device: torch.device | str = "cpu",
         with_bits: bool = True,
-        renew: bool = True,
+        training: bool = False,
     ) -> dict[str, Any]:
         """An item with its latent, or reconstruction, beside its image.
 
@@ -98,8 +144,9 @@ class CodedInput:
             item: has `image`, 3 x H x W in 0..255, or what the domain needs already.
             device: to encode on.
             with_bits: whether to estimate sizes, which costs time.
-            renew: whether an item whose image was resized or flipped after it was encoded is
-                encoded anew; not in training, where labels are of what was encoded.
+            training: whether labels go with the item: then it stays as it was encoded, whatever
+                became of its image; and one of all codecs is drawn, by PyTorch's numbers. Otherwise
+                an item whose image was resized or flipped since is encoded anew.
 
         Returns:
             a copy of `item` with
@@ -112,8 +159,9 @@ class CodedInput:
             image_size: (H, W) in pixels;
             encoded_image: the checksum of the image, see image_checksum;
             bits: the estimated size of the coded image.
-            An item that has what its domain needs is returned as it is, unless it is to be renewed
-            and its image is of another size than image_size, or checksum than encoded_image.
+            An item that has what its domain needs is returned as it is, unless it is not for
+            training, and its image is of another size than image_size, or another checksum than
+            encoded_image.
 
         Raises:
             CdlError: if the image is smaller than a latent cell, if there is nothing to encode, or
@@ -121,19 +169,21 @@ class CodedInput:
         """
         if self.codec is None:
             return item
-        if renew and self.domain in item and self._has_another_image(item):
+        if not training and self.domain in item and self._has_another_image(item):
             item = {key: value for key, value in item.items() if key not in CODED}
         if self.domain in item:
             theirs = item.get("codec_identity")
-            if theirs is not None and theirs != self.codec.identity:
+            if theirs is not None and theirs not in self.identities:
                 raise CdlError(
                     f"the {self.domain} was made by {theirs}; this model reads "
-                    f"{self.codec.identity}"
+                    f"{in_words(self.identities)}"
                 )
             return item
         if "image" not in item:
             raise CdlError(f"a batch item has neither {self.domain!r} nor 'image': {sorted(item)}")
         image, codec = item["image"], self.codec_on(device)
+        if training and self.others:
+            codec = self.codecs[int(torch.randint(len(self.codecs), ()))].to(device)
         height, width = image.shape[-2:]
         if max(height, width) < STRIDE:
             raise CdlError(
@@ -197,7 +247,8 @@ class CodedInput:
             BitstreamError: see Codec.decompress and decompress_selected; for a first layer and
                 domain `reconstruction`.
         """
-        codec, size = self.codec_on(device), stream.image_size
+        self.codec_on(device)  # an error for domain `image`
+        codec, size = self.codec_of(stream.codec).to(device), stream.image_size
         stream = codec.identify(stream)
         item: dict[str, Any] = {
             "codec_identity": codec.identity,

@@ -7,7 +7,7 @@ from torch import nn
 
 from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.codec_stamp import CodecStamp
+from cdl_d2.nn.codec_stamp import CodecStamp, in_words
 
 
 class LatentInput(nn.Module):
@@ -17,7 +17,7 @@ class LatentInput(nn.Module):
 
     Args:
         channels: channels M of y_hat.
-        identity: the codec of the latents, see CodecStamp.
+        identity: the codec of the latents; CodedInput.stamp adds those of other qualities.
         mean, std: per-channel statistics of y_hat; default 0 and 1.
     """
 
@@ -42,12 +42,13 @@ class LatentInput(nn.Module):
                 )
         self.register_buffer("mean", mean.float().clone())
         self.register_buffer("std", std.float().clone())
-        self.codec = CodecStamp(identity)
+        self.codec = CodecStamp(*[identity] if identity else [])
 
     @property
-    def identity(self) -> CodecIdentity | None:
-        """The codec whose latents this network reads, or None if not committed to one."""
-        return self.codec.identity
+    def identities(self) -> tuple[CodecIdentity, ...]:
+        """The codec whose latents this network reads, at all qualities that it reads; empty if it
+        is not committed to one."""
+        return self.codec.identities
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """Normalize y_hat, N x M x h x w.
@@ -59,6 +60,6 @@ class LatentInput(nn.Module):
             found = f"a latent of {y_hat.shape[1]} channels for a network of {self.channels}"
             if torch.jit.is_scripting():
                 raise ValueError(found)
-            reads = self.identity or "latents of another codec"
+            reads = in_words(self.identities) or "latents of another codec"
             raise CdlError(f"{found}: the network reads {reads}")
         return (y_hat - self.mean[:, None, None]) / self.std[:, None, None]

@@ -11,6 +11,7 @@ import torch
 from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.codec.weights_file import save_tensors
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.codec_stamp import in_words
 
 
 def latent_statistics(
@@ -44,8 +45,8 @@ def save_statistics(
     save_tensors(path, {"mean": mean, "std": std}, {"codec": json.dumps(vars(codec))})
 
 
-def load_statistics(path: str | Path, codec: CodecIdentity) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation, each of M channels.
+def load_statistics(path: str | Path, *codecs: CodecIdentity) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation, each of M channels, of the latents of one of some codecs.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -63,6 +64,6 @@ def load_statistics(path: str | Path, codec: CodecIdentity) -> tuple[torch.Tenso
             mean, std = file.get_tensor("mean"), file.get_tensor("std")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CdlError(f"{path} is not a file of latent statistics: {error}") from error
-    if theirs != codec:
-        raise CdlError(f"{path} describes {theirs}; this model reads {codec}")
+    if theirs not in codecs:
+        raise CdlError(f"{path} describes {theirs}; this model reads {in_words(codecs)}")
     return mean, std

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -46,7 +45,7 @@ class Predictor:
         self.model = model
         on_cpu = model.coded_input
         if on_cpu.codec is not None and model.device.type != "cpu":  # workers have no GPU
-            on_cpu = replace(on_cpu, codec=deepcopy(on_cpu.codec).cpu())
+            on_cpu = on_cpu.on_cpu()
         self.read = SourceReader(on_cpu, model.resize, cropped=model.task.of_one_size)
 
     @classmethod

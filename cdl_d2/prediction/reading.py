@@ -107,7 +107,7 @@ class SourceReader:
         opened = open_source(source)
         coded = isinstance(opened, Bitstream)
         if coded:
-            opened = decoded_pixels(opened, self.coded_input.codec)
+            opened = decoded_pixels(opened, self.coded_input.codec_of(opened.codec))
         return self.resize(opened) if self.cropped and not coded else opened
 
     def _stored(self, source: StoredLatent) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class SourceReader:
         if shown.domain != "latent":
             raise CdlError(f"a latent store has latents, and the model looks at {shown.domain}s")
         if source.store not in self._stores:
-            self._stores[source.store] = LatentStore(source.store, shown.codec)
+            self._stores[source.store] = LatentStore(source.store, *shown.codecs)
         store = self._stores[source.store]
         return store.read(source.image, store.variants[0], shown.with_scales)
 

@@ -50,9 +50,7 @@ class CompressedMaskRCNN(FasterRCNN):
             pool.scales = [1 / STRIDES[level] for level in pool.featmap_names]
             finest = min(STRIDES[level] for level in pool.featmap_names)
             pool.map_levels = initLevelMapper(finest.bit_length() - 1, 5)
-        stamp = coded_input.new_stamp()
-        if stamp is not None:
-            self.codec_stamp = stamp
+        coded_input.stamp(self)
 
     @property
     def has_masks(self) -> bool:
@@ -81,9 +79,9 @@ class CompressedMaskRCNN(FasterRCNN):
         Raises:
             CdlError: see CodedInput.encode; or in training for an item without target.
         """
-        encode, wanted = self.coded_input.encode, not self.training
-        items = [encode(item, self.device, with_bits=wanted, renew=wanted) for item in items]
-        if self.training:
+        encode, training = self.coded_input.encode, self.training
+        items = [encode(item, self.device, not training, training) for item in items]
+        if training:
             require_no_origin(items)
         batch = self.batch(items)
         targets = [self._target(item) for item in items] if self.training else None

@@ -151,7 +151,7 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
     mask_modules = _mask_modules(architecture, levels, classes) if architecture.masks else None
     return CompressedMaskRCNN(
         backbone,
-        CodedInput(config.domain, codec),
+        CodedInput(config.domain, codec, others=config.codec.load_others() if codec else ()),
         mask_modules,
         rpn_anchor_generator=AnchorGenerator(
             tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes)

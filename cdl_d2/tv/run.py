@@ -273,7 +273,8 @@ class Run:
     def evaluate_only(self, checkpoint: str) -> dict[str, Any]:
         """Evaluate a detector, at the sizes that it was trained with unless others are given.
 
-        One of original images may be shown decoded ones; any other comes with its codec.
+        One of original images may be shown decoded ones; any other comes with its codec, of which
+        one of several qualities can be chosen.
 
         Returns:
             `bbox` and perhaps `segm` and `rate`.
@@ -291,11 +292,13 @@ class Run:
         }
         run = replace(self, training=replace(self.training, **missing))
         decoding = config.domain == "image" and self.detector.domain == "reconstruction"
-        if self.codec and not decoding and self.codec != config.codec:
-            raise CdlError(f"{checkpoint} reads {config.codec}, not --codec {self.codec.name}")
+        shown = config
         if decoding:
-            config = replace(config, domain="reconstruction", codec=self._needed_codec())
-            state, detector = detector.state_dict(), build_detector(config)
+            shown = replace(config, domain="reconstruction", codec=self._needed_codec())
+        elif self.codec:
+            shown = replace(config, codec=self._one_of(config.codec, checkpoint))
+        if shown != config:
+            state, config, detector = detector.state_dict(), shown, build_detector(shown)
             detector.load_state_dict(state)
         self.output.mkdir(parents=True, exist_ok=True)
         return run._evaluate(detector.to(device), config)
@@ -318,6 +321,16 @@ class Run:
         codec = None if self.detector.domain == "image" else self._needed_codec()
         return DetectorConfig(classes, self.detector.domain, codec, architecture)
 
+    def _one_of(self, known: CodecChoice | None, checkpoint: str) -> CodecChoice:
+        """The codec that a detector reads, at the quality that was asked for."""
+        wanted = replace(self.codec, qualities=())
+        for quality in known.qualities or (known.quality,) if known else ():
+            if replace(known, quality=quality, qualities=()) == wanted:
+                return replace(known, quality=quality)
+        raise CdlError(
+            f"{checkpoint} reads {known}, not --codec {wanted.name} --quality {wanted.quality}"
+        )
+
     def _needed_codec(self) -> CodecChoice:
         if self.codec is None:
             raise CdlError(f"domain {self.detector.domain} needs --codec and --quality")
@@ -326,6 +339,11 @@ class Run:
     def _training_items(self, train: tuple[str, str], sizes: dict[str, Any]) -> CocoItems:
         edges, longest = sizes["short_edges"], sizes["max_size"]
         variants = [Variant(edge, longest, flip) for edge in edges for flip in FLIPS]
+        if self.detector.store_train and self.codec and self.codec.qualities:
+            raise CdlError(
+                "a latent store has one quality, and the detector is to be trained on several: "
+                "leave out --store-train, or --qualities"
+            )
         store = self._store(self.detector.store_train)
         with_image = store is None or bool(self.transfer.teacher)
         return CocoItems(
@@ -357,4 +375,5 @@ class Run:
             return None
         if self.detector.domain != "latent":
             raise CdlError(f"a latent store has nothing for domain {self.detector.domain}")
-        return LatentStore(folder, self._needed_codec().load())
+        choice = self._needed_codec()
+        return LatentStore(folder, choice.load(), *choice.load_others())

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from cdl_d2.codec import CodecChoice
@@ -23,3 +24,22 @@ def test_equal_choices_share_a_codec_until_the_file_of_their_weights_changes(tmp
 def test_the_keys_of_a_config_are_the_attributes_in_capitals():
     node = {"NAME": NAME, "QUALITY": 2, "METRIC": "mse", "WEIGHTS": "", "MEANING": "rounded"}
     assert CodecChoice.from_config(node) == CodecChoice(NAME, 2, meaning="rounded")
+
+
+def test_a_choice_of_several_qualities_gives_a_codec_of_each(tmp_path):
+    for quality in (1, 2):
+        path = tmp_path / f"weights-{quality}.safetensors"
+        save_weights(path, loud_network(NAME, seed=quality), {})
+    weights = str(tmp_path / "weights-{quality}.safetensors")
+    choice = CodecChoice(NAME, 2, weights=weights, qualities=[1, 2])  # as a config gives them
+    [other] = choice.load_others()
+    assert (choice.load().identity.quality, other.identity.quality) == (2, 1)
+    assert torch.equal(other.network.g_a[0].weight, loud_network(NAME, seed=1).g_a[0].weight)
+    assert hash(choice) == hash(CodecChoice(NAME, 2, weights=weights, qualities=(1, 2)))
+    assert CodecChoice(NAME, 2).load_others() == ()
+
+
+@pytest.mark.parametrize("qualities", [(0, 1), (2, 2)])
+def test_a_quality_that_is_not_one_of_several_is_refused(qualities):
+    with pytest.raises(ValueError, match="quality 2 is not one of"):
+        CodecChoice(NAME, 2, qualities=qualities)

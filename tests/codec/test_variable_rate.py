@@ -8,7 +8,7 @@ import torch
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice
 from cdl_d2.codec.architectures import VARIABLE_RATE
-from cdl_d2.codec.learning.training import TrainingPlan
+from cdl_d2.codec.learning.training import CodecTraining
 from cdl_d2.codec.weights_file import save_weights
 from cdl_d2.codec.zoo import zoo_url
 from tests.codec.conftest import IMAGE
@@ -32,7 +32,7 @@ def test_files_say_their_rate_and_no_other_rate_reads_them():
     codec = small_codec("mbt2018-mean-vbr").at_quality(3)
     stream = Bitstream.from_bytes(codec.compress(IMAGE).to_bytes())
     assert stream.codec == codec.identity and stream.codec.quality == 3
-    with pytest.raises(BitstreamError, match="quality 3 .* this is .* quality 4"):
+    with pytest.raises(BitstreamError, match=r"quality 3 .* this is .* quality 4"):
         codec.at_quality(4).decompress(stream)
 
 
@@ -67,7 +67,7 @@ def test_what_a_codec_has_not_is_named():
     with pytest.raises(ValueError, match="has one rate"):
         small_codec("mbt2018-mean").at_quality(2)
     with pytest.raises(ValueError, match="several rates"):
-        TrainingPlan("mbt2018-mean-vbr", 1, "mse", 0.01, 1)
+        CodecTraining("mbt2018-mean-vbr", 1, "mse", 0.01, 1)
 
 
 @pytest.mark.parametrize("name", VARIABLE_RATE)

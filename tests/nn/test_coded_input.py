@@ -1,7 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
-from cdl_d2.nn import CodedInput
+from cdl_d2.codec import Codec
+from cdl_d2.nn import CodedInput, LatentInput
+from cdl_d2.seeds import seeded
+from tests.conftest import small_codec
 
 IMAGE = torch.arange(3 * 40 * 70).reshape(3, 40, 70) % 256
 
@@ -66,3 +72,52 @@ def test_a_batch_is_padded_to_whole_multiples_with_zeros_and_sizes_stay_in_pixel
 def test_a_domain_that_does_not_fit_its_codec_is_named(codec, domain, with_codec):
     with pytest.raises(ValueError, match=f"domain '{domain}'"):
         CodedInput(domain, codec if with_codec else None)
+
+
+@pytest.fixture(scope="module")
+def several():
+    """What a network of all qualities of the tiny codec is shown, images at quality 1."""
+    first, *others = (Codec.load("tiny-bmshj2018-hyperprior", quality) for quality in (1, 0, 2))
+    return CodedInput("latent", first, others=tuple(others))
+
+
+def test_a_quality_is_drawn_in_training_only_and_follows_from_the_seed(several):
+    def drawn(seed):
+        with seeded(seed):
+            items = [several.encode({"image": IMAGE}, draw=True) for _ in range(8)]
+        for item in items:
+            codec = several.codec_of(item["codec_identity"])
+            assert torch.equal(item["latent"], codec.encode(IMAGE.float() / 255).cells)
+        return [item["codec_identity"].quality for item in items]
+
+    assert drawn(3) == drawn(3) != drawn(4)
+    assert {*drawn(3)} | {*drawn(4)} == {0, 1, 2}
+    assert several.encode({"image": IMAGE})["codec_identity"].quality == 1
+
+
+def test_a_network_of_several_qualities_reads_the_files_of_each_and_of_no_other(several):
+    for codec in several.codecs:
+        item = several.read(codec.compress(IMAGE.float() / 255))
+        assert item["codec_identity"] == codec.identity
+        assert torch.equal(item["latent"], codec.encode(IMAGE.float() / 255).cells)
+        assert several.encode(item) is item
+    alone = CodedInput("latent", several.codec)
+    with pytest.raises(ValueError, match=r"the stream was made by .* quality 2"):
+        alone.read(several.codecs[2].compress(IMAGE.float() / 255))
+    with pytest.raises(ValueError, match=r"this model reads .* quality 1"):
+        alone.encode(several.read(several.codecs[2].compress(IMAGE.float() / 255)))
+
+
+def test_a_network_says_in_its_state_which_qualities_it_reads(several):
+    network = LatentInput(192, several.codec.identity)
+    several.stamp(network)
+    assert network.identities == several.identities
+    shown = replace(several, domain="reconstruction")
+    decoding = nn.Module()
+    shown.stamp(decoding)
+    assert decoding.codec_stamp.identities == several.identities
+
+
+def test_qualities_of_several_widths_are_refused(codec):
+    with pytest.raises(ValueError, match=r"\[32, 192\] channels"):
+        CodedInput("latent", codec, others=(small_codec("cheng2020-anchor"),))

@@ -30,10 +30,10 @@ def test_a_state_of_the_same_codec_brings_its_statistics():
 def test_an_uncommitted_network_adopts_the_codec_of_its_checkpoint():
     network = LatentInput(4)
     network.load_state_dict(LatentInput(4, OURS).state_dict())
-    assert network.identity == OURS
+    assert network.identities == (OURS,)
     committed = LatentInput(4, OURS)
     committed.load_state_dict(LatentInput(4).state_dict())
-    assert committed.identity == OURS
+    assert committed.identities == (OURS,)
 
 
 def test_320_channels_for_a_network_of_192_are_refused():

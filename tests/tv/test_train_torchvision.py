@@ -112,6 +112,22 @@ def test_a_detector_is_evaluated_at_the_sizes_that_it_was_trained_for(data, teac
     assert "not --codec" in refused(*coded)
 
 
+def test_a_detector_of_several_qualities_is_evaluated_at_each(data, tmp_path):
+    codec, several = CODEC[:2], ["--qualities", "0", "2"]
+    run(data, *CODEC, *several, "--iterations", "2", "--output", tmp_path / "trained")
+    rates = []
+    for quality in ("0", "2"):
+        out = tmp_path / quality
+        trained = tmp_path / "trained" / "model_final.pth"
+        run(data, "--eval-only", trained, *codec, "--quality", quality, "--output", out)
+        rates.append(json.loads((out / "results.json").read_text())["rate"]["bpp"])
+    assert rates[0] < rates[1]
+    other = words(data, "--eval-only", trained, *codec, "--quality", "1", "--output", out)
+    assert "not --codec" in refused(*other)
+    stored = words(data, *CODEC, *several, "--store-train", "store", "--output", tmp_path / "none")
+    assert "one quality" in refused(*stored)
+
+
 def test_processes_share_a_training(data, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     script = command(data, *CODEC, "--iterations", 2, "--output", tmp_path)[1:]

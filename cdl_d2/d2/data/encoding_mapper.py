@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import detectron2.data.transforms as T
@@ -24,18 +22,19 @@ class EncodingMapper:
     Args:
         mapper: gives items with `image`.
         cfg: says what the model looks at.
-        is_train: in training, sizes are estimated for a gate only.
+        is_train: in training, sizes are estimated for a gate only, and the quality is drawn of
+            those that the model reads.
     """
 
     def __init__(self, mapper: Mapper, cfg: CfgNode, is_train: bool):
-        shown = build_coded_input(cfg)
-        self._mapper = mapper
-        self._coded_input = replace(shown, codec=copy.deepcopy(shown.codec).cpu())
+        self._mapper, self._training = mapper, is_train
+        self._coded_input = build_coded_input(cfg).on_cpu()
         self._with_bits = not is_train or cfg.MODEL.SELECTION.KIND == "gate"
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """The mapper's item, with the keys of CodedInput.encode."""
-        return self._coded_input.encode(self._mapper(record), with_bits=self._with_bits)
+        item = self._mapper(record)
+        return self._coded_input.encode(item, with_bits=self._with_bits, training=self._training)
 
 
 def encode_where_asked(mapper: Mapper, cfg: CfgNode, is_train: bool) -> Mapper:

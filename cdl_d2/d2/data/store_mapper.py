@@ -16,7 +16,7 @@ from detectron2.data import detection_utils as utils
 
 from cdl_d2.codec.image_files import read_label_map
 from cdl_d2.d2.data.image_mapper import read_pixels
-from cdl_d2.d2.modeling.coded_input import build_codec, needs_image
+from cdl_d2.d2.modeling.coded_input import build_coded_input, needs_image
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import image_checksum
@@ -117,7 +117,12 @@ def open_store(cfg: CfgNode, is_train: bool) -> LatentStore:
     key = "LATENT_STORE_TRAIN" if is_train else "LATENT_STORE_TEST"
     if not cfg.INPUT[key]:
         raise CdlError(f"INPUT.LATENT_SOURCE is store: set INPUT.{key} to its folder")
-    return LatentStore(cfg.INPUT[key], copy.deepcopy(build_codec(cfg)).cpu())
+    if is_train and cfg.MODEL.CODEC.QUALITIES:
+        raise CdlError(
+            "a latent store has one quality, and the model is trained on several: set "
+            "INPUT.LATENT_SOURCE model or mapper"
+        )
+    return LatentStore(cfg.INPUT[key], *build_coded_input(cfg).on_cpu().codecs)
 
 
 def variants_of(cfg: CfgNode, is_train: bool) -> list[Variant]:

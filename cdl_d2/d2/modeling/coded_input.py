@@ -65,6 +65,9 @@ def build_coded_input(cfg: CfgNode) -> CodedInput:
         CdlError: for an unknown domain or INPUT.LATENT_SOURCE; see Codec.load.
     """
     reads_scales = getattr(architecture_of(cfg), "reads_scales", lambda cfg: False)
-    codec = None if cfg.INPUT.DOMAIN == "image" else build_codec(cfg)
     scales, source = reads_scales(cfg), check_source(cfg)
-    return CodedInput(cfg.INPUT.DOMAIN, codec, cfg.INPUT.FORMAT, scales, source)
+    if cfg.INPUT.DOMAIN == "image":
+        return CodedInput("image", None, cfg.INPUT.FORMAT, scales, source)
+    choice = CodecChoice.from_config(cfg.MODEL.CODEC)
+    codec, others = choice.load(), choice.load_others()
+    return CodedInput(cfg.INPUT.DOMAIN, codec, cfg.INPUT.FORMAT, scales, source, others)

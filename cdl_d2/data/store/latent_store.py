@@ -82,22 +82,24 @@ class LatentStore:
 
     Args:
         folder: of the store.
-        codec: of the model that reads it; it also decodes bitstreams.
+        codecs: of the model that reads it, one of which made it; it also decodes bitstreams.
 
     Raises:
         FileNotFoundError: if there is no store, or it is not complete.
         CdlError: if it is damaged, or its latents come from another codec.
     """
 
-    def __init__(self, folder: str | Path, codec: Codec):
+    def __init__(self, folder: str | Path, *codecs: Codec):
         self.folder = Path(folder)
         self.plan = Plan.load(self.folder)
-        if self.plan.codec != codec.identity:
+        known = {codec.identity: codec for codec in codecs}
+        if self.plan.codec not in known:
             raise CdlError(
-                f"{folder} was made by {self.plan.codec}; this model reads {codec.identity}"
+                f"{folder} was made by {self.plan.codec}; this model reads "
+                + "; or ".join(map(str, known))
             )
         self._manifest = read_manifest(self.folder)
-        self._codec = codec
+        self._codec = known[self.plan.codec]
         self._places = {image: index for index, image in enumerate(self.plan.images)}
         self._variants = {variant: index for index, variant in enumerate(self.plan.variants)}
         self._readers: dict[int, ShardReader] = {}

@@ -25,7 +25,7 @@ def initialize(network: nn.Module, cfg: CfgNode) -> None:
             loaded = initialize_trunk(module, keys.INIT)
             logger.info(f"{len(loaded)} entries of the latent ResNet start from {keys.INIT}")
         if isinstance(module, LatentInput) and keys.STATISTICS:
-            mean, std = load_statistics(keys.STATISTICS, module.identity)
+            mean, std = load_statistics(keys.STATISTICS, *module.identities)
             module.mean.copy_(mean)
             module.std.copy_(std)
             logger.info(f"latents are normalized by {keys.STATISTICS}")

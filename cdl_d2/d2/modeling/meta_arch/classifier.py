@@ -59,8 +59,8 @@ class CompressedClassifier(CompressedModel):
             report_distortion: decode images in evaluation.
         """
         super().__init__()
-        self.look_at(coded_input, selection)
         self.network, self.num_classes = network, num_classes
+        self.look_at(coded_input, selection)
         self._augmentation, self._report_distortion = augmentation, report_distortion
 
     @classmethod

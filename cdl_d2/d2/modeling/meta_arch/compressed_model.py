@@ -22,7 +22,8 @@ from cdl_d2.nn.coded_input import CodedInput
 
 
 class CompressedModel(nn.Module):
-    """For a meta-architecture to inherit from, before Detectron2's; call `look_at` first."""
+    """For a meta-architecture to inherit from, before Detectron2's; it calls `look_at` when its
+    networks are there."""
 
     def look_at(self, coded_input: CodedInput, selection: SelectedChannels | None = None) -> None:
         """Say what the model looks at.
@@ -32,9 +33,7 @@ class CompressedModel(nn.Module):
             selection: of a latent's channels; None for all.
         """
         self.coded_input, self.selection = coded_input, selection
-        stamp = coded_input.new_stamp()
-        if stamp is not None:
-            self.codec_stamp = stamp
+        coded_input.stamp(self)
 
     @staticmethod
     def input_of(cfg: CfgNode) -> dict[str, Any]:
@@ -52,13 +51,14 @@ class CompressedModel(nn.Module):
         they lack them; raises as CodedInput.encode; in training as require_from_source and
         require_no_origin.
 
-        Sizes are estimated in evaluation, and for a gate that learns from them.
+        Sizes are estimated in evaluation, and for a gate that learns from them. In training each
+        item gets one of the qualities that the model reads, by the numbers of the step.
         """
         with_bits = not self.training or (self.selection is not None and self.selection.needs_bits)
         if self.training:
             self.coded_input.require_from_source(batched_inputs)
         items = [
-            self.coded_input.encode(item, self.device, with_bits, renew=not self.training)
+            self.coded_input.encode(item, self.device, with_bits, self.training)
             for item in batched_inputs
         ]
         if self.training:

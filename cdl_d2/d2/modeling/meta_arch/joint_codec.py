@@ -167,7 +167,7 @@ class JointCodec(CompressedModel):
         """Say which codec the networks read."""
         for module in self.modules():
             if isinstance(module, CodecStamp):
-                module.commit(identity)
+                module.commit(*[identity] if identity else [])
 
 
 # Hooks are functions of the module: they go with a copy and a pickle of the model.
@@ -201,6 +201,11 @@ def check_joint(cfg: CfgNode) -> None:
         raise CdlError(
             "joint fine-tuning codes all channels: set MODEL.SELECTION.KIND none (it is "
             f"{cfg.MODEL.SELECTION.KIND!r})"
+        )
+    if cfg.MODEL.CODEC.QUALITIES:
+        raise CdlError(
+            "joint fine-tuning trains a codec of one quality: leave out MODEL.CODEC.QUALITIES "
+            f"(it is {tuple(cfg.MODEL.CODEC.QUALITIES)})"
         )
     partial = ["STEPS alternate"] if joint.STEPS == "alternate" else []
     partial += [key for key in ("TASKS_FROM", "ADVERSARIAL_FROM") if joint[key]]

@@ -50,8 +50,8 @@ class CompressedMultitask(CompressedModel):
             report: what evaluation says of the coded images; None for their estimated bits only.
         """
         super().__init__()
-        self.look_at(coded_input, selection)
         self.backbone, self.heads = backbone, nn.ModuleDict(heads)
+        self.look_at(coded_input, selection)
         self.weighting, self._report = weighting, report
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], False)
