@@ -2,7 +2,8 @@
 
 A codec is named as CompressAI names it, or is one of `generative/`; `tiny-...` is the same
 architecture with 32 inner channels and 192 latent channels, whose weights can be in this package.
-Others are made known by `register_codec`.
+Others are made known by `register_codec`: those of CompressAI with a `latent_codec`, of which it
+has no weights, and a user's own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -129,3 +131,17 @@ def check_own_name(name: str) -> None:
             f"codec name {name!r}: one of your own has up to 40 lower-case letters, digits, dots, "
             "dashes and underscores, and is none that CompressAI or this package has"
         )
+
+
+def _class_of_compressai(name: str, quality: int) -> nn.Module:
+    import compressai.models
+
+    return getattr(compressai.models, name)()
+
+
+for _name, _network, _channels in (
+    ("cheng2020-anchor-checkerboard", "Cheng2020AnchorCheckerboard", 192),
+    ("elic2022-official", "Elic2022Official", 320),
+    ("elic2022-chandelier", "Elic2022Chandelier", 320),
+):
+    register_codec(_name, partial(_class_of_compressai, _network), _channels)

@@ -18,7 +18,7 @@ from cdl_d2.codec.architectures import (
 )
 from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
-from cdl_d2.codec.entropy.coders import Coder, coder_for, has_rates
+from cdl_d2.codec.entropy.coders import Coder, coder_for, has_one_meaning, has_rates
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.entropy.latent_coder import Quantized
 from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
@@ -61,8 +61,8 @@ class Codec(nn.Module):
         super().__init__()
         if meaning not in MEANINGS:
             raise CdlError(f"meaning {meaning!r} of a latent is not one of {MEANINGS}")
-        if has_rates(network) and meaning != "decoded":
-            raise CdlError(f"latents of {name}, whose steps vary, have one meaning: 'decoded'")
+        if has_one_meaning(network) and meaning != "decoded":
+            raise CdlError(f"latents of {name} have one meaning: 'decoded'")
         self.network = network
         self.name = name
         self.identity = CodecIdentity(name, quality, metric, meaning, fingerprint(network))
@@ -269,10 +269,10 @@ class Codec(nn.Module):
                 "the stream is one of two layers and has not all channels: read both with "
                 "decompress_layers, or the selected channels with decompress_selected"
             )
-        if stream.coding == COMPRESSAI and has_rates(self.network):
+        if stream.coding == COMPRESSAI and has_one_meaning(self.network):
             raise BitstreamError(
-                f"what CompressAI itself wrote of {self.name} is not read: its steps are computed "
-                "in another precision there"
+                f"what CompressAI itself wrote of {self.name} is not read: it is coded in another "
+                "precision or order there"
             )
         if len(stream.strings) != coder.string_count:
             raise BitstreamError(f"{self.name} does not write {len(stream.strings)} strings")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cdl_d2.codec.entropy.coders import coder_for, has_rates
+from cdl_d2.codec.entropy.coders import coder_for, has_one_meaning, has_rates
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.latent import CODING_MULTIPLE, HYPERPRIOR_CELLS, STRIDE
 from cdl_d2.errors import CdlError
@@ -20,7 +20,8 @@ def check_network(network: nn.Module, channels: int, quality: int) -> None:
     It must be built as CompressAI's image models are: `g_a` to a latent y at stride 16 and `g_s`
     back; `entropy_bottleneck`, of y or, with a hyperprior `h_a` and `h_s`, of z at stride 64; then
     also `gaussian_conditional`, and with a context model `context_prediction` and
-    `entropy_parameters`. `forward` must do with them what those models do.
+    `entropy_parameters`; or instead of all these a `latent_codec`, see LatentCodecCoder. `forward`
+    must do with them what those models do.
 
     Args:
         channels: M, that y must have.
@@ -34,7 +35,7 @@ def check_network(network: nn.Module, channels: int, quality: int) -> None:
     with exact_arithmetic(device):
         y = _run(network, "g_a", noise, (channels, *_grid(STRIDE)))
         _run(network, "g_s", y, (3, *SIZE))
-        if hasattr(network, "h_a"):
+        if not hasattr(network, "latent_codec") and hasattr(network, "h_a"):
             side = len(network.entropy_bottleneck.quantiles)
             z = _run(network, "h_a", y, (side, *_grid(STRIDE * HYPERPRIOR_CELLS)))
             _run(network, "h_s", z, (None, *_grid(STRIDE)))
@@ -42,7 +43,9 @@ def check_network(network: nn.Module, channels: int, quality: int) -> None:
 
 
 def _check_parts(network: nn.Module) -> None:
-    needed = ["g_a", "g_s", "entropy_bottleneck", "update"]
+    needed = ["g_a", "g_s", "update"]
+    if not hasattr(network, "latent_codec"):
+        needed.append("entropy_bottleneck")
     if hasattr(network, "h_a") or hasattr(network, "gaussian_conditional"):
         needed += ["h_a", "h_s", "gaussian_conditional"]
     if hasattr(network, "context_prediction"):
@@ -76,15 +79,14 @@ def _run(
 
 def _check_forward(network: nn.Module, quality: int, image: torch.Tensor, y: torch.Tensor) -> None:
     """That `forward` decodes the latent that is decoded here, by `g_s` alone."""
-    seen: list[torch.Tensor] = []
+    coder, seen = coder_for(network, quality), []
     handle = network.g_s.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         rate = {"s": quality - 1} if has_rates(network) else {}
         x_hat = network(image, **rate)["x_hat"]
     finally:
         handle.remove()
-    coder = coder_for(network, quality)
-    rounds = coder.has_context and not has_rates(network)  # forward sees round(y) everywhere
+    rounds = coder.has_context and not has_one_meaning(network)  # forward sees round(y) everywhere
     ours = coder.round(y[0]) if rounds else coder.quantize(y[0])
     for theirs in seen:
         flipped = ((theirs[0] - ours.y_hat).abs() > 1e-3).float().mean()

@@ -88,9 +88,11 @@ def decoder_layers(codec: Codec, stride: int) -> nn.Sequential:
     """A copy of the first layers of a codec's decoder, all that end at a stride in pixels.
 
     Raises:
-        CdlError: if the decoder has no such stride.
+        CdlError: if the decoder has no such stride, or does not say which layers it has.
     """
     decoder, cells = codec.network.g_s, 2
+    if not isinstance(decoder, nn.Sequential):
+        raise CdlError(f"the decoder of {codec.name} is no nn.Sequential: take another bridge")
     feature = next(decoder.parameters()).new_zeros(1, codec.latent_channels, cells, cells)
     end, strides = 0, []
     with torch.no_grad():

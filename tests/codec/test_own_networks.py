@@ -7,6 +7,9 @@ import pytest
 import torch
 from compressai.models import (
     Cheng2020Anchor,
+    Cheng2020AnchorCheckerboard,
+    Elic2022Chandelier,
+    Elic2022Official,
     FactorizedPrior,
     MeanScaleHyperprior,
     MeanScaleHyperpriorVbr,
@@ -15,6 +18,7 @@ from compressai.models import (
 from torch import nn
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice, register_codec
+from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.codec.weights_file import save_weights
 
 IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
@@ -22,9 +26,17 @@ IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
 
 def loud(network: nn.Module) -> nn.Module:
     """The network, with latents that are not all zero."""
-    last = [m for m in network.g_a.modules() if isinstance(m, nn.Conv2d)][-1]
-    last.weight.data *= 30
+    layers = [m for m in network.g_a.children() if isinstance(m, nn.Conv2d)]
+    layers[-1].weight.data *= 30
     return network
+
+
+def as_compressai_decodes(network: nn.Module) -> torch.Tensor:
+    """IMAGE through CompressAI's own streams."""
+    network.update()
+    with torch.no_grad():
+        coded = network.compress(pad_for_coding(IMAGE)[None])
+        return network.decompress(**coded)["x_hat"][0, :, :70, :90]
 
 
 class OwnTransforms(MeanScaleHyperprior):
@@ -34,6 +46,7 @@ class OwnTransforms(MeanScaleHyperprior):
         super().__init__(8, 24)
         self.g_a = nn.Sequential(nn.Conv2d(3, 24, 16, 16), nn.Tanh(), nn.Conv2d(24, 24, 1))
         self.g_s = nn.Sequential(nn.Conv2d(24, 768, 1), nn.PixelShuffle(16))
+        del self.N, self.M  # only from_network is told how many channels there are
 
 
 NETWORKS = {
@@ -41,6 +54,9 @@ NETWORKS = {
     "factorized": (lambda: FactorizedPrior(8, 12), 12),
     "scales": (lambda: ScaleHyperprior(8, 12), 12),
     "context": (lambda: Cheng2020Anchor(8), 8),
+    "checkerboard": (lambda: Cheng2020AnchorCheckerboard(8), 8),
+    "groups": (lambda: Elic2022Official(8, 24, [4, 8, 12]), 24),
+    "some groups": (lambda: Elic2022Chandelier(8, 24, [4, 4, 8, 8]), 24),
     "rates": (lambda: MeanScaleHyperpriorVbr(8, 12, vr_entbttlnck=True), 12),
 }
 
@@ -57,6 +73,23 @@ def test_a_network_of_ones_own_codes_and_decodes_exactly(kind, tmp_path):
     assert torch.equal(received.y_hat, encoded.y_hat)
     assert codec.decode(received).shape == IMAGE.shape
     assert network.training and all(p.requires_grad for p in network.parameters())  # a copy
+
+
+@pytest.mark.parametrize("kind", ["own transforms", "checkerboard", "groups", "some groups"])
+def test_the_latent_is_what_a_receiver_of_compressais_streams_has(kind):
+    build, channels = NETWORKS[kind]
+    network = loud(build()).eval()
+    codec = Codec.from_network("mine", network, channels)
+    decoded = codec.decode(codec.encode(IMAGE))
+    assert torch.allclose(decoded, as_compressai_decodes(network), atol=1e-4)
+
+
+def test_those_that_compressai_has_are_known_by_name_without_weights():
+    codec = Codec.load("cheng2020-anchor-checkerboard", 3, weights="untrained")
+    assert codec.latent_channels == 192 and codec.identity.quality == 3
+    for name in ("elic2022-official", "elic2022-chandelier"):
+        with pytest.raises(FileNotFoundError, match="no weights"):
+            Codec.load(name, 1)
 
 
 class Gained(ScaleHyperprior):
@@ -84,6 +117,12 @@ def with_stride_8():
     return network
 
 
+def without_hyperprior():
+    network = Cheng2020AnchorCheckerboard(8)
+    network.latent_codec = network.latent_codec["y"]
+    return network
+
+
 @pytest.mark.parametrize(
     ("build", "channels", "message"),
     [
@@ -93,6 +132,7 @@ def with_stride_8():
         (with_stride_8, 24, "stride of 16"),
         (lambda: loud(Gained(8, 12)), 12, "forward of a Gained"),
         (lambda: nn.Conv2d(3, 3, 1), 3, "has no g_a"),
+        (without_hyperprior, 8, "cannot be used"),
     ],
 )
 def test_a_network_that_cannot_be_taken_apart_is_refused(build, channels, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from cdl_d2.codec.entropy.latent_codec_coder import LatentCodecCoder
 from cdl_d2.codec.entropy.latent_coder import LatentCoder
 from cdl_d2.codec.entropy.layered_coder import LayeredCoder
 from cdl_d2.codec.entropy.variable_rate_coder import VariableRateCoder
@@ -19,8 +20,15 @@ def coder_for(network: nn.Module, quality: int) -> Coder:
     """
     if has_rates(network):
         return VariableRateCoder(network, quality)
+    if hasattr(network, "latent_codec"):
+        return LatentCodecCoder(network)
     layered = hasattr(network, "global_bottleneck")
     return LayeredCoder(network) if layered else LatentCoder(network)
+
+
+def has_one_meaning(network: nn.Module) -> bool:
+    """Whether its latents are always those that a receiver has: round(y) means nothing there."""
+    return has_rates(network) or hasattr(network, "latent_codec")
 
 
 def has_rates(network: nn.Module) -> bool:

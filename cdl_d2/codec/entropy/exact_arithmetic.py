@@ -28,6 +28,7 @@ def in_float64(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     changes the last bits of a prediction, and now and then a decoder's symbols; in float64 the
     differences are far below the rounding.
     """
-    weights = {id(weight): weight.double() for weight in module.parameters()}
-    exact = copy.deepcopy(module, weights)  # unlike functional_call it can be traced
+    state = [*module.parameters(), *module.buffers()]
+    exact_state = {id(each): each.double() for each in state if each.is_floating_point()}
+    exact = copy.deepcopy(module, exact_state)  # unlike functional_call it can be traced
     return lambda x: exact(x.double()).float()

@@ -95,7 +95,8 @@ class LatentCoder:
     @property
     def channels(self) -> int:
         """Channels M of y_hat."""
-        return int(getattr(self._network, "M", self._network.N))
+        network = self._network
+        return int(network.M if hasattr(network, "M") else network.N)
 
     def quantize(self, y: torch.Tensor) -> Quantized:
         """The latent that a receiver will have of y, M x h x w.

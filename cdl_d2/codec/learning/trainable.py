@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.entropy.coders import has_rates
+from cdl_d2.codec.entropy.coders import has_one_meaning
 from cdl_d2.codec.latent import CodecIdentity, cell_size, pad_for_coding
 from cdl_d2.codec.weights_file import save_weights
 from cdl_d2.errors import CdlError
@@ -70,7 +70,8 @@ class TrainableCodec(nn.Module):
 
     Raises:
         CdlError: for an unknown quantization or part; for straight-through with a codec that has a
-            context model, whose means depend on what was decoded before; for a variable-rate one.
+            context model, whose means depend on what was decoded before; for a variable-rate one or
+            one with a `latent_codec`.
     """
 
     def __init__(self, codec: Codec, quantization: str, trained: Sequence[str]):
@@ -81,8 +82,11 @@ class TrainableCodec(nn.Module):
         if unknown:
             raise CdlError(f"part {min(unknown)!r} of a codec is not one of {PARTS}")
         self._straight = quantization == "straight-through"
-        if has_rates(codec.network):
-            raise CdlError(f"{codec.name} has several rates: take a codec of one to train it on")
+        if has_one_meaning(codec.network):
+            raise CdlError(
+                f"{codec.name} has several rates, or a latent codec, which is not trained here: "
+                "take another codec"
+            )
         if self._straight and hasattr(codec.network, "context_prediction"):
             raise CdlError(
                 f"straight-through rounding is for codecs without a context model; {codec.name} "

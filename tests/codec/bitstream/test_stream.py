@@ -246,3 +246,17 @@ def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
     (tmp_path / "text.cdlz").write_text("hello")
     with pytest.raises(BitstreamError, match=r"text\.cdlz: not a bitstream"):
         Bitstream.load(tmp_path / "text.cdlz")
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (0, "bmshj2018-factorized"),
+        (7, "tiny-bmshj2018-hyperprior"),
+        (15, "tiny-zhang2022-layered"),
+        (16, "bmshj2018-hyperprior-vbr"),
+        (21, "tiny-mbt2018-vbr"),
+    ],
+)
+def test_the_number_of_a_codec_stays(content, number, name):
+    assert Bitstream.from_bytes(forged(content, 5, "<B", number)).codec.name == name

@@ -8,6 +8,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from cdl_d2.d2 import build_codec, build_mapper
 from cdl_d2.d2.data.encoding_mapper import EncodingMapper
 from cdl_d2.d2.data.image_mapper import ImageMapper
+from cdl_d2.seeds import seeded
 from tests.d2.conftest import small_cfg, small_model
 
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")
@@ -46,6 +47,21 @@ def test_model_and_mapper_give_the_same_latent_and_detections(record):
     assert torch.equal(by_mapper["image"], by_model["image"])
     found = [model([item])[0]["instances"].scores for item in (by_model, by_mapper)]
     assert torch.equal(*found)
+
+
+def test_a_quality_is_drawn_by_the_place_in_the_order_of_training(record):
+    cfg = cfg_with("mapper")
+    cfg.MODEL.CODEC.QUALITIES = [0, 1, 2]
+    mapper = build_mapper(cfg, is_train=True)
+
+    def drawn(place):
+        with seeded(0, place):
+            return mapper(record)["codec_identity"].quality
+
+    qualities = [drawn(place) for place in range(6)]
+    assert qualities == [drawn(place) for place in range(6)]
+    assert len({*qualities}) > 1
+    assert build_mapper(cfg, is_train=False)(record)["codec_identity"].quality == 2
 
 
 def test_sizes_are_estimated_in_training_for_a_gate_only(record):
