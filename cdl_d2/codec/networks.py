@@ -53,12 +53,15 @@ def network_from_weights(name: str, quality: int, state_dict: dict[str, torch.Te
     from compressai.zoo.pretrained import load_pretrained
 
     own, architecture = registered_codec(name), name.removeprefix(TINY_PREFIX)
+    if own:
+        state_dict = {k: v for k, v in state_dict.items() if not k.endswith(DERIVED)}
+    else:
+        state_dict = _with_empty_tables(load_pretrained(state_dict))
     try:
         for key, tensor in state_dict.items():
             _check_tensor(key, tensor)
         if own:
             return _load_without_tables(own.new_network(quality), state_dict)
-        state_dict = _with_empty_tables(load_pretrained(state_dict))
         z_step = {"vr_entbttlnck": True} if "gayn2zqstep.0.weight" in state_dict else {}
         return _network_class(architecture).from_state_dict(state_dict, **z_step)
     except CdlError:
@@ -106,13 +109,12 @@ def _with_empty_tables(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.T
 
 
 def _load_without_tables(network: nn.Module, state_dict: dict[str, torch.Tensor]) -> nn.Module:
-    """Load all weights of a network, and no coding tables, which are derived from them.
+    """Load all weights of a network; coding tables are derived from them.
 
     Raises:
         RuntimeError: as nn.Module.load_state_dict.
     """
-    weights = {k: v for k, v in state_dict.items() if not k.endswith(DERIVED)}
-    missing, unexpected = nn.Module.load_state_dict(network, weights, strict=False)
+    missing, unexpected = nn.Module.load_state_dict(network, state_dict, strict=False)
     lacking = [key for key in missing if not key.endswith(DERIVED)]
     if lacking or unexpected:
         raise RuntimeError(f"they lack {lacking[:3]} or have too much, {unexpected[:3]}")

@@ -1,5 +1,6 @@
 """One network at several rates, of which one is chosen when coding."""
 
+import copy
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import torch
 from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice
 from cdl_d2.codec.architectures import VARIABLE_RATE
 from cdl_d2.codec.learning.training import CodecTraining
+from cdl_d2.codec.networks import MAX_SIDE
 from cdl_d2.codec.weights_file import save_weights
 from cdl_d2.codec.zoo import zoo_url
 from tests.codec.conftest import IMAGE
@@ -55,6 +57,16 @@ def test_another_process_reads_a_file_at_the_rate_that_it_says(tmp_path):
     command = [sys.executable, "-c", READER, tmp_path / "image.cdlz", weights]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert float(done.stdout) == codec.encode(IMAGE).y_hat.double().sum().item() != 0
+
+
+@pytest.mark.parametrize("name", VARIABLE_RATE)
+def test_a_file_with_tables_as_compressai_writes_it_is_read(name, tmp_path):
+    network = copy.deepcopy(small_network(name))
+    network.update(force=True)
+    assert max(network.gaussian_conditional.quantized_cdf.shape) > MAX_SIDE  # of no weights
+    torch.save(network.state_dict(), tmp_path / "weights.pth.tar")
+    codec = Codec.load(f"tiny-{name}", 3, weights=str(tmp_path / "weights.pth.tar"))
+    assert codec.identity == small_codec(name).at_quality(3).identity
 
 
 def test_what_a_codec_has_not_is_named():

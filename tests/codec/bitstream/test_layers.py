@@ -37,8 +37,9 @@ def test_both_layers_give_the_latent_bit_for_bit(codec, channels):
     assert torch.equal(codec.decode(latent), codec.decode(whole))
 
 
-def test_a_codec_that_predicts_means_can_be_layered():
-    codec = small_codec("mbt2018-mean")
+@pytest.mark.parametrize("name", ["mbt2018-mean", "mbt2018-mean-vbr"])
+def test_a_codec_that_predicts_means_can_be_layered(name):
+    codec = small_codec(name)
     whole = codec.encode(photo())
     channels = range(0, codec.latent_channels, 2)
     layers = through_files(compress_layers(codec, photo(), channels))
