@@ -180,8 +180,7 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.JOINT.ADVERSARIAL_FROM = 0
     # Channels of the discriminator's first layer.
     _C.MODEL.JOINT.DISCRIMINATOR_WIDTH = 64
-    # The learning rates of the codec and of the discriminator, against SOLVER.BASE_LR; all learn by
-    # Adam.
+    # The learning rates of the codec and of the discriminator, against SOLVER.BASE_LR.
     _C.MODEL.JOINT.CODEC_LR_FACTOR = 0.1
     _C.MODEL.JOINT.DISCRIMINATOR_LR_FACTOR = 1.0
 
@@ -237,6 +236,9 @@ def add_cdl_config(cfg: CN) -> None:
     # and MS-SSIM; with several tasks the perceptual distance, and the bits of files, too.
     _C.TEST.DISTORTION = False
 
+    # "SGD", "ADAM" or "ADAMW"; of a codec that learns, one of the last two. Weight decay of "ADAM"
+    # is an L2 penalty, of "ADAMW" decoupled.
+    _C.SOLVER.OPTIMIZER = "SGD"
     # Mixed precision, where SOLVER.AMP.ENABLED: "float16" or "bfloat16".
     _C.SOLVER.AMP.DTYPE = "float16"
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
@@ -14,6 +13,7 @@ from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
+from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.d2.modeling.teacher import build_pixel_network, teacher_config
 
 OBJECTS = 10

@@ -24,6 +24,7 @@ from cdl_d2.d2.engine.run_state import RunState
 from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, check_evaluators, task_of
 from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
+from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.linear_bridge import LinearBridge
 from cdl_d2.transfer import Taught
@@ -85,8 +86,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model):
-        """As DefaultTrainer, unless the model has another wish, see CompressedModel."""
-        default = partial(super().build_optimizer, cfg, model)
+        """The one of SOLVER.OPTIMIZER, unless the model has another wish, see CompressedModel."""
+        default = partial(build_optimizer, cfg, model)
         return (
             model.build_optimizer(cfg, default) if isinstance(model, CompressedModel) else default()
         )

@@ -1,4 +1,4 @@
-"""Several optimizers, as one."""
+"""The optimizer of SOLVER.OPTIMIZER, and several as one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,49 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from detectron2 import solver as detectron2_solver
+from detectron2.config import CfgNode
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from torch import nn
+
+from cdl_d2.errors import CdlError
+
+ADAM = {"ADAM": torch.optim.Adam, "ADAMW": torch.optim.AdamW}
+NAMES = ("SGD", *ADAM)
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """As Detectron2's of the same name, which knows SGD alone, for SOLVER.OPTIMIZER; groups of
+    parameters, learning rates, weight decay and gradient clipping follow the same keys.
+
+    Raises:
+        CdlError: for an unknown SOLVER.OPTIMIZER.
+    """
+    solver = cfg.SOLVER
+    if solver.OPTIMIZER == "SGD":
+        return detectron2_solver.build_optimizer(cfg, model)
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
+    return adam_of(cfg)(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+
+
+def adam_of(cfg: CfgNode) -> type[torch.optim.Optimizer]:
+    """The kind of Adam that SOLVER.OPTIMIZER names, with the gradient clipping of the config.
+
+    Raises:
+        CdlError: if it names none.
+    """
+    if cfg.SOLVER.OPTIMIZER not in ADAM:
+        raise CdlError(
+            f"SOLVER.OPTIMIZER {cfg.SOLVER.OPTIMIZER!r} is not one of {', '.join(NAMES)}; a codec "
+            f"that learns needs one of {', '.join(ADAM)}"
+        )
+    return maybe_add_gradient_clipping(cfg, ADAM[cfg.SOLVER.OPTIMIZER])
 
 
 class Optimizers(torch.optim.Optimizer):

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
@@ -23,7 +22,7 @@ from cdl_d2.codec.learning.perceptual import perceptual_distance
 from cdl_d2.codec.learning.rate_control import RateControl
 from cdl_d2.codec.learning.trainable import PARTS, CodedImages, TrainableCodec
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
-from cdl_d2.d2.modeling.optimizers import Optimizers
+from cdl_d2.d2.modeling.optimizers import Optimizers, adam_of
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CodecStamp
 
@@ -139,9 +138,13 @@ class JointCodec(CompressedModel):
     def build_optimizer(
         self, cfg: CfgNode, default: Callable[[], torch.optim.Optimizer]
     ) -> torch.optim.Optimizer:
-        """Adam, with a learning rate of its own for the codec; another one for a discriminator."""
+        """With a learning rate of its own for the codec; another one for a discriminator.
+
+        Raises:
+            CdlError: unless SOLVER.OPTIMIZER is a kind of Adam.
+        """
         rate, joint = cfg.SOLVER.BASE_LR, cfg.MODEL.JOINT
-        adam = maybe_add_gradient_clipping(cfg, torch.optim.Adam)
+        adam = adam_of(cfg)
         groups = [{"params": list(each.parameters()), "lr": rate} for each in self.task_networks]
         codec = {"params": self.trained_codec.parameters(), "lr": rate * joint.CODEC_LR_FACTOR}
         model = adam([*(group for group in groups if group["params"]), codec])
