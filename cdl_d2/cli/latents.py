@@ -8,7 +8,16 @@ from typing import Literal
 
 from cyclopts import App
 
-from cdl_d2.cli.options import NO_DATASETS, ConfigFile, Datasets, Json, Overrides, load_config
+from cdl_d2.cli.options import (
+    NO_DATASETS,
+    ConfigFile,
+    Datasets,
+    Json,
+    Overrides,
+    Positive,
+    load_config,
+)
+from cdl_d2.errors import CdlError
 
 app = App(name="latents", help="Statistics of latents, and selections of their channels.")
 
@@ -44,7 +53,8 @@ def statistics(
 def select(
     *overrides: Overrides,
     config_file: ConfigFile,
-    count: int,
+    count: Positive | None = None,
+    output: Path | None = None,
     by: Literal["gate", "variance"] = "gate",
     images: int | None = None,
     json: Json = False,
@@ -53,25 +63,34 @@ def select(
     """Choose the channels of a fixed selection, from a trained gate or by variance.
 
     ```
-    cdl latents select --config-file output/gate/config.yaml --count 32 \\
+    cdl latents select --config-file output/gate/config.yaml --output selection.json \\
         MODEL.WEIGHTS output/gate/model_final.pth
     cdl latents select --config-file output/gate/config.yaml --count 32 --by variance
     ```
 
     Counts how often the gate of a model chooses each channel on the training data (empty channels
-    do not count), or computes the variance of each (the baseline of Wang et al., 2022), and prints
-    the highest: for `cdl codec compress`, and as config overrides.
+    do not count), or computes the variance of each (the baseline of Wang et al., 2022). Prints the
+    `--count` highest, for `cdl codec compress` and as config overrides; writes all to `--output`,
+    the highest first, for `MODEL.SELECTION.FILE`, which takes the first `MODEL.SELECTION.COUNT`.
 
     Args:
         count: Channels to keep.
+        output: File, .json.
         by: Of what.
         images: To look at; default all.
     """
-    from cdl_d2.d2.engine.latents import select_channels
+    if count is None and output is None:
+        raise CdlError("give --count, how many channels to print, or --output, a file to write")
+    from cdl_d2.d2.engine.latents import rank_channels
 
-    kept = select_channels(load_config(config_file, overrides, datasets), count, by, images)
+    ranking = rank_channels(load_config(config_file, overrides, datasets), by, images, count)
+    kept = list(ranking.channels) if count is None else ranking.most_wanted(count)
+    if output is not None:
+        ranking.save(output)
     if json:
         print(json_format.dumps(kept))
-        return
-    print("--channels " + ",".join(map(str, kept)))
-    print(f'MODEL.SELECTION.KIND fixed MODEL.SELECTION.CHANNELS "{kept}"')
+    elif count is None:
+        print(f"{output}: {len(kept)} channels by {by}, first {', '.join(map(str, kept[:8]))}")
+    else:
+        print("--channels " + ",".join(map(str, kept)))
+        print(f'MODEL.SELECTION.KIND fixed MODEL.SELECTION.CHANNELS "{kept}"')

@@ -123,14 +123,21 @@ def add_cdl_config(cfg: CN) -> None:
     # Which channels of a latent a model sees: "none" for all, "gate", chosen for each image by a
     # learned gate, or "fixed", those of CHANNELS.
     _C.MODEL.SELECTION.KIND = "none"
-    # For "fixed": numbers of the channels, such as `cdl latents select` prints.
+    # For "fixed": numbers of the channels, such as `cdl latents select` prints; or the file that
+    # `cdl latents select --output` writes, and how many of its channels, the most wanted ones. A
+    # training keeps their numbers.
     _C.MODEL.SELECTION.CHANNELS = []
-    # Weight of the selected channels' bits per pixel in the loss of a "gate".
+    _C.MODEL.SELECTION.FILE = ""
+    _C.MODEL.SELECTION.COUNT = 0
+    # Weight of the selected channels' bits per pixel in the loss of a "gate"; 0 for formula (3).
     _C.MODEL.SELECTION.RATE_WEIGHT = 0.1
     # Temperature of the gate at the first and at the last iteration; exponential in between.
     _C.MODEL.SELECTION.TEMPERATURES = (5.0, 0.5)
     # The gate's learning rate, against SOLVER.BASE_LR.
     _C.MODEL.SELECTION.LR_FACTOR = 10.0
+    # Logit with which a gate keeps each channel at the start, and minus the one with which it drops
+    # it: 1 keeps 88 % of them, 0 half.
+    _C.MODEL.SELECTION.BIAS = 1.0
 
     _C.MODEL.TEACHER = CN()
     # The teacher's own YAML, or a detector's LazyConfig (.py): a path, from the folder of this

@@ -25,16 +25,29 @@ class ChannelGate(nn.Module):
     In training the choice is drawn by straight-through Gumbel-softmax; in evaluation it is the
     likelier one, the same on every run.
 
+    The paper says neither the channels between the convolutions, nor what is between them, nor the
+    temperature, nor how the gate starts. Its losses (formula 3) do not ask for fewer channels:
+    `bias` 0 and temperature 1 leave its gate as it is drawn. A rate term, temperatures that fall,
+    `bias` and a learning rate of the gate's own are ours (`MODEL.SELECTION`).
+
     Args:
         channels: M.
         hidden: channels between the two convolutions; default a quarter of M.
         temperature: of the Gumbel-softmax, above 0; see `anneal`.
+        bias: logit with which each channel is kept at the start, and minus the one with which it is
+            dropped: 1 keeps 88 % of them, 0 half.
 
     Raises:
         CdlError: for a temperature that is not above 0.
     """
 
-    def __init__(self, channels: int, hidden: int | None = None, temperature: float = 1.0):
+    def __init__(
+        self,
+        channels: int,
+        hidden: int | None = None,
+        temperature: float = 1.0,
+        bias: float = 1.0,
+    ):
         super().__init__()
         hidden = hidden or max(channels // 4, 1)
         self.channels = channels
@@ -43,8 +56,8 @@ class ChannelGate(nn.Module):
             nn.ReLU(),
             nn.Conv2d(hidden, 2 * channels, kernel_size=1),
         )
-        with torch.no_grad():  # training starts from nearly all channels
-            self.score[2].bias.copy_(torch.tensor([-1.0, 1.0]).repeat_interleave(channels))
+        with torch.no_grad():
+            self.score[2].bias.copy_(torch.tensor([-bias, bias]).repeat_interleave(channels))
         self.anneal(temperature)
 
     def anneal(self, temperature: float) -> None:
@@ -147,21 +160,6 @@ def gate_scores(
     if not count:
         raise CdlError("no latents to count the choices of")
     return chosen + 0.999 * likely / count
-
-
-def most_chosen(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """The `count` channels of the highest scores, sorted; of equal scores the lower index.
-
-    Args:
-        scores: M numbers, see gate_scores, or the variance of each (the baseline of Wang et al.,
-            2022).
-
-    Raises:
-        CdlError: for a count that is not one of 1..M.
-    """
-    if not 1 <= count <= len(scores):
-        raise CdlError(f"{count} channels cannot be kept of {len(scores)}")
-    return scores.sort(descending=True, stable=True).indices[:count].sort().values
 
 
 def _check_channels(y_hat: torch.Tensor, channels: int) -> None:

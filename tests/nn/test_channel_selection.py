@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels, gate_scores, most_chosen
+from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels, gate_scores
 
 
-def gate(temperature=1.0):
+def gate(temperature=1.0, bias=1.0):
     torch.manual_seed(0)
-    return ChannelGate(24, temperature=temperature)
+    return ChannelGate(24, temperature=temperature, bias=bias)
 
 
 def latents(count=4):
@@ -46,6 +46,17 @@ def test_training_starts_from_nearly_all_channels_and_images_can_differ():
     assert not torch.equal(choices[0], choices[1])
 
 
+def test_without_a_bias_a_channel_is_as_likely_dropped_as_kept():
+    silence = torch.zeros(1, 24, 2, 2)  # with the first convolution's bias off, only ours is left
+    for bias, expected in ((0.0, 0.5), (1.0, 0.881), (-1.0, 0.119)):
+        module = gate(bias=bias)
+        with torch.no_grad():
+            module.score[0].bias.zero_()
+        assert module.keep_probability(silence).flatten().tolist() == pytest.approx(
+            24 * [expected], abs=1e-3
+        )
+
+
 def test_the_temperature_matters_in_training_only():
     y_hat = latents(64)
 
@@ -65,7 +76,7 @@ def test_the_temperature_matters_in_training_only():
 
 @pytest.mark.parametrize("count", [1, 5, 24])
 def test_exactly_n_channels_are_kept_and_stay_with_the_state(count):
-    kept = most_chosen(torch.rand(24), count)
+    kept = torch.randperm(24)[:count]
     module = FixedChannels(24, kept)
     choice = module(latents())
     assert (choice.flatten(1).sum(1) == count).all()
@@ -96,14 +107,6 @@ def test_scores_count_choices_and_order_ties_by_probability():
     assert filled.argsort()[:2].tolist() == [3, 4] and filled[3] == 0
     with pytest.raises(ValueError, match="no latents"):
         gate_scores(module, [])
-
-
-def test_the_most_chosen_are_those_of_the_highest_scores():
-    assert most_chosen(torch.tensor([1.0, 5.0, 3.0, 5.0]), 2).tolist() == [1, 3]
-    assert most_chosen(torch.tensor([2.0, 2.0, 2.0]), 2).tolist() == [0, 1]
-    for count in (0, 4):
-        with pytest.raises(ValueError, match=f"{count} channels cannot be kept of 3"):
-            most_chosen(torch.ones(3), count)
 
 
 @pytest.mark.parametrize("kept", [[24], [-1], [2, 2]])

@@ -16,7 +16,8 @@ from cdl_d2.d2.engine.tasks import build_mapper, check_datasets
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.channel_selection import ChannelGate, gate_scores, most_chosen
+from cdl_d2.nn.channel_ranking import ChannelRanking
+from cdl_d2.nn.channel_selection import ChannelGate, gate_scores
 from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.nn.statistics import latent_statistics, save_statistics
 
@@ -50,13 +51,16 @@ def _training_latents(cfg: CfgNode, count: int) -> Iterator[torch.Tensor]:
 
 
 @torch.no_grad()
-def select_channels(cfg: CfgNode, count: int, by: str, images: int | None = None) -> list[int]:
-    """Channels for a fixed selection.
+def rank_channels(
+    cfg: CfgNode, by: str, images: int | None = None, count: int | None = None
+) -> ChannelRanking:
+    """The channels of the config's codec, for fixed selections.
 
     Args:
-        by: `gate`, those that the gate of MODEL.WEIGHTS chooses most often; or `variance`, those
-            that vary most (the baseline of Wang et al., 2022).
+        by: `gate`, first those that the gate of MODEL.WEIGHTS chooses most often; or `variance`,
+            those that vary most (the baseline of Wang et al., 2022).
         images: of the training data to look at; None for all.
+        count: channels that will be kept of them, if it is known.
 
     Raises:
         CdlError, OSError: for a config without latents, or without a gate; for another count than
@@ -70,7 +74,7 @@ def select_channels(cfg: CfgNode, count: int, by: str, images: int | None = None
     cfg.INPUT.LATENT_SOURCE = "model"
     model = Trainer.build_model(cfg).eval()
     channels = build_codec(cfg).latent_channels
-    if not 1 <= count <= channels:
+    if count is not None and count > channels:
         raise CdlError(f"--count {count}: {cfg.MODEL.CODEC.NAME} has {channels} channels")
     if by == "gate":
         if model.selection is None or not isinstance(model.selection.chooser, ChannelGate):
@@ -87,4 +91,4 @@ def select_channels(cfg: CfgNode, count: int, by: str, images: int | None = None
     else:
         pairs = ((each["latent"], each["channel_bits"]) for each in encoded)
         scores = gate_scores(model.selection.chooser, pairs).cpu()
-    return most_chosen(scores, count).tolist()
+    return ChannelRanking.of(scores, by, build_codec(cfg).identity)

@@ -17,6 +17,7 @@ from cdl_d2.d2.config import without_start
 from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.tasks import check_datasets, keep_names
 from cdl_d2.d2.engine.trainer import Trainer
+from cdl_d2.d2.modeling.selected_channels import keep_channels
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import write_json, write_text
 
@@ -82,6 +83,7 @@ def _set_up(training: Training) -> CfgNode:
     check_datasets(cfg, with_training=not training.eval_only)
     if cfg.DATASETS.TRAIN and not training.eval_only:
         keep_names(cfg)
+    keep_channels(cfg)
     cfg.freeze()
     if training.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu":
         raise CdlError(

@@ -11,7 +11,9 @@ from torch import nn
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.bitstream.layers import check_layered
+from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.channel_ranking import ChannelRanking
 from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels
 
 GATE_FROM_STORE = (
@@ -117,6 +119,7 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
     Raises:
         CdlError: for an unknown kind, channels that the codec does not have or cannot code
             without the others, or no latents.
+        FileNotFoundError: if MODEL.SELECTION.FILE does not exist.
     """
     keys = cfg.MODEL.SELECTION
     if keys.KIND not in KINDS:
@@ -127,12 +130,7 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
         raise CdlError(f"channels are selected of latents, not of domain {cfg.INPUT.DOMAIN!r}")
     check_layered(codec)
     if keys.KIND == "fixed":
-        channels = list(keys.CHANNELS)
-        if not channels or not all(type(channel) is int for channel in channels):
-            raise CdlError(
-                f"MODEL.SELECTION.CHANNELS {channels}: KIND fixed needs numbers of channels, such "
-                "as `cdl latents select` prints"
-            )
+        channels = _fixed_channels(keys, codec)
         try:
             return SelectedChannels(FixedChannels(codec.latent_channels, channels))
         except ValueError as error:
@@ -148,6 +146,27 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
         )
     if cfg.INPUT.LATENT_SOURCE == "store" and keys.RATE_WEIGHT:
         raise CdlError(GATE_FROM_STORE)
-    gate = ChannelGate(codec.latent_channels)
+    gate = ChannelGate(codec.latent_channels, bias=keys.BIAS)
     schedule = temperatures, cfg.SOLVER.MAX_ITER
     return SelectedChannels(gate, keys.RATE_WEIGHT, *schedule)
+
+
+def keep_channels(cfg: CfgNode) -> None:
+    """Put the numbers of the channels in the place of MODEL.SELECTION.FILE, so that a trained model
+    needs the file no more; raises as build_selection."""
+    keys = cfg.MODEL.SELECTION
+    if keys.KIND == "fixed" and keys.FILE:
+        keys.CHANNELS = _fixed_channels(keys, build_codec(cfg))
+        keys.FILE, keys.COUNT = "", 0
+
+
+def _fixed_channels(keys: CfgNode, codec: Codec) -> list[int]:
+    channels = list(keys.CHANNELS)
+    if keys.FILE and not channels:
+        return ChannelRanking.load(keys.FILE, codec.identity).most_wanted(keys.COUNT)
+    if keys.FILE or not channels or not all(type(channel) is int for channel in channels):
+        raise CdlError(
+            f"MODEL.SELECTION.CHANNELS {channels}, FILE {keys.FILE!r}: KIND fixed needs one of "
+            "them, numbers of channels, such as `cdl latents select` prints, or its file"
+        )
+    return channels

@@ -8,6 +8,7 @@ from PIL import Image
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
+from cdl_d2.d2.config import read_config
 from cdl_d2.data.datasets.drawn import write_segmentation
 from tests.commands import output_of, refused
 from tests.d2.modeling.test_segmentor import FOLDER, TINY
@@ -69,8 +70,13 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
         printed = output_of("latents", "select", *config, *how, *weights)
         _, _, _, channels = shlex.split(printed.splitlines()[-1])
         assert len(set(json.loads(channels))) == 16
-    fixed = ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", channels]
-    train("latent", folder, tmp_path / "fixed", *PLAIN, *fixed)
+    file = tmp_path / "selections" / "variance.json"
+    output_of("latents", "select", *config[:2], *labels, "--by", "variance", "--output", file)
+    fixed = ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.FILE", file]
+    train("latent", folder, tmp_path / "fixed", *PLAIN, *fixed, "MODEL.SELECTION.COUNT", 16)
+    file.unlink()  # the training has kept the numbers
+    kept = read_config(tmp_path / "fixed" / "config.yaml").MODEL.SELECTION
+    assert (json.loads(channels), "", 0) == (kept.CHANNELS, kept.FILE, kept.COUNT)
     rates = [
         json.loads((tmp_path / name / "results.json").read_text())["rate"]["bpp"]
         for name in ("fixed", "gate")

@@ -11,6 +11,7 @@ from cdl_d2.codec.bitstream.layers import compress_layers
 from cdl_d2.d2 import Trainer
 from cdl_d2.d2.engine.bitstreams import codec_of, compress_for, read_stream
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.channel_ranking import ChannelRanking
 from tests.d2 import conftest
 from tests.d2.modeling import test_classifier, test_segmentor
 
@@ -180,3 +181,19 @@ def test_a_gate_has_a_learning_rate_of_its_own():
     assert {rates[each] for each in ours} == {7 * cfg.SOLVER.BASE_LR}
     assert {rate for each, rate in rates.items() if each not in ours} == {cfg.SOLVER.BASE_LR}
     assert rates.keys() == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_a_selections_file_gives_the_most_wanted_channels(tmp_path):
+    codec = make_model("segmentor").coded_input.codec
+    path = tmp_path / "selection.json"
+    ChannelRanking.of(torch.arange(192.0), "gate", codec.identity).save(path)
+    named = ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.FILE", str(path)]
+    model = make_model("segmentor", *named, "MODEL.SELECTION.COUNT", 3)
+    assert model.selection.chooser.mask.nonzero()[:, 0].tolist() == [189, 190, 191]
+    for options, message in (
+        (["MODEL.SELECTION.COUNT", 0], "0 channels cannot be kept"),
+        (["MODEL.SELECTION.CHANNELS", [3]], "needs one of them"),
+        (["MODEL.CODEC.QUALITY", 1, "MODEL.SELECTION.COUNT", 3], "this model reads"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_model("segmentor", *named, *options)
