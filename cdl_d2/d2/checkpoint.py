@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from cdl_d2.errors import CdlError
 from cdl_d2.files import write_text
 from cdl_d2.nn.linear_bridge import LinearBridge
 
+IN_TORCHVISION = "layer1.0.conv1.weight"  # tells its ResNets from Detectron2's
+
 
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, safe against interruption and against hostile files.
 
     A checkpoint replaces its predecessor only when it is whole. `.pth` files are read with
     `weights_only`, and `.pkl` files (Detectron2's model zoo) may contain arrays of numbers only.
+    torchvision's files of a ResNet fit Detectron2's ResNets.
     """
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -60,7 +64,11 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise CdlError(f"{filename}: files of pycls are not read; convert it to .pth")
         pickled = filename.endswith(".pkl")
         content = _read_zoo_file(filename) if pickled else super()._load_file(filename)
-        check_state_dict(content["model"], filename)
+        state, ours = content["model"], self.model.state_dict()
+        check_state_dict(state, filename)
+        if IN_TORCHVISION in state and not any(IN_TORCHVISION in key for key in ours):
+            renamed = {_detectron2_name(key): weight for key, weight in state.items()}
+            return {"model": renamed, "matching_heuristics": True}
         return content
 
     def _log_incompatible_keys(self, incompatible) -> None:
@@ -96,6 +104,16 @@ def _read_zoo_file(path: str) -> dict[str, Any]:
     if isinstance(blobs, dict):
         blobs = {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
     return {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def _detectron2_name(name: str) -> str:
+    """Of an entry of torchvision's ResNet, as Detectron2's convert-torchvision-to-d2.py says it."""
+    if name.startswith("fc."):
+        return name
+    name = name if name.startswith("layer") else f"stem.{name}"
+    name = re.sub(r"layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
+    name = re.sub(r"bn(\d)", r"conv\1.norm", name)
+    return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
 
 
 def load_all_weights(model: nn.Module, path: str) -> None:

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
@@ -13,6 +14,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 
 from cdl_d2.bench.counts import count_multiply_adds, paper_giga
+from cdl_d2.d2 import Trainer
 from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config
 from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
@@ -203,6 +205,27 @@ def test_the_main_config_has_the_papers_schedule():
     assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR) == (16, 0.02)
     assert cfg.INPUT.MIN_SIZE_TRAIN == (640, 672, 704, 736, 768, 800)
     assert cfg.MODEL.TRANSFER.WEIGHT == 1.0
+
+
+def test_segmentation_has_the_schedule_of_section_3_1():
+    cfg = read_config("segmentation/liu2022/gate_liu2022.yaml")
+    epoch = 2975 / cfg.SOLVER.IMS_PER_BATCH
+    assert cfg.SOLVER.OPTIMIZER == "ADAM" and cfg.SOLVER.BASE_LR == 0.001
+    assert cfg.SOLVER.MAX_ITER / epoch == pytest.approx(400, rel=1e-4)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([weight], lr=cfg.SOLVER.BASE_LR)
+    schedule, rates = Trainer.build_lr_scheduler(cfg, optimizer), []
+    for part in (0, 299, 301, 399):
+        schedule.last_epoch = int(part * epoch)
+        rates += schedule.get_lr()
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+
+
+def test_teacher_decoded_and_latent_segmentors_have_one_start():
+    names = ["pixel_deeplab_v3_R50", "reconstruction_deeplab_v3_R50", "latent_deeplab_v3_R50"]
+    names += [f"liu2022/{path.stem}" for path in LEAVES if path.parent.name == "liu2022"]
+    starts = {read_config(f"segmentation/{name}.yaml").MODEL.WEIGHTS for name in names}
+    assert len(starts) == 1 and starts.pop().startswith("detectron2://ImageNetPretrained/")
 
 
 def giga_at_800x1280(cfg):

@@ -6,6 +6,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from cdl_d2.d2 import SafeCheckpointer, Trainer
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.modeling.meta_arch.segmentor import first_layers
+from cdl_d2.nn.narrow_resnet import NarrowResNet
 from tests.d2.conftest import CONFIGS
 
 FOLDER = CONFIGS / "segmentation" / "small"
@@ -192,3 +193,28 @@ def test_a_label_outside_the_set_is_named(label):
 def test_what_does_not_fit_is_named(teacher, options, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         tiny_model(tiny_cfg("latent", *teacher, *options)).prepare_teacher()
+
+
+def test_all_segmentors_begin_with_torchvisions_file_of_a_resnet(tmp_path):
+    torch.manual_seed(0)
+    theirs = NarrowResNet(0.25).eval()
+    torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
+    as_wide = [
+        *("MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+        *("MODEL.RESNETS.WIDTH_PER_GROUP", 32),
+    ]
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        stem = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image))))
+        res2 = theirs.layer1(stem)
+        res3 = theirs.layer2(res2)
+    for name in ("pixel", "reconstruction", "latent"):
+        model = tiny_model(tiny_cfg(name, *PLAIN, *as_wide)).eval()
+        SafeCheckpointer(model).load(str(tmp_path / "resnet50.pth"))
+        backbone = model.backbone
+        with torch.no_grad():
+            assert torch.allclose(backbone.res3(res2), res3, atol=1e-5)
+            if name != "latent":
+                assert torch.allclose(first_layers(backbone, image), res2, atol=1e-5)
+        last = theirs.layer4[2].conv3.weight
+        assert torch.equal(backbone.res5[2].conv3.weight, last)
