@@ -75,6 +75,8 @@ class Datasets:
 
     Attributes:
         register: In COCO format.
+        register_voc: A split of a folder in the layout of PASCAL VOC, such as
+            `--register-voc train VOCdevkit/VOC2007 trainval`.
         register_classes: A folder with a folder of images for each class; or a text file that
             names images of such folders, one a line.
         register_labels: Images with label maps, PNG files of the same names.
@@ -83,6 +85,9 @@ class Datasets:
     """
 
     register: Annotated[list[Triple], Parameter(metavar="NAME ANNOTATIONS IMAGE_DIR")] = field(
+        default_factory=list
+    )
+    register_voc: Annotated[list[Triple], Parameter(metavar="NAME FOLDER SPLIT")] = field(
         default_factory=list
     )
     register_classes: Annotated[list[Pair], Parameter(metavar="NAME FOLDER")] = field(

@@ -223,7 +223,7 @@ def test_segmentation_has_the_schedule_of_section_3_1():
 
 def test_teacher_decoded_and_latent_segmentors_have_one_start():
     names = ["pixel_deeplab_v3_R50", "reconstruction_deeplab_v3_R50", "latent_deeplab_v3_R50"]
-    names += [f"liu2022/{path.stem}" for path in LEAVES if path.parent.name == "liu2022"]
+    names += [f"liu2022/{path.stem}" for path in LEAVES if "segmentation/liu2022" in str(path)]
     starts = {read_config(f"segmentation/{name}.yaml").MODEL.WEIGHTS for name in names}
     assert len(starts) == 1 and starts.pop().startswith("detectron2://ImageNetPretrained/")
 

@@ -69,6 +69,8 @@ _ALL = (
     ),
     Kind("statistics", weights.make_statistics, mutate_bytes, weights.read_statistics),
     Kind("annotations", texts.make_annotations, stores.mutate_json, texts.read_annotations),
+    Kind("voc", texts.make_voc_annotations, texts.mutate_xml, texts.read_voc_annotation),
+    Kind("selection", texts.make_selections, stores.mutate_json, texts.read_selection),
     Kind("attributes", texts.make_tables, mutate_bytes, texts.read_table),
     Kind("image", images.make_images, images.mutate_image, images.read_picture),
     Kind("card", texts.make_cards, texts.mutate_yaml, texts.read_card_file),

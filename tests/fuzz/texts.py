@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import yaml
 from PIL import Image
 
 from cdl_d2 import model_zoo
+from cdl_d2.codec import CodecIdentity
 from cdl_d2.data import Variant
 from cdl_d2.data.datasets.attributes import read_attributes
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
+from cdl_d2.data.datasets.voc import read_voc_classes
 from cdl_d2.model_zoo.card import Card, CardCodec, CardData, CardWeights, read_card
+from cdl_d2.nn.channel_ranking import ChannelRanking
 from cdl_d2.packaged import CONFIGS
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig
 from tests.fuzz.mutations import mutate_bytes, mutate_values
+from tests.voc import write_voc
 
+SELECTED = CodecIdentity("tiny-bmshj2018-hyperprior", 2, "mse", "decoded", "0123456789012345")
 SIZES = {1: (20, 30), 2: (30, 20), 3: (16, 16)}  # of the images of the annotations
+WORDS = (  # that an element may say
+    *("", " ", "0", "-1", " 7 ", "7.5", "nan", "1e3", "0x10", "1_0", "\u0663", str(2**64)),
+    *(9999 * "9", "../../x", "a/b", "cat", "cat\n", "{}", "\u00e9", "\u202e", 9999 * "x"),
+)
 BOMBS = (  # how a value is made of the one before
     "[*{0}, *{0}, *{0}, *{0}, *{0}, *{0}, *{0}, *{0}]",
     "{{1: *{0}, 2: *{0}, 3: *{0}, 4: *{0}, 5: *{0}, 6: *{0}, 7: *{0}, 8: *{0}}}",
@@ -101,6 +112,62 @@ def read_table(name: str, content: bytes, folder: Path) -> Any:
     """Names and answers of a table."""
     (folder / name).write_bytes(content)
     return read_attributes(folder / name)
+
+
+def make_selections() -> dict[str, bytes]:
+    """The file of `cdl latents select --output`, of a codec of eight channels."""
+    content = {"channels": [3, 1, 0, 2, 7, 6, 5, 4], "by": "gate", "codec": vars(SELECTED)}
+    return {"selection.json": json.dumps(content).encode()}
+
+
+def read_selection(name: str, content: bytes, folder: Path) -> Any:
+    """The first channels of a selection."""
+    (folder / name).write_bytes(content)
+    return ChannelRanking.load(folder / name, SELECTED).most_wanted(4)
+
+
+def make_voc_annotations() -> dict[str, bytes]:
+    """Of an image of two objects, in the layout of VOC."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_voc(Path(folder), [["dog", "cat"]])
+        return {"000000.xml": (Path(folder) / "Annotations/000000.xml").read_bytes()}
+
+
+def mutate_xml(rng: Random, content: bytes) -> bytes:
+    """XML, damaged as text or with an element that says something else, twice or nothing."""
+    if rng.random() < 0.3:
+        return mutate_bytes(rng, content)
+    root = ElementTree.fromstring(content)
+    for _ in range(rng.randint(1, 3)):
+        parent = rng.choice([each for each in root.iter() if len(each)])
+        child = rng.choice(list(parent))
+        chance = rng.random()
+        if chance < 0.15 and len(root) > 1:
+            parent.remove(child)
+        elif chance < 0.3:
+            parent.append(child)
+        else:
+            rng.choice(list(child.iter())).text = rng.choice(WORDS)
+        if not len(root):
+            break
+    return ElementTree.tostring(root)
+
+
+def read_voc_annotation(name: str, content: bytes, folder: Path) -> Any:
+    """Classes, and what Detectron2 reads to train and to evaluate."""
+    voc = folder / "voc"
+    write_voc(voc, [["dog", "cat"], ["cat"]])
+    (voc / "Annotations" / name).write_bytes(content)
+    classes = read_voc_classes(voc, "train")
+    if not find_spec("detectron2"):
+        return classes
+    from detectron2.data.datasets.pascal_voc import load_voc_instances
+    from detectron2.evaluation.pascal_voc_evaluation import parse_rec
+
+    records = load_voc_instances(str(voc), "train", classes)
+    for record in records:
+        record["file_name"] = Path(record["file_name"]).name
+    return classes, records, parse_rec.__wrapped__(str(voc / "Annotations" / name))
 
 
 def make_cards() -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 
 from cdl_d2.d2.config import read_config
-from cdl_d2.d2.data import multitask_datasets
+from cdl_d2.d2.data import multitask_datasets, voc_datasets
 from cdl_d2.d2.data.class_datasets import register_class_folder
 from cdl_d2.d2.data.coco_datasets import register_dataset
 from cdl_d2.d2.data.label_datasets import register_label_folder
@@ -21,12 +21,14 @@ class RunConfig:
 
     Attributes:
         file: see read_config.
-        register, register_classes, register_labels, register_multitask: see register_datasets.
+        register, register_voc, register_classes, register_labels, register_multitask: see
+            register_datasets.
     """
 
     file: str
     overrides: Sequence[str] = ()
     register: Sequence[tuple[str, str, str]] = ()
+    register_voc: Sequence[tuple[str, str, str]] = ()
     register_classes: Sequence[tuple[str, str]] = ()
     register_labels: Sequence[tuple[str, str, str]] = ()
     register_multitask: Sequence[tuple[str, str, str, str]] = ()
@@ -40,7 +42,11 @@ class RunConfig:
                 MODEL.DEVICE that is not there.
         """
         register_datasets(
-            self.register, self.register_classes, self.register_labels, self.register_multitask
+            self.register,
+            self.register_voc,
+            self.register_classes,
+            self.register_labels,
+            self.register_multitask,
         )
         cfg = read_config(self.file, self.overrides)
         usable_device(cfg.MODEL.DEVICE)
@@ -49,6 +55,7 @@ class RunConfig:
 
 def register_datasets(
     register: Sequence[tuple[str, str, str]] = (),
+    register_voc: Sequence[tuple[str, str, str]] = (),
     register_classes: Sequence[tuple[str, str]] = (),
     register_labels: Sequence[tuple[str, str, str]] = (),
     register_multitask: Sequence[tuple[str, str, str, str]] = (),
@@ -57,6 +64,7 @@ def register_datasets(
 
     Args:
         register: in COCO format, see register_dataset.
+        register_voc: see register_voc.
         register_classes: see register_class_folder.
         register_labels: see register_label_folder.
         register_multitask: see register_multitask.
@@ -66,6 +74,7 @@ def register_datasets(
     """
     known = {
         register_dataset: register,
+        voc_datasets.register_voc: register_voc,
         register_class_folder: register_classes,
         register_label_folder: register_labels,
         multitask_datasets.register_multitask: register_multitask,

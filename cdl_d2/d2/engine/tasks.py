@@ -116,7 +116,7 @@ _DETECTION = Task(
     build_detection_mapper,
     _dataset_evaluator,
     partial(check_coco_dataset, num_classes="ROI_HEADS.NUM_CLASSES"),
-    "register NAME ANNOTATIONS.json IMAGE_DIR",
+    "register NAME ANNOTATIONS.json IMAGE_DIR, or --register-voc NAME FOLDER SPLIT",
     "ROI_HEADS.NUM_CLASSES",
     lambda name: MetadataCatalog.get(name).get("thing_classes", ()),
     check_evaluator=_check_evaluator,

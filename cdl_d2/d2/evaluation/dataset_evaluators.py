@@ -16,12 +16,12 @@ from detectron2.evaluation import (
     DatasetEvaluator,
     DatasetEvaluators,
     LVISEvaluator,
-    PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
 
 from cdl_d2.d2.data.label_datasets import load_labels
 from cdl_d2.d2.evaluation.cityscapes import provide_cityscapesscripts
+from cdl_d2.d2.evaluation.voc import VocEvaluator
 from cdl_d2.errors import CdlError, MissingPackageError
 
 PACKAGES = {
@@ -72,7 +72,7 @@ EVALUATORS: Mapping[str, tuple[_Kind, ...]] = {
     "lvis": (
         _Kind("instances", lambda name, folder: LVISEvaluator(name, output_dir=folder), "lvis"),
     ),
-    "pascal_voc": (_Kind("instances", lambda name, folder: PascalVOCDetectionEvaluator(name)),),
+    "pascal_voc": (_Kind("instances", lambda name, folder: VocEvaluator(name)),),
     "cityscapes_instance": (
         _Kind("masks", partial(_cityscapes, CityscapesInstanceEvaluator), "cityscapesscripts"),
     ),

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,8 +19,10 @@ from cdl_d2.d2.evaluation.dataset_evaluators import build_dataset_evaluator, che
 from cdl_d2.errors import CdlError, MissingPackageError
 from tests.commands import output_of, refused
 from tests.d2.conftest import SMALL
+from tests.voc import write_voc
 
 NAME = "evaluated"
+PETS = [["cat", "dog"], ["dog"], [], ["cat"]]
 
 
 @pytest.fixture
@@ -29,41 +30,6 @@ def forgotten():
     yield
     DatasetCatalog.pop(NAME, None)
     MetadataCatalog.pop(NAME, None)
-
-
-def write_voc(coco, folder):
-    """The same images and boxes in the layout of VOC, discs as cats and squares as dogs."""
-    annotations, images = coco
-    content = json.loads(annotations.read_text())
-    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (folder / part).mkdir(parents=True)
-    stems = []
-    for image in content["images"]:
-        stems.append(f"{image['id']:06d}")
-        picture = Image.open(images / image["file_name"])
-        picture.save(folder / "JPEGImages" / f"{stems[-1]}.jpg", quality=95)
-        root = ElementTree.Element("annotation")
-        size = ElementTree.SubElement(root, "size")
-        for side in ("width", "height"):
-            ElementTree.SubElement(size, side).text = str(image[side])
-        for each in content["annotations"]:
-            if each["image_id"] == image["id"]:
-                item = ElementTree.SubElement(root, "object")
-                names = {1: "cat", 2: "dog"}
-                for key, text in (
-                    ("name", names[each["category_id"]]),
-                    *(("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")),
-                ):
-                    ElementTree.SubElement(item, key).text = text
-                box = ElementTree.SubElement(item, "bndbox")
-                left, top, width, height = each["bbox"]
-                corners = {"xmin": left + 1, "ymin": top + 1}
-                corners |= {"xmax": left + width, "ymax": top + height}
-                for key, value in corners.items():
-                    ElementTree.SubElement(box, key).text = str(value)
-        ElementTree.ElementTree(root).write(folder / "Annotations" / f"{stems[-1]}.xml")
-    for split in ("train", "val"):
-        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems) + "\n")
 
 
 def write_cityscapes(folder):
@@ -118,11 +84,23 @@ def test_coco(coco_dataset, forgotten, tmp_path):
     assert [results[kind]["AP"] for kind in ("bbox", "segm")] == pytest.approx([100, 100])
 
 
-def test_voc(coco_dataset, forgotten, tmp_path):
-    write_voc(coco_dataset, tmp_path / "voc")
+def test_voc(forgotten, tmp_path):
+    write_voc(tmp_path / "voc", PETS)
     register_pascal_voc(NAME, str(tmp_path / "voc"), "val", 2012, ["cat", "dog"])
     MetadataCatalog.get(NAME).evaluator_type = "pascal_voc"
     assert results_of(*perfect_answers(), tmp_path)["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_a_class_without_an_object_leaves_the_average_of_voc_alone(forgotten, tmp_path):
+    write_voc(tmp_path / "voc", PETS)
+    register_pascal_voc(NAME, str(tmp_path / "voc"), "val", 2007, ["bird", "cat", "dog", "cow"])
+    MetadataCatalog.get(NAME).evaluator_type = "pascal_voc"
+    records, outputs = perfect_answers()
+    assert results_of(records, outputs, tmp_path)["bbox"]["AP"] == pytest.approx(100)
+    for output in outputs:
+        found = output["instances"]
+        found.pred_classes[found.pred_classes == 2] = 1  # dogs that are called cats
+    assert results_of(records, outputs, tmp_path)["bbox"]["AP"] < 60
 
 
 def test_cityscapes_instances(forgotten, tmp_path):
@@ -163,9 +141,9 @@ def test_a_data_set_that_cannot_be_evaluated_is_one_error(forgotten, kind, outpu
         check_evaluator(NAME, outputs)
 
 
-def test_a_detector_of_boxes_is_trained_and_evaluated_on_voc(coco_dataset, tmp_path, monkeypatch):
+def test_a_detector_of_boxes_is_trained_and_evaluated_on_voc(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_voc(coco_dataset, tmp_path / "datasets/VOC2007")
+    write_voc(tmp_path / "datasets/VOC2007", PETS)
     words = ["train", "--config-file", "detection/small/latent_mask_rcnn_small.yaml", *SMALL]
     words += ["MODEL.META_ARCHITECTURE", "CompressedRCNN", "MODEL.ROI_HEADS.NUM_CLASSES", 20]
     words += ["SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()", "OUTPUT_DIR", "out"]
