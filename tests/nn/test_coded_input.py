@@ -84,7 +84,7 @@ def several():
 def test_a_quality_is_drawn_in_training_only_and_follows_from_the_seed(several):
     def drawn(seed):
         with seeded(seed):
-            items = [several.encode({"image": IMAGE}, draw=True) for _ in range(8)]
+            items = [several.encode({"image": IMAGE}, training=True) for _ in range(8)]
         for item in items:
             codec = several.codec_of(item["codec_identity"])
             assert torch.equal(item["latent"], codec.encode(IMAGE.float() / 255).cells)
