@@ -332,7 +332,7 @@ def image_checksum(image: torch.Tensor | None) -> int | None:
     encoded; of None, an item that had no image, None."""
     if image is None:
         return None
-    return zlib.crc32(image.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return zlib.crc32(image.detach().cpu().contiguous().numpy())
 
 
 def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
