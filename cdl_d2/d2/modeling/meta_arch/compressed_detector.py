@@ -170,21 +170,42 @@ def _on_image(result: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     canvas, result = Canvas.of(item), dict(result)
     if "sem_seg" in result:
         result["sem_seg"] = canvas.maps_on_image(result["sem_seg"])
-    if "panoptic_seg" in result:
-        segments, described = result["panoptic_seg"]
-        result["panoptic_seg"] = canvas.maps_on_image(segments), described
     if "instances" in result:
-        result["instances"] = _instances_on_image(result["instances"], canvas)
+        found = result["instances"]
+        boxes = Boxes(canvas.boxes_on_image(found.pred_boxes.tensor))
+        kept = boxes.nonempty()
+        result["instances"] = _instances_on_image(found, boxes, canvas)[kept]
+        if "panoptic_seg" in result:
+            result["panoptic_seg"] = _segments_on_image(*result["panoptic_seg"], kept, canvas)
     return result
 
 
-def _instances_on_image(found: Instances, canvas: Canvas) -> Instances:
+def _instances_on_image(found: Instances, boxes: Boxes, canvas: Canvas) -> Instances:
     fields = found.get_fields()
-    boxes = Boxes(canvas.boxes_on_image(found.pred_boxes.tensor))
     moved = Instances(canvas.image_size, **(fields | {"pred_boxes": boxes}))
     if "pred_masks" in fields:
         moved.pred_masks = canvas.maps_on_image(found.pred_masks)
     if "pred_keypoints" in fields:
         points = canvas.points_on_image(found.pred_keypoints[..., :2])
         moved.pred_keypoints = torch.cat([points, found.pred_keypoints[..., 2:]], dim=-1)
-    return moved[boxes.nonempty()]
+    return moved
+
+
+def _segments_on_image(
+    segments: torch.Tensor, described: list[dict[str, Any]], kept: torch.Tensor, canvas: Canvas
+) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Detectron2's `panoptic_seg`, cut: segments that no pixel shows are not described, and
+    `instance_id` counts the instances that are `kept`, None for another."""
+    segments = canvas.maps_on_image(segments)
+    ids, counts = (each.tolist() for each in segments.unique(return_counts=True))
+    areas = dict(zip(ids, counts, strict=True))
+    places = {before: now for now, before in enumerate(kept.nonzero()[:, 0].tolist())}
+    moved = []
+    for segment in [each for each in described if each["id"] in areas]:
+        changes = {}
+        if "area" in segment:
+            changes["area"] = areas[segment["id"]]
+        if "instance_id" in segment:
+            changes["instance_id"] = places.get(segment["instance_id"])
+        moved.append(segment | changes)
+    return segments, moved
