@@ -39,22 +39,22 @@ class DetectorOutputs:
         pyramid: level name to N x C x H_i x W_i features.
         objectness: level name to N x A x H_i x W_i logits.
         anchor_deltas: level name to N x 4A x H_i x W_i.
-        sampled_anchors: level name to N x A x H_i x W_i booleans, those that the task's own loss
-            is averaged over; of a student.
         class_logits: R x (K + 1); R x K of a head that predicts each class by a sigmoid.
         by_sigmoid: whether the head does, and not by a softmax.
         box_deltas: R x 4K, or R x 4 for class-agnostic boxes.
         mask_logits: R x K x S x S, of all sampled proposals or of the foreground ones.
+        sampled_anchors: level name to N x A x H_i x W_i booleans, those that the task's own loss
+            is averaged over; of a student.
     """
 
     pyramid: Mapping[str, torch.Tensor]
     objectness: Mapping[str, torch.Tensor] | None = None
     anchor_deltas: Mapping[str, torch.Tensor] | None = None
-    sampled_anchors: Mapping[str, torch.Tensor] | None = None
     class_logits: torch.Tensor | None = None
     box_deltas: torch.Tensor | None = None
     mask_logits: torch.Tensor | None = None
     by_sigmoid: bool = False
+    sampled_anchors: Mapping[str, torch.Tensor] | None = None
 
 
 class DetectorTransfer(TransferTerms):
