@@ -64,7 +64,7 @@ class CodedInput:
     channel_order: str = "RGB"
     with_scales: bool = False
     source: str = "model"
-    others: tuple[Codec, ...] = ()
+    others: Sequence[Codec] = ()  # not a tuple, whose types LazyConfigs look into
 
     def __post_init__(self) -> None:
         check_domain(self.domain, self.codec is not None)

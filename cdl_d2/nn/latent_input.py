@@ -21,7 +21,7 @@ class LatentInput(nn.Module):
         mean, std: per-channel statistics of y_hat; default 0 and 1.
     """
 
-    __jit_unused_properties__ = ["identity"]
+    __jit_unused_properties__ = ["identities"]
 
     def __init__(
         self,

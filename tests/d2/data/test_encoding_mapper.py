@@ -73,6 +73,7 @@ def test_sizes_are_estimated_in_training_for_a_gate_only(record):
     model, images = small_model(cfg_with("model")), [{"image": items[0]["image"]}]
     assert "bits" not in model.train().encode(images)[0]
     assert "bits" in model.eval().encode(images)[0]
+    gate.INPUT.LATENT_SOURCE = "model"
     assert "channel_bits" in small_model(gate).train().encode(images)[0]
 
 
