@@ -143,7 +143,7 @@ class Trainer(DefaultTrainer):
         """As DefaultTrainer, and under `model` how many parameters it has."""
         results = super().test(cfg, model, evaluators)
         bare = getattr(model, "module", model)  # without DistributedDataParallel
-        if isinstance(bare, CompressedModel) and comm.is_main_process():
+        if results and isinstance(bare, CompressedModel):
             results["model"] = bare.parameter_counts()
         return results
 
