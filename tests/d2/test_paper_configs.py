@@ -11,7 +11,6 @@ from cdl_d2.bench.counts import count_multiply_adds, paper_giga, usual_size
 from cdl_d2.d2 import SafeCheckpointer, Trainer, build_codec
 from cdl_d2.d2.config import read_config
 from cdl_d2.d2.data.class_datasets import KNOWN
-from cdl_d2.d2.engine.trainer import initialize_backbone
 from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
 from cdl_d2.d2.modeling.meta_arch.joint_codec import build_learning
 from tests.d2.conftest import CONFIGS, SMALL
@@ -103,7 +102,6 @@ def test_a_detector_starts_from_a_latent_classifier_with_frozen_normalization(tm
     frozen = ["MODEL.LATENT_RESNET.NORM", read_config(leaf).MODEL.LATENT_RESNET.NORM]
     cfg = read_config(leaf, [*SMALL, *start, *frozen])
     model = Trainer.build_model(cfg)
-    initialize_backbone(model, cfg)
     ours = model.backbone.bottom_up.pyramid.trunk
     theirs = classifier.network.trunk.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items())
