@@ -6,8 +6,8 @@ Shapes: N images, M latent channels, h x w latent cells of 16 x 16 pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import nn
@@ -17,9 +17,15 @@ from torchvision.ops import FrozenBatchNorm2d
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.latent_input import LatentInput
 
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups, or fewer, for a layered codec's 208 channels."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm2d,
-    "GN": partial(nn.GroupNorm, 32),
+    "GN": group_norm,
     "FrozenBN": FrozenBatchNorm2d,
     "SyncBN": nn.SyncBatchNorm,
 }

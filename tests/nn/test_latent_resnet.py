@@ -77,6 +77,11 @@ def test_a_wrong_choice_is_named(options, message):
         LatentResNet(LatentInput(8), **{"width": 1 / 32, **options})
 
 
+def test_group_normalization_fits_the_channels_of_a_layered_codec():
+    trunk = LatentResNet(LatentInput(192 + 16), width=0.25, norm="GN")
+    assert trunk(torch.zeros(1, 208, 4, 4)) is not None
+
+
 def test_every_parameter_gets_a_gradient():
     network = LatentPyramidTrunk(small())
     sum(f.square().mean() for f in network(torch.randn(2, 8, 4, 4)).values()).backward()
