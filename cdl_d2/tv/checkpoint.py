@@ -176,5 +176,5 @@ def _with_config(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
     check_state_dict(content["model"], path)
     try:
         return content | {"config": DetectorConfig.from_dict(content["config"])}
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # or of a tensor's truth
         raise CdlError(f"{path} has a config that cannot be used: {error!r}") from error

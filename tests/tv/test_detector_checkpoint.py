@@ -103,6 +103,7 @@ def test_initial_weights_are_taken_where_they_fit(teacher_file):
         {"model": {}},
         {"config": [], "model": {}},
         {"config": {}},
+        {"config": {"classes": [], "codec": torch.ones(2)}, "model": {}},
     ],
 )
 def test_a_file_that_holds_no_detector_is_named(tmp_path, content):
