@@ -26,8 +26,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # that Pillow ma
 ORIENTATION = 0x0112  # the EXIF tag
 DEEP = re.compile(r"(?<!BGR);(12|16)")  # in Pillow's name of a layout; BGR;16 is a whole pixel
 UNREADABLE = (  # what Pillow raises for damaged files of these formats
-    *(Image.DecompressionBombError, EOFError, OSError, SyntaxError, ValueError, struct.error),
-    *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, zlib.error),
+    *(AssertionError, EOFError, OSError, SyntaxError, ValueError, struct.error, zlib.error),
+    *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError),
+    Image.DecompressionBombError,
 )
 
 

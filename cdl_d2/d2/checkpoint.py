@@ -66,6 +66,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         content = _read_zoo_file(filename) if pickled else super()._load_file(filename)
         state, ours = content["model"], self.model.state_dict()
         check_state_dict(state, filename)
+        if not state:
+            raise CdlError(f"{filename} has no weights")
         if IN_TORCHVISION in state and not any(IN_TORCHVISION in key for key in ours):
             renamed = {_detectron2_name(key): weight for key, weight in state.items()}
             return {"model": renamed, "matching_heuristics": True}

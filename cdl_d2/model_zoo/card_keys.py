@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date
@@ -72,7 +72,9 @@ def _is_count(value: Any, least: int = 1) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max  # not so for NaN, and for an integer no float
 
 
 def _matches(pattern: str) -> Callable[[Any], bool]:

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from detectron2.data import DatasetMapper
+from detectron2.data.detection_utils import SizeMismatchError
 
 from cdl_d2.codec.image_files import check_image_file, read_image, read_label_map
+from cdl_d2.errors import CdlError
 
 
 class ImageMapper(DatasetMapper):
@@ -17,7 +19,8 @@ class ImageMapper(DatasetMapper):
         """As DatasetMapper.
 
         Raises:
-            FileNotFoundError, CdlError: as read_image, for the image or its label map.
+            FileNotFoundError, CdlError: as read_image, for the image or its label map; if the
+                image has not the size that its annotations say.
         """
         path, labels = dataset_dict["file_name"], dataset_dict.get("sem_seg_file_name")
         check_image_file(path)
@@ -25,6 +28,8 @@ class ImageMapper(DatasetMapper):
             check_image_file(labels, as_labels=True)
         try:
             return super().__call__(dataset_dict)
+        except SizeMismatchError as error:
+            raise CdlError(f"{error}") from error
         except Exception:
             read_image(path)  # says so if this file is to blame
             if labels:
