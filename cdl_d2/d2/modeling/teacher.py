@@ -27,6 +27,8 @@ from cdl_d2.errors import CdlError
 from cdl_d2.transfer.taught import Taught
 from cdl_d2.transfer.terms import TransferTerms
 
+FINAL, RUN_CONFIG = "model_final.pth", "config.yaml"  # as Detectron2 calls them in OUTPUT_DIR
+
 
 class Student(Taught):
     """A Taught that Detectron2 builds: MODEL.TRANSFER says what compares it with its teacher."""
@@ -40,9 +42,6 @@ class Student(Taught):
     def needs_image(cls, cfg: CfgNode) -> bool:
         """Whether items to train on need the original `image`: for the teacher, if any."""
         return bool(cls.transfer_of(cfg).terms)
-
-
-FINAL, RUN_CONFIG = "model_final.pth", "config.yaml"  # as Detectron2 calls them in OUTPUT_DIR
 
 
 def build_teacher(

@@ -94,21 +94,20 @@ def test_a_device_that_is_not_there_is_noticed_before_anything_is_built(argument
     assert not (tmp_path / "out").exists()
 
 
-def test_masks_that_are_missing_are_named(arguments, coco_dataset):
-    path = coco_dataset[0]
+def drop_masks(path):
     content = json.loads(path.read_text())
     for annotation in content["annotations"]:
         annotation.pop("segmentation")
     path.write_text(json.dumps(content))
+
+
+def test_masks_that_are_missing_are_named(arguments, coco_dataset):
+    drop_masks(coco_dataset[0])
     assert refused("train", *arguments)
 
 
 def test_boxes_alone_train_a_teacher_and_its_student(coco_dataset, tmp_path):
-    path = coco_dataset[0]
-    content = json.loads(path.read_text())
-    for annotation in content["annotations"]:
-        annotation.pop("segmentation")
-    path.write_text(json.dumps(content))
+    drop_masks(coco_dataset[0])
     common = ["--register", "train", *coco_dataset, *SMALL, *PIXEL, "DATASETS.TEST", "('train',)"]
     common += ["SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()", "MODEL.BRIDGE.FIT_IMAGES", 2]
     teacher, student = tmp_path / "teacher", tmp_path / "student"
