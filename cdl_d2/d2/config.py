@@ -1,23 +1,12 @@
 """The configuration keys of this project, one sentence each."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-import detectron2
 from detectron2.config import CfgNode as CN
-from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
-from fvcore.common.config import BASE_KEY
-from yaml import MappingNode, SequenceNode, YAMLError
 
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge_fit import FIT_IMAGES
 from cdl_d2.nn.linear_bridge import DECODER_STRIDE
-from cdl_d2.packaged import CONFIGS
-from cdl_d2.yaml_text import compose_yaml
 
-DETECTRON2_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
-MOST_FILES = 100  # that a config is based on
 LATENT_SOURCES = ("model", "mapper", "store")
 AUGMENTATIONS = ("exact", "latent", "none")
 
@@ -268,88 +257,3 @@ def check_source(cfg: CN) -> str:
     if source not in LATENT_SOURCES:
         raise CdlError(f"INPUT.LATENT_SOURCE {source!r} is not one of {', '.join(LATENT_SOURCES)}")
     return source
-
-
-def find_config(name: str | Path) -> Path:
-    """The file of a config's name: a path, from the working folder, or relative to the configs of
-    this package or of Detectron2's model zoo.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    for folder in (Path(), CONFIGS, DETECTRON2_ZOO):
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(
-        f"there is no config {name} in {Path.cwd()}, in {CONFIGS}, or in {DETECTRON2_ZOO}"
-    )
-
-
-def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
-    """Detectron2's config with this project's keys, a YAML file and KEY VALUE overrides.
-
-    OUTPUT_DIR, where neither says it, is `./output/` and the file's name without `.yaml`. A
-    teacher's config that lies beside the file gets its full path. YAML tags that make Python
-    objects are refused, in the files that this one is based on too; but not in Detectron2's own
-    configs, which are installed code (its RetinaNets compute their anchors like that). A `_BASE_`
-    is a file of this machine: nothing is downloaded.
-
-    Args:
-        path: a file, or a name as find_config takes it.
-
-    Raises:
-        FileNotFoundError: if the file, or one that it is based on, does not exist.
-        CdlError: for a file that is no config, a key that does not exist, or a wrong value.
-    """
-    path = find_config(path)
-    cfg = get_cfg()
-    add_cdl_config(cfg)
-    cfg.OUTPUT_DIR = f"./output/{path.stem}"
-    _check_files(path, [])
-    try:
-        installed = path.resolve().is_relative_to(DETECTRON2_ZOO.resolve())
-        cfg.merge_from_file(str(path), allow_unsafe=installed)
-    except (TypeError, AttributeError) as error:
-        raise CdlError(f"config {path}: it, or its _BASE_, is no mapping of keys") from error
-    except RecursionError as error:
-        raise CdlError(f"config {path}: it nests too deeply") from error
-    except (AssertionError, KeyError, ValueError, YAMLError) as error:
-        raise CdlError(f"config {path}: {error}") from error
-    try:
-        cfg.merge_from_list(list(overrides))
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CdlError(f"config {path}, overrides: {error}") from error
-    teacher = path.parent / cfg.MODEL.TEACHER.CONFIG_FILE
-    if teacher.is_file():
-        cfg.MODEL.TEACHER.CONFIG_FILE = str(teacher.absolute())
-    return cfg
-
-
-def _check_files(path: Path, files: list[Path]) -> None:
-    """Raise CdlError for a config that Detectron2 should not open: for its text, or for one of its
-    `_BASE_`, which are found as Detectron2 finds them.
-
-    Args:
-        files: that were looked at so far; this one is added.
-    """
-    files.append(path)
-    if len(files) > MOST_FILES:
-        raise CdlError(
-            f"config {files[0]}: its _BASE_ leads back to itself, or to over {MOST_FILES} files"
-        )
-    try:
-        node = compose_yaml(path.read_bytes())
-    except CdlError as error:
-        raise CdlError(f"config {path}: {error}") from error
-    pairs = node.value if isinstance(node, MappingNode) else []
-    for value in (value for key, value in pairs if key.value == BASE_KEY):
-        for base in value.value if isinstance(value, SequenceNode) else [value]:
-            if not base.tag.endswith(":str") or "://" in base.value:
-                raise CdlError(
-                    f"config {path}: its _BASE_ {str(base.value)[:80]!r} is no path of a file: "
-                    "download what you trust, and name the file"
-                )
-            file = path.parent / Path(base.value).expanduser()
-            if not file.is_file():
-                raise FileNotFoundError(f"config {path}: there is no file {file}, its _BASE_")
-            _check_files(file, files)

@@ -106,7 +106,7 @@ def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorCon
     if trained:
         # What a network would start from is not needed, and might have to be downloaded.
         overrides += ["MODEL.WEIGHTS", _trained_weights(name, found), "MODEL.CLASSIFIER.INIT", ""]
-    from cdl_d2.d2.config import read_config
+    from cdl_d2.d2.config_files import read_config
 
     try:
         return read_config(path, overrides)

@@ -123,7 +123,7 @@ class Addition:
                 "to it as --config-file"
             )
         from cdl_d2.d2.checkpoint import load_all_weights
-        from cdl_d2.d2.config import read_config
+        from cdl_d2.d2.config_files import read_config
         from cdl_d2.d2.engine.tasks import class_count, task_of
         from cdl_d2.d2.engine.zoo_models import build_zoo_model, overrides_between
         from cdl_d2.model_zoo import get_config_file

@@ -86,7 +86,7 @@ def load_card(card: Card, device: str | None = None) -> PredictionModel:
 
 def _of_detectron2(checkpoint: Path, device: str) -> PredictionModel:
     _need_detectron2(str(checkpoint))
-    from cdl_d2.d2.config import read_config
+    from cdl_d2.d2.config_files import read_config
     from cdl_d2.d2.engine.trained import build_trained
 
     cfg = read_config(checkpoint.parent / "config.yaml")

@@ -11,7 +11,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from cdl_d2.codec import Bitstream
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.bitstreams import read_stream
 from cdl_d2.d2.engine.trained import load_trained
 from tests.commands import output_of, refused

@@ -12,7 +12,7 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import DefaultTrainer
 
 from cdl_d2.d2 import SafeCheckpointer, build_codec, build_mapper
-from cdl_d2.d2.config import find_config, read_config
+from cdl_d2.d2.config_files import find_config, read_config
 from cdl_d2.d2.data.store_mapper import variants_of
 from cdl_d2.d2.modeling.teacher import build_teacher, trained_weights
 from cdl_d2.data import Plan

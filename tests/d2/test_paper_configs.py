@@ -9,7 +9,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from cdl_d2.bench.counts import count_multiply_adds, paper_giga, usual_size
 from cdl_d2.d2 import SafeCheckpointer, Trainer, build_codec
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.class_datasets import KNOWN
 from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
 from cdl_d2.d2.modeling.meta_arch.joint_codec import build_learning

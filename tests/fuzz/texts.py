@@ -208,7 +208,7 @@ def read_card_file(name: str, content: bytes, folder: Path) -> Any:
 
 def make_configs() -> dict[str, bytes]:
     """A config of the package, one based on it, and a whole one as a training writes it."""
-    from cdl_d2.d2.config import read_config
+    from cdl_d2.d2.config_files import read_config
 
     leaf = CONFIGS / "detection" / "latent_mask_rcnn_R50_FPN.yaml"
     based = f"_BASE_: {leaf}\nSOLVER: {{STEPS: [3, 4], MAX_ITER: 5}}\nMODEL:\n  MASK_ON: false\n"
@@ -218,7 +218,7 @@ def make_configs() -> dict[str, bytes]:
 
 def read_config_file(name: str, content: bytes, folder: Path) -> Any:
     """A config, as it would be written."""
-    from cdl_d2.d2.config import read_config
+    from cdl_d2.d2.config_files import read_config
 
     (folder / name).write_bytes(content)
     return read_config(folder / name).dump()

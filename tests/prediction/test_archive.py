@@ -236,7 +236,7 @@ class TestWithDetectron2:
         pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
     def test_a_classifier_writes_a_table_and_its_accuracy(self, images, tmp_path):
-        from cdl_d2.d2.config import read_config
+        from cdl_d2.d2.config_files import read_config
         from tests.prediction.test_predictor import TestWithDetectron2 as Other
 
         cfg = read_config(
@@ -260,7 +260,7 @@ class TestWithDetectron2:
     def test_a_segmentor_writes_label_maps_and_its_accuracy(self, images, tmp_path):
         from PIL import Image
 
-        from cdl_d2.d2.config import read_config
+        from cdl_d2.d2.config_files import read_config
         from tests.prediction.test_predictor import TestWithDetectron2 as Other
 
         cfg = read_config(

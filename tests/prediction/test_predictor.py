@@ -185,7 +185,7 @@ class TestWithDetectron2:
         )
 
     def test_a_segmentor_gives_a_class_for_every_pixel(self, tmp_path, images):
-        from cdl_d2.d2.config import read_config
+        from cdl_d2.d2.config_files import read_config
 
         cfg = read_config(
             "segmentation/small/latent_deeplab_small.yaml",
@@ -197,7 +197,7 @@ class TestWithDetectron2:
         assert found.class_names == ("0", "1", "2") and found.draw().shape == (70, 50, 3)
 
     def test_a_classifier_gives_probabilities(self, tmp_path, images, coded):
-        from cdl_d2.d2.config import read_config
+        from cdl_d2.d2.config_files import read_config
 
         cfg = read_config(
             "classification/small/latent_resnet_small.yaml",

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
-from cdl_d2.d2.config import DETECTRON2_ZOO, find_config, read_config
+from cdl_d2.d2.config_files import DETECTRON2_ZOO, find_config, read_config
 from cdl_d2.d2.engine.prediction import class_names_of
 from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.train_net import Training

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data import multitask_datasets, voc_datasets
 from cdl_d2.d2.data.class_datasets import register_class_folder
 from cdl_d2.d2.data.coco_datasets import register_dataset

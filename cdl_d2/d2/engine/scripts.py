@@ -54,7 +54,7 @@ def run_script(
         Exception: likewise; an OSError or ImportError as the cause of a RuntimeError, since its
             traceback is what the script's author needs.
     """
-    from cdl_d2.d2.config import find_config
+    from cdl_d2.d2.config_files import find_config
 
     if not script.is_file():
         raise FileNotFoundError(f"there is no script {script}")

@@ -11,7 +11,8 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import read_config, without_start
+from cdl_d2.d2.config import without_start
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.tasks import build_mapper
 
 

@@ -15,13 +15,8 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import (
-    DETECTRON2_ZOO,
-    add_cdl_config,
-    find_config,
-    read_config,
-    without_start,
-)
+from cdl_d2.d2.config import add_cdl_config, without_start
+from cdl_d2.d2.config_files import DETECTRON2_ZOO, find_config, read_config
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.errors import CdlError
 from cdl_d2.transfer.taught import Taught

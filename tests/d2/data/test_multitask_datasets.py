@@ -5,7 +5,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.label_datasets import check_label_dataset
 from cdl_d2.d2.data.multitask_datasets import check_multitask_dataset
 from cdl_d2.d2.engine.run_config import RunConfig

@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.export import model_graphs
 from cdl_d2.export import write_graphs
 from cdl_d2.export.formats import SUFFIXES, load, save, trace

@@ -14,7 +14,7 @@ import detectron2
 from detectron2.modeling import build_model
 
 from cdl_d2.codec.weights_file import save_checkpoint
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from tests import warm
 from tests.d2.conftest import SMALL
 

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from tests.commands import output_of, refused
 from tests.d2.conftest import PIXEL, SMALL
 from tests.voc import TWENTY, write_voc

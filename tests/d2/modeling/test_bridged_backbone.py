@@ -4,7 +4,7 @@ import torch
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.nn.bridge import Bridge

@@ -7,7 +7,7 @@ from detectron2.utils.events import EventStorage
 from torchvision.models import resnet50
 
 from cdl_d2.d2 import SafeCheckpointer, Trainer, build_codec, build_mapper
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.class_mapper import ClassMapper, central_square
 from cdl_d2.d2.evaluation.classification import ClassificationEvaluator
 from tests.d2.conftest import CONFIGS

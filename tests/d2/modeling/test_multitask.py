@@ -3,7 +3,7 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS
 from tests.d2.modeling.test_segmentor import make_item as make_labelled

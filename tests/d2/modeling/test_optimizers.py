@@ -3,7 +3,7 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.modeling.optimizers import Optimizers, build_optimizer
 from cdl_d2.errors import CdlError
 

@@ -7,7 +7,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.config import DETECTRON2_ZOO, read_config
+from cdl_d2.d2.config_files import DETECTRON2_ZOO, read_config
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.d2.modeling.teacher import normalizer
 from cdl_d2.transfer import DetectorTransfer, teachers_view
@@ -297,7 +297,7 @@ def test_a_lazy_config_teaches(transfer_cfg, teacher_files, storage, tmp_path):
 from detectron2.config import LazyCall
 from detectron2.modeling import build_model
 from omegaconf import OmegaConf
-from cdl_d2.d2.config import read_config
+from cdl_d2.d2.config_files import read_config
 
 def built(path):
     return build_model(read_config(path))
