@@ -29,6 +29,7 @@ from cdl_d2.d2.modeling.backbone.latent_resnet import (
     build_latent_resnet_fpn_backbone,
     build_retinanet_latent_resnet_fpn_backbone,
 )
+from cdl_d2.d2.modeling.backbone.timm_backbone import build_timm_backbone
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier, TransferClassifier
 from cdl_d2.d2.modeling.meta_arch.compressed_dense_detector import (
@@ -71,6 +72,7 @@ __all__ = [
     "build_latent_resnet_fpn_backbone",
     "build_mapper",
     "build_retinanet_latent_resnet_fpn_backbone",
+    "build_timm_backbone",
     "check_datasets",
     "register_dataset",
     "setup_environment",

@@ -108,6 +108,18 @@ def add_cdl_config(cfg: CN) -> None:
     # many as it reads.
     _C.MODEL.BRIDGE.WIDTH = 0
 
+    _C.MODEL.TIMM = CN()
+    # For "build_timm_backbone": any network of timm with stages, whose features are called as those
+    # of a ResNet; PIXEL_MEAN and PIXEL_STD must be those that it was trained for.
+    _C.MODEL.TIMM.NAME = "tf_efficientnet_lite0"
+    # Where it starts: a file of its weights, or "imagenet" for timm's zoo; empty for random ones.
+    _C.MODEL.TIMM.INIT = ""
+    _C.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Stride of the last feature in pixels: 32, or 16 or 8 where the network can be dilated.
+    _C.MODEL.TIMM.OUTPUT_STRIDE = 32
+    # What becomes of its batch normalization: "BN", or "FrozenBN" (for small batches).
+    _C.MODEL.TIMM.NORM = "FrozenBN"
+
     _C.MODEL.SELECTION = CN()
     # Which channels of a latent a model sees: "none" for all, "gate", chosen for each image by a
     # learned gate, or "fixed", those of CHANNELS.
@@ -246,7 +258,7 @@ def without_start(cfg: CN) -> CN:
     the files that it was once started from need not be there any more."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.CLASSIFIER.INIT = ""
+    cfg.MODEL.CLASSIFIER.INIT = cfg.MODEL.TIMM.INIT = ""
     cfg.MODEL.LATENT_RESNET.INIT = cfg.MODEL.LATENT_RESNET.STATISTICS = ""
     return cfg
 

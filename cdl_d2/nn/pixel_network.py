@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -10,6 +11,7 @@ from torch import nn
 
 from cdl_d2.codec.weights_file import load_network
 from cdl_d2.errors import CdlError, imports_of_extra
+from cdl_d2.packaged import LITE0, lite0_file
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # torchvision's
 TIMM = "timm/"  # before the name of a network of timm
@@ -24,22 +26,43 @@ def pixel_network(name: str, classes: int, init: str = "") -> nn.Module:
         name: one of RESNETS, or `timm/NAME`.
         classes: of its head.
         init: where its weights come from, but for a head of another number of classes: a file, see
-            load_network, or `imagenet`; empty for random ones.
+            load_network, or `imagenet`, the zoo of torchvision or timm (for LITE0 its package, if
+            that is installed); empty for random ones.
 
     Raises:
         CdlError: for an unknown name, or a file that does not fit.
         FileNotFoundError: if there is no such file.
     """
     if name.startswith(TIMM):
-        network = _timm_network(name.removeprefix(TIMM), classes, pretrained=init == IMAGENET)
-        if init == IMAGENET:
-            return network
-    elif name in RESNETS:
-        network = getattr(torchvision.models, name)(num_classes=classes)
-    else:
+        return timm_network(name.removeprefix(TIMM), classes, init)
+    if name not in RESNETS:
         raise CdlError(f"pixel network {name!r} is not one of {', '.join(RESNETS)}, timm/NAME")
+    network = getattr(torchvision.models, name)(num_classes=classes)
     if init:
         load_network(network, resnet_file(name, init), other_head=True)
+    return network
+
+
+def timm_network(name: str, classes: int, init: str = "", **options: Any) -> nn.Module:
+    """A network of timm; see pixel_network.
+
+    Args:
+        options: of timm's create_model.
+    """
+    with imports_of_extra("timm"):
+        import timm
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise CdlError(f"timm has no network {name!r}; {', '.join(near) or 'timm.list_models()'}")
+    if init == IMAGENET and name == LITE0:
+        init = lite0_file() or init
+    zoo = init == IMAGENET
+    try:
+        network = timm.create_model(name, num_classes=classes, pretrained=zoo, **options)
+    except (RuntimeError, TypeError) as error:
+        raise CdlError(f"timm cannot make {name}: {error}") from error
+    if init and not zoo:
+        load_network(network, init, other_head=True)
     return network
 
 
@@ -56,15 +79,3 @@ def resnet_file(name: str, source: str) -> str:
     url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
     torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     return str(Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1])
-
-
-def _timm_network(name: str, classes: int, pretrained: bool) -> nn.Module:
-    with imports_of_extra("timm"):
-        import timm
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise CdlError(f"timm has no network {name!r}; {', '.join(near) or 'timm.list_models()'}")
-    try:
-        return timm.create_model(name, num_classes=classes, pretrained=pretrained)
-    except RuntimeError as error:
-        raise CdlError(f"timm cannot make {name}: {error}") from error

