@@ -2,8 +2,9 @@ import pytest
 import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
-timm = pytest.importorskip("timm", reason="timm is not installed")
+pytest.importorskip("timm", reason="timm is not installed")
 
+import timm
 from detectron2.modeling import build_backbone
 
 from cdl_d2.codec.weights_file import save_checkpoint
