@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import image_size_of
+from cdl_d2.nn.batch_item import image_size_of
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.batch_item import reported
 from cdl_d2.nn.canvas import Canvas, require_no_origin
-from cdl_d2.nn.coded_input import CodedInput, reported
+from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.tv.backbone import STRIDES
 
 DIVISIBILITY = 32  # pixels: conv5 of a latent ResNet halves cells of 16 pixels

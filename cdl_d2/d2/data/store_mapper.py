@@ -19,7 +19,7 @@ from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.modeling.coded_input import build_coded_input, needs_image
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import image_checksum
+from cdl_d2.nn.batch_item import image_checksum
 
 
 class StoredLatentMapper(DatasetMapper):

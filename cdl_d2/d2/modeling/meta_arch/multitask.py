@@ -15,7 +15,8 @@ from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.task_heads import Features, Shown, TaskHead, build_head
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import CodedInput, reported
+from cdl_d2.nn.batch_item import reported
+from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.nn.task_weighting import TaskWeighting
 
 

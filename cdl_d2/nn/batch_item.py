@@ -1,0 +1,75 @@
+"""What stands in an item of a batch, a dict, beside the image that a network is shown."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import torch
+
+from cdl_d2.codec.latent import cell_size
+from cdl_d2.errors import CdlError
+
+REPORTED = ("bits", "image_size", "channels")
+CODED = (  # what an item says of its coded image, which another image makes untrue
+    *("latent", "scales", "reconstruction", "codec_identity", "image_size", "encoded_image"),
+    *("image_origin", "bits", "channel_bits", "side_bits", "channel_mask"),
+)
+
+
+def has_another_image(item: dict[str, Any]) -> bool:
+    """Whether `image` is not what was encoded, as far as the item says what that was."""
+    if "image" not in item:
+        return False
+    image, coded = item["image"], item.get("image_size")
+    if coded is None and "reconstruction" in item:
+        coded = item["reconstruction"].shape[-2:]
+    if coded is not None and tuple(coded) != tuple(image.shape[-2:]):
+        return True
+    return "encoded_image" in item and item["encoded_image"] != image_checksum(image)
+
+
+def without_coded(item: dict[str, Any]) -> dict[str, Any]:
+    """An item that says nothing of a coded image."""
+    return {key: value for key, value in item.items() if key not in CODED}
+
+
+def image_checksum(image: torch.Tensor | None) -> int | None:
+    """CRC-32 of an item's image, by which one that was flipped later is told from the one that was
+    encoded; of None, an item that had no image, None."""
+    if image is None:
+        return None
+    return zlib.crc32(image.detach().cpu().contiguous().numpy())
+
+
+def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
+    """(H, W) in pixels of what an item shows to the network: the image, and what is above and to
+    the left of an image that begins at `image_origin`. Numbers, or while PyTorch traces, tensors,
+    so that the trace fits images of other sizes.
+
+    Raises:
+        CdlError: if the item does not say, or if its latent does not cover such an image.
+    """
+    if "image_size" not in item and "image" not in item:
+        raise CdlError("a batch item with 'latent' and no 'image' needs 'image_size'")
+    sides = item.get("image_size")
+    if sides is None:
+        sides = item["image"].shape[-2:]
+    before = item.get("image_origin", (0, 0))
+    if torch.jit.is_tracing():
+        return tuple(side + start for side, start in zip(sides, before, strict=True))
+    size = tuple(int(side) + start for side, start in zip(sides, before, strict=True))
+    if "latent" in item and tuple(item["latent"].shape[-2:]) != cell_size(size):
+        raise CdlError(
+            f"a latent of {tuple(item['latent'].shape[-2:])} cells does not cover an image of "
+            f"{size} pixels, which has {cell_size(size)}"
+        )
+    return size
+
+
+def reported(item: dict[str, Any]) -> dict[str, Any]:
+    """What a model's output says about the coded image, for the rate in evaluation; nothing while
+    it is traced, when outputs are tensors."""
+    if torch.jit.is_tracing():
+        return {}
+    return {key: item[key] for key in REPORTED if key in item}
