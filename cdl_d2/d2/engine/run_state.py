@@ -15,6 +15,7 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from fvcore.common.history_buffer import HistoryBuffer
 
 from cdl_d2.d2.data.training_loader import TrainingLoader
+from cdl_d2.errors import CdlError
 from cdl_d2.seeds import seed_all
 
 WINDOW = 20  # iterations that Detectron2's writers average over
@@ -28,13 +29,13 @@ class RunState(HookBase, EventWriter):
     where `metrics.json` ended, and the running mean by which a dense detector divides its losses.
 
     Args:
-        cfg: SEED, below 0 for any; SOLVER.IMS_PER_BATCH; OUTPUT_DIR.
+        cfg: SEED, below 0 for any; SOLVER.IMS_PER_BATCH and OPTIMIZER; OUTPUT_DIR.
     """
 
     def __init__(self, cfg: CfgNode):
         self._any_seed = cfg.SEED < 0
         self._seed = comm.shared_random_seed() if self._any_seed else cfg.SEED
-        self._batch_size = cfg.SOLVER.IMS_PER_BATCH
+        self._batch_size, self._optimizer = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.OPTIMIZER
         self._metrics = Path(cfg.OUTPUT_DIR) / "metrics.json"
         self._kept: int | None = None  # bytes of metrics.json; None for all
         self._bytes, self._written = 0, -1  # of metrics.json, and its last iteration
@@ -50,6 +51,7 @@ class RunState(HookBase, EventWriter):
         storage = getattr(self.trainer, "storage", EventStorage())
         return {
             **self._conditions(),
+            "optimizer": self._optimizer,
             "scalars": {
                 name: {"smoothed": storage.smoothing_hints()[name], "values": _recent(history)}
                 for name, history in storage.histories().items()
@@ -60,7 +62,18 @@ class RunState(HookBase, EventWriter):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` gave, for the training that begins next."""
+        """Take what `state_dict` gave, for the training that begins next.
+
+        Raises:
+            CdlError: if it is of another optimizer.
+        """
+        theirs = state.get("optimizer", self._optimizer)
+        if theirs != self._optimizer:
+            raise CdlError(
+                f"the checkpoint to go on from has a state of {theirs}, and SOLVER.OPTIMIZER is "
+                f"{self._optimizer}: set it as it was, or begin anew in another OUTPUT_DIR with "
+                "the checkpoint as MODEL.WEIGHTS"
+            )
         self._loaded, self._kept = state, state["metrics_bytes"]
         if self._any_seed:
             self._seed = state["seed"]

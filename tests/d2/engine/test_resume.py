@@ -20,6 +20,7 @@ from cdl_d2.d2 import Trainer, build_codec, register_dataset
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.class_datasets import register_class_folder
 from cdl_d2.data.datasets.drawn import write_classification
+from cdl_d2.errors import CdlError
 from tests.conftest import make_coco_dataset
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, small_cfg
 from tests.d2.modeling.test_classifier import tiny_cfg
@@ -194,6 +195,15 @@ def test_a_checkpoint_of_detectron2_resumes(teacher_folder, tmp_path):
     trainer.train()
     assert metrics_of(tmp_path)[: len(lines)] == lines
     assert json.loads(metrics_of(tmp_path)[-1])["iteration"] == 5
+
+
+def test_a_training_does_not_go_on_with_another_optimizer(uninterrupted, tmp_path):
+    cfg = uninterrupted("gate")[0].clone()
+    with pytest.raises(InterruptedError):
+        train(cfg, tmp_path, interruption=Interruption(4, "step"))
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    with pytest.raises(CdlError, match="SGD.*ADAMW"):
+        Trainer(in_folder(cfg, tmp_path)).resume_or_load(resume=True)
 
 
 def test_a_training_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(
