@@ -202,7 +202,7 @@ def test_a_training_does_not_go_on_with_another_optimizer(uninterrupted, tmp_pat
     with pytest.raises(InterruptedError):
         train(cfg, tmp_path, interruption=Interruption(4, "step"))
     cfg.SOLVER.OPTIMIZER = "ADAMW"
-    with pytest.raises(CdlError, match="SGD.*ADAMW"):
+    with pytest.raises(CdlError, match=r"SGD.*ADAMW"):
         Trainer(in_folder(cfg, tmp_path)).resume_or_load(resume=True)
 
 
