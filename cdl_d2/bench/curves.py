@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from cdl_d2.bench.results import read_value
 from cdl_d2.errors import CdlError, imports_of_extra
 
 with imports_of_extra("report"):
@@ -34,30 +33,6 @@ class Point:
     curve: str
     values: Mapping[str, float]
     seeds: int
-
-
-def read_value(folder: str | Path, key: str) -> float:
-    """A value of a training's `results.json`, such as `rate/bpp`.
-
-    Raises:
-        FileNotFoundError: if the folder has no results.
-        CdlError: if they lack the value.
-    """
-    path = Path(folder) / "results.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no results {path}: has the training ended?")
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
-        raise CdlError(f"{path} cannot be read as JSON: {error}") from error
-    tables = results.items() if isinstance(results, dict) else ()
-    known = {f"{t}/{n}": v for t, each in tables if isinstance(each, dict) for n, v in each.items()}
-    value = known.get(key)
-    if value is None:
-        raise CdlError(f"{path} has no {key!r}; it has {', '.join(known) or 'no results'}")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CdlError(f"{path} has {value!r} for {key!r}, which is no finite number")
-    return value
 
 
 def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) -> Point:

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from cdl_d2.bench.results import RESULTS, read_tables
 from cdl_d2.codec import Bitstream
 from cdl_d2.d2.engine.bitstreams import codec_of, compress_for, read_stream
 from cdl_d2.d2.engine.trained import evaluation_mapper, load_trained
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
+from cdl_d2.files import write_json
 
 
 def time_files(
@@ -51,6 +53,19 @@ def time_files(
         means = {k: median(v) if k.endswith("(ms)") else fmean(v) for k, v in values.items()}
         rows.append({"run": name} | means)
     return rows
+
+
+def record_times(folders: Mapping[str, str | Path], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write what time_files measured into the results of each training, as `time/encode_ms` and
+    `time/result_ms`, where they can be compared and drawn.
+
+    Raises:
+        FileNotFoundError, CdlError: as read_tables, before anything is written.
+    """
+    tables = {name: read_tables(folder) for name, folder in folders.items()}
+    for row in rows:
+        times = {"encode_ms": row["encode (ms)"], "result_ms": row["decode + task (ms)"]}
+        write_json(Path(folders[row["run"]]) / RESULTS, tables[row["run"]] | {"time": times})
 
 
 def _now(device: torch.device) -> float:

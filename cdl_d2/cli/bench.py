@@ -67,6 +67,7 @@ def files(
     repeats: int = 3,
     threads: int = 1,
     device: Device = None,
+    record: bool = False,
     json: Json = False,
 ) -> None:
     """Time trained models from an image to its file, and from the file to the result.
@@ -85,10 +86,12 @@ def files(
         count: Images to take.
         repeats: Of each measurement.
         threads: Of PyTorch.
+        record: Write the times into each training's results.json, for cdl compare --plot
+            time/result_ms bbox/AP.
     """
     import torch
 
-    from cdl_d2.bench.files import time_files
+    from cdl_d2.bench.files import record_times, time_files
     from cdl_d2.codec.image_files import find_images
     from cdl_d2.device import usable_device
 
@@ -100,6 +103,8 @@ def files(
     torch.set_num_threads(threads)
     rows = time_files(folders, find_images(images)[:count], repeats, usable_device(device))
     print_rows(rows, json)
+    if record:
+        record_times(folders, rows)
 
 
 @app.command

@@ -90,11 +90,16 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
 
     table = output_of(
         *("bench", "files", folder / "images", "--count", 2, "--repeats", 1),
-        *("--run", "gate", tmp_path / "gate", "--run", "fixed", tmp_path / "fixed"),
+        *("--run", "gate", tmp_path / "gate", "--run", "fixed", tmp_path / "fixed", "--record"),
     )
     rows = [[float(cell) for cell in line.split("|")[2:-1]] for line in table.splitlines()[2:]]
     assert rows[1][0] == 16 < rows[0][0]  # channels
     assert rows[1][1] < rows[0][1] and rows[1][2] > rows[0][2]  # bits of both layers
+    for name, row in zip(("gate", "fixed"), rows, strict=True):
+        point = ["--point", name, tmp_path / name]
+        shown = output_of("compare", "--keys", "time/result_ms", "rate/bpp", *point, "--json")
+        (said,) = json.loads(shown)
+        assert said["time/result_ms"] == pytest.approx(row[-1], abs=0.1) and said["rate/bpp"] > 0
 
     coded = tmp_path / "coded"
     words = ["codec", "compress", folder / "images", "--for", tmp_path / "fixed"]
