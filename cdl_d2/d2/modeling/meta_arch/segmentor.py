@@ -53,8 +53,8 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
             if stride != head.common_stride:
                 raise CdlError(
                     f"{head.in_features[0]} has stride {stride}: set MODEL.RESNETS.RES4_DILATION "
-                    f"and RES5_DILATION for an output stride of {head.common_stride}, as "
-                    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE says"
+                    "and RES5_DILATION, or MODEL.TIMM.OUTPUT_STRIDE, for the "
+                    f"{head.common_stride} that MODEL.SEM_SEG_HEAD.COMMON_STRIDE says"
                 )
 
     @classmethod
