@@ -9,6 +9,10 @@ from cdl_d2.nn.linear_bridge import DECODER_STRIDE
 
 LATENT_SOURCES = ("model", "mapper", "store")
 AUGMENTATIONS = ("exact", "latent", "none")
+STARTS = (  # where a new network begins
+    *("MODEL.CLASSIFIER.INIT", "MODEL.TIMM.INIT"),
+    *("MODEL.LATENT_RESNET.INIT", "MODEL.LATENT_RESNET.STATISTICS"),
+)
 
 
 def add_cdl_config(cfg: CN) -> None:
@@ -258,8 +262,7 @@ def without_start(cfg: CN) -> CN:
     the files that it was once started from need not be there any more."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.CLASSIFIER.INIT = cfg.MODEL.TIMM.INIT = ""
-    cfg.MODEL.LATENT_RESNET.INIT = cfg.MODEL.LATENT_RESNET.STATISTICS = ""
+    cfg.merge_from_list([each for key in STARTS for each in (key, "")])
     return cfg
 
 

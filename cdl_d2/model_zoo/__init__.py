@@ -104,14 +104,15 @@ def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorCon
     path = _config_file_of(found) if found else get_config_file(name)
     overrides = [*found.overrides, "MODEL.CLASS_NAMES", [*found.classes]] if found else []
     if trained:
-        # What a network would start from is not needed, and might have to be downloaded.
-        overrides += ["MODEL.WEIGHTS", _trained_weights(name, found), "MODEL.CLASSIFIER.INIT", ""]
+        overrides += ["MODEL.WEIGHTS", _trained_weights(name, found)]
+    from cdl_d2.d2.config import without_start
     from cdl_d2.d2.config_files import read_config
 
     try:
-        return read_config(path, overrides)
+        cfg = read_config(path, overrides)
     except CdlError as error:
         raise CdlError(f"card {found.path}: {error}" if found else str(error)) from error
+    return without_start(cfg) if trained else cfg
 
 
 def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn.Module:

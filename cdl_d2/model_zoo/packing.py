@@ -129,7 +129,7 @@ class Addition:
         from cdl_d2.model_zoo import get_config_file
 
         base, file = Path(get_config_file(self.config_file)), self.model / MODEL_FILE
-        options = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", str(file), "MODEL.CLASSIFIER.INIT", ""]
+        options = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", str(file)]
         cfg = read_config(self.model / "config.yaml", options)
         classes = self.classes or tuple(cfg.MODEL.CLASS_NAMES)
         if class_count(cfg) != len(classes):

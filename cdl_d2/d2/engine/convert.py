@@ -26,6 +26,7 @@ from tqdm import tqdm
 from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
+from cdl_d2.d2.config import STARTS
 from cdl_d2.d2.config_files import DETECTRON2_ZOO, find_config, read_config
 from cdl_d2.d2.engine.prediction import class_names_of
 from cdl_d2.d2.engine.run_config import RunConfig
@@ -131,7 +132,7 @@ class Conversion:
             "MODEL.BRIDGE.ENTRY": FIRST_CONVOLUTION,
             "MODEL.BACKBONE.NAME": "build_bridged_backbone",
             "MODEL.WEIGHTS": weights,
-            "MODEL.CLASSIFIER.INIT": "",
+            **dict.fromkeys(STARTS, ""),
             "MODEL.TEACHER.CONFIG_FILE": str(path.absolute()) if self.iterations else "",
             "MODEL.TEACHER.WEIGHTS": weights if self.iterations else "",
             "INPUT.DOMAIN": "latent",

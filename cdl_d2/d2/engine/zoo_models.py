@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
+from cdl_d2.d2.config import STARTS
 from cdl_d2.d2.engine.trained import build_trained
 
 # What makes a model, and what it is shown in evaluation ...
@@ -22,8 +23,7 @@ KEPT = (
 # ... without what only says where a training starts, what teaches it, and where it runs.
 LEFT_OUT = (
     *("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.TEACHER", "MODEL.TRANSFER"),
-    *("MODEL.CLASSIFIER.INIT", "MODEL.LATENT_RESNET.INIT", "MODEL.LATENT_RESNET.STATISTICS"),
-    *("MODEL.BRIDGE.FIT_IMAGES", "MODEL.CLASS_NAMES"),
+    *(*STARTS, "MODEL.BRIDGE.FIT_IMAGES", "MODEL.CLASS_NAMES"),
 )
 
 

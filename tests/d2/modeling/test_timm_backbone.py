@@ -10,6 +10,7 @@ from detectron2.modeling import build_backbone
 from cdl_d2.codec.weights_file import save_checkpoint
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config_files import read_config
+from cdl_d2.d2.engine.trained import load_trained
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS
 from tests.d2.modeling.test_multitask import TINY as TINY_MULTITASK
@@ -51,6 +52,18 @@ def test_it_starts_from_a_classifiers_file_whatever_its_classes(tmp_path):
     state = build_backbone(cfg).network.state_dict()
     theirs = trained.state_dict()
     assert state and all(torch.equal(value, theirs[key]) for key, value in state.items())
+
+
+def test_a_trained_model_loads_without_the_file_that_it_began_with(tmp_path):
+    start = tmp_path / "start.pth"
+    save_checkpoint(start, timm.create_model("test_resnet").state_dict())
+    cfg = tiny_cfg("pixel", "MODEL.TIMM.INIT", str(start))
+    model = tiny_model(cfg)
+    SafeCheckpointer(model, str(tmp_path)).save("model_final")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    start.unlink()
+    loaded = load_trained(tmp_path).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in model.state_dict().items())
 
 
 def test_frozen_norms_keep_their_statistics_and_learn_nothing():
