@@ -1,5 +1,7 @@
 """A model that reads a codec at several qualities."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,9 +13,14 @@ from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.engine.bitstreams import read_stream
+from cdl_d2.d2.engine.export import model_graphs
 from cdl_d2.d2.modeling.meta_arch.joint_codec import check_joint
+from cdl_d2.errors import CdlError
 from cdl_d2.nn import CodecStamp
 from cdl_d2.seeds import seeded
+from tests.d2.conftest import make_item as make_detector_item
+from tests.d2.conftest import small_model
+from tests.d2.modeling.test_bridged_backbone import bridge_cfg
 from tests.d2.modeling.test_compressed_model import KINDS, answer, image_of, make_item, make_model
 
 ALL = ["MODEL.CODEC.QUALITIES", [0, 1, 2]]
@@ -82,3 +89,39 @@ def test_where_several_qualities_cannot_be_they_are_refused():
         open_store(cfg, is_train=True)
     with pytest.raises(ValueError, match="one quality"):
         check_joint(cfg)
+
+
+def patches(seed):
+    """An item of patches of 16 pixels a side, which a codec keeps, unlike noise."""
+    item = make_detector_item(160, 160, seed=seed)
+    item["image"] = item["image"][:, ::16, ::16].repeat_interleave(16, 1).repeat_interleave(16, 2)
+    return item
+
+
+def test_a_bridge_reads_codecs_that_were_trained_apart(teacher_files, storage):
+    cfg = bridge_cfg(teacher_files, "conv1", *ALL)
+    model = small_model(cfg)
+    SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    assert model.train().fit_bridge(map(patches, range(24)), 24) > 0.8
+    item, shown = patches(100), model.coded_input
+    encoded = [replace(shown, codec=c, others=()).encode(item) for c in shown.codecs]
+    (target,) = (each for each in encoded if each["codec_identity"].quality == 2)
+    for each, translated in zip(encoded, model.select(encoded), strict=True):
+        before = (each["latent"] - target["latent"]).square().mean()
+        after = (translated["latent"] - target["latent"]).square().mean()
+        assert after < before / 2 or each is target
+        assert translated["codec_identity"] == each["codec_identity"]
+    assert sum(model([item]).values()).isfinite()
+    state = model.state_dict()
+    fresh = small_model(bridge_cfg(teacher_files, "conv1", *ALL, "MODEL.CODEC.QUALITY", 0)).eval()
+    fresh.load_state_dict(state)
+    for a, b in zip(fresh.select(encoded), model.eval().select(encoded), strict=True):
+        assert torch.equal(a["latent"], b["latent"])  # whichever quality evaluation encodes at
+    with pytest.raises(CdlError, match="one quality"):
+        model_graphs(fresh, cfg)
+
+
+def test_one_codec_of_several_rates_needs_no_translation(teacher_files):
+    rates = ["MODEL.CODEC.NAME", "bmshj2018-hyperprior-vbr", "MODEL.CODEC.WEIGHTS", "untrained"]
+    cfg = bridge_cfg(teacher_files, "conv1", *rates, "MODEL.CODEC.QUALITIES", [1, 2])
+    assert small_model(cfg).translation is None

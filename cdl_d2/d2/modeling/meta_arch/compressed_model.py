@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from detectron2.structures import ImageList
 from torch import nn
 
 from cdl_d2.codec import STRIDE
+from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError
@@ -19,6 +22,8 @@ from cdl_d2.nn.bridge_fit import fit_bridge
 from cdl_d2.nn.canvas import require_no_origin
 from cdl_d2.nn.channel_selection import FixedChannels
 from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.latent_translation import LatentTranslation
+from cdl_d2.nn.linear_bridge import LinearBridge
 
 
 class CompressedModel(nn.Module):
@@ -26,7 +31,8 @@ class CompressedModel(nn.Module):
     networks are there."""
 
     def look_at(self, coded_input: CodedInput, selection: SelectedChannels | None = None) -> None:
-        """Say what the model looks at.
+        """Say what the model looks at. A linear bridge stands for one codec: the latents of others
+        are brought to the meaning of that one's.
 
         Args:
             coded_input: domain, codec, order of channels.
@@ -34,6 +40,11 @@ class CompressedModel(nn.Module):
         """
         self.coded_input, self.selection = coded_input, selection
         coded_input.stamp(self)
+        self.translation = None
+        weights = {identity.weights for identity in coded_input.identities}
+        if len(weights) > 1 and any(isinstance(m, LinearBridge) for m in self.modules()):
+            channels = coded_input.codec.latent_channels
+            self.translation = LatentTranslation(coded_input.identities, channels)
 
     @staticmethod
     def input_of(cfg: CfgNode) -> dict[str, Any]:
@@ -66,21 +77,36 @@ class CompressedModel(nn.Module):
         return items
 
     def select(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Encoded items with the channels that the model looks at, and the bits of these.
+        """Encoded items with the channels that the model looks at, and the bits of these; of one
+        meaning, see `look_at`.
 
         Raises:
             CdlError: if an item lacks channels that the model looks at; see SelectedChannels.
         """
         if self.selection is not None:
             here = [item | {"latent": item["latent"].to(self.device)} for item in items]
-            return [self.selection(item) for item in here]
+            return self._translated([self.selection(item) for item in here])
         for mask in [item["channel_mask"] for item in items if "channel_mask" in item]:
             if not mask.all():
                 raise CdlError(
                     f"a latent has {int(mask.sum())} of {len(mask)} channels, and this model looks "
                     "at all: give the second layer too, or set MODEL.SELECTION"
                 )
-        return items
+        return self._translated(items)
+
+    def _translated(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self.translation is None:
+            return items
+        assumed = self.coded_input.codec.identity
+        return [
+            item
+            | {
+                "latent": self.translation(
+                    item["latent"].to(self.device), item.get("codec_identity", assumed)
+                )
+            }
+            for item in items
+        ]
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         """What a pixel network reads of an item's image, 3 x H x W in 0..255."""
@@ -93,14 +119,29 @@ class CompressedModel(nn.Module):
 
     def fit_bridge(self, items: Iterable[dict[str, Any]], count: int) -> float | None:
         """Fit a linear bridge that is not fitted yet to `count` items with `image`, see
-        cdl_d2.nn.fit_bridge. What a gate will choose is not known yet: it gets all channels."""
+        cdl_d2.nn.fit_bridge; before it, what translates latents. What a gate will choose is not
+        known yet: it gets all channels."""
 
         def encode(item: dict[str, Any]) -> dict[str, Any]:
             items = self.encode([item])
             fixed = isinstance(getattr(self.selection, "chooser", None), FixedChannels)
-            return (self.select(items) if fixed else items)[0]
+            return (self.select(items) if fixed else self._translated(items))[0]
+
+        if self.translation is not None and not self.translation.is_fitted:
+            items = list(islice(items, count))
+            self.translation.fit(map(self._latents_of_all, items))
 
         return fit_bridge(self, items, count, encode, self.normalized)
+
+    def _latents_of_all(self, item: dict[str, Any]) -> dict[CodecIdentity, torch.Tensor]:
+        """What each codec makes of an item's image."""
+        shown = self.coded_input
+        alone = [replace(shown, codec=codec, others=()) for codec in shown.codecs]
+        bare = {"image": item["image"]}
+        return {
+            each.codec.identity: each.encode(bare, self.device, with_bits=False)["latent"]
+            for each in alone
+        }
 
     def selection_losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`loss_rate` of a gate, for selected items."""
