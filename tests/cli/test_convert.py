@@ -8,7 +8,9 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.codec import Bitstream
+from torchvision.io import write_png
+
+from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config_files import read_config
@@ -112,6 +114,23 @@ def test_segmentors_and_classifiers_are_converted_alike(
     output_of("convert", run, *arguments)
     found = finds_in_a_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
     assert found[answer].isfinite().all()
+
+
+def test_one_model_is_made_for_files_of_several_qualities(teacher, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for number in range(32):
+        patches = torch.randint(0, 256, (3, 12, 12), generator=generator, dtype=torch.uint8)
+        image = patches.repeat_interleave(16, 1).repeat_interleave(16, 2)
+        write_png(image, str(images / f"{number:02}.png"))
+    qualities = "MODEL.CODEC.QUALITIES", "[0, 1, 2]"
+    output_of("convert", teacher, "--images", images, *CODEC, "--output", out, *qualities)
+    assert load_trained(out).translation.is_fitted
+    for quality in (0, 1, 2):
+        codec = Codec.load("tiny-bmshj2018-hyperprior", quality)
+        found = finds_in_a_bitstream(out, codec, images / "00.png")
+        assert found["instances"].image_size == (192, 192)
 
 
 def test_an_output_of_something_else_is_not_touched(teacher, coco_dataset, tmp_path):

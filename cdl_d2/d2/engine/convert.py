@@ -38,6 +38,7 @@ from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_json, write_text
+from cdl_d2.nn.latent_translation import LatentTranslation
 from cdl_d2.nn.linear_bridge import LinearBridge
 
 # Of a pixel model's architecture: the one that reads latents, and the one that is taught.
@@ -184,13 +185,14 @@ class Conversion:
         model = build_model(cfg)
         checkpointer = SafeCheckpointer(model, str(self.output))
         checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
-        bridges = [f"{name}." for name, m in model.named_modules() if isinstance(m, LinearBridge)]
+        fitted = LinearBridge, LatentTranslation
+        made = [f"{name}." for name, m in model.named_modules() if isinstance(m, fitted)]
         check_entries(checkpointer)
         lacking = [
             key
             for key in model.state_dict()
             if key not in checkpointer.loaded
-            and not key.startswith(tuple(bridges))
+            and not key.startswith(tuple(made))
             and not key.endswith("num_batches_tracked")
         ]
         if lacking:
