@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.latent_translation import LatentTranslation
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,15 @@ def flatten(output: Any, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
     if isinstance(output, dict):
         return tuple(output[name] for name in names)
     return tuple(tensor for each in output for tensor in flatten(each, names))
+
+
+def check_one_codec(model: nn.Module) -> None:
+    """Raise CdlError for a model that brings the latents of several codecs to one meaning, which is
+    done for each image before they are batched, outside of a graph."""
+    if any(isinstance(module, LatentTranslation) for module in model.modules()):
+        raise CdlError(
+            "a bridged model of several qualities cannot be exported: take one of one quality"
+        )
 
 
 @dataclass(frozen=True)

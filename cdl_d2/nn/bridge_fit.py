@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from cdl_d2.codec.latent import STRIDE
+from cdl_d2.codec.latent import STRIDE, CodecIdentity
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.latent_translation import LatentTranslation
 from cdl_d2.nn.linear_bridge import LinearBridge
 
 FIT_IMAGES = 200  # that a fit is made of, if nobody says how many
@@ -25,14 +26,17 @@ def fit_bridge(
     count: int,
     encode: Callable[[dict[str, Any]], dict[str, Any]],
     normalize: Callable[[torch.Tensor], torch.Tensor],
+    encode_by_all: Callable[[dict[str, Any]], Mapping[CodecIdentity, torch.Tensor]],
 ) -> float | None:
-    """Fit the linear bridge of a network, if it has one that is not fitted yet.
+    """Fit the linear bridge of a network, if it has one that is not fitted yet; before it, what
+    translates the latents of several codecs.
 
     Args:
         items: of batches, each with its `image`, 3 x H x W.
         count: how many of them.
-        encode: adds `latent`, M x h x w.
+        encode: adds `latent`, M x h x w, as the network reads it.
         normalize: from an image to what the pixel network reads of it.
+        encode_by_all: the latents of several codecs, see CodedInput.encode_by_all.
 
     Returns:
         What LinearBridge.fit does; None if there is nothing to fit.
@@ -48,6 +52,10 @@ def fit_bridge(
         raise CdlError(
             f"a bridge is fitted to {count} images (MODEL.BRIDGE.FIT_IMAGES): at least 1"
         )
+    for translation in (m for m in network.modules() if isinstance(m, LatentTranslation)):
+        items = list(islice(items, count))
+        progress = tqdm(items, desc="fit the translation of latents", unit="image")
+        translation.fit(map(encode_by_all, progress))
 
     def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for item in tqdm(islice(items, count), total=count, desc="fit bridge", unit="image"):

@@ -203,6 +203,15 @@ class CodedInput:
             made["scales"] = latent.crop(latent.scales_hat)
         return {**item, **made}
 
+    def encode_by_all(
+        self, item: dict[str, Any], device: torch.device | str = "cpu"
+    ) -> dict[CodecIdentity, torch.Tensor]:
+        """The latents that all codecs make of an item's `image`, M x h x w."""
+        image = {"image": item["image"]}
+        alone = [replace(self, codec=codec, others=()) for codec in self.codecs]
+        made = [each.encode(image, device, with_bits=False) for each in alone]
+        return {each["codec_identity"]: each["latent"] for each in made}
+
     def require_from_source(self, items: Sequence[dict[str, Any]]) -> None:
         """Raise CdlError if items to train on lack what another than the model should have made:
         latents of a store would be replaced by others, of images, without a word."""

@@ -10,13 +10,15 @@ Shapes: M latent channels, h x w cells of 16 x 16 pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cdl_d2.codec.latent import CodecIdentity
-from cdl_d2.nn.linear_bridge import WINDOW
+from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.linear_bridge import WINDOW, LinearBridge
 from cdl_d2.nn.regression import Regression
 
 
@@ -27,12 +29,14 @@ class LatentTranslation(nn.Module):
     state dict.
 
     Args:
-        identities: of the same codec at several qualities, the highest of which is aimed at.
+        identities: of the same codec at several qualities, the highest of which is aimed at; an
+            item that does not say whose latent it has is of the first.
         channels: M.
     """
 
     def __init__(self, identities: Sequence[CodecIdentity], channels: int):
         super().__init__()
+        self._assumed = identities[0]
         self.target = max(identities, key=lambda identity: identity.quality)
         self.maps = nn.ModuleDict()
         for identity in sorted(set(identities) - {self.target}, key=str):
@@ -47,6 +51,11 @@ class LatentTranslation(nn.Module):
         if identity == self.target:
             return y_hat
         return self.maps[str(identity.quality)](y_hat[None])[0]
+
+    def of_item(self, item: dict[str, Any]) -> dict[str, Any]:
+        """An encoded item with its latent of the target's meaning."""
+        latent, identity = item["latent"], item.get("codec_identity", self._assumed)
+        return item | {"latent": self(latent.to(self.is_fitted.device), identity)}
 
     @torch.no_grad()
     def fit(self, images: Iterable[Mapping[CodecIdentity, torch.Tensor]]) -> None:
@@ -72,3 +81,12 @@ class LatentTranslation(nn.Module):
             convolution.weight.copy_(weight.reshape(convolution.weight.shape))
             convolution.bias.copy_(found.bias)
         self.is_fitted.fill_(True)
+
+
+def translation_for(network: nn.Module, shown: CodedInput) -> LatentTranslation | None:
+    """What a network needs before its linear bridge, which stands for one codec, if it is shown
+    latents of several; not of one network's several rates, which have one meaning."""
+    weights = {identity.weights for identity in shown.identities}
+    if len(weights) < 2 or not any(isinstance(each, LinearBridge) for each in network.modules()):
+        return None
+    return LatentTranslation(shown.identities, shown.codec.latent_channels)

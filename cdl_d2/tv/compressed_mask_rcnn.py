@@ -16,6 +16,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.nn.batch_item import reported
 from cdl_d2.nn.canvas import Canvas, require_no_origin
 from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.latent_translation import translation_for
 from cdl_d2.tv.backbone import STRIDES
 
 DIVISIBILITY = 32  # pixels: conv5 of a latent ResNet halves cells of 16 pixels
@@ -52,6 +53,7 @@ class CompressedMaskRCNN(FasterRCNN):
             finest = min(STRIDES[level] for level in pool.featmap_names)
             pool.map_levels = initLevelMapper(finest.bit_length() - 1, 5)
         coded_input.stamp(self)
+        self.translation = translation_for(self, coded_input)
 
     @property
     def has_masks(self) -> bool:
@@ -80,9 +82,8 @@ class CompressedMaskRCNN(FasterRCNN):
         Raises:
             CdlError: see CodedInput.encode; or in training for an item without target.
         """
-        encode, training = self.coded_input.encode, self.training
-        items = [encode(item, self.device, not training, training) for item in items]
-        if training:
+        items = [self.encode(item, with_bits=not self.training) for item in items]
+        if self.training:
             require_no_origin(items)
         batch = self.batch(items)
         targets = [self._target(item) for item in items] if self.training else None
@@ -98,6 +99,11 @@ class CompressedMaskRCNN(FasterRCNN):
             _on_image(result, canvas) | reported(item)
             for result, canvas, item in zip(found, canvases, items, strict=True)
         ]
+
+    def encode(self, item: dict[str, Any], with_bits: bool = False) -> dict[str, Any]:
+        """An item with what the backbone reads of it; raises as CodedInput.encode."""
+        item = self.coded_input.encode(item, self.device, with_bits, self.training)
+        return item if self.translation is None else self.translation.of_item(item)
 
     def batch(self, items: list[dict[str, Any]]) -> ImageList:
         """What the backbone reads, padded with zeros on the right and below to whole strides.

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from cdl_d2.export.graphs import Graph, InputGrid, ModelGraphs, level_graph, region_graph
+from cdl_d2.export.graphs import (
+    Graph,
+    InputGrid,
+    ModelGraphs,
+    check_one_codec,
+    level_graph,
+    region_graph,
+)
 from cdl_d2.export.post_processing import Decoding, Pooling, post_processing
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import DIVISIBILITY, CompressedMaskRCNN
@@ -31,7 +38,11 @@ def detector_graphs(
     Args:
         detector: on the CPU, in eval mode.
         size: (H, W) in pixels of the only images that the graphs will fit; None for any.
+
+    Raises:
+        CdlError: see check_one_codec.
     """
+    check_one_codec(detector)
     coarsest = max(STRIDES.values())
     grid = InputGrid(detector.coded_input, DIVISIBILITY, (2 * coarsest, 3 * coarsest), size)
     shape = {grid.name: grid.shape}

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -235,8 +236,9 @@ class Trainer:
             detector,
             (self._dataset[draw] for draw in batches),
             -(-FIT_IMAGES // self._world_size),
-            encode=lambda item: shown.encode(item, self._device, with_bits=False),
-            normalize=detector.normalize,
+            detector.encode,
+            detector.normalize,
+            partial(shown.encode_by_all, device=self._device),
         )
 
     def _draws(self, start: int, end: int) -> TrainingBatches:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cdl_d2.nn import fit_bridge
 from cdl_d2.nn.bridge import Bridge
 from cdl_d2.nn.linear_bridge import LinearBridge
 from cdl_d2.transfer import DetectorTransfer
@@ -45,6 +46,30 @@ def test_a_bridged_student_is_taught_at_odd_sizes_and_every_parameter_learns(ent
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learning)
     found = module.student.eval()([make_item(70, 90)])[0]
     assert found["boxes"].shape[1] == 4 and found["bits"] > 0
+
+
+def test_a_bridged_student_reads_codecs_that_were_trained_apart():
+    config = tiny_config()
+    config = replace(
+        config,
+        codec=replace(config.codec, qualities=(0, 2)),
+        architecture=replace(config.architecture, bridge="conv1"),
+    )
+    student = build_detector(config).train()
+    items = [make_item(160, 160, seed=seed) for seed in range(24)]
+    for item in items:  # patches of 16 pixels a side, which a codec keeps, unlike noise
+        item["image"] = item["image"][:, ::16, ::16].repeat_interleave(16, 1)
+        item["image"] = item["image"].repeat_interleave(16, 2)
+    by_all = student.coded_input.encode_by_all
+    assert fit_bridge(student, items, 24, student.encode, student.normalize, by_all) > 0.8
+    low, high = (next(v for k, v in by_all(items[0]).items() if k.quality == q) for q in (0, 2))
+    identity = next(i for i in student.coded_input.identities if i.quality == 0)
+    read = student.encode({"latent": low, "codec_identity": identity})["latent"]
+    assert (read - high).square().mean() < (low - high).square().mean() / 2
+    losses = TransferMaskRCNN(student, tiny_detector("image"), DetectorTransfer()).train()(
+        items[:2]
+    )
+    assert all(loss.isfinite() for loss in losses.values())
 
 
 def test_an_unknown_entry_is_named():

@@ -27,6 +27,7 @@ from cdl_d2.export.graphs import (
     Graph,
     InputGrid,
     ModelGraphs,
+    check_one_codec,
     level_graph,
     region_graph,
 )
@@ -53,11 +54,7 @@ def model_graphs(model: nn.Module, cfg: CfgNode, size: Size | None = None) -> Mo
         CdlError: for a model of another kind, or whose heads are of another kind.
     """
     shown = coded_input_of(model, cfg)
-    if getattr(model, "translation", None) is not None:
-        raise CdlError(
-            "a bridged model of several qualities cannot be exported: the maps that translate one "
-            "codec's latents into another's are no part of the graphs; export one of one quality"
-        )
+    check_one_codec(model)
     if isinstance(model, CompressedClassifier):
         graphs = _classifier(model, shown, cfg, size)
     elif isinstance(model, SemanticSegmentor):

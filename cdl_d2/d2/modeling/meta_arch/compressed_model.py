@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from detectron2.structures import ImageList
 from torch import nn
 
 from cdl_d2.codec import STRIDE
-from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError
@@ -22,8 +20,7 @@ from cdl_d2.nn.bridge_fit import fit_bridge
 from cdl_d2.nn.canvas import require_no_origin
 from cdl_d2.nn.channel_selection import FixedChannels
 from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.nn.latent_translation import LatentTranslation
-from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.nn.latent_translation import translation_for
 
 
 class CompressedModel(nn.Module):
@@ -40,11 +37,7 @@ class CompressedModel(nn.Module):
         """
         self.coded_input, self.selection = coded_input, selection
         coded_input.stamp(self)
-        self.translation = None
-        weights = {identity.weights for identity in coded_input.identities}
-        if len(weights) > 1 and any(isinstance(m, LinearBridge) for m in self.modules()):
-            channels = coded_input.codec.latent_channels
-            self.translation = LatentTranslation(coded_input.identities, channels)
+        self.translation = translation_for(self, coded_input)
 
     @staticmethod
     def input_of(cfg: CfgNode) -> dict[str, Any]:
@@ -95,18 +88,7 @@ class CompressedModel(nn.Module):
         return self._translated(items)
 
     def _translated(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if self.translation is None:
-            return items
-        assumed = self.coded_input.codec.identity
-        return [
-            item
-            | {
-                "latent": self.translation(
-                    item["latent"].to(self.device), item.get("codec_identity", assumed)
-                )
-            }
-            for item in items
-        ]
+        return items if self.translation is None else [*map(self.translation.of_item, items)]
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         """What a pixel network reads of an item's image, 3 x H x W in 0..255."""
@@ -119,29 +101,15 @@ class CompressedModel(nn.Module):
 
     def fit_bridge(self, items: Iterable[dict[str, Any]], count: int) -> float | None:
         """Fit a linear bridge that is not fitted yet to `count` items with `image`, see
-        cdl_d2.nn.fit_bridge; before it, what translates latents. What a gate will choose is not
-        known yet: it gets all channels."""
+        cdl_d2.nn.fit_bridge. What a gate will choose is not known yet: it gets all channels."""
 
         def encode(item: dict[str, Any]) -> dict[str, Any]:
             items = self.encode([item])
             fixed = isinstance(getattr(self.selection, "chooser", None), FixedChannels)
             return (self.select(items) if fixed else self._translated(items))[0]
 
-        if self.translation is not None and not self.translation.is_fitted:
-            items = list(islice(items, count))
-            self.translation.fit(map(self._latents_of_all, items))
-
-        return fit_bridge(self, items, count, encode, self.normalized)
-
-    def _latents_of_all(self, item: dict[str, Any]) -> dict[CodecIdentity, torch.Tensor]:
-        """What each codec makes of an item's image."""
-        shown = self.coded_input
-        alone = [replace(shown, codec=codec, others=()) for codec in shown.codecs]
-        bare = {"image": item["image"]}
-        return {
-            each.codec.identity: each.encode(bare, self.device, with_bits=False)["latent"]
-            for each in alone
-        }
+        by_all = partial(self.coded_input.encode_by_all, device=self.device)
+        return fit_bridge(self, items, count, encode, self.normalized, by_all)
 
     def selection_losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`loss_rate` of a gate, for selected items."""
