@@ -60,12 +60,12 @@ def record_times(folders: Mapping[str, str | Path], rows: Sequence[Mapping[str, 
     `time/result_ms`, where they can be compared and drawn.
 
     Raises:
-        FileNotFoundError, CdlError: as read_tables, before anything is written.
+        FileNotFoundError, CdlError: as read_tables.
     """
-    tables = {name: read_tables(folder) for name, folder in folders.items()}
     for row in rows:
+        folder = Path(folders[row["run"]])
         times = {"encode_ms": row["encode (ms)"], "result_ms": row["decode + task (ms)"]}
-        write_json(Path(folders[row["run"]]) / RESULTS, tables[row["run"]] | {"time": times})
+        write_json(folder / RESULTS, read_tables(folder) | {"time": times})
 
 
 def _now(device: torch.device) -> float:

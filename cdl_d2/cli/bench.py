@@ -92,6 +92,7 @@ def files(
     import torch
 
     from cdl_d2.bench.files import record_times, time_files
+    from cdl_d2.bench.results import read_tables
     from cdl_d2.codec.image_files import find_images
     from cdl_d2.device import usable_device
 
@@ -100,6 +101,8 @@ def files(
     folders = dict(run)
     if len(folders) < len(run):
         raise CdlError(f"two runs have one name: {', '.join(name for name, _ in run)}")
+    for folder in folders.values() if record else ():
+        read_tables(folder)  # an error now, not after minutes
     torch.set_num_threads(threads)
     rows = time_files(folders, find_images(images)[:count], repeats, usable_device(device))
     print_rows(rows, json)
