@@ -52,18 +52,14 @@ def fit_bridge(
         raise CdlError(
             f"a bridge is fitted to {count} images (MODEL.BRIDGE.FIT_IMAGES): at least 1"
         )
+    items = map(_with_image, islice(items, count))
     for translation in (m for m in network.modules() if isinstance(m, LatentTranslation)):
-        items = list(islice(items, count))
+        items = list(items)  # they are read twice
         progress = tqdm(items, desc="fit the translation of latents", unit="image")
         translation.fit(map(encode_by_all, progress))
 
     def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for item in tqdm(islice(items, count), total=count, desc="fit bridge", unit="image"):
-            if "image" not in item:
-                raise CdlError(
-                    "a bridge is fitted to images, and a batch item has none: keep 'image' beside "
-                    "'latent' until it is fitted"
-                )
+        for item in tqdm(items, total=count, desc="fit bridge", unit="image"):
             y_hat, pixels = (
                 encode(item)["latent"].to(bridge.weight.device),
                 normalize(item["image"]),
@@ -78,3 +74,12 @@ def fit_bridge(
         f"the bridge explains {100 * explained:.1f} % of the variance of the first convolution"
     )
     return explained
+
+
+def _with_image(item: dict[str, Any]) -> dict[str, Any]:
+    if "image" not in item:
+        raise CdlError(
+            "a bridge is fitted to images, and a batch item has none: keep 'image' beside 'latent' "
+            "until it is fitted"
+        )
+    return item

@@ -102,6 +102,8 @@ def test_a_bridge_reads_codecs_that_were_trained_apart(teacher_files, storage):
     cfg = bridge_cfg(teacher_files, "conv1", *ALL)
     model = small_model(cfg)
     SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    with pytest.raises(CdlError, match="image"):
+        model.fit_bridge([{"latent": torch.zeros(192, 4, 4)}], 1)
     assert model.train().fit_bridge(map(patches, range(24)), 24) > 0.8
     item, shown = patches(100), model.coded_input
     encoded = [replace(shown, codec=c, others=()).encode(item) for c in shown.codecs]
