@@ -17,6 +17,7 @@ from cdl_d2.codec.generative.transforms import (
     LayeredHead,
     encoder,
     generator,
+    initialize,
 )
 from cdl_d2.errors import CdlError
 
@@ -42,6 +43,7 @@ class GenerativeHyperprior(MeanScaleHyperprior):
         channels = DEEPEST * width
         self.g_a = encoder(width, nn.Conv2d(channels, M, 3, padding=1))
         self.g_s = generator(GeneratorTrunk(M, channels, blocks), width)
+        initialize(self.g_a, self.g_s)
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, torch.Tensor]) -> GenerativeHyperprior:
@@ -86,6 +88,7 @@ class LayeredGenerativeHyperprior(GenerativeHyperprior):
         self.h_a = nn.Sequential(FirstChannels(M), *self.h_a)
         self.g_s = generator(GeneratorTrunk(M, channels, blocks, G), width)
         self.global_bottleneck = EntropyBottleneck(G)
+        initialize(self.g_a, self.g_s)
 
     def forward(self, x: torch.Tensor) -> dict[str, Any]:
         """As MeanScaleHyperprior; the likelihoods of the global vector are `g`, N x G x 1 x 1."""

@@ -8,6 +8,7 @@ pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -42,6 +43,28 @@ def generator(trunk: GeneratorTrunk, width: int) -> nn.Sequential:
         up = nn.ConvTranspose2d(2 * channels, channels, 3, 2, padding=1, output_padding=1)
         layers += [up, ChannelNorm(channels), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(width, 3, 7, padding=3))
+
+
+def initialize(encoder: nn.Sequential, generator: nn.Sequential) -> None:
+    """Begin at the random weights of *Delving Deep into Rectifiers* (arXiv 1502.01852), whose scale
+    suits layers before ReLU, and at grey images.
+
+    The first layer sees images as if they were in [-2, 2], and has biases as large as its weights
+    make features: where an image is smooth, the normalization behind it lets nothing but biases
+    tell one brightness from another.
+    """
+    for module in (*encoder.modules(), *generator.modules()):
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, nn.ConvTranspose2d):
+            seen = module.in_channels * math.prod(module.kernel_size) / math.prod(module.stride)
+            nn.init.normal_(module.weight, std=math.sqrt(2 / seen))
+    first, last = encoder[0], generator[-1]
+    with torch.no_grad():
+        first.weight *= 4
+        first.bias.uniform_(-1, 1).sub_(first.weight.sum((1, 2, 3)) / 2)
+        last.weight *= 0.2
+        last.bias.fill_(0.5)
 
 
 class GeneratorTrunk(nn.Module):

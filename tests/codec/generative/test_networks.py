@@ -31,3 +31,16 @@ def test_what_is_far_away_in_an_image_changes_no_feature(name):
     other[..., 192:] = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(features(image)[..., :8], features(other)[..., :8])
+
+
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_random_weights_give_grey_and_tell_brightnesses_apart(name):
+    """In the middle of smooth images, behind the first normalization."""
+    torch.manual_seed(0)
+    network = new_network(f"tiny-{name}", 1).eval()
+    smooth = torch.tensor([0.2, 0.4, 0.6, 0.8])[:, None, None, None].expand(-1, 3, 64, 64)
+    with torch.no_grad():
+        features = network.g_a[:2](smooth)[:, :, 32, 32]
+        x_hat = network(torch.rand(2, 3, 64, 64))["x_hat"]
+    assert torch.pdist(features).min() > 0.1 * features.norm(dim=1).mean()
+    assert (x_hat.mean((0, 2, 3)) - 0.5).abs().max() < 0.3
