@@ -48,3 +48,13 @@ def test_symbols_of_any_size_survive(largest):
     indexes = torch.randint(0, 64, symbols.shape)
     read = tables.reader(tables.encode(symbols, indexes), symbols.numel())
     assert torch.equal(torch.cat((read(indexes[:1]), read(indexes[1:]))), symbols)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_symbols_survive(count):
+    """CompressAI's coder writes past its buffer for one: the process would end here."""
+    tables = EntropyTables(gaussian())
+    indexes = torch.full((count,), 63)
+    for value in range(-200, 200):
+        symbols = torch.full((count,), value, dtype=torch.int32)
+        assert torch.equal(tables.reader(tables.encode(symbols, indexes), count)(indexes), symbols)
