@@ -74,7 +74,7 @@ class EntropyTables:
             raise CdlError(
                 f"a latent from {low} to {high} cannot be coded: are the codec's weights damaged?"
             )
-        if symbols.numel() == 1:  # it makes room for one word a symbol, and writes at least two
+        if symbols.numel() == 1:  # it writes two words, and makes room for one a symbol
             symbols, indexes = symbols.flatten().repeat(2), indexes.flatten().repeat(2)
         symbols, rows = _to_coder(symbols + _SHIFT), _to_coder(indexes)
         return RansEncoder().encode_with_indexes(symbols, rows, *self._tables)

@@ -45,21 +45,25 @@ def generator(trunk: GeneratorTrunk, width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(width, 3, 7, padding=3))
 
 
-def initialize(encoder: nn.Sequential, generator: nn.Sequential) -> None:
+def initialize(g_a: nn.Sequential, g_s: nn.Sequential) -> None:
     """Begin at the random weights of *Delving Deep into Rectifiers* (arXiv 1502.01852), whose scale
     suits layers before ReLU, and at grey images.
 
-    The first layer sees images as if they were in [-2, 2], and has biases as large as its weights
-    make features: where an image is smooth, the normalization behind it lets nothing but biases
-    tell one brightness from another.
+    The first layer sees images as if they were in [-2, 2], and has biases of the size of its
+    features: where an image is smooth, the normalization behind it lets nothing but biases tell
+    one brightness from another.
+
+    Args:
+        g_a: an encoder.
+        g_s: a generator.
     """
-    for module in (*encoder.modules(), *generator.modules()):
+    for module in (*g_a.modules(), *g_s.modules()):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, nn.ConvTranspose2d):
             seen = module.in_channels * math.prod(module.kernel_size) / math.prod(module.stride)
             nn.init.normal_(module.weight, std=math.sqrt(2 / seen))
-    first, last = encoder[0], generator[-1]
+    first, last = g_a[0], g_s[-1]
     with torch.no_grad():
         first.weight *= 4
         first.bias.uniform_(-1, 1).sub_(first.weight.sum((1, 2, 3)) / 2)
