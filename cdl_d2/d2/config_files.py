@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import detectron2
@@ -13,7 +14,7 @@ from yaml import MappingNode, SequenceNode, YAMLError
 
 from cdl_d2.d2.config import add_cdl_config
 from cdl_d2.errors import CdlError
-from cdl_d2.packaged import CONFIGS
+from cdl_d2.packaged import CONFIGS, matching_configs, packaged_configs
 from cdl_d2.yaml_text import compose_yaml
 
 DETECTRON2_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
@@ -21,18 +22,50 @@ MOST_FILES = 100  # that a config is based on
 
 
 def find_config(name: str | Path) -> Path:
-    """The file of a config's name: a path, from the working folder, or relative to the configs of
-    this package or of Detectron2's model zoo.
+    """Find the file of a config: a path, from the working folder, or a name relative to the configs
+    of this package or of Detectron2's model zoo. The end of such a name, the file's own, say, is
+    enough where only one config has it.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none; names what lacks in a folder of the user's, or the
+            configs whose names are near.
+        CdlError: if several configs are called that.
     """
-    for folder in (Path(), CONFIGS, DETECTRON2_ZOO):
-        if (folder / name).is_file():
-            return folder / name
+    path, folders = Path(name), (CONFIGS, DETECTRON2_ZOO)
+    for file in (path, *(folder / path for folder in folders)):
+        if file.is_file():
+            return file
+    target, configs = path.resolve(), CONFIGS.resolve()
+    if target.is_relative_to(configs):
+        path = target.relative_to(configs)
+    elif path.is_absolute() or path.is_dir() or (path.parent != Path() and path.parent.is_dir()):
+        raise _no_config_in_folder(path)
+    for folder in folders:
+        matches = matching_configs(path, folder)
+        if len(matches) > 1:
+            raise CdlError(f"{len(matches)} configs are called {name}: {', '.join(matches)}")
+        if matches:
+            return folder / matches[0]
+    names = [each for folder in folders for each in packaged_configs(path.suffix, folder)]
     raise FileNotFoundError(
         f"there is no config {name} in {Path.cwd()}, in {CONFIGS}, or in {DETECTRON2_ZOO}"
+        f"{_nearest(path, names)}"
     )
+
+
+def _no_config_in_folder(path: Path) -> FileNotFoundError:
+    """Return the error of a missing file in a folder of the user's own, or of that folder."""
+    folder = path if path.is_dir() else path.parent
+    inside = sorted(file.name for file in folder.glob("*.yaml"))
+    content = f"has {', '.join(inside[:5])}" if inside else "has no .yaml file"
+    return FileNotFoundError(f"there is no config {path}: {folder} {content}")
+
+
+def _nearest(path: Path, names: Sequence[str]) -> str:
+    by_file = {Path(name).name: name for name in reversed(names)}
+    by_path = get_close_matches(path.as_posix(), names)
+    near = [*by_path, *(by_file[file] for file in get_close_matches(path.name, by_file))]
+    return f": did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
 
 
 def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:

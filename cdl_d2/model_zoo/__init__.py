@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.catalog import find_card, local_weights, place_of, read_cards
-from cdl_d2.packaged import CONFIGS
+from cdl_d2.packaged import CONFIGS, matching_configs, packaged_configs
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -82,7 +82,7 @@ def get_config_file(name: str) -> str:
         CdlError: if there is no such config; if the model is of torchvision, which has none.
     """
     found = _as_card(name)
-    return _config_file_of(found) if found else str(CONFIGS / name)
+    return _config_file_of(found) if found else str(CONFIGS / matching_configs(name)[0])
 
 
 def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorConfig:
@@ -154,8 +154,7 @@ def _as_card(name: str | Card) -> Card | None:
     """A card; or None for a config of the package. Raises CdlError for neither."""
     if isinstance(name, Card):
         return name
-    configs = [path.relative_to(CONFIGS).as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))]
-    return None if name in configs else find_card(name, configs)
+    return None if len(matching_configs(name)) == 1 else find_card(name, packaged_configs())
 
 
 def _config_file_of(found: Card) -> str:

@@ -20,7 +20,7 @@ from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS
 
-LEAVES = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith("Base"))
+LEAVES = sorted(p for p in CONFIGS.rglob("*/*.yaml") if not p.name.startswith("Base"))
 MAIN = "detection/latent_mask_rcnn_R50_FPN.yaml"
 
 
@@ -55,6 +55,71 @@ def test_a_file_in_the_working_folder_is_found_before_the_packages(tmp_path, mon
     (tmp_path / "detection").mkdir()
     (tmp_path / MAIN).write_text("SEED: 7\nVERSION: 2\n")
     assert read_config(MAIN).SEED == 7
+
+
+@pytest.fixture(params=["checkout", "installed"])
+def elsewhere(request, tmp_path, monkeypatch):
+    """A working folder with `configs/`, as in a checkout, or without."""
+    if request.param == "checkout":
+        (tmp_path / "configs").symlink_to(CONFIGS)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_main_config_has_a_short_path(elsewhere):
+    for path in ("configs/latent_mask_rcnn_R50_FPN.yaml", "latent_mask_rcnn_R50_FPN.yaml"):
+        assert read_config(path) == read_config(CONFIGS / MAIN)
+
+
+MOVED = """\
+    Base-RCNN-FPN latent_faster_rcnn_R50_FPN latent_mask_rcnn_R50_FPN
+    latent_mask_rcnn_R50_FPN_mbt2018 latent_mask_rcnn_R50_FPN_stem1x1 pixel_mask_rcnn_R50_FPN
+    reconstruction_mask_rcnn_R50_FPN quick_schedules/latent_mask_rcnn_instant_test
+    quick_schedules/latent_mask_rcnn_overfit small/latent_mask_rcnn_small
+    small/pixel_mask_rcnn_small small/reconstruction_mask_rcnn_small"""
+KEPT = """\
+    classification/cresnet39 classification/latent_resnet50 classification/reconstruction_resnet50
+    classification/latent_resnet50_stem1x1 classification/small/cresnet39_small
+    classification/small/joint_classifier_small classification/small/latent_resnet_small
+    classification/small/pixel_resnet_small classification/small/reconstruction_resnet_small
+    segmentation/latent_deeplab_v3_R50 segmentation/latent_deeplab_v3_R50_gate
+    segmentation/latent_deeplab_v3_R50_res segmentation/latent_semantic_R50_FPN
+    segmentation/pixel_deeplab_v3_R50 segmentation/reconstruction_deeplab_v3_R50
+    segmentation/small/latent_deeplab_small segmentation/small/latent_semantic_fpn_small
+    segmentation/small/pixel_deeplab_small segmentation/small/reconstruction_deeplab_small"""
+
+
+def test_a_config_is_found_at_its_path_of_0_1_0(elsewhere):
+    for name in (MOVED + KEPT).split():
+        path = find_config(f"configs/{name}.yaml").resolve()
+        assert path.stem == Path(name).name and path.is_relative_to(CONFIGS)
+
+
+def test_a_files_name_is_enough_where_one_config_has_it(elsewhere):
+    assert find_config("latent_liu2022.yaml").parent.name == "liu2022"
+    assert find_config("mask_rcnn_R_50_FPN_3x.yaml").is_relative_to(DETECTRON2_ZOO)
+    with pytest.raises(CdlError, match=r"detection/small/Base-small\.yaml") as caught:
+        find_config("Base-small.yaml")
+    assert "segmentation/small/Base-small.yaml" in str(caught.value)
+
+
+def test_a_misspelt_name_lists_the_nearest(elsewhere):
+    for name in ("latent_maskrcnn_R50_FPN.yaml", "configs/detection/latent_mask_rcn_R50_FPN.yaml"):
+        with pytest.raises(FileNotFoundError, match="detection/latent_mask_rcnn_R50_FPN"):
+            find_config(name)
+
+
+def test_what_a_folder_of_the_users_lacks_is_not_looked_for_in_the_package(elsewhere):
+    Path("run").mkdir()
+    Path("run/model.yaml").write_text("")
+    for name in (
+        "run/config.yaml",
+        "run",
+        "run/latent_mask_rcnn_R50_FPN.yaml",
+        Path("run").absolute(),
+    ):
+        with pytest.raises(FileNotFoundError, match=r"run.*model\.yaml") as caught:
+            find_config(name)
+        assert str(CONFIGS) not in str(caught.value)
 
 
 def test_a_config_that_is_nowhere_says_where_it_was_looked_for(tmp_path, monkeypatch):
@@ -188,7 +253,7 @@ def test_the_documented_overrides_fit_their_configs():
     table = (CONFIGS.parent / "docs" / "overrides.md").read_text()
     rows = re.findall(r"\| `(\S+\.(?:yaml|py))` \| (?:`(.+)` )?\|$", table, re.MULTILINE)
     assert {Path(config).parts[0] for config, _ in rows} == {
-        path.name for path in CONFIGS.iterdir()
+        path.name for path in CONFIGS.iterdir() if path.is_dir()
     }
     for config, overrides in rows:
         if config.endswith(".yaml"):

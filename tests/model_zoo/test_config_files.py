@@ -12,6 +12,11 @@ def test_a_config_has_a_path():
     assert Path(get_config_file("detection/small/latent_mask_rcnn_small.yaml")).is_file()
 
 
+def test_a_config_has_a_short_name():
+    short = get_config_file("latent_mask_rcnn_small.yaml")
+    assert short == get_config_file("detection/small/latent_mask_rcnn_small.yaml")
+
+
 def test_a_misspelt_name_gets_what_is_near():
     with pytest.raises(CdlError, match="small/latent_mask_rcnn_small"):
         get_config_file("detection/small/latent_maskrcnn_small.yaml")
