@@ -41,8 +41,8 @@ def convert(
         teacher: The pixel model: output folder of a training, or a config.
         images: Folder, searched recursively.
         output: Folder of the model, as of a training.
-        weights: File or URL of the pixel model; default those in its folder, or in Detectron2's
-            zoo for a config of it.
+        weights: File or URL of the pixel model; default those beside its config or in its
+            OUTPUT_DIR, or in Detectron2's zoo for a config of it.
         iterations: Of training after the fit.
         threshold: Lowest score of a detection that stands for an object.
         annotations: COCO-format labels of the images, instead of detections.

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-import detectron2
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from fvcore.common.config import BASE_KEY
 from yaml import MappingNode, SequenceNode, YAMLError
 
 from cdl_d2.d2.config import add_cdl_config
+from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
 from cdl_d2.errors import CdlError
 from cdl_d2.packaged import CONFIGS, matching_configs, packaged_configs
 from cdl_d2.yaml_text import compose_yaml
 
-DETECTRON2_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 MOST_FILES = 100  # that a config is based on
 
 

@@ -1,22 +1,22 @@
 # The main model as a LazyConfig, as in detection/latent_mask_rcnn_R50_FPN.yaml: for Detectron2's
 # tools/lazyconfig_train_net.py, and taught by the trained model of its model zoo.
 from detectron2.config import LazyCall as L
-from detectron2.model_zoo import get_config
 
 from cdl_d2.codec import Codec
 from cdl_d2.d2 import TransferRCNN
+from cdl_d2.d2.detectron2_zoo import zoo_config
 from cdl_d2.d2.modeling.backbone.latent_resnet import latent_resnet_backbone
 from cdl_d2.d2.modeling.teacher import teacher_of
 from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.transfer import DetectorTransfer
 
-dataloader = get_config("common/data/coco.py").dataloader
-lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_3x
-optimizer = get_config("common/optim.py").SGD
-train = get_config("common/train.py").train
+dataloader = zoo_config("common/data/coco.py").dataloader
+lr_multiplier = zoo_config("common/coco_schedule.py").lr_multiplier_3x
+optimizer = zoo_config("common/optim.py").SGD
+train = zoo_config("common/train.py").train
 train.update(output_dir="./output/lazy_latent_mask_rcnn_R50_FPN", max_iter=270000)
 
-model = get_config("common/models/mask_rcnn_fpn.py").model
+model = zoo_config("common/models/mask_rcnn_fpn.py").model
 model._target_ = TransferRCNN
 model.coded_input = L(CodedInput)(
     domain="latent",

@@ -201,5 +201,21 @@ def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     text = text.replace("GeneralizedRCNN", "CompressedRCNN")
     (teacher / "config.yaml").write_text(text.replace("DOMAIN: image", "DOMAIN: latent"))
     assert "looks at domain 'latent'" in refused("convert", teacher, *arguments)
-    config = "detection/small/pixel_mask_rcnn_small.yaml"
-    assert "give --weights" in refused("convert", config, *arguments)
+    for config in ("detection/small/pixel_mask_rcnn_small.yaml", "Base-RCNN-FPN.yaml"):
+        assert "give --weights" in refused("convert", config, *arguments)
+    lazy = "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py"
+    assert "LazyConfig" in refused("convert", lazy, *arguments)
+
+
+def test_what_a_folder_lacks_to_be_converted_is_named(teacher, coco_dataset, tmp_path):
+    arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    (teacher / "model_final.pth").rename(tmp_path / "weights.pth")
+    assert "model_final.pth" in refused("convert", teacher, *arguments)
+    (teacher / "config.yaml").unlink()
+    assert "teacher/config.yaml" in refused("convert", teacher, *arguments)
+
+
+def test_the_weights_of_a_config_are_those_that_its_training_left(teacher, coco_dataset, tmp_path):
+    arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    output_of("convert", teacher / "config.yaml", *arguments)
+    assert (tmp_path / "out" / "model_final.pth").is_file()

@@ -15,7 +15,8 @@ from detectron2.modeling import build_model
 
 from cdl_d2.bench.counts import count_multiply_adds, paper_giga
 from cdl_d2.d2 import Trainer
-from cdl_d2.d2.config_files import DETECTRON2_ZOO, find_config, read_config
+from cdl_d2.d2.config_files import find_config, read_config
+from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
 from cdl_d2.d2.modeling.teacher import teacher_config
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS

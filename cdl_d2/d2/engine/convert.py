@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from pycocotools import mask as coco_mask
@@ -27,7 +26,7 @@ from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.image_files import find_images, read_image
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.config import STARTS
-from cdl_d2.d2.config_files import DETECTRON2_ZOO, find_config, read_config
+from cdl_d2.d2.config_files import find_config, read_config
 from cdl_d2.d2.engine.prediction import class_names_of
 from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.train_net import Training
@@ -35,6 +34,7 @@ from cdl_d2.d2.engine.trained import evaluation_mapper_of
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.coded_input import architecture_of
+from cdl_d2.d2.modeling.teacher import RUN_CONFIG, trained_weights
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_json, write_text
@@ -68,8 +68,7 @@ class Conversion:
         images: folder of images, searched recursively.
         codec: whose latents the student reads.
         output: folder of what comes out, as of a training.
-        weights: of the pixel model; default `model_final.pth` of the folder, or those that
-            Detectron2's zoo has for a config of its own.
+        weights: of the pixel model; default those of its config, see trained_weights.
         iterations: of training after the fit, for detectors.
         threshold: lowest score of a detection that stands for an object.
         annotations: COCO-format labels of the images, instead of the teacher's detections.
@@ -112,7 +111,7 @@ class Conversion:
         Raises:
             CdlError, FileNotFoundError: if the teacher's is missing, or of another kind of model.
         """
-        path, weights = self._teachers_files()
+        path = self._teachers_config()
         cfg = read_config(path)
         fitted, taught = STUDENTS.get(cfg.MODEL.META_ARCHITECTURE, (None, None))
         if fitted is None:
@@ -127,6 +126,7 @@ class Conversion:
                 f"a {cfg.MODEL.META_ARCHITECTURE} is not trained without labels: leave out "
                 "--iterations"
             )
+        weights = self._teachers_weights(path, cfg)
         options: dict[str, Any] = {
             "MODEL.META_ARCHITECTURE": taught if self.iterations else fitted,
             "MODEL.BRIDGE.BACKBONE": cfg.MODEL.BACKBONE.NAME,
@@ -157,18 +157,28 @@ class Conversion:
         usable_device(changed.MODEL.DEVICE)
         return changed
 
-    def _teachers_files(self) -> tuple[Path, str]:
-        """The teacher's config, and a file or URL of its weights."""
+    def _teachers_config(self) -> Path:
+        """Find the config of the teacher."""
         folder = Path(self.teacher)
-        if folder.is_dir():
-            weights = self.weights or str((folder / "model_final.pth").absolute())
-            return folder / "config.yaml", weights
-        path = find_config(self.teacher)
-        if self.weights:
-            return path, self.weights
-        if not path.is_relative_to(DETECTRON2_ZOO):
+        path = folder / RUN_CONFIG if folder.is_dir() else find_config(self.teacher)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no {path}, the config of that training: write one, such as Detectron2's "
+                "cfg.dump() gives"
+            )
+        if path.suffix == ".py":
+            raise CdlError(
+                f"{path} is a LazyConfig, and a YAML config is expected: convert its model in "
+                "Python, see docs/tutorials/detectron2.md, LazyConfigs"
+            )
+        return path
+
+    def _teachers_weights(self, path: Path, cfg: CfgNode) -> str:
+        """Find the file, full path, or the URL of the weights of the teacher's config."""
+        weights = self.weights or trained_weights(path, cfg.OUTPUT_DIR)
+        if not weights:
             raise CdlError(f"the weights of {self.teacher} are needed: give --weights")
-        return path, model_zoo.get_checkpoint_url(self.teacher)
+        return weights if "://" in weights else str(Path(weights).absolute())
 
     def _claim_output(self, cfg: CfgNode) -> None:
         """Make the output folder; refuse one of anything but this conversion, begun before."""

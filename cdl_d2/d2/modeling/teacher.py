@@ -4,7 +4,6 @@ MODEL.TRANSFER."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import add_cdl_config, without_start
-from cdl_d2.d2.config_files import DETECTRON2_ZOO, find_config, read_config
+from cdl_d2.d2.config_files import find_config, read_config
+from cdl_d2.d2.detectron2_zoo import import_model_zoo, zoo_weights
 from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.errors import CdlError
 from cdl_d2.transfer.taught import Taught
@@ -90,19 +90,13 @@ def trained_weights(file: Path, output: str) -> str:
     beside = file.parent / FINAL
     if file.name == RUN_CONFIG and not beside.is_file():
         raise FileNotFoundError(
-            f"there are no teacher's weights {beside} beside its config: end that training, or "
-            "give MODEL.TEACHER.WEIGHTS"
+            f"there are no weights {beside} beside their config: end that training, or name others "
+            "(MODEL.TEACHER.WEIGHTS; --weights of cdl convert)"
         )
     for weights in (beside, Path(output or file.parent) / FINAL):
         if weights.is_file():
             return str(weights)
-    zoo = DETECTRON2_ZOO.resolve()
-    if file.resolve().is_relative_to(zoo):
-        from detectron2 import model_zoo  # needs setuptools, and only here
-
-        with suppress(RuntimeError):  # a config without weights
-            return model_zoo.get_checkpoint_url(file.resolve().relative_to(zoo).as_posix())
-    return ""
+    return zoo_weights(file)
 
 
 def teacher_of(config_file: str, weights: str = "") -> Callable[[], nn.Module]:
@@ -128,6 +122,7 @@ def build_pixel_network(cfg: CfgNode) -> nn.Module:
 def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
     """The model of a LazyConfig of Detectron2, a Python file, which is run; and its weights."""
     path = find_config(cfg.MODEL.TEACHER.CONFIG_FILE)
+    import_model_zoo()  # which such files import
     try:
         lazy = LazyConfig.load(str(path))
         network = instantiate(lazy.model).to(cfg.MODEL.DEVICE)

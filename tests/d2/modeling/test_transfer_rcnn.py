@@ -7,7 +7,8 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.config_files import DETECTRON2_ZOO, read_config
+from cdl_d2.d2.config_files import read_config
+from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.d2.modeling.teacher import normalizer
 from cdl_d2.transfer import DetectorTransfer, teachers_view
