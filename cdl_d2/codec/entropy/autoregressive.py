@@ -28,9 +28,11 @@ CODINGS = (COMPRESSAI, "exact")
 NextSymbols = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def steps(height: int, width: int, coding: str) -> list[torch.Tensor]:
-    """The flat positions (r * w + c) of each step of a coding, rows from the top."""
-    positions = torch.arange(height * width)
+def steps(
+    height: int, width: int, coding: str, device: torch.device | str = "cpu"
+) -> list[torch.Tensor]:
+    """Return the flat positions (r * w + c) of each step of a coding, rows from the top."""
+    positions = torch.arange(height * width, device=device)
     if coding == "compressai":
         return list(positions.split(1))
     front = positions % width + 3 * (positions // width)
@@ -64,7 +66,7 @@ def predict_in_order(
     channels, (height, width) = params.shape[0] // 2, params.shape[1:]
     symbols, scales_hat, means_hat = (params.new_empty(channels, height * width) for _ in range(3))
     context = _Context(network, params, context_bias)
-    for where in steps(height, width, coding):
+    for where in steps(height, width, coding, params.device):
         predict = context.one if coding == "compressai" else context.many
         scales, means = predict(where)
         scales = in_steps(scales)
