@@ -55,8 +55,11 @@ class CodecChoice:
         return cls(**{key.lower(): value for key, value in node.items()})
 
     def load(self) -> Codec:
-        """The codec. Equal choices share one, since codecs are frozen, for as long as the file of
-        their weights stays the same.
+        """Return the codec, on the CPU.
+
+        Equal choices share one, since codecs are frozen, for as long as the file of their weights
+        stays the same. Take `load().on(device)` for another device, never `load().to(device)`,
+        which moves it for all.
 
         Raises:
             CdlError, FileNotFoundError: see Codec.load.

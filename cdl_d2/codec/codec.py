@@ -17,6 +17,7 @@ from cdl_d2.codec.architectures import (
     registered_codec,
 )
 from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
+from cdl_d2.codec.device_copies import device_of, network_on
 from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
 from cdl_d2.codec.entropy.coders import Coder, coder_for, has_one_meaning, has_rates
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
@@ -144,13 +145,20 @@ class Codec(nn.Module):
         identity = self.identity
         return Codec(self.network, self.name, quality, identity.metric, identity.meaning)
 
-    def on(self, device: str) -> Codec:
-        """This codec, moved to a device.
+    def on(self, device: torch.device | str) -> Codec:
+        """Return this codec if it is on a device, else a copy of it there.
+
+        Codecs are shared, so that this one stays where it is. Copies on one device share a network
+        for as long as one of them exists.
 
         Raises:
             CdlError: if there is no such device.
         """
-        return self.to(usable_device(device))
+        network = network_on(self.network, usable_device(str(device)))
+        if network is self.network:
+            return self
+        identity = self.identity
+        return Codec(network, self.name, identity.quality, identity.metric, identity.meaning)
 
     @property
     def latent_channels(self) -> int:
@@ -329,11 +337,10 @@ class Codec(nn.Module):
             raise CdlError(
                 "a bitstream holds decoded latents: build the codec with meaning 'decoded'"
             )
-        if next(self.network.parameters()).device.type == "cpu":
+        if device_of(self.network).type == "cpu":
             return self._coder
         if self._cpu_coder is None:
-            network = copy.deepcopy(self.network).cpu()
-            self._cpu_coder = coder_for(network, self.identity.quality)
+            self._cpu_coder = self.on("cpu")._coder
         return self._cpu_coder
 
     def _transform(self, images: Sequence[torch.Tensor]) -> torch.Tensor:

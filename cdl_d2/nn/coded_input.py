@@ -6,9 +6,8 @@ Shapes: M latent channels, h x w cells of 16 x 16 pixels, H x W pixels.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import nn
 from cdl_d2.codec.bitstream.layers import read_selected
 from cdl_d2.codec.bitstream.stream import SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
+from cdl_d2.codec.device_copies import device_of
 from cdl_d2.codec.latent import (
     STRIDE,
     CodecIdentity,
@@ -59,6 +59,9 @@ class CodedInput:
     with_scales: bool = False
     source: str = "model"
     others: Sequence[Codec] = ()  # not a tuple, whose types LazyConfigs look into
+    _copies: dict[tuple[Codec, torch.device], Codec] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         check_domain(self.domain, self.codec is not None)
@@ -68,6 +71,10 @@ class CodedInput:
                 f"latents of {sorted(channels)} channels for one network: take qualities of the "
                 "same width"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes without the copies on other devices, which a process makes anew."""
+        return vars(self) | {"_copies": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CodedInput:
         """Itself: copies of a model share its codec, which is frozen."""
@@ -104,22 +111,27 @@ class CodedInput:
                     module.commit(*self.identities)
 
     def on_cpu(self) -> CodedInput:
-        """The same, with copies of the codecs on the CPU."""
-        codec, others = copy.deepcopy((self.codec, self.others))
-        for each in (codec, *others):
-            if each is not None:
-                each.cpu()
-        return replace(self, codec=codec, others=others)
+        """Return the same input with its codecs on the CPU."""
+        codec = self.codec and self.codec.on("cpu")
+        return replace(self, codec=codec, others=[other.on("cpu") for other in self.others])
 
-    def codec_on(self, device: torch.device | str) -> Codec:
-        """The codec, moved to a device if it is elsewhere.
+    def codec_on(self, device: torch.device | str, codec: Codec | None = None) -> Codec:
+        """Return a codec on a device: itself, or its copy there, which is kept.
+
+        Args:
+            device: where the pixels or latents are.
+            codec: one of `codecs`; None for `codec`.
 
         Raises:
-            CdlError: for domain `image`.
+            CdlError: for domain `image`, or if there is no such device.
         """
-        if self.codec is None:
+        codec = codec or self.codec
+        if codec is None:
             raise CdlError("a network on original images has no codec, and reads no bitstreams")
-        return self.codec.to(device)
+        key = codec, torch.device(device)
+        if key not in self._copies:
+            self._copies[key] = codec.on(device)
+        return self._copies[key]
 
     def swap(self, image: torch.Tensor) -> torch.Tensor:
         """RGB <-> `channel_order`, of ... x 3 x H x W."""
@@ -175,16 +187,22 @@ class CodedInput:
             return item
         if "image" not in item:
             raise CdlError(f"a batch item has neither {self.domain!r} nor 'image': {sorted(item)}")
-        image, codec = item["image"], self.codec_on(device)
+        codec = self.codec
         if training and self.others:
-            codec = self.codecs[int(torch.randint(len(self.codecs), ()))].to(device)
+            codec = self.codecs[int(torch.randint(len(self.codecs), ()))]
+        return item | self._encode_image(item["image"], self.codec_on(device, codec), with_bits)
+
+    def _encode_image(
+        self, image: torch.Tensor, codec: Codec, with_bits: bool = True
+    ) -> dict[str, Any]:
+        """Return what `encode` adds to an item with this image."""
         height, width = image.shape[-2:]
         if max(height, width) < STRIDE:
             raise CdlError(
                 f"an image of {width}x{height} pixels is smaller than one latent cell "
                 f"({STRIDE}x{STRIDE}): enlarge it, e.g. with INPUT.MIN_SIZE_TEST"
             )
-        pixels = self.swap(image.to(device).float() / 255)
+        pixels = self.swap(image.to(device_of(codec)).float() / 255)
         latent = codec.encode(pixels, self.with_scales, with_bits)
         made = {
             "codec_identity": codec.identity,
@@ -195,22 +213,23 @@ class CodedInput:
             made["bits"] = latent.total_bits
         if self.domain == "reconstruction":
             decoded = torch.round(codec.decode(latent) * 255)
-            return {**item, **made, "reconstruction": self.swap(decoded)}
+            return made | {"reconstruction": self.swap(decoded)}
         made["latent"] = latent.cells
         if with_bits:
             made["channel_bits"], made["side_bits"] = latent.channel_bits, latent.side_bits
         if self.with_scales:
             made["scales"] = latent.crop(latent.scales_hat)
-        return {**item, **made}
+        return made
 
     def encode_by_all(
         self, item: dict[str, Any], device: torch.device | str = "cpu"
     ) -> dict[CodecIdentity, torch.Tensor]:
-        """The latents that all codecs make of an item's `image`, M x h x w."""
-        image = {"image": item["image"]}
-        alone = [replace(self, codec=codec, others=()) for codec in self.codecs]
-        made = [each.encode(image, device, with_bits=False) for each in alone]
-        return {each["codec_identity"]: each["latent"] for each in made}
+        """Return the latents that all codecs make of an item's `image`, M x h x w."""
+        latents = {}
+        for codec in self.codecs:
+            encoded = self._encode_image(item["image"], self.codec_on(device, codec), False)
+            latents[codec.identity] = encoded["latent"]
+        return latents
 
     def require_from_source(self, items: Sequence[dict[str, Any]]) -> None:
         """Raise CdlError if items to train on lack what another than the model should have made:
@@ -239,8 +258,7 @@ class CodedInput:
             BitstreamError: see Codec.decompress and decompress_selected; for a first layer and
                 domain `reconstruction`.
         """
-        self.codec_on(device)  # an error for domain `image`
-        codec, size = self.codec_of(stream.codec).to(device), stream.image_size
+        codec, size = self.codec_on(device, self.codec_of(stream.codec)), stream.image_size
         stream = codec.identify(stream)
         item: dict[str, Any] = {
             "codec_identity": codec.identity,

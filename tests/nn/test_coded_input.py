@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -121,3 +122,13 @@ def test_a_network_says_in_its_state_which_qualities_it_reads(several):
 def test_qualities_of_several_widths_are_refused(codec):
     with pytest.raises(ValueError, match=r"\[32, 192\] channels"):
         CodedInput("latent", codec, others=(small_codec("cheng2020-anchor"),))
+
+
+def test_codecs_stay_where_they_are_and_are_known_again_after_a_pickle():
+    codec = small_codec("bmshj2018-factorized")
+    shown = CodedInput("latent", codec, others=[small_codec("bmshj2018-factorized")])
+    assert shown.codec_on("cpu") is codec and shown.on_cpu().codec is codec
+    read = pickle.loads(pickle.dumps(shown))
+    assert read.identities == shown.identities
+    image = {"image": IMAGE}
+    assert torch.equal(read.encode(image)["latent"], shown.encode(image)["latent"])

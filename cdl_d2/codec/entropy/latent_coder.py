@@ -28,7 +28,7 @@ from torch import nn
 
 from cdl_d2.codec.entropy.autoregressive import NextSymbols, predict_in_order, steps
 from cdl_d2.codec.entropy.exact_arithmetic import in_float64
-from cdl_d2.codec.entropy.tables import EntropyTables, ScaleRows
+from cdl_d2.codec.entropy.tables import MAKING_TABLES, EntropyTables, ScaleRows
 from cdl_d2.codec.latent import HYPERPRIOR_CELLS
 from cdl_d2.errors import CdlError
 
@@ -344,15 +344,18 @@ class LatentCoder:
 
     @cached_property
     def _gaussian_tables(self) -> EntropyTables:
-        return EntropyTables(self._with_tables.gaussian_conditional)
+        with MAKING_TABLES:
+            return EntropyTables(self._with_tables.gaussian_conditional)
 
     @cached_property
     def _scale_rows(self) -> ScaleRows:
-        return ScaleRows(self._with_tables.gaussian_conditional)
+        with MAKING_TABLES:
+            return ScaleRows(self._with_tables.gaussian_conditional)
 
     @cached_property
     def _bottleneck_tables(self) -> EntropyTables:
-        return EntropyTables(self._with_tables.entropy_bottleneck)
+        with MAKING_TABLES:
+            return EntropyTables(self._with_tables.entropy_bottleneck)
 
     @cached_property
     def _with_tables(self) -> nn.Module:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.entropy.latent_coder import ChannelStrings, LatentCoder, Quantized
-from cdl_d2.codec.entropy.tables import EntropyTables
+from cdl_d2.codec.entropy.tables import MAKING_TABLES, EntropyTables
 
 
 class LayeredCoder:
@@ -162,8 +162,9 @@ class LayeredCoder:
 
     @cached_property
     def _tables(self) -> EntropyTables:
-        self._network.update()
-        return EntropyTables(self._network.global_bottleneck)
+        with MAKING_TABLES:
+            self._network.update()
+            return EntropyTables(self._network.global_bottleneck)
 
 
 def _with_planes(spatial: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:

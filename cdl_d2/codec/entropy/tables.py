@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from cdl_d2.errors import BitstreamError, CdlError
 FEW_SYMBOLS = 50_000
 MAX_SYMBOL = 2**24  # beyond that, float32 has no whole numbers
 MAX_BYTES = 8  # of a symbol: 2 for an escape, then up to 9 digits of 4 bits
+MAKING_TABLES = threading.RLock()  # in a network, which codecs share, in threads too
 _SHIFT = 128  # the coder sees symbols this much larger, most of which are then bytes
 
 

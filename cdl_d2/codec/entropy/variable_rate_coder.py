@@ -15,7 +15,7 @@ from torch import nn
 
 from cdl_d2.codec.entropy.exact_arithmetic import in_float64
 from cdl_d2.codec.entropy.latent_coder import LatentCoder
-from cdl_d2.codec.entropy.tables import EntropyTables
+from cdl_d2.codec.entropy.tables import MAKING_TABLES, EntropyTables
 from cdl_d2.errors import CdlError
 
 
@@ -90,7 +90,8 @@ class VariableRateCoder(LatentCoder):
 
     @cached_property
     def _bottleneck_tables(self) -> EntropyTables:
-        model = self._with_tables.entropy_bottleneck
-        if self._has_z_step:  # made anew, since coders of other rates use the same network
-            model.update_variable(force=True, qs=self._z_step)
-        return EntropyTables(model)
+        with MAKING_TABLES:
+            model = self._with_tables.entropy_bottleneck
+            if self._has_z_step:  # made anew, since coders of other rates use the same network
+                model.update_variable(force=True, qs=self._z_step)
+            return EntropyTables(model)
