@@ -173,6 +173,11 @@ class LatentStore:
                 arrays.
         """
         record = self.record(file_name, variant)
+        if record.channels != self._codec.latent_channels:
+            raise CdlError(
+                f"{file_name} in the latent store {self.folder} is damaged: it has "
+                f"{record.channels} channels, and the codec {self._codec.latent_channels}"
+            )
         item = {"codec_identity": self.plan.codec, "bits": record.bits}
         if record.dtype != "bitstream":
             if with_scales:

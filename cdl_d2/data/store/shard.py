@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from cdl_d2.codec import cell_size
+from cdl_d2.codec.latent import check_pixels
 from cdl_d2.codec.weights_file import save_tensors
 from cdl_d2.data.store.image_source import ImageSource
 from cdl_d2.data.store.plan import Plan
@@ -73,11 +74,12 @@ class Record:
         """Read a record.
 
         Raises:
-            CdlError: if it is damaged.
+            CdlError: if it is damaged, or of more pixels than latent.max_pixels.
         """
         if len(data) < _HEAD.size or data[0] >= len(_DTYPES):
             raise CdlError("a stored latent is damaged: it has no valid header")
         dtype, channels, height, width, bits = _HEAD.unpack_from(data)
+        check_pixels((height, width))  # before anything of that size is allocated
         return cls(data[_HEAD.size :], _DTYPES[dtype], channels, (height, width), bits)
 
 
@@ -96,7 +98,7 @@ def pack_cells(cells: torch.Tensor, image_size: tuple[int, int], bits: float) ->
     else:
         return Record(_compress(array), "float32", channels, image_size, bits)
     values = values.reshape(-1)
-    small = np.abs(values) <= 1
+    small = (values >= -1) & (values <= 1)  # abs(-128) of int8 is -128
     codes = np.where(small, values & 3, _ESCAPE).astype(np.uint8)  # -1 is 3
     codes = np.pad(codes, (0, -len(codes) % 4)).reshape(-1, 4)
     packed = _compress(np.bitwise_or.reduce(codes << np.arange(0, 8, 2, dtype=np.uint8), axis=1))

@@ -16,8 +16,9 @@ from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore, Plan, Variant
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.data.store.latent_store import shard_path
-from cdl_d2.data.store.shard import pack_cells, unpack_cells
+from cdl_d2.data.store.shard import Record, pack_cells, unpack_cells
 from cdl_d2.data.store.whole_dataset import encode_dataset
+from cdl_d2.errors import CdlError
 from tests.conftest import small_codec
 from tests.data.store.conftest import VARIANTS
 
@@ -60,6 +61,28 @@ def test_latents_of_any_codec_are_stored_without_loss(name, form, photos, tmp_pa
 def test_cells_of_any_range_are_packed_without_loss(scale):
     cells = torch.arange(-6, 6).reshape(2, 2, 3).float() * scale
     assert torch.equal(unpack_cells(pack_cells(cells, (32, 48), 1.0)), cells)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+def test_every_integer_is_packed_without_loss(dtype):
+    limits = torch.iinfo(dtype)
+    cells = torch.arange(limits.min, limits.max + 1).float().view(-1, 1, 1)
+    record = pack_cells(cells, (16, 16), 1.0)
+    assert record.dtype == str(dtype).removeprefix("torch.")
+    assert torch.equal(unpack_cells(record), cells)
+
+
+@pytest.mark.parametrize("change", [{"image_size": (2**14, 2**14)}, {"channels": 2**16 - 1}])
+@pytest.mark.parametrize("value", [1, 0.5])
+def test_a_record_is_not_expanded_to_more_than_an_image_of_the_codec(
+    store_folder, codec, monkeypatch, value, change
+):
+    genuine = pack_cells(torch.full((192, 4, 5), value), (50, 72), 1.0)
+    forged = dataclasses.replace(genuine, **change).to_bytes()
+    monkeypatch.setattr(LatentStore, "record", lambda *_: Record.from_bytes(forged))
+    monkeypatch.setattr("cdl_d2.data.store.shard._decompress", None)  # never reached
+    with pytest.raises(CdlError):
+        LatentStore(store_folder, codec).read("0.png", VARIANTS[0])
 
 
 class _Reads(Dataset):
