@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 
 import torch
@@ -61,6 +61,7 @@ class Latent:
 
     y_hat: torch.Tensor
     image_size: tuple[int, int]
+    _: KW_ONLY
     scales_hat: torch.Tensor | None = None
     bits: torch.Tensor | None = None
     channel_bits: torch.Tensor | None = None
@@ -150,13 +151,9 @@ def max_pixels() -> int:
     return int(text) if text else MAX_PIXELS
 
 
-def check_pixels(image_size: tuple[int, int], most: int | None = None) -> None:
-    """Raise CdlError unless an image of (H, W) has pixels, and as coded at most `most`.
-
-    Args:
-        most: None for max_pixels.
-    """
-    most = max_pixels() if most is None else most
+def check_pixels(image_size: tuple[int, int]) -> None:
+    """Raise CdlError unless an image of (H, W) has pixels, and as coded at most max_pixels."""
+    most = max_pixels()
     height, width = (side * STRIDE for side in coded_cells(image_size))
     if min(image_size) < 1 or height * width > most:
         raise CdlError(

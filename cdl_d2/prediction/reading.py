@@ -16,7 +16,8 @@ from cdl_d2.codec.bitstream.compressai_file import (
     load_bitstream,
     read_bitstream,
 )
-from cdl_d2.codec.bitstream.stream import MAGIC, SUFFIX
+from cdl_d2.codec.bitstream.header import MAGIC
+from cdl_d2.codec.bitstream.stream import SUFFIX
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore
 from cdl_d2.errors import CdlError

@@ -26,7 +26,7 @@ from tests.fuzz.mutations import mutate_bytes
 
 CODECS = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
 LAYERED = ("bmshj2018-hyperprior", "mbt2018-mean")
-HEADER = 46  # bytes before the table of strings
+HEADER = 38  # bytes before the table of strings
 
 
 @cache
@@ -94,9 +94,9 @@ def forge_stream(rng: Random, content: bytes) -> bytes:
     left out."""
     stream = Bitstream.from_bytes(content)
     if rng.random() < 0.3:
-        padding = rng.choice([(0, 0), (12, 2)])
-        content = dataclasses.replace(stream, padding=padding).to_bytes()
-        table = HEADER + 2 * any(padding) + 8 * len(stream.strings)
+        more = rng.choice([{}, {"padding": (12, 2)}, {"original_size": (80, 120)}])
+        content = dataclasses.replace(stream, **more).to_bytes()
+        table = HEADER + {1: 0, 2: 2, 3: 10}[content[4]] + 8 * len(stream.strings)
         head = bytearray(content[:table])
         for _ in range(rng.randint(1, 3)):
             head[rng.randrange(table)] = rng.randrange(256)

@@ -16,8 +16,9 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
-from cdl_d2.codec.architectures import METRICS, check_codec_choice
-from cdl_d2.codec.bitstream.stream import MAGIC, Bitstream
+from cdl_d2.codec.architectures import check_codec_choice
+from cdl_d2.codec.bitstream.header import MAGIC
+from cdl_d2.codec.bitstream.stream import Bitstream
 from cdl_d2.codec.latent import STRIDE, CodecIdentity, check_pixels, coded_cells
 from cdl_d2.errors import BitstreamError, CdlError
 
@@ -26,6 +27,7 @@ MODELS = (  # by their numbers, since CompressAI 1.2.2; before, there was no sec
     *("bmshj2018-factorized", "bmshj2018-factorized-relu", "bmshj2018-hyperprior"),
     *("mbt2018-mean", "mbt2018", "cheng2020-anchor", "cheng2020-attn"),
 )
+METRICS = ("mse", "ms-ssim")  # the same
 _HEAD = struct.Struct(">BBIIBIII")
 _LENGTH = struct.Struct(">I")
 _BIT_DEPTHS = (8, 10)
@@ -42,15 +44,12 @@ def is_compressai_file(content: bytes) -> bool:
     return True
 
 
-def read_compressai_file(content: bytes, max_pixels: int | None = None) -> Bitstream:
+def read_compressai_file(content: bytes) -> Bitstream:
     """The bitstream in a file of CompressAI; it does not say which weights wrote it.
 
-    Args:
-        max_pixels: the largest coded image to accept; default see latent.max_pixels.
-
     Raises:
-        BitstreamError: if it is no such file of an image, damaged, or too large; for a model that
-            is not one of ARCHITECTURES.
+        BitstreamError: if it is no such file of an image, damaged, or of more pixels than
+            latent.max_pixels; for a model that is not one of ARCHITECTURES.
     """
     if len(content) < _HEAD.size:
         raise BitstreamError(f"truncated: {len(content)} bytes are no whole header of CompressAI")
@@ -71,7 +70,7 @@ def read_compressai_file(content: bytes, max_pixels: int | None = None) -> Bitst
     height, width = size
     try:
         check_codec_choice(codec.name, codec.quality, codec.metric)
-        check_pixels((height, width), max_pixels)
+        check_pixels((height, width))
         coded = {"strings": [[string] for string in strings], "shape": (rows, columns)}
         stream = Bitstream.from_compressai(codec, coded, (height, width), _centred(height, width))
     except CdlError as error:
@@ -101,7 +100,7 @@ def _centred(height: int, width: int) -> tuple[int, int, int, int]:
     return left, right - left, top, bottom - top
 
 
-def read_bitstream(content: bytes, name: str, max_pixels: int | None = None) -> Bitstream:
+def read_bitstream(content: bytes, name: str) -> Bitstream:
     """A bitstream of either format; raises BitstreamError, which has the name, for anything else.
 
     Args:
@@ -111,7 +110,7 @@ def read_bitstream(content: bytes, name: str, max_pixels: int | None = None) -> 
     ours = content.startswith(MAGIC) or not theirs
     read = Bitstream.from_bytes if ours else read_compressai_file
     try:
-        return read(content, max_pixels)
+        return read(content)
     except BitstreamError as error:
         raise BitstreamError(f"{name}: {error}") from error
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +34,11 @@ class Layers:
 
     selected: Bitstream
     rest: Bitstream | None
+
+    def resized_from(self, original_size: tuple[int, int]) -> Layers:
+        """Return the same layers, which say that their image was resized from (H, W) pixels."""
+        layers = (self.selected, self.rest)
+        return Layers(*(s and replace(s, original_size=original_size) for s in layers))
 
 
 def compress_layers(
@@ -66,7 +71,7 @@ def compress_layers(
         strings = [_pack(channels), *coder.encode_channels(quantized, channels.nonzero()[:, 0])]
         if with_side:
             strings.append(coder.encode_hyperprior(quantized))
-        return Bitstream(codec.identity, size, tuple(strings), coding, checksum)
+        return Bitstream(codec.identity, size, tuple(strings), coding=coding, checksum=checksum)
 
     selected = layer(mask, side_first, SELECTED, _checksum(quantized, mask, side_first))
     if not with_rest:
@@ -205,5 +210,5 @@ def _latent(codec: Codec, quantized: Quantized, mask: torch.Tensor, stream: Bits
     with exact_arithmetic(torch.device("cpu")):
         bits, side_bits = codec.cpu_coder.bits(quantized)
     y_hat = quantized.y_hat * mask[:, None, None]
-    latent = Latent(y_hat, stream.image_size, stream.padding)
+    latent = Latent(y_hat, stream.image_size, padding=stream.padding)
     return latent.with_bits(bits * mask[:, None, None], side_bits)

@@ -1,52 +1,20 @@
-"""The file of one compressed image: a small header around the strings of the entropy coder.
-
-```
- 4 magic "CDLZ"    1 format version       1 codec           1 quality       1 metric
- 8 fingerprint of the codec's weights     1 coding (below)  1 number of strings, S
- 8 image H, W      8 coded H, W (pixels)  4 CRC-32 of the decoded symbols
- 2 top, left (of version 2 only): the padding above and left of the image, in pixels
- S x (4 length     4 CRC-32)              4 CRC-32 of all above
-   the strings
-```
-
-The lower three bits of the coding are its number, the upper five the scale floor: channels whose
-scales stay below it are zero and not in the string of y (entropy/latent_coder.py). Files of
-version 0.1.0 have floor 0: all channels are in it.
-
-Version 2 is written of images that are padded above or to the left, as CompressAI's own tools do;
-of all others, which are padded on the right and at the bottom, version 1.
-
-Coded by CompressAI itself, a stream has 0 for the CRC-32 of its symbols, which nobody took.
-
-The quality of a variable-rate codec is the rate at which it coded. A codec that a user brought has
-the number 255, and its name is the first of the strings.
-
-Little endian; 58 bytes with two strings. Every byte is covered by a checksum, and the sizes are
-checked, before anything is decoded or allocated.
-"""
+"""Bitstream of one compressed image: what the header of its file says, see header.py, and the
+strings of the entropy coder."""
 
 from __future__ import annotations
 
-import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdl_d2.codec.architectures import (
-    COMPRESSAI_ARCHITECTURES,
-    GENERATIVE,
-    METRICS,
-    OWN_NAME,
-    TINY_PREFIX,
-    VARIABLE_RATE,
-)
-from cdl_d2.codec.entropy.autoregressive import CODINGS, COMPRESSAI
+from cdl_d2.codec.architectures import OWN_NAME
+from cdl_d2.codec.bitstream.header import CODECS, Header, read_header
+from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
 from cdl_d2.codec.latent import (
     HYPERPRIOR_CELLS,
     STRIDE,
     CodecIdentity,
-    check_pixels,
     coded_cells,
 )
 from cdl_d2.errors import BitstreamError, CdlError
@@ -57,22 +25,6 @@ REST_SUFFIX = f".rest{SUFFIX}"  # of a second layer
 
 # Codings of the two layers of layers.py, beside those of a whole latent.
 SELECTED, REST = "selected", "rest"
-
-MAGIC = b"CDLZ"
-_VERSION, _PADDED_VERSION = 1, 2
-_HEAD = struct.Struct("<4sBBBB8sBBIIIII")
-_PADDING = struct.Struct("<BB")
-_STRING = struct.Struct("<II")
-_CRC = struct.Struct("<I")
-_CODINGS = (*CODINGS, SELECTED, REST)  # append only, up to 8
-_FLOOR = 8  # of a coding's byte: its number plus this many times the scale floor
-_CODECS = [  # append only
-    prefix + name
-    for names in (COMPRESSAI_ARCHITECTURES, GENERATIVE, VARIABLE_RATE)
-    for prefix in ("", TINY_PREFIX)
-    for name in names
-]
-_OWN_CODEC = 255  # one that a user brought: its name is the first string
 
 
 @dataclass(frozen=True)
@@ -90,6 +42,8 @@ class Bitstream:
         scale_floor: of the string of y, 0 to 31, see latent_coder.py; 0 unless coded `exact`.
         padding: rows above and columns left of the image on the coded grid, in pixels; what is
             padded below and to the right follows from image_size.
+        original_size: (H, W) in pixels of the image before it was resized for coding; None if it
+            was not. Results are in its pixels.
         file_bytes: of a file of another format that it was read from, see compressai_file.py.
 
     Raises:
@@ -99,13 +53,17 @@ class Bitstream:
     codec: CodecIdentity
     image_size: tuple[int, int]
     strings: tuple[bytes, ...]
+    _: KW_ONLY
     coding: str = "exact"
     checksum: int | None = None
     scale_floor: int = 0
     padding: tuple[int, int] = (0, 0)
+    original_size: tuple[int, int] | None = None
     file_bytes: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.original_size == self.image_size:
+            object.__setattr__(self, "original_size", None)  # a file says it once
         sides = zip(self.padding, self.image_size, self.coded_size, strict=True)
         if not all(0 <= before <= coded - side for before, side, coded in sides):
             raise BitstreamError(
@@ -118,6 +76,11 @@ class Bitstream:
         """(H', W') in pixels, with the padding to multiples of 64."""
         height, width = coded_cells(self.image_size)
         return height * STRIDE, width * STRIDE
+
+    @property
+    def result_size(self) -> tuple[int, int]:
+        """(H, W) in pixels of the original image, in which results are given."""
+        return self.original_size or self.image_size
 
     @property
     def bits(self) -> int:
@@ -133,87 +96,53 @@ class Bitstream:
         """
         if not self.codec.weights:
             raise CdlError(f"a bitstream says who wrote it, not {self.codec}: see Codec.identify")
-        check_pixels(self.image_size)
-        padded = any(self.padding)
         name, strings = self.codec.name, self.strings
-        if name not in _CODECS:
+        known = name in CODECS.values()
+        if not known:
             strings = (name.encode(), *strings)
-        head = _HEAD.pack(
-            MAGIC,
-            _PADDED_VERSION if padded else _VERSION,
-            _CODECS.index(name) if name in _CODECS else _OWN_CODEC,
-            self.codec.quality,
-            METRICS.index(self.codec.metric),
-            bytes.fromhex(self.codec.weights),
-            _CODINGS.index(self.coding) + _FLOOR * self.scale_floor,
-            len(strings),
-            *self.image_size,
-            *self.coded_size,
-            self.checksum or 0,
+        header = Header(
+            codec=name if known else None,
+            quality=self.codec.quality,
+            metric=self.codec.metric,
+            weights=self.codec.weights,
+            coding=self.coding,
+            scale_floor=self.scale_floor,
+            image_size=self.image_size,
+            coded_size=self.coded_size,
+            checksum=self.checksum or 0,
+            padding=self.padding,
+            original_size=self.original_size,
+            strings=tuple((len(string), zlib.crc32(string)) for string in strings),
         )
-        head += _PADDING.pack(*self.padding) if padded else b""
-        head += b"".join(_STRING.pack(len(s), zlib.crc32(s)) for s in strings)
-        return head + _CRC.pack(zlib.crc32(head)) + b"".join(strings)
+        return header.to_bytes() + b"".join(strings)
 
     @classmethod
-    def from_bytes(cls, content: bytes, max_pixels: int | None = None) -> Bitstream:
+    def from_bytes(cls, content: bytes) -> Bitstream:
         """Read the content of a file; `Codec.decompress` makes a latent of it.
 
-        Args:
-            max_pixels: the largest coded image to accept; default see latent.max_pixels.
-
         Raises:
-            BitstreamError: if it is no bitstream, of another version, damaged, or too large.
+            BitstreamError: if it is no bitstream, of another version, damaged, or of more pixels
+                than latent.max_pixels.
         """
-        if content[: len(MAGIC)] != MAGIC:
-            raise BitstreamError(f"not a bitstream: it starts with {content[:4]!r}, not {MAGIC!r}")
-        if len(content) < _HEAD.size:
-            raise BitstreamError(f"truncated: {len(content)} bytes are no whole header")
-        _, version, codec, quality, metric, weights, coding, count, *numbers = _HEAD.unpack_from(
-            content
-        )
-        if version not in (_VERSION, _PADDED_VERSION):
-            raise BitstreamError(
-                f"format version {version} is not {_VERSION} or {_PADDED_VERSION}: update cdl_d2"
-            )
-        padded = version == _PADDED_VERSION
-        strings_at = _HEAD.size + (_PADDING.size if padded else 0)
-        head_size = strings_at + count * _STRING.size
-        if len(content) < head_size + _CRC.size:
-            raise BitstreamError(f"truncated: {len(content)} bytes are no whole header")
-        if _CRC.unpack_from(content, head_size)[0] != zlib.crc32(content[:head_size]):
-            raise BitstreamError("damaged: the checksum of the header does not match")
-        image_size, coded_size, checksum = tuple(numbers[:2]), tuple(numbers[2:4]), numbers[4]
-        scale_floor, coding = divmod(coding, _FLOOR)
-        for what, value, known in (
-            ("codec", codec, _CODECS),
-            ("metric", metric, METRICS),
-            ("coding", coding, _CODINGS),
-        ):
-            if value >= len(known) and (what, value) != ("codec", _OWN_CODEC):
-                raise BitstreamError(f"{what} number {value} is unknown: update cdl_d2")
-        if scale_floor and _CODINGS[coding] != "exact":
-            raise BitstreamError(f"coding {_CODINGS[coding]!r} has no scale floor: update cdl_d2")
-        try:
-            check_pixels(image_size, max_pixels)
-        except CdlError as error:
-            raise BitstreamError(str(error)) from error
-        strings = _strings(content, strings_at, head_size, count)
-        if codec == _OWN_CODEC:
+        header, start = read_header(content)
+        name, strings = header.codec, _strings(content, start, header.strings)
+        if name is None:
             name, *strings = _own_name(strings), *strings[1:]
-        else:
-            name = _CODECS[codec]
+        unknown = None if header.coding == COMPRESSAI else 0
         stream = cls(
-            codec=CodecIdentity(name, quality, METRICS[metric], "decoded", weights.hex()),
-            image_size=image_size,
-            strings=tuple(strings),
-            coding=_CODINGS[coding],
-            checksum=checksum or (None if _CODINGS[coding] == COMPRESSAI else 0),
-            scale_floor=scale_floor,
-            padding=_PADDING.unpack_from(content, _HEAD.size) if padded else (0, 0),
+            CodecIdentity(name, header.quality, header.metric, "decoded", header.weights),
+            header.image_size,
+            tuple(strings),
+            coding=header.coding,
+            checksum=header.checksum or unknown,
+            scale_floor=header.scale_floor,
+            padding=header.padding,
+            original_size=header.original_size,
         )
-        if stream.coded_size != coded_size:
-            raise BitstreamError(f"an image of {image_size} pixels is not coded as {coded_size}")
+        if stream.coded_size != header.coded_size:
+            raise BitstreamError(
+                f"an image of {stream.image_size} pixels is not coded as {header.coded_size}"
+            )
         return stream
 
     @classmethod
@@ -262,7 +191,7 @@ class Bitstream:
             temporary.write_bytes(self.to_bytes())
 
     @classmethod
-    def load(cls, path: str | Path, max_pixels: int | None = None) -> Bitstream:
+    def load(cls, path: str | Path) -> Bitstream:
         """Read a file.
 
         Raises:
@@ -273,14 +202,21 @@ class Bitstream:
         if not path.is_file():
             raise FileNotFoundError(f"there is no bitstream {path}")
         try:
-            return cls.from_bytes(path.read_bytes(), max_pixels)
+            return cls.from_bytes(path.read_bytes())
         except BitstreamError as error:
             raise BitstreamError(f"{path}: {error}") from error
 
 
-def _strings(content: bytes, start: int, head_size: int, count: int) -> tuple[bytes, ...]:
-    expected = [_STRING.unpack_from(content, start + i * _STRING.size) for i in range(count)]
-    start, strings = head_size + _CRC.size, []
+def _number(table: dict[int, str], name: str) -> int | None:
+    """The number of a name in files."""
+    return next((number for number, known in table.items() if known == name), None)
+
+
+def _strings(
+    content: bytes, start: int, expected: tuple[tuple[int, int], ...]
+) -> tuple[bytes, ...]:
+    """Return the strings behind a header, whose lengths and CRC-32 are expected."""
+    strings = []
     announced = start + sum(length for length, _ in expected)
     if announced != len(content):
         raise BitstreamError(f"truncated or damaged: {len(content)} bytes of {announced} announced")

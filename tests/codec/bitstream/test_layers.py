@@ -115,3 +115,16 @@ def test_a_mask_of_another_codec_is_refused(codec):
     wrong = replace(stream, strings=(stream.strings[0][:4], *stream.strings[1:]))
     with pytest.raises(BitstreamError, match="mask of 4 bytes does not fit 192 channels"):
         decompress_selected(codec, wrong)
+
+
+def test_layers_keep_padding_and_original_size_and_have_no_scales(codec):
+    layers = compress_layers(codec, photo(), range(60)).resized_from((300, 390))
+    moved = Layers(*(replace(s, padding=(20, 11)) for s in (layers.selected, layers.rest)))
+    received = through_files(moved)
+    assert received == moved and received.selected.result_size == (300, 390)
+    for latent in (
+        decompress_layers(codec, received.selected, received.rest),
+        decompress_selected(codec, received.selected)[0],
+    ):
+        assert latent.padding == (20, 11) and latent.origin == (4, 11)
+        assert latent.scales_hat is None

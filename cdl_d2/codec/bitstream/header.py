@@ -1,0 +1,205 @@
+"""Header of a bitstream file, byte for byte.
+
+```
+ 4 magic "CDLZ"    1 format version       1 codec           1 quality       1 metric
+ 8 fingerprint of the codec's weights     1 coding (below)  1 number of strings, S
+ 8 image H, W      8 coded H, W (pixels)  4 CRC-32 of the decoded symbols
+ 2 top, left (of versions 2 and 3): the padding above and left of the image, in pixels
+ 8 original H, W (of version 3): the image before it was resized for coding, in pixels
+ S x (4 length     4 CRC-32)              4 CRC-32 of all above
+   the strings
+```
+
+The lower three bits of the coding are its number, the upper five the scale floor: channels whose
+scales stay below it are zero and not in the string of y (entropy/latent_coder.py). Files of
+version 0.1.0 have floor 0: all channels are in it.
+
+The version is the lowest that has a place for what is to be said: version 3 for images that were
+resized before they were coded, so that results can be given in pixels of the original; version 2
+for images that are padded above or to the left, as CompressAI's own tools do; version 1 for all
+others, which are padded on the right and at the bottom.
+
+Coded by CompressAI itself, a stream has 0 for the CRC-32 of its symbols, which nobody took.
+
+The quality of a variable-rate codec is the rate at which it coded. A codec that has no number here,
+such as one that a user brought, has the number 255, and its name is the first of the strings.
+
+Little endian; 58 bytes with two strings in version 1. Every byte is covered by a checksum, and the
+sizes are checked, before anything is decoded or allocated.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+from cdl_d2.codec.latent import check_pixels
+from cdl_d2.errors import BitstreamError, CdlError
+
+MAGIC = b"CDLZ"
+PLAIN, PADDED, RESIZED = 1, 2, 3  # format versions
+OWN_CODEC = 255
+
+# Numbers in files. Never change one, whatever codecs and metrics are added elsewhere.
+CODECS = {
+    0: "bmshj2018-factorized",
+    1: "bmshj2018-hyperprior",
+    2: "mbt2018-mean",
+    3: "mbt2018",
+    4: "cheng2020-anchor",
+    5: "cheng2020-attn",
+    6: "tiny-bmshj2018-factorized",
+    7: "tiny-bmshj2018-hyperprior",
+    8: "tiny-mbt2018-mean",
+    9: "tiny-mbt2018",
+    10: "tiny-cheng2020-anchor",
+    11: "tiny-cheng2020-attn",
+    12: "zhang2022",
+    13: "zhang2022-layered",
+    14: "tiny-zhang2022",
+    15: "tiny-zhang2022-layered",
+    16: "bmshj2018-hyperprior-vbr",
+    17: "mbt2018-mean-vbr",
+    18: "mbt2018-vbr",
+    19: "tiny-bmshj2018-hyperprior-vbr",
+    20: "tiny-mbt2018-mean-vbr",
+    21: "tiny-mbt2018-vbr",
+}
+METRICS = {0: "mse", 1: "ms-ssim"}
+CODINGS = {0: "compressai", 1: "exact", 2: "selected", 3: "rest"}  # up to 7
+
+_HEAD = struct.Struct("<4sBBBB8sBBIIIII")
+_PADDING = struct.Struct("<BB")
+_ORIGINAL = struct.Struct("<II")
+_STRING = struct.Struct("<II")
+_CRC = struct.Struct("<I")
+_FLOOR = 8  # of a coding's byte: its number plus this many times the scale floor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file says before its strings.
+
+    Attributes:
+        codec: its name; None for one without a number, whose name is the first string.
+        quality, metric: those of the codec.
+        weights: fingerprint of its weights, 16 hexadecimal digits.
+        coding: one of CODINGS.
+        scale_floor: 0 to 31.
+        image_size: (H, W) of the coded image in pixels.
+        coded_size: the same with its padding.
+        checksum: CRC-32 of the decoded symbols.
+        padding: (top, left) in pixels.
+        original_size: (H, W) of the image before it was resized; None if it was not.
+        strings: length and CRC-32 of each string.
+    """
+
+    codec: str | None
+    quality: int
+    metric: str
+    weights: str
+    coding: str
+    scale_floor: int
+    image_size: tuple[int, int]
+    coded_size: tuple[int, int]
+    checksum: int
+    padding: tuple[int, int]
+    original_size: tuple[int, int] | None
+    strings: tuple[tuple[int, int], ...]
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes before the strings.
+
+        Raises:
+            CdlError: for an image that is larger than read_header accepts.
+        """
+        for size in filter(None, (self.image_size, self.original_size)):
+            check_pixels(size)
+        version = RESIZED if self.original_size else PADDED if any(self.padding) else PLAIN
+        head = _HEAD.pack(
+            MAGIC,
+            version,
+            number_of(CODECS, self.codec, OWN_CODEC),
+            self.quality,
+            number_of(METRICS, self.metric),
+            bytes.fromhex(self.weights),
+            number_of(CODINGS, self.coding) + _FLOOR * self.scale_floor,
+            len(self.strings),
+            *self.image_size,
+            *self.coded_size,
+            self.checksum,
+        )
+        head += _PADDING.pack(*self.padding) if version >= PADDED else b""
+        head += _ORIGINAL.pack(*self.original_size) if version >= RESIZED else b""
+        head += b"".join(_STRING.pack(*string) for string in self.strings)
+        return head + _CRC.pack(zlib.crc32(head))
+
+
+def read_header(content: bytes) -> tuple[Header, int]:
+    """Read the header of a file.
+
+    Returns:
+        the header, and how many bytes it has.
+
+    Raises:
+        BitstreamError: if it is none, of another version, damaged, or of more pixels than
+            latent.max_pixels.
+    """
+    if content[: len(MAGIC)] != MAGIC:
+        raise BitstreamError(f"not a bitstream: it starts with {content[:4]!r}, not {MAGIC!r}")
+    truncated = BitstreamError(f"truncated: {len(content)} bytes are no whole header")
+    if len(content) < _HEAD.size:
+        raise truncated
+    _, version, codec, quality, metric, weights, coding, count, *numbers = _HEAD.unpack_from(
+        content
+    )
+    if version not in (PLAIN, PADDED, RESIZED):
+        raise BitstreamError(
+            f"format version {version} is not one of {PLAIN}..{RESIZED}: update cdl_d2"
+        )
+    original_at = _HEAD.size + (_PADDING.size if version >= PADDED else 0)
+    strings_at = original_at + (_ORIGINAL.size if version >= RESIZED else 0)
+    crc_at = strings_at + count * _STRING.size
+    if len(content) < crc_at + _CRC.size:
+        raise truncated
+    if _CRC.unpack_from(content, crc_at)[0] != zlib.crc32(content[:crc_at]):
+        raise BitstreamError("damaged: the checksum of the header does not match")
+    scale_floor, coding = divmod(coding, _FLOOR)
+    header = Header(
+        codec=None if codec == OWN_CODEC else _name(CODECS, "codec", codec),
+        quality=quality,
+        metric=_name(METRICS, "metric", metric),
+        weights=weights.hex(),
+        coding=_name(CODINGS, "coding", coding),
+        scale_floor=scale_floor,
+        image_size=tuple(numbers[:2]),
+        coded_size=tuple(numbers[2:4]),
+        checksum=numbers[4],
+        padding=_PADDING.unpack_from(content, _HEAD.size) if version >= PADDED else (0, 0),
+        original_size=_ORIGINAL.unpack_from(content, original_at) if version >= RESIZED else None,
+        strings=tuple(_STRING.iter_unpack(content[strings_at:crc_at])),
+    )
+    _check(header)
+    return header, crc_at + _CRC.size
+
+
+def number_of(table: dict[int, str], name: str | None, otherwise: int | None = None) -> int | None:
+    """Return the number of a name in files."""
+    return next((number for number, known in table.items() if known == name), otherwise)
+
+
+def _name(table: dict[int, str], what: str, number: int) -> str:
+    if number not in table:
+        raise BitstreamError(f"{what} number {number} is unknown: update cdl_d2")
+    return table[number]
+
+
+def _check(header: Header) -> None:
+    if header.scale_floor and header.coding != "exact":
+        raise BitstreamError(f"coding {header.coding!r} has no scale floor: update cdl_d2")
+    try:
+        for size in filter(None, (header.image_size, header.original_size)):
+            check_pixels(size)
+    except CdlError as error:
+        raise BitstreamError(str(error)) from error
