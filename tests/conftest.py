@@ -1,6 +1,7 @@
 """Shared fixtures: fixed seeds, one tiny codec, and a small COCO-format data set."""
 
 import json
+import multiprocessing
 import os
 import struct
 import zlib
@@ -18,11 +19,21 @@ from cdl_d2.codec.networks import new_network
 from tests.documents import warm_server
 
 torch.set_num_threads(1)  # the suite runs in two processes
+multiprocessing.set_forkserver_preload(["cdl_d2.prediction", "torch.utils.data"])  # once for all
 
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=multiprocessing.get_all_start_methods())
+def start_method(request) -> Iterator[str]:
+    """Each way of Python's to start a process, as the default: it depends on system and version."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(request.param, force=True)
+    yield request.param
+    multiprocessing.set_start_method(before, force=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +15,11 @@ from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.data.datasets.sources import find_images_of
-from cdl_d2.data.store.encoding import close_store, encode_shards, use_one_thread
+from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.data.store.latent_store import LatentStore
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.data.store.variant import Variant
+from cdl_d2.workers import load_in_workers, usable_cores
 
 
 def time_everything(
@@ -36,7 +36,7 @@ def time_everything(
         rows of a table: `measure`, `what`, `value`.
     """
     names = find_images_of(images)[:count]
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     with tempfile.TemporaryDirectory() as folder:
         rows = _time_access(codec, images, names, variant, Path(folder), repeats)
         share = _bulk_utilisation(codec, images, names, variant, Path(folder) / "bulk", workers)
@@ -99,14 +99,8 @@ def _bulk_utilisation(
     plan = Plan(codec.identity, "arrays", (variant,), tuple(names), shard_size=8)
     plan.save(folder)
     bulk = _rate(e for e in encode_shards(codec, plan, images, folder, range(plan.shards), workers))
-    bare = torch.utils.data.DataLoader(
-        _Bare(codec, images, names, variant),
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context="spawn",
-        worker_init_fn=use_one_thread,
-    )
-    busy = [float(seconds) for seconds in bare]
+    bare = _Bare(codec, images, names, variant)
+    busy = [float(seconds) for seconds in load_in_workers(bare, range(len(names)), workers, "spawn")]
     return bulk * fmean(busy) / workers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cdl_d2.errors import CdlError, within_memory
 from cdl_d2.model_zoo.card import Card
@@ -19,6 +20,7 @@ from cdl_d2.prediction.loading import load_card, load_model
 from cdl_d2.prediction.models import PredictionModel
 from cdl_d2.prediction.reading import Source, SourceReader
 from cdl_d2.prediction.results import Prediction
+from cdl_d2.workers import PlainlyPickled, load_in_workers
 
 Outcome = Prediction | CdlError | OSError
 T = TypeVar("T")
@@ -108,9 +110,10 @@ class Predictor:
         workers: int = 0,
         broken: Callable[[Source, Exception], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Predictions in the order of the sources.
+        """Yield predictions in the order of the sources, which are drawn as they are needed.
 
         Args:
+            sources: of any length; with workers at most two batches a worker are drawn ahead.
             batch_size: sources that are looked at together, where their sizes agree.
             workers: processes. Of a model on the CPU each predicts by itself, with one thread; of
                 one on a GPU they read files and decode their entropy code.
@@ -137,19 +140,19 @@ class Predictor:
         batches = _batches(sources, batch_size)
         if not workers:
             for batch in batches:
-                yield from self._with_pictures(batch, self._predict(self._items(batch)))
+                yield from self._with_pictures(batch, self._predict_sources(batch))
             return
         in_workers = self.model.device.type == "cpu"
-        work = (lambda batch: self._predict(self._items(batch))) if in_workers else self._items
-        held = list(batches)
-        loader = DataLoader(_Work(held, work), batch_size=None, num_workers=workers)
-        for batch, packed in zip(held, loader, strict=True):
-            made = pickle.loads(packed)
-            yield from self._with_pictures(batch, made if in_workers else self._predict(made))
+        work = self._predict_sources if in_workers else partial(_read_items, self.read)
+        drawn: deque[list[Source]] = deque()
+        for packed in load_in_workers(_Work(work), _packed(batches, drawn), workers):
+            results = pickle.loads(packed)
+            outcomes = results if in_workers else self._predict(results)
+            yield from self._with_pictures(drawn.popleft(), outcomes)
 
-    def _items(self, batch: Sequence[Source]) -> list:
-        """An item of each source, or its error."""
-        return [_tried(self.read, source) for source in batch]
+    def _predict_sources(self, batch: Sequence[Source]) -> list[Outcome]:
+        """Return the outcome of each source."""
+        return self._predict(_read_items(self.read, batch))
 
     def _predict(self, items: Sequence) -> list[Outcome]:
         """What the model says of each item; an item that it refuses does not stop the others."""
@@ -176,18 +179,27 @@ class Predictor:
             yield source, outcome
 
 
-class _Work(Dataset):
-    """What a worker makes of each batch, pickled: torch would share each tensor by a file of its
+class _Work(PlainlyPickled, Dataset):
+    """Results of a worker by batch, both pickled: torch would share each tensor by a file of its
     own, of which a process may have only so many open."""
 
-    def __init__(self, batches: Sequence[list[Source]], work: Callable[[list[Source]], list]):
-        self._batches, self._work = batches, work
+    def __init__(self, work: Callable[[list[Source]], list]):
+        self._work = work
 
-    def __len__(self) -> int:
-        return len(self._batches)
+    def __getitem__(self, batch: bytes) -> bytes:
+        return pickle.dumps(self._work(pickle.loads(batch)))
 
-    def __getitem__(self, index: int) -> bytes:
-        return pickle.dumps(self._work(self._batches[index]))
+
+def _packed(batches: Iterable[list[Source]], drawn: deque[list[Source]]) -> Iterator[bytes]:
+    """Yield batches as bytes for workers, and remember each in `drawn`."""
+    for batch in batches:
+        drawn.append(batch)
+        yield pickle.dumps(batch)
+
+
+def _read_items(read: SourceReader, batch: Sequence[Source]) -> list:
+    """Return an item of each source, or its error."""
+    return [_tried(read, source) for source in batch]
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -16,9 +16,10 @@ from cdl_d2.data import LatentStore, Variant
 from cdl_d2.data.datasets.coco import class_names, read_coco
 from cdl_d2.data.datasets.coco_precision import index_coco
 from cdl_d2.errors import CdlError
+from cdl_d2.workers import PlainlyPickled
 
 
-class CocoItems(Dataset):
+class CocoItems(PlainlyPickled, Dataset):
     """Items for CompressedMaskRCNN.
 
     Args:

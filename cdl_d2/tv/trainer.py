@@ -33,6 +33,7 @@ from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig
 from cdl_d2.tv.training_batches import TrainingBatches
+from cdl_d2.workers import end_with_parent
 
 REPORT_EVERY = 20  # iterations
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -259,6 +260,7 @@ class Trainer:
                 batch_sampler=self._draws(self._start, self._schedule.iterations),
                 collate_fn=list,
                 num_workers=self._workers,
+                worker_init_fn=end_with_parent,
                 generator=torch.Generator(),  # a loader draws a seed; not from the model's numbers
             )
         )

@@ -1,5 +1,7 @@
 """One image in, typed results out, the same for all that holds an image."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,22 @@ def test_a_stream_of_predictions_is_in_order(latent_model, coded, workers):
     for path, found in zip(paths, streamed, strict=True):
         assert torch.allclose(found.boxes, predictor(path).boxes, atol=1e-3)
         assert found.draw().shape == (*found.image_size, 3)
+
+
+def test_workers_predict_the_same_however_they_are_started(latent_model, coded, start_method):
+    predictor, paths = Predictor.load(latent_model), sorted(coded.rglob("*.cdlz"))[:3]
+    alone, in_worker = (list(predictor.stream(paths, workers=workers)) for workers in (0, 1))
+    assert len(in_worker) == 3 and all(map(same, alone, in_worker))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_draws_its_sources_as_they_are_needed(latent_model, coded, workers):
+    drawn, paths = itertools.count(), itertools.cycle(sorted(coded.rglob("*.cdlz")))
+    sources = (path for _, path in zip(drawn, paths, strict=False))
+    stream = Predictor.load(latent_model).stream(sources, batch_size=2, workers=workers)
+    first = next(stream)
+    assert next(drawn) <= 2 * (1 + 2 * workers + 1)
+    assert same(first, Predictor.load(latent_model)(coded / "0.cdlz"))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

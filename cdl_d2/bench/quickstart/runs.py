@@ -15,6 +15,7 @@ from tqdm import tqdm
 from cdl_d2.bench.quickstart.engines import UNTRAINED, Detectron2, Task, Torchvision
 from cdl_d2.errors import CdlError
 from cdl_d2.files import read_json_lines
+from cdl_d2.workers import usable_cores
 
 POLL_SECONDS = 0.5
 
@@ -35,7 +36,7 @@ def run_together(engine: Detectron2 | Torchvision, task: Task, runs: Sequence[st
     waiting = [run for run in runs if not is_done(task, run)]
     if not waiting:
         return
-    threads = max(1, len(os.sched_getaffinity(0)) // len(waiting))
+    threads = max(1, usable_cores() // len(waiting))
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     started = {}
     try:

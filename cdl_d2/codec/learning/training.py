@@ -28,6 +28,7 @@ from cdl_d2.codec.weights_file import (
     save_weights,
 )
 from cdl_d2.errors import CdlError, DivergedError
+from cdl_d2.workers import end_with_parent
 
 CHECKPOINT, WEIGHTS = "checkpoint.pth", "model.safetensors"  # in the output folder
 
@@ -151,6 +152,7 @@ def train_codec(
         plan.batch_size,
         sampler=remaining,
         num_workers=workers,
+        worker_init_fn=end_with_parent,
         generator=torch.Generator().manual_seed(plan.seed),
     )
     progress = tqdm(loader, initial=start, total=plan.iterations, unit="it", desc=output.name)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cdl_d2.codec.image_files import open_image
 from cdl_d2.d2.data.encoding_mapper import Mapper
 from cdl_d2.seeds import seeded
+from cdl_d2.workers import PlainlyPickled, end_with_parent
 
 Draw = tuple[int, tuple[int, ...]]  # number of a record, and the place that seeds its numbers
 
@@ -54,6 +55,7 @@ class TrainingLoader:
                 batch_sampler=islice(self._batches(), self._start, None),
                 collate_fn=list,
                 num_workers=self._cfg.DATALOADER.NUM_WORKERS,
+                worker_init_fn=end_with_parent,
                 generator=torch.Generator(),  # a loader draws a seed; not from the step's numbers
             )
         )
@@ -77,7 +79,7 @@ class TrainingLoader:
         return stream.dataset, stream.sampler
 
 
-class _SeededItems(Dataset):
+class _SeededItems(PlainlyPickled, Dataset):
     """Items of draws; their random numbers are those of a place in the order."""
 
     def __init__(self, records: Dataset, mapper: Mapper):

@@ -8,16 +8,13 @@ shards of the same folder; whoever finds all of them there writes the manifest.
 from __future__ import annotations
 
 import itertools
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
@@ -27,6 +24,7 @@ from cdl_d2.data.store.latent_store import record_name, shard_path, write_manife
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.data.store.shard import OtherStoreError, Record, ShardReader, pack_cells, write_shard
 from cdl_d2.errors import CdlError, NoMemoryError, within_memory
+from cdl_d2.workers import PlainlyPickled, load_in_workers
 
 
 @dataclass(frozen=True)
@@ -99,17 +97,14 @@ def encode_records(codec: Codec, form: str, variants: Sequence[torch.Tensor]) ->
     ]
 
 
-class _Images(Dataset):
-    """Item i is image i of the list: encoded, or with no codec its pixels."""
+class _Images(PlainlyPickled, Dataset):
+    """Images by name: encoded, or with no codec their pixels."""
 
-    def __init__(self, codec: Codec | None, plan: Plan, folder: Path, images: list[str]):
-        self.codec, self.plan, self.folder, self.images = codec, plan, folder, images
+    def __init__(self, codec: Codec | None, plan: Plan, folder: Path):
+        self.codec, self.plan, self.folder = codec, plan, folder
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Encoded | Pixels:
-        pixels = read_variants(self.plan, self.folder, self.images[index])
+    def __getitem__(self, name: str) -> Encoded | Pixels:
+        pixels = read_variants(self.plan, self.folder, name)
         if not self.codec:
             return pixels
         try:
@@ -163,15 +158,8 @@ def encode_shards(
     if not shards:  # start no workers
         return
     names = [image for shard in shards for image in plan.images_of(shard)]
-    loader = DataLoader(
-        _Images(None if batch_size else codec, plan, images, names),
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=use_one_thread,
-    )
-    with _uninterrupted():
-        items = iter(loader)
+    dataset = _Images(None if batch_size else codec, plan, images)
+    items = load_in_workers(dataset, names, workers, method="spawn")
     encoded = _encode_in_batches(codec, plan, items, batch_size) if batch_size else items
     for shard in shards:
         records: dict[str, Record] = {}
@@ -209,22 +197,3 @@ def close_store(output: Path, plan: Plan) -> dict[str, str] | None:
     if not all(shard_path(output, shard).exists() for shard in range(plan.shards)):
         return None
     return write_manifest(output, plan)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes that are started here ignore Ctrl-C, which reaches all of a terminal's: they end
-    with this one, and say nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def use_one_thread(_worker: int) -> None:
-    """For processes that share the cores among them."""
-    torch.set_num_threads(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from cdl_d2.data.store.ray_encoding import encode_shards_with_ray
 from cdl_d2.data.store.verification import changed_images
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_text
+from cdl_d2.workers import usable_cores
 
 
 def encode_dataset(
@@ -62,7 +62,7 @@ def encode_dataset(
     begun.check_annotations(plan.annotations, output)
     plan = begun
     on_gpu = device != "cpu" and not with_ray
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     missing = missing_shards(output, plan, part)
     changed = _changed_shards(output, plan, images, renew)
     shards = sorted({*missing, *(s for s in changed if s % part[1] == part[0])})

@@ -54,9 +54,11 @@ def test_a_batch_follows_from_its_number_and_the_seed(sampler, grouping):
     assert not same(batches(cfg, 12, seed=5), expected)
 
 
-def test_workers_change_nothing():
+@pytest.mark.parametrize("start_method", ["fork", "forkserver"], indirect=True)  # spawn is slow
+def test_workers_change_nothing(start_method):
     expected = batches(cfg_with(), 8)
-    assert same(batches(cfg_with("DATALOADER.NUM_WORKERS", 2), 5, start=3), expected[3:])
+    workers = 2 if start_method == "fork" else 1
+    assert same(batches(cfg_with("DATALOADER.NUM_WORKERS", workers), 5, start=3), expected[3:])
 
 
 @pytest.mark.parametrize("grouping", [False, True])
