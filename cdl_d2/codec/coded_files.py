@@ -10,7 +10,13 @@ from pathlib import Path
 import torch
 
 from cdl_d2.codec.bitstream.compressai_file import load_bitstream
-from cdl_d2.codec.bitstream.layers import Layers, channel_mask, compress_layers, decompress_layers
+from cdl_d2.codec.bitstream.layers import (
+    Layers,
+    channel_mask,
+    check_layered,
+    compress_layers,
+    decompress_layers,
+)
 from cdl_d2.codec.bitstream.stream import (
     REST_SUFFIX,
     SELECTED,
@@ -146,10 +152,12 @@ def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
         CdlError: for channels that the codec does not have or cannot code alone; for a codec whose
             meaning no bitstream has.
     """
-    _ = codec.cpu_coder  # an error now, not once for every file
+    _ = codec.cpu_coder  # errors now, not once for every file
     points: list[RatePoint] = []
     chosen = None if channels is None else parse_channels(channels)
-    channel_mask(codec.latent_channels, chosen or [])  # the same
+    if chosen is not None:
+        check_layered(codec)
+        channel_mask(codec.latent_channels, chosen)
     device = next(codec.parameters()).device
 
     def layers_of(path: Path) -> Layers:
@@ -226,6 +234,8 @@ def describe_bitstream(path: Path) -> dict[str, str | int | float]:
         "coding": stream.coding,
         "width": width,
         "height": height,
+        "original width": stream.result_size[1],
+        "original height": stream.result_size[0],
         "top": stream.padding[0],
         "left": stream.padding[1],
         "coded width": coded_width,

@@ -12,6 +12,7 @@ from tests.conftest import png_of_16_bits
 from tests.test_files import largest_file
 
 CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
+UNTRAINED = ["--codec-weights", "untrained"]
 COMPRESS = ["codec", "compress"]
 DECOMPRESS = ["codec", "decompress"]
 
@@ -201,6 +202,7 @@ def test_a_missing_file_is_named(words, tmp_path):
         ["--codec", CODEC[1], "--quality", "9"],
         [*CODEC, "--device", "cuda:99"],
         [*CODEC, "--meaning", "rounded", "--channels", "1"],
+        ["--codec", "tiny-mbt2018", "--quality", "1", *UNTRAINED, "--channels", "1"],
         [*CODEC, "--codec-weights", "."],
         [*CODEC, "--codec-weights", "nowhere"],
         [*CODEC, "--output", "setup.py"],
