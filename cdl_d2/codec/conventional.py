@@ -118,6 +118,7 @@ def nearest_quality(codec: ConventionalCodec, paths: Iterable[Path], rate: float
     """
     if not rate > 0:
         raise CdlError(f"rate {rate} is not a positive number of bits per pixel")
+    paths = list(paths)  # read once per quality
 
     @cache
     def rate_at(quality: int) -> float:

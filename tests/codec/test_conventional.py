@@ -110,7 +110,7 @@ def test_the_quality_is_the_one_nearest_to_a_rate(codec, images):
         for wanted in (rate - 1e-4, rate, rate + 1e-4):
             assert nearest_quality(codec, paths, wanted) == quality
     assert nearest_quality(codec, paths, 1e-6) == codec.qualities[0]
-    assert nearest_quality(codec, paths, 100) == codec.qualities[-1]
+    assert nearest_quality(codec, iter(paths), 100) == codec.qualities[-1]
 
 
 def test_the_command_takes_a_rate(images, tmp_path):
