@@ -41,10 +41,15 @@ def find_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"there is no folder {folder}")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(p for p in folder.rglob("*") if is_named_as_image(p))
     if not paths:
         raise CdlError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")
     return paths
+
+
+def is_named_as_image(path: Path) -> bool:
+    """Return whether a path ends as an image's does, and is no folder."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
-from cdl_d2.codec.image_files import FORMATS, ORIENTATION, read_image, reading_image
+from cdl_d2.codec.image_files import FORMATS, ORIENTATION, find_images, read_image, reading_image
 from cdl_d2.codec.latent import MAX_PIXELS_VARIABLE
 from cdl_d2.errors import CdlError
 from tests.conftest import fake_ghostscript, png_of_16_bits, write_bomb
@@ -43,6 +43,15 @@ def test_an_error_of_our_own_is_not_taken_for_a_damaged_image(tmp_path):
     with pytest.raises(CdlError) as raised, reading_image(tmp_path):
         raise ours
     assert raised.value is ours
+
+
+def test_a_folder_named_as_an_image_is_none_and_what_is_in_it_counts(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "a.png" / "b.png").touch()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")  # for the reader to report
+    names = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
+    assert names == ["a.jpg", "a.png/b.png", "gone.png"]
 
 
 @pytest.mark.parametrize("orientation", range(10))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cdl_d2.codec.image_files import IMAGE_SUFFIXES
+from cdl_d2.codec.image_files import IMAGE_SUFFIXES, is_named_as_image
 from cdl_d2.errors import CdlError
 
 
@@ -45,7 +45,7 @@ def find_labelled_images(source: str | Path) -> list[tuple[Path, int]]:
     found = []
     for label, name in enumerate(names):
         paths = (source / name).rglob("*")
-        images = sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+        images = sorted(path for path in paths if is_named_as_image(path))
         if not images:
             raise CdlError(
                 f"class folder {source / name} has no image "
