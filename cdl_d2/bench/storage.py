@@ -100,16 +100,13 @@ def _bulk_utilisation(
     plan.save(folder)
     bulk = _rate(e for e in encode_shards(codec, plan, images, folder, range(plan.shards), workers))
     bare = _Bare(codec, images, names, variant)
-    busy = [float(seconds) for seconds in load_in_workers(bare, range(len(names)), workers, "spawn")]
+    busy = list(load_in_workers(bare, range(len(names)), workers, "spawn"))  # seconds
     return bulk * fmean(busy) / workers
 
 
 class _Bare(torch.utils.data.Dataset):
     def __init__(self, codec: Codec, images: Path, names: Sequence[str], variant: Variant):
         self.codec, self.images, self.names, self.variant = codec, images, names, variant
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def __getitem__(self, index: int) -> float:
         pixels = self.variant.apply(read_image(self.images / self.names[index])).float() / 255
