@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
@@ -53,11 +54,17 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             FileNotFoundError: if a local file does not exist.
             CdlError: if the file cannot be read or is damaged, holds anything but arrays and plain
-                values, or has weights that are not finite.
+                values, or has weights that are not finite; or for a URL that cannot be fetched.
         """
         if path and "://" not in path:
             check_weights_file(path.partition("?")[0])
-        return super().load(path, *args, **kwargs)
+        try:
+            return super().load(path, *args, **kwargs)
+        except URLError as error:
+            raise CdlError(
+                f"{path} cannot be downloaded ({error.reason}): fetch it elsewhere, and name the "
+                "file as --weights, MODEL.WEIGHTS or MODEL.TEACHER.WEIGHTS"
+            ) from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pyth"):

@@ -174,3 +174,8 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path, name, content):
 def test_a_missing_file_or_a_folder_is_named(tmp_path, path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / path))
+
+
+def test_weights_that_cannot_be_fetched_are_named():
+    with pytest.raises(CdlError, match=r"localhost:1/x.pth cannot be downloaded .*--weights"):
+        SafeCheckpointer(nn.Linear(2, 2)).load("http://localhost:1/x.pth")
