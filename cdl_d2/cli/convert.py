@@ -8,6 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cdl_d2.cli.options import CodecOptions, Overrides
+from cdl_d2.cli.output import report
+
+LEAST_EXPLAINED = 0.5  # of the variance; fits that work leave a few percent
 
 
 def convert(
@@ -65,3 +68,9 @@ def convert(
             f"{output}: from latents, {100 * explained:.1f} % of the variance of what the first "
             "convolution gives of images"
         )
+        if explained < LEAST_EXPLAINED:
+            report(
+                "cdl convert",
+                "so little makes no useful model: is the codec trained (--codec-weights), and are "
+                "the images like those that the model is for?",
+            )

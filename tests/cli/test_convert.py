@@ -16,7 +16,7 @@ from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.bitstreams import read_stream
 from cdl_d2.d2.engine.trained import load_trained
-from tests.commands import output_of, refused
+from tests.commands import output_of, refused, run
 from tests.d2.conftest import small_cfg, small_model
 
 CODEC = "--codec", "tiny-bmshj2018-hyperprior", "--quality", 2
@@ -56,8 +56,18 @@ def test_a_detector_trains_on_by_its_teachers_detections(teacher, coco_dataset, 
     assert len(targets["images"]) == 4 and targets["annotations"]
     sizes = {(image["height"], image["width"]) for image in targets["images"]}
     assert sizes == {(96, 128), (128, 96), (80, 100), (96, 96)}  # of the files, not resized
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     other = refused("convert", teacher, *arguments, "--threshold", 0.5)
     assert str(out / "targets.json") in other
+    shutil.copytree(images, tmp_path / "images")
+    for changed in (
+        ("MODEL.BRIDGE.WIDTH", 5),
+        ("--annotations", coco_dataset[0]),
+        ("--images", tmp_path / "images"),
+    ):
+        said = refused("convert", teacher, *arguments, "--threshold", 0.0, *changed)
+        assert "another conversion" in said
+    assert before == {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     shutil.rmtree(teacher)
     assert "instances" in finds_in_a_bitstream(out, codec, images / "000.png")
 
@@ -89,7 +99,14 @@ def save_run(cfg, folder):
     return folder
 
 
-@pytest.mark.parametrize("options", [RETINANET, CASCADE, C4], ids=["RetinaNet", "Cascade", "C4"])
+KEYPOINTS = [  # trained on a data set that is not here
+    *("MODEL.KEYPOINT_ON", True, "MODEL.MASK_ON", False, "MODEL.ROI_HEADS.NUM_CLASSES", 1),
+    *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (8,), "DATASETS.TRAIN", ("people",)),
+]
+OTHERS = {"RetinaNet": RETINANET, "Cascade": CASCADE, "C4": C4, "Keypoints": KEYPOINTS}
+
+
+@pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS)
 def test_other_detectors_are_converted_alike(options, coco_dataset, codec, tmp_path):
     run = save_run(small_cfg("pixel", *options), tmp_path / "run")
     output_of("convert", run, "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out")
@@ -138,12 +155,47 @@ def test_an_output_of_something_else_is_not_touched(teacher, coco_dataset, tmp_p
     before = {path: path.read_bytes() for path in teacher.iterdir()}
     assert str(teacher) in refused("convert", teacher, *arguments, teacher)
     assert before == {path: path.read_bytes() for path in teacher.iterdir()}
+
+
+def test_an_interrupted_fit_is_done_again_by_the_same_command(teacher, coco_dataset, tmp_path):
     out = tmp_path / "out"
-    output_of("convert", teacher, *arguments, out, "--iterations", 2, "--threshold", 0.0)
-    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    other = "--iterations", 2, "--threshold", 0.0, "MODEL.BRIDGE.WIDTH", 5
-    assert "another conversion" in refused("convert", teacher, *arguments, out, *other)
-    assert before == {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    words = "convert", teacher, "--images", coco_dataset[1], *CODEC, "--output", out
+    output_of(*words)
+    before = (out / "model_final.pth").read_bytes()
+    for name in ("last_checkpoint", "model_final.pth"):  # in the order in which they are not there
+        (out / name).unlink()
+        assert "another conversion" in refused(*words, "MODEL.BRIDGE.WIDTH", 5)
+    output_of(*words)
+    assert (out / "model_final.pth").read_bytes() == before
+
+
+def test_a_conversion_that_fails_leaves_nothing(teacher, coco_dataset, tmp_path):
+    out, weights = tmp_path / "out", tmp_path / "other.pth"
+    torch.save({"model": {"proposal_generator.rpn_head.conv.weight": torch.zeros(16)}}, weights)
+    words = "convert", teacher, "--images", coco_dataset[1], *CODEC, "--output", out
+    refused(*words, "--weights", weights)
+    text = (teacher / "config.yaml").read_text()
+    text = text.replace("SCORE_THRESH_TEST: 0.0\n", "SCORE_THRESH_TEST: 0.99\n")
+    (teacher / "config.yaml").write_text(text)
+    assert "0.99" in refused(*words, "--iterations", 2, "--threshold", 0.1)  # which is lower
+    assert not out.exists()
+
+
+def test_a_fit_of_an_untrained_codec_is_called_useless(teacher, coco_dataset, tmp_path):
+    words = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    status, output, errors = run("convert", teacher, *words, "--codec-weights", "untrained")
+    assert status == 0 and "% of the variance" in output
+    assert "--codec-weights" in errors
+
+
+def test_a_model_that_cannot_predict_the_images_is_not_written(coco_dataset, tmp_path):
+    size = "INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", (80, 80), "INPUT.MIN_SIZE_TEST", 96
+    run = save_run(
+        read_config("segmentation/small/pixel_deeplab_small.yaml", size), tmp_path / "run"
+    )
+    words = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    assert "INPUT.CROP.SIZE" in refused("convert", run, *words)
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_that_are_not_of_the_pixel_model_are_refused(teacher, coco_dataset, tmp_path):
@@ -166,6 +218,9 @@ def test_labels_take_the_place_of_detections(teacher, coco_dataset, tmp_path):
     output_of("convert", teacher, *arguments, "--annotations", annotations)
     assert not (tmp_path / "out" / "targets.json").exists()
     assert (tmp_path / "out" / "model_final.pth").exists()
+    annotations.write_text(annotations.read_text() + " ")
+    again = refused("convert", teacher, *arguments, "--annotations", annotations)
+    assert "another conversion" in again
 
 
 def test_an_evaluation_leaves_the_config_of_the_training(teacher, coco_dataset, tmp_path):

@@ -54,6 +54,10 @@ def build_detection_mapper(
     Raises:
         CdlError: for an unknown source, or a store that cannot be used.
     """
+    if cfg.MODEL.KEYPOINT_ON and not is_train:  # whose flips are those of a data set for training
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.KEYPOINT_ON = False
     source = check_source(cfg)
     if source == "store" and cfg.INPUT.DOMAIN != "image":
         return StoredLatentMapper(cfg, is_train)

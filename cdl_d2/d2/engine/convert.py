@@ -9,35 +9,33 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from pycocotools import mask as coco_mask
-from tqdm import tqdm
+from torch import nn
 
 from cdl_d2.codec import CodecChoice
-from cdl_d2.codec.image_files import find_images, read_image
-from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
+from cdl_d2.codec.image_files import find_images
+from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import STARTS
 from cdl_d2.d2.config_files import find_config, read_config
-from cdl_d2.d2.engine.prediction import class_names_of
+from cdl_d2.d2.engine.pseudo_labels import detect_objects, image_reader
 from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.train_net import Training
-from cdl_d2.d2.engine.trained import evaluation_mapper_of
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.coded_input import architecture_of
-from cdl_d2.d2.modeling.teacher import RUN_CONFIG, trained_weights
+from cdl_d2.d2.modeling.teacher import FINAL, RUN_CONFIG, trained_weights
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_json, write_text
+from cdl_d2.files import sha256_of, write_json, write_text
 from cdl_d2.nn.latent_translation import LatentTranslation
 from cdl_d2.nn.linear_bridge import LinearBridge
 
@@ -56,7 +54,7 @@ STUDENTS = {
 }
 
 # What a training, or a conversion, leaves in its folder.
-MADE = ("model_final.pth", "config.yaml", "last_checkpoint")
+MADE = (FINAL, RUN_CONFIG, "last_checkpoint")
 
 
 @dataclass(frozen=True)
@@ -100,10 +98,12 @@ class Conversion:
                 the teacher finds nothing.
         """
         cfg, files = self.student_config(), find_images(self.images)
-        self._claim_output(cfg)
-        if not self.iterations:
-            return self._fit(cfg, files)
-        return Training(self._prepare(cfg, files), resume=True).launch()
+        self._check_output(cfg)
+        with self._output_folder():
+            if not self.iterations:
+                return self._fit(cfg, files)
+            config = self._prepare(cfg, files)
+        return Training(config, resume=True).launch()
 
     def student_config(self) -> CfgNode:
         """The config of the student: the teacher's, with a bridge to its first convolution.
@@ -121,11 +121,9 @@ class Conversion:
             )
         if hasattr(architecture_of(cfg), "look_at") and cfg.INPUT.DOMAIN != "image":
             raise CdlError(f"{path} looks at domain {cfg.INPUT.DOMAIN!r}, not at original images")
-        if self.iterations and taught is None:
-            raise CdlError(
-                f"a {cfg.MODEL.META_ARCHITECTURE} is not trained without labels: leave out "
-                "--iterations"
-            )
+        if self.iterations and (taught is None or cfg.MODEL.KEYPOINT_ON):
+            kind = "model of keypoints" if cfg.MODEL.KEYPOINT_ON else cfg.MODEL.META_ARCHITECTURE
+            raise CdlError(f"a {kind} is not trained without labels: leave out --iterations")
         weights = self._teachers_weights(path, cfg)
         options: dict[str, Any] = {
             "MODEL.META_ARCHITECTURE": taught if self.iterations else fitted,
@@ -180,18 +178,48 @@ class Conversion:
             raise CdlError(f"the weights of {self.teacher} are needed: give --weights")
         return weights if "://" in weights else str(Path(weights).absolute())
 
-    def _claim_output(self, cfg: CfgNode) -> None:
-        """Make the output folder; refuse one of anything but this conversion, begun before."""
-        student = self.output / "student.yaml"
+    def _check_output(self, cfg: CfgNode) -> None:
+        """Raise CdlError if the output folder has a model, unless this conversion is on its way to
+        it and was interrupted."""
+        left = [name for name in MADE if (self.output / name).exists()]
+        path, text = self._claim(cfg)
+        begun = path.exists() and path.read_text(encoding="utf-8") in (text, cfg.dump())
+        if left and not (begun and (self.iterations or left == [RUN_CONFIG])):
+            raise CdlError(
+                f"{self.output} has a {left[0]} of another conversion, or of one that has ended: "
+                "give another --output"
+            )
+
+    def _claim(self, cfg: CfgNode) -> tuple[Path, str]:
+        """Return the file that tells a conversion from others, and its text: before a training
+        `student.yaml`, which names the data too, or else the config of what is fitted."""
+        if not self.iterations:
+            fitted = cfg.clone()
+            fitted.MODEL.WEIGHTS = str((self.output / FINAL).absolute())
+            return self.output / RUN_CONFIG, fitted.dump()
+        labels = sha256_of(self.annotations) if self.annotations else None
+        data = {"images": str(self.images.absolute()), "annotations": labels}
+        return self.output / "student.yaml", f"# {json.dumps(data)}\n{cfg.dump()}"
+
+    @contextmanager
+    def _output_folder(self) -> Iterator[None]:
+        """Make the output folder; a new one goes again if the block fails and leaves it empty."""
+        is_new = not self.output.exists()
         self.output.mkdir(parents=True, exist_ok=True)
-        if student.exists():
-            if student.read_text() != cfg.dump():
-                raise CdlError(f"{student} is of another conversion: give another --output")
-        elif found := [name for name in MADE if (self.output / name).exists()]:
-            raise CdlError(f"{self.output} has a {found[0]} already: give another --output")
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # it is not empty
+                if is_new:
+                    self.output.rmdir()
+            raise
 
     def _fit(self, cfg: CfgNode, files: list[Path]) -> float:
-        """Write the config and the fitted model, which needs no training."""
+        """Write the config and the fitted model, which needs no training.
+
+        Returns:
+            see fit_bridge.
+        """
         model = build_model(cfg)
         checkpointer = SafeCheckpointer(model, str(self.output))
         checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
@@ -212,22 +240,22 @@ class Conversion:
             )
         random.Random(0).shuffle(files)
         count = min(cfg.MODEL.BRIDGE.FIT_IMAGES, len(files))
-        explained = model.fit_bridge(map(_reader(cfg), files), count)
+        read = image_reader(cfg)
+        explained = model.fit_bridge(map(read, files), count)
         if explained is None:
             raise CdlError(f"{cfg.MODEL.WEIGHTS} are of a model that reads latents already")
-        cfg.MODEL.WEIGHTS = str((self.output / "model_final.pth").absolute())
-        checkpointer.save("model_final")
-        write_text(self.output / "config.yaml", cfg.dump())
+        _check_prediction(model, read(files[0]))
+        write_text(*self._claim(cfg))
+        checkpointer.save(Path(FINAL).stem)
         return explained
 
     def _prepare(self, cfg: CfgNode, files: list[Path]) -> RunConfig:
         """Write `student.yaml` and, without annotations, `targets.json` to the output folder, where
         they are not there yet; what `cdl train` then trains."""
         targets = self.annotations or self._targets(cfg, files)
-        student = self.output / "student.yaml"
-        config = RunConfig(str(student), register=[("targets", str(targets), str(self.images))])
-        write_text(student, cfg.dump())
-        return config
+        student, text = self._claim(cfg)
+        write_text(student, text)
+        return RunConfig(str(student), register=[("targets", str(targets), str(self.images))])
 
     def _targets(self, cfg: CfgNode, files: list[Path]) -> Path:
         """The file of the teacher's detections, of this conversion and no other."""
@@ -239,65 +267,26 @@ class Conversion:
             "threshold": self.threshold,
         }
         if not path.exists():
-            write_json(path, {"info": made_by} | self._detections(cfg, files))
+            detections = detect_objects(cfg, self.images, files, self.threshold)
+            write_json(path, {"info": made_by} | detections)
             return path
         try:
-            before = json.loads(path.read_text())["info"]
+            before = json.loads(path.read_text(encoding="utf-8"))["info"]
         except (KeyError, TypeError, ValueError) as error:
             raise CdlError(f"{path} is damaged: remove it, or give another --output") from error
         if before != made_by:
             raise CdlError(f"{path} was made with {before}, not {made_by}: give another --output")
         return path
 
-    @torch.no_grad()
-    def _detections(self, cfg: CfgNode, files: list[Path]) -> dict[str, Any]:
-        """What the teacher finds, as COCO-format annotations."""
-        theirs = read_config(cfg.MODEL.TEACHER.CONFIG_FILE, ["MODEL.DEVICE", cfg.MODEL.DEVICE])
-        model = build_model(theirs).eval()
-        load_all_weights(model, cfg.MODEL.TEACHER.WEIGHTS)
-        read = _reader(theirs)
-        images: list[dict] = []
-        annotations: list[dict] = []
-        for path in tqdm(files, unit="image"):
-            item = read(path)
-            height, width = item["height"], item["width"]
-            found = model([item])[0]["instances"].to("cpu")
-            found = found[found.scores >= self.threshold]
-            name = path.relative_to(self.images).as_posix()
-            image = {"id": len(images), "file_name": name, "height": height, "width": width}
-            images.append(image)
-            for box, label, mask in zip(
-                found.pred_boxes.tensor.tolist(),
-                found.pred_classes.tolist(),
-                found.pred_masks.numpy() if found.has("pred_masks") else [None] * len(found),
-                strict=True,
-            ):
-                left, top, right, bottom = box
-                entry = {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": label + 1,
-                    "bbox": [left, top, right - left, bottom - top],
-                }
-                if mask is not None:
-                    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-                    entry["segmentation"] = rle | {"counts": rle["counts"].decode()}
-                annotations.append(entry)
-        if not annotations:
-            raise CdlError(
-                f"the teacher finds nothing above {self.threshold} in {self.images}: lower the "
-                "threshold, or give images of what it knows"
-            )
-        categories = [{"id": i, "name": name} for i, name in enumerate(class_names_of(cfg), 1)]
-        return {"images": images, "annotations": annotations, "categories": categories}
 
-
-def _reader(cfg: CfgNode) -> Callable[[Path], dict[str, Any]]:
-    """From an image's file to an item, resized or cropped as in a model's evaluation."""
-    mapper = evaluation_mapper_of(cfg)
-
-    def read(path: Path) -> dict[str, Any]:
-        height, width = read_image(path).shape[1:]
-        return mapper({"file_name": str(path), "height": height, "width": width})
-
-    return read
+@torch.no_grad()
+def _check_prediction(model: nn.Module, item: dict[str, Any]) -> None:
+    """Raise CdlError if a converted model cannot predict an image like those that it was fitted
+    to."""
+    try:
+        model.eval()([item])
+    except (AssertionError, RuntimeError, ValueError) as error:
+        height, width = item["image"].shape[1:]
+        raise CdlError(
+            f"the converted model cannot predict an image of {height} x {width} pixels: {error}"
+        ) from error

@@ -83,11 +83,26 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         batch = self.batch(items)
         if self.training:
             return self.losses(items, batch)[1]
-        logits = self.sem_seg_head(self.backbone(batch.tensor))[0]
+        logits = self._logits(batch)
         return [
             self._output(each, size, item)
             for each, size, item in zip(logits, batch.image_sizes, items, strict=True)
         ]
+
+    def _logits(self, batch: ImageList) -> torch.Tensor:
+        """Return scores N x K x H x W of a batch.
+
+        Raises:
+            CdlError: for a size that a DeepLab head does not pool.
+        """
+        try:
+            return self.sem_seg_head(self.backbone(batch.tensor))[0]
+        except ValueError as error:
+            sizes = " and ".join(f"{h} x {w}" for h, w in sorted(set(batch.image_sizes)))
+            raise CdlError(
+                f"images of {sizes} pixels: this head pools only whole multiples of the size that "
+                f"it was built for, INPUT.CROP.SIZE ({error})"
+            ) from error
 
     def losses(
         self, items: list[dict[str, Any]], batch: ImageList
