@@ -1,10 +1,11 @@
 """The documents' blocks of bash and Python, to be run as they stand, in miniature.
 
 Every block runs, unless the line before it says why not: `<!-- not run: REASON -->`. One that
-needs Detectron2 says so: `<!-- needs Detectron2 -->`. The blocks of a document run in order, in
-one shell.
+needs optional packages names them: `<!-- needs Detectron2 -->`, `<!-- needs onnx, onnxruntime -->`.
+The blocks of a document run in order, in one shell.
 """
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -48,16 +49,25 @@ cdl() {
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two fences, and the comment before them."""
+    """Text between two fences, and the comment before them."""
 
     language: str
     text: str
     mark: str
 
-    def runs(self, with_detectron2: bool) -> bool:
-        return not self.mark.startswith("not run: ") and (
-            with_detectron2 or self.mark != "needs Detectron2"
-        )
+    @property
+    def needs(self) -> list[str]:
+        """Names of the optional packages without which it does not run."""
+        return self.mark.removeprefix("needs ").split(", ") if self.mark[:6] == "needs " else []
+
+    @property
+    def missing(self) -> list[str]:
+        """Those that are not installed."""
+        return [name for name in self.needs if not importlib.util.find_spec(name.lower())]
+
+    @property
+    def runs(self) -> bool:
+        return not self.mark.startswith("not run: ") and not self.missing
 
 
 def blocks(document: Path) -> list[Block]:
@@ -81,11 +91,11 @@ def warm_server() -> Iterator[str]:
                 server.kill()
 
 
-def run_document(document: Path, folder: Path, server: str, with_detectron2: bool) -> None:
+def run_document(document: Path, folder: Path, server: str) -> None:
     """Run the blocks of a document in a folder, which holds nothing of the checkout."""
     script = [MINIATURE]
     for block in blocks(document):
-        if block.runs(with_detectron2):
+        if block.runs:
             text = re.sub(r"MAX_ITER: \d+", "MAX_ITER: 2", block.text)
             script.append(text if block.language == "bash" else f"warm python <<'END'\n{text}END")
     names = {"PYTHON": sys.executable, "CLIENT": warm.CLIENT, "SERVER": server}
