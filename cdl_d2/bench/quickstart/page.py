@@ -28,11 +28,11 @@ class Cost:
 
     Attributes:
         giga_multiply_adds: of the backbone, pyramid and, where it runs, the image decoder; heads
-            cost the same either way.
+            cost the same either way. None without fvcore, which counts them.
         milliseconds: from bitstream to detections, median.
     """
 
-    giga_multiply_adds: float
+    giga_multiply_adds: float | None
     milliseconds: float
 
 
@@ -53,10 +53,14 @@ def cells_of(row: Row) -> tuple[str, ...]:
         row.title,
         f"{row.box_ap:.1f}",
         f"{row.mask_ap:.1f}",
-        "-" if row.bpp is None else f"{row.bpp:.3f}",
-        "-" if row.cost is None else f"{row.cost.giga_multiply_adds:.2f}",
-        "-" if row.cost is None else f"{row.cost.milliseconds:.0f}",
+        _number(row.bpp, 3),
+        _number(row.cost and row.cost.giga_multiply_adds, 2),
+        _number(row.cost and row.cost.milliseconds, 0),
     )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def as_text(rows: Sequence[Row]) -> str:
