@@ -1,25 +1,27 @@
-.PHONY: install installed lint test quickstart docs
+# `make quickstart` and `make test` do their whole set-up: pip installs what they need into the
+# active virtual environment, or else into .venv, which is created. With PYTHON=python3 they take
+# that Python with what it has, and install nothing.
+ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter base,$(CONDA_DEFAULT_ENV)),,$(CONDA_PREFIX)))
+VENV := $(or $(ACTIVE),.venv)
+PYTHON = $(VENV)/bin/python
+RUN = "$(PYTHON)" -m
+install_extra = $(if $(filter file,$(origin PYTHON)),@sh tools/install.sh "$(VENV)" $(1))
+
+.PHONY: install lint test quickstart docs
 
 install:
-	python -m pip install -e ".[test]"
+	$(call install_extra,test)
 
-# Installs only if something is missing.
-installed:
-	@python -c "from importlib.metadata import version; [version(n) for n in \
-		('bjontegaard', 'cyclopts', 'fvcore', 'hypothesis', 'pytest-xdist', 'ruff')]" \
-		2> /dev/null && command -v cdl > /dev/null || $(MAKE) install
-
-lint: installed
-	ruff check .
-	ruff format --check .
+lint: install
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
 
 test: lint
-	python -m pytest -n 2
+	$(RUN) pytest -n 2
 
-quickstart: installed
-	cdl quickstart
+quickstart: install
+	$(RUN) cdl_d2.cli.start quickstart
 
 docs:
-	@python -c "import material, mkdocstrings_handlers.python" 2> /dev/null \
-		|| python -m pip install -e ".[docs]"
-	python -m mkdocs build --strict
+	$(call install_extra,docs)
+	$(RUN) mkdocs build --strict
