@@ -210,17 +210,26 @@ def _run(op: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any]) -> Any:
             f"Cannot re-initialize {NAME} in forked subprocess. To use {NAME} with "
             "multiprocessing, you must use the 'spawn' start method"
         )
-    tensors = _tensors((args, kwargs))
+    tensors: list[torch.Tensor] = []
+
+    def values(tensor: torch.Tensor) -> torch.Tensor:
+        tensors.append(tensor)
+        return tensor.on_cpu if isinstance(tensor, SimTensor) else tensor
+
+    plain_args = [_map(values, value) for value in args]
+    plain_kwargs = {key: _map(values, value) for key, value in kwargs.items()}
+    plain_kwargs.pop("pin_memory", None)
     _check_devices(op, args, tensors)
     device = kwargs.get("device")
     on_device = any(isinstance(t, SimTensor) for t in tensors)
     makes_on_device = on_device if device is None else torch.device(device).type == NAME
     if device is not None and makes_on_device:
-        kwargs = kwargs | {"device": torch.device("cpu")}
-    kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
-    with _generator.drawing() if makes_on_device and _is_random(op) else nullcontext():
-        outputs = op(*_map(_values, args), **_map(_values, kwargs))
-    given = {id(_values(t)): t for t in tensors}  # an operation in place returns what it was given
+        plain_kwargs["device"] = torch.device("cpu")
+    is_random = makes_on_device and torch.Tag.nondeterministic_seeded in op.tags
+    with _generator.drawing() if is_random else nullcontext():
+        outputs = op(*plain_args, **plain_kwargs)
+    # An operation in place returns what it was given.
+    given = {id(t.on_cpu if isinstance(t, SimTensor) else t): t for t in tensors}
     new = SimTensor if makes_on_device else lambda t: t
     outputs = _map(lambda t: given[id(t)] if id(t) in given else new(t), outputs)
     if on_device and _has_aliases(op):
@@ -233,19 +242,18 @@ def _run(op: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 def _check_devices(op: torch._ops.OpOverload, args: tuple, tensors: list[torch.Tensor]) -> None:
     """Raise PyTorch's error of CUDA unless the tensors of an operation may meet."""
-    here = [t for t in tensors if isinstance(t, SimTensor)]
     elsewhere = [t for t in tensors if not isinstance(t, SimTensor)]
-    if not here or not elsewhere or op in COPIES:
+    if not elsewhere or len(elsewhere) == len(tensors) or op in COPIES:
         return
     if op in INDEXING and isinstance(args[0], SimTensor):
         elsewhere = [t for t in args[2:3] if t.dim() and not isinstance(t, SimTensor)]
     elif op in FILLING or torch.Tag.pointwise in op.tags or "_foreach" in op.name():
         elsewhere = [t for t in elsewhere if t.dim()]
     if elsewhere:
-        shapes = [[tuple(t.shape) for t in side] for side in (here, elsewhere)]
+        shapes = [(t.device.type, tuple(t.shape)) for t in tensors]
         raise RuntimeError(
             "Expected all tensors to be on the same device, but found at least two devices, "
-            f"{NAME}:0 and cpu! ({op}: shapes {shapes[0]} on {NAME}, {shapes[1]} on cpu)"
+            f"{NAME}:0 and cpu! ({op} of {shapes})"
         )
 
 
@@ -253,21 +261,6 @@ def _check_devices(op: torch._ops.OpOverload, args: tuple, tensors: list[torch.T
 def _has_aliases(op: torch._ops.OpOverload) -> bool:
     """Return whether an operation gives views of tensors, or changes them."""
     return any(argument.alias_info is not None for argument in op._schema.arguments)
-
-
-def _is_random(op: torch._ops.OpOverload) -> bool:
-    return torch.Tag.nondeterministic_seeded in op.tags
-
-
-def _values(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.on_cpu if isinstance(tensor, SimTensor) else tensor
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    """List the tensors in nested tuples, lists and dicts."""
-    tensors: list[torch.Tensor] = []
-    _map(tensors.append, value)
-    return tensors
 
 
 def _map(change: Callable[[torch.Tensor], Any], value: Any) -> Any:
