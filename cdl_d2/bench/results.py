@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from cdl_d2.errors import CdlError
+from cdl_d2.model_zoo import metrics
 
 RESULTS = "results.json"  # in a training's folder
 
@@ -22,22 +22,17 @@ def read_tables(folder: str | Path) -> dict[str, dict[str, Any]]:
     path = Path(folder) / RESULTS
     if not path.is_file():
         raise FileNotFoundError(f"there are no results {path}: has the training ended?")
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
-        raise CdlError(f"{path} cannot be read as JSON: {error}") from error
-    tables = results.items() if isinstance(results, dict) else ()
-    return {table: values for table, values in tables if isinstance(values, dict)}
+    return metrics.read_tables(path)
 
 
 def read_value(folder: str | Path, key: str) -> float:
-    """A value of a training's results, such as `rate/bpp`.
+    """Read a value of a training's results, such as `rate/bpp`, or `val/rate/bpp` of one of several
+    data sets.
 
     Raises:
         FileNotFoundError, CdlError: as read_tables; CdlError if they lack the value.
     """
-    path, tables = Path(folder) / RESULTS, read_tables(folder)
-    known = {f"{table}/{name}": v for table, each in tables.items() for name, v in each.items()}
+    path, known = Path(folder) / RESULTS, metrics.flat_values(read_tables(folder))
     value = known.get(key)
     if value is None:
         raise CdlError(f"{path} has no {key!r}; it has {', '.join(known) or 'no results'}")

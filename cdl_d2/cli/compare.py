@@ -44,7 +44,8 @@ def compare(
     Y an accuracy, a Bjontegaard saving can be computed.
 
     Args:
-        keys: Columns of the table, such as bbox/AP, sem_seg/mIoU or rate/bpp.
+        keys: Columns of the table, such as bbox/AP, sem_seg/mIoU or rate/bpp; of an evaluation on
+            several data sets NAME/bbox/AP.
         point: Repeatable.
         baseline: A training without a rate: a line across the plot at its Y; repeatable.
         plot: Two keys.

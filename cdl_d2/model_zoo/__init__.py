@@ -112,6 +112,8 @@ def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorCon
         cfg = read_config(path, overrides)
     except CdlError as error:
         raise CdlError(f"card {found.path}: {error}" if found else str(error)) from error
+    if found:
+        _check_classes(cfg, found)
     return without_start(cfg) if trained else cfg
 
 
@@ -189,6 +191,17 @@ def _detector_config(found: Card) -> DetectorConfig:
     if config.classes != found.classes:
         raise CdlError(f"card {found.path}: classes and config.classes differ")
     return config
+
+
+def _check_classes(cfg: CfgNode, found: Card) -> None:
+    """Raise CdlError unless a card names as many classes as its network tells apart."""
+    from cdl_d2.d2.engine.tasks import class_count
+
+    if class_count(cfg) != len(found.classes):
+        raise CdlError(
+            f"card {found.path}: classes are {len(found.classes)} names; expected "
+            f"{class_count(cfg)}, for the outputs of its network"
+        )
 
 
 def _check_codec(model: Any, found: Card) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -139,7 +139,8 @@ def parse_card(text: str | bytes, path: Path) -> Card:
 def _check_engine(card: Card) -> None:
     """Raise CdlError unless engine, config, overrides and task go together."""
     if card.engine == "detectron2":
-        if not isinstance(card.config, str):
+        path = PurePosixPath(card.config) if isinstance(card.config, str) else None
+        if path is None or path.is_absolute() or ".." in path.parts:
             raise wrong(card.path, "config", card.config, "the name of a config of this package")
         return
     if not isinstance(card.config, dict):

@@ -18,6 +18,7 @@ TASKS = ("detection", "segmentation", "classification", "multitask")
 ENGINES = ("detectron2", "torchvision")
 PACKAGED = "package:"  # before the name of a file of weights that comes with the package
 BESIDE = "beside:"  # before that of one in the folder of the card
+LARGEST = 2**63 - 1  # of a whole number
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_count(value: Any, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
 
 
 def _is_number(value: Any) -> bool:
@@ -82,7 +83,7 @@ def _matches(pattern: str) -> Callable[[Any], bool]:
 
 
 def _is_place(value: Any) -> bool:
-    inside = _matches(rf"({PACKAGED}|{BESIDE})[\w][\w.-]*\.safetensors")
+    inside = _matches(rf"({PACKAGED}|{BESIDE})[\w][\w.-]{{,200}}\.safetensors")
     return value is None or inside(value) or (isinstance(value, str) and is_safe_url(value))
 
 

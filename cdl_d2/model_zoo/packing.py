@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -16,6 +14,7 @@ from cdl_d2.files import write_atomically, write_text
 from cdl_d2.model_zoo.card import Card, CardCodec, CardData, CardWeights, parse_card
 from cdl_d2.model_zoo.card_keys import PACKAGED
 from cdl_d2.model_zoo.catalog import read_cards
+from cdl_d2.model_zoo.metrics import read_metrics
 from cdl_d2.packaged import CONFIGS
 
 if TYPE_CHECKING:
@@ -24,14 +23,6 @@ if TYPE_CHECKING:
     from cdl_d2.codec import CodecIdentity
 
 MODEL_FILE = "model_final.pth"
-# Of results.json, what a card says, and with how many digits.
-METRICS = {
-    "bbox/AP": ("box AP", 1),
-    "segm/AP": ("mask AP", 1),
-    "sem_seg/mIoU": ("mIoU", 1),
-    "classification/top1": ("top-1", 1),
-    "rate/bpp": ("bits per pixel", 3),
-}
 
 
 @dataclass(frozen=True)
@@ -204,23 +195,6 @@ class _Trained:
     classes: tuple[str, ...]
     codec: CodecIdentity | None
     seed: int | None
-
-
-def read_metrics(path: Path, needed: bool) -> dict[str, float]:
-    """What a card says of a training's results.json; nothing without one, unless it is needed.
-
-    Raises:
-        CdlError, FileNotFoundError: if the file cannot be read.
-    """
-    if not needed and not path.is_file():
-        return {}
-    try:
-        results = json.loads(path.read_text())
-        flat = {f"{kind}/{key}": v for kind, each in results.items() for key, v in each.items()}
-    except (AttributeError, ValueError) as error:
-        raise CdlError(f"{path} has no results of an evaluation in it: {error}") from error
-    known = {key: flat[key] for key in METRICS if isinstance(flat.get(key), (int, float))}
-    return {METRICS[k][0]: round(v, METRICS[k][1]) for k, v in known.items() if math.isfinite(v)}
 
 
 def _codec_of(network: nn.Module) -> CodecIdentity | None:

@@ -39,6 +39,8 @@ def test_a_card_comes_back_as_it_was_written(home, changes):
         ("task", ["detection"], "one of detection"),
         ("engine", "jax", "one of detectron2, torchvision"),
         ("config", {"a": 1}, "the name of a config"),
+        ("config", "/etc/hostname", "the name of a config"),
+        ("config", "detection/../../../pyproject.toml", "the name of a config"),
         ("overrides", ["MODEL.WEIGHTS"], "a list KEY, VALUE"),
         ("classes", [], "a list of names"),
         ("classes", "nucleus", "a list of names"),
@@ -54,7 +56,10 @@ def test_a_card_comes_back_as_it_was_written(home, changes):
         ("weights.url", "http://example.org/x.safetensors", "https://"),
         ("weights.url", "package:../x.safetensors", "https://"),
         ("weights.sha256", "abc", "64 hexadecimal digits"),
+        ("weights.url", f"package:{'x' * 250}.safetensors", "https://"),
         ("weights.bytes", 1.5, "a number from 1 on"),
+        ("weights.bytes", 10**400, "a number from 1 on"),
+        ("seed", 2**64, "a number from 0 on"),
     ],
 )
 def test_a_value_of_another_kind_is_named_with_file_key_and_what_is_expected(

@@ -2,20 +2,25 @@
 
 import importlib.util
 import json
+from operator import attrgetter
 
 import pytest
 import torch
 
 from cdl_d2 import model_zoo
+from cdl_d2.bench.results import read_value
 from cdl_d2.codec.weights_file import read_weights
 from cdl_d2.errors import CdlError
+from cdl_d2.model_zoo.metrics import read_metrics
 from cdl_d2.tv import load_detector, save_detector
 from tests.commands import output_of, refused
-from tests.model_zoo.conftest import put
+from tests.model_zoo.conftest import make_card, put
 from tests.tv.conftest import CLASSES, make_item, tiny_config, tiny_detector
 
 if importlib.util.find_spec("detectron2"):
     from cdl_d2.d2 import SafeCheckpointer
+    from cdl_d2.d2.config_files import read_config
+    from cdl_d2.d2.engine.zoo_models import LEFT_OUT, overrides_between
     from tests.d2.conftest import small_cfg, small_model
 
 NEEDS = pytest.mark.skipif(
@@ -181,6 +186,62 @@ def test_a_packed_file_is_what_a_config_may_start_from(home, tmp_path):
     checkpointer = SafeCheckpointer(model)
     checkpointer.load(str(model_zoo.weights_file("mine")))
     assert checkpointer.loaded >= {k for k in original.state_dict() if k.endswith(".weight")}
+
+
+@NEEDS
+def test_a_card_names_as_many_classes_as_its_network_has(home):
+    put(home, make_card(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 2)))
+    with pytest.raises(CdlError, match=r"nuclei-bridge\.yaml: classes are 1 names; expected 2"):
+        model_zoo.get_config("nuclei-bridge")
+
+
+@NEEDS
+def test_what_decides_the_evaluation_goes_into_a_card():
+    base = read_config("classification/latent_resnet50.yaml")
+    for key in LEFT_OUT:
+        attrgetter(key)(base)  # there is such a key
+    training = "SOLVER.MAX_ITER", 7, "INPUT.RANDOM_FLIP", "none", "DATASETS.TRAIN", ("x",)
+    evaluation = [
+        *("INPUT.AUGMENTATION", "latent", "INPUT.LATENT_RESIZE", 30, "INPUT.LATENT_CROP", 24),
+        *("INPUT.CROP.SIZE", [64, 64], "INPUT.FORMAT", "RGB", "TEST.AUG.ENABLED", True),
+        *("MODEL.CODEC.QUALITY", 2, "MODEL.CLASSIFIER.NUM_CLASSES", 3),
+    ]
+    trained = base.clone()
+    trained.merge_from_list([*training, *evaluation])
+    ours, theirs = (
+        dict(zip(pairs[::2], pairs[1::2], strict=True))
+        for pairs in (overrides_between(base, trained), evaluation)
+    )
+    assert ours == theirs
+
+
+def test_a_card_has_the_metrics_of_every_task_and_data_set(tmp_path):
+    path = tmp_path / "results.json"
+    tables = {
+        "bbox": {"AP": 12.345, "AP50": 20.0},
+        "segm": {"AP": None},
+        "sem_seg": {"IoU": 70.04},
+        "attributes": {"accuracy": 90.0, "balanced_accuracy": 80.0, "left_out": 0},
+        "rate": {"bpp": 0.25149},
+    }
+    metrics = {
+        "box AP": 12.3,
+        "mIoU": 70.0,
+        "attribute accuracy": 90.0,
+        "balanced attribute accuracy": 80.0,
+        "bits per pixel": 0.251,
+    }
+    path.write_text(json.dumps(tables))
+    assert read_metrics(path, needed=True) == metrics
+    path.write_text(json.dumps({"val": tables, "test": tables, "model": {"parameters": 7}}))
+    assert read_metrics(path, needed=True) == {
+        f"{name} ({dataset})": value
+        for name, value in metrics.items()
+        for dataset in ("val", "test")
+    }
+    assert read_value(tmp_path, "test/rate/bpp") == 0.25149
+    with pytest.raises(CdlError, match="val/bbox/AP"):
+        read_value(tmp_path, "bbox/AP")
 
 
 def test_a_cards_classes_are_those_of_its_config(tv_run, home):

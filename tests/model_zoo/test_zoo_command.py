@@ -36,11 +36,14 @@ def test_a_list_says_where_weights_are(zoo):
 
 def test_a_card_that_cannot_be_used_is_reported_and_the_others_are_listed(zoo):
     (zoo / "cards" / "broken.yaml").write_text("name: [")
+    huge = put(zoo, make_card("huge"))
+    huge.write_text(huge.read_text().replace(f"bytes: {len(CONTENT)}", f"bytes: {10**400}"))
     shadow = put(zoo, make_card("near"))
     status, output, errors = run("zoo", "list", "--json")
     assert status == 1 and {row["name"] for row in json.loads(output)} == {"far", "lost", "near"}
-    first, second = errors.splitlines()
-    assert "broken.yaml" in first and str(shadow) in second and "near" in second
+    first, second, third = errors.splitlines()
+    assert "broken.yaml" in first and str(huge) in second
+    assert str(shadow) in third and "near" in third
     assert run("zoo", "show", "far")[0] == 0
 
 

@@ -14,16 +14,18 @@ from torch import nn
 from cdl_d2.d2.config import STARTS
 from cdl_d2.d2.engine.trained import build_trained
 
-# What makes a model, and what it is shown in evaluation ...
-KEPT = (
-    "MODEL",
-    *("INPUT.DOMAIN", "INPUT.FORMAT", "INPUT.IMAGE_SIZE"),
-    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "TEST.DETECTIONS_PER_IMAGE"),
-)
-# ... without what only says where a training starts, what teaches it, and where it runs.
+# Keys that decide neither a model nor its evaluation. All others are kept.
 LEFT_OUT = (
-    *("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.TEACHER", "MODEL.TRANSFER"),
-    *(*STARTS, "MODEL.BRIDGE.FIT_IMAGES", "MODEL.CLASS_NAMES"),
+    *("VERSION", "OUTPUT_DIR", "SEED", "CUDNN_BENCHMARK", "VIS_PERIOD", "GLOBAL"),
+    *("DATASETS", "DATALOADER", "SOLVER", "MODEL.DEVICE", "MODEL.CLASS_NAMES"),
+    # where a training starts, and what supervises it
+    *(*STARTS, "MODEL.WEIGHTS", "MODEL.BRIDGE.FIT_IMAGES", "MODEL.TEACHER", "MODEL.TRANSFER"),
+    # images of a training, and where latents are from
+    *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "INPUT.MAX_SIZE_TRAIN"),
+    *("INPUT.RANDOM_FLIP", "INPUT.MASK_FORMAT", "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA"),
+    *("INPUT.LATENT_SOURCE", "INPUT.LATENT_STORE_TRAIN", "INPUT.LATENT_STORE_TEST"),
+    # when a training is evaluated, and on what
+    *("TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS", "TEST.PRECISE_BN"),
 )
 
 
@@ -37,20 +39,19 @@ def build_zoo_model(cfg: CfgNode, trained: bool) -> nn.Module:
 
 
 def overrides_between(base: CfgNode, trained: CfgNode) -> list[Any]:
-    """KEY, VALUE, ... that make of one config the model, and the evaluation, of another."""
-    before, pairs = dict(_items(base)), []
-    for key, value in _items(trained):
-        wanted = _is_within(key, KEPT) and not _is_within(key, LEFT_OUT)
-        if wanted and value != before.get(key):
+    """Return KEY, VALUE, ... that make of one config the model, and the evaluation, of another."""
+    before, pairs = dict(config_items(base)), []
+    for key, value in config_items(trained):
+        if not _is_within(key, LEFT_OUT) and value != before.get(key):
             pairs += [key, value]
     return pairs
 
 
-def _items(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full keys and plain values, with lists for tuples."""
+def config_items(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield full keys and plain values, with lists for tuples."""
     for key, value in node.items():
         if isinstance(value, CfgNode):
-            yield from _items(value, f"{prefix}{key}.")
+            yield from config_items(value, f"{prefix}{key}.")
         else:
             yield prefix + key, _plain(value)
 
