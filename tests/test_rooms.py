@@ -27,7 +27,9 @@ ARROWS = {
     "tv": CORE | {"export"},
     "d2": CORE,
     "d2.modeling.backbone": CORE | {"d2.config", "d2.checkpoint", "d2.modeling.coded_input"},
-    "d2.modeling": CORE | {"d2.config", "d2.config_files", "d2.checkpoint", "d2.modeling.backbone"},
+    "d2.modeling": CORE
+    | {"d2.config", "d2.config_files", "d2.detectron2_zoo", "d2.checkpoint"}
+    | {"d2.modeling.backbone"},
     "d2.modeling.meta_arch": CORE | {"d2.config", "d2.checkpoint", "d2.modeling"},
     "d2.data": CORE | {"d2.config", "d2.modeling"},
     "d2.evaluation": CORE | {"d2.data"},
