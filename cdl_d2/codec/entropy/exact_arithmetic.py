@@ -3,22 +3,63 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
+Setting = tuple[object, str, Any]  # an object, its attribute, and a value
+
+_LOCK = threading.Lock()
+_users, _before = 0, list[Setting]()  # threads in full_float32; the settings outside of it
+
 
 @contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """No gradients, no autocast, and no TF32, in which a GPU would round differently."""
-    with (
-        torch.no_grad(),
-        torch.autocast(device.type, enabled=False),
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-    ):
+    """Compute without gradients and autocast, and as full_float32."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), full_float32():
         yield
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute float32 in full, without TF32 or bfloat16, by deterministic kernels of cuDNN.
+
+    PyTorch has these settings once for all threads: the last one that leaves restores them.
+    """
+    global _users, _before
+    with _LOCK:
+        if not _users:
+            _before = _set(_exact_settings())
+        _users += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _users -= 1
+            if not _users:
+                _set(_before)
+
+
+def _exact_settings() -> list[Setting]:
+    cudnn, cublas, mkldnn = (getattr(torch.backends, k) for k in ("cudnn", "cuda", "mkldnn"))
+    settings: list[Setting] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+    if not hasattr(cudnn, "conv"):  # before PyTorch 2.9
+        return [*settings, (cudnn, "allow_tf32", False), (cublas.matmul, "allow_tf32", False)]
+    operations = (cudnn.conv, cublas.matmul, mkldnn.conv, mkldnn.matmul)
+    reduced = [op for op in operations if op.fp32_precision not in ("ieee", "none")]
+    return settings + [(operation, "fp32_precision", "ieee") for operation in reduced]
+
+
+def _set(settings: list[Setting]) -> list[Setting]:
+    """Change settings; return them as they were."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
+    for owner, name, value in settings:
+        setattr(owner, name, value)
+    return before
 
 
 def in_float64(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
