@@ -17,7 +17,6 @@ from cdl_d2.codec.architectures import (
     registered_codec,
 )
 from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
-from cdl_d2.codec.device_copies import device_of, network_on
 from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
 from cdl_d2.codec.entropy.coders import Coder, coder_for, has_one_meaning, has_rates
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
@@ -27,7 +26,7 @@ from cdl_d2.codec.network_check import check_network
 from cdl_d2.codec.networks import network_from_weights, new_network
 from cdl_d2.codec.weights_file import fingerprint, load_state_dict
 from cdl_d2.codec.zoo import weights_path
-from cdl_d2.device import usable_device
+from cdl_d2.device import device_of, network_on, usable_device
 from cdl_d2.errors import CdlError
 
 UNTRAINED = "untrained"
@@ -44,8 +43,8 @@ class Codec(nn.Module):
     decode:     y_hat -> image          decompress: bitstream -> y_hat
     ```
 
-    It starts in eval mode without gradients; encoding and decoding run in float32 whatever
-    autocast says, because rounding would turn small differences into other latents.
+    It stays in eval mode without gradients; encoding and decoding run in float32 whatever autocast
+    says, because rounding would turn small differences into other latents.
 
     Args:
         network: a CompressAI image model.
@@ -71,6 +70,10 @@ class Codec(nn.Module):
         self._cpu_coder: Coder | None = None
         self.eval().requires_grad_(False)
 
+    def train(self, mode: bool = True) -> Codec:
+        """Stay in eval mode, also as a part of a module that is trained."""
+        return super().train(False)
+
     @classmethod
     def load(
         cls,
@@ -92,13 +95,13 @@ class Codec(nn.Module):
             FileNotFoundError: if the weights are missing.
         """
         check_codec_choice(name, quality, metric, own_weights=bool(weights))
-        if weights == UNTRAINED:
-            with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # networks are made with random weights
+            if weights == UNTRAINED:
                 torch.manual_seed(0)
                 network = new_network(name, quality)
-        else:
-            path = weights_path(name, quality, metric, weights)
-            network = network_from_weights(name, quality, load_state_dict(path))
+            else:
+                path = weights_path(name, quality, metric, weights)
+                network = network_from_weights(name, quality, load_state_dict(path))
         if own := registered_codec(name):
             return cls.from_network(name, network, own.channels, quality, metric, meaning)
         return cls(network, name, quality, metric, meaning)
@@ -129,6 +132,8 @@ class Codec(nn.Module):
         check_own_name(name)
         if quality not in range(256) or metric not in METRICS:
             raise CdlError(f"quality {quality} is not one of 0..255, or {metric!r} of {METRICS}")
+        if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            network = network.module
         network = copy.deepcopy(network).eval()
         network.M = channels  # where CompressAI's models say it
         check_network(network, channels, quality)

@@ -17,7 +17,6 @@ from torch import nn
 from cdl_d2.codec.bitstream.layers import read_selected
 from cdl_d2.codec.bitstream.stream import SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.device_copies import device_of
 from cdl_d2.codec.latent import (
     STRIDE,
     CodecIdentity,
@@ -25,6 +24,7 @@ from cdl_d2.codec.latent import (
     crop_to_image,
     origin,
 )
+from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.batch_item import has_another_image, image_checksum, image_size_of, without_coded
 from cdl_d2.nn.codec_stamp import CodecStamp, in_words

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
+
+from cdl_d2.device import network_on
 
 
 class Taught:
@@ -36,8 +39,8 @@ class Taught:
 
     @property
     def teacher(self) -> nn.Module:
-        """The frozen teacher, on the student's device."""
-        return self._late_teacher.build(self.check_teacher).to(self.device)
+        """The frozen teacher, in eval mode, on the student's device."""
+        return self._late_teacher.on(self.device, self.check_teacher)
 
 
 class _LateTeacher:
@@ -46,6 +49,7 @@ class _LateTeacher:
 
     def __init__(self, source: nn.Module | Callable[[], nn.Module]):
         self._source, self._network = source, None
+        self._copies: dict[torch.device, nn.Module] = {}
 
     def build(self, check: Callable[[nn.Module], None]) -> nn.Module:
         """The network, frozen; raises what `check` or the building raises, every time."""
@@ -56,8 +60,13 @@ class _LateTeacher:
             self._network = network.eval().requires_grad_(False)
         return self._network
 
+    def on(self, device: torch.device, check: Callable[[nn.Module], None]) -> nn.Module:
+        """Return the network, or its copy on another device, as students there need it."""
+        network = self._copies[device] = network_on(self.build(check), device)
+        return network.eval() if network.training else network
+
     def __deepcopy__(self, memo: dict[int, Any]) -> _LateTeacher:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_source": self._source, "_network": None}
+        return {"_source": self._source, "_network": None, "_copies": {}}

@@ -106,6 +106,14 @@ def test_codec_is_frozen_and_ignores_autocast(codec):
     assert torch.equal(mixed.y_hat, codec.encode(IMAGE).y_hat)
 
 
+def test_a_codec_within_a_module_that_is_trained_stays_as_it_is(codec):
+    bits = codec.encode(IMAGE).total_bits
+    module = torch.nn.ModuleList([codec])
+    module.train()
+    assert not any(part.training for part in codec.modules())
+    assert codec.encode(IMAGE).total_bits == bits
+
+
 def test_reconstruction_resembles_the_image(codec):
     smooth = torch.linspace(0, 1, 128).expand(3, 128, 128)
     assert (codec.decode(codec.encode(smooth)) - smooth).abs().mean() < 0.05
@@ -150,6 +158,13 @@ def test_a_latent_of_another_codec_is_not_decoded(codec):
     latent = small_codec("cheng2020-anchor").encode(IMAGE)
     with pytest.raises(ValueError, match="cannot be decoded"):
         codec.decode(latent)
+
+
+@pytest.mark.parametrize("weights", ["", "untrained"])
+def test_loading_a_codec_takes_no_random_numbers(weights):
+    state = torch.get_rng_state()
+    Codec.load("tiny-bmshj2018-hyperprior", 2, weights=weights)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_untrained_codecs_are_the_same_every_time():

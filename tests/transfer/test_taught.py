@@ -49,6 +49,20 @@ def test_a_ready_network_teaches_and_is_frozen():
     assert len(list(student.parameters())) == 2
 
 
+def test_a_teacher_stays_in_eval_mode_whoever_else_trains_it():
+    student, teacher = Student(), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    student.learn_from(teacher)
+    nn.ModuleList([student, teacher]).train()
+    assert not any(module.training for module in student.teacher.modules())
+
+
+def test_students_on_two_devices_have_a_teacher_on_each():
+    student = Student()
+    elsewhere = copy.deepcopy(student).to("meta")
+    assert elsewhere.teacher[0].weight.is_meta and not student.teacher[0].weight.is_meta
+    assert elsewhere.teacher is elsewhere.teacher
+
+
 def test_copies_share_the_teacher_whenever_it_is_built():
     student = Student()
     early = copy.deepcopy(student)

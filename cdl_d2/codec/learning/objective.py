@@ -104,7 +104,7 @@ def frozen(networks: Sequence[nn.Module], wanted: bool = True) -> Iterator[None]
         yield
         return
     learning = [p for network in networks for p in network.parameters() if p.requires_grad]
-    training = [network.training for network in networks]
+    modes = [(part, part.training) for network in networks for part in network.modules()]
     for parameter in learning:
         parameter.requires_grad_(False)
     for network in networks:
@@ -112,7 +112,7 @@ def frozen(networks: Sequence[nn.Module], wanted: bool = True) -> Iterator[None]
     try:
         yield
     finally:
-        for network, mode in zip(networks, training, strict=True):
-            network.train(mode)
+        for part, mode in modes:
+            part.training = mode
         for parameter in learning:
             parameter.requires_grad_(True)

@@ -1,7 +1,7 @@
 import gc
 from weakref import ref
 
-from cdl_d2.codec.device_copies import device_of, network_on
+from cdl_d2.device import device_of, network_on
 from tests.conftest import loud_network
 
 NAME = "tiny-bmshj2018-hyperprior"
