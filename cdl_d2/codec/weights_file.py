@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from cdl_d2.files import write_atomically
 ZIP = b"PK\x03\x04"  # how files of torch.save begin, since PyTorch 1.6
 
 # Entropy-coding tables are derived from the weights by `update()`; they are not weights.
-DERIVED = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")
+TABLES = {"_quantized_cdf", "_offset", "_cdf_length", "scale_table"}
+WRAPPER = "module."  # before each name in the state of a DataParallel network
 
 
 def check_weights_file(path: str | Path) -> None:
@@ -137,20 +138,32 @@ def state_dict_in(content: dict[str, Any], path: str | Path) -> dict[str, torch.
     return state
 
 
-def load_network(network: nn.Module, path: str | Path, other_head: bool = False) -> None:
-    """Load a network's weights. Entries under other names, as other packages of the same network
-    have, are taken in their order if all shapes agree.
+def without_wrapper(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state with the names of the network itself, if DataParallel saved it."""
+    wrapped = all(name.startswith(WRAPPER) for name in state)
+    return {name.removeprefix(WRAPPER): v for name, v in state.items()} if wrapped else state
+
+
+def load_network(
+    network: nn.Module,
+    path: str | Path,
+    other_head: bool = False,
+    rename: Callable[[str], str] = str,
+) -> None:
+    """Load a network's weights, entries by name; DataParallel's `module.` before them is left out.
 
     Args:
+        network: to load them into.
+        path: of a file, see load_state_dict.
         other_head: leave out a last layer of another number of classes.
+        rename: gives the network's name of an entry from the file's.
 
     Raises:
         FileNotFoundError: if there is no such file.
         CdlError: if an entry is missing, or of another shape.
     """
-    state, own = load_state_dict(path), network.state_dict()
-    if state.keys().isdisjoint(own) and len(state) == len(own):
-        state = dict(zip(own, state.values(), strict=True))
+    state = {rename(k): v for k, v in without_wrapper(load_state_dict(path)).items()}
+    own = network.state_dict()
     wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
     last = list(own)[-1].rpartition(".")[0] + "."  # of every classifier of both: its head
     head = [key for key in wrong if other_head and key.startswith(last)]
@@ -165,7 +178,7 @@ def load_network(network: nn.Module, path: str | Path, other_head: bool = False)
 
 def save_weights(path: Path, network: nn.Module, details: dict[str, str]) -> None:
     """Write a network's weights, without derived tables, and `details` as safetensors metadata."""
-    save_tensors(path, {k: v.cpu() for k, v in _weights(network).items()}, details)
+    save_tensors(path, {k: v.cpu() for k, v in weights_of(network).items()}, details)
 
 
 def save_tensors(
@@ -190,15 +203,22 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 def fingerprint(network: nn.Module) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of all weights, names and bytes."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(_weights(network).items()):
+    for name, tensor in sorted(weights_of(network).items()):
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _weights(network: nn.Module) -> dict[str, torch.Tensor]:
+def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state of a network without its entropy-coding tables."""
+    parameters = {name for name, _ in network.named_parameters()}
     state = network.state_dict()
-    return {k: v for k, v in state.items() if not k.endswith(DERIVED)}
+    return {k: v for k, v in state.items() if k in parameters or not is_table(k)}
+
+
+def is_table(name: str) -> bool:
+    """Return whether an entry of a state has the name of an entropy-coding table."""
+    return name.rpartition(".")[2] in TABLES
 
 
 def _first_line(error: Exception) -> str:

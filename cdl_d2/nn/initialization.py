@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from cdl_d2.codec.weights_file import load_state_dict
+from cdl_d2.codec.weights_file import load_state_dict, without_wrapper
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.latent_resnet import LatentResNet
 
@@ -31,7 +31,7 @@ def initialize_trunk(trunk: LatentResNet, path: str | Path) -> list[str]:
         FileNotFoundError, CdlError: if the file is missing, is not a state dict, or does not fit,
             or if blocks that start as identities could not learn (FrozenBN).
     """
-    state = load_state_dict(path)
+    state = without_wrapper(load_state_dict(path))
     own = trunk.state_dict()
     if any(key.startswith("layer4.") for key in state):
         state, beyond = _from_pixel_resnet(trunk, state)
@@ -62,12 +62,15 @@ def _from_latent_network(state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 def _from_pixel_resnet(trunk: LatentResNet, state: dict[str, torch.Tensor]):
     stages = ("conv4_1", "conv4_2", "conv4_3")
     blocks = [f"{s}.{i}" for s in stages for i in range(len(getattr(trunk, s)))]
-    count = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("layer3."))
+    numbers = {int(m[1]) for key in state if (m := re.match(r"layer3\.(\d+)\.", key))}
+    if not numbers:
+        raise CdlError("weights with `layer4.*` and no `layer3.*` are not those of a ResNet-50")
+    count = 1 + max(numbers)
     renamed = {}
     for key, value in state.items():
         layer, _, rest = key.partition(".")
         index, _, name = rest.partition(".")
-        if layer == "layer3" and int(index) < len(blocks):
+        if layer == "layer3" and index.isdigit() and int(index) < len(blocks):
             renamed[f"{blocks[int(index)]}.{name}"] = value
         elif layer == "layer4":
             renamed[f"conv5.{rest}"] = value

@@ -11,7 +11,7 @@ from torch import nn
 
 from cdl_d2.codec.weights_file import load_network
 from cdl_d2.errors import CdlError, imports_of_extra
-from cdl_d2.packaged import LITE0, lite0_file
+from cdl_d2.packaged import LITE0, lite0_file, lite0_name
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # torchvision's
 TIMM = "timm/"  # before the name of a network of timm
@@ -62,7 +62,8 @@ def timm_network(name: str, classes: int, init: str = "", **options: Any) -> nn.
     except (RuntimeError, TypeError) as error:
         raise CdlError(f"timm cannot make {name}: {error}") from error
     if init and not zoo:
-        load_network(network, init, other_head=True)
+        rename = lite0_name if name == LITE0 else str
+        load_network(network, init, other_head=True, rename=rename)
     return network
 
 

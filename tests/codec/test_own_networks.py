@@ -18,8 +18,10 @@ from compressai.models import (
 from torch import nn
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice, register_codec
+from cdl_d2.codec.architectures import REGISTERED
 from cdl_d2.codec.latent import pad_for_coding
-from cdl_d2.codec.weights_file import save_weights
+from cdl_d2.codec.weights_file import fingerprint, load_state_dict, save_weights
+from cdl_d2.errors import CdlError
 
 IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
 
@@ -181,6 +183,43 @@ def test_an_installed_package_makes_its_codec_known_to_every_process(tmp_path, m
         env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
     )
     assert float(done.stdout) == codec.encode(IMAGE).y_hat.sum().item() != 0
+
+
+class WithOffset(ScaleHyperprior):
+    """A network whose weights have names that end like those of CompressAI's tables."""
+
+    def __init__(self):
+        super().__init__(8, 12)
+        self.y_offset = nn.Parameter(torch.zeros(12))
+        self.scale_table = nn.Parameter(torch.zeros(3))
+
+
+@pytest.fixture
+def with_offset():
+    register_codec("with-offset", lambda quality: WithOffset(), 12)
+    yield loud(WithOffset())
+    del REGISTERED["with-offset"]
+
+
+@pytest.mark.parametrize("name", ["y_offset", "scale_table"])
+def test_weights_that_are_named_like_tables_are_weights(name, with_offset, tmp_path):
+    getattr(with_offset, name).data += 1
+    save_weights(tmp_path / "weights.safetensors", with_offset, {})
+    state = load_state_dict(tmp_path / "weights.safetensors")
+    codec = Codec.load("with-offset", 1, weights=str(tmp_path / "weights.safetensors"))
+    assert bool((getattr(codec.network, name) == 1).all())
+    assert codec.identity.weights != fingerprint(WithOffset())
+    torch.save({k: v for k, v in state.items() if k != name}, tmp_path / "less.pth")
+    with pytest.raises(CdlError, match=name):
+        Codec.load("with-offset", 1, weights=str(tmp_path / "less.pth"))
+
+
+def test_what_data_parallel_wraps_and_saves_is_the_network_itself(with_offset, tmp_path):
+    wrapped = nn.DataParallel(with_offset)
+    torch.save(wrapped.state_dict(), tmp_path / "weights.pth")
+    codec = Codec.from_network("mine", wrapped, 12)
+    read = Codec.load("with-offset", 1, weights=str(tmp_path / "weights.pth"))
+    assert codec.identity.weights == read.identity.weights == fingerprint(with_offset)
 
 
 def test_a_file_whose_codec_has_no_name_is_damaged():

@@ -9,11 +9,13 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import torch
+from torch import nn
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.networks import new_network
 from cdl_d2.codec.weights_file import (
     fingerprint,
+    load_network,
     load_state_dict,
     save_checkpoint,
     save_tensors,
@@ -352,3 +354,16 @@ def test_a_corrupt_file_is_refused(tmp_path, suffix):
     path.write_bytes(pickle.dumps([1, 2, 3])[:-3] + b"garbage")
     with pytest.raises(ValueError, match="corrupt"):
         load_state_dict(path)
+
+
+def test_entries_under_other_names_are_refused_and_not_taken_in_their_order(tmp_path):
+    norm = nn.BatchNorm2d(3)
+    names = ("mean", "var", "gamma", "beta", "count")
+    values = [tensor + 1 for tensor in norm.state_dict().values()]
+    torch.save(dict(zip(names, values, strict=True)), tmp_path / "other.pth")
+    with pytest.raises(CdlError, match="weight is not there"):
+        load_network(norm, tmp_path / "other.pth")
+    wrapped = {f"module.{k}": v + 1 for k, v in norm.state_dict().items()}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    load_network(norm, tmp_path / "wrapped.pth")
+    assert bool((norm.weight == 2).all())

