@@ -72,7 +72,7 @@ def predict(
     predictor = chosen.load()
     sources = find_sources(inputs, output)
     if annotations is not None:
-        check_annotations(predictor.model, annotations, [*sources])
+        check_annotations(predictor, annotations, sources)
     archive = ArchivePrediction(predictor, sources, output, batch_size, draw)
     archive.claim()
     missing = archive.missing_parts(share)

@@ -24,6 +24,7 @@ from cdl_d2.files import write_atomically
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # that Pillow may read
 ORIENTATION = 0x0112  # the EXIF tag
+SIDEWAYS = (5, 6, 7, 8)  # values of it whose images have rows for columns
 DEEP = re.compile(r"(?<!BGR);(12|16)")  # in Pillow's name of a layout; BGR;16 is a whole pixel
 UNREADABLE = (  # what Pillow raises for damaged files of these formats
     *(AssertionError, EOFError, OSError, SyntaxError, ValueError, struct.error, zlib.error),
@@ -149,6 +150,13 @@ def read_image(path: str | Path, content: bytes | None = None) -> torch.Tensor:
         return _upright(pil_to_tensor(file.convert("RGB")), file.getexif().get(ORIENTATION))
 
 
+def read_image_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
+    """Return (H, W) in pixels of what read_image gives, from the header; raises as open_image."""
+    with open_image(path, content) as file:
+        sideways = file.getexif().get(ORIENTATION) in SIDEWAYS
+        return (file.width, file.height) if sideways else (file.height, file.width)
+
+
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write an image with write_atomically; folders that are missing are made.
 
@@ -162,7 +170,7 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
 def _upright(pixels: torch.Tensor, orientation: object) -> torch.Tensor:
     """What ImageOps.exif_transpose does, without its failures on other, odd entries of the EXIF."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in SIDEWAYS:
         pixels = pixels.transpose(1, 2)
     flips = {1: (3, 4, 7, 8), 2: (2, 3, 6, 7)}  # rows and columns
     return pixels.flip([side for side, turned in flips.items() if orientation in turned])

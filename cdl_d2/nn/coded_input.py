@@ -248,7 +248,9 @@ class CodedInput:
 
         Returns:
             what encode gives, without estimates: `bits` is the size of its file, and there are
-            no `channel_bits` and `side_bits`. Of an image that was padded above or to the left also
+            no `channel_bits` and `side_bits`;
+            height, width: of the image before it was resized for coding, for results in its pixels.
+            Of an image that was padded above or to the left also
             image_origin: (top, left), where the image begins in the latent's cells, in pixels; it
             and image_size are then not those of the whole latent. For a first layer also
             channel_mask: M booleans, the channels that it has; the others are zero.
@@ -264,6 +266,8 @@ class CodedInput:
             "codec_identity": codec.identity,
             "image_size": size,
             "bits": stream.bits,
+            "height": stream.result_size[0],
+            "width": stream.result_size[1],
         }
         if stream.coding != SELECTED:
             quantized = codec.read_symbols(stream)

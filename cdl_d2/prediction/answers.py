@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically, write_json
 from cdl_d2.prediction.archive import ArchivePrediction
-from cdl_d2.prediction.models import PredictionModel
+from cdl_d2.prediction.predictor import Predictor
+from cdl_d2.prediction.reading import Source
 from cdl_d2.prediction.tasks import Results, Truth
 
 
@@ -30,13 +32,26 @@ class Answers:
     results: Results
 
 
-def check_annotations(model: PredictionModel, annotations: Path, names: Sequence[str]) -> None:
-    """Raise what write_answers would, for annotations of another model, or of none of the sources.
+def check_annotations(
+    predictor: Predictor, annotations: Path, sources: Mapping[str, Source]
+) -> None:
+    """Raise what write_answers would: for annotations of another model, of none of the sources, or
+    of another shape than one of them. Sources that cannot be read are passed over.
 
     Args:
-        names: of the sources.
+        sources: by name.
     """
-    model.task.truth(annotations, model.class_names).check_some(names)
+    model = predictor.model
+    truth = model.task.truth(annotations, model.class_names)
+    truth.check_some(sources)
+    for name, source in sources.items():
+        if not truth.knows(name) or truth.size(name) is None:
+            continue
+        try:
+            size = predictor.read.size(source)
+        except (CdlError, OSError):  # reported when it is predicted
+            continue
+        truth.check_size(name, size)
 
 
 def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -> Answers:
@@ -51,6 +66,8 @@ def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -
     entries, failures = list(archive.read_parts()), archive.failures()
     task, names = archive.predictor.model.task, archive.predictor.model.class_names
     truth = task.truth(annotations, names) if annotations else None
+    if truth:
+        entries = [truth.fitted(e) if truth.knows(e["file_name"]) else e for e in entries]
     ids = (truth and truth.category_ids) or range(1, len(names) + 1)
     categories = [{"id": i, "name": n} for i, n in zip(ids, names, strict=True)]
     _number(entries, truth)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torchvision.transforms.functional import resize
 
 from cdl_d2.codec import Bitstream, Codec, CodecChoice
 from cdl_d2.codec.bitstream.compressai_file import (
@@ -18,7 +19,7 @@ from cdl_d2.codec.bitstream.compressai_file import (
 )
 from cdl_d2.codec.bitstream.header import MAGIC
 from cdl_d2.codec.bitstream.stream import SUFFIX
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.image_files import read_image, read_image_size
 from cdl_d2.data import LatentStore
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import CodedInput
@@ -55,7 +56,7 @@ class TarMember:
 
 @dataclass(frozen=True)
 class StoredLatent:
-    """An image of a latent store, in the store's first variant."""
+    """An image of a latent store, in the store's first variant that is not flipped."""
 
     store: Path
     image: str
@@ -84,45 +85,68 @@ class SourceReader:
 
     def __call__(self, source: Source) -> dict[str, Any]:
         """An item of a batch: of an image with `image`, resized as in evaluation, else as
-        CodedInput.read makes it of a bitstream; with `height` and `width` of the given image.
+        CodedInput.read makes it of a bitstream; with `height` and `width` of the original image.
 
         Raises:
             CdlError, OSError: if it cannot be read, or was coded by another codec.
         """
         if isinstance(source, StoredLatent):
-            return self._sized(self._stored(source))
+            return self._stored(source)
         opened = open_source(source)
+        size = _size_of(opened)
         if isinstance(opened, Bitstream):
             if self.coded_input.domain != "image":
-                return self._sized(self.coded_input.read(opened))
+                return self.coded_input.read(opened)
             opened = decoded_pixels(opened, None)
         image = self.resize(opened)
-        height, width = (image if self.cropped else opened).shape[1:]
+        height, width = image.shape[1:] if self.cropped else size
         image = self.coded_input.swap(image).contiguous()
         return {"image": image, "height": height, "width": width}
 
     def picture(self, source: Source) -> torch.Tensor:
-        """The image that a prediction is of, 3 x H x W, uint8, RGB; a bitstream is decoded."""
+        """The image that a prediction is of, 3 x H x W, uint8, RGB; a bitstream is decoded, and
+        resized to the size of the original image."""
         if isinstance(source, StoredLatent):
             raise CdlError(f"a latent store has no pictures: give draw the image of {source}")
         opened = open_source(source)
-        coded = isinstance(opened, Bitstream)
-        if coded:
-            opened = decoded_pixels(opened, self.coded_input.codec_of(opened.codec))
-        return self.resize(opened) if self.cropped and not coded else opened
+        if isinstance(opened, Bitstream):
+            decoded = decoded_pixels(opened, self.coded_input.codec_of(opened.codec))
+            return resize(decoded, list(opened.result_size))
+        return self.resize(opened) if self.cropped else opened
+
+    def size(self, source: Source) -> tuple[int, int]:
+        """Return (H, W) in pixels of the original image, from headers; raises as a call does."""
+        if isinstance(source, StoredLatent):
+            return self._store(source).original_size(source.image)
+        if isinstance(source, (str, Path)) and not _is_bitstream(Path(source)):
+            return read_image_size(source)
+        if isinstance(source, TarMember):
+            content = source.read_bytes()
+            if not _is_coded(content, str(source)):
+                return read_image_size(str(source), content)
+        return _size_of(open_source(source))
 
     def _stored(self, source: StoredLatent) -> dict[str, Any]:
+        store = self._store(source)
+        height, width = store.original_size(source.image)
+        item = store.read(source.image, store.upright_variant, self.coded_input.with_scales)
+        return item | {"height": height, "width": width}
+
+    def _store(self, source: StoredLatent) -> LatentStore:
         shown = self.coded_input
         if shown.domain != "latent":
             raise CdlError(f"a latent store has latents, and the model looks at {shown.domain}s")
         if source.store not in self._stores:
             self._stores[source.store] = LatentStore(source.store, *shown.codecs)
-        store = self._stores[source.store]
-        return store.read(source.image, store.variants[0], shown.with_scales)
+        return self._stores[source.store]
 
-    def _sized(self, item: dict[str, Any]) -> dict[str, Any]:
-        height, width = item["image_size"]
-        return item | {"height": height, "width": width}
+
+def _size_of(opened: Bitstream | torch.Tensor) -> tuple[int, int]:
+    """Return (H, W) in pixels of the original image."""
+    if isinstance(opened, Bitstream):
+        return opened.result_size
+    height, width = opened.shape[1:]
+    return height, width
 
 
 def open_source(source: Source) -> Bitstream | torch.Tensor:
@@ -139,9 +163,12 @@ def open_source(source: Source) -> Bitstream | torch.Tensor:
         return as_pixels(source)
     content = bytes(source) if isinstance(source, (bytes, bytearray)) else source.read_bytes()
     name = str(source) if isinstance(source, TarMember) else f"{len(content)} bytes"
-    if content.startswith(MAGIC) or _has_suffix(name) or is_compressai_file(content):
-        return read_bitstream(content, name)
-    return read_image(name, content)
+    return read_bitstream(content, name) if _is_coded(content, name) else read_image(name, content)
+
+
+def _is_coded(content: bytes, name: str) -> bool:
+    """Return whether content is a bitstream, by its name or by itself."""
+    return content.startswith(MAGIC) or _has_suffix(name) or is_compressai_file(content)
 
 
 def _is_bitstream(path: Path) -> bool:

@@ -31,11 +31,12 @@ class Prediction:
     """What is common to all tasks.
 
     Attributes:
-        image_size: (H, W) in pixels; of an image file its own, of a bitstream that of the coded
-            image.
+        image_size: (H, W) in pixels of the original image, in which boxes, masks and label maps
+            are: of an image file its own; of a bitstream or a stored latent that of the image
+            before it was resized for coding, or where the file does not say it, of the coded image.
         class_names: of all K classes that the model knows.
         bits: of the coded image, of its file or estimated; None for a model of pixels.
-        bits_per_pixel: over the pixels of the image as it was coded.
+        bits_per_pixel: over the pixels of the image as it was coded, after resizing.
         picture: gives the image, 3 x H x W, uint8, RGB; a bitstream is decoded only then.
     """
 
@@ -110,8 +111,7 @@ class Detections(Prediction):
                 "score": float(self.scores[i]),
             }
             if self.masks is not None:
-                rle = coco_mask.encode(np.asfortranarray(self.masks[i].numpy(), dtype=np.uint8))
-                entry["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+                entry["segmentation"] = encode_mask(self.masks[i].numpy())
             entries.append(entry)
         return entries
 
@@ -235,6 +235,12 @@ def as_pixels(image: Picture) -> torch.Tensor:
     raise CdlError(
         f"{given} is no image: give an array H x W x 3, or a tensor 3 x H x W, of uint8, RGB"
     )
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Return the RLE of a mask, H x W, as JSON takes it."""
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
 def _draw_classes(pixels: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:

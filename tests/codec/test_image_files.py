@@ -6,7 +6,14 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
-from cdl_d2.codec.image_files import FORMATS, ORIENTATION, find_images, read_image, reading_image
+from cdl_d2.codec.image_files import (
+    FORMATS,
+    ORIENTATION,
+    find_images,
+    read_image,
+    read_image_size,
+    reading_image,
+)
 from cdl_d2.codec.latent import MAX_PIXELS_VARIABLE
 from cdl_d2.errors import CdlError
 from tests.conftest import fake_ghostscript, png_of_16_bits, write_bomb
@@ -64,6 +71,8 @@ def test_an_image_is_read_upright(tmp_path, orientation):
     with Image.open(path) as file:
         expected = pil_to_tensor(ImageOps.exif_transpose(file))
     assert torch.equal(read_image(path), expected)
+    assert read_image_size(path) == read_image_size("a.png", path.read_bytes())
+    assert read_image_size(path) == tuple(expected.shape[1:])
 
 
 def test_odd_entries_of_the_exif_do_not_hide_an_image(tmp_path):

@@ -52,6 +52,13 @@ def test_a_bitstream_gives_the_item_that_its_image_gives(codec):
         for key in read.keys() & {"latent", "reconstruction", "scales"}:
             assert torch.equal(read[key], encoded[key])
         assert read["image_size"] == (40, 70) and domain in read
+        assert (read["height"], read["width"]) == (40, 70)
+
+
+def test_an_item_of_a_resized_image_asks_for_results_in_pixels_of_the_original(codec):
+    stream = replace(codec.compress(IMAGE.float() / 255), original_size=(81, 140))
+    read = CodedInput("latent", codec).read(stream)
+    assert read["image_size"] == (40, 70) and (read["height"], read["width"]) == (81, 140)
 
 
 @pytest.mark.parametrize("domain", ["latent", "image"])

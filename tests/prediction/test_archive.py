@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
+from cdl_d2.files import without_nan
 from tests.commands import output_of, refused, run
 from tests.tv.conftest import CLASSES, CODEC
 
@@ -173,6 +175,34 @@ def test_accuracy_is_that_of_the_engines_own_evaluation(latent_model, coco_datas
     assert printed["bbox"]["AP"] == pytest.approx(expected["bbox"]["AP"])
     assert printed["segm"]["AP"] == pytest.approx(expected["segm"]["AP"])
     assert printed["rate"]["bpp"] == pytest.approx(expected["rate"]["bpp"])
+
+
+def test_predictions_are_in_pixels_of_the_annotations(latent_model, coded, tmp_path):
+    """Of bitstreams of resized images that do not say so."""
+    output_of("predict", latent_model, coded, "--output", tmp_path / "plain")
+    content = json.loads((tmp_path / "plain" / "images.json").read_text())
+    objects = json.loads((tmp_path / "plain" / "predictions.json").read_text())
+    for image in content["images"]:  # half as large as coded
+        image |= {"height": image["height"] // 2, "width": image["width"] // 2}
+    truth = [
+        {"id": i, "image_id": o["image_id"], "category_id": o["category_id"], "iscrowd": 0}
+        | {"bbox": [side / 2 for side in o["bbox"]], "area": o["bbox"][2] * o["bbox"][3] / 4}
+        for i, o in enumerate(objects, start=1)
+    ]
+    parts = {"images": content["images"], "categories": content["categories"]}
+    (tmp_path / "truth.json").write_text(json.dumps(parts | {"annotations": truth}))
+    words = "--annotations", tmp_path / "truth.json", "--output", tmp_path / "out", "--json"
+    printed = json.loads(output_of("predict", latent_model, coded, *words))
+    assert json.loads((tmp_path / "out" / "images.json").read_text()) == content
+    coco = index_coco(json.loads((tmp_path / "truth.json").read_text()))
+    submitted = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    again = average_precision(coco, submitted, "bbox")
+    assert without_nan(again) == pytest.approx(printed["bbox"])
+    assert printed["bbox"]["AP"] > 90
+    parts["images"][3] |= {"height": 10}
+    (tmp_path / "truth.json").write_text(json.dumps(parts | {"annotations": truth}))
+    line = refused("predict", latent_model, coded, *words[:2], "--output", tmp_path / "other")
+    assert "of another shape" in line and not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """One image in, typed results out, the same for all that holds an image."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from PIL import Image
 from cdl_d2 import Predictor
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.image_files import read_image
+from cdl_d2.data import Plan, Variant
+from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction import Classification, Segmentation
+from cdl_d2.prediction.reading import StoredLatent
 from tests.tv.conftest import CLASSES
 
 
@@ -47,6 +51,37 @@ def test_results_are_in_pixels_of_the_image_that_was_given(latent_model, images)
     assert found.masks.dtype == torch.bool
     assert found.names == [CLASSES[label] for label in found.labels]
     assert (found.scores.diff() <= 0).all()
+
+
+@pytest.mark.parametrize("model", ["latent_model", "pixel_model"])
+def test_results_of_a_bitstream_are_in_pixels_of_the_image_before_it_was_resized(
+    model, coded, request
+):
+    predictor, plain = Predictor.load(request.getfixturevalue(model)), Bitstream.load
+    expected = predictor(coded / "1.cdlz")  # 70 x 50, and seen by a model of pixels at 90 x 64
+    found = predictor(replace(plain(coded / "1.cdlz"), original_size=(210, 100)).to_bytes())
+    assert expected.image_size == (70, 50) and found.image_size == (210, 100)
+    assert torch.allclose(found.boxes, expected.boxes * torch.tensor([2, 3, 2, 3]), atol=1e-2)
+    assert found.masks.shape == (len(found), 210, 100) and len(found)
+    assert found.to_coco()[0]["segmentation"]["size"] == [210, 100]
+    assert found.draw().shape == (210, 100, 3)
+    assert found.bits_per_pixel is None or found.bits_per_pixel == found.bits / (70 * 50)
+
+
+def test_results_of_a_stored_latent_are_in_pixels_of_the_image(
+    latent_model, images, codec, tmp_path
+):
+    names, variants = ("1.png", "inner/3.png"), (Variant(64, flip=True), Variant(64))
+    plan = Plan(codec.identity, "arrays", variants, names)
+    plan.save(tmp_path)
+    list(encode_shards(codec, plan, images, tmp_path, [0], workers=0))
+    close_store(tmp_path, plan)
+    predictor = Predictor.load(latent_model)
+    for name in names:  # as the model resizes them
+        found, expected = predictor(StoredLatent(tmp_path, name)), predictor(images / name)
+        assert found.image_size == expected.image_size == predictor.read.size(images / name)
+        assert predictor.read.size(StoredLatent(tmp_path, name)) == found.image_size
+        assert torch.allclose(found.boxes, expected.boxes, atol=1e-2) and len(found)
 
 
 def test_a_thin_image_is_an_image(latent_model):

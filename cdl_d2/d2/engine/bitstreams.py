@@ -83,9 +83,11 @@ def compressor_for(
 
     def layers_of(path: Path) -> Layers:
         if as_is:
-            image = model.coded_input.swap(read_image(path))
-        else:
-            image = mapper({"file_name": str(path)})["image"]
-        return compress_for(model, image, with_rest)
+            return compress_for(model, model.coded_input.swap(read_image(path)), with_rest)
+        item = mapper({"file_name": str(path)})
+        layers = compress_for(model, item["image"], with_rest)
+        if "height" in item:  # a classifier's crop is no resized image
+            layers = layers.resized_from((item["height"], item["width"]))
+        return layers
 
     return FileCompressor(layers_of)

@@ -53,7 +53,7 @@ def read_variants(plan: Plan, images: Path, image: str) -> Pixels:
         with within_memory():
             original = read_image(images / image)
             variants = tuple(variant.apply(original) for variant in plan.variants)
-        return Pixels(image, variants, ImageSource.of(images / image))
+        return Pixels(image, variants, ImageSource.of(images / image, tuple(original.shape[1:])))
     except (OSError, ValueError) as error:
         return Pixels(image, (), error=str(error))
 

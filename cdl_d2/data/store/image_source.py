@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from cdl_d2.codec.latent import check_pixels
 from cdl_d2.files import sha256_of
 
 HASHED = 8  # images of another time whose content a quick comparison looks at
@@ -19,17 +21,31 @@ class ImageSource:
         size: bytes.
         time: of its last change, in nanoseconds.
         sha256: of its content.
+        image_size: (H, W) in pixels; None in stores of formats 1 and 2.
     """
 
     size: int
     time: int
     sha256: str
+    image_size: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, path: Path) -> ImageSource:
+    def of(cls, path: Path, image_size: tuple[int, int] | None = None) -> ImageSource:
         """Of a file as it is now."""
         state = path.stat()
-        return cls(state.st_size, state.st_mtime_ns, sha256_of(path))
+        return cls(state.st_size, state.st_mtime_ns, sha256_of(path), image_size)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> ImageSource:
+        """Return what was written as a dict; raises TypeError or ValueError for anything else."""
+        source = cls(**content)
+        if source.image_size is None:
+            return source
+        height, width = source.image_size
+        if not type(height) is type(width) is int:
+            raise ValueError(f"image_size {source.image_size!r} is not (height, width) in pixels")
+        check_pixels((height, width))
+        return replace(source, image_size=(height, width))
 
 
 class SourceComparison:

@@ -118,6 +118,27 @@ class LatentStore:
         """Of every image."""
         return self.plan.variants
 
+    @property
+    def upright_variant(self) -> Variant:
+        """First variant that is not flipped, whose results are those of the image.
+
+        Raises:
+            CdlError: if there is none.
+        """
+        variants = [variant for variant in self.variants if not variant.flip]
+        if not variants:
+            raise CdlError(f"the latent store {self.folder} has flipped images only: encode others")
+        return variants[0]
+
+    def original_size(self, file_name: str | PurePath) -> tuple[int, int]:
+        """Return (H, W) in pixels of an image before it was resized; of a store of formats 1 or 2,
+        which does not say it, that of the upright variant. Raises as `read`."""
+        image = self.find(file_name)
+        source = self._reader_of(image).sources.get(image)
+        if source is not None and source.image_size is not None:
+            return source.image_size
+        return self.record(image, self.upright_variant).image_size
+
     def require(self, variants: Sequence[Variant]) -> None:
         """Raise CdlError unless all of the variants are there, of every image."""
         missing = [variant for variant in variants if variant not in self.variants]

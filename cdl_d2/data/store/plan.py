@@ -12,8 +12,8 @@ from cdl_d2.data.store.variant import Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
-FORMAT = 2
-FORMATS = (1, FORMAT)  # of the first, shards do not say what they hold
+FORMAT = 3
+FORMATS = (1, 2, FORMAT)  # of 1, shards do not say what they hold; of 1 and 2, no sizes of images
 FORMS = ("arrays", "bitstreams")
 
 

@@ -266,7 +266,9 @@ class ShardReader:
         self.failures: dict[str, str] = said["failures"]
         if not is_text_by_text(self.failures):
             raise CdlError("what it says of failures is no text")
-        self.sources = {name: ImageSource(**source) for name, source in said["sources"].items()}
+        self.sources = {
+            name: ImageSource.from_dict(source) for name, source in said["sources"].items()
+        }
 
     def _size(self) -> int:
         return os.fstat(self._file.fileno()).st_size

@@ -16,13 +16,14 @@ from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
-from cdl_d2.prediction.results import Detections
+from cdl_d2.prediction.results import Detections, encode_mask
 from cdl_d2.prediction.tasks.task import (
     Entry,
     Results,
     Save,
     Task,
     Truth,
+    have_one_shape,
     ordered,
     unambiguous,
 )
@@ -44,12 +45,25 @@ class CocoTruth(Truth):
             if stem in self._ids:
                 raise CdlError(f"{path} has two images of the name {stem}: rename one")
             self._ids[stem] = image["id"]
+        self._sizes = {i["id"]: (i["height"], i["width"]) for i in self._content["images"]}
         self._short_ids = unambiguous((PurePosixPath(k).name, v) for k, v in self._ids.items())
 
     def image_id(self, name: str) -> int | None:
         """See Truth."""
         stem = stem_of(name)
         return self._ids.get(stem, self._short_ids.get(PurePosixPath(stem).name))
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        """See Truth."""
+        return self._sizes.get(self.image_id(name))
+
+    def fitted(self, entry: Entry) -> Entry:
+        """See Truth."""
+        seen, size = (entry["height"], entry["width"]), self.size(entry["file_name"])
+        if size is None or seen == size or not have_one_shape(seen, size):
+            return entry
+        objects = [_resized(found, seen, size) for found in entry["objects"]]
+        return entry | {"height": size[0], "width": size[1], "objects": objects}
 
     def knows(self, name: str) -> bool:
         """See Truth."""
@@ -58,19 +72,16 @@ class CocoTruth(Truth):
     def results(
         self, entries: Sequence[Entry], names: Sequence[str], folder: Path = Path()
     ) -> Results:
-        """`bbox` and, of a detector with masks, `segm`. What was seen at another size, as
-        bitstreams of resized images are, is resized; a source without a prediction counts as one
-        without objects. Raises as Truth says."""
+        """`bbox` and, of a detector with masks, `segm`, in pixels of the annotations. A source
+        without a prediction counts as one without objects. Raises as Truth says."""
         self.check_some(names)
-        annotated = {i["id"]: (i["height"], i["width"]) for i in self._content["images"]}
         found = []
         for entry in entries:
-            if self.knows(entry["file_name"]):
-                image_id = self.image_id(entry["file_name"])
-                seen, size = (entry["height"], entry["width"]), annotated[image_id]
-                _check_shape(image_id, seen, size)
-                objects = coco_results([entry | {"id": image_id}], self.category_ids)
-                found += [_resized(each, seen, size) for each in objects]
+            name = entry["file_name"]
+            if self.knows(name):
+                self.check_size(name, (entry["height"], entry["width"]))
+                numbered = self.fitted(entry) | {"id": self.image_id(name)}
+                found += coco_results([numbered], self.category_ids)
         masks = all(each.get("segmentation") for each in self._content["annotations"])
         masks &= any("segmentation" in each for each in found)
         coco, ids = index_coco(self._content), {self.image_id(name) for name in names} - {None}
@@ -121,19 +132,8 @@ def coco_results(entries: Sequence[Entry], category_ids: Sequence[int]) -> list[
     ]
 
 
-def _check_shape(image_id: int, seen: tuple[int, int], size: tuple[int, int]) -> None:
-    """Raise CdlError unless an image of (H, W) pixels can have been resized to what was seen."""
-    if abs(seen[0] * size[1] - seen[1] * size[0]) > size[0] + size[1]:
-        raise CdlError(
-            f"image {image_id} was seen at {seen} pixels, (height, width), and is annotated at "
-            f"{size}, which is of another shape: is it the same image, and upright?"
-        )
-
-
 def _resized(entry: Entry, seen: tuple[int, int], size: tuple[int, int]) -> Entry:
-    """An entry of a COCO results file for an image of another size, (H, W)."""
-    if seen == size:
-        return entry
+    """Return an entry of a COCO results file for an image of another size, (H, W)."""
     vertical, horizontal = (new / old for new, old in zip(size, seen, strict=True))
     left, top, width, height = entry["bbox"]
     box = [left * horizontal, top * vertical, width * horizontal, height * vertical]
@@ -141,5 +141,5 @@ def _resized(entry: Entry, seen: tuple[int, int], size: tuple[int, int]) -> Entr
     if "segmentation" in entry:
         mask = Image.fromarray(coco_mask.decode(entry["segmentation"]))
         resized = np.asarray(mask.resize(size[::-1], Image.Resampling.NEAREST))
-        entry["segmentation"] = coco_mask.encode(np.asfortranarray(resized))
+        entry["segmentation"] = encode_mask(resized)
     return entry

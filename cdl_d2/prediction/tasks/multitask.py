@@ -29,6 +29,10 @@ class MultitaskTruth(Truth):
         """See Truth."""
         return stem_of(name) in self._attributes.rows and self._labels.knows(name)
 
+    def size(self, name: str) -> tuple[int, int] | None:
+        """See Truth."""
+        return self._labels.size(name)
+
     def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
         """`sem_seg`, see LabelTruth, and `attributes`, see AttributeCounts; raises as Truth says,
         and CdlError for other attributes."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from cdl_d2.codec.image_files import read_label_map
+from cdl_d2.codec.image_files import open_image, read_label_map
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction.results import Segmentation
@@ -37,15 +38,23 @@ class LabelTruth(Truth):
         """See Truth."""
         return self._file(name).is_file()
 
+    def size(self, name: str) -> tuple[int, int] | None:
+        """See Truth."""
+        with open_image(self._file(name)) as file:
+            return file.height, file.width
+
     def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
-        """`mIoU`, in percent, over all pixels, of the classes that occur; raises as Truth says."""
+        """`mIoU`, in percent, over all pixels of the annotations, of the classes that occur;
+        predictions of another size are resized, by nearest neighbours. Raises as Truth says."""
         count = len(self.class_names)
         confusion = np.zeros((count, count), dtype=np.int64)
         for entry in self.known(entries):
             path = self._file(entry["file_name"])
             truth, found = read_label_map(path), read_label_map(folder / entry["label_map"])
+            self.check_size(entry["file_name"], found.shape)
             if truth.shape != found.shape:
-                raise CdlError(f"{path} has {truth.shape} pixels, and the image {found.shape}")
+                labels = Image.fromarray(found)
+                found = np.asarray(labels.resize(truth.shape[::-1], Image.Resampling.NEAREST))
             valid = truth != IGNORED
             if (truth[valid] >= count).any():
                 raise CdlError(

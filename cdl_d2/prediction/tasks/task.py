@@ -43,6 +43,23 @@ class Truth(ABC):
         """Their number of a source, if they have one."""
         return None
 
+    def size(self, name: str) -> tuple[int, int] | None:
+        """Return (H, W) in pixels of what is annotated of a source; None if it has no size."""
+        return None
+
+    def fitted(self, entry: Entry) -> Entry:
+        """Return an entry in pixels of its annotation; as it is, if their shapes differ."""
+        return entry
+
+    def check_size(self, name: str, size: tuple[int, int]) -> None:
+        """Raise CdlError unless a source of (H, W) pixels has the shape of its annotation."""
+        annotated = self.size(name)
+        if annotated is not None and not have_one_shape(size, annotated):
+            raise CdlError(
+                f"{name} has {size} pixels, (height, width), and is annotated at {annotated} in "
+                f"{self.path}, which is of another shape: is it the same image, and upright?"
+            )
+
     @abstractmethod
     def knows(self, name: str) -> bool:
         """Whether a source is annotated."""
@@ -110,6 +127,12 @@ class Task(ABC):
             entries: also with the `id` of the image.
             categories: K, `id` and `name` of the model's classes.
         """
+
+
+def have_one_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Return whether images of (H, W) pixels can be resized to each other, within a pixel."""
+    difference = abs(size[0] * other[1] - size[1] * other[0])
+    return difference <= max(sum(size), sum(other))
 
 
 def ordered(theirs: Sequence[str], names: Sequence[str], path: Path) -> list[str]:

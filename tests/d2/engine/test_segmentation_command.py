@@ -8,6 +8,7 @@ from PIL import Image
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
+from cdl_d2.codec import Bitstream
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.data.datasets.drawn import write_segmentation
 from tests.commands import output_of, refused
@@ -101,10 +102,15 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
         (said,) = json.loads(shown)
         assert said["time/result_ms"] == pytest.approx(row[-1], abs=0.1) and said["rate/bpp"] > 0
 
-    coded = tmp_path / "coded"
-    words = ["codec", "compress", folder / "images", "--for", tmp_path / "fixed"]
+    coded, large = tmp_path / "coded", tmp_path / "large"
+    large.mkdir()
+    for path in (folder / "images").iterdir():
+        Image.open(path).resize((192, 128)).save(large / path.name)
+    words = ["codec", "compress", large, "--for", tmp_path / "fixed"]
     output_of(*words, "--output", coded)
     assert len(list(coded.glob("*.rest.cdlz"))) == 4 and len(list(coded.iterdir())) == 8
+    for stream in map(Bitstream.load, coded.iterdir()):
+        assert (stream.image_size, stream.original_size) == ((64, 96), (128, 192))
     output_of("codec", "decompress", *coded.iterdir(), "--output", tmp_path / "png")
     assert len(list((tmp_path / "png").iterdir())) == 4
     assert "--force" in refused(*words, "--output", coded)

@@ -27,9 +27,19 @@ def test_the_mean_iou_is_over_classes_that_occur_and_pixels_that_count(tmp_path)
     assert results(tmp_path, [[0, 0, 1, 255]], [[0, 1, 1, 2]]) == pytest.approx(50)
 
 
+def test_predictions_of_resized_images_are_compared_in_pixels_of_the_annotations(tmp_path):
+    truth = np.array([[0, 0, 1], [2, 1, 1]]).repeat(4, 0).repeat(4, 1)
+    assert results(tmp_path, truth, truth[::2, ::2]) == 100
+    assert results(tmp_path, truth[::4, ::4], truth) == 100
+
+
 @pytest.mark.parametrize(
     ("truth", "message"),
-    [([[0, 1]], "pixels"), ([[0, 0, 3]], "label 3"), ([[255, 255, 255]], "ignores every")],
+    [
+        ([[0], [1], [1], [1], [1], [1]], "of another shape"),
+        ([[0, 0, 3]], "label 3"),
+        ([[255, 255, 255]], "ignores every"),
+    ],
 )
 def test_label_maps_of_something_else_are_named(tmp_path, truth, message):
     with pytest.raises(CdlError, match=message):
