@@ -10,6 +10,9 @@ import math
 import os
 import secrets
 import shutil
+import socket
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -20,6 +23,7 @@ from cdl_d2.errors import CdlError
 
 SUFFIX = ".cdl-partial"
 LONGEST = 40  # characters of a file's name in that of its temporary one
+OLD = 24 * 60 * 60  # seconds without a change after which a temporary file is not written any more
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -69,15 +73,15 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         os.rename(temporary, path)
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, replace: bool = True) -> None:
     """Write text, in UTF-8, with write_atomically."""
-    with write_atomically(path) as temporary:
+    with write_atomically(path, replace) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_json(path: str | Path, content: Any, replace: bool = True) -> None:
     """Write JSON, for people to read, with write_atomically; what is not a number becomes null."""
-    write_text(path, json.dumps(without_nan(content), indent=2) + "\n")
+    write_text(path, json.dumps(without_nan(content), indent=2) + "\n", replace)
 
 
 def check_empty_folder(path: Path) -> None:
@@ -90,7 +94,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """The JSON objects of a file with one a line; what was cut off, or is being written, is left
     out."""
     entries = []
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
             entries.append(dict(json.loads(line)))
         except (TypeError, ValueError):
@@ -99,10 +103,12 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 
 
 def without_nan(content: Any) -> Any:
-    """The same content with None for NaN, which JSON does not have."""
+    """Return the same content with None for NaN and infinity, which JSON does not have."""
     if isinstance(content, dict):
         return {key: without_nan(value) for key, value in content.items()}
-    return None if isinstance(content, float) and math.isnan(content) else content
+    if isinstance(content, (list, tuple)):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def sha256_of(path: str | Path) -> str:
@@ -128,7 +134,8 @@ def _temporary(path: Path, is_folder: bool) -> Iterator[tuple[Path, int]]:
     try:
         yield temporary, os.fstat(held).st_mode & 0o777
     except OSError as error:
-        if error.filename is None and is_disk_error(error):
+        at_fault = error.filename is None and is_disk_error(error)
+        if at_fault or error.filename == str(temporary):  # whose name says nothing to anyone
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
@@ -139,7 +146,8 @@ def _temporary(path: Path, is_folder: bool) -> Iterator[tuple[Path, int]]:
 def _create(path: Path, is_folder: bool) -> tuple[Path, int]:
     """Make a file or folder beside `path`, and hold its lock where the file system has locks."""
     while True:
-        temporary = path.with_name(f".{path.name[:LONGEST]}.{secrets.token_hex(8)}{SUFFIX}")
+        unique = f"{secrets.token_hex(8)}.{_machine()}"
+        temporary = path.with_name(f".{path.name[:LONGEST]}.{unique}{SUFFIX}")
         if is_folder:
             temporary.mkdir()
             held = os.open(temporary, os.O_DIRECTORY)
@@ -171,15 +179,29 @@ def _flush(path: Path) -> None:
 
 @cache  # once for a folder: it may hold many files
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left in a folder."""
+    """Remove what killed processes have left in a folder.
+
+    A lock of another machine may not be seen: its files must also be old.
+    """
     for temporary in folder.glob(f".*{SUFFIX}"):
         with suppress(OSError):  # its process lives, or it is another user's
-            held = os.open(temporary, os.O_RDONLY)
+            state = temporary.lstat()
+            is_ours = temporary.name.endswith(f".{_machine()}{SUFFIX}")
+            if not is_ours and time.time() - state.st_mtime < OLD:
+                continue
+            if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+                continue  # nothing that was written here; a pipe would be waited for
+            held = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(temporary)
             finally:
                 os.close(held)
+
+
+def _machine() -> str:
+    """Return eight hexadecimal digits that stand for the name of this machine."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _remove(temporary: Path) -> None:

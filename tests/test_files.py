@@ -1,11 +1,14 @@
+import json
+import math
 import multiprocessing
 import os
 import resource
+import time
 from contextlib import contextmanager
 
 import pytest
 
-from cdl_d2.files import new_folder, read_json_lines, write_atomically, write_json
+from cdl_d2.files import SUFFIX, new_folder, read_json_lines, write_atomically, write_json
 
 
 @contextmanager
@@ -93,6 +96,37 @@ def test_what_a_living_process_writes_is_not_taken_for_a_leftover(tmp_path):
         assert in_a_process(_write, tmp_path / "b.json") == 0
         assert temporary.exists() and folder.exists()
     assert sorted(os.listdir(tmp_path)) == ["a", "b.json", "folder"]
+
+
+@pytest.mark.parametrize("hours", [1, 100])
+def test_a_leftover_of_another_machine_is_removed_once_it_is_old(tmp_path, hours):
+    # whose locks may not be seen here
+    leftover = tmp_path / f".a.json.0123456789abcdef.ffffffff{SUFFIX}"
+    leftover.touch()
+    os.utime(leftover, (time.time() - 3600 * hours,) * 2)
+    write_json(tmp_path / "b.json", 1)
+    assert leftover.exists() == (hours == 1)
+
+
+def test_a_pipe_that_is_named_as_a_leftover_is_not_waited_for(tmp_path):
+    pipe = tmp_path / f".x{SUFFIX}"
+    os.mkfifo(pipe)
+    os.utime(pipe, (0, 0))
+    write_json(tmp_path / "a.json", 1)
+    assert pipe.exists()
+
+
+def test_what_json_has_no_number_for_is_null_in_every_depth(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf}})
+    content = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert content == {"a": [None, [None, 1.5]], "b": {"c": None}}
+
+
+def test_a_name_that_cannot_be_given_is_said_of_the_file(tmp_path):
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(OSError) as caught:
+        write_json(path, 1)
+    assert caught.value.filename == str(path) and not os.listdir(tmp_path)
 
 
 def test_a_file_of_the_longest_name_can_be_written(tmp_path):
