@@ -24,6 +24,7 @@ from cdl_d2.cli.count import count
 from cdl_d2.cli.data import app as data
 from cdl_d2.cli.export import export
 from cdl_d2.cli.latents import app as latents
+from cdl_d2.cli.output import one_line
 from cdl_d2.cli.predict import predict
 from cdl_d2.cli.quickstart import quickstart
 from cdl_d2.cli.run_script import run_script
@@ -37,6 +38,7 @@ from cdl_d2.files import is_disk_error
 warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
 
 MISTAKES = (CdlError, OSError)
+LOST_WORKER = "a worker was killed, maybe for want of memory; with fewer of them there is more"
 
 
 def _shown_default(value: object) -> str | None:
@@ -91,9 +93,9 @@ def main(arguments: Sequence[object] | None = None) -> int:
         message = _mistake(error)
         if message is None:
             raise
-        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+        print(one_line(f"{name}: {message}"), file=sys.stderr)
         _drop_output()
-        return 1 if is_disk_error(error) else 2
+        return 1 if is_disk_error(error) or message.startswith(LOST_WORKER) else 2
     finally:
         signal.signal(signal.SIGTERM, before)
         interruption.end()
@@ -130,6 +132,8 @@ def _mistake(error: Exception) -> str | None:
     text = str(error).strip()
     if isinstance(error, (CycloptsError, *MISTAKES)) and not text.startswith("Caught "):
         return text
+    if text.startswith("DataLoader worker (pid"):
+        return f"{LOST_WORKER}: {text.splitlines()[0]}"
     if isinstance(error, ImportError) and isinstance(error.__cause__, ImportError):
         error = error.__cause__
     if isinstance(error, ImportError) and not (error.name or "").startswith("cdl_d2"):
@@ -152,6 +156,7 @@ def _drop_output() -> None:
 
 
 def _leave(number: int, frame: object) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for each worker that ends
     sys.exit(128 + number)  # an exception, so that nothing is left behind
 
 

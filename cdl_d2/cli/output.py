@@ -48,10 +48,19 @@ def for_each(paths: Iterable[Path], action: Callable[[Path], object], command: s
 
 def report(command: str, text: str) -> None:
     """Say what went wrong while others go on, above a progress bar."""
-    tqdm.write(f"{command}: {' '.join(text.split())}", file=sys.stderr)
+    tqdm.write(one_line(f"{command}: {text}"), file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """Return text as one line, with escapes for what a terminal would act upon or cannot show.
+
+    Names of files and answers of servers may hold anything.
+    """
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
-    return "" if value is None else str(value)
+    return "" if value is None else one_line(str(value))

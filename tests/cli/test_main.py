@@ -135,6 +135,28 @@ def test_a_mistake_is_one_line_wherever_it_is_noticed(fake, how, error):
     assert refused("fake") == f"cdl fake: {error}"
 
 
+class _Killed(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_one_line(fake):
+    fake(lambda: list(torch.utils.data.DataLoader(_Killed(), num_workers=1)))
+    status, _, errors = run("fake")
+    assert status == 1 and "worker" in errors and len(errors.splitlines()) == 1
+
+
+def test_what_a_terminal_would_act_upon_is_escaped(fake):
+    def command():
+        raise CdlError("no \x1b[31m\x9b\u202e\udcff, but \u00e9")
+
+    fake(command)
+    assert refused("fake") == r"cdl fake: no \x1b[31m\x9b\u202e\udcff, but é"
+
+
 def test_a_message_of_several_lines_becomes_one(fake):
     def command():
         raise CdlError("one\n  two")
