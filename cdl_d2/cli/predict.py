@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +74,8 @@ def predict(
     sources = find_sources(inputs, output)
     if annotations is not None:
         check_annotations(predictor, annotations, sources)
-    archive = ArchivePrediction(predictor, sources, output, batch_size, draw)
+    places = tuple(os.path.abspath(given) for given in inputs)
+    archive = ArchivePrediction(predictor, sources, output, places, batch_size, draw)
     archive.claim()
     missing = archive.missing_parts(share)
     if ray and missing:
@@ -88,10 +90,10 @@ def predict(
             if error is not None:
                 failed += 1
                 report("cdl predict", error if name in error else f"{name}: {error}")
-    if not all(archive.is_written(part) for part in range(archive.parts)):
+    answers = write_answers(archive, annotations)
+    if answers is None:
         print("this share is done; the predictions are complete when the others are")
         return 1 if failed else 0
-    answers = write_answers(archive, annotations)
     _print(answers, json)
     return 1 if answers.failures else 0
 

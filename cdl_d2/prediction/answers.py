@@ -54,16 +54,22 @@ def check_annotations(
         truth.check_size(name, size)
 
 
-def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -> Answers:
+def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -> Answers | None:
     """Write `images.json`, the file of predictions, and with annotations `results.json`.
 
     Args:
         annotations: what the `truth` of the model's task reads.
 
+    Returns:
+        what became of the archive; None, and nothing is written, if parts are missing.
+
     Raises:
-        CdlError, OSError: if a part is missing or damaged; for annotations of something else.
+        CdlError, OSError: for annotations of something else; if a file cannot be written.
     """
-    entries, failures = list(archive.read_parts()), archive.failures()
+    parts = archive.read_parts()
+    if parts is None:
+        return None
+    entries, failures = parts
     task, names = archive.predictor.model.task, archive.predictor.model.class_names
     truth = task.truth(annotations, names) if annotations else None
     if truth:

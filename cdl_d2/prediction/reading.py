@@ -65,7 +65,18 @@ class StoredLatent:
         return f"{self.store}/{self.image}"
 
 
-Source = Picture | bytes | Bitstream | TarMember | StoredLatent
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is named as a source and cannot be read; `error` says which and why."""
+
+    path: str
+    error: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+Source = Picture | bytes | Bitstream | TarMember | StoredLatent | Unreadable
 
 
 @dataclass
@@ -155,6 +166,8 @@ def open_source(source: Source) -> Bitstream | torch.Tensor:
     Raises:
         CdlError, OSError: if it is neither, or cannot be read.
     """
+    if isinstance(source, Unreadable):
+        raise CdlError(source.error)
     if isinstance(source, Bitstream):
         return source
     if isinstance(source, (str, Path)):

@@ -1,16 +1,24 @@
 """cdl predict: whole archives, part by part."""
 
 import csv
+import glob
+import io
 import json
+import os
 import shutil
 import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco_mask
 
+from cdl_d2 import Predictor
 from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
-from cdl_d2.files import without_nan
+from cdl_d2.errors import CdlError
+from cdl_d2.files import without_nan, write_json
+from cdl_d2.prediction import archive
+from cdl_d2.prediction.archive import ArchivePrediction
 from tests.commands import output_of, refused, run
 from tests.tv.conftest import CLASSES, CODEC
 
@@ -143,14 +151,39 @@ def test_what_was_broken_is_tried_again(latent_model, coded, tmp_path, monkeypat
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
 
 
-def test_changed_sources_and_outputs_among_inputs_are_noticed(latent_model, coded, tmp_path):
+def test_outputs_among_inputs_are_refused(latent_model, coded, tmp_path):
     archive = tmp_path / "archive"
     shutil.copytree(coded, archive)
     inside = refused("predict", latent_model, archive, "--output", archive / "answers")
     assert "is in the input" in inside and not (archive / "answers").exists()
-    output_of("predict", latent_model, archive, "--output", tmp_path / "out")
+
+
+def test_files_that_are_mended_changed_or_new_are_predicted_and_other_parts_stay(
+    latent_model, coded, tmp_path
+):
+    archive, output = tmp_path / "archive", tmp_path / "out"
+    shutil.copytree(coded, archive)
+    whole = (archive / "2.cdlz").read_bytes()
+    (archive / "2.cdlz").write_bytes(whole[:-20])
+    tar = make_tar(coded / "inner", tmp_path / "whole.tar").read_bytes()
+    (archive / "z.tar").write_bytes(tar[:700])
+    shutil.rmtree(archive / "inner")
+    words = "predict", latent_model, archive, "--output", output
+    status, printed, errors = run(*words)
+    assert status == 1 and "2 images, 2 broken" in printed
+    assert "2.cdlz" in errors and "z.tar" in errors
+    first = output / "parts" / "00000.json"
+    kept = first.read_bytes()
+    before = first.stat().st_mtime_ns
+    (archive / "2.cdlz").write_bytes(whole)
+    (archive / "z.tar").write_bytes(tar)
+    assert "5 images, 0 broken" in output_of(*words)
+    assert first.stat().st_mtime_ns == before
     shutil.copy(archive / "2.cdlz", archive / "0.cdlz")
-    assert "sources" in refused("predict", latent_model, archive, "--output", tmp_path / "out")
+    output_of(*words)
+    assert first.read_bytes() != kept
+    found = found_in(output)
+    assert found["0"] == found["2"]
 
 
 def test_pictures_are_drawn_beside(latent_model, coded, tmp_path):
@@ -206,7 +239,7 @@ def test_predictions_are_in_pixels_of_the_annotations(latent_model, coded, tmp_p
 
 
 @pytest.mark.parametrize(
-    "case", ["none", "empty", "missing", "twice", "outside", "cut", "cut between", "gzip"]
+    "case", ["none", "empty", "missing", "twice", "loop", "pipe", "cut", "cut between", "gzip"]
 )
 def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, case):
     given = {
@@ -214,14 +247,15 @@ def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, 
         "empty": [tmp_path / "empty"],
         "missing": [tmp_path / "nowhere"],
         "twice": [coded, coded / "0.cdlz"],
-        "outside": [tmp_path / "outside.tar"],
+        "loop": [tmp_path / "loop.png"],
+        "pipe": [tmp_path / "pipe.tar"],
         "cut": [tmp_path / "cut.tar"],
         "cut between": [tmp_path / "between.tar"],
         "gzip": [tmp_path / "packed.tar"],
     }[case]
     (tmp_path / "empty").mkdir()
-    with tarfile.open(tmp_path / "outside.tar", "w") as tar:
-        tar.add(coded / "0.cdlz", "../0.cdlz")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    os.mkfifo(tmp_path / "pipe.tar")
     (tmp_path / "cut.tar").write_bytes(make_tar(coded, tmp_path / "whole.tar").read_bytes()[:100])
     size = 512 * (1 + -(-(coded / "0.cdlz").stat().st_size // 512))  # header and first member
     (tmp_path / "between.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:size])
@@ -235,9 +269,98 @@ def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, 
 def test_a_folder_of_another_run_is_refused(latent_model, pixel_model, coded, tmp_path):
     output_of("predict", latent_model, coded, "--output", tmp_path)
     assert "model" in refused("predict", pixel_model, coded, "--output", tmp_path)
-    assert "sources" in refused("predict", latent_model, coded / "inner", "--output", tmp_path)
-    (tmp_path / "parts" / "00000.json").write_text("[{")
-    assert "00000.json" in refused("predict", latent_model, coded, "--output", tmp_path)
+    assert "inputs" in refused("predict", latent_model, coded / "inner", "--output", tmp_path)
+
+
+@pytest.mark.parametrize("value", ["[]", "null", '"x"', "5", "NaN", "{", "{}"])
+def test_a_plan_of_any_other_content_is_one_line(latent_model, coded, tmp_path, value):
+    (tmp_path / "plan.json").write_text(value)
+    line = refused("predict", latent_model, coded / "inner", "--output", tmp_path)
+    assert str(tmp_path) in line
+
+
+def test_a_damaged_part_is_predicted_again(latent_model, coded, tmp_path):
+    words = "predict", latent_model, coded / "inner", "--output", tmp_path
+    output_of(*words)
+    whole, part = files_of(tmp_path), tmp_path / "parts" / "00000.json"
+    content = json.loads(part.read_text())
+    fewer = content | {"predictions": content["predictions"][:1]}
+    first = content["predictions"][0]
+    forged = content | {"predictions": [first | {"bits": None}, *content["predictions"][1:]]}
+    values = [[], [1], [None], [{}], None, "x", 5, {}, fewer, forged, content | {"sources": []}]
+    for damaged in map(json.dumps, values):
+        part.write_text(damaged)
+        output_of(*words)
+        assert files_of(tmp_path) == whole
+    part.write_bytes(part.read_bytes()[:-9])
+    output_of(*words)
+    assert files_of(tmp_path) == whole
+
+
+def test_of_two_models_at_once_one_gets_the_folder(
+    latent_model, pixel_model, tmp_path, monkeypatch
+):
+    def write_late(*arguments, **options):
+        monkeypatch.setattr(archive, "write_json", write_json)
+        ArchivePrediction(Predictor.load(pixel_model), {}, tmp_path).claim()
+        write_json(*arguments, **options)
+
+    monkeypatch.setattr(archive, "write_json", write_late)
+    with pytest.raises(CdlError, match="model"):
+        ArchivePrediction(Predictor.load(latent_model), {}, tmp_path).claim()
+
+
+def test_members_of_a_tar_are_read_as_when_it_is_extracted_or_reported(
+    latent_model, images, tmp_path
+):
+    pixels = np.zeros((64, 4096, 3), np.uint8)  # a hole of several blocks
+    pixels[0, :40], pixels[-1, -9:] = 200, 90
+    Image.fromarray(pixels).save(tmp_path / "sparse.bmp")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(images / "0.png", "0.png")
+        tar.add(images / "1.png", "0.png")  # later, as `tar -r` does it
+        for name, kind, target in (
+            *(("hard.png", tarfile.LNKTYPE, "0.png"), ("0.png", tarfile.LNKTYPE, "0.png")),
+            *(("in/soft.png", tarfile.SYMTYPE, "../hard.png"), ("away.png", b"2", "none.png")),
+            *(("loop.png", tarfile.SYMTYPE, "loop.png"), ("pipe.png", tarfile.FIFOTYPE, "")),
+            *(("../out.png", tarfile.SYMTYPE, "0.png"), ("x" * 300 + ".png", b"1", "0.png")),
+            *(("hard.png/inner.png", tarfile.LNKTYPE, "0.png"),),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            tar.addfile(member)
+        sparse = tarfile.TarInfo("sparse.bmp")
+        sparse.pax_headers = {"GNU.sparse.map": "0,512", "GNU.sparse.size": "9000"}
+        sparse.size = 512
+        tar.addfile(sparse, io.BytesIO(bytes(512)))
+    words = "predict", latent_model, tmp_path / "a.tar", "--draw", "--output", tmp_path / "out"
+    status, _, errors = run(*words)
+    failures = json.loads((tmp_path / "out" / "images.json").read_text())["failures"]
+    reported = {"away.png", "loop.png", "pipe.png", "../out.png", "x" * 300 + ".png", "sparse.bmp"}
+    assert status == 1 and failures.keys() == {*reported, "hard.png/inner.png"}
+    assert all(name in errors for name in failures) and "Traceback" not in errors
+    found = found_in(tmp_path / "out")
+    output_of("predict", latent_model, images / "1.png", "--output", tmp_path / "one")
+    one = found_in(tmp_path / "one")["1"]
+    assert found == dict.fromkeys(("0", "hard", "in/soft"), one)
+
+
+def test_what_cannot_be_read_in_a_folder_or_glob_is_reported(latent_model, images, tmp_path):
+    folder = tmp_path / "a [1] é"
+    (folder / "folder.tar").mkdir(parents=True)
+    shutil.copy(images / "0.png", folder / "folder.tar" / "good.png")
+    (folder / "dangling.png").symlink_to(tmp_path / "nowhere")
+    (folder / "loop.tar").symlink_to(folder / "loop.tar")
+    os.mkfifo(folder / "pipe.tar")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "cut.tar").write_bytes(b"cut")
+    names = {"dangling.png", "loop.tar", "pipe.tar", "pipe.png", "cut.tar"}
+    for number, given in enumerate((folder, f"{glob.escape(str(folder))}/*")):
+        output = tmp_path / f"out{number}"
+        status, printed, errors = run("predict", latent_model, given, "--output", output)
+        assert status == 1, errors
+        assert "1 images, 5 broken" in printed
+        assert json.loads((output / "images.json").read_text())["failures"].keys() == names
 
 
 def test_annotations_of_something_else_are_refused(latent_model, images, coco_dataset, tmp_path):

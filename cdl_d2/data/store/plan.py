@@ -93,7 +93,7 @@ class Plan:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with write_atomically(folder / "plan.json", replace=False) as temporary:
-                temporary.write_text(json.dumps(asdict(self)))
+                temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
         except FileExistsError:
             if difference := self.difference(Plan.load(folder)):
                 raise CdlError(
@@ -158,6 +158,6 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{hint} (there is no {path})")
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CdlError(f"{path} is not JSON: {error}") from error
