@@ -156,5 +156,7 @@ def _on_image(found: dict[str, torch.Tensor], canvas: Canvas) -> dict[str, torch
         return found
     boxes = canvas.boxes_on_image(found["boxes"])
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    masks = canvas.maps_on_image(found["masks"])
-    return {key: each[kept] for key, each in (found | {"boxes": boxes, "masks": masks}).items()}
+    moved = found | {"boxes": boxes}
+    if "masks" in found:
+        moved["masks"] = canvas.maps_on_image(found["masks"])
+    return {key: values[kept] for key, values in moved.items()}

@@ -19,6 +19,8 @@ from cdl_d2.export.post_processing import Decoding, Pooling, post_processing
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import DIVISIBILITY, CompressedMaskRCNN
 
+# torchvision's names of pyramid levels, and ours.
+LEVELS = {name: f"p{stride.bit_length() - 1}" for name, stride in STRIDES.items()}
 SMALLEST_SIDE = 0.01  # of a detection, in torchvision's RoIHeads.postprocess_detections
 NOT_IN_THE_GRAPHS = [
     "encoding images and reading bitstreams; padding",
@@ -48,8 +50,7 @@ def detector_graphs(
     shape = {grid.name: grid.shape}
     network = Graph("backbone", detector.backbone, shape, (), grid.sizes)
     features = detector.backbone(*network.draw())
-    levels = {f"p{STRIDES[name].bit_length() - 1}": each for name, each in features.items()}
-    strides = {f"p{stride.bit_length() - 1}": stride for stride in STRIDES.values()}
+    levels = {LEVELS[name]: feature for name, feature in features.items()}
     heads, transform = detector.roi_heads, detector.transform
     box = nn.Sequential(heads.box_head, heads.box_predictor)
     channels = detector.backbone.out_channels
@@ -70,7 +71,7 @@ def detector_graphs(
         "model": type(detector).__name__,
         "classes": heads.box_predictor.cls_score.out_features - 1,
         **grid.card(transform.image_mean, transform.image_std, largest=1),
-        "strides": {name: strides[name] for name in levels},
+        "strides": {LEVELS[name]: STRIDES[name] for name in features},
         "background": "the first of class_logits and mask_logits",
         **_post_processing(detector, list(levels)),
         "not_in_the_graphs": NOT_IN_THE_GRAPHS + [MASKS_NOT_IN_THE_GRAPHS] * len(masks),
@@ -100,10 +101,9 @@ def _post_processing(detector: CompressedMaskRCNN, levels: list[str]) -> dict[st
         heads.nms_thresh,
         heads.detections_per_img,
     )
-    named = dict(zip(STRIDES, levels, strict=True))
     pooling = {
         name: Pooling(
-            [named[level] for level in pooler.featmap_names],
+            [LEVELS[name] for name in pooler.featmap_names],
             "ROIAlign",
             pooler.sampling_ratio,
             False,

@@ -1,5 +1,7 @@
 """Small torchvision detectors and batches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,14 +24,16 @@ CODEC = CodecChoice("tiny-bmshj2018-hyperprior", 2)
 CLASSES = ("disc", "square")
 
 
-def tiny_config(domain: str = "latent") -> DetectorConfig:
-    return DetectorConfig(CLASSES, domain, None if domain == "image" else CODEC, TINY)
+def tiny_config(domain: str = "latent", **changes) -> DetectorConfig:
+    """The config of a tiny detector, with other values of its architecture."""
+    architecture = replace(TINY, **changes)
+    return DetectorConfig(CLASSES, domain, None if domain == "image" else CODEC, architecture)
 
 
-def tiny_detector(domain: str = "latent"):
+def tiny_detector(domain: str = "latent", **changes):
     """The same random weights every time."""
     torch.manual_seed(0)
-    return build_detector(tiny_config(domain))
+    return build_detector(tiny_config(domain, **changes))
 
 
 def make_item(height: int, width: int, boxes=((8, 8, 40, 40), (10, 20, 30, 30)), seed: int = 0):

@@ -15,9 +15,7 @@ ENTRIES = ["conv1", "stem", "res2", "res3"]
 
 
 def bridged(entry):
-    config = tiny_config()
-    torch.manual_seed(0)
-    return build_detector(replace(config, architecture=replace(config.architecture, bridge=entry)))
+    return tiny_detector(bridge=entry)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

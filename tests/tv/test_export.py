@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ import torch
 from cdl_d2.export import write_graphs
 from cdl_d2.export.formats import load
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
-from cdl_d2.tv import build_detector, save_detector
+from cdl_d2.tv import save_detector
 from cdl_d2.tv.export import detector_graphs
 from tests.commands import output_of
 from tests.export.client import find_objects
@@ -76,8 +75,9 @@ def test_a_compiled_backbone_gives_the_same():
         assert (feature - given[level]).abs().max() <= 1e-4 * feature.abs().max()
 
 
-def test_the_card_says_all_that_finding_objects_needs():
-    detector = tiny_detector().eval()
+@pytest.mark.parametrize("changes", [{}, {"bridge": "res3"}], ids=["from P2", "from P3"])
+def test_the_card_says_all_that_finding_objects_needs(changes):
+    detector = tiny_detector(**changes).eval()
     for weights in detector.roi_heads.box_predictor.cls_score.parameters():
         weights.data /= 50  # so that no two scores are 1, whose order would be chance
     made = detector_graphs(detector)
@@ -96,8 +96,6 @@ def test_the_card_says_all_that_finding_objects_needs():
 
 
 def test_a_detector_of_boxes_has_no_graph_of_masks():
-    config = tiny_config()
-    boxes = replace(config, architecture=replace(config.architecture, masks=False))
-    graphs = detector_graphs(build_detector(boxes).eval())
+    graphs = detector_graphs(tiny_detector(masks=False).eval())
     assert [graph.name for graph in graphs.graphs] == ["backbone", "rpn", "box"]
     assert "mask" not in json.dumps(graphs.card["post_processing"])
