@@ -77,9 +77,10 @@ def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -
     ids = (truth and truth.category_ids) or range(1, len(names) + 1)
     categories = [{"id": i, "name": n} for i, n in zip(ids, names, strict=True)]
     _number(entries, truth)
-    file, text = archive.output / task.answers, task.text(entries, categories)
-    with write_atomically(file) as temporary:  # before anything is compared with annotations
-        temporary.write_bytes(text.encode(errors="surrogateescape"))  # names are as on the disk
+    texts = {task.answers: task.text(entries, categories)} | task.more_texts(entries, categories)
+    for name, text in texts.items():  # before anything is compared with annotations
+        with write_atomically(archive.output / name) as temporary:
+            temporary.write_bytes(text.encode(errors="surrogateescape"))  # names are as on the disk
     shown = ("id", "file_name", "height", "width", "bits", "bits_per_pixel")
     content = {
         "images": [{key: entry[key] for key in shown if key in entry} for entry in entries],
@@ -91,7 +92,7 @@ def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -
     results |= _rate(entries)
     if annotations:
         write_json(archive.output / "results.json", results)
-    return Answers(file, len(entries), failures, results)
+    return Answers(archive.output / task.answers, len(entries), failures, results)
 
 
 def _number(entries: list[dict[str, Any]], truth: Truth | None) -> None:

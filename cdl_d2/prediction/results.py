@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torchvision.transforms.functional import pil_to_tensor
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+from torchvision.utils import draw_bounding_boxes, draw_keypoints, draw_segmentation_masks
 
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.errors import CdlError, MissingPackageError
 
 Picture = str | Path | Image.Image | np.ndarray | torch.Tensor
 THRESHOLD = 0.5  # lowest score of a detection that is drawn
+PIXEL_CENTRE = 0.5  # of the first pixel; annotations call it 0
 BEST = 5  # classes of an image that are named
 PALETTE = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c"]
 
@@ -70,6 +71,23 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class PanopticSegments:
+    """Things and stuff of an image, as Detectron2 numbers them.
+
+    Attributes:
+        stuff: H x W, uint8, the class of every pixel; 0 for all things.
+        segments: H x W, int32, numbers of segments; 0 where there is none. None of a model that
+            does not combine things and stuff.
+        described: of each segment `id`, `isthing`, `category_id`, which is a label of a thing, from
+            0, or a class of `stuff`, and `area` in pixels.
+    """
+
+    stuff: torch.Tensor
+    segments: torch.Tensor | None = None
+    described: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Detections(Prediction):
     """Objects, the most certain first.
 
@@ -78,12 +96,16 @@ class Detections(Prediction):
         labels: D, from 0.
         scores: D, in 0..1.
         masks: D x H x W booleans, or None of a model of boxes.
+        keypoints: D x P x 3, x and y in pixels of the image and a score; None of other models.
+        panoptic: segments of a panoptic model; None of other models.
     """
 
     boxes: torch.Tensor
     labels: torch.Tensor
     scores: torch.Tensor
     masks: torch.Tensor | None = None
+    keypoints: torch.Tensor | None = None
+    panoptic: PanopticSegments | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -96,7 +118,8 @@ class Detections(Prediction):
     def to_coco(
         self, image_id: int = 0, category_ids: list[int] | None = None
     ) -> list[dict[str, Any]]:
-        """The objects as entries of a COCO results file; masks are RLE.
+        """The objects as entries of a COCO results file; masks are RLE, and keypoints x, y and a
+        score each, where x and y are numbers of pixels as in annotations, half a pixel less.
 
         Args:
             category_ids: of the classes in order; default 1, 2, ...
@@ -112,11 +135,15 @@ class Detections(Prediction):
             }
             if self.masks is not None:
                 entry["segmentation"] = encode_mask(self.masks[i].numpy())
+            if self.keypoints is not None:
+                shift = self.keypoints.new_tensor([PIXEL_CENTRE, PIXEL_CENTRE, 0])
+                entry["keypoints"] = (self.keypoints[i] - shift).flatten().tolist()
             entries.append(entry)
         return entries
 
     def to_instances(self) -> Any:
-        """Detectron2's Instances, with pred_boxes, pred_classes, scores and perhaps pred_masks.
+        """Detectron2's Instances, with pred_boxes, pred_classes, scores and, where there are some,
+        pred_masks and pred_keypoints.
 
         Raises:
             MissingPackageError: if Detectron2 is not installed.
@@ -125,8 +152,8 @@ class Detections(Prediction):
             from cdl_d2.d2.engine.prediction import instances
         except ImportError as error:
             raise MissingPackageError(f"{error}: Instances are Detectron2's") from error
-        fields = {name: getattr(self, name) for name in ("boxes", "labels", "scores", "masks")}
-        return instances(self.image_size, **fields)
+        names = ("boxes", "labels", "scores", "masks", "keypoints")
+        return instances(self.image_size, **{name: getattr(self, name) for name in names})
 
     def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
         kept = (self.scores >= THRESHOLD).nonzero()[:, 0]
@@ -138,7 +165,10 @@ class Detections(Prediction):
         texts = None  # a single class needs no names
         if len(self.class_names) > 1:
             texts = [f"{self.names[i]} {float(self.scores[i]):.0%}" for i in kept.tolist()]
-        return draw_bounding_boxes(pixels, self.boxes[kept], texts, colors)
+        pixels = draw_bounding_boxes(pixels, self.boxes[kept], texts, colors)
+        if self.keypoints is not None:
+            pixels = draw_keypoints(pixels, self.keypoints[kept][..., :2], colors=PALETTE[0])
+        return pixels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

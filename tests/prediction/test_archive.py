@@ -410,6 +410,33 @@ class TestWithDetectron2:
         right = sum(row["class"] == row["file"][:3] for row in rows)
         assert f"top1 {50 * right:.3g}" in output
 
+    def test_a_panoptic_model_writes_segments(self, images, tmp_path):
+        from PIL import Image
+
+        from tests.d2.conftest import small_cfg
+        from tests.d2.modeling.test_meta_architectures import PANOPTIC
+        from tests.prediction.test_predictor import TestWithDetectron2 as Other
+
+        options = "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", 0.0
+        cfg = small_cfg("latent_panoptic_fpn", *PANOPTIC, *options)
+        model = Other().saved(cfg, tmp_path / "run")
+        output_of(
+            "predict", model, images / "1.png", images / "2.png", "--output", tmp_path / "out"
+        )
+        content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+        known = {category["id"] for category in content["categories"]}
+        assert len(content["annotations"]) == 2
+        for annotation in content["annotations"]:
+            colours = np.asarray(Image.open(tmp_path / "out/panoptic" / annotation["file_name"]))
+            numbers, counts = np.unique(colours @ [1, 256, 65536], return_counts=True)
+            areas = {each["id"]: each["area"] for each in annotation["segments_info"]}
+            assert (
+                dict(zip(numbers, counts, strict=True)) == {0: (colours == 0).all(2).sum()} | areas
+            )
+            assert {each["category_id"] for each in annotation["segments_info"]} <= known
+            assert areas
+        assert Image.open(tmp_path / "out" / "labels" / "1.png").size == (50, 70)
+
     def test_a_segmentor_writes_label_maps_and_its_accuracy(self, images, tmp_path):
         from PIL import Image
 

@@ -237,6 +237,22 @@ class TestWithDetectron2:
             and found.names[0] in cfg.MODEL.CLASS_NAMES
         )
 
+    def test_keypoints_are_found_in_pixels_of_the_image(self, tmp_path, images):
+        from tests.d2.conftest import small_cfg
+
+        cfg = small_cfg(
+            "latent",
+            *("MODEL.META_ARCHITECTURE", "CompressedRCNN", "MODEL.KEYPOINT_ON", True),
+            *("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 3),
+            *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (8,)),
+        )
+        found = Predictor.load(self.saved(cfg, tmp_path / "run"))(images / "1.png")
+        assert found.keypoints.shape == (len(found), 3, 3) and len(found)
+        assert found.keypoints[..., 0].max() <= 50 and found.keypoints[..., 1].max() <= 70
+        assert len(found.to_coco()[0]["keypoints"]) == 9
+        assert torch.equal(found.to_instances().pred_keypoints, found.keypoints)
+        assert found.draw().shape == (70, 50, 3)
+
     def test_a_segmentor_gives_a_class_for_every_pixel(self, tmp_path, images):
         from cdl_d2.d2.config_files import read_config
 

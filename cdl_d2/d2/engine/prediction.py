@@ -40,10 +40,13 @@ def resize_of(cfg: CfgNode) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def instances(image_size: tuple[int, int], **fields: Any) -> Instances:
-    """Detectron2's Instances of `boxes`, D x 4, `labels`, `scores` and `masks`, or None."""
+    """Detectron2's Instances of `boxes`, D x 4, `labels`, `scores`, and of `masks` and `keypoints`,
+    which may be None."""
     found = Instances(image_size)
     found.pred_boxes, found.pred_classes = Boxes(fields["boxes"]), fields["labels"]
     found.scores = fields["scores"]
     if fields["masks"] is not None:
         found.pred_masks = fields["masks"]
+    if fields["keypoints"] is not None:
+        found.pred_keypoints = fields["keypoints"]
     return found

@@ -53,6 +53,7 @@ def read_coco(path: str | Path, parts: Sequence[str] = tuple(REQUIRED)) -> dict[
         for entry in content["annotations"]:
             _check_box(path, entry)
             _check_mask(path, entry, sizes[entry["image_id"]])
+            _check_keypoints(path, entry)
             entry.setdefault("iscrowd", 0)
             entry.setdefault("area", float(entry["bbox"][2] * entry["bbox"][3]))
     return content
@@ -121,6 +122,23 @@ def _check_mask(path: Path, entry: dict[str, Any], size: tuple[int, int]) -> Non
         check_segmentation(entry.get("segmentation"), size)
     except CdlError as error:
         raise CdlError(f"{path}: annotation {entry['id']}: {error}") from error
+
+
+def _check_keypoints(path: Path, entry: dict[str, Any]) -> None:
+    """Raise CdlError for keypoints that are none; fill in `num_keypoints`, which are visible."""
+    if entry.get("keypoints") is None:
+        return
+    points = entry["keypoints"]
+    if not isinstance(points, list) or len(points) % 3 or not all(map(_is_moderate, points)):
+        raise CdlError(
+            f"{path}: annotation {entry['id']} has keypoints {points!r:.40}, not [x, y, "
+            "visibility, ...]"
+        )
+    visible = entry.setdefault("num_keypoints", sum(v > 0 for v in points[2::3]))
+    if not _is_moderate(visible):
+        raise CdlError(
+            f"{path}: annotation {entry['id']} has num_keypoints {visible!r:.40}, not a number"
+        )
 
 
 def _check_references(path: Path, content: dict[str, Any]) -> None:

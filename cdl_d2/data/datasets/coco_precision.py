@@ -11,6 +11,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 AVERAGE_PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+OF_KEYPOINTS = ("AP", "AP50", "AP75", "APm", "APl")
+PERSON_KEYPOINTS = 17  # whose tolerances pycocotools knows
 
 
 def index_coco(content: dict[str, Any]) -> COCO:
@@ -28,15 +30,16 @@ def average_precision(
     task: str,
     image_ids: Collection[int] | None = None,
 ) -> dict[str, float]:
-    """AP, AP50, AP75, APs, APm and APl in percent; NaN where there is no object.
+    """AP, AP50, AP75, APs (not of keypoints), APm and APl in percent; NaN where there is no object.
 
     Args:
         found: entries of a COCO results file.
-        task: `bbox` or `segm`.
+        task: `bbox`, `segm`, or `keypoints`, which are a person's 17.
         image_ids: the images that count; default all.
     """
+    names = OF_KEYPOINTS if task == "keypoints" else AVERAGE_PRECISIONS
     if not found:
-        return dict.fromkeys(AVERAGE_PRECISIONS, 0.0)
+        return dict.fromkeys(names, 0.0)
     if task == "segm":  # an area is that of the mask, not of the box
         found = [{k: v for k, v in entry.items() if k != "bbox"} for entry in found]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -46,5 +49,5 @@ def average_precision(
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
-    values = (100 * value if value >= 0 else float("nan") for value in evaluator.stats[:6])
-    return {name: float(value) for name, value in zip(AVERAGE_PRECISIONS, values, strict=True)}
+    values = (100 * value if value >= 0 else float("nan") for value in evaluator.stats)
+    return {name: float(value) for name, value in zip(names, values, strict=False)}

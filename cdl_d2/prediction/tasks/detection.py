@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from cdl_d2.data.datasets.coco import class_names as class_names_of
 from cdl_d2.data.datasets.coco import read_coco
-from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
+from cdl_d2.data.datasets.coco_precision import (
+    PERSON_KEYPOINTS,
+    average_precision,
+    index_coco,
+)
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
-from cdl_d2.prediction.results import Detections, encode_mask
+from cdl_d2.prediction.results import PIXEL_CENTRE, Detections, encode_mask
+from cdl_d2.prediction.tasks.panoptic import panoptic_entry, panoptic_results, panoptic_segments
 from cdl_d2.prediction.tasks.task import (
     Entry,
     Results,
@@ -27,6 +34,15 @@ from cdl_d2.prediction.tasks.task import (
     ordered,
     unambiguous,
 )
+
+FIELDS = {  # of Detectron2's Instances, and what Detections call them
+    "pred_boxes": "boxes",
+    "pred_classes": "labels",
+    "scores": "scores",
+    "pred_masks": "masks",
+    "pred_keypoints": "keypoints",
+}
+IMPLIED = {"pred_keypoint_heatmaps"}
 
 
 class CocoTruth(Truth):
@@ -72,8 +88,8 @@ class CocoTruth(Truth):
     def results(
         self, entries: Sequence[Entry], names: Sequence[str], folder: Path = Path()
     ) -> Results:
-        """`bbox` and, of a detector with masks, `segm`, in pixels of the annotations. A source
-        without a prediction counts as one without objects. Raises as Truth says."""
+        """`bbox` and, of a detector of them, `segm` and `keypoints`, in pixels of the annotations.
+        A source without a prediction counts as one without objects. Raises as Truth says."""
         self.check_some(names)
         found = []
         for entry in entries:
@@ -82,11 +98,18 @@ class CocoTruth(Truth):
                 self.check_size(name, (entry["height"], entry["width"]))
                 numbered = self.fitted(entry) | {"id": self.image_id(name)}
                 found += coco_results([numbered], self.category_ids)
-        masks = all(each.get("segmentation") for each in self._content["annotations"])
-        masks &= any("segmentation" in each for each in found)
         coco, ids = index_coco(self._content), {self.image_id(name) for name in names} - {None}
-        kinds = ("bbox", "segm") if masks else ("bbox",)
-        return {kind: average_precision(coco, found, kind, ids) for kind in kinds}
+        return {kind: average_precision(coco, found, kind, ids) for kind in self._kinds(found)}
+
+    def _kinds(self, found: Sequence[Entry]) -> list[str]:
+        """Return the kinds of average precision that annotations and predictions have."""
+        annotations, kinds = self._content["annotations"], ["bbox"]
+        if all(each.get("segmentation") for each in annotations):
+            kinds += ["segm"] if any("segmentation" in each for each in found) else []
+        if all(len(each.get("keypoints") or ()) == 3 * PERSON_KEYPOINTS for each in annotations):
+            points = (len(each.get("keypoints", ())) for each in found)
+            kinds += ["keypoints"] if set(points) == {3 * PERSON_KEYPOINTS} else []
+        return kinds
 
 
 class DetectionTask(Task):
@@ -95,32 +118,46 @@ class DetectionTask(Task):
     name, answers, truth = "detection", "predictions.json", CocoTruth
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Detections:
-        """From Detectron2's `instances`; or from torchvision's `boxes`, `labels`, which begin with
-        the background, `scores` and perhaps `masks`."""
+        """From Detectron2's `instances` and, of a panoptic model, `sem_seg` and `panoptic_seg`; or
+        from torchvision's `boxes`, `labels`, which begin with the background, `scores` and perhaps
+        `masks`. Warns of fields that have no place here."""
         if "instances" in output:
-            found = output["instances"].to("cpu")
-            masks = found.pred_masks if found.has("pred_masks") else None
-            boxes, labels, scores = found.pred_boxes.tensor, found.pred_classes, found.scores
+            fields = _fields_of(output["instances"].to("cpu"))
         else:
-            boxes, labels = output["boxes"].cpu(), output["labels"].cpu() - 1
-            scores, masks = output["scores"].cpu(), output.get("masks")
-            masks = None if masks is None else masks[:, 0].cpu() > 0.5
-        order = scores.argsort(descending=True, stable=True)
-        return Detections(
-            boxes=boxes[order],
-            labels=labels[order],
-            scores=scores[order],
-            masks=None if masks is None else masks[order],
-            **common,
-        )
+            fields = {key: output[key].cpu() for key in ("boxes", "labels", "scores")}
+            fields["labels"] = fields["labels"] - 1
+            if "masks" in output:
+                fields["masks"] = output["masks"][:, 0].cpu() > 0.5
+        order = fields["scores"].argsort(descending=True, stable=True)
+        ordered_fields = {name: values[order] for name, values in fields.items()}
+        return Detections(**ordered_fields, panoptic=panoptic_segments(output), **common)
 
     def entry(self, found: Detections, save: Save) -> Entry:
-        """`objects`, entries of a COCO results file, of image 0 and categories 1, 2, ..."""
-        return {"objects": found.to_coco()}
+        """`objects`, entries of a COCO results file, of image 0 and categories 1, 2, ...; of a
+        panoptic model also what panoptic_entry says."""
+        return {"objects": found.to_coco()} | panoptic_entry(found.panoptic, save)
 
     def text(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> str:
         """A COCO results file."""
         return json.dumps(coco_results(entries, [each["id"] for each in categories]))
+
+    def more_texts(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> dict[str, str]:
+        """`panoptic.json` of a panoptic model, in COCO's format."""
+        content = panoptic_results(entries, categories)
+        return {"panoptic.json": json.dumps(content)} if content["annotations"] else {}
+
+
+def _fields_of(instances: Any) -> dict[str, torch.Tensor]:
+    """Return the fields of Detections that Detectron2's Instances have."""
+    boxes = instances.pred_boxes.tensor
+    if boxes.shape[1] != 4:
+        raise CdlError(f"boxes of {boxes.shape[1]} numbers: expected left, top, right and bottom")
+    others = sorted(instances.get_fields().keys() - FIELDS.keys() - IMPLIED)
+    if others:
+        names = ", ".join(others)
+        warnings.warn(f"predictions leave out what the model finds: {names}", stacklevel=2)
+    found = {ours: instances.get(name) for name, ours in FIELDS.items() if instances.has(name)}
+    return found | {"boxes": boxes}
 
 
 def coco_results(entries: Sequence[Entry], category_ids: Sequence[int]) -> list[Entry]:
@@ -138,6 +175,10 @@ def _resized(entry: Entry, seen: tuple[int, int], size: tuple[int, int]) -> Entr
     left, top, width, height = entry["bbox"]
     box = [left * horizontal, top * vertical, width * horizontal, height * vertical]
     entry = entry | {"bbox": box}
+    if "keypoints" in entry:
+        points = np.array(entry["keypoints"]).reshape(-1, 3)
+        points[:, :2] = (points[:, :2] + PIXEL_CENTRE) * [horizontal, vertical] - PIXEL_CENTRE
+        entry["keypoints"] = points.flatten().tolist()
     if "segmentation" in entry:
         mask = Image.fromarray(coco_mask.decode(entry["segmentation"]))
         resized = np.asarray(mask.resize(size[::-1], Image.Resampling.NEAREST))

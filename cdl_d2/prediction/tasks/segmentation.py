@@ -81,16 +81,25 @@ class SegmentationTask(Task):
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Segmentation:
         """From `sem_seg`, K x H x W scores."""
-        labels = output["sem_seg"].argmax(0)
-        dtype = torch.uint8 if len(common["class_names"]) <= 256 else torch.int16
-        return Segmentation(segmentation=labels.to(dtype).cpu(), **common)
+        return Segmentation(segmentation=label_map(output["sem_seg"]), **common)
 
     def entry(self, found: Segmentation, save: Save) -> Entry:
         """`label_map`, a file: the class of every pixel."""
-        labels = found.segmentation.numpy()
-        labels = labels if labels.dtype == np.uint8 else labels.astype(np.uint16)  # as PNG has it
-        return {"label_map": save("labels", labels)}
+        return {"label_map": save("labels", as_png(found.segmentation))}
 
     def text(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> str:
         """A row for each image: its label map."""
         return table(["file", "label_map"], [(e["file_name"], e["label_map"]) for e in entries])
+
+
+def label_map(scores: torch.Tensor) -> torch.Tensor:
+    """Return the best class of every pixel, H x W on the CPU, of scores K x H x W; uint8, or int16
+    for more than 256 classes."""
+    dtype = torch.uint8 if len(scores) <= 256 else torch.int16
+    return scores.argmax(0).to(dtype).cpu()
+
+
+def as_png(labels: torch.Tensor) -> np.ndarray:
+    """Return a label map as PNG has it, uint8 or uint16."""
+    array = labels.numpy()
+    return array if array.dtype == np.uint8 else array.astype(np.uint16)

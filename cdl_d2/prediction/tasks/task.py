@@ -128,6 +128,10 @@ class Task(ABC):
             categories: K, `id` and `name` of the model's classes.
         """
 
+    def more_texts(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> dict[str, str]:
+        """Return the content of further files, by name; arguments as of `text`."""
+        return {}
+
 
 def have_one_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Return whether images of (H, W) pixels can be resized to each other, within a pixel."""

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 
 from cdl_d2.errors import CdlError
-from cdl_d2.prediction.tasks.detection import CocoTruth
+from cdl_d2.prediction.results import Detections, PanopticSegments
+from cdl_d2.prediction.tasks.detection import CocoTruth, DetectionTask
 from cdl_d2.prediction.tasks.task import have_one_shape
 
 
@@ -50,3 +52,87 @@ def test_bitstreams_of_resized_images_are_evaluated_at_the_size_of_the_annotatio
 )
 def test_sizes_that_resizing_can_give_are_of_one_shape(size, other, same):
     assert have_one_shape(size, other) == have_one_shape(other, size) == same
+
+
+def test_keypoints_are_written_and_evaluated_in_pixels_of_the_annotations(tmp_path):
+    image = {"id": 5, "file_name": "a.png", "height": 50, "width": 40}
+    points = [value for i in range(17) for value in (10 + i, 12 + i, 2)]
+    truth = {"id": 1, "image_id": 5, "category_id": 3, "bbox": [10, 10, 20, 20]}
+    content = {"images": [image], "categories": [{"id": 3, "name": "person"}]}
+    content["annotations"] = [truth | {"area": 400, "iscrowd": 0, "keypoints": points}]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = Detections(  # of the same image, twice as large
+        image_size=(100, 80),
+        class_names=("person",),
+        boxes=torch.tensor([[20.0, 20, 60, 60]]),
+        labels=torch.tensor([0]),
+        scores=torch.tensor([0.9]),
+        keypoints=torch.tensor([[[2 * (10.5 + i), 2 * (12.5 + i), 0.7] for i in range(17)]]),
+    )
+    entry = DetectionTask().entry(found, None) | {"file_name": "a.cdlz", "height": 100, "width": 80}
+    known = CocoTruth(tmp_path / "a.json", ["person"])
+    fitted = known.fitted(entry)["objects"][0]["keypoints"]
+    assert fitted[::3] == pytest.approx(points[::3]) and fitted[2] == pytest.approx(0.7)
+    results = known.results([entry], ["a.cdlz"])
+    assert results["keypoints"]["AP"] == results["bbox"]["AP"] == pytest.approx(100)
+    assert found.draw(np.zeros((100, 80, 3), np.uint8)).any()
+
+
+@pytest.mark.parametrize("points", [[1, 2], ["1", 2, 3], 7, [1, 2, 10**400]])
+def test_keypoints_that_are_none_are_refused(tmp_path, points):
+    image = {"id": 5, "file_name": "a.png", "height": 50, "width": 40}
+    truth = {"id": 1, "image_id": 5, "category_id": 3, "bbox": [1, 1, 2, 2], "keypoints": points}
+    content = {"images": [image], "annotations": [truth], "categories": [{"id": 3, "name": "x"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(CdlError, match="keypoints"):
+        CocoTruth(tmp_path / "a.json", ["x"])
+
+
+def test_panoptic_segments_are_in_cocos_format():
+    described = (
+        {"id": 1, "isthing": True, "category_id": 1, "area": 2},
+        {"id": 300, "isthing": False, "category_id": 4, "area": 1},
+    )
+    segments = torch.tensor([[1, 1, 0, 300]], dtype=torch.int32)
+    found = Detections(
+        image_size=(1, 4),
+        class_names=("a", "b"),
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0).long(),
+        scores=torch.zeros(0),
+        panoptic=PanopticSegments(
+            stuff=torch.tensor([[0, 0, 4, 4]]).byte(), segments=segments, described=described
+        ),
+    )
+    task, saved = DetectionTask(), {}
+
+    def save(folder, pixels):
+        saved[folder] = pixels
+        return f"{folder}/in/x.png"
+
+    entry = task.entry(found, save) | {"file_name": "in/x.png", "id": 7}
+    assert saved["labels"].tolist() == [[0, 0, 4, 4]]
+    red, green, blue = saved["panoptic"].astype(int).transpose(2, 0, 1)
+    assert (red + 256 * green + 65536 * blue).tolist() == segments.tolist()
+    categories = [{"id": 3, "name": "a"}, {"id": 9, "name": "b"}]
+    content = json.loads(task.more_texts([entry], categories)["panoptic.json"])
+    (annotation,) = content["annotations"]
+    assert (annotation["image_id"], annotation["file_name"]) == (7, "in/x.png")
+    named = {each["id"]: each["isthing"] for each in content["categories"]}
+    assert [each["category_id"] for each in annotation["segments_info"]] == [9, 13]
+    assert named == {3: 1, 9: 1, 13: 0}
+
+
+def test_what_has_no_place_in_predictions_is_named():
+    structures = pytest.importorskip("detectron2.structures", reason="Detectron2 is not installed")
+    instances = structures.Instances((9, 9))
+    instances.pred_boxes = structures.Boxes(torch.zeros(1, 4))
+    instances.scores, instances.pred_classes = torch.ones(1), torch.zeros(1).long()
+    instances.pred_densepose = [0]
+    common = {"image_size": (9, 9), "class_names": ("a",)}
+    with pytest.warns(UserWarning, match="pred_densepose"):
+        DetectionTask().prediction({"instances": instances}, **common)
+    instances.remove("pred_densepose")
+    instances.pred_boxes = structures.RotatedBoxes(torch.zeros(1, 5))
+    with pytest.raises(CdlError, match="5 numbers"):
+        DetectionTask().prediction({"instances": instances}, **common)
