@@ -4,6 +4,10 @@ Importing this package needs neither Detectron2 nor CompressAI: `cdl_d2.d2` need
 `cdl_d2.codec` imports the second when a codec is built.
 """
 
+from cdl_d2.errors import check_system
+
+check_system()
+
 __version__ = "0.2.0.dev0"
 
 

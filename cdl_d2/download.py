@@ -87,7 +87,7 @@ class Download:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{self.sha256}.part")
-        with open(part.with_suffix(".lock"), "a") as lock, _locked(lock.fileno()):
+        with open(part.with_suffix(".lock"), "a", encoding="utf-8") as lock, _locked(lock.fileno()):
             if path.exists():  # another process was faster
                 return
             self._fill(part)

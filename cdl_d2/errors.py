@@ -1,5 +1,6 @@
 """The errors that are not bugs: a command prints them as one line, without a traceback."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,12 +17,24 @@ class MissingPackageError(CdlError, ImportError):
     """A package that is needed for this is not installed; the message says how to install it."""
 
 
+class SystemNotSupportedError(CdlError, ImportError):
+    """The operating system is not one that this package runs on."""
+
+
 class DivergedError(CdlError, FloatingPointError):
     """A training's loss is not finite any more."""
 
 
 class NoMemoryError(CdlError):
     """There is not enough memory for something; with less of it at a time there may be."""
+
+
+def check_system() -> None:
+    """Raise SystemNotSupportedError on Windows."""
+    if sys.platform == "win32":
+        raise SystemNotSupportedError(
+            "cdl_d2 runs on Linux and macOS, not on Windows: use the Windows Subsystem for Linux"
+        )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ WIDTH, HEIGHT, PAD = 2.6, 1.2, 0.1
 
 def imported_rooms(path: Path) -> set[str]:
     """The rooms that a file imports, wherever it does; but not for type checkers only."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body = []
@@ -44,7 +44,9 @@ def read_rooms() -> tuple[dict[str, dict[str, int]], set[tuple[str, str]]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         room, *inner = path.relative_to(PACKAGE).parts
         if inner:
-            lines[room][inner[0] if len(inner) > 1 else ""] += len(path.read_text().splitlines())
+            lines[room][inner[0] if len(inner) > 1 else ""] += len(
+                path.read_text(encoding="utf-8").splitlines()
+            )
             arrows |= {(room, other) for other in imported_rooms(path) if other != room}
     known = {room for row in ROWS for room in row} & lines.keys()
     return lines, {(a, b) for a, b in arrows if a in known and b in known}

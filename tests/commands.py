@@ -49,7 +49,7 @@ def run(*words: object) -> tuple[int, str, str]:
 def started(script: str, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """A script of tools/, in a process of its own, as a user starts it."""
     return subprocess.run(
-        command(script, *words), capture_output=True, text=True, **in_checkout(**environment)
+        command(script, *words), capture_output=True, encoding="utf-8", **in_checkout(**environment)
     )
 
 

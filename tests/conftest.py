@@ -105,7 +105,7 @@ def fake_ghostscript(folder, monkeypatch):
     """The path of a file that is there once a program called gs was started."""
     (folder / "bin").mkdir()
     program, proof = folder / "bin" / "gs", folder / "proof"
-    program.write_text(f"#!/bin/sh\ntouch {proof}\n")
+    program.write_text(f"#!/bin/sh\ntouch {proof}\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder / "bin"), prepend=os.pathsep)
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # look for it anew
@@ -150,5 +150,5 @@ def make_coco_dataset(folder, sizes, boxes_per_image=3, classes=2):
     categories = [{"id": i + 1, "name": f"class{i}"} for i in range(classes)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     path = folder / "annotations.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path, folder / "images"

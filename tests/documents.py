@@ -71,7 +71,9 @@ class Block:
 
 
 def blocks(document: Path) -> list[Block]:
-    return [Block(m[2], m[3], m[1] or "") for m in BLOCK.finditer(document.read_text())]
+    return [
+        Block(m[2], m[3], m[1] or "") for m in BLOCK.finditer(document.read_text(encoding="utf-8"))
+    ]
 
 
 @contextmanager
@@ -82,7 +84,12 @@ def warm_server() -> Iterator[str]:
         command = [sys.executable, "-c", f"from tests.warm import serve; serve({address!r})"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
         ) as server:
             try:
                 assert server.stdout.readline() == "ready\n"
@@ -106,6 +113,7 @@ def run_document(document: Path, folder: Path, server: str) -> None:
         env=os.environ | names,
         capture_output=True,
         text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
 
@@ -115,5 +123,5 @@ def commands_of(document: Path, folder: Path) -> list[list[str]]:
     script = ["cdl() { printf '%s\\0' \"$@\" $'\\n' >> words; }"]
     script += [block.text for block in blocks(document) if block.language == "bash"]
     subprocess.run(["bash", "-c", "\n".join(script)], cwd=folder, check=True)
-    words = (folder / "words").read_text() if (folder / "words").exists() else ""
+    words = (folder / "words").read_text(encoding="utf-8") if (folder / "words").exists() else ""
     return [command.strip("\0").split("\0") for command in words.split("\n\0") if command]

@@ -34,8 +34,8 @@ def write_voc(folder: Path, images: Sequence[Sequence[str]]) -> None:
             objects.append(OBJECT.format(name=name, **corners))
         size = "<size><width>96</width><height>64</height><depth>3</depth></size>"
         text = f"<annotation>{size}{''.join(objects)}</annotation>"
-        (folder / "Annotations" / f"{index:06d}.xml").write_text(text)
+        (folder / "Annotations" / f"{index:06d}.xml").write_text(text, encoding="utf-8")
         Image.fromarray(picture).save(folder / "JPEGImages" / f"{index:06d}.jpg", quality=95)
     lines = "".join(f"{index:06d}\n" for index in range(len(images)))
     for split in ("train", "val"):
-        (folder / "ImageSets/Main" / f"{split}.txt").write_text(lines)
+        (folder / "ImageSets/Main" / f"{split}.txt").write_text(lines, encoding="utf-8")

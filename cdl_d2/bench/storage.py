@@ -158,7 +158,7 @@ def memory_rows(codec: Codec, image: Path, count: int = 10_000) -> list[dict[str
 
 def _resident_megabytes() -> float:
     """Memory of this process without the files that it has mapped."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) / 1024
 

@@ -204,12 +204,12 @@ def _bpg_version() -> str:
     for name in ("bpgenc", "bpgdec"):
         if shutil.which(name) is None:
             raise CdlError(f"there is no program {name} on PATH: install libbpg, or use heif")
-    said = subprocess.run(["bpgenc", "-h"], capture_output=True, text=True)
+    said = subprocess.run(["bpgenc", "-h"], capture_output=True, encoding="utf-8", errors="replace")
     return (said.stdout + said.stderr).partition("\n")[0].strip()
 
 
 def _run(*words: str) -> None:
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise CdlError(f"{words[0]} failed: {done.stderr.strip() or done.returncode}")
 

@@ -66,7 +66,7 @@ class ChannelRanking:
                 f"there is no selection {path}: make it with `cdl latents select --output {path}`"
             )
         try:
-            ranking = cls._parse(json.loads(Path(path).read_text()))
+            ranking = cls._parse(json.loads(Path(path).read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise CdlError(
                 f"{path} is no file of `cdl latents select --output` ({error})"

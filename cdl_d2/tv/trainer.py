@@ -299,7 +299,7 @@ class Trainer:
 
 def append_metrics(output: Path, values: dict[str, Any]) -> None:
     """Add a line to `metrics.json`, as Detectron2 writes it."""
-    with (output / "metrics.json").open("a") as file:
+    with (output / "metrics.json").open("a", encoding="utf-8") as file:
         file.write(_line(values))
 
 

@@ -57,7 +57,7 @@ def teacher_folder(tmp_path_factory):
     cfg, folder = small_cfg("pixel"), tmp_path_factory.mktemp("teacher")
     cfg.MODEL.WEIGHTS = str(folder / "teacher.pth")
     SafeCheckpointer(small_model(cfg), str(folder)).save("teacher")
-    (folder / "teacher.yaml").write_text(cfg.dump())
+    (folder / "teacher.yaml").write_text(cfg.dump(), encoding="utf-8")
     return folder
 
 
@@ -65,8 +65,8 @@ def teacher_folder(tmp_path_factory):
 def teacher_files(teacher_folder, tmp_path):
     """YAML and weights of the small teacher, to be changed or removed."""
     path, weights = (tmp_path / f"teacher.{suffix}" for suffix in ("yaml", "pth"))
-    text = (teacher_folder / path.name).read_text()
-    path.write_text(text.replace(str(teacher_folder), str(tmp_path)))
+    text = (teacher_folder / path.name).read_text(encoding="utf-8")
+    path.write_text(text.replace(str(teacher_folder), str(tmp_path)), encoding="utf-8")
     shutil.copy(teacher_folder / weights.name, weights)
     return path, weights
 

@@ -114,7 +114,7 @@ class _Worker:
 
     def _place(self) -> str:
         """Where the process says that it is, from within."""
-        lines = _trace_of(self._arguments[-1]).read_text().splitlines()
+        lines = _trace_of(self._arguments[-1]).read_text(encoding="utf-8").splitlines()
         frames = [line.split('"') for line in lines if line.startswith("  File")]
         places = [f"{Path(name).name}:{rest.split()[2]}" for _, name, rest in frames[:3]]
         return ", ".join(place.rstrip(",") for place in places)
@@ -136,11 +136,11 @@ def _serve(
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silence, stream)
-    trace = open(_trace_of(folder), "w")  # noqa: SIM115
+    trace = open(_trace_of(folder), "w", encoding="utf-8")  # noqa: SIM115
     faulthandler.enable(trace)
     faulthandler.register(signal.SIGUSR1, trace)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
     most = pages * resource.getpagesize() + ADDRESSES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     os.environ[MAX_PIXELS_VARIABLE] = str(PIXELS)

@@ -53,7 +53,7 @@ def put(folder: Path, card: Card) -> Path:
     """Write a card into a folder of cards."""
     (folder / "cards").mkdir(parents=True, exist_ok=True)
     path = folder / "cards" / f"{card.name}.yaml"
-    path.write_text(card.to_yaml())
+    path.write_text(card.to_yaml(), encoding="utf-8")
     return path
 
 

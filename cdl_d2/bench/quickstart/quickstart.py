@@ -70,7 +70,7 @@ def _claim_folder(task: Task, engine: str, images: tuple[int, int]) -> None:
     path = task.folder / "settings.json"
     if path.exists():
         try:
-            theirs = json.loads(path.read_text())
+            theirs = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise CdlError(f"{path} is damaged: delete the folder, or use another") from error
         if theirs != settings:

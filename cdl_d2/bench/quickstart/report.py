@@ -138,7 +138,11 @@ def image_figure(task: Task, codec: Codec, index: int) -> Figure:
 def read_detections(task: Task, run: str, image_id: int) -> list[dict[str, Any]]:
     """What a run found in an image, in COCO's result format."""
     path = task.folder / run / "inference" / "coco_instances_results.json"
-    return [entry for entry in json.loads(path.read_text()) if entry["image_id"] == image_id]
+    return [
+        entry
+        for entry in json.loads(path.read_text(encoding="utf-8"))
+        if entry["image_id"] == image_id
+    ]
 
 
 def draw_objects(image: torch.Tensor, objects: Sequence[dict[str, Any]]) -> torch.Tensor:

@@ -42,7 +42,7 @@ def run_together(engine: Detectron2 | Torchvision, task: Task, runs: Sequence[st
     try:
         for run in waiting:
             (task.folder / run).mkdir(parents=True, exist_ok=True)
-            with (task.folder / run / "command.log").open("w") as log:
+            with (task.folder / run / "command.log").open("w", encoding="utf-8") as log:
                 command = engine.command(task, run)
                 print(*command, file=log, flush=True)
                 started[run] = subprocess.Popen(
@@ -62,7 +62,7 @@ def is_done(task: Task, run: str) -> bool:
 
 def read_results(task: Task, run: str) -> dict[str, dict[str, float]]:
     """`bbox`, `segm` and perhaps `rate` of a run."""
-    return json.loads((task.folder / run / "results.json").read_text())
+    return json.loads((task.folder / run / "results.json").read_text(encoding="utf-8"))
 
 
 def read_losses(task: Task, run: str) -> list[dict[str, Any]]:
@@ -100,5 +100,5 @@ def _watch(task: Task, started: dict[str, subprocess.Popen]) -> None:
 
 def _failure(task: Task, run: str) -> str:
     log = Path(task.folder / run / "command.log")
-    last = ["", *log.read_text(errors="replace").strip().splitlines()][-1]
+    last = ["", *log.read_text(errors="replace", encoding="utf-8").strip().splitlines()][-1]
     return f"the run {run} failed: {last} (all of it is in {log})"

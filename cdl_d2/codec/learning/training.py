@@ -203,7 +203,7 @@ def _step(network, criterion, batch, optimizers, plan) -> dict:
 
 def _log(path: Path, iteration: int, losses: dict) -> None:
     values = {name: float(value.detach()) for name, value in losses.items()}
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"iteration": iteration, **values}) + "\n")
 
 

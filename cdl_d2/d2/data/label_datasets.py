@@ -49,7 +49,11 @@ def register_labelled(
     metadata.set(evaluator_type=evaluator_type, ignore_label=IGNORED)
     classes = Path(labels).parent / "classes.txt"
     if classes.is_file():
-        names = [line.strip() for line in classes.read_text().splitlines() if line.strip()]
+        names = [
+            line.strip()
+            for line in classes.read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
         metadata.set(stuff_classes=names)
     return metadata
 

@@ -90,7 +90,9 @@ def _set_up(training: Training) -> CfgNode:
             f"--num-gpus {training.num_gpus} with MODEL.DEVICE cpu: add MODEL.DEVICE cuda"
         )
     trained = Path(cfg.OUTPUT_DIR) / "config.yaml"
-    before = trained.read_text() if training.eval_only and trained.exists() else None
+    before = (
+        trained.read_text(encoding="utf-8") if training.eval_only and trained.exists() else None
+    )
     default_setup(cfg, training)  # writes the config
     if before is not None and comm.is_main_process():
         write_text(trained, before)  # that of the training is not ours to change

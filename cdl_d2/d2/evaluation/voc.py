@@ -29,6 +29,6 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
             self._class_names, self._predictions = names, predictions
 
     def _classes_with_objects(self) -> set[str]:
-        ids = Path(self._image_set_path).read_text().split()
+        ids = Path(self._image_set_path).read_text(encoding="utf-8").split()
         files = (self._anno_file_template.format(each) for each in ids)
         return {o["name"] for file in files for o in parse_rec(file) if not o["difficult"]}

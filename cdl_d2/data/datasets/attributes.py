@@ -89,7 +89,10 @@ def write_attributes(
         names: of the attributes.
         rows: a file name and zeros and ones, an image.
     """
-    with write_atomically(path) as temporary, open(temporary, "w", newline="") as file:
+    with (
+        write_atomically(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([FILE_NAME, *names])
         writer.writerows([name, *answers] for name, answers in rows)

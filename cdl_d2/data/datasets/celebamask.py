@@ -90,7 +90,7 @@ class CelebAMask:
                 rows = [(f"{image.stem}.png", self._table.rows[image.stem]) for image in there]
                 write_attributes(self._output / split / "attributes.csv", self._table.names, rows)
                 with write_atomically(self._output / split / "classes.txt") as temporary:
-                    temporary.write_text("\n".join(("background", *PARTS)) + "\n")
+                    temporary.write_text("\n".join(("background", *PARTS)) + "\n", encoding="utf-8")
         return counts
 
     def _target(self, image: Path, kind: str) -> Path:
@@ -117,7 +117,7 @@ class CelebAMask:
 def _read_splits(path: Path) -> dict[str, str]:
     """The part of CelebA that each image, by its number, comes from."""
     splits = {}
-    for line in path.read_text(errors="replace").splitlines()[1:]:
+    for line in path.read_text(errors="replace", encoding="utf-8").splitlines()[1:]:
         try:
             number, _, original = line.split()
             place = int(Path(original).stem)

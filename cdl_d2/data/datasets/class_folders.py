@@ -57,7 +57,9 @@ def find_labelled_images(source: str | Path) -> list[tuple[Path, int]]:
 
 def _listed(path: Path) -> list[str]:
     try:
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        names = [
+            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
     except UnicodeDecodeError as error:
         raise CdlError(f"{path} is no list of images: {error}") from error
     if not names:

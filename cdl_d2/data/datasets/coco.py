@@ -38,7 +38,7 @@ def read_coco(path: str | Path, parts: Sequence[str] = tuple(REQUIRED)) -> dict[
     if not path.is_file():
         raise FileNotFoundError(f"there is no annotation file {path}")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError, too
         empty = not path.stat().st_size
         problem = "is empty" if empty else f"is not JSON ({error})"

@@ -51,7 +51,9 @@ def read_voc_classes(folder: str | Path, split: str) -> list[str]:
 
 def _listed_classes(path: Path) -> list[str]:
     try:
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        names = [
+            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
         for name in names:
             _check_name(name)
     except ValueError as error:
@@ -67,7 +69,7 @@ def _annotations_of(folder: Path, split: str) -> list[Path]:
             f"there is no {file}: expected JPEGImages, Annotations and ImageSets/Main in {folder}"
         )
     try:
-        ids = file.read_text().splitlines()
+        ids = file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise CdlError(f"{file} is no text ({error})") from error
     if len(ids) < 2:  # Detectron2 cannot read one
@@ -91,7 +93,8 @@ def _names_in(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no annotation {path}")
     try:
-        root = ElementTree.fromstring(path.read_text())  # as text, as Detectron2 reads it
+        # As text, as Detectron2 reads it.
+        root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
         check_pixels((_number(root, "size/height"), _number(root, "size/width")))
         objects = root.findall("object")
         for each in objects:
