@@ -15,7 +15,7 @@ from cdl_d2.d2.engine.tasks import task_of
 from cdl_d2.d2.modeling.backbone import build_backbone
 from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
-from cdl_d2.d2.modeling.teacher import teacher_config
+from cdl_d2.d2.modeling.teacher import build_untrained_teacher, teacher_config
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge import Bridge
 from cdl_d2.nn.linear_bridge import LinearBridge
@@ -103,7 +103,9 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     for bridge in [m for m in student.modules() if isinstance(m, (Bridge, LinearBridge))]:
         counts["bridge"] = count_network(bridge, *inputs)
     if cfg.MODEL.TEACHER.CONFIG_FILE:
-        counts[f"teacher_{kind}"] = count_network(build(teacher_config(cfg)), image)
+        is_lazy = cfg.MODEL.TEACHER.CONFIG_FILE.endswith(".py")
+        network = build_untrained_teacher(cfg).backbone if is_lazy else build(teacher_config(cfg))
+        counts[f"teacher_{kind}"] = count_network(network, image)
     elif classifies and cfg.MODEL.TEACHER.WEIGHTS:
         teacher = pixel_network("resnet50", cfg.MODEL.CLASSIFIER.NUM_CLASSES)
         counts[f"teacher_{kind}"] = count_network(teacher, image)

@@ -18,14 +18,21 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 
+RATIOS = (  # of sums of parts
+    (("latent_detector",), ("decode", "pixel_detector")),
+    (("latent_backbone", "latent_heads"), ("decode", "pixel_backbone", "pixel_heads")),
+    (("train_step_transfer",), ("train_step", "pixel_detector")),
+)
+
+
 def run_benchmark(
     cfg: CfgNode, size: tuple[int, int], repeats: int, detection_only: bool = False
 ) -> list[dict[str, Any]]:
     """Measure the parts of a TransferRCNN on a random image of `size` pixels, batch size 1.
 
-    Weights are random: times of convolutions do not depend on them. What random detectors find is
-    dropped, so that all do the same work, and none spends time on masks. The parts are measured
-    in turn, `repeats` times after one repetition for warming up.
+    Weights are random: times of convolutions do not depend on them. Both detectors get the same
+    proposals and TEST.DETECTIONS_PER_IMAGE detections, so that their heads do the same work. The
+    parts are measured in turn, `repeats` times after one repetition for warming up.
 
     Args:
         detection_only: leave out training steps.
@@ -33,11 +40,12 @@ def run_benchmark(
     Returns:
         a row for each `part`, with `median ms`, `fastest ms` and `peak MB` (None where memory
         cannot be read): encode, decode, pixel_detector (on the decoded image; the teacher's forward
-        pass), latent_detector (on the latent), train_step (task losses only) and
-        train_step_transfer; and one or two with a `ratio`, to the sum that their name gives.
+        pass) and its pixel_backbone and pixel_heads, latent_detector (on the latent) and its
+        halves, train_step (task losses only) and train_step_transfer; and two or three with a
+        `ratio`, to the sum that their name gives.
 
     Raises:
-        CdlError: if the config is not of a latent student with a teacher.
+        CdlError: if the config is not of a latent R-CNN with a teacher that is one.
     """
     if cfg.INPUT.DOMAIN != "latent" or not cfg.MODEL.TEACHER.CONFIG_FILE:
         raise CdlError("the benchmark needs INPUT.DOMAIN latent and MODEL.TEACHER.CONFIG_FILE")
@@ -61,11 +69,11 @@ def run_benchmark(
         }
         for name in parts
     ]
-    for part, first in (("latent_detector", "decode"), ("train_step_transfer", "train_step")):
-        if part not in parts:
+    for ours, others in RATIOS:
+        if not {*ours, *others} <= parts.keys():
             continue
-        ratio = medians[part] / (medians[first] + medians["pixel_detector"])
-        name = f"{part} / ({first} + pixel_detector)"
+        name = f"{' + '.join(ours)} / ({' + '.join(others)})"
+        ratio = sum(medians[part] for part in ours) / sum(medians[part] for part in others)
         rows.append(dict.fromkeys(rows[0]) | {"part": name, "ratio": ratio})
     return rows
 

@@ -1,44 +1,44 @@
-"""The parts of a detector's cost, each a function to be timed: coding, detection, training."""
+"""The parts of a detector's cost, each a function to be timed: coding, detection, training.
+
+Both detectors do the same work behind their backbones: they share what weights they can, and what
+their heads say is replaced by the same anchors' scores and the same detections.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from cdl_d2.codec.codec import UNTRAINED
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
 from cdl_d2.d2.modeling.optimizers import build_optimizer
-from cdl_d2.d2.modeling.teacher import build_pixel_network, teacher_config
+from cdl_d2.d2.modeling.teacher import build_untrained_teacher
+from cdl_d2.errors import CdlError
 
 OBJECTS = 10
 
 
 def measured_parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object]]:
-    """By name, what a TransferRCNN with random weights does with a random image.
+    """Return, by name, what a TransferRCNN with random weights does with a random image.
 
     Args:
         size: height and width of the image in pixels.
+
+    Raises:
+        CdlError: if student or teacher are no R-CNN.
     """
     torch.manual_seed(0)
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
-    cfg.SOLVER.BASE_LR = 0.0  # steps cost the same, and the random detector does not diverge
-    theirs = teacher_config(cfg)
-    for each in (cfg, theirs):
-        if each.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
-            each.MODEL.RESNETS.NORM = "BN"
-        # Random detectors find nothing or a hundred things, by chance: let both find nothing.
-        each.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
-    teacher = build_pixel_network(theirs).eval()
-    student = TransferRCNN(**TransferRCNN.from_config(cfg) | {"teacher": teacher})
-    student.to(cfg.MODEL.DEVICE)
+    student, teacher, cfg = _detectors(cfg)
     optimizer = build_optimizer(cfg, student)
     codec = build_codec(cfg).to(cfg.MODEL.DEVICE)
 
@@ -56,19 +56,117 @@ def measured_parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[]
         losses.backward()
         optimizer.step()
 
-    def detect(network, batch) -> None:
-        network.eval()
-        with torch.no_grad():
-            network(batch)
-
     return {
         "encode": lambda: codec.encode(pixels),
         "decode": lambda: codec.decode(latent),
-        "pixel_detector": lambda: detect(teacher, decoded),
-        "latent_detector": lambda: detect(student, encoded),
+        **_detection_parts("pixel", teacher, decoded),
+        **_detection_parts("latent", student, encoded),
         "train_step": lambda: train(lambda batch: CompressedRCNN.forward(student, batch)),
         "train_step_transfer": lambda: train(student),
     }
+
+
+def _detectors(cfg: CfgNode) -> tuple[TransferRCNN, GeneralizedRCNN, CfgNode]:
+    """Build student and teacher, with the same weights where they have the same entries, and return
+    the config of the student."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
+    cfg.SOLVER.BASE_LR = 0.0  # steps cost the same, and the random detector does not diverge
+    if cfg.MODEL.RESNETS.NORM == "FrozenBN":  # random weights under a frozen norm overflow
+        cfg.MODEL.RESNETS.NORM = "BN"
+    name = cfg.MODEL.META_ARCHITECTURE
+    if not issubclass(architecture_of(cfg), GeneralizedRCNN):
+        raise CdlError(f"MODEL.META_ARCHITECTURE {name} is no R-CNN, and only these are measured")
+    teacher = build_untrained_teacher(cfg).eval()
+    if not isinstance(teacher, GeneralizedRCNN):
+        raise CdlError(
+            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} is a {type(teacher).__name__}, and no "
+            "R-CNN, and only these are measured"
+        )
+    for predictor in _box_predictors(teacher):
+        predictor.test_topk_per_image = cfg.TEST.DETECTIONS_PER_IMAGE
+    student = TransferRCNN(**TransferRCNN.from_config(cfg) | {"teacher": teacher})
+    student.to(cfg.MODEL.DEVICE)
+    own = student.state_dict()
+    shared = {
+        name: value
+        for name, value in teacher.state_dict().items()
+        if name in own and own[name].shape == value.shape
+    }
+    student.load_state_dict(own | shared)
+    return student, teacher, cfg
+
+
+@torch.no_grad()
+def _detection_parts(
+    name: str, network: GeneralizedRCNN, items: list[dict[str, Any]]
+) -> dict[str, Callable[[], object]]:
+    """Return a detector and its two halves, `NAME_detector`, `NAME_backbone` and `NAME_heads`."""
+    network.eval()
+    selects = isinstance(network, CompressedRCNN)
+    images = network.preprocess_image(network.select(items) if selects else items)
+    features = network.backbone(images.tensor)
+
+    @torch.no_grad()
+    def run(part: Callable[[], object]) -> None:
+        network.eval()
+        with _fixed_outputs(network):
+            part()
+
+    def detect_from_features() -> None:
+        proposals, _ = network.proposal_generator(images, features)
+        network.roi_heads(images, features, proposals)
+
+    return {
+        f"{name}_backbone": lambda: run(lambda: network.backbone(images.tensor)),
+        f"{name}_heads": lambda: run(detect_from_features),
+        f"{name}_detector": lambda: run(lambda: network(items)),
+    }
+
+
+@contextmanager
+def _fixed_outputs(network: GeneralizedRCNN) -> Iterator[None]:
+    """Run the heads, but let them say the same whatever their weights and input: proposals are the
+    best of the anchors in a fixed order, and detections the first of the proposals."""
+    hooks = [network.proposal_generator.rpn_head.register_forward_hook(_fixed_anchors)]
+    hooks += [each.register_forward_hook(_fixed_detections) for each in _box_predictors(network)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _box_predictors(network: GeneralizedRCNN) -> list[nn.Module]:
+    """Return the layers that score boxes: one, or of a cascade one a stage."""
+    predictors = network.roi_heads.box_predictor
+    return list(predictors) if isinstance(predictors, nn.ModuleList) else [predictors]
+
+
+def _fixed_anchors(head: nn.Module, inputs: Any, outputs: Any) -> tuple[list[torch.Tensor], ...]:
+    """Return scores of anchors in a fixed random order, and no deltas.
+
+    Args:
+        outputs: logits, N x A x h x w a level, and deltas, N x 4A x h x w.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(level.shape, generator=generator).to(level) for level in outputs[0]]
+    return logits, [torch.zeros_like(level) for level in outputs[1]]
+
+
+def _fixed_detections(head: nn.Module, inputs: Any, outputs: Any) -> tuple[torch.Tensor, ...]:
+    """Return scores that make of the first proposals detections of all classes in turn, as many as
+    the predictor keeps, and no deltas.
+
+    Args:
+        outputs: logits, R x (K + 1) with the background last, and deltas.
+    """
+    logits, deltas = torch.zeros_like(outputs[0]), torch.zeros_like(outputs[1])
+    logits[:, -1] = 20
+    rows = torch.arange(min(head.test_topk_per_image, len(logits)), device=logits.device)
+    logits[rows, rows % (logits.shape[1] - 1)] = 40
+    return logits, deltas
 
 
 def _random_item(size: tuple[int, int], classes: int) -> dict:

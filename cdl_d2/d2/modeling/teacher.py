@@ -119,6 +119,17 @@ def build_pixel_network(cfg: CfgNode) -> nn.Module:
     return network
 
 
+def build_untrained_teacher(cfg: CfgNode) -> nn.Module:
+    """Build the teacher of a student's config, YAML or LazyConfig, with random weights.
+
+    Raises:
+        FileNotFoundError, CdlError: see build_teacher.
+    """
+    if cfg.MODEL.TEACHER.CONFIG_FILE.endswith(".py"):
+        return _build_lazy_network(cfg)[0]
+    return build_pixel_network(teacher_config(cfg))
+
+
 def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
     """The model of a LazyConfig of Detectron2, a Python file, which is run; and its weights."""
     path = find_config(cfg.MODEL.TEACHER.CONFIG_FILE)
