@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,31 @@ def run(*words: object) -> tuple[int, str, str]:
     finally:
         _forget(_data_sets() - known)
     return status, output.getvalue(), errors.getvalue()
+
+
+def forked(*words: object, errors: Path) -> int:
+    """Start a command in a fork of this process, which has imported everything; its number.
+
+    Args:
+        errors: file for its standard error.
+    """
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        for number, handler in (
+            (signal.SIGINT, signal.default_int_handler),  # background jobs ignore some
+            (signal.SIGTERM, signal.SIG_DFL),
+        ):
+            signal.signal(number, handler)
+        sys.stdout, sys.stderr = open(os.devnull, "w"), open(errors, "w")  # noqa: SIM115
+        status = main(words)
+    except SystemExit as left:
+        status = left.code
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def started(script: str, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import socket
+import subprocess
 import sys
 import traceback
 
@@ -27,6 +28,20 @@ LARGEST = 1 << 16  # bytes of words
 def command(address: str, *words: object) -> list[str]:
     """What runs a program in a fork of the process that serves at an address."""
     return [sys.executable, "-I", "-S", "-c", CLIENT, address, *map(str, words)]
+
+
+def script(address: str, text: str, *words: object) -> str:
+    """Run a script in a fork of that process; what it prints.
+
+    Args:
+        words: its `sys.argv[1:]`.
+    """
+    given = f"import sys; sys.argv[1:] = {[*map(str, words)]!r}\n"
+    done = subprocess.run(
+        command(address, "python"), input=given + text, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def serve(address: str) -> None:

@@ -1,8 +1,5 @@
 """Codecs of networks that a user brings."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from compressai.models import (
@@ -22,6 +19,7 @@ from cdl_d2.codec.architectures import REGISTERED
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.codec.weights_file import fingerprint, load_state_dict, save_weights
 from cdl_d2.errors import CdlError
+from tests import warm
 
 IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
 
@@ -164,7 +162,7 @@ print(choice.load().decompress(stream).y_hat.sum().item())
 """
 
 
-def test_an_installed_package_makes_its_codec_known_to_every_process(tmp_path, monkeypatch):
+def test_an_installed_package_makes_its_codec_known_to_every_process(tmp_path, monkeypatch, server):
     (tmp_path / "own_codecs.py").write_text(PLUGIN)
     info = tmp_path / "own_codecs-1.0.dist-info"
     info.mkdir()
@@ -175,14 +173,9 @@ def test_an_installed_package_makes_its_codec_known_to_every_process(tmp_path, m
     save_weights(weights, loud(ScaleHyperprior(8, 12)), {})
     codec = CodecChoice("plugged", 3, weights=str(weights)).load()
     codec.compress(IMAGE).save(tmp_path / "image.cdlz")
-    done = subprocess.run(
-        [sys.executable, "-c", READER, tmp_path / "image.cdlz", weights],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
-    )
-    assert float(done.stdout) == codec.encode(IMAGE).y_hat.sum().item() != 0
+    installed = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    printed = warm.script(server, installed + READER, tmp_path / "image.cdlz", weights)
+    assert float(printed) == codec.encode(IMAGE).y_hat.sum().item() != 0
 
 
 class WithOffset(ScaleHyperprior):

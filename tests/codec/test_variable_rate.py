@@ -1,8 +1,6 @@
 """One network at several rates, of which one is chosen when coding."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,6 +11,7 @@ from cdl_d2.codec.learning.training import CodecTraining
 from cdl_d2.codec.networks import MAX_SIDE
 from cdl_d2.codec.weights_file import save_weights
 from cdl_d2.codec.zoo import zoo_url
+from tests import warm
 from tests.codec.conftest import IMAGE
 from tests.conftest import small_codec, small_network
 
@@ -47,16 +46,15 @@ print(choice.load().decompress(stream).y_hat.double().sum().item())
 """
 
 
-def test_another_process_reads_a_file_at_the_rate_that_it_says(tmp_path):
+def test_another_process_reads_a_file_at_the_rate_that_it_says(server, tmp_path):
     name, weights = "tiny-mbt2018-mean-vbr", tmp_path / "weights.safetensors"
     save_weights(weights, small_network("mbt2018-mean-vbr"), {})
     codec = CodecChoice(name, 6, weights=str(weights)).load()
     assert codec.identity == small_codec("mbt2018-mean-vbr").at_quality(6).identity
     assert CodecChoice(name, 2, weights=str(weights)).load().network is codec.network
     codec.compress(IMAGE).save(tmp_path / "image.cdlz")
-    command = [sys.executable, "-c", READER, tmp_path / "image.cdlz", weights]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert float(done.stdout) == codec.encode(IMAGE).y_hat.double().sum().item() != 0
+    printed = warm.script(server, READER, tmp_path / "image.cdlz", weights)
+    assert float(printed) == codec.encode(IMAGE).y_hat.double().sum().item() != 0
 
 
 @pytest.mark.parametrize("name", VARIABLE_RATE)

@@ -68,7 +68,8 @@ def fit_half(rank: int, rendezvous: str, folder: str) -> None:
 
 
 def test_processes_that_share_the_rows_find_one_map_that_of_all_rows(tmp_path):
-    mp.spawn(fit_half, (str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
+    arguments = (str(tmp_path / "rendezvous"), str(tmp_path))
+    mp.start_processes(fit_half, arguments, nprocs=2, start_method="fork")
     first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
     whole = solved([data()], rank=2)
     assert torch.equal(first["expand"], second["expand"])

@@ -1,7 +1,5 @@
 """The layered representation: spatial channels and a global vector, each a stream of its own."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -18,6 +16,7 @@ from cdl_d2.codec.bitstream.stream import rest_of
 from cdl_d2.codec.coded_files import decompress_file
 from cdl_d2.codec.weights_file import save_weights
 from cdl_d2.nn.coded_input import CodedInput
+from tests import warm
 from tests.codec.conftest import IMAGE
 from tests.conftest import small_codec
 
@@ -102,7 +101,7 @@ def test_empty_strings_are_damage(codec, first):
             decompress_layers(codec, selected, rest)
 
 
-def test_another_process_reads_the_files_exactly(codec, tmp_path):
+def test_another_process_reads_the_files_exactly(codec, server, tmp_path):
     weights = tmp_path / "weights.safetensors"
     save_weights(weights, codec.network, {})
     codec.compress(IMAGE).save(tmp_path / "whole.cdlz")
@@ -116,7 +115,7 @@ def test_another_process_reads_the_files_exactly(codec, tmp_path):
         " for n in sys.argv[2:]]"
     )
     names = [str(tmp_path / f"{name}.cdlz") for name in ("whole", "split")]
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(weights), *names], check=True)
+    warm.script(server, code, weights, *names)
     decompress_file(tmp_path / "whole.cdlz", tmp_path / "here.png", str(weights), "cpu")
     here = (tmp_path / "here.png").read_bytes()
     assert (tmp_path / "whole.png").read_bytes() == here == (tmp_path / "split.png").read_bytes()

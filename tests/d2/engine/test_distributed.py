@@ -29,7 +29,7 @@ def train_one_step(rank: int, cfg, rendezvous: str, folder: str) -> None:
 
 def test_processes_share_the_students_gradients_and_nothing_else(transfer_cfg, tmp_path):
     arguments = (transfer_cfg, str(tmp_path / "rendezvous"), str(tmp_path))
-    mp.spawn(train_one_step, arguments, nprocs=2)
+    mp.start_processes(train_one_step, arguments, nprocs=2, start_method="fork")
     first, second = (torch.load(tmp_path / f"gradients{rank}.pth") for rank in range(2))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
