@@ -78,9 +78,7 @@ def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -
     categories = [{"id": i, "name": n} for i, n in zip(ids, names, strict=True)]
     _number(entries, truth)
     texts = {task.answers: task.text(entries, categories)} | task.more_texts(entries, categories)
-    for name, text in texts.items():  # before anything is compared with annotations
-        with write_atomically(archive.output / name) as temporary:
-            temporary.write_bytes(text.encode(errors="surrogateescape"))  # names are as on the disk
+    _write_texts(archive.output, texts)  # before anything is compared with annotations
     shown = ("id", "file_name", "height", "width", "bits", "bits_per_pixel")
     content = {
         "images": [{key: entry[key] for key in shown if key in entry} for entry in entries],
@@ -93,6 +91,12 @@ def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -
     if annotations:
         write_json(archive.output / "results.json", results)
     return Answers(archive.output / task.answers, len(entries), failures, results)
+
+
+def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        with write_atomically(folder / name) as temporary:
+            temporary.write_bytes(text.encode(errors="surrogateescape"))  # names are as on the disk
 
 
 def _number(entries: list[dict[str, Any]], truth: Truth | None) -> None:
