@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,12 +73,13 @@ class CodecTraining:
 
 
 class RandomCrops(Dataset):
-    """An endless-looking list of crops: item i is a function of `seed` and i alone.
+    """An endless-looking list of crops: item i is a function of the images, `seed` and i alone.
 
-    Items are 3 x patch x patch, float, RGB in [0, 1].
+    Items are 3 x patch x patch, float, RGB in [0, 1]. In the place of an image that is smaller than
+    a patch, or cannot be read, the next one is taken, with a warning.
 
     Raises:
-        CdlError: if the folder has no image, or an image is smaller than a patch.
+        CdlError: if the folder has no image; from an item, if none of them can be taken.
     """
 
     def __init__(self, folder: Path, patch_size: int, count: int, seed: int):
@@ -93,15 +95,27 @@ class RandomCrops(Dataset):
         def draw(high: int) -> int:
             return int(torch.randint(high, (1,), generator=rng))
 
-        path = self.paths[draw(len(self.paths))]
-        image = read_image(path)
-        height, width = image.shape[1:]
-        size = self.patch_size
-        if min(height, width) < size:
-            raise CdlError(f"{path} is {width}x{height}, smaller than the patch size {size}")
+        image = self._image_from(draw(len(self.paths)))
+        (height, width), size = image.shape[1:], self.patch_size
         top, left = draw(height - size + 1), draw(width - size + 1)
         crop = image[:, top : top + size, left : left + size].float() / 255
         return hflip(crop) if draw(2) else crop
+
+    def _image_from(self, start: int) -> torch.Tensor:
+        """Read the first image, from a place in the list on, that a patch can be cut from."""
+        size, reason = self.patch_size, ""
+        for path in self.paths[start:] + self.paths[:start]:
+            try:
+                image = read_image(path)
+            except (CdlError, OSError) as error:
+                reason = str(error)
+            else:
+                height, width = image.shape[1:]
+                if min(height, width) >= size:
+                    return image
+                reason = f"{path} is {width}x{height}, smaller than the patch size {size}"
+            warnings.warn(f"{reason}: another image takes its place", stacklevel=2)
+        raise CdlError(f"no image can be trained on; the last: {reason}")
 
 
 def train_codec(

@@ -84,9 +84,24 @@ def test_a_folder_without_images_is_named(tmp_path):
         RandomCrops(tmp_path, 64, 1, seed=0)
 
 
-def test_an_image_smaller_than_a_patch_is_named(photos):
+@pytest.mark.filterwarnings("ignore:.*another image takes its place")
+def test_images_that_are_all_smaller_than_a_patch_are_refused(photos):
     with pytest.raises(ValueError, match="smaller than the patch size 128"):
         RandomCrops(photos, 128, 1, seed=0)[0]
+
+
+def test_an_image_that_cannot_be_taken_is_replaced_by_the_next_and_named(photos):
+    before = RandomCrops(photos, 64, 20, seed=3)
+    usable = [before[number] for number in range(20)]
+    Image.new("RGB", (64, 63)).save(photos / "1.png")
+    (photos / "2.png").write_bytes(b"no image")
+    crops = RandomCrops(photos, 64, 20, seed=3)
+    with pytest.warns(UserWarning, match="another image") as warned:
+        again = [crops[number] for number in range(20)]
+    messages = " ".join(str(each.message) for each in warned)
+    assert "1.png" in messages and "2.png" in messages and "0.png" not in messages
+    equal = [torch.equal(a, b) for a, b in zip(usable, again, strict=True)]
+    assert any(equal) and not all(equal)  # crops of the good image are those of before
 
 
 @pytest.mark.parametrize(
