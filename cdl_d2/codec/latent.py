@@ -51,7 +51,8 @@ class Latent:
     Attributes:
         y_hat: M x h x w, float.
         image_size: (H, W) in pixels.
-        scales_hat: M x h x w, the standard deviations that the entropy model predicts, or None.
+        scales_hat: M x h x w, the standard deviations that the entropy model predicts, in units of
+            y_hat, or None.
         bits: h x w, estimated bits of y_hat a cell; None, as the next two, if nobody asked.
         channel_bits: M, estimated bits of y_hat a channel; those of a channel that is one number
             (layered_coder.py) are spread evenly over the cells in `bits`.

@@ -29,6 +29,20 @@ def test_every_rate_is_coded_exactly_and_a_higher_one_takes_more_bits(name):
     assert codecs[0].network is codecs[1].network
 
 
+@pytest.mark.parametrize("name", VARIABLE_RATE)
+def test_scales_are_in_the_units_of_the_latent_at_every_rate(name):
+    image = IMAGE[:, :64, :64]
+    low, high = (
+        small_codec(name).at_quality(quality).encode(image, with_scales=True, with_bits=False)
+        for quality in (6, 8)
+    )
+    ratio = low.scales_hat.mean() / high.scales_hat.mean()
+    assert 0.9 < ratio < 1.1  # the gains are apart by a factor of 2
+    read = small_codec(name).at_quality(6)
+    decoded = read.decompress(read.compress(image), with_scales=True)
+    assert torch.equal(decoded.scales_hat, low.scales_hat)
+
+
 def test_files_say_their_rate_and_no_other_rate_reads_them():
     codec = small_codec("mbt2018-mean-vbr").at_quality(3)
     stream = Bitstream.from_bytes(codec.compress(IMAGE).to_bytes())

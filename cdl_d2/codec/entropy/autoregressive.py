@@ -44,7 +44,6 @@ def predict_in_order(
     params: torch.Tensor,
     next_symbols: NextSymbols,
     coding: str,
-    in_steps: Callable[[torch.Tensor], torch.Tensor],
     from_symbols: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     context_bias: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -56,12 +55,11 @@ def predict_in_order(
         next_symbols: gives the symbols of a step: round(y - mu) in an encoder, read from the
             stream in a decoder.
         coding: `exact` or `compressai`.
-        in_steps: from scales of y to those of its symbols.
         from_symbols: from symbols and their scales to y_hat - means_hat.
         context_bias: 2M, of the context prediction.
 
     Returns:
-        symbols, their scales_hat, and means_hat, each M x h x w.
+        symbols, scales_hat and means_hat, each M x h x w.
     """
     channels, (height, width) = params.shape[0] // 2, params.shape[1:]
     symbols, scales_hat, means_hat = (params.new_empty(channels, height * width) for _ in range(3))
@@ -69,7 +67,6 @@ def predict_in_order(
     for where in steps(height, width, coding, params.device):
         predict = context.one if coding == "compressai" else context.many
         scales, means = predict(where)
-        scales = in_steps(scales)
         found = next_symbols(where, scales, means)  # n, M
         context.know(where, from_symbols(found, scales) + means)
         symbols[:, where], scales_hat[:, where], means_hat[:, where] = found.T, scales.T, means.T

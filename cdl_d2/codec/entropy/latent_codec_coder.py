@@ -102,7 +102,7 @@ class LatentCodecCoder(LatentCoder):
         read = self._y_tables.reader(strings[0], math.prod((self.channels, *grid)))
         return self._form(
             self._read_hyperprior(strings[1], grid),
-            lambda at, scales, _: read(self._scale_rows(scales)).float(),
+            lambda at, scales, _: read(self._rows(scales)).float(),
         )
 
     def _form(self, z_symbols: torch.Tensor, next_at: NextAt) -> Quantized:

@@ -45,7 +45,7 @@ class Quantized:
 
     Attributes:
         y_hat, y_symbols: M x h x w, the latents and the integers that are coded for them.
-        scales_hat, means_hat: M x h x w, or None where the codec predicts none.
+        scales_hat, means_hat: M x h x w, in units of y_hat, or None where the codec predicts none.
         z_symbols: C x h/4 x w/4, what is coded of the hyperprior, or None.
     """
 
@@ -147,7 +147,7 @@ class LatentCoder:
             y = network.entropy_bottleneck((q.y_symbols + self._medians)[None])[1][0]
             return -torch.log2(y), 0.0
         gaussian, symbols = network.gaussian_conditional, q.y_symbols[None].float()
-        y = gaussian(symbols, q.scales_hat[None])[1][0]  # relative to their means
+        y = gaussian(symbols, self._in_steps(q.scales_hat)[None])[1][0]  # relative to their means
         z = self._z_likelihoods(self._z_hat(q.z_symbols)[None])
         return -torch.log2(y), float(-torch.log2(z).sum(dtype=torch.float64))
 
@@ -233,7 +233,7 @@ class LatentCoder:
                 return self._without_hyperprior(read(_channel_indexes(shape)).float())
 
             def next_symbols(where, scales, means):
-                return read(self._scale_rows(scales)).float()
+                return read(self._rows(scales)).float()
 
         return self._with_hyperprior(self._read_hyperprior(strings[1], grid), next_symbols, coding)
 
@@ -241,7 +241,7 @@ class LatentCoder:
         """The symbols of y, M x n, from scales M x n and the parts of `decode_channels`."""
         symbols = torch.zeros_like(scales)
         for mask, [string] in parts:
-            rows = self._scale_rows(scales[mask])
+            rows = self._rows(scales[mask])
             symbols[mask] = self._y_tables.reader(string, rows.numel())(rows).float()
         return symbols
 
@@ -266,13 +266,11 @@ class LatentCoder:
                 params,
                 next_symbols,
                 coding,
-                self._in_steps,
                 self._from_symbols,
                 self._context_bias,
             )
         else:
             scales, means = (params, None) if self._is_scale_only else params.chunk(2)
-            scales = self._in_steps(scales)
             flat = [each if each is None else each.flatten(1).T for each in (scales, means)]
             symbols = next_symbols(slice(None), *flat).T.reshape(scales.shape)
         values = self._from_symbols(symbols, scales)
@@ -289,11 +287,11 @@ class LatentCoder:
         return torch.round(y)
 
     def _from_symbols(self, symbols: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        """What a receiver makes of symbols with such scales, before means are added."""
+        """Return y_hat - means_hat of symbols, from their scales of y."""
         return symbols
 
     def _in_steps(self, scales: torch.Tensor) -> torch.Tensor:
-        """Scales of y as scales of its symbols."""
+        """Return scales of y in quantization steps, which the distributions of symbols have."""
         return scales
 
     @property
@@ -324,11 +322,15 @@ class LatentCoder:
         """Which of the coder's tables belongs to each symbol of y."""
         if quantized.scales_hat is None:
             return _channel_indexes(quantized.y_symbols.shape)
-        return self._scale_rows(quantized.scales_hat)
+        return self._rows(quantized.scales_hat)
 
     def _top_rows(self, scales: torch.Tensor) -> torch.Tensor:
         """The row of the largest scale of each channel, M, of scales M x ..."""
-        return self._scale_rows(scales.flatten(1).amax(1))
+        return self._rows(scales.flatten(1).amax(1))
+
+    def _rows(self, scales: torch.Tensor) -> torch.Tensor:
+        """Return the rows of the scale table that belong to scales of y, on the CPU."""
+        return self._scale_rows(self._in_steps(scales))
 
     def _places(self, shape: torch.Size) -> torch.Tensor | slice:
         """The flat places of the latent in the order in which they are coded."""

@@ -20,7 +20,7 @@ from cdl_d2.errors import CdlError
 
 
 class VariableRateCoder(LatentCoder):
-    """As LatentCoder, at one of the gains that a network has. Scales are those of the symbols.
+    """As LatentCoder, at one of the gains that a network has.
 
     Args:
         network: one of CompressAI's variable-rate models. Coders of several rates can share one.
@@ -47,7 +47,7 @@ class VariableRateCoder(LatentCoder):
         gain, model = self._gain, self._network.gaussian_conditional
         filled, values = symbols != 0, symbols
         if not self._network.no_quantoffset:
-            scales = scales[filled].clamp(min=float(model.scale_bound))
+            scales = self._in_steps(scales[filled]).clamp(min=float(model.scale_bound))
             pairs = torch.stack((scales, gain.expand_as(scales)), 1)  # n, 2
             offsets = in_float64(self._network.QuantABCD)(pairs)[:, 0]
             values = symbols.clone()
