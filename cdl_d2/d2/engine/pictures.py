@@ -71,21 +71,37 @@ class PictureMaker:
             latent_figure(codec, shown).savefig(temporary, format="png", dpi=80)
 
     def _draw(self, image: np.ndarray, output: dict[str, Any]) -> np.ndarray:
-        """What a model gave, on an H x W x 3 uint8 RGB image."""
+        """Draw what a model gave on an H x W x 3 uint8 RGB image: objects or classes of pixels, and
+        as text the best classes of the image or its attributes."""
         metadata = Metadata(thing_classes=self._names, stuff_classes=self._names)
         visualizer = Visualizer(image, metadata, instance_mode=ColorMode.IMAGE)
         if "instances" in output:
-            found = output["instances"].to("cpu")
-            found = found[found.scores >= self._threshold]
-            return visualizer.draw_instance_predictions(found).get_image()
-        if "sem_seg" in output:
-            labels = output["sem_seg"].argmax(0).cpu()
-            return visualizer.draw_sem_seg(labels, alpha=0.5).get_image()
+            detections = output["instances"].to("cpu")
+            visualizer.draw_instance_predictions(detections[detections.scores >= self._threshold])
+        elif "sem_seg" in output:
+            visualizer.draw_sem_seg(output["sem_seg"].argmax(0).cpu(), alpha=0.5)
+        lines = self._best_classes(output) + _attributes(output)
+        if lines:
+            visualizer.draw_text("\n".join(lines), (4, 4), horizontal_alignment="left")
+        return visualizer.get_output().get_image()
+
+    def _best_classes(self, output: dict[str, Any]) -> list[str]:
+        """Describe the most probable classes of an image."""
+        if "scores" not in output:
+            return []
         scores, classes = output["scores"].sort(descending=True)
         best = zip(scores[:BEST].tolist(), classes[:BEST].tolist(), strict=True)
-        text = "\n".join(f"{self._names[index]} {score:.0%}" for score, index in best)
-        place = (4, 4)
-        return visualizer.draw_text(text, place, horizontal_alignment="left").get_image()
+        return [f"{self._names[index]} {score:.0%}" for score, index in best]
+
+
+def _attributes(output: dict[str, Any]) -> list[str]:
+    """Describe the attributes that an image has."""
+    if "attributes" not in output:
+        return []
+    values = output["attributes"].tolist()
+    names = output.get("attribute_names") or range(len(values))
+    pairs = zip(names, values, strict=True)
+    return [f"{name} {value:.0%}" for name, value in pairs if value > 0.5] or ["no attribute"]
 
 
 def _class_names(cfg: CfgNode, given: Sequence[str] | None) -> list[str]:
