@@ -90,12 +90,15 @@ def _time_access(
 
 def _bulk_utilisation(
     codec: Codec, images: Path, names: Sequence[str], variant: Variant, folder: Path, workers: int
-) -> float:
-    """Images a second of the bulk encoder over that of as many bare encoders at once.
+) -> float | None:
+    """Return images per second of the bulk encoder over those of as many bare encoders at once;
+    None for a single image, which gives no rate.
 
     A bare encoder is `Codec.encode` of images in memory, one thread a process, no input or output.
     Starting the processes is not counted on either side.
     """
+    if len(names) < 2:
+        return None
     plan = Plan(codec.identity, "arrays", (variant,), tuple(names), shard_size=8)
     plan.save(folder)
     bulk = _rate(e for e in encode_shards(codec, plan, images, folder, range(plan.shards), workers))

@@ -29,7 +29,7 @@ def model(
     *overrides: Overrides,
     config_file: ConfigFile,
     size: tuple[int, int] = (800, 1280),
-    repeats: int = 5,
+    repeats: Positive = 5,
     detection_only: bool = False,
     json: Json = False,
 ) -> None:
@@ -47,8 +47,8 @@ def model(
         repeats: Measured repetitions; the median is printed.
         detection_only: Leave out training steps, which take most of the time.
     """
-    if repeats < 1 or min(size) < 256:
-        raise CdlError("at least 1 repetition and 256 pixels a side are needed")
+    if min(size) < 256:
+        raise CdlError(f"--size {size[0]} {size[1]}: at least 256 pixels a side are needed")
     from cdl_d2.device import usable_device
 
     cfg = load_config(config_file, ("MODEL.DEVICE", usable_device(None), *overrides))
@@ -63,9 +63,9 @@ def files(
     /,
     *,
     run: Annotated[list[Pair], Parameter(metavar="NAME FOLDER")],
-    count: int = 10,
-    repeats: int = 3,
-    threads: int = 1,
+    count: Positive = 10,
+    repeats: Positive = 3,
+    threads: Positive = 1,
     device: Device = None,
     record: bool = False,
     json: Json = False,
@@ -96,8 +96,6 @@ def files(
     from cdl_d2.codec.image_files import find_images
     from cdl_d2.device import usable_device
 
-    if min(count, repeats, threads) < 1:
-        raise CdlError("--count, --repeats and --threads: at least 1")
     folders = dict(run)
     if len(folders) < len(run):
         raise CdlError(f"two runs have one name: {', '.join(name for name, _ in run)}")
@@ -116,8 +114,8 @@ def predict(
     /,
     *,
     streams: Path,
-    count: int = 20,
-    workers: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    count: Positive = 20,
+    workers: Annotated[list[Positive] | None, Parameter(consume_multiple=True)] = None,
     runtime: Literal["eager", "compile", "onnxruntime"] = "eager",
     json: Json = False,
 ) -> None:
@@ -144,8 +142,6 @@ def predict(
     from cdl_d2.prediction.loading import load_model
     from cdl_d2.prediction.sources import find_sources
 
-    if count < 1 or min(workers or [1]) < 1:
-        raise CdlError("--count and --workers: at least 1")
     paths = [*find_sources([str(streams)]).values()][:count]
     if workers and runtime != "eager":
         raise CdlError(f"--workers are other processes, which have no --runtime {runtime}")
@@ -164,9 +160,9 @@ def storage(
     images: Path | None = None,
     compare_with_compressai: Annotated[Path | None, Parameter(metavar="IMAGE")] = None,
     memory: Annotated[Path | None, Parameter(metavar="IMAGE")] = None,
-    short_edge: int = 800,
-    max_size: int = 1333,
-    count: int = 20,
+    short_edge: NotNegative = 800,
+    max_size: Positive = 1333,
+    count: Positive = 20,
     repeats: Positive = 3,
     threads: Positive = 1,
     workers: NotNegative | None = None,

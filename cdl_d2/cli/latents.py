@@ -27,7 +27,7 @@ def statistics(
     *overrides: Overrides,
     config_file: ConfigFile,
     output: Path,
-    images: int = 500,
+    images: Positive = 500,
     datasets: Datasets = NO_DATASETS,
 ) -> None:
     """Write mean and deviation of each channel of the latents of training images.
@@ -56,7 +56,7 @@ def select(
     count: Positive | None = None,
     output: Path | None = None,
     by: Literal["gate", "variance"] = "gate",
-    images: int | None = None,
+    images: Positive | None = None,
     json: Json = False,
     datasets: Datasets = NO_DATASETS,
 ) -> None:

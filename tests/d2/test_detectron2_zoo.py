@@ -10,7 +10,7 @@ from detectron2.config import LazyConfig
 
 from cdl_d2.d2.config_files import find_config
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO, import_model_zoo, zoo_weights
-from cdl_d2.d2.modeling.teacher import build_teacher, trained_weights
+from cdl_d2.d2.modeling.teacher import teacher_of, trained_weights
 from tests.cli.test_convert import CODEC, save_run
 from tests.commands import output_of
 from tests.d2.conftest import small_cfg
@@ -45,9 +45,8 @@ def test_lazy_configs_load(pkg_resources, tmp_path):
         "from detectron2.model_zoo import get_config\n"
         'model = get_config("common/models/retinanet.py").model\n'
     )
-    cfg = small_cfg("latent", "MODEL.TEACHER.CONFIG_FILE", str(tmp_path / "teacher.py"))
     with pytest.raises(ValueError, match="has no weights"):  # the file was run
-        build_teacher(cfg)
+        teacher_of(str(tmp_path / "teacher.py"))()
 
 
 def test_a_model_is_converted(pkg_resources, coco_dataset, tmp_path):
