@@ -13,11 +13,11 @@ PyTorch's own words for CUDA where it has some. As on a GPU
   and tensors without dimensions that an elementwise operation takes as numbers;
 - random numbers come from a generator of the device's own, which `torch.manual_seed` seeds too;
 - a forked process cannot use the device;
-- `torch.save` keeps the device, and `torch.load` returns to it without `map_location`.
+- `torch.save` keeps the device, and `torch.load` returns to it without `map_location`;
+- autocast lowers the precision of convolutions and matrix products.
 
-Not simulated: kernels and their rounding, memory, streams, several devices, and the lower precision
-of autocast. Nothing of PyTorch is replaced, so that tests of other things can run in the same
-process.
+Not simulated: kernels and their rounding, memory, streams, and several devices. Nothing of PyTorch
+is replaced, so that tests of other things can run in the same process.
 
 PyTorch calls what this is built on experimental: `is_available` says whether it is there.
 """
@@ -31,6 +31,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401  has operations of its own
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
@@ -48,6 +49,10 @@ INDEXING = {
 }
 # PyTorch makes an empty tensor of the device and changes its size, where nothing else is known.
 RESIZING = ("arange", "arange.start", "arange.start_step", "eye", "eye.m")
+LOWER = (  # the precision of which autocast lowers
+    *(aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default),
+    *(aten.matmul.default, aten.addmm.default, aten.mm.default, aten.bmm.default),
+)
 FILLING = {aten.fill_.Tensor, aten.masked_fill.Tensor, aten.masked_fill_.Tensor}
 
 
@@ -180,7 +185,13 @@ def install() -> None:
     own.impl("copy_", _copy_, "PrivateUse1")  # torch.tensor and indices in lists skip SimTensor
     for name in RESIZING:
         own.impl(name, _made_by(getattr(torch, name.partition(".")[0])), "PrivateUse1")
-    _libraries.extend((every, own))
+    every.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    for op in LOWER:
+        own.impl(op.name(), _under_autocast(op, lower=True), "AutocastPrivateUse1")
+    boxes = torch.library.Library("torchvision", "IMPL")
+    for op in (torch.ops.torchvision.nms.default, torch.ops.torchvision.roi_align.default):
+        boxes.impl(op.name(), _under_autocast(op, lower=False), "AutocastPrivateUse1")
+    _libraries.extend((every, own, boxes))
 
 
 @contextmanager
@@ -201,6 +212,21 @@ def _made_by(make: Callable[..., torch.Tensor]) -> Callable[..., SimTensor]:
         return SimTensor(make(*args, dtype=dtype, device="cpu"))
 
     return make_on_device
+
+
+def _under_autocast(op: torch._ops.OpOverload, lower: bool) -> Callable[..., torch.Tensor]:
+    """Make of an operation one whose inputs are of autocast's type, or else of float32."""
+    key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def cast(tensor: torch.Tensor) -> torch.Tensor:
+        dtype = torch.get_autocast_dtype(NAME) if lower else torch.float32
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    def run(*args, **kwargs):
+        with torch._C._ExcludeDispatchKeyGuard(key):
+            return op(*_map(cast, args), **_map(cast, kwargs))
+
+    return run
 
 
 def _run(op: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -93,3 +93,15 @@ def test_a_forked_process_has_no_device(x):
         pytest.raises(RuntimeError, match="forked subprocess"),
     ):
         pool.apply(torch.zeros, (1,), {"device": NAME})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_lowers_the_precision_of_products(x, dtype):
+    layer = torch.nn.Linear(2, 1).to(NAME)
+    with torch.autocast(NAME, dtype=dtype):
+        y = layer(x)
+        assert y.dtype == dtype and (x + 1).dtype == torch.float32
+        with torch.autocast(NAME, enabled=False):
+            assert layer(x).dtype == torch.float32
+    y.sum().backward()
+    assert layer.weight.grad.dtype == torch.float32

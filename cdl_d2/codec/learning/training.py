@@ -1,7 +1,7 @@
 """Training a codec: rate + lambda * distortion on random crops of photographs.
 
-Every crop is a pure function of the seed and its number, so a resumed run sees exactly the
-crops that an uninterrupted one would have seen.
+Every crop is a pure function of the seed and its number, and the noise of an iteration of the seed
+and the iteration, on any device: a resumed run draws what an uninterrupted one would have drawn.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from cdl_d2.codec.weights_file import (
     save_weights,
 )
 from cdl_d2.errors import CdlError, DivergedError
+from cdl_d2.seeds import seed_all
 from cdl_d2.workers import end_with_parent
 
 CHECKPOINT, WEIGHTS = "checkpoint.pth", "model.safetensors"  # in the output folder
@@ -171,6 +172,7 @@ def train_codec(
     )
     progress = tqdm(loader, initial=start, total=plan.iterations, unit="it", desc=output.name)
     for iteration, batch in enumerate(progress, start=start + 1):
+        seed_all(plan.seed, iteration)
         losses = _step(network, criterion, batch.to(device), optimizers, plan)
         schedule.step()
         if iteration % 100 == 0:
@@ -228,7 +230,6 @@ def _save(path, iteration, plan, network, optimizers, schedule) -> None:
         "network": network.state_dict(),
         "optimizers": {name: o.state_dict() for name, o in optimizers.items()},
         "schedule": schedule.state_dict(),
-        "random": torch.get_rng_state(),
     }
     save_checkpoint(path, state)
 
@@ -243,7 +244,6 @@ def _restore(path, plan, network, optimizers, schedule) -> int:
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
     schedule.load_state_dict(state["schedule"])
-    torch.set_rng_state(state["random"])
     return state["iteration"]
 
 

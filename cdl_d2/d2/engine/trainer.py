@@ -50,7 +50,7 @@ class Trainer(DefaultTrainer):
         if cfg.INPUT.LATENT_SOURCE == "store" and cfg.DATASETS.TEST:
             build_mapper(cfg, is_train=False)  # an unusable store shows now, not after training
         check_evaluators(cfg)
-        super().__init__(_without_amp_on_cpu(cfg))
+        super().__init__(_without_amp_off_cuda(cfg))
         if self.cfg.SOLVER.AMP.ENABLED:
             self._trainer.precision = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]
 
@@ -124,7 +124,7 @@ class Trainer(DefaultTrainer):
     def run_step(self) -> None:
         """As DefaultTrainer. What TorchScript compiles after some steps, such as the focal loss,
         rounds otherwise than before: not on the CPU, where a resumed training repeats every bit."""
-        with torch.jit.optimized_execution(self.cfg.MODEL.DEVICE != "cpu"):
+        with torch.jit.optimized_execution(torch.device(self.cfg.MODEL.DEVICE).type != "cpu"):
             super().run_step()
 
     @classmethod
@@ -170,10 +170,15 @@ def check_entries(checkpointer: SafeCheckpointer) -> None:
                 )
 
 
-def _without_amp_on_cpu(cfg: CfgNode) -> CfgNode:
-    if not (cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu"):
+def _without_amp_off_cuda(cfg: CfgNode) -> CfgNode:
+    """Return the config without mixed precision, unless for CUDA, the only device on which
+    Detectron2 has it."""
+    if not cfg.SOLVER.AMP.ENABLED or torch.device(cfg.MODEL.DEVICE).type == "cuda":
         return cfg
-    logging.getLogger(__name__).warning("mixed precision needs a GPU: training in float32")
+    logging.getLogger(__name__).warning(
+        f"mixed precision needs a CUDA GPU, and MODEL.DEVICE is {cfg.MODEL.DEVICE}: training in "
+        "float32"
+    )
     cfg = cfg.clone()
     cfg.defrost()
     cfg.SOLVER.AMP.ENABLED = False
