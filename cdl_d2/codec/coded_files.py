@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -91,11 +92,16 @@ class FileCompressor:
 
     Args:
         layers_of: from an image file to its layers.
-        points: what layers_of finds out about rate and distortion of the images, if it does.
+        points: rate and distortion by image file, filled by layers_of, if it measures them.
     """
 
-    def __init__(self, layers_of: Callable[[Path], Layers], points: Sequence[RatePoint] = ()):
+    def __init__(
+        self,
+        layers_of: Callable[[Path], Layers],
+        points: Mapping[Path, RatePoint] = MappingProxyType({}),
+    ):
         self._layers_of, self._points = layers_of, points
+        self._written: list[RatePoint] = []
         self._bits, self._pixels = [0, 0], 0
 
     def compress(self, path: Path, target: Path) -> Path | None:
@@ -124,17 +130,19 @@ class FileCompressor:
         for i, layer in enumerate((layers.selected, layers.rest)):
             self._bits[i] += 8 * len(layer.to_bytes()) if layer else 0
         self._pixels += layers.selected.image_size[0] * layers.selected.image_size[1]
+        if path in self._points:
+            self._written.append(self._points[path])
         return removed
 
     def summary(self) -> str:
         """What the images cost together, and how they look on average."""
         if not self._pixels:
             return "no image was compressed"
-        if self._points:
-            mean = average(self._points)
+        if self._written:
+            mean = average(self._written)
             similarity = "" if mean.ms_ssim is None else f", MS-SSIM {mean.ms_ssim:.4f}"
             return (
-                f"{len(self._points)} images: {mean.file_bpp:.3f} bits per pixel "
+                f"{len(self._written)} images: {mean.file_bpp:.3f} bits per pixel "
                 f"(estimated {mean.estimated_bpp:.3f}), PSNR {mean.psnr:.2f} dB{similarity}"
             )
         first, second = (bits / self._pixels for bits in self._bits)
@@ -153,7 +161,7 @@ def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
             meaning no bitstream has.
     """
     _ = codec.cpu_coder  # errors now, not once for every file
-    points: list[RatePoint] = []
+    points: dict[Path, RatePoint] = {}
     chosen = None if channels is None else parse_channels(channels)
     if chosen is not None:
         check_layered(codec)
@@ -164,7 +172,7 @@ def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
         if chosen is not None:
             return compress_layers(codec, read_image(path).to(device).float() / 255, chosen)
         stream, point = rate_point(codec, path)
-        points.append(point)
+        points[path] = point
         return Layers(stream, None)
 
     return FileCompressor(layers_of, points)

@@ -34,10 +34,11 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(what, images, tmp_path)
     words = [images if word == "IMAGES" else word for word in WRITERS[what]]
     output = tmp_path / "output"
     with largest_file(LARGEST):
-        status, _, errors = run(*words, "--output", output)
+        status, printed, errors = run(*words, "--output", output)
     command = " ".join(word for word in words[:2] if str(word).isalpha())
     assert status == 1 and errors.count(f"cdl {command}: ") == 1, errors
     assert errors.count("File too large: '") == 1 and "Traceback" not in errors
+    assert " 1 images" not in f" {printed}"  # that were not written
     written = [p for p in output.rglob("*") if p.is_file()] if output.is_dir() else []
     assert all(path.stat().st_size < LARGEST for path in [*written, *tmp_path.glob(".*")])
 
