@@ -22,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from tqdm import tqdm
 
 from cdl_d2.errors import CdlError
-from cdl_d2.files import sha256_of
+from cdl_d2.files import check_file, sha256_of
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 TIMEOUT = 30.0  # seconds without a byte
@@ -87,7 +87,10 @@ class Download:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{self.sha256}.part")
-        with open(part.with_suffix(".lock"), "a", encoding="utf-8") as lock, _locked(lock.fileno()):
+        lock_path = part.with_suffix(".lock")
+        for place in (part, lock_path):
+            check_file(place)
+        with open(lock_path, "ab") as lock, _locked(lock.fileno()):
             if path.exists():  # another process was faster
                 return
             self._fill(part)

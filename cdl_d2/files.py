@@ -111,8 +111,15 @@ def without_nan(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
+def check_file(path: str | Path) -> None:
+    """Raise CdlError if something that is no file is at a path: a pipe would be waited for."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CdlError(f"{path} is no regular file")
+
+
 def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits; raises as check_file."""
+    check_file(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from cdl_d2.errors import CdlError
+from cdl_d2.files import check_file
 from cdl_d2.model_zoo.card_keys import CARD, PARTS, check, wrong
 from cdl_d2.yaml_text import read_yaml
 
@@ -107,6 +108,7 @@ def read_card(path: Path) -> Card:
     Raises:
         CdlError: as parse_card.
     """
+    check_file(path)
     return parse_card(path.read_bytes(), path)
 
 

@@ -22,6 +22,7 @@ from cdl_d2.codec.bitstream.stream import SUFFIX
 from cdl_d2.codec.image_files import read_image, read_image_size
 from cdl_d2.data import LatentStore
 from cdl_d2.errors import CdlError
+from cdl_d2.files import check_file
 from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.prediction.results import Picture, as_pixels
 
@@ -45,7 +46,8 @@ class TarMember:
         return f"{self.archive}/{self.name}"
 
     def read_bytes(self) -> bytes:
-        """Its content; raises OSError, or CdlError if the archive has become shorter."""
+        """Return its content; raises OSError, or CdlError if the archive has changed."""
+        check_file(self.archive)
         with open(self.archive, "rb") as file:
             file.seek(self.offset)
             content = file.read(self.size)

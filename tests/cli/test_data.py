@@ -72,6 +72,18 @@ def test_the_same_command_makes_a_damaged_shard_anew(store, damage):
     output_of("data", "verify", folder)
 
 
+def test_a_pipe_in_place_of_a_file_of_a_store_is_not_waited_for(store, tmp_path):
+    folder, words = store
+    whole, shard = content_of(folder), folder / "shard-00001.safetensors"
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe" in found_in(folder, "--annotations", tmp_path / "pipe")
+    shard.unlink()
+    os.mkfifo(shard)
+    assert "shard-00001" in found_in(folder)
+    output_of(*words)
+    assert content_of(folder) == whole
+
+
 def test_without_its_plan_a_store_does_not_become_another(store):
     folder, words = store
     (folder / "plan.json").unlink()

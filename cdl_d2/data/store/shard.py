@@ -28,6 +28,7 @@ from cdl_d2.codec.weights_file import save_tensors
 from cdl_d2.data.store.image_source import ImageSource
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.errors import CdlError
+from cdl_d2.files import check_file
 
 ZSTD_LEVEL = 9
 
@@ -199,6 +200,7 @@ class ShardReader:
 
     def __init__(self, path: Path):
         self._path = path
+        check_file(path)
         try:
             self._file = open(path, "rb")  # noqa: SIM115
         except FileNotFoundError as error:
