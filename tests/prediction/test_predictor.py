@@ -253,14 +253,17 @@ class TestWithDetectron2:
         assert torch.equal(found.to_instances().pred_keypoints, found.keypoints)
         assert found.draw().shape == (70, 50, 3)
 
-    def test_a_segmentor_gives_a_class_for_every_pixel(self, tmp_path, images):
+    def test_a_segmentor_gives_a_class_for_every_pixel(self, tmp_path, images, coded):
         from cdl_d2.d2.config_files import read_config
 
         cfg = read_config(
             "segmentation/small/latent_deeplab_small.yaml",
             ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3, "INPUT.MIN_SIZE_TEST", 64],
         )
-        found = Predictor.load(self.saved(cfg, tmp_path / "run"))(images / "1.png")
+        predictor = Predictor.load(self.saved(cfg, tmp_path / "run"))
+        resized = replace(Bitstream.load(coded / "1.cdlz"), original_size=(140, 101))
+        assert predictor(resized).segmentation.shape == (140, 101)
+        found = predictor(images / "1.png")
         assert isinstance(found, Segmentation)
         assert found.segmentation.shape == (70, 50) and found.segmentation.max() < 3
         assert found.class_names == ("0", "1", "2") and found.draw().shape == (70, 50, 3)

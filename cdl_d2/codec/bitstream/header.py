@@ -120,11 +120,11 @@ class Header:
         head = _HEAD.pack(
             MAGIC,
             version,
-            number_of(CODECS, self.codec, OWN_CODEC),
+            _number(CODECS, self.codec, OWN_CODEC),
             self.quality,
-            number_of(METRICS, self.metric),
+            _number(METRICS, self.metric),
             bytes.fromhex(self.weights),
-            number_of(CODINGS, self.coding) + _FLOOR * self.scale_floor,
+            _number(CODINGS, self.coding) + _FLOOR * self.scale_floor,
             len(self.strings),
             *self.image_size,
             *self.coded_size,
@@ -184,7 +184,7 @@ def read_header(content: bytes) -> tuple[Header, int]:
     return header, crc_at + _CRC.size
 
 
-def number_of(table: dict[int, str], name: str | None, otherwise: int | None = None) -> int | None:
+def _number(table: dict[int, str], name: str | None, otherwise: int | None = None) -> int | None:
     """Return the number of a name in files."""
     return next((number for number, known in table.items() if known == name), otherwise)
 

@@ -15,6 +15,7 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore, Plan, Variant
 from cdl_d2.data.store.encoding import close_store, encode_shards
+from cdl_d2.data.store.image_source import ImageSource
 from cdl_d2.data.store.latent_store import shard_path
 from cdl_d2.data.store.shard import Record, pack_cells, unpack_cells
 from cdl_d2.data.store.whole_dataset import encode_dataset
@@ -132,6 +133,20 @@ def test_a_variant_that_is_not_stored_is_named(store_folder, codec):
         LatentStore(store_folder, codec).read("0.png", Variant(80))
 
 
+def test_a_store_of_flipped_images_gives_none_to_predict_from(plan, codec, tmp_path):
+    dataclasses.replace(plan, variants=(Variant(40, 60, flip=True),)).save(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"shards": [], "failures": {}}')
+    with pytest.raises(CdlError, match="flipped"):
+        _ = LatentStore(tmp_path, codec).upright_variant
+
+
+@pytest.mark.parametrize("size", [[0, 5], [5, 2**30], [5], "ab", [1.5, 2]])
+def test_an_impossible_size_of_an_image_is_refused(size):
+    content = {"size": 1, "time": 1, "sha256": "", "image_size": size}
+    with pytest.raises((TypeError, ValueError)):
+        ImageSource.from_dict(content)
+
+
 def test_a_store_that_is_missing_or_not_complete_is_named(store_folder, codec, tmp_path):
     with pytest.raises(FileNotFoundError, match="is no latent store"):
         LatentStore(tmp_path, codec)
@@ -196,6 +211,8 @@ def test_a_store_of_format_1_is_read_and_finished(store_folder, photos, plan, co
         old = {name: tensor[4:].clone() for name, tensor in tensors.items()}
         save_file(old, shard_path(store_folder, shard), metadata={"failures": "{}"})
     old = LatentStore(store_folder, codec)
+    for image in plan.images:  # the first variant is as large as the image
+        assert old.original_size(image) == new.original_size(image) == _size(photos / image)
     for (image, variant), latent in expected.items():
         assert torch.equal(old.read(image, variant)["latent"], latent)
     shard_path(store_folder, 1).unlink()
