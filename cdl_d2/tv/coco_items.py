@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import LatentStore, Variant
-from cdl_d2.data.datasets.coco import class_names, read_coco
+from cdl_d2.data.datasets.coco import class_names, has_masks, read_coco
+from cdl_d2.data.datasets.coco_images import require_image_files
 from cdl_d2.data.datasets.coco_precision import index_coco
 from cdl_d2.errors import CdlError
 from cdl_d2.workers import PlainlyPickled
@@ -29,12 +30,13 @@ class CocoItems(PlainlyPickled, Dataset):
         training: leave out images without objects, and give items their `target`.
         store: read latents from there; `image` is then read only if `with_image`.
         with_image: for a teacher.
-        with_masks: of a target; a detector of boxes needs none.
+        with_masks: of a target; a detector of boxes needs none. Where some objects have none, the
+            target's `has_mask` (G booleans) says which have one.
 
     Raises:
         FileNotFoundError, CdlError: as read_coco; if there is no such folder; for a store that
-            lacks a variant or an image; if no image is left to train on, or an object of one has no
-            mask where masks are wanted.
+            lacks a variant or an image; if no image is left to train on, or none has a mask where
+            masks are wanted; if image files that will be read do not exist.
     """
 
     def __init__(
@@ -48,9 +50,9 @@ class CocoItems(PlainlyPickled, Dataset):
         with_image: bool = True,
         with_masks: bool = True,
     ):
-        content = read_coco(annotations)
         if not Path(images).is_dir():
             raise FileNotFoundError(f"there is no image folder {images}")
+        content = read_coco(annotations, images=images)
         self.coco = index_coco(content)
         self.classes = tuple(class_names(content))
         self.category_ids = sorted(self.coco.cats)
@@ -65,15 +67,21 @@ class CocoItems(PlainlyPickled, Dataset):
         ]
         if not self._records:
             raise CdlError(f"no image of {annotations} has an object to train on")
-        if training and with_masks:
-            self._check_masks(annotations)
+        if training and with_masks and not self.has_masks:
+            raise CdlError(
+                f"{annotations} has no mask for any object: give --boxes-only, or add "
+                "'segmentation'"
+            )
         if store is not None:
             self._check_store(store)
+        if self._with_image:
+            files = (self._folder / record["file_name"] for record in self._records)
+            require_image_files(files, annotations)
 
     @property
     def has_masks(self) -> bool:
-        """Whether every annotation has one."""
-        return all(each.get("segmentation") for each in self.coco.anns.values())
+        """Whether masks can be learned and evaluated, see cdl_d2.data.datasets.coco.has_masks."""
+        return has_masks(self.coco.dataset)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -110,57 +118,36 @@ class CocoItems(PlainlyPickled, Dataset):
             item["target"] = self._target(record, variant, size)
         return item
 
-    def _check_masks(self, annotations: str | Path) -> None:
-        for record in self._records:
-            for each in self._objects(record):
-                if not each.get("segmentation"):
-                    raise CdlError(
-                        f"annotation {each['id']} of {annotations} has no mask: give --boxes-only, "
-                        "or add 'segmentation'"
-                    )
-
     def _objects(self, record: dict[str, Any]) -> list[dict[str, Any]]:
-        """Annotations to train on: no crowds, no empty boxes."""
+        """Annotations to train on: no crowds, and boxes with an area on the image."""
         annotations = self.coco.imgToAnns.get(record["id"], [])
-        return [a for a in annotations if not a.get("iscrowd") and min(a["bbox"][2:]) > 0]
+        objects = [entry for entry in annotations if not entry["iscrowd"]]
+        return [entry for entry in objects if (_corners(entry, record).diff(dim=0) > 0).all()]
 
     def _target(
         self, record: dict[str, Any], variant: Variant, size: tuple[int, int]
     ) -> dict[str, torch.Tensor]:
         objects = self._objects(record)
-        boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32)
-        boxes[:, 2:] += boxes[:, :2]
-        limits = torch.tensor([record["width"], record["height"]] * 2)
-        boxes = boxes.clamp(min=0).minimum(limits)
-        outside = (boxes[:, 2:] <= boxes[:, :2]).any(1).nonzero()
-        if len(outside):
-            annotation = objects[int(outside[0])]
-            raise CdlError(
-                f"annotation {annotation['id']} has bbox {annotation['bbox']}, which is not on "
-                f"{record['file_name']} of {record['width']}x{record['height']} pixels"
-            )
+        boxes = torch.stack([_corners(entry, record).flatten() for entry in objects])
         boxes *= torch.tensor([size[1] / record["width"], size[0] / record["height"]] * 2)
         if variant.flip:
             boxes[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
-        labels = [1 + self.category_ids.index(a["category_id"]) for a in objects]
+        labels = [1 + self.category_ids.index(entry["category_id"]) for entry in objects]
         target = {"boxes": boxes, "labels": torch.tensor(labels)}
         if self._with_masks:
-            masks = torch.from_numpy(np.stack([self._mask(a, record) for a in objects]))
+            masks = torch.from_numpy(np.stack([self._mask(entry, record) for entry in objects]))
             masks = F.interpolate(masks[None], size=size, mode="nearest")[0]
             target["masks"] = masks.flip(2) if variant.flip else masks
+            masked = [bool(entry.get("segmentation")) for entry in objects]
+            if not all(masked):
+                target["has_mask"] = torch.tensor(masked)
         return target
 
     def _mask(self, annotation: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
-        try:
-            shape = annotation["segmentation"]
-            if isinstance(shape, list) and any(len(p) < 6 or len(p) % 2 for p in shape):
-                raise CdlError("a polygon needs pairs of numbers, three or more")
-            return self.coco.annToMask(annotation)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise CdlError(
-                f"annotation {annotation['id']} of {record['file_name']} has no mask that can be "
-                f"read ({error!r}): Mask R-CNN needs polygons or RLE under 'segmentation'"
-            ) from error
+        """H x W of 0 and 1, uint8; zeros for an object without a mask."""
+        if not annotation.get("segmentation"):
+            return np.zeros((record["height"], record["width"]), dtype=np.uint8)
+        return self.coco.annToMask(annotation)
 
     def _check_store(self, store: LatentStore) -> None:
         store.require(self.variants)
@@ -168,3 +155,10 @@ class CocoItems(PlainlyPickled, Dataset):
             image = store.find(record["file_name"])
             if image in store.failures:
                 raise CdlError(f"{image} could not be encoded: {store.failures[image]}")
+
+
+def _corners(annotation: dict[str, Any], record: dict[str, Any]) -> torch.Tensor:
+    """[[left, top], [right, bottom]] of a box, cut to its image."""
+    left, top, width, height = annotation["bbox"]
+    corners = torch.tensor([[left, top], [left + width, top + height]], dtype=torch.float32)
+    return corners.clamp(min=0).minimum(torch.tensor([record["width"], record["height"]]))

@@ -73,9 +73,7 @@ def test_an_unreadable_image_and_a_wrong_size_are_named(dataset, coco_dataset):
     ("change", "message"),
     [
         ({"bbox": [1000, 1000, 20, 20]}, r"bbox \[1000, 1000, 20, 20\], which is not on 000"),
-        ({"segmentation": [[1, 1, 9, 9, 1, 9, 3]]}, "no mask that can be read"),
         ({"segmentation": {"size": [4, 4], "counts": [0, 16]}}, r"RLE of size \[4, 4\]"),
-        ({"segmentation": None}, "has no mask"),
     ],
 )
 def test_an_object_that_cannot_be_learned_is_named(coco_dataset, change, message):
@@ -84,6 +82,30 @@ def test_an_object_that_cannot_be_learned_is_named(coco_dataset, change, message
     coco_dataset[0].write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         CocoItems(*coco_dataset, VARIANTS, training=True)[0]
+
+
+def test_objects_without_a_mask_train_boxes_only(coco_dataset):
+    content = json.loads(coco_dataset[0].read_text())
+    content["annotations"][0]["segmentation"] = [[1, 1, 9, 9, 1, 9, 3]]
+    coco_dataset[0].write_text(json.dumps(content))
+    target = CocoItems(*coco_dataset, VARIANTS, training=True)[0]["target"]
+    assert target["has_mask"].tolist() == [False, True, True]
+    assert not target["masks"][0].any() and len(target["boxes"]) == 3
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    coco_dataset[0].write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="no mask for any object"):
+        CocoItems(*coco_dataset, VARIANTS, training=True)
+    assert len(CocoItems(*coco_dataset, VARIANTS, training=True, with_masks=False)) == 3
+
+
+def test_what_is_ignored_or_has_no_area_is_not_trained_on(coco_dataset):
+    content = json.loads(coco_dataset[0].read_text())
+    content["annotations"][0]["ignore"] = 1
+    content["annotations"][1]["bbox"][2] = 0
+    coco_dataset[0].write_text(json.dumps(content))
+    items = CocoItems(*coco_dataset, VARIANTS, training=True)
+    assert len(items[0]["target"]["boxes"]) == 1
 
 
 def test_an_epoch_shows_every_image_once_to_one_of_the_processes():

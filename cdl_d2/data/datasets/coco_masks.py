@@ -1,28 +1,85 @@
-"""Masks of COCO annotations, checked before pycocotools decodes them: it believes every number."""
+"""Masks of COCO annotations in normal form, checked before pycocotools decodes them: it believes
+every number."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from pycocotools import mask
 
+from cdl_d2.data.datasets.coco_findings import whole
 from cdl_d2.errors import CdlError
 
 
-def check_segmentation(segmentation: object, size: tuple[int, int]) -> None:
-    """Raise CdlError unless a `segmentation` is none, polygons, or an RLE of the image.
+def normalize_segmentation(
+    segmentation: object, size: tuple[int, int]
+) -> tuple[list[list[float]] | dict[str, Any] | None, str]:
+    """Return polygons of three points or more, an RLE of the image, or None; and what was repaired.
 
     Args:
         size: (H, W) of the image. Polygons may leave it, on each side by its longer one.
+
+    Raises:
+        CdlError: for anything that is neither polygons nor an RLE of that size.
     """
+    if not segmentation:
+        return None, ""
     if isinstance(segmentation, dict):
-        _check_rle(segmentation, size)
-    elif isinstance(segmentation, list):
-        for polygon in segmentation:
-            _check_polygon(polygon, size)
-    elif segmentation is not None:
+        return _normalize_rle(segmentation, size)
+    if not isinstance(segmentation, list):
         raise CdlError(f"a {type(segmentation).__name__} is neither polygons nor an RLE")
+    if len(segmentation) == 1 and isinstance(segmentation[0], dict):
+        return _normalize_rle(segmentation[0], size)[0], "masks in another form"
+    polygons = _as_polygons(segmentation)
+    for polygon in polygons:
+        _check_polygon(polygon, size)
+    kept = [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0]
+    if len(kept) < len(polygons):
+        return kept or None, "masks with polygons that are not three points or more, left out"
+    return kept, "" if polygons is segmentation else "masks in another form"
+
+
+def area_of(segmentation: list[list[float]] | dict[str, Any]) -> float:
+    """Return the area of a mask in normal form in pixels: of an RLE its pixels, of polygons what
+    they enclose, as COCO's own files have it."""
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        return float(sum((_counts_of(counts) if isinstance(counts, str) else counts)[1::2]))
+    corners = (np.array(polygon, dtype=np.float64).reshape(-1, 2).T for polygon in segmentation)
+    doubled = (x @ np.roll(y, 1) - y @ np.roll(x, 1) for x, y in corners)
+    return float(sum(map(abs, doubled)) / 2)
+
+
+def box_of(segmentation: list[list[float]] | dict[str, Any]) -> list[float]:
+    """Return the box [left, top, width, height] around a mask in normal form."""
+    if isinstance(segmentation, dict):
+        counts, size = segmentation["counts"], segmentation["size"]
+        rle = segmentation if isinstance(counts, str) else mask.frPyObjects(segmentation, *size)
+        return mask.toBbox(rle).tolist()
+    corners = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
+    (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+    return [left, top, right - left, bottom - top]
+
+
+def _as_polygons(parts: list[Any]) -> list[Any]:
+    """Polygons of their flat lists, or of one flat list, or of points that are lists."""
+    if set(map(type, parts)) <= {int, float}:
+        return [parts]
+    if len(parts) >= 3 and all(_is_point(part) for part in parts):
+        return [[number for point in parts for number in point]]
+    nested = [isinstance(part, list) and part and all(map(_is_point, part)) for part in parts]
+    if any(nested):
+        return [
+            [number for point in part for number in point] if is_nested else part
+            for part, is_nested in zip(parts, nested, strict=True)
+        ]
+    return parts
+
+
+def _is_point(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and {*map(type, value)} <= {int, float}
 
 
 def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
@@ -42,16 +99,27 @@ def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
             raise CdlError(f"a polygon of {length:.0f} pixels does not fit {size} pixels")
 
 
-def _check_rle(rle: dict, size: tuple[int, int]) -> None:
-    if rle.get("size") != list(size):
-        raise CdlError(f"an RLE of size {rle.get('size')!r} is not of the image's {list(size)}")
-    counts = rle.get("counts")
+def _normalize_rle(rle: dict[str, Any], size: tuple[int, int]) -> tuple[dict[str, Any], str]:
+    """An RLE whose counts are a list or a string, and what was repaired."""
+    sides, counts = rle.get("size"), rle.get("counts")
+    if not isinstance(sides, list) or [whole(side) for side in sides] != list(size):
+        raise CdlError(f"an RLE of size {sides!r:.40} is not of the image's {list(size)}")
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin-1")
     if isinstance(counts, str):
-        counts = _counts_of(counts)
-    if not isinstance(counts, Sequence) or not set(map(type, counts)) <= {int}:
+        if counts.startswith("b'"):  # the text of a bytes object, as str() gives it
+            counts = counts[2:-1].replace("\\\\", "\\")
+        lengths = _counts_of(counts)
+    elif isinstance(counts, list) and all(whole(count) is not None for count in counts):
+        lengths = counts = [whole(count) for count in counts]
+    else:
         raise CdlError("an RLE without counts, which are whole numbers or a string")
-    if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
+    if min(lengths, default=0) < 0 or sum(lengths) != size[0] * size[1]:
         raise CdlError(f"the counts of an RLE are not those of {size[0] * size[1]} pixels")
+    normal = {"size": list(size), "counts": counts}
+    is_normal = counts == rle["counts"] and set(map(type, sides)) == {int}
+    is_normal &= isinstance(counts, str) or set(map(type, rle["counts"])) == {int}
+    return normal, "" if is_normal else "masks in another form"
 
 
 def _counts_of(text: str) -> list[int]:

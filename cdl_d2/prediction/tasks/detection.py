@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from cdl_d2.data.datasets.coco import class_names as class_names_of
-from cdl_d2.data.datasets.coco import read_coco
+from cdl_d2.data.datasets.coco import has_masks, read_coco
 from cdl_d2.data.datasets.coco_precision import (
     PERSON_KEYPOINTS,
     average_precision,
@@ -104,7 +104,7 @@ class CocoTruth(Truth):
     def _kinds(self, found: Sequence[Entry]) -> list[str]:
         """Return the kinds of average precision that annotations and predictions have."""
         annotations, kinds = self._content["annotations"], ["bbox"]
-        if all(each.get("segmentation") for each in annotations):
+        if has_masks(self._content):
             kinds += ["segm"] if any("segmentation" in each for each in found) else []
         if all(len(each.get("keypoints") or ()) == 3 * PERSON_KEYPOINTS for each in annotations):
             points = (len(each.get("keypoints", ())) for each in found)

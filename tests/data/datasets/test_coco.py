@@ -42,8 +42,8 @@ def test_a_valid_file_is_returned_and_names_follow_the_ids(tmp_path):
         (changed("annotations", image_id=2), "image_id 2, which is not in images"),
         (changed("images", file_name="../1.png"), "not inside the image folder"),
         (changed("categories", id=3), "several categories of id 3"),
-        (changed("categories", id="9"), "ids must be whole numbers"),
-        (changed("categories", name="early"), "category name 'early'"),
+        (changed("categories", id="nine"), "ids must be whole numbers"),
+        (VALID | {"categories": [*VALID["categories"], {"id": 4, "name": "early"}]}, "'early'"),
         (changed("images", height=0), "height 0"),
         (changed("images", height=10**9), "a/1.png.*CDL_MAX_PIXELS"),
         (changed("images", file_name=5), "file_name 5 is not inside"),
@@ -52,7 +52,7 @@ def test_a_valid_file_is_returned_and_names_follow_the_ids(tmp_path):
         (changed("annotations", area=10**400), "area 1000"),
         (changed("annotations", bbox=[0, 0, 4, 2**64]), "bbox"),
         (changed("annotations", bbox=[0, 0, 4, 10**400]), "bbox"),
-        (changed("annotations", id=2**64), "up to 2"),
+        (changed("images", id=2**64), "up to 2"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, message):
@@ -72,7 +72,7 @@ RLE = {"size": [64, 64], "counts": [4096]}
         ({"category_id": {}}, "category_id"),
         ({"segmentation": RLE | {"counts": [4000]}}, "counts"),
         ({"segmentation": RLE | {"counts": [5000, -904]}}, "counts"),
-        ({"segmentation": RLE | {"counts": [4095.0, 1]}}, "counts"),
+        ({"segmentation": RLE | {"counts": [4095.5, 0.5]}}, "counts"),
         ({"segmentation": RLE | {"counts": "0"}}, "counts"),
         ({"segmentation": RLE | {"counts": "\u00e9"}}, "damaged"),
         ({"segmentation": RLE | {"counts": "P"}}, "damaged"),
@@ -86,7 +86,7 @@ RLE = {"size": [64, 64], "counts": [4096]}
         ({"segmentation": [[0, 0, float("nan"), 0, 9, 9]]}, "outside"),
         ({"segmentation": [[0, 0, 60, 60] * 500]}, "does not fit"),
         ({"segmentation": [[0, 0, "9", 0, 9, 9]]}, "no list of numbers"),
-        ({"segmentation": [5]}, "no list of numbers"),
+        ({"segmentation": [5, "a"]}, "no list of numbers"),
         ({"segmentation": "polygon"}, "neither"),
     ],
 )
@@ -104,11 +104,21 @@ def test_what_pycocotools_encodes_is_taken(tmp_path, seed):
     mask[:, 20:50] = seed % 2
     coded = coco_mask.encode(np.asfortranarray(mask))
     rle = {"size": [64, 64], "counts": coded["counts"].decode()}
-    polygons = [[0, 0, 64.0, 0, 64, 70], [1, 2, 3, 4]]
-    for segmentation in (rle, RLE, polygons, [], None):
+    polygons = [[0, 0, 64.0, 0, 64, 70], [1, 2, 3, 4, 5, 6]]
+    for segmentation in (rle, RLE, polygons):
         path = tmp_path / "annotations.json"
         path.write_text(json.dumps(changed("annotations", segmentation=segmentation)))
         assert read_coco(path)["annotations"][0]["segmentation"] == segmentation
+
+
+@pytest.mark.parametrize(
+    "none", [None, [], [[]], {}, [[4, 4, 44, 44]], [[4, 4]], [4, 4], [[1] * 7]]
+)
+def test_what_is_no_mask_leaves_the_box(tmp_path, none):
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(changed("annotations", segmentation=none)))
+    entry = read_coco(path)["annotations"][0]
+    assert "segmentation" not in entry and entry["bbox"] == [0, 0, 4, 4]
 
 
 def test_deeply_nested_json_is_one_error(tmp_path):

@@ -1,0 +1,139 @@
+"""Images of a COCO-format file, in normal form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cdl_d2.codec.image_files import open_image
+from cdl_d2.codec.latent import check_pixels
+from cdl_d2.data.datasets.coco_findings import Findings, label_of, whole
+from cdl_d2.errors import CdlError
+
+SIDES = ("height", "width")
+ORIENTATION = 0x0112  # number of the EXIF tag
+SIDEWAYS = range(5, 9)  # its values that exchange height and width
+
+
+def normalize_images(
+    images: list[Any], folder: Path | None, beside: Path, findings: Findings
+) -> list[dict[str, Any]]:
+    """Return images with ids that are whole numbers, file names inside the folder, and sizes.
+
+    Args:
+        folder: of the images; None if it is not known.
+        beside: the annotation file's own folder; sizes that are missing may be read there.
+    """
+    kept: dict[int, dict[str, Any]] = {}
+    for index, image in enumerate(images):
+        where = label_of("images", image, index)
+        if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
+            findings.fault(where, f"images without 'id' or 'file_name': {image!r:.80}")
+            continue
+        number = whole(image["id"])
+        if number is None:
+            findings.fault(where, "ids must be whole numbers up to 2^53")
+        elif number in kept:
+            if image | {"id": number} == kept[number]:
+                findings.repair("images listed twice", where)
+            else:
+                findings.fault(where, f"several images of id {number}: ids must be unique")
+        else:
+            if type(image["id"]) is not int:
+                findings.repair("ids of images as text or floats", where)
+            kept[number] = image | {"id": number}
+    records = list(kept.values())
+    _normalize_names(records, folder, findings)
+    for record in records:
+        _normalize_size(record, folder or beside, findings)
+    return records
+
+
+def require_image_files(paths: Iterable[Path], source: object) -> None:
+    """Raise CdlError with the first twenty image files that do not exist, and their number.
+
+    Args:
+        source: of the names, for the message.
+    """
+    findings, names = Findings(source), {}
+    for path in paths:
+        if path.parent not in names:
+            folder = path.parent
+            names[folder] = (
+                {file.name for file in folder.iterdir()} if os.path.isdir(folder) else ()
+            )
+        if path.name not in names[path.parent]:
+            findings.fault(str(path), "there is no such image")
+    findings.close()
+
+
+def _normalize_names(images: list[dict[str, Any]], folder: Path | None, findings: Findings) -> None:
+    names = [_with_slashes(image["file_name"], folder) for image in images]
+    if folder is not None and names:
+        names = _relative_to(folder, names)
+    for image, name in zip(images, names, strict=True):
+        where = f"image {image['id']}"
+        if not _is_inside(name):
+            problem = f"file_name {image['file_name']!r:.200} is not inside the image folder"
+            findings.fault(where, problem)
+        elif name != image["file_name"]:
+            findings.repair("file names in another form", f"{image['file_name']!r:.200}")
+        image["file_name"] = name
+
+
+def _with_slashes(name: object, folder: Path | None) -> str:
+    """A file name without backslashes and leading `./`; empty for what is none."""
+    if not isinstance(name, str) or "\0" in name:
+        return ""
+    if "\\" in name and not (folder is not None and os.path.isfile(folder / name)):
+        name = name.replace("\\", "/")
+    return str(PurePosixPath(name)) if name else ""
+
+
+def _relative_to(folder: Path, names: list[str]) -> list[str]:
+    """The names without the first parts that all have in common, such as `images/`, if the images
+    are in the folder under the shorter names only."""
+    first = PurePosixPath(names[0]).parts
+    if _is_inside(names[0]) and os.path.isfile(folder / names[0]):
+        return names
+    for count in range(1, len(first)):
+        if os.path.isfile(folder.joinpath(*first[count:])):
+            shorter = ["/".join(PurePosixPath(name).parts[count:]) for name in names]
+            unique = len(set(shorter)) == len(set(names))
+            if unique and all(_is_inside(n) and os.path.isfile(folder / n) for n in shorter):
+                return shorter
+    return names
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.name) and not path.is_absolute() and ".." not in path.parts
+
+
+def _normalize_size(image: dict[str, Any], folder: Path, findings: Findings) -> None:
+    where, name = f"image {image['id']}", image["file_name"]
+    sides = [whole(image.get(side)) for side in SIDES]
+    known = all(side is not None and side >= 1 for side in sides)
+    try:
+        if not known and _is_inside(name) and os.path.isfile(folder / name):
+            sides = list(_size_of_file(folder / name))
+            findings.repair("sizes of images, read from the files", where)
+        elif not known:
+            wrong = next(s for s in SIDES if (whole(image.get(s)) or 0) < 1)
+            raise CdlError(f"{name} has {wrong} {image.get(wrong)!r:.40}, not a number of pixels")
+        elif any(type(image[side]) is not int for side in SIDES):
+            findings.repair("sizes of images as text or floats", where)
+        check_pixels((sides[0], sides[1]))
+    except (CdlError, OSError) as error:
+        findings.fault(where, error if name in str(error) else f"{name}: {error}")
+        sides = [1, 1]
+    image.update(zip(SIDES, sides, strict=True))
+
+
+def _size_of_file(path: Path) -> tuple[int, int]:
+    """(H, W) of an image file, turned upright."""
+    with open_image(path) as file:
+        sideways = file.getexif().get(ORIENTATION) in SIDEWAYS
+        return (file.width, file.height) if sideways else (file.height, file.width)
