@@ -88,15 +88,18 @@ def read_annotations(name: str, content: bytes, folder: Path) -> Any:
     precision = average_precision(index_coco(read_coco(path)), [first], "bbox")
     if not find_spec("detectron2"):
         return found, precision
-    from detectron2.data.datasets import load_coco_json
+    from detectron2.data import DatasetCatalog
 
+    from cdl_d2.d2 import register_dataset
     from cdl_d2.d2.data.image_mapper import ImageMapper
 
     mapper = ImageMapper(
         is_train=True, augmentations=[], image_format="RGB", use_instance_mask=True,
         instance_mask_format="bitmask",
     )  # fmt: skip
-    mapped = [mapper(record) for record in load_coco_json(str(path), str(folder))]
+    dataset = f"{folder / name} {len(DatasetCatalog)}"
+    register_dataset(dataset, str(path), str(folder))
+    mapped = [mapper(record) for record in DatasetCatalog.get(dataset)]
     theirs = [vars(each["instances"])["_fields"] for each in mapped]
     return found, precision, [{k: getattr(v, "tensor", v) for k, v in f.items()} for f in theirs]
 

@@ -1,23 +1,32 @@
-"""COCO-format data sets given on the command line."""
+"""COCO-format data sets of Detectron2's catalog, each read from annotations in normal form."""
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
+from collections.abc import Sequence
+from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json, load_sem_seg, register_coco_instances
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
-from cdl_d2.data.datasets.coco import class_names, read_coco
+from cdl_d2.d2.data.checked_records import check_records
+from cdl_d2.d2.modeling.coded_input import needs_image
+from cdl_d2.data.datasets.coco import PARTS, check_coco, class_names, has_masks
+from cdl_d2.data.datasets.coco_images import require_image_files
 from cdl_d2.errors import CdlError
 
 # The first dozen images of COCO's validation set, to see whether a model can learn them by heart.
-DOZEN = "coco_2017_val_first12"
+DOZEN, WHOLE = "coco_2017_val_first12", "coco_2017_val"
 if DOZEN not in DatasetCatalog.list():
-    DatasetCatalog.register(DOZEN, lambda: DatasetCatalog.get("coco_2017_val")[:12])
+    DatasetCatalog.register(DOZEN, lambda: DatasetCatalog.get(WHOLE)[:12])
     MetadataCatalog.get(DOZEN).set(
         evaluator_type="coco", thing_classes=[c["name"] for c in COCO_CATEGORIES if c["isthing"]]
     )
@@ -32,26 +41,66 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
     """
     if not Path(images).is_dir():
         raise FileNotFoundError(f"data set {name}: there is no image folder {images}")
-    try:
-        content = read_coco(annotations)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"data set {name}: {error}") from error
     if name in DatasetCatalog.list():
         raise CdlError(f"data set {name} is registered already: choose another name")
     register_coco_instances(name, {}, annotations, images)
-    metadata = MetadataCatalog.get(name).set(thing_classes=class_names(content))
-    lacks = [entry["id"] for entry in content["annotations"] if not entry.get("segmentation")]
-    if lacks:
-        metadata.set(without_mask=lacks[0])
+    try:
+        content = normalize_dataset(name, PARTS)
+    except (FileNotFoundError, ValueError):
+        DatasetCatalog.pop(name)
+        MetadataCatalog.pop(name)
+        raise
+    MetadataCatalog.get(name).set(thing_classes=class_names(content))
+
+
+def normalize_dataset(
+    name: str, parts: Sequence[str] = ("images", "categories")
+) -> dict[str, Any] | None:
+    """Let a data set with a COCO-format file be read, and evaluated, from its normal form.
+
+    Of its metadata, `json_file` becomes a file in normal form, `file_names` are those of its
+    images, `with_masks` says whether an object has one, and `with_rle` which is the first RLE.
+
+    Args:
+        parts: of the file that must be there.
+
+    Returns:
+        what read_coco gives; None for a data set in another format, or one that was read before.
+
+    Raises:
+        FileNotFoundError, CdlError: as read_coco.
+    """
+    before = MetadataCatalog.get(name).as_dict()
+    file, folder = before.get("json_file"), before.get("image_root")
+    if before.get("evaluator_type") not in LOADERS or not file or "file_names" in before:
+        return None
+    try:
+        content, repaired = check_coco(file, parts, folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"data set {name}: {error}") from error
+    after = {
+        "file_names": [os.path.join(folder, image["file_name"]) for image in content["images"]],
+        "with_masks": has_masks(content),
+        "with_rle": _first_rle(content),
+    }
+    if repaired:
+        after["json_file"] = _write_json(content)
+        load = partial(LOADERS[before["evaluator_type"]], name, before | after)
+        DatasetCatalog.pop(name)
+        DatasetCatalog.register(name, load)
+        MetadataCatalog.pop(name)
+    MetadataCatalog.get(name).set(**before | after)
+    return content
 
 
 def check_coco_dataset(cfg: CfgNode, name: str, num_classes: str) -> None:
-    """Raise CdlError if a data set has other classes than the detector, or lacks the masks that it
-    learns from.
+    """Raise CdlError if a data set has records that cannot be used, or other classes than the
+    detector, or lacks the masks that it learns from, or the images.
 
     Args:
         num_classes: key of their number in MODEL.
     """
+    normalize_dataset(WHOLE if name == DOZEN else name)
     metadata, heads = MetadataCatalog.get(name), attrgetter(num_classes)(cfg.MODEL)
     classes = metadata.get("thing_classes")
     if classes is not None and len(classes) != heads:
@@ -59,13 +108,27 @@ def check_coco_dataset(cfg: CfgNode, name: str, num_classes: str) -> None:
             f"data set {name} has {len(classes)} classes: set MODEL.{num_classes} "
             f"{len(classes)} (it is {heads})"
         )
-    lacks = metadata.get("without_mask")
-    if lacks is None and metadata.get("evaluator_type") == "pascal_voc":
-        lacks = "of any image"  # Detectron2 reads the boxes alone
-    if cfg.MODEL.MASK_ON and lacks is not None and name in cfg.DATASETS.TRAIN:
+    boxes_only = (
+        metadata.get("with_masks") is False or metadata.get("evaluator_type") == "pascal_voc"
+    )
+    if cfg.MODEL.MASK_ON and boxes_only and name in cfg.DATASETS.TRAIN:
         raise CdlError(
-            f"data set {name} has no mask for annotation {lacks}: set MODEL.MASK_ON False, or add "
+            f"data set {name} has no mask for any object: set MODEL.MASK_ON False, or add "
             "'segmentation'"
+        )
+    _check_mask_format(cfg, name)
+    files = metadata.get("file_names") or check_records(name)
+    if cfg.INPUT.DOMAIN != "latent" or cfg.INPUT.LATENT_SOURCE != "store" or needs_image(cfg):
+        require_image_files(map(Path, files), f"data set {name}")
+
+
+def _check_mask_format(cfg: CfgNode, name: str) -> None:
+    first = MetadataCatalog.get(name).get("with_rle")
+    learned = cfg.MODEL.MASK_ON and name in cfg.DATASETS.TRAIN
+    if learned and first is not None and cfg.INPUT.MASK_FORMAT == "polygon":
+        raise CdlError(
+            f"data set {name} has an RLE, not polygons, in annotation {first}: set "
+            "INPUT.MASK_FORMAT bitmask"
         )
 
 
@@ -77,6 +140,39 @@ def images_of_dataset(name: str) -> tuple[Path, list[str]]:
     """
     if name not in DatasetCatalog.list():
         raise CdlError(f"data set {name} is not one of {', '.join(DatasetCatalog.list())}")
+    normalize_dataset(name)
     files = sorted({record["file_name"] for record in DatasetCatalog.get(name)})
     folder = Path(os.path.commonpath([os.path.dirname(file) for file in files]))
     return folder, [Path(file).relative_to(folder).as_posix() for file in files]
+
+
+def _first_rle(content: dict[str, Any]) -> int | None:
+    """The id of the first object to learn from whose mask is an RLE."""
+    objects = (entry for entry in content.get("annotations", ()) if not entry["iscrowd"])
+    return next((o["id"] for o in objects if isinstance(o.get("segmentation"), dict)), None)
+
+
+def _load_instances(name: str, metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    return load_coco_json(metadata["json_file"], metadata["image_root"], name)
+
+
+def _load_panoptic(name: str, metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    labels = load_sem_seg(metadata["sem_seg_root"], metadata["image_root"])
+    return merge_to_panoptic(_load_instances(name, metadata), labels)
+
+
+# From the name and the metadata of a data set to its records, by its `evaluator_type`.
+LOADERS = {"coco": _load_instances, "coco_panoptic_seg": _load_panoptic}
+
+
+def _write_json(content: dict[str, Any]) -> str:
+    """Write a file that is removed when the process ends, and return its path."""
+    handle, path = tempfile.mkstemp(suffix=".json", dir=_temporary_folder().name)
+    with open(handle, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    return path
+
+
+@cache
+def _temporary_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="cdl_annotations_")

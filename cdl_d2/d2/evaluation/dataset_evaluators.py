@@ -11,7 +11,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
-    COCOEvaluator,
     COCOPanopticEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
@@ -21,6 +20,7 @@ from detectron2.evaluation import (
 
 from cdl_d2.d2.data.label_datasets import load_labels
 from cdl_d2.d2.evaluation.cityscapes import provide_cityscapesscripts
+from cdl_d2.d2.evaluation.coco import CocoEvaluator
 from cdl_d2.d2.evaluation.voc import VocEvaluator
 from cdl_d2.errors import CdlError, MissingPackageError
 
@@ -61,7 +61,7 @@ class _Kind:
 
 
 _SEGMENTATION = _Kind("sem_seg", segmentation_evaluator)
-_COCO = _Kind("instances", lambda name, folder: COCOEvaluator(name, output_dir=folder))
+_COCO = _Kind("instances", CocoEvaluator)
 EVALUATORS: Mapping[str, tuple[_Kind, ...]] = {
     "coco": (_COCO,),
     "coco_panoptic_seg": (

@@ -27,12 +27,102 @@ def registered(coco_dataset):
 
 
 def test_masks_that_are_missing_are_named_before_training(registered):
-    registered(lambda content: content["annotations"][1].pop("segmentation"))
+    registered(lambda content: [entry.pop("segmentation") for entry in content["annotations"]])
     cfg = small_cfg("latent", "DATASETS.TRAIN", ("changed",))
-    with pytest.raises(ValueError, match=r"no mask for annotation 2.*MASK_ON"):
+    with pytest.raises(ValueError, match=r"no mask for any object.*MASK_ON"):
         check_datasets(cfg)
     cfg.MODEL.MASK_ON = False
     check_datasets(cfg)
+
+
+def test_runs_where_polygons_are_expected_are_named_before_training(registered):
+    def change(content):
+        image, entry = content["images"][0], content["annotations"][0]
+        size = [image["height"], image["width"]]
+        entry["segmentation"] = {"size": size, "counts": [size[0] * size[1] - 9, 9]}
+
+    registered(change)
+    cfg = small_cfg("latent", "DATASETS.TRAIN", ("changed",))
+    with pytest.raises(ValueError, match=r"RLE.*annotation 1.*MASK_FORMAT"):
+        check_datasets(cfg)
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    check_datasets(cfg)
+
+
+def test_records_are_those_of_the_normal_form(registered):
+    def change(content):
+        for entry in content["annotations"]:
+            del entry["iscrowd"], entry["area"], entry["id"]
+        content["annotations"][0]["ignore"] = 1
+        content["annotations"][1]["segmentation"] = [[4, 4, 44, 44]]
+
+    registered(change)
+    first, second, third = DatasetCatalog.get("changed")[0]["annotations"]
+    assert [first["iscrowd"], second["iscrowd"], third["iscrowd"]] == [1, 0, 0]
+    assert "segmentation" not in second and "segmentation" in third
+
+
+def test_images_that_do_not_exist_are_named_before_training(registered):
+    registered(lambda content: content["images"][2].update(file_name="lost.png"))
+    with pytest.raises(ValueError, match=r"1 faults: .*lost\.png"):
+        check_datasets(small_cfg("latent", "DATASETS.TRAIN", ("changed",)))
+
+
+@pytest.fixture
+def restored():
+    """Leaves the catalog as it was."""
+    catalogs = [(each, dict(each.data)) for each in (DatasetCatalog, MetadataCatalog)]
+    for metadata in MetadataCatalog.data.values():
+        metadata.__dict__ = dict(metadata.__dict__)
+    before = {name: dict(vars(metadata)) for name, metadata in MetadataCatalog.data.items()}
+    yield
+    for catalog, data in catalogs:
+        catalog.data = data
+    for name, values in before.items():
+        MetadataCatalog.data[name].__dict__ = values
+
+
+def test_built_in_names_are_checked_and_read_in_normal_form(
+    coco_dataset, restored, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    content = json.loads(coco_dataset[0].read_text())
+    for entry in content["annotations"]:
+        entry["id"] -= 1
+        del entry["iscrowd"]
+    path = tmp_path / "datasets/coco/annotations/person_keypoints_val2014.json"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "datasets/coco/val2014").symlink_to(coco_dataset[1])
+    name = "keypoints_coco_2014_val"
+    cfg = small_cfg("latent", "DATASETS.TEST", (name,), "MODEL.ROI_HEADS.NUM_CLASSES", 1)
+    path.write_text(json.dumps(content))
+    check_datasets(cfg)
+    with open(MetadataCatalog.get(name).json_file, encoding="utf-8") as file:
+        normal = json.load(file)["annotations"]
+    assert [entry["id"] for entry in normal] == [*range(1, 10)]
+    assert not any(entry["iscrowd"] for entry in normal)
+
+
+def test_built_in_names_with_faults_are_refused(coco_dataset, restored, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = json.loads(coco_dataset[0].read_text())
+    content["annotations"][4]["bbox"] = [500, 500, 5, 5]
+    path = tmp_path / "datasets/coco/annotations/instances_val2017.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+    cfg = small_cfg("latent", "DATASETS.TEST", ("coco_2017_val",))
+    with pytest.raises(ValueError, match=r"coco_2017_val: .*annotation 5"):
+        check_datasets(cfg)
+
+
+def test_records_in_another_format_are_checked(restored):
+    record = {"file_name": "a.png", "height": 20, "width": 20}
+    boxes = [[1, 1, 9, 9], [9, 9, 1, 1], [30, 30, 40, 40], [1, 1, float("nan"), 2]]
+    objects = [{"bbox": box, "bbox_mode": 0, "category_id": 0} for box in boxes]
+    DatasetCatalog.register("changed", lambda: [record | {"annotations": objects}])
+    cfg = small_cfg("latent", "DATASETS.TRAIN", ("changed",), "MODEL.MASK_ON", False)
+    with pytest.raises(ValueError, match=r"3 faults: object 1 of a\.png.*object 2 .*object 3 "):
+        check_datasets(cfg)
 
 
 def test_another_number_of_classes_is_named(registered):

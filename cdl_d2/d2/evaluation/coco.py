@@ -1,0 +1,47 @@
+"""Detectron2's evaluator of COCO-format data sets, on annotations in normal form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.evaluation import COCOEvaluator
+from pycocotools.cocoeval import COCOeval
+
+from cdl_d2.d2.data.coco_datasets import normalize_dataset
+from cdl_d2.data.datasets.coco import has_masks
+from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
+
+
+class CocoEvaluator(COCOEvaluator):
+    """As COCOEvaluator; the average precision is that of pycocotools itself, exactly.
+
+    Masks and keypoints are evaluated if an object of the data set has some.
+    """
+
+    def __init__(self, name: str, folder: str):
+        """
+        Args:
+            name: of the data set.
+            folder: for results, see COCOEvaluator.
+
+        Raises:
+            FileNotFoundError, CdlError: as normalize_dataset.
+        """
+        normalize_dataset(name)
+        super().__init__(name, output_dir=folder, use_fast_impl=False)
+        self._coco_api = index_coco(self._coco_api.dataset)
+
+    def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
+        content = self._coco_api.dataset
+        missing = set() if has_masks(content) else {"segm"}
+        if not any("keypoints" in entry for entry in content.get("annotations", ())):
+            missing.add("keypoints")
+        tasks = super()._tasks_from_predictions(predictions)
+        return [task for task in tasks if task not in missing]
+
+    def _derive_coco_results(
+        self, coco_eval: COCOeval | None, iou_type: str, class_names: list[str] | None = None
+    ) -> dict[str, float]:
+        if coco_eval is None and iou_type != "keypoints":  # nothing was found
+            return average_precision(self._coco_api, [], iou_type)
+        return super()._derive_coco_results(coco_eval, iou_type, class_names)
