@@ -18,6 +18,7 @@ from cdl_d2.nn.canvas import Canvas, require_no_origin
 from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.nn.latent_translation import translation_for
 from cdl_d2.tv.backbone import STRIDES
+from cdl_d2.tv.mask_losses import losses_of_heads
 
 DIVISIBILITY = 32  # pixels: conv5 of a latent ResNet halves cells of 16 pixels
 
@@ -71,7 +72,8 @@ class CompressedMaskRCNN(FasterRCNN):
         Args:
             items: each with `image` (3 x H x W, uint8, RGB), or what CodedInput.encode adds; for
                 training with `target`: `boxes` (G x 4, pixels of the item), `labels` (G, from 1)
-                and, for mask heads, `masks` (G x H x W, uint8); else, if wanted, `height` and
+                and, for mask heads, `masks` (G x H x W, uint8) and, where an object has none,
+                `has_mask` (G booleans); else, if wanted, `height` and
                 `width` of the original image, to which boxes and masks are scaled.
 
         Returns:
@@ -89,6 +91,9 @@ class CompressedMaskRCNN(FasterRCNN):
         targets = [self._target(item) for item in items] if self.training else None
         pyramid = self.backbone(batch.tensors)
         proposals, rpn_losses = self.rpn(self._on_pixel_grid(batch), pyramid, targets)
+        if self.training and self.has_masks and any("has_mask" in target for target in targets):
+            losses = losses_of_heads(self.roi_heads, pyramid, proposals, batch.image_sizes, targets)
+            return losses | rpn_losses
         found, losses = self.roi_heads(pyramid, proposals, batch.image_sizes, targets)
         if self.training:
             return losses | rpn_losses

@@ -62,3 +62,24 @@ def test_a_state_of_another_codec_is_refused():
 def test_an_item_without_target_cannot_be_trained_on(items):
     with pytest.raises(ValueError, match="without 'target'"):
         tiny_detector().train()([{"image": items[0]["image"]}])
+
+
+def test_an_object_without_a_mask_trains_boxes_only(items):
+    """What its mask would be does not matter; if all have one, nothing changes."""
+    detector = tiny_detector("image").train()
+    detector.roi_heads.fg_bg_sampler.batch_size_per_image = 64
+
+    def losses(**changes):
+        torch.manual_seed(1)
+        first = items[0] | {"target": items[0]["target"] | changes}
+        return {name: float(value) for name, value in detector([first, items[1]]).items()}
+
+    plain, masks = losses(), items[0]["target"]["masks"]
+    some = torch.tensor([False, True])
+    without = losses(has_mask=some)
+    assert losses(has_mask=torch.tensor([True, True])) == pytest.approx(plain)
+    other = torch.stack([1 - masks[0], masks[1]])
+    assert losses(has_mask=some, masks=other) == without
+    assert losses(masks=other)["loss_mask"] != pytest.approx(plain["loss_mask"], rel=1e-4)
+    assert without["loss_classifier"] == pytest.approx(plain["loss_classifier"])
+    assert losses(has_mask=torch.tensor([False, False]))["loss_mask"] > 0  # of the other image

@@ -33,6 +33,14 @@ def test_all_terms_of_formulas_2_and_3_train_the_student(domain, masks, items):
 
 
 @pytest.mark.parametrize("masks", ["all", "foreground"])
+def test_objects_without_a_mask_leave_the_same_terms(masks, items):
+    items[0]["target"]["has_mask"] = torch.tensor([False, True])
+    losses = taught(masks=masks)(items)
+    assert transfer_losses(losses).keys() == TERMS
+    assert all(value.isfinite() for value in losses.values())
+
+
+@pytest.mark.parametrize("masks", ["all", "foreground"])
 def test_a_student_equal_to_its_teacher_has_no_transfer_loss(masks, items):
     module = taught("image", masks)
     for part in module.student.modules():  # batch statistics would make the student differ

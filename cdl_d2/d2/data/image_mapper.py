@@ -4,15 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
+import detectron2.data.transforms as T
 import torch
 from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
 from detectron2.data.detection_utils import SizeMismatchError
 
 from cdl_d2.codec.image_files import check_image_file, read_image, read_label_map
 from cdl_d2.errors import CdlError
 
 
-class ImageMapper(DatasetMapper):
+class AnnotatedMapper(DatasetMapper):
+    """Detectron2's mapper; objects without a mask stay, and `gt_has_mask` says which have one."""
+
+    def _transform_annotations(
+        self, item: dict[str, Any], transforms: T.Transform, size: tuple[int, int]
+    ) -> None:
+        """Set `instances`, from annotations of (H, W) pixels, as Detectron2's; `gt_has_mask` (G
+        booleans) where masks are learned and an object has none."""
+        objects = [entry for entry in item["annotations"] if not entry.get("iscrowd")]
+        if not self.use_instance_mask or all("segmentation" in entry for entry in objects):
+            super()._transform_annotations(item, transforms, size)
+            return
+        masked = torch.tensor(["segmentation" in entry for entry in objects])
+        for entry in objects if not self.use_keypoint else ():
+            entry.pop("keypoints", None)
+        flips = {"keypoint_hflip_indices": self.keypoint_hflip_indices}
+        moved = [
+            utils.transform_instance_annotations(entry, transforms, size, **flips)
+            for entry in objects
+        ]
+        moved = [{"segmentation": [], **entry} for entry in moved]
+        instances = utils.annotations_to_instances(moved, size, self.instance_mask_format)
+        instances.gt_has_mask = masked
+        if self.recompute_boxes:
+            boxes = instances.gt_masks.get_bounding_boxes().tensor
+            instances.gt_boxes.tensor[masked] = boxes[masked]
+        there = instances.gt_masks.nonempty() | ~masked
+        del item["annotations"]
+        item["instances"] = instances[instances.gt_boxes.nonempty(1e-5) & there]
+
+
+class ImageMapper(AnnotatedMapper):
     """Detectron2's, which hands a file to whatever Pillow has for it: this one looks first."""
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:

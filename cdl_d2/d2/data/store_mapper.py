@@ -11,18 +11,17 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 
 from cdl_d2.codec.image_files import read_label_map
-from cdl_d2.d2.data.image_mapper import read_pixels
+from cdl_d2.d2.data.image_mapper import AnnotatedMapper, read_pixels
 from cdl_d2.d2.modeling.coded_input import build_coded_input, needs_image
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.batch_item import image_checksum
 
 
-class StoredLatentMapper(DatasetMapper):
+class StoredLatentMapper(AnnotatedMapper):
     """Reads a variant of an image, drawn at random in training, and lets annotations and label maps
     follow it.
 

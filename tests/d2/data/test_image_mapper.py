@@ -1,5 +1,8 @@
+import numpy as np
 import pytest
+import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
@@ -55,3 +58,26 @@ def test_an_error_of_another_kind_is_not_taken_for_a_damaged_image(tmp_path):
     record = {"file_name": str(tmp_path / "image.png"), "annotations": [{"no": "box"}]}
     with pytest.raises(KeyError):
         mapper(record)
+
+
+@pytest.mark.parametrize(
+    ("form", "crop"), [("polygon", False), ("bitmask", False), ("bitmask", True)]
+)
+def test_objects_without_a_mask_stay_and_are_told(tmp_path, form, crop):
+    cfg = small_cfg("latent", *PLAIN, "INPUT.MASK_FORMAT", form, "INPUT.CROP.ENABLED", crop)
+    cfg.INPUT.CROP.SIZE = [0.9, 0.9]
+    Image.new("L", (64, 64)).save(tmp_path / "image.png")
+    box = {"bbox": [20, 20, 20, 20], "bbox_mode": 1, "category_id": 0, "iscrowd": 0}
+    mask = np.zeros((64, 64), np.uint8, order="F")
+    mask[22:38, 22:38] = 1
+    mask = [[22, 22, 38, 22, 38, 38]] if form == "polygon" else coco_mask.encode(mask)
+    objects = [box, box | {"segmentation": mask}, box | {"iscrowd": 1}]
+    record = {"file_name": str(tmp_path / "image.png"), "annotations": objects}
+    torch.manual_seed(0)
+    instances = build_mapper(cfg, is_train=True)(record)["instances"]
+    assert instances.gt_has_mask.tolist() == [False, True]
+    assert instances.gt_masks.nonempty().tolist() == [False, True]
+    widths = instances.gt_boxes.tensor[:, 2] - instances.gt_boxes.tensor[:, 0]
+    assert (widths[0] > widths[1]) == crop  # then boxes are those of masks, where there are some
+    record["annotations"] = objects[1:]
+    assert not build_mapper(cfg, is_train=True)(record)["instances"].has("gt_has_mask")

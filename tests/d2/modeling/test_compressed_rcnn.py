@@ -161,3 +161,25 @@ def test_detectron2_counts_what_a_model_computes_of_an_image(domain):
     assert counted.by_module()["model.backbone"] == alone.total() > 0
     assert counted.total() > alone.total()
     assert activation_count_operators(model, [item])["conv"] > 0
+
+
+def test_an_object_without_a_mask_trains_boxes_only(storage):
+    """What its mask would be does not matter; if all have one, nothing changes."""
+    model = small_model(small_cfg("latent", *PLAIN, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 64))
+    torch.nn.init.ones_(model.roi_heads.mask_head.predictor.bias)
+
+    def losses(has_mask=None, mask=None):
+        torch.manual_seed(1)
+        items = [make_item(96, 128), make_item(80, 64, seed=1)]
+        if has_mask is not None:
+            items[0]["instances"].gt_has_mask = torch.tensor(has_mask)
+        if mask is not None:
+            items[0]["instances"].gt_masks.tensor[0] = mask
+        return {name: float(value) for name, value in model(items).items()}
+
+    plain, without = losses(), losses([False, True], mask=0)
+    assert losses([True, True]) == pytest.approx(plain)
+    assert losses([False, True], mask=1) == without
+    assert losses(mask=0)["loss_mask"] != pytest.approx(plain["loss_mask"], rel=1e-4)
+    assert without["loss_cls"] == pytest.approx(plain["loss_cls"])
+    assert losses([False, False])["loss_mask"] > 0  # of the other image

@@ -36,6 +36,16 @@ def test_all_terms_of_formulas_2_and_3_train_the_student(transfer_cfg, storage, 
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("masks", ["all", "foreground"])
+def test_objects_without_a_mask_leave_the_same_terms(transfer_cfg, storage, masks):
+    transfer_cfg.MODEL.TRANSFER.MASKS = masks
+    item = make_item(96, 128)
+    item["instances"].gt_has_mask = torch.tensor([False, True])
+    _, losses = train_step(transfer_cfg, item)
+    assert transfer_losses(losses).keys() == TERMS
+    assert all(value.isfinite() for value in losses.values())
+
+
 def test_switches_and_weights_choose_the_terms(transfer_cfg, storage):
     transfer_cfg.MODEL.TRANSFER.OUTPUTS.ENABLED = False
     assert transfer_losses(train_step(transfer_cfg)[1]).keys() == {"features"}

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, ImageList, Instances
 
+from cdl_d2.d2.modeling.mask_losses import without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
@@ -62,7 +63,7 @@ class CompressedDetector(CompressedModel):
                 latent: M x ceil(H/16) x ceil(W/16), and image_size: (H, W); or reconstruction, as
                 image, see CodedInput.encode, which makes both;
                 instances: in training, an Instances with gt_boxes, gt_classes and what the heads
-                learn from (gt_masks, gt_keypoints);
+                learn from (gt_masks, gt_keypoints; gt_has_mask where an object has no mask);
                 sem_seg: in training of PanopticFPN, H x W labels;
                 height, width: of the original image, to which results are scaled; optional.
 
@@ -78,7 +79,9 @@ class CompressedDetector(CompressedModel):
         if not self.training:
             return self.inference(batched_inputs)
         items = self.select(self.encode(batched_inputs))
-        return super().forward(items) | self.selection_losses(items)
+        with without_unmasked(self, items):
+            losses = super().forward(items)
+        return losses | self.selection_losses(items)
 
     def inference(self, batched_inputs: list[dict[str, Any]], *args, **kwargs):
         """What `forward` gives in evaluation, by Detectron2's own `inference`, if it has one.

@@ -25,6 +25,7 @@ from cdl_d2.d2.modeling.detector_outputs import (
     compared_terms,
     masks_at,
 )
+from cdl_d2.d2.modeling.mask_losses import has_mask
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedPanopticFPN, CompressedRCNN
 from cdl_d2.d2.modeling.teacher import (
     Student,
@@ -217,8 +218,10 @@ class TransferRCNN(Student, CompressedRCNN):
         return "mask" in compared_terms(self, self._transfer)
 
     def _split(self, proposals: list[Instances]) -> tuple[list[Boxes], list[Boxes]]:
-        """The foreground and the background boxes of each image."""
-        foreground, chosen = select_foreground_proposals(proposals, self.roi_heads.num_classes)
+        """The boxes of each image that the mask head reads, in the foreground, and the others."""
+        _, chosen = select_foreground_proposals(proposals, self.roi_heads.num_classes)
+        chosen = [mask & has_mask(p) for p, mask in zip(proposals, chosen, strict=True)]
+        foreground = [p[mask] for p, mask in zip(proposals, chosen, strict=True)]
         background = [p[~mask] for p, mask in zip(proposals, chosen, strict=True)]
         return [p.proposal_boxes for p in foreground], [p.proposal_boxes for p in background]
 
