@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import detectron2.data.transforms as T
+import numpy as np
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
@@ -45,8 +46,38 @@ class AnnotatedMapper(DatasetMapper):
         item["instances"] = instances[instances.gt_boxes.nonempty(1e-5) & there]
 
 
+class AtLeastOnePixel(T.ResizeShortestEdge):
+    """Detectron2's resizing, but a side that would shrink to nothing keeps one pixel."""
+
+    @classmethod
+    def of(cls, augmentation: T.Augmentation) -> T.Augmentation:
+        """Return an augmentation, or this one instead of Detectron2's."""
+        if type(augmentation) is not T.ResizeShortestEdge:
+            return augmentation
+        style = "range" if augmentation.is_range else "choice"
+        sizes = augmentation.short_edge_length, augmentation.max_size
+        return cls(*sizes, sample_style=style, interp=augmentation.interp)
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Return the resizing of an image, H x W x C."""
+        resize = super().get_transform(image)
+        if isinstance(resize, T.ResizeTransform) and min(resize.new_h, resize.new_w) < 1:
+            height, width = max(resize.new_h, 1), max(resize.new_w, 1)
+            return T.ResizeTransform(resize.h, resize.w, height, width, resize.interp)
+        return resize
+
+
 class ImageMapper(AnnotatedMapper):
     """Detectron2's, which hands a file to whatever Pillow has for it: this one looks first."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """
+        Args:
+            args, kwargs: those of DatasetMapper.
+        """
+        super().__init__(*args, **kwargs)
+        augmentations = map(AtLeastOnePixel.of, self.augmentations.augs)
+        self.augmentations = T.AugmentationList(list(augmentations))
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """As DatasetMapper.

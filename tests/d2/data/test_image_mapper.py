@@ -81,3 +81,16 @@ def test_objects_without_a_mask_stay_and_are_told(tmp_path, form, crop):
     assert (widths[0] > widths[1]) == crop  # then boxes are those of masks, where there are some
     record["annotations"] = objects[1:]
     assert not build_mapper(cfg, is_train=True)(record)["instances"].has("gt_has_mask")
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (1, 4000), (2, 9000)])
+def test_a_side_that_shrinks_to_nothing_keeps_a_pixel(tmp_path, size):
+    Image.new("L", size).save(tmp_path / "image.png")
+    box = {"bbox": [0, 0, *size], "bbox_mode": 1, "category_id": 0, "iscrowd": 0}
+    box["segmentation"] = [[0, 0, size[0], 0, *size, 0, size[1]]]
+    cfg = small_cfg("latent", *PLAIN, "INPUT.MAX_SIZE_TRAIN", 384)
+    for is_train in (True, False):
+        record = {"file_name": str(tmp_path / "image.png"), "annotations": [dict(box)]}
+        item = build_mapper(cfg, is_train)(record)
+        assert min(item["image"].shape[1:]) == 1
+        assert not is_train or len(item["instances"]) == 1
