@@ -42,6 +42,6 @@ class CocoEvaluator(COCOEvaluator):
     def _derive_coco_results(
         self, coco_eval: COCOeval | None, iou_type: str, class_names: list[str] | None = None
     ) -> dict[str, float]:
-        if coco_eval is None and iou_type != "keypoints":  # nothing was found
+        if coco_eval is None:  # nothing was found
             return average_precision(self._coco_api, [], iou_type)
         return super()._derive_coco_results(coco_eval, iou_type, class_names)
