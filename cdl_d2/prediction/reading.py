@@ -123,8 +123,10 @@ class SourceReader:
             raise CdlError(f"a latent store has no pictures: give draw the image of {source}")
         opened = open_source(source)
         if isinstance(opened, Bitstream):
-            decoded = decoded_pixels(opened, self.coded_input.codec_of(opened.codec))
-            return resize(decoded, list(opened.result_size))
+            size, as_image = opened.result_size, self.coded_input.domain == "image"
+            opened = decoded_pixels(opened, self.coded_input.codec_of(opened.codec))
+            if not (self.cropped and as_image):
+                return resize(opened, list(size))
         return self.resize(opened) if self.cropped else opened
 
     def size(self, source: Source) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from cdl_d2.codec.image_files import read_image
 from cdl_d2.data import Plan, Variant
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.errors import CdlError
+from cdl_d2.nn import CodedInput
 from cdl_d2.prediction import Classification, Segmentation
-from cdl_d2.prediction.reading import StoredLatent
+from cdl_d2.prediction.reading import SourceReader, StoredLatent
 from tests.tv.conftest import CLASSES
 
 
@@ -66,6 +67,17 @@ def test_results_of_a_bitstream_are_in_pixels_of_the_image_before_it_was_resized
     assert found.to_coco()[0]["segmentation"]["size"] == [210, 100]
     assert found.draw().shape == (210, 100, 3)
     assert found.bits_per_pixel is None or found.bits_per_pixel == found.bits / (70 * 50)
+
+
+@pytest.mark.parametrize("cropped", [True, False])
+@pytest.mark.parametrize("domain", ["image", "latent"])
+def test_a_picture_has_the_size_of_the_results(coded, images, codec, domain, cropped):
+    shown = CodedInput(domain, None if domain == "image" else codec)
+    reader = SourceReader(shown, lambda image: image[:, :16, :16], cropped)
+    stream = replace(Bitstream.load(coded / "1.cdlz"), original_size=(140, 101))
+    for source in (stream, images / "1.png"):
+        item = reader(source)
+        assert tuple(reader.picture(source).shape[1:]) == (item["height"], item["width"])
 
 
 def test_results_of_a_stored_latent_are_in_pixels_of_the_image(
