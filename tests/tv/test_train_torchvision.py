@@ -4,8 +4,7 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
+import socket
 import time
 from pathlib import Path
 
@@ -14,16 +13,13 @@ import torch
 
 from cdl_d2 import Predictor
 from cdl_d2.tv.run import TrainingOptions
-from tests import warm
-from tests.commands import output_of, refused
+from tests.commands import forked, output_of, refused
 from tests.conftest import make_coco_dataset
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     *("--model", "small", "--device", "cpu"),
     *("--short-edges", "64", "96", "--short-edge-val", "96"),
 ]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
 
 
@@ -48,27 +44,17 @@ def run(data, *arguments):
     output_of(*words(data, *arguments))
 
 
-def command(data, *arguments):
-    """Of a process of its own."""
-    script = [ROOT / "tools" / "train_torchvision.py", *words(data, *arguments)[1:]]
-    return [sys.executable, *map(str, script)]
-
-
-def test_a_killed_training_resumes_to_the_same_weights(data, teacher, server, tmp_path):
+def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
     arguments = [*CODEC, "--teacher", teacher, "--iterations", 9, "--checkpoint-period", 2]
-    whole = words(data, *arguments, "--output", tmp_path / "whole")
-    subprocess.run(warm.command(server, "cdl", *whole), check=True, stderr=subprocess.DEVNULL)
+    run(data, *arguments, "--output", tmp_path / "whole")
     cut = tmp_path / "cut"
-    with open(os.devnull, "w") as nowhere:
-        process = subprocess.Popen(
-            command(data, *arguments, "--output", cut), stderr=nowhere, env=ENVIRONMENT, cwd=ROOT
-        )
-        while not (cut / "checkpoint.pth").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 1))  # any step
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    child = forked(*words(data, *arguments, "--output", cut), errors=tmp_path / "errors")
+    while not (cut / "checkpoint.pth").exists():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.3))  # any step
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     assert not (cut / "results.json").exists()
     assert "add --resume" in refused(*words(data, *arguments, "--output", cut))
     run(data, *arguments, "--resume", "--output", cut)
@@ -128,14 +114,19 @@ def test_a_detector_of_several_qualities_is_evaluated_at_each(data, tmp_path):
     assert "one quality" in refused(*stored)
 
 
-def test_processes_share_a_training(data, tmp_path):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    script = command(data, *CODEC, "--iterations", 2, "--output", tmp_path)[1:]
-    done = subprocess.run(
-        [*launcher, *script], capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "results.json").exists()
+def test_processes_share_a_training(data, tmp_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}  # as by torchrun
+    command, children = words(data, *CODEC, "--iterations", 2, "--output", tmp_path / "out"), []
+    for rank in range(2):
+        for name, value in {**told, "RANK": rank, "LOCAL_RANK": rank}.items():
+            monkeypatch.setenv(name, str(value))
+        children.append(forked(*command, errors=tmp_path / f"errors{rank}"))
+    for rank, child in enumerate(children):
+        assert os.waitpid(child, 0)[1] == 0, (tmp_path / f"errors{rank}").read_text()
+    assert (tmp_path / "out" / "results.json").exists()
 
 
 @pytest.fixture

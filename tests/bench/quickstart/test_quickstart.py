@@ -2,8 +2,9 @@
 
 import importlib.util
 import json
+import os
 import re
-import subprocess
+import signal
 import sys
 import time
 
@@ -11,7 +12,7 @@ import pytest
 
 from cdl_d2.bench.quickstart import engines
 from tests import warm
-from tests.commands import in_checkout, output_of, refused
+from tests.commands import forked, output_of, refused
 
 QUICKSTART = ["quickstart", "--train"]
 MINIATURE = ["--iterations", "4", "--images", "4", "3", "--size", "64"]
@@ -57,18 +58,19 @@ def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, server
     assert str(out / "finetuned" / "command.log") in said
 
 
-def test_stopped_it_leaves_no_process_behind(tmp_path):
-    words = ["--engine", "torchvision", *MINIATURE, "--output", tmp_path]
-    words[words.index("--iterations") + 1] = "500"
-    command = [sys.executable, "-m", "cdl_d2.cli.main", *QUICKSTART, *map(str, words)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **in_checkout())
-    training = ["pgrep", "--parent", str(process.pid), "--full", "train-torchvision"]
-    while subprocess.run(training, stdout=subprocess.DEVNULL).returncode:
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.terminate()
-    assert process.wait(30) == 143
-    assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True).returncode == 1
+def test_stopped_it_leaves_no_process_behind(tmp_path, monkeypatch):
+    mark = str(tmp_path / "running-")
+    lasting = f"import os, time; os.mkdir({mark!r} + str(os.getpid())); time.sleep(60)"
+    monkeypatch.setattr(engines, "COMMAND", (sys.executable, "-S", "-c", lasting))
+    words = [*QUICKSTART, "--engine", "torchvision", *MINIATURE, "--output", tmp_path / "out"]
+    child = forked(*words, errors=tmp_path / "errors")
+    while not (marks := list(tmp_path.glob("running-*"))):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(marks[0].name.removeprefix("running-")), 0)
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):

@@ -71,10 +71,10 @@ def joint(_):
 # By kind: the config, and (iteration, where) of interruptions, one after the other. At `late`, the
 # iteration's checkpoint is written, and neither its evaluation nor its line of metrics.
 KINDS = {
-    "bridge": (bridge, [(1, "step"), (3, "late"), (4, "step"), (5, "late")]),
+    "bridge": (bridge, [(1, "step"), (3, "late"), (5, "late")]),
     "gate": (gate, [(3, "step"), (5, "late")]),
     "dense": (dense, [(2, "step"), (3, "step")]),
-    "joint": (joint, [(17, "late"), (22, "step"), (23, "step")]),
+    "joint": (joint, [(17, "late"), (22, "step")]),
 }
 
 
@@ -209,18 +209,17 @@ def test_a_training_does_not_go_on_with_another_optimizer(uninterrupted, tmp_pat
 def test_a_training_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(
     uninterrupted, tmp_path
 ):
-    (cfg, whole), rng = uninterrupted("joint"), random.Random(0)
-    started = time.perf_counter()
-    train(cfg, tmp_path / "timed")
-    duration, cut = time.perf_counter() - started, tmp_path / "cut"
-    for _ in range(4):
+    (cfg, whole), rng, cut = uninterrupted("joint"), random.Random(0), tmp_path / "cut"
+    lines = (whole / "metrics.json").read_text().splitlines()
+    duration = cfg.SOLVER.MAX_ITER * json.loads(lines[-1])["time"]
+    for _ in range(3):
         child = os.fork()
         if not child:
             try:
                 train(cfg, cut, resume=True)
             finally:
                 os._exit(0)
-        time.sleep(rng.uniform(0.1, 0.8) * duration)
+        time.sleep(rng.uniform(0.2, 0.9) * duration)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     train(cfg, cut, resume=True)
