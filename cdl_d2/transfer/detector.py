@@ -119,37 +119,19 @@ class DetectorTransfer(TransferTerms):
         image_sizes: Sequence[tuple[int, int]],
         strides: Mapping[str, int],
     ) -> dict[str, torch.Tensor]:
-        """`loss_transfer_<term>`, weighted scalars, of the levels that both have.
+        """`loss_transfer_<term>`, weighted scalars, of the levels that both have; zero if there are
+        none.
 
         Args:
             student, teacher: of the same batch, at the same proposals.
             image_sizes: (H, W) of each image in pixels.
             strides: pixels a side of a cell of each level.
         """
-        losses, shared = {}, student.pyramid.keys() & teacher.pyramid.keys()
+        losses = {}
         if "features" in self.terms:
-            losses["features"] = feature_transfer_loss(
-                {level: each for level, each in student.pyramid.items() if level in shared},
-                teacher.pyramid,
-                distance=self.distance,
-                image_sizes=image_sizes if self._ignore_padding else None,
-                strides=strides,
-            )
-        if self.needs_anchors:
-            levels = [level for level in student.objectness if level in teacher.objectness]
-            valid = None
-            if self._ignore_padding:
-                seen = {level: student.objectness[level] for level in levels}
-                valid = anchors_on_images(seen, image_sizes, strides)
-            if self.anchors == "sampled":
-                sampled = _flat_logits([student.sampled_anchors[level] for level in levels])
-                valid = sampled if valid is None else valid & sampled
-            logits, deltas = [], []
-            for each in (student, teacher):
-                logits.append(_flat_logits([each.objectness[level] for level in levels]))
-                deltas.append(_flat_deltas([each.anchor_deltas[level] for level in levels]))
-            losses["objectness"] = objectness_transfer_loss(*logits, valid)
-            losses["anchor_deltas"] = anchor_delta_transfer_loss(*deltas, valid)
+            losses["features"] = self._of_features(student, teacher, image_sizes, strides)
+        for name in sorted(self.terms & ANCHOR_TERMS):
+            losses[name] = self._of_anchors(name, student, teacher, image_sizes, strides)
         if "class" in self.terms:
             compare = sigmoid_class_transfer_loss if student.by_sigmoid else class_transfer_loss
             losses["class"] = compare(student.class_logits, teacher.class_logits)
@@ -158,6 +140,58 @@ class DetectorTransfer(TransferTerms):
         if "mask" in self.terms and student.mask_logits is not None:
             losses["mask"] = mask_transfer_loss(student.mask_logits, teacher.mask_logits)
         return self.weighted(losses)
+
+    def _of_features(
+        self,
+        student: DetectorOutputs,
+        teacher: DetectorOutputs,
+        image_sizes: Sequence[tuple[int, int]],
+        strides: Mapping[str, int],
+    ) -> torch.Tensor:
+        shared = {k: v for k, v in student.pyramid.items() if k in teacher.pyramid}
+        if not shared:
+            return _nothing_of(student)
+        return feature_transfer_loss(
+            shared,
+            teacher.pyramid,
+            distance=self.distance,
+            image_sizes=image_sizes if self._ignore_padding else None,
+            strides=strides,
+        )
+
+    def _of_anchors(
+        self,
+        name: str,
+        student: DetectorOutputs,
+        teacher: DetectorOutputs,
+        image_sizes: Sequence[tuple[int, int]],
+        strides: Mapping[str, int],
+    ) -> torch.Tensor:
+        """The loss of `objectness` or `anchor_deltas`, over the anchors that count."""
+        ours, theirs = getattr(student, name), getattr(teacher, name)
+        levels = [level for level in ours if level in theirs]
+        if not levels:
+            return _nothing_of(student)
+        numbers = 4 if name == "anchor_deltas" else 1  # of an anchor
+        valid = None
+        if self._ignore_padding:
+            anchors = {level: ours[level][:, ::numbers] for level in levels}
+            valid = anchors_on_images(anchors, image_sizes, strides)
+        if self.anchors == "sampled":
+            sampled = _flat_logits([student.sampled_anchors[level] for level in levels])
+            valid = sampled if valid is None else valid & sampled
+        flatten = _flat_deltas if name == "anchor_deltas" else _flat_logits
+        compare = {
+            "objectness": objectness_transfer_loss,
+            "anchor_deltas": anchor_delta_transfer_loss,
+        }[name]
+        both = (flatten([outputs[level] for level in levels]) for outputs in (ours, theirs))
+        return compare(*both, valid)
+
+
+def _nothing_of(student: DetectorOutputs) -> torch.Tensor:
+    """Return zero, with a gradient of zero for the student's features."""
+    return torch.stack([f.flatten()[:0].sum() for f in student.pyramid.values()]).sum()
 
 
 def anchors_on_images(

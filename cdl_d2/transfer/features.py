@@ -32,7 +32,7 @@ def feature_transfer_loss(
             side of a level's cell: only the cells that an image covers are compared.
 
     Returns:
-        a scalar; zero for equal features.
+        a scalar; zero for equal features, or without levels.
 
     Raises:
         CdlError: for an unknown distance, or levels that differ in shape.
@@ -52,7 +52,7 @@ def feature_transfer_loss(
         else:
             covered = covered_cells(image_sizes, strides[level], ours.shape[2:], ours.device)
         total.append(_level_distance(ours.float(), theirs.float(), covered, distance))
-    return torch.stack(total).sum()
+    return torch.stack(total).sum() if total else torch.zeros(())
 
 
 def _level_distance(

@@ -37,6 +37,36 @@ def test_equal_outputs_have_no_loss():
     assert max(abs(float(v)) for v in losses.values()) < 1e-6
 
 
+@pytest.mark.parametrize("anchors", ["all", "sampled"])
+@pytest.mark.parametrize("term", ["objectness", "anchor_deltas"])
+def test_a_term_needs_only_what_it_compares_and_is_as_large_as_among_others(term, anchors):
+    student, teacher = outputs(0), outputs(1)
+    student.sampled_anchors = {k: v > 0 for k, v in student.objectness.items()}
+    together = DetectorTransfer(anchors=anchors)(student, teacher, SIZES, STRIDES)
+    for each in (student, teacher):
+        alone = {term: getattr(each, term)}
+        for name in ("objectness", "anchor_deltas", "class_logits", "box_deltas", "mask_logits"):
+            setattr(each, name, alone.get(name))
+    losses = DetectorTransfer(weights={term: 1.0}, anchors=anchors)(
+        student, teacher, SIZES, STRIDES
+    )
+    assert losses == {f"loss_transfer_{term}": together[f"loss_transfer_{term}"]}
+
+
+def test_without_a_common_level_there_is_no_loss_and_a_gradient():
+    student, teacher = outputs(0), outputs(1)
+    for name in ("pyramid", "objectness", "anchor_deltas"):
+        theirs = {f"other_{k}": v for k, v in getattr(teacher, name).items()}
+        setattr(teacher, name, theirs)
+    for feature in student.pyramid.values():
+        feature.requires_grad_()
+    weights = dict.fromkeys(("features", "objectness", "anchor_deltas"), 1.0)
+    losses = DetectorTransfer(weights=weights)(student, teacher, SIZES, STRIDES)
+    assert len(losses) == 3 and not any(losses.values())
+    sum(losses.values()).backward()
+    assert not any(feature.grad.any() for feature in student.pyramid.values())
+
+
 def test_what_lies_in_the_padding_counts_only_if_asked_for():
     student, other = outputs(0), outputs(0)
     other.pyramid["p2"][1, :, 8:] += 1
