@@ -71,7 +71,9 @@ def average_precision(
     if task == "segm":  # an area is that of the mask, not of the box
         found = [{k: v for k, v in entry.items() if k != "bbox"} for entry in found]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(coco, coco.loadRes(found), task)
+        # pycocotools cannot load a file without entries
+        results = coco.loadRes(found) if found else index_coco({**coco.dataset, "annotations": []})
+        evaluator = COCOeval(coco, results, task)
         if image_ids is not None:
             evaluator.params.imgIds = sorted(image_ids)
         evaluator.evaluate()
