@@ -49,10 +49,21 @@ class Regression:
             self._parts = self._parts or parts
 
     def over_processes(self) -> Regression:
-        """The regression of what all processes of a distributed run have added."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for part in self._parts:
-                torch.distributed.all_reduce(part)
+        """Return the regression of what all processes of a distributed run have added.
+
+        A process that has added nothing takes part, with zeros.
+        """
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return self
+        shapes = [None] * distributed.get_world_size()
+        distributed.all_gather_object(shapes, [part.shape for part in self._parts])
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        known = next(filter(None, shapes), [])
+        empty = [torch.zeros(shape, dtype=torch.float64, device=device) for shape in known]
+        self._parts = self._parts or empty
+        for part in self._parts:
+            distributed.all_reduce(part)
         return self
 
     def solve(self, rank: int) -> LinearMap:

@@ -75,3 +75,16 @@ def test_processes_that_share_the_rows_find_one_map_that_of_all_rows(tmp_path):
     assert torch.equal(first["expand"], second["expand"])
     both = first["reduce"] @ first["expand"], whole.reduce @ whole.expand
     assert torch.allclose(*both, atol=1e-6)
+
+
+def fit_or_not(rank: int, rendezvous: str, folder: str) -> None:
+    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
+    torch.save(vars(solved([data()] if rank else [], rank=2)), f"{folder}/{rank}.pth")
+    dist.destroy_process_group()
+
+
+def test_a_process_that_saw_no_rows_finds_the_map_of_the_others(tmp_path):
+    arguments = (str(tmp_path / "rendezvous"), str(tmp_path))
+    mp.start_processes(fit_or_not, arguments, nprocs=2, start_method="fork")
+    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    assert torch.equal(first["expand"], second["expand"])
