@@ -182,7 +182,7 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.JOINT.SSIM_WEIGHT = 0.0
     _C.MODEL.JOINT.PERCEPTUAL_WEIGHT = 0.0
     # The network whose features the perceptual distance compares: "lpips-alex", "lpips-vgg" or
-    # "efficientnet-lite0"; empty for what can be had; "none" to leave it out of evaluation.
+    # "efficientnet-lite0"; empty for "lpips-alex"; "none" to leave it out of evaluation.
     _C.MODEL.JOINT.PERCEPTUAL = ""
     # A file with its ImageNet weights, torchvision's for lpips; empty for those that can be had.
     _C.MODEL.JOINT.PERCEPTUAL_FILE = ""

