@@ -51,9 +51,8 @@ def latent_figure(codec: Codec, image: np.ndarray) -> Figure:
 
 def show_bits(axis: Axes, latent: Latent) -> AxesImage:
     """Draw the estimated bits of each cell."""
-    height, width = latent.cells.shape[1:]
     axis.axis("off")
-    return axis.imshow(latent.bits[:height, :width], cmap="inferno")
+    return axis.imshow(latent.crop(latent.bits), cmap="inferno")
 
 
 def show_channels(axes: Sequence[Axes], latent: Latent) -> None:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from cdl_d2.codec.pictures import GRID, latent_figure, rate_distortion_figure
+from cdl_d2.codec.latent import Latent
+from cdl_d2.codec.pictures import GRID, Figure, latent_figure, rate_distortion_figure, show_bits
 from tests.conftest import small_codec
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
@@ -37,3 +38,10 @@ def test_a_codec_has_a_curve_of_psnr_and_one_of_ms_ssim_in_the_order_of_its_rate
     assert psnr.lines[0].get_xydata().tolist() == [[0.2, 22.0], [0.4, 24.0]]
     assert ms_ssim.lines[0].get_ydata() == pytest.approx([10, 20])
     assert len(psnr.lines) == 2 and len(ms_ssim.lines[1].get_xdata()) == 0
+
+
+def test_bits_are_drawn_of_the_cells_that_the_image_covers():
+    bits = torch.arange(64.0).view(8, 8)
+    padded = Latent(torch.zeros(1, 8, 8), (64, 64), bits=bits, padding=(32, 16))
+    drawn = show_bits(Figure().subplots(), padded).get_array()
+    assert np.array_equal(drawn, bits[2:6, 1:5])
