@@ -262,17 +262,17 @@ class Codec(nn.Module):
         Raises:
             BitstreamError: if another codec wrote it.
         """
-        theirs = stream.codec
+        theirs, ours = stream.codec, self.identity
+        if not ours.fits(theirs):
+            raise BitstreamError(
+                f"the stream was made by {theirs}; this is {ours}: {ours.differences(theirs)}"
+            )
         if not theirs.weights:
-            theirs = replace(theirs, weights=self.identity.weights)
-        if theirs != self.identity:
-            raise BitstreamError(f"the stream was made by {stream.codec}; this is {self.identity}")
-        if not stream.codec.weights:
             warnings.warn(
-                f"files of CompressAI do not say which weights wrote them: read as of {theirs}",
+                f"files of CompressAI do not say which weights wrote them: read as of {ours}",
                 stacklevel=2,
             )
-        return replace(stream, codec=theirs)
+        return replace(stream, codec=ours)
 
     def read_symbols(self, stream: Bitstream) -> Quantized:
         """What the entropy decoder makes of a bitstream; raises as `decompress`."""

@@ -34,6 +34,15 @@ class CodecIdentity:
     meaning: str
     weights: str
 
+    def fits(self, other: CodecIdentity) -> bool:
+        """Return whether latents of another identity are of this codec, as far as that says."""
+        return self == replace(other, weights=other.weights or self.weights)
+
+    def differences(self, other: CodecIdentity) -> str:
+        """Return the names of the attributes in which two identities differ, in a sentence."""
+        names = [name for name, value in vars(self).items() if value != getattr(other, name)]
+        return f"they differ in {' and '.join(names)}"
+
     def __str__(self) -> str:
         return (
             f"{self.name} quality {self.quality} ({self.metric}), {self.meaning} latents, "

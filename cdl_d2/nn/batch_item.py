@@ -17,6 +17,38 @@ CODED = (  # what an item says of its coded image, which another image makes unt
 )
 
 
+def check_image(image: object) -> None:
+    """Raise CdlError unless an item's image, or a batch of them, can be pixels in 0..255.
+
+    Floats up to 1 that are not whole numbers are taken for pixels in 0..1, as torchvision has them.
+    """
+    if not isinstance(image, torch.Tensor):
+        raise CdlError(
+            f"an item's image is a {type(image).__name__}, not a tensor 3 x H x W with values from "
+            "0 to 255: of an array H x W x 3, take torch.as_tensor(array.transpose(2, 0, 1))"
+        )
+    if not image.is_floating_point() or torch.jit.is_tracing() or not image.numel():
+        return
+    low, high = image.aminmax()
+    if low >= 0 and high <= 1 and bool((image != image.round()).any()):
+        raise CdlError(
+            f"an item's image has values from {float(low):g} to {float(high):g}, expected 0 to "
+            "255: multiply by 255"
+        )
+
+
+def check_values(image: torch.Tensor) -> None:
+    """Raise CdlError unless the values of an item's image are in 0..255."""
+    if image.dtype == torch.uint8 or torch.jit.is_tracing() or not image.numel():
+        return
+    low, high = image.aminmax()
+    if not (low >= 0 and high <= 255):  # also true for NaN
+        raise CdlError(
+            f"an item's image has values from {float(low):g} to {float(high):g}, expected 0 to "
+            "255: give pixels before they are normalized"
+        )
+
+
 def has_another_image(item: dict[str, Any]) -> bool:
     """Whether `image` is not what was encoded, as far as the item says what that was."""
     if "image" not in item:

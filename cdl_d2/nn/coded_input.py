@@ -26,7 +26,14 @@ from cdl_d2.codec.latent import (
 )
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.batch_item import has_another_image, image_checksum, image_size_of, without_coded
+from cdl_d2.nn.batch_item import (
+    check_image,
+    check_values,
+    has_another_image,
+    image_checksum,
+    image_size_of,
+    without_coded,
+)
 from cdl_d2.nn.codec_stamp import CodecStamp, in_words
 
 DOMAINS = ("latent", "reconstruction", "image")
@@ -50,7 +57,7 @@ class CodedInput:
 
     Raises:
         CdlError: for an unknown domain, or one that does not fit the codec; for latents of several
-            numbers of channels.
+            numbers of channels; for scales of a codec that predicts none.
     """
 
     domain: str
@@ -71,6 +78,13 @@ class CodedInput:
                 f"latents of {sorted(channels)} channels for one network: take qualities of the "
                 "same width"
             )
+        if self.domain == "latent" and self.with_scales:
+            for codec in self.codecs:
+                if not codec.predicts_scales:
+                    raise CdlError(
+                        f"{codec.name} predicts no scales, which the network reads: take a codec "
+                        "with a hyperprior"
+                    )
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes without the copies on other devices, which a process makes anew."""
@@ -96,9 +110,10 @@ class CodedInput:
         return tuple(each.identity for each in self.codecs)
 
     def codec_of(self, identity: CodecIdentity) -> Codec | None:
-        """The codec of that identity, or `codec` if there is none, which then refuses what another
-        one made."""
-        return next((each for each in self.codecs if each.identity == identity), self.codec)
+        """Return the codec of an identity, whose weights may be unknown; or `codec` if there is
+        none, which then refuses what another one made."""
+        fitting = (codec for codec in self.codecs if codec.identity.fits(identity))
+        return next(fitting, self.codec)
 
     def stamp(self, network: nn.Module) -> None:
         """Name all codecs in the network's state: a network on latents has stamps where it reads
@@ -170,9 +185,11 @@ class CodedInput:
             encoded_image.
 
         Raises:
-            CdlError: if the image is smaller than a latent cell, if there is nothing to encode, or
-                if the latent comes from another codec.
+            CdlError: for an image that check_image refuses, or that is smaller than a latent cell;
+                if there is nothing to encode, or the latent comes from another codec.
         """
+        if "image" in item:
+            check_image(item["image"])
         if self.codec is None:
             return item
         if not training and self.domain in item and has_another_image(item):
@@ -202,6 +219,7 @@ class CodedInput:
                 f"an image of {width}x{height} pixels is smaller than one latent cell "
                 f"({STRIDE}x{STRIDE}): enlarge it, e.g. with INPUT.MIN_SIZE_TEST"
             )
+        check_values(image)
         pixels = self.swap(image.to(device_of(codec)).float() / 255)
         latent = codec.encode(pixels, self.with_scales, with_bits)
         made = {

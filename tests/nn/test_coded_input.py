@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec import Codec
+from cdl_d2.errors import CdlError
 from cdl_d2.nn import CodedInput, LatentInput
 from cdl_d2.seeds import seeded
 from tests.conftest import small_codec
@@ -139,3 +140,40 @@ def test_codecs_stay_where_they_are_and_are_known_again_after_a_pickle():
     assert read.identities == shown.identities
     image = {"image": IMAGE}
     assert torch.equal(read.encode(image)["latent"], shown.encode(image)["latent"])
+
+
+def test_scales_of_a_codec_that_predicts_none_are_refused_at_once():
+    with pytest.raises(CdlError, match="predicts no scales"):
+        CodedInput("latent", small_codec("bmshj2018-factorized"), with_scales=True)
+
+
+@pytest.mark.parametrize("domain", ["latent", "reconstruction", "image"])
+@pytest.mark.parametrize("training", [True, False])
+def test_images_in_0_to_1_are_refused_and_dark_ones_are_not(codec, domain, training):
+    shown = CodedInput(domain, None if domain == "image" else codec)
+    unit = torch.rand(3, 32, 32)
+    with pytest.raises(CdlError, match="expected 0 to 255: multiply"):
+        shown.encode({"image": unit}, training=training)
+    for dark in (torch.zeros(3, 32, 32), unit.round(), unit.round().byte()):
+        assert domain in shown.encode({"image": dark}, training=training)
+
+
+def test_an_image_that_cannot_be_pixels_is_refused_with_what_is_expected(codec):
+    shown = CodedInput("latent", codec)
+    normalized = torch.linspace(-2, 2, 3 * 32 * 32).view(3, 32, 32)
+    for image in (normalized, torch.full((3, 32, 32), float("nan")), normalized.int() * 200):
+        with pytest.raises(CdlError, match="expected 0 to 255"):
+            shown.encode({"image": image})
+    with pytest.raises(CdlError, match="ndarray, not a tensor"):
+        shown.encode({"image": IMAGE.byte().permute(1, 2, 0).numpy()})
+
+
+def test_a_stream_without_a_fingerprint_is_read_at_the_quality_that_it_says():
+    first = small_codec("bmshj2018-hyperprior")
+    second = Codec(first.network, first.name, 2, "mse", "decoded")
+    shown = CodedInput("latent", first, others=[second])
+    stream = second.compress(IMAGE.float() / 255)
+    stream = replace(stream, codec=replace(stream.codec, weights=""))
+    with pytest.warns(UserWarning, match="do not say which weights"):
+        item = shown.read(stream)
+    assert item["codec_identity"] == second.identity

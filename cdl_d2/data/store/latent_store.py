@@ -94,9 +94,11 @@ class LatentStore:
         self.plan = Plan.load(self.folder)
         known = {codec.identity: codec for codec in codecs}
         if self.plan.codec not in known:
+            theirs = self.plan.codec
+            nearest = min((theirs.differences(ours) for ours in known), key=len, default="")
             raise CdlError(
-                f"{folder} was made by {self.plan.codec}; this model reads "
-                + "; or ".join(map(str, known))
+                f"{folder} was made by {theirs}; this model reads "
+                f"{'; or '.join(map(str, known))}: {nearest}"
             )
         self._manifest = read_manifest(self.folder)
         self._codec = known[self.plan.codec]

@@ -334,3 +334,11 @@ def test_the_manifest_counts_images_and_bytes(store_folder, plan):
     assert content["images"] == 7 and len(content["shards"]) == plan.shards == 3
     for shard, entry in enumerate(content["shards"]):
         assert entry["bytes"] == shard_path(store_folder, shard).stat().st_size
+
+
+def test_a_store_of_the_same_weights_under_another_name_says_that_the_name_differs(
+    store_folder, codec
+):
+    mine = Codec.from_network("mine", codec.network, codec.latent_channels, quality=2)
+    with pytest.raises(CdlError, match=r"differ in name$"):
+        LatentStore(store_folder, mine)

@@ -25,6 +25,7 @@ from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import Optimizers, adam_of
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CodecStamp
+from cdl_d2.nn.batch_item import check_image
 
 STEPS = ("joint", "alternate")
 
@@ -111,6 +112,7 @@ class JointCodec(CompressedModel):
             images: N x 3 x H x W, in 0..255, channels in the order of INPUT.FORMAT.
             task_losses: of what the codec makes of them.
         """
+        check_image(images)
         storage = get_event_storage()
         codec_learns, task_learns = self._learning.turns(storage.iter)
         pixels = self.coded_input.swap(images.to(self.device).float() / 255)
