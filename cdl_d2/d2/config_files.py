@@ -13,6 +13,7 @@ from yaml import MappingNode, SequenceNode, YAMLError
 
 from cdl_d2.d2.config import add_cdl_config
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
+from cdl_d2.d2.lazy_config import refuse_lazy_config
 from cdl_d2.errors import CdlError
 from cdl_d2.packaged import CONFIGS, matching_configs, packaged_configs
 from cdl_d2.yaml_text import compose_yaml
@@ -84,6 +85,7 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
         CdlError: for a file that is no config, a key that does not exist, or a wrong value.
     """
     path = find_config(path)
+    refuse_lazy_config(path)
     cfg = get_cfg()
     add_cdl_config(cfg)
     cfg.OUTPUT_DIR = f"./output/{path.stem}"

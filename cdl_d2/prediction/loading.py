@@ -105,7 +105,13 @@ def _detectron2_model(network: nn.Module, cfg: CfgNode) -> PredictionModel:
 def _of_torchvision(checkpoint: Path, device: str) -> PredictionModel:
     from cdl_d2.tv.checkpoint import load_detector, read_checkpoint
 
-    trained = read_checkpoint(checkpoint).get("training", {})
+    try:
+        trained = read_checkpoint(checkpoint).get("training", {})
+    except CdlError as error:
+        raise CdlError(
+            f"{error}; a model of Detectron2 needs {checkpoint.parent / 'config.yaml'}, such as "
+            "cfg.dump() gives"
+        ) from error
     network, config = load_detector(checkpoint)
     short_edge, longest = config.architecture.evaluation_sizes
     sizes = trained.get("short_edge_val", short_edge), trained.get("max_size", longest)

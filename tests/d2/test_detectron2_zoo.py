@@ -8,9 +8,10 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from detectron2.config import LazyConfig
 
-from cdl_d2.d2.config_files import find_config
+from cdl_d2.d2.config_files import find_config, read_config
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO, import_model_zoo, zoo_weights
 from cdl_d2.d2.modeling.teacher import teacher_of, trained_weights
+from cdl_d2.errors import CdlError
 from tests.cli.test_convert import CODEC, save_run
 from tests.commands import output_of
 from tests.d2.conftest import small_cfg
@@ -47,6 +48,14 @@ def test_lazy_configs_load(pkg_resources, tmp_path):
     )
     with pytest.raises(ValueError, match="has no weights"):  # the file was run
         teacher_of(str(tmp_path / "teacher.py"))()
+
+
+def test_a_lazy_config_is_no_yaml_config(tmp_path):
+    lazy = find_config("lazy/latent_mask_rcnn_small.py")
+    LazyConfig.save(LazyConfig.load(str(lazy)), str(tmp_path / "config.yaml"))
+    for path in (lazy, tmp_path / "config.yaml"):
+        with pytest.raises(CdlError, match=f"{path} is a LazyConfig"):
+            read_config(path)
 
 
 def test_a_model_is_converted(pkg_resources, coco_dataset, tmp_path):

@@ -1,6 +1,7 @@
 """One image in, typed results out, the same for all that holds an image."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -198,6 +199,12 @@ def test_a_bitstream_of_another_codec_is_refused(latent_model, images):
     stream = other.compress(read_image(images / "0.png").float() / 255)
     with pytest.raises(CdlError, match=r"quality 1.*quality 2"):
         Predictor.load(latent_model)(stream)
+
+
+def test_the_config_that_a_model_of_detectron2_lacks_is_named(tmp_path):
+    torch.save({"model": {"backbone.weight": torch.zeros(1)}}, tmp_path / "model_final.pth")
+    with pytest.raises(CdlError, match=re.escape(str(tmp_path / "config.yaml"))):
+        Predictor.load(tmp_path)
 
 
 def test_what_is_no_model_is_refused(images, tmp_path):

@@ -164,11 +164,6 @@ class Conversion:
                 f"there is no {path}, the config of that training: write one, such as Detectron2's "
                 "cfg.dump() gives"
             )
-        if path.suffix == ".py":
-            raise CdlError(
-                f"{path} is a LazyConfig, and a YAML config is expected: convert its model in "
-                "Python, see docs/tutorials/detectron2.md, LazyConfigs"
-            )
         return path
 
     def _teachers_weights(self, path: Path, cfg: CfgNode) -> str:
