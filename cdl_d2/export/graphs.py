@@ -5,6 +5,7 @@ Shapes: N images, R regions, C channels, h x w cells of what a network reads.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import CodedInput
 from cdl_d2.nn.latent_translation import LatentTranslation
@@ -101,6 +103,12 @@ def flatten(output: Any, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
     if isinstance(output, dict):
         return tuple(output[name] for name in names)
     return tuple(tensor for each in output for tensor in flatten(each, names))
+
+
+def on_cpu(model: nn.Module) -> nn.Module:
+    """Return a model itself if it is on the CPU, where graphs are traced and compared, else a copy
+    there."""
+    return model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
 
 
 def check_one_codec(model: nn.Module) -> None:

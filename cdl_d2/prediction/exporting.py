@@ -7,7 +7,7 @@ from cdl_d2.prediction.models import PredictionModel
 
 
 def graphs_of(model: PredictionModel, size: tuple[int, int] | None = None) -> ModelGraphs:
-    """The graphs of a model on the CPU, see export_model.
+    """Return the graphs of a model, which are on the CPU; see export_model.
 
     Args:
         size: (H, W) in pixels of the only images that the graphs will fit; None for any.

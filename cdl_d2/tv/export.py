@@ -13,6 +13,7 @@ from cdl_d2.export.graphs import (
     ModelGraphs,
     check_one_codec,
     level_graph,
+    on_cpu,
     region_graph,
 )
 from cdl_d2.export.post_processing import Decoding, Pooling, post_processing
@@ -38,13 +39,14 @@ def detector_graphs(
     by their stride, p2 ...
 
     Args:
-        detector: on the CPU, in eval mode.
+        detector: in eval mode; one on another device is copied to the CPU.
         size: (H, W) in pixels of the only images that the graphs will fit; None for any.
 
     Raises:
         CdlError: see check_one_codec.
     """
     check_one_codec(detector)
+    detector = on_cpu(detector)
     coarsest = max(STRIDES.values())
     grid = InputGrid(detector.coded_input, DIVISIBILITY, (2 * coarsest, 3 * coarsest), size)
     shape = {grid.name: grid.shape}

@@ -29,6 +29,7 @@ from cdl_d2.export.graphs import (
     ModelGraphs,
     check_one_codec,
     level_graph,
+    on_cpu,
     region_graph,
 )
 from cdl_d2.nn.channel_selection import ChannelGate
@@ -46,7 +47,7 @@ def model_graphs(model: nn.Module, cfg: CfgNode, size: Size | None = None) -> Mo
     """`backbone`, and of a detector its heads.
 
     Args:
-        model: on the CPU, in eval mode.
+        model: in eval mode; one on another device is copied to the CPU.
         cfg: its config.
         size: (H, W) in pixels of the only images that the graphs will fit; None for any.
 
@@ -55,6 +56,7 @@ def model_graphs(model: nn.Module, cfg: CfgNode, size: Size | None = None) -> Mo
     """
     shown = coded_input_of(model, cfg)
     check_one_codec(model)
+    model = on_cpu(model)
     if isinstance(model, CompressedClassifier):
         graphs = _classifier(model, shown, cfg, size)
     elif isinstance(model, SemanticSegmentor):
