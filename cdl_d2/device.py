@@ -34,6 +34,11 @@ def usable_device(name: str | None) -> str:
     return name
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done all that it was given, so that a clock can be read."""
+    torch.zeros(1, device=device).cpu()  # a copy to the CPU waits for what came before it
+
+
 def device_of(network: nn.Module) -> torch.device:
     """Return the device of a network's first parameter or buffer; the CPU if it has none."""
     tensors = chain(network.parameters(), network.buffers())

@@ -17,6 +17,7 @@ from cdl_d2.codec import Bitstream
 from cdl_d2.d2.engine.bitstreams import codec_of, compress_for, read_stream
 from cdl_d2.d2.engine.trained import evaluation_mapper, load_trained
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
+from cdl_d2.device import synchronize
 from cdl_d2.files import write_json
 
 
@@ -69,8 +70,7 @@ def record_times(folders: Mapping[str, str | Path], rows: Sequence[Mapping[str, 
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter()
 
 

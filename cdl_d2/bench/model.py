@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from cdl_d2.d2.engine.measured_parts import measured_parts
+from cdl_d2.device import synchronize
 from cdl_d2.errors import CdlError
 
 if TYPE_CHECKING:
@@ -82,16 +83,15 @@ def _measure(part: Callable, device: torch.device) -> tuple[float, float | None]
     _reset_peak(device)
     start = time.perf_counter()
     part()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter() - start, _peak_mb(device)
 
 
 def _reset_peak(device: torch.device) -> None:
+    synchronize(device)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-    elif Path("/proc/self/clear_refs").exists():
+    elif device.type == "cpu" and Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
@@ -99,7 +99,7 @@ def _peak_mb(device: torch.device) -> float | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     status = Path("/proc/self/status")
-    if not status.exists():
+    if device.type != "cpu" or not status.exists():
         return None
     line = next(
         line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")

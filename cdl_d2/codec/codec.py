@@ -97,7 +97,7 @@ class Codec(nn.Module):
         check_codec_choice(name, quality, metric, own_weights=bool(weights))
         with torch.random.fork_rng(devices=[]):  # networks are made with random weights
             if weights == UNTRAINED:
-                torch.manual_seed(0)
+                torch.default_generator.manual_seed(0)  # other devices' numbers go on
                 network = new_network(name, quality)
             else:
                 path = weights_path(name, quality, metric, weights)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup, launch
 from detectron2.evaluation import verify_results
@@ -85,9 +86,10 @@ def _set_up(training: Training) -> CfgNode:
         keep_names(cfg)
     keep_channels(cfg)
     cfg.freeze()
-    if training.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu":
+    if training.num_gpus > 1 and torch.device(cfg.MODEL.DEVICE).type != "cuda":
         raise CdlError(
-            f"--num-gpus {training.num_gpus} with MODEL.DEVICE cpu: add MODEL.DEVICE cuda"
+            f"--num-gpus {training.num_gpus} with MODEL.DEVICE {cfg.MODEL.DEVICE}: add "
+            "MODEL.DEVICE cuda"
         )
     trained = Path(cfg.OUTPUT_DIR) / "config.yaml"
     before = (

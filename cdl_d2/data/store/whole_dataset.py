@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from cdl_d2.codec import Codec
@@ -61,7 +62,7 @@ def encode_dataset(
         write_text(output / "plan.json", json.dumps(asdict(begun)))
     begun.check_annotations(plan.annotations, output)
     plan = begun
-    on_gpu = device != "cpu" and not with_ray
+    on_gpu = torch.device(device).type != "cpu" and not with_ray
     workers = usable_cores() if workers is None else workers
     missing = missing_shards(output, plan, part)
     changed = _changed_shards(output, plan, images, renew)
