@@ -387,6 +387,7 @@ def _check_image(image: torch.Tensor) -> None:
         raise CdlError(f"an image of {image.dtype} is not float RGB in [0, 1]: divide by 255")
     low, high = image.aminmax()
     if not (low >= 0 and high <= 1):  # also true for NaN
+        advice = "divide by 255" if low >= 0 else "give pixels before they are normalized"
         raise CdlError(
-            f"image values from {float(low):g} to {float(high):g} are not in [0, 1]: divide by 255"
+            f"image values from {float(low):g} to {float(high):g} are not in [0, 1]: {advice}"
         )
