@@ -6,7 +6,7 @@ import os
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from cdl_d2.codec.bitstream.compressai_file import COMPRESSAI_SUFFIX
@@ -62,7 +62,7 @@ def find_sources(inputs: Sequence[str], output: Path | None = None) -> dict[str,
 def _expanded(given: str) -> Iterator[tuple[str, ArchiveSource]]:
     path = Path(given).absolute()  # the same for whoever works on it, wherever
     if not os.path.lexists(path) and has_magic(given):
-        for match in sorted(glob(given, recursive=True)):
+        for match in sorted(glob(_pattern(given), recursive=True)):
             if os.path.isdir(match):
                 yield from _expanded(match)
             else:
@@ -78,6 +78,16 @@ def _expanded(given: str) -> Iterator[tuple[str, ArchiveSource]]:
         yield from _members(path)
     else:
         yield path.name, path
+
+
+def _pattern(given: str) -> str:
+    """Return a glob in which the folders that exist stand for themselves, brackets included."""
+    literal, *others = [*reversed(Path(given).parents), Path(given)]
+    for path in others:
+        if not path.is_dir():
+            break
+        literal = path
+    return os.path.join(escape(str(literal)), Path(given).relative_to(literal))
 
 
 def _under(folder: Path) -> Iterator[tuple[str, ArchiveSource]]:

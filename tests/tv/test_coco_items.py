@@ -1,4 +1,6 @@
 import json
+import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -57,6 +59,12 @@ def test_an_item_of_a_store_is_that_of_the_image(coco_dataset, tmp_path):
         annotations, images, VARIANTS, training=True, store=store, with_image=False
     )
     assert "image" not in no_image[0]
+
+
+def test_items_are_the_same_in_another_process(dataset):
+    other = pickle.loads(ForkingPickler.dumps(dataset))
+    assert len(other) == len(dataset) > 0
+    assert torch.equal(other[0]["image"], dataset[0]["image"])
 
 
 def test_an_unreadable_image_and_a_wrong_size_are_named(dataset, coco_dataset):

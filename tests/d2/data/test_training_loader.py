@@ -1,4 +1,6 @@
+import pickle
 from itertools import islice
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -8,9 +10,11 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
 
 from cdl_d2.d2 import build_mapper, register_dataset
-from cdl_d2.d2.data.training_loader import TrainingLoader
+from cdl_d2.d2.config_files import read_config
+from cdl_d2.d2.data.training_loader import TrainingLoader, _SeededItems
 from tests.conftest import make_coco_dataset
 from tests.d2.conftest import small_cfg
+from tests.tv.conftest import CODEC
 
 NAME = "boxes in an order"
 
@@ -59,6 +63,24 @@ def test_workers_change_nothing(start_method):
     expected = batches(cfg_with(), 8)
     workers = 2 if start_method == "fork" else 1
     assert same(batches(cfg_with("DATALOADER.NUM_WORKERS", workers), 5, start=3), expected[3:])
+
+
+@pytest.mark.parametrize("source", ["model", "mapper"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "detection/small/latent_mask_rcnn_small.yaml",
+        "segmentation/small/latent_deeplab_small.yaml",
+        "classification/small/latent_resnet_small.yaml",
+        "multitask/small/latent_multitask_small.yaml",
+    ],
+)
+@pytest.mark.parametrize("is_train", [True, False])
+def test_every_mapper_can_be_sent_to_another_process(config, source, is_train):
+    codec = ["MODEL.CODEC.NAME", CODEC.name, "MODEL.CODEC.QUALITY", CODEC.quality]
+    cfg = read_config(config, ["INPUT.LATENT_SOURCE", source, "MODEL.DEVICE", "cpu", *codec])
+    items = _SeededItems([], build_mapper(cfg, is_train))
+    assert pickle.loads(ForkingPickler.dumps(items)).__dict__.keys() == items.__dict__.keys()
 
 
 @pytest.mark.parametrize("grouping", [False, True])
