@@ -51,7 +51,7 @@ class Findings:
         if self._faults:
             count, listed = len(self._faults), "; ".join(self._faults[:LISTED])
             more = f"; and {count - LISTED} more" if count > LISTED else ""
-            raise CdlError(f"{self._source} has {count} faults: {listed}{more}: correct the file")
+            raise CdlError(f"{self._source} has faults ({count}): {listed}{more}: correct the file")
         if self._notes:
             parts = (f"{what}: {len(of)} ({of[0]})" for what, of in self._notes.items())
             _report_once(f"{self._source}: {'; '.join(parts)}")

@@ -64,7 +64,7 @@ def test_records_are_those_of_the_normal_form(registered):
 
 def test_images_that_do_not_exist_are_named_before_training(registered):
     registered(lambda content: content["images"][2].update(file_name="lost.png"))
-    with pytest.raises(ValueError, match=r"1 faults: .*lost\.png"):
+    with pytest.raises(ValueError, match=r"faults \(1\): .*lost\.png"):
         check_datasets(small_cfg("latent", "DATASETS.TRAIN", ("changed",)))
 
 
@@ -121,7 +121,7 @@ def test_records_in_another_format_are_checked(restored):
     objects = [{"bbox": box, "bbox_mode": 0, "category_id": 0} for box in boxes]
     DatasetCatalog.register("changed", lambda: [record | {"annotations": objects}])
     cfg = small_cfg("latent", "DATASETS.TRAIN", ("changed",), "MODEL.MASK_ON", False)
-    with pytest.raises(ValueError, match=r"3 faults: object 1 of a\.png.*object 2 .*object 3 "):
+    with pytest.raises(ValueError, match=r"faults \(3\): object 1 of a\.png.*object 2 .*object 3 "):
         check_datasets(cfg)
 
 

@@ -108,7 +108,7 @@ def test_what_has_one_meaning_is_read_as_in_a_clean_copy(folder, name, caplog):
 def test_what_cannot_be_repaired_is_named(folder, name):
     content = clean_file()
     number = with_fault(content, name)
-    with pytest.raises(CdlError, match=rf"1 faults: annotation {number}"):
+    with pytest.raises(CdlError, match=rf"faults \(1\): annotation {number}"):
         read_coco(written(content, folder))
 
 
@@ -118,7 +118,7 @@ def test_all_faults_are_counted_and_the_first_twenty_listed(folder):
     content["annotations"] += [entry | {"id": 100 + i, "bbox": [0, 0, -1, 2]} for i in range(30)]
     with pytest.raises(CdlError) as error:
         read_coco(written(content, folder))
-    assert "30 faults" in str(error.value) and str(error.value).count("annotation 1") == 20
+    assert "faults (30)" in str(error.value) and str(error.value).count("annotation 1") == 20
     assert "\n" not in str(error.value)
 
 
@@ -192,7 +192,7 @@ def test_marks_of_byte_order_are_read_over(folder, encoding):
 def test_images_that_do_not_exist_are_all_named_before_training(folder):
     content = clean_file()
     content["images"][1]["file_name"] = "lost.png"
-    with pytest.raises(CdlError, match=r"1 faults: .*lost\.png"):
+    with pytest.raises(CdlError, match=r"faults \(1\): .*lost\.png"):
         CocoItems(written(content, folder), folder, [Variant()], training=True)
 
 
