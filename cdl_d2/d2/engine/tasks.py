@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -211,6 +213,26 @@ def check_datasets(cfg: CfgNode, with_training: bool = True) -> None:
                 f"{task.registration.replace('NAME', name)}"
             )
         task.check_dataset(cfg, name)
+        if with_training and name in cfg.DATASETS.TRAIN and cfg.INPUT.RANDOM_FLIP == "horizontal":
+            names = [
+                *task.class_names(name),
+                *(n for of in task.other_names.values() for n in of(name)),
+            ]
+            if pair := _sides(names):
+                logging.getLogger(__name__).warning(
+                    f"data set {name} tells {pair[0]} from {pair[1]}, and mirrored images swap "
+                    "them: set INPUT.RANDOM_FLIP none"
+                )
+
+
+def _sides(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return two of the names that differ by left and right only, such as `l_eye` and `r_eye`."""
+    for name in names:
+        for left, right in (("left", "right"), ("l", "r")):
+            other = re.sub(rf"(?<![a-z]){left}(?![a-z])", right, name, flags=re.IGNORECASE)
+            if other != name and other.lower() in map(str.lower, names):
+                return name, other
+    return None
 
 
 def check_evaluators(cfg: CfgNode) -> None:

@@ -9,6 +9,7 @@ from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.label_datasets import check_label_dataset
 from cdl_d2.d2.data.multitask_datasets import check_multitask_dataset
 from cdl_d2.d2.engine.run_config import RunConfig
+from cdl_d2.d2.engine.tasks import check_datasets
 from cdl_d2.data.datasets.drawn import SHAPES, write_multitask
 from tests.d2.modeling.test_segmentor import FOLDER
 
@@ -81,6 +82,23 @@ def test_data_of_one_task_is_refused_by_several_and_the_other_way_round(folder, 
         check_multitask_dataset(cfg, "labels")
     with pytest.raises(ValueError, match="--register-labels drawn"):
         check_label_dataset(cfg, register(folder))
+
+
+@pytest.mark.parametrize(
+    ("names", "flip", "warns"),
+    [
+        (["skin", "l_eye", "r_eye"], "horizontal", True),
+        (["Right shoe", "Left shoe", "skin"], "horizontal", True),
+        (["skin", "l_eye", "r_eye"], "none", False),
+        (["left", "skin", "brightness"], "horizontal", False),
+    ],
+)
+def test_mirrored_images_of_classes_with_a_side_warn(folder, register, caplog, names, flip, warns):
+    vars(MetadataCatalog.get(register(folder)))["stuff_classes"] = [*names, "a", "b", "c"]
+    overrides = [*FITS, "INPUT.RANDOM_FLIP", flip]
+    architecture = ["MODEL.META_ARCHITECTURE", "CompressedMultitask"]
+    check_datasets(read_config(CONFIG, [*overrides, *architecture]))
+    assert ("RANDOM_FLIP" in caplog.text) == warns
 
 
 def test_columns_in_another_order_are_named(folder, register, tmp_path):
