@@ -12,48 +12,31 @@ from cdl_d2.errors import CdlError
 MOST_NODES = 100_000  # of a text with all its aliases written out; a whole config has 1,000
 
 
-def compose_yaml(text: str | bytes) -> yaml.Node | None:
-    """The nodes of a YAML text, what its outermost mapping merges (`<<`) among the others; None if
-    it is empty.
+def read_yaml(text: str | bytes, loader_type: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """Read the plain values of a YAML text.
+
+    Args:
+        loader_type: knows which tags to construct.
 
     Raises:
         CdlError: if it is no YAML, nests too deeply, holds itself, or its aliases stand for so much
-            that it would fill the memory.
+            that it would fill the memory; for tags that make objects.
     """
-    loader, node = _composed(text)
-    if isinstance(node, yaml.MappingNode):
-        try:
-            loader.flatten_mapping(node)
-        except yaml.YAMLError as error:
-            raise _unreadable(error) from error
-    return node
-
-
-def read_yaml(text: str | bytes) -> Any:
-    """The plain values of a YAML text.
-
-    Raises:
-        CdlError: as compose_yaml; or for tags that make objects.
-    """
-    loader, node = _composed(text)
     try:
-        return None if node is None else loader.construct_document(node)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise _unreadable(error) from error
-
-
-def _composed(text: str | bytes) -> tuple[yaml.SafeLoader, yaml.Node | None]:
-    try:
-        loader = yaml.SafeLoader(text)
+        loader = loader_type(text)
         node = loader.get_single_node()
         nodes = 0 if node is None else _count(node, {})
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _unreadable(error) from error
-    if nodes > MOST_NODES:
-        raise CdlError(
-            f"with its aliases written out it has more than {MOST_NODES} values, or it holds itself"
-        )
-    return loader, node
+        if nodes > MOST_NODES:
+            raise CdlError(
+                f"with its aliases written out it has more than {MOST_NODES} values, or it holds "
+                "itself"
+            )
+        return None if node is None else loader.construct_document(node)
+    except CdlError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CdlError(f"it is no YAML that can be read: {reason}") from error
 
 
 def _count(node: yaml.Node, known: dict[int, float]) -> float:
@@ -64,7 +47,3 @@ def _count(node: yaml.Node, known: dict[int, float]) -> float:
         pairs = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
         known[id(node)] = 1 + sum(_count(part, known) for part in pairs)
     return known[id(node)]
-
-
-def _unreadable(error: Exception) -> CdlError:
-    return CdlError(f"it is no YAML that can be read: {' '.join(str(error).split())[:300]}")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
-from fvcore.common.config import BASE_KEY
-from yaml import MappingNode, SequenceNode, YAMLError
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from cdl_d2.d2.config import add_cdl_config
+from cdl_d2.d2.config_text import read_based
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
 from cdl_d2.d2.lazy_config import refuse_lazy_config
 from cdl_d2.errors import CdlError
 from cdl_d2.packaged import CONFIGS, matching_configs, packaged_configs
-from cdl_d2.yaml_text import compose_yaml
-
-MOST_FILES = 100  # that a config is based on
 
 
 def find_config(name: str | Path) -> Path:
@@ -71,11 +70,10 @@ def _nearest(path: Path, names: Sequence[str]) -> str:
 def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
     """Detectron2's config with this project's keys, a YAML file and KEY VALUE overrides.
 
-    OUTPUT_DIR, where neither says it, is `./output/` and the file's name without `.yaml`. A
-    teacher's config that lies beside the file gets its full path. YAML tags that make Python
-    objects are refused, in the files that this one is based on too; but not in Detectron2's own
-    configs, which are installed code (its RetinaNets compute their anchors like that). A `_BASE_`
-    is a file of this machine: nothing is downloaded.
+    OUTPUT_DIR, where neither says it, is `./output/` and the file's name without `.yaml`.
+    INPUT.DOMAIN is `image` for a model of Detectron2, whatever the file says. A
+    teacher's config that lies beside the file gets its full path. No file runs code, see
+    read_based.
 
     Args:
         path: a file, or a name as find_config takes it.
@@ -88,52 +86,48 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
     refuse_lazy_config(path)
     cfg = get_cfg()
     add_cdl_config(cfg)
+    cfg = _Config(cfg)
     cfg.OUTPUT_DIR = f"./output/{path.stem}"
-    _check_files(path, [])
+    cfg.INPUT.DOMAIN = ""  # to know whether somebody says it
     try:
-        installed = path.resolve().is_relative_to(DETECTRON2_ZOO.resolve())
-        cfg.merge_from_file(str(path), allow_unsafe=installed)
+        cfg.merge_from_file(str(path))
     except (TypeError, AttributeError) as error:
         raise CdlError(f"config {path}: it, or its _BASE_, is no mapping of keys") from error
     except RecursionError as error:
         raise CdlError(f"config {path}: it nests too deeply") from error
-    except (AssertionError, KeyError, ValueError, YAMLError) as error:
+    except (AssertionError, KeyError, ValueError) as error:
+        if isinstance(error, CdlError):
+            raise
         raise CdlError(f"config {path}: {error}") from error
+    cfg = CN(cfg)
     try:
         cfg.merge_from_list(list(overrides))
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CdlError(f"config {path}, overrides: {error}") from error
+    cfg.INPUT.DOMAIN = _domain_of(cfg, path)
     teacher = path.parent / cfg.MODEL.TEACHER.CONFIG_FILE
     if teacher.is_file():
         cfg.MODEL.TEACHER.CONFIG_FILE = str(teacher.absolute())
     return cfg
 
 
-def _check_files(path: Path, files: list[Path]) -> None:
-    """Raise CdlError for a config that Detectron2 should not open: for its text, or for one of its
-    `_BASE_`, which are found as Detectron2 finds them.
+class _Config(CN):
+    """Config whose files are read by read_based."""
 
-    Args:
-        files: that were looked at so far; this one is added.
-    """
-    files.append(path)
-    if len(files) > MOST_FILES:
-        raise CdlError(
-            f"config {files[0]}: its _BASE_ leads back to itself, or to over {MOST_FILES} files"
+    @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        return read_based(Path(filename))
+
+
+def _domain_of(cfg: CN, path: Path) -> str:
+    """Return INPUT.DOMAIN: `image` for Detectron2's own models, which read nothing else (version
+    0.1.0 wrote `latent` into the configs of their trainings), and where nobody says another."""
+    name, domain = cfg.MODEL.META_ARCHITECTURE, cfg.INPUT.DOMAIN
+    known = name in META_ARCH_REGISTRY
+    if known and META_ARCH_REGISTRY.get(name).__module__.startswith("detectron2."):
+        return "image"
+    if not domain:
+        logging.getLogger(__name__).warning(
+            f"config {path} does not say INPUT.DOMAIN, which is image (in version 0.1.0: latent)"
         )
-    try:
-        node = compose_yaml(path.read_bytes())
-    except CdlError as error:
-        raise CdlError(f"config {path}: {error}") from error
-    pairs = node.value if isinstance(node, MappingNode) else []
-    for value in (value for key, value in pairs if key.value == BASE_KEY):
-        for base in value.value if isinstance(value, SequenceNode) else [value]:
-            if not base.tag.endswith(":str") or "://" in base.value:
-                raise CdlError(
-                    f"config {path}: its _BASE_ {str(base.value)[:80]!r} is no path of a file: "
-                    "download what you trust, and name the file"
-                )
-            file = path.parent / Path(base.value).expanduser()
-            if not file.is_file():
-                raise FileNotFoundError(f"config {path}: there is no file {file}, its _BASE_")
-            _check_files(file, files)
+    return domain or "image"
