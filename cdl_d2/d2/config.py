@@ -19,9 +19,9 @@ def add_cdl_config(cfg: CN) -> None:
     """Add the keys for codecs, networks on latents and transfer to a Detectron2 config."""
     _C = cfg
 
-    # What the detector looks at: "latent", the codec's quantized latent; "reconstruction", the
-    # decoded image; "image", the original image (no codec is built).
-    _C.INPUT.DOMAIN = "latent"
+    # Model input: "image", the original image (no codec is built), as Detectron2's own models read;
+    # "latent", the codec's quantized latent; "reconstruction", the decoded image.
+    _C.INPUT.DOMAIN = "image"
     # Who encodes: "model" (on its own device, works with any mapper), "mapper" (in the loader's
     # workers, on the CPU) or "store" (nobody: latents are read from a latent store).
     _C.INPUT.LATENT_SOURCE = "model"

@@ -31,7 +31,6 @@ from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.train_net import Training
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
-from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.d2.modeling.teacher import FINAL, RUN_CONFIG, trained_weights
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
@@ -119,7 +118,7 @@ class Conversion:
                 f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which cannot be converted, only "
                 f"{', '.join(STUDENTS)}"
             )
-        if hasattr(architecture_of(cfg), "look_at") and cfg.INPUT.DOMAIN != "image":
+        if cfg.INPUT.DOMAIN != "image":
             raise CdlError(f"{path} looks at domain {cfg.INPUT.DOMAIN!r}, not at original images")
         if self.iterations and (taught is None or cfg.MODEL.KEYPOINT_ON):
             kind = "model of keypoints" if cfg.MODEL.KEYPOINT_ON else cfg.MODEL.META_ARCHITECTURE

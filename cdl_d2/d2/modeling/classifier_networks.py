@@ -37,7 +37,8 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
     if keys.NETWORK in LATENT_NETWORKS:
         if domain != "latent":
             raise CdlError(
-                f"MODEL.CLASSIFIER.NETWORK {keys.NETWORK!r} reads latents, not domain {domain!r}"
+                f"MODEL.CLASSIFIER.NETWORK {keys.NETWORK!r} reads latents, not domain {domain!r}: "
+                "set INPUT.DOMAIN latent"
             )
         return _latent_network(cfg)
     network = _pixel_network(cfg)

@@ -24,10 +24,15 @@ def needs_image(cfg: CfgNode) -> bool:
 
 
 def check_reads_latents(cfg: CfgNode) -> None:
-    """Raise CdlError if the meta-architecture of a config gives pixels to its backbone, which reads
-    latents: one of Detectron2's own, say."""
+    """Raise CdlError if the model of a config gives pixels to its backbone, which reads latents:
+    for its INPUT.DOMAIN, or its meta-architecture, one of Detectron2's own, say."""
     ours, name = architecture_of(cfg), cfg.MODEL.META_ARCHITECTURE
     if _reads_latents(ours):
+        if cfg.INPUT.DOMAIN in ("image", "reconstruction"):
+            raise CdlError(
+                f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} reads latents, not INPUT.DOMAIN "
+                f"{cfg.INPUT.DOMAIN!r}: set INPUT.DOMAIN latent"
+            )
         return
     stock = [each for _, each in META_ARCH_REGISTRY if not _reads_latents(each)]
 

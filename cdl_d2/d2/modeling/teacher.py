@@ -17,7 +17,6 @@ from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import add_cdl_config, without_start
 from cdl_d2.d2.config_files import find_config, read_config
 from cdl_d2.d2.detectron2_zoo import import_model_zoo, zoo_weights
-from cdl_d2.d2.modeling.coded_input import architecture_of
 from cdl_d2.errors import CdlError
 from cdl_d2.transfer.taught import Taught
 from cdl_d2.transfer.terms import TransferTerms
@@ -155,7 +154,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
         raise CdlError("knowledge transfer needs a teacher: give MODEL.TEACHER.CONFIG_FILE")
     theirs = without_start(read_config(name))
     theirs.MODEL.DEVICE = cfg.MODEL.DEVICE
-    domain = theirs.INPUT.DOMAIN if hasattr(architecture_of(theirs), "look_at") else "image"
+    domain = theirs.INPUT.DOMAIN
     if domain != "image":
         raise CdlError(f"the teacher {name} looks at domain {domain!r}, not at original images")
     return theirs

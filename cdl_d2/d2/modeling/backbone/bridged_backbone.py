@@ -87,8 +87,6 @@ def build_bridged_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
             dilated stages with cells of less than 16 pixels; see check_reads_latents.
     """
     keys = cfg.MODEL.BRIDGE
-    if cfg.INPUT.DOMAIN != "latent":
-        raise CdlError(f"a bridge reads latents, not INPUT.DOMAIN {cfg.INPUT.DOMAIN!r}")
     check_reads_latents(cfg)
     if keys.BACKBONE not in BACKBONE_REGISTRY or keys.BACKBONE == cfg.MODEL.BACKBONE.NAME:
         raise CdlError(
