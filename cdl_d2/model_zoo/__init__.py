@@ -164,9 +164,10 @@ def _config_file_of(found: Card) -> str:
         raise CdlError(
             f"{found.name} is a model of torchvision, which has no config file: get_config"
         )
-    if not (CONFIGS / found.config).is_file():
+    names = matching_configs(found.config)  # and no other file of this machine
+    if len(names) != 1:
         raise CdlError(f"card {found.path}: no config {found.config!r} comes with this cdl_d2")
-    return str(CONFIGS / found.config)
+    return str(CONFIGS / names[0])
 
 
 def _trained_weights(name: str, found: Card | None) -> str:

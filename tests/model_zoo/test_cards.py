@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import yaml
 
@@ -130,6 +132,13 @@ def test_a_users_broken_card_leaves_packaged_models_alone(home):
     assert model_zoo.get_config_file("nuclei-bridge") == model_zoo.get_config_file(CONFIG)
     with pytest.raises(CdlError, match=r"broken\.yaml"):
         model_zoo.card("another")
+
+
+@pytest.mark.parametrize("config", ["/etc/hosts", "../cards/nuclei-bridge.yaml", "Base-small.yaml"])
+def test_a_card_names_a_config_of_the_package_and_no_other_file(home, config):
+    path = put(home, make_card(config=config))
+    with pytest.raises(CdlError, match=re.escape(str(path))):
+        model_zoo.get_config("nuclei-bridge")
 
 
 def test_an_unknown_name_gets_what_is_near(home):
