@@ -12,6 +12,7 @@ import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -19,22 +20,27 @@ from types import ModuleType
 from cdl_d2.errors import CdlError
 
 DATASETS = "CDL_DATASETS"  # a variable of the environment: arguments of register_datasets, as JSON
+PROJECT = "CDL_PROJECT"  # another: a module that DETECTRON2_ENV_MODULE named before
 CONFIG_FILE = "--config-file"  # of all of Detectron2's scripts
+ENV_MODULE, THIS = "DETECTRON2_ENV_MODULE", "cdl_d2.d2"
 # Where the demo of the Detectron2 that this project is tested with looks for the file beside it: a
 # name that exists inside one company only.
 PRIVATE = ("vision", "vision.fair", "vision.fair.detectron2")
 
 
 def setup_environment() -> None:
-    """Add this package's keys to what Detectron2's `get_cfg` gives, and register the data sets that
-    CDL_DATASETS names."""
+    """Add this package's keys to what Detectron2's `get_cfg` gives, register the data sets that
+    CDL_DATASETS names, and set up the module that CDL_PROJECT names."""
     from detectron2.config.defaults import _C
+    from detectron2.utils.env import setup_custom_environment
 
     from cdl_d2.d2.config import add_cdl_config
     from cdl_d2.d2.engine.run_config import register_datasets
 
     add_cdl_config(_C)
     register_datasets(**json.loads(os.environ.get(DATASETS, "{}")))
+    if os.environ.get(PROJECT):
+        setup_custom_environment(os.environ[PROJECT])
 
 
 def run_script(
@@ -64,13 +70,17 @@ def run_script(
     for at, (option, name) in enumerate(pairwise(words), start=1):
         if option == CONFIG_FILE:
             words[at] = str(find_config(name))
-    os.environ["DETECTRON2_ENV_MODULE"] = "cdl_d2.d2"
     os.environ[DATASETS] = json.dumps(dict(datasets))
     setup_environment()
+    if (project := os.environ.get(ENV_MODULE)) not in (None, "", THIS):
+        os.environ[PROJECT] = project  # here it is set up already
+    os.environ[ENV_MODULE] = THIS
     folder = script.absolute().parent
-    for name in PRIVATE:
-        sys.modules.setdefault(name, ModuleType(name)).__path__ = [str(folder.parent)]
     sys.path.insert(0, str(folder))
+    if PRIVATE[-1] in script.read_text(encoding="utf-8") and not find_spec(PRIVATE[0]):
+        for name in PRIVATE:
+            sys.modules[name] = ModuleType(name)
+            sys.modules[name].__path__ = [str(folder.parent)]
     sys.argv = [str(script), *words]
     try:
         runpy.run_path(str(script), run_name="__main__")

@@ -3,7 +3,9 @@ where its source is beside the installed package, or in DETECTRON2_SOURCE."""
 
 import json
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,15 @@ from detectron2.modeling import build_model
 
 from cdl_d2.codec.weights_file import save_checkpoint
 from cdl_d2.d2.config_files import read_config
+from cdl_d2.errors import CdlError
 from tests import warm
-from tests.d2.conftest import SMALL
+from tests.d2.conftest import CONFIGS, SMALL
 
 SOURCE = Path(os.environ.get("DETECTRON2_SOURCE", Path(detectron2.__file__).parents[1]))
 CLIENT = Path(__file__).parent / "plain_training.py"
 LAZY_CLIENT = Path(__file__).parent / "lazy_training.py"
 CONFIG = ["--config-file", "detection/small/latent_mask_rcnn_small.yaml"]
+TUTORIAL = (CONFIGS.parent / "docs/tutorials/detectron2.md").read_text(encoding="utf-8")
 SHORT = [*SMALL, "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", "()"]
 
 
@@ -107,6 +111,62 @@ def test_what_cannot_be_run_is_one_line(run_script, words, tmp_path):
     assert done.stderr.startswith("cdl run-script: ") and done.stderr.count("\n") == 1
 
 
+def test_the_analysis_of_the_tutorial_runs_as_printed(run_script):
+    script = SOURCE / "tools/analyze_model.py"
+    if not script.is_file():
+        pytest.skip("Detectron2's source is not there")
+    [line] = [each for each in TUTORIAL.splitlines() if "analyze_model.py" in each]
+    line = line.replace("$DATA", "").replace("$CONFIG", shlex.join(CONFIG))
+    words = shlex.split(line.partition("analyze_model.py")[2])
+    options = [*SHORT, "MODEL.META_ARCHITECTURE", "CompressedRCNN", "OUTPUT_DIR", "out"]
+    done = run_script(script, *words, *options)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_project_brings_its_own_keys_and_classes(tmp_path):
+    """By the module that the tutorial prints."""
+    [project] = [
+        each for each in TUTORIAL.split("```") if each.startswith("python\n# my_project.py")
+    ]
+    (tmp_path / "my_project.py").write_text(project.removeprefix("python\n"))
+    (tmp_path / "my_heads.py").write_text(
+        "from detectron2.modeling import ROI_BOX_HEAD_REGISTRY\n"
+        "from detectron2.modeling.roi_heads import FastRCNNConvFCHead\n"
+        "@ROI_BOX_HEAD_REGISTRY.register()\n"
+        "class MyHead(FastRCNNConvFCHead):\n"
+        "    pass\n"
+        "def add_my_config(cfg):\n"
+        "    cfg.MODEL.MINE = 3\n"
+    )
+    (tmp_path / "my.yaml").write_text(
+        f"_BASE_: {CONFIGS}/detection/small/pixel_mask_rcnn_small.yaml\n"
+        "MODEL: {MINE: 4, ROI_BOX_HEAD: {NAME: MyHead}}\n"
+    )
+    (tmp_path / "build.py").write_text(
+        "from cdl_d2.d2.config_files import read_config\n"
+        "from cdl_d2.d2.modeling.building import build_model\n"
+        "cfg = read_config('my.yaml')\n"
+        "print(cfg.MODEL.MINE, type(build_model(cfg).roi_heads.box_head).__name__)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    environment = os.environ | {"DETECTRON2_ENV_MODULE": "my_project", "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "build.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["4", "MyHead"], done.stderr[-3000:]
+    with pytest.raises(CdlError, match=r"MODEL\.MINE.*DETECTRON2_ENV_MODULE"):
+        read_config(tmp_path / "my.yaml")
+
+
+def test_a_script_keeps_its_own_vision_package(run_script, written, tmp_path):
+    (tmp_path / "vision").mkdir()
+    (tmp_path / "vision" / "__init__.py").write_text("kind = 'its own'\n")
+    (tmp_path / "vision" / "fair.py").write_text("")
+    script = written("import vision, vision.fair; print(vision.kind)  # vision.fair.detectron2")
+    done = run_script(script)
+    assert done.stdout.strip() == "its own", done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("script", [LAZY_CLIENT, SOURCE / "tools/lazyconfig_train_net.py"])
 def test_a_lazy_config_trains_a_student_with_transfer(run_script, tmp_path, script):
     if not script.is_file():
@@ -136,7 +196,6 @@ def test_a_lazy_config_trains_a_student_with_transfer(run_script, tmp_path, scri
     ("script", "words", "result"),
     [
         ("tools/plain_train_net.py", [], "out/model_final.pth"),
-        ("tools/analyze_model.py", ["--tasks", "flop", "activation", "parameter", "-n", 2], "."),
         (
             "tools/visualize_data.py",
             ["--source", "annotation", "--output-dir", "seen"],
