@@ -13,9 +13,10 @@ from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.config import without_start
 from cdl_d2.d2.engine.tasks import task_of
 from cdl_d2.d2.modeling.backbone import build_backbone
+from cdl_d2.d2.modeling.building import naming_config
 from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
-from cdl_d2.d2.modeling.teacher import build_untrained_teacher, teacher_config
+from cdl_d2.d2.modeling.teacher import build_untrained_teacher, is_lazy, teacher_config
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge import Bridge
 from cdl_d2.nn.linear_bridge import LinearBridge
@@ -93,18 +94,20 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         raise CdlError(f"size {size[0]} {size[1]}: both sides must be positive multiples of 32")
     cfg = without_start(cfg)
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
-    cfg.MODEL.CLASSIFIER.INIT = ""
+    cfg.MODEL.CLASSIFIER.INIT, cfg.MODEL.DEVICE = "", "cpu"
     classifies = task_of(cfg).name == "classification"
     kind = "network" if classifies else "backbone"
     build = build_classifier_network if classifies else build_backbone
-    image, student = torch.zeros(1, 3, *size), build(cfg)
+    image = torch.zeros(1, 3, *size)
+    with naming_config(cfg):
+        student = build(cfg)
     inputs = _latents(cfg, size) if cfg.INPUT.DOMAIN == "latent" else [image]
     counts = {f"student_{kind}": count_network(student, *inputs)}
     for bridge in [m for m in student.modules() if isinstance(m, (Bridge, LinearBridge))]:
         counts["bridge"] = count_network(bridge, *inputs)
     if cfg.MODEL.TEACHER.CONFIG_FILE:
-        is_lazy = cfg.MODEL.TEACHER.CONFIG_FILE.endswith(".py")
-        network = build_untrained_teacher(cfg).backbone if is_lazy else build(teacher_config(cfg))
+        lazy = is_lazy(cfg)
+        network = build_untrained_teacher(cfg).backbone if lazy else build(teacher_config(cfg))
         counts[f"teacher_{kind}"] = count_network(network, image)
     elif classifies and cfg.MODEL.TEACHER.WEIGHTS:
         teacher = pixel_network("resnet50", cfg.MODEL.CLASSIFIER.NUM_CLASSES)

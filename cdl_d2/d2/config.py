@@ -1,5 +1,7 @@
 """The configuration keys of this project, one sentence each."""
 
+from typing import Any
+
 from detectron2.config import CfgNode as CN
 from detectron2.projects.deeplab import add_deeplab_config
 
@@ -9,6 +11,9 @@ from cdl_d2.nn.linear_bridge import DECODER_STRIDE
 
 LATENT_SOURCES = ("model", "mapper", "store")
 AUGMENTATIONS = ("exact", "latent", "none")
+PROJECT_ADVICE = (
+    "those of your own project need DETECTRON2_ENV_MODULE, see docs/tutorials/detectron2.md"
+)
 STARTS = (  # where a new network begins
     *("MODEL.CLASSIFIER.INIT", "MODEL.TIMM.INIT"),
     *("MODEL.LATENT_RESNET.INIT", "MODEL.LATENT_RESNET.STATISTICS"),
@@ -145,9 +150,10 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.SELECTION.BIAS = 1.0
 
     _C.MODEL.TEACHER = CN()
-    # The teacher's own YAML, or a detector's LazyConfig (.py): a path, from the folder of this
-    # config's file or the working folder, or a name relative to the configs of this package or of
-    # Detectron2's model zoo.
+    # The teacher's own YAML, or a detector's LazyConfig (.py), which is run: of this package or of
+    # Detectron2's model zoo, or one that you name on the command line and not in a file. A path,
+    # from the folder of this config's file or the working folder, or a name relative to the configs
+    # of this package or of Detectron2's model zoo.
     _C.MODEL.TEACHER.CONFIG_FILE = ""
     # The teacher's weights; empty for the trained ones of its config: model_final.pth beside it or
     # in its OUTPUT_DIR, those of Detectron2's zoo, or else its MODEL.WEIGHTS. For a classifier
@@ -255,6 +261,15 @@ def add_cdl_config(cfg: CN) -> None:
     _C.SOLVER.AMP.DTYPE = "float16"
 
     add_deeplab_config(_C)
+
+
+def leaves(cfg: CN, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a config by their full keys, such as `MODEL.BACKBONE.NAME`."""
+    values: dict[str, Any] = {}
+    for key, value in cfg.items():
+        inside = isinstance(value, CN)
+        values |= leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}
+    return values
 
 
 def without_start(cfg: CN) -> CN:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from cdl_d2.d2.config import add_cdl_config
+from cdl_d2.d2.config import PROJECT_ADVICE, add_cdl_config, leaves
 from cdl_d2.d2.config_text import read_based
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
 from cdl_d2.d2.lazy_config import refuse_lazy_config
@@ -98,17 +100,49 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
     except (AssertionError, KeyError, ValueError) as error:
         if isinstance(error, CdlError):
             raise
-        raise CdlError(f"config {path}: {error}") from error
+        raise CdlError(f"config {path}: {_reason(error, cfg)}") from error
     cfg = CN(cfg)
+    vars(cfg)["file"] = str(path)  # for messages; no key of the config
     try:
         cfg.merge_from_list(list(overrides))
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CdlError(f"config {path}, overrides: {error}") from error
+        raise CdlError(f"config {path}, overrides: {_reason(error, cfg)}") from error
     cfg.INPUT.DOMAIN = _domain_of(cfg, path)
     teacher = path.parent / cfg.MODEL.TEACHER.CONFIG_FILE
     if teacher.is_file():
         cfg.MODEL.TEACHER.CONFIG_FILE = str(teacher.absolute())
     return cfg
+
+
+def _reason(error: Exception, cfg: CN) -> str:
+    """Return an error's text; of a key that does not exist with those that are near."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if not (unknown := re.match(r"Non-existent (?:config )?key: (\S+)", text)):
+        return text
+    near = get_close_matches(unknown[1], leaves(cfg))
+    hint = f": did you mean {' or '.join(near)}?" if near else ""
+    return f"{text}{hint} ({PROJECT_ADVICE})"
+
+
+_TRUSTED: set[Path] = set()
+
+
+def trust_program(name: str | Path) -> None:
+    """Allow this process to run a LazyConfig, a Python file, as a teacher; if there is one.
+
+    Call it with what a person named, on a command line or in Python, and never with what a config
+    says.
+    """
+    with suppress(FileNotFoundError):
+        _TRUSTED.add(find_config(name).resolve())
+
+
+def is_trusted(path: Path) -> bool:
+    """Tell whether a Python file may be run: one of this package's or of Detectron2's configs,
+    which are installed code, or one that trust_program was called with."""
+    path = path.resolve()
+    installed = any(path.is_relative_to(each.resolve()) for each in (CONFIGS, DETECTRON2_ZOO))
+    return installed or path in _TRUSTED
 
 
 class _Config(CN):

@@ -15,11 +15,12 @@ from detectron2.modeling import build_model
 
 from cdl_d2.bench.counts import count_multiply_adds, paper_giga
 from cdl_d2.d2 import Trainer, build_mapper
-from cdl_d2.d2.config_files import find_config, read_config
+from cdl_d2.d2.config_files import find_config, read_config, trust_program
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
-from cdl_d2.d2.modeling.teacher import teacher_config
+from cdl_d2.d2.engine.run_config import RunConfig
+from cdl_d2.d2.modeling.teacher import build_teacher, teacher_config
 from cdl_d2.errors import CdlError
-from tests.d2.conftest import CONFIGS
+from tests.d2.conftest import CONFIGS, SMALL
 
 LEAVES = sorted(p for p in CONFIGS.rglob("*/*.yaml") if not p.name.startswith("Base"))
 MAIN = "detection/latent_mask_rcnn_R50_FPN.yaml"
@@ -193,6 +194,46 @@ def test_what_is_no_list_of_numbers_is_not_computed(tmp_path, expression):
     path.write_text(f'SEED: !!python/object/apply:eval ["{expression}"]\nVERSION: 2\n')
     with pytest.raises(CdlError, match=r"self\.yaml.*python/object/apply:eval"):
         read_config(path)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_program_beside_a_config_runs_only_if_the_command_line_names_it(tmp_path, named):
+    program, proof = tmp_path / "teacher.py", tmp_path / "proof"
+    program.write_text(f"open({str(proof)!r}, 'w')\nmodel = None\n")
+    student = tmp_path / "student.yaml"
+    student.write_text(
+        f"_BASE_: {CONFIGS}/detection/small/latent_mask_rcnn_small.yaml\n"
+        "MODEL: {TEACHER: {CONFIG_FILE: teacher.py}}\n"
+    )
+    overrides = ["MODEL.TEACHER.CONFIG_FILE", str(program)] if named else []
+    cfg = RunConfig(str(student), overrides).load()
+    with pytest.raises(CdlError, match=r"teacher\.py"):
+        build_teacher(cfg)
+    assert proof.exists() == named
+
+
+def test_a_teacher_that_is_a_lazy_config_is_counted(tmp_path):
+    (tmp_path / "teacher.py").write_text(
+        "from detectron2.config import LazyCall\n"
+        "from detectron2.modeling import build_model\n"
+        "from tests.d2.conftest import small_cfg\n"
+        "def build(kind):\n"
+        "    return build_model(small_cfg(kind))\n"
+        "model = LazyCall(build)(kind='pixel')\n"
+    )
+    trust_program(tmp_path / "teacher.py")
+    config, teacher = "detection/small/latent_mask_rcnn_small.yaml", "MODEL.TEACHER.CONFIG_FILE"
+    cfg = read_config(config, [*SMALL, teacher, str(tmp_path / "teacher.py")])
+    yaml_cfg = read_config(config, [*SMALL, teacher, "detection/small/pixel_mask_rcnn_small.yaml"])
+    counts, expected = (count_multiply_adds(each, (64, 64)) for each in (cfg, yaml_cfg))
+    assert counts.keys() == expected.keys() and counts["teacher_backbone"] > 0
+    with pytest.raises(CdlError, match="LazyConfig"):
+        teacher_config(cfg)
+
+
+def test_a_device_that_is_not_there_says_what_to_set():
+    with pytest.raises(CdlError, match=r"MODEL\.DEVICE"):
+        RunConfig(MAIN, ["MODEL.DEVICE", "xpu"]).load()
 
 
 def test_a_teachers_config_runs_no_code(tmp_path):

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.codec import CodecChoice
@@ -27,12 +26,12 @@ from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import STARTS
 from cdl_d2.d2.config_files import find_config, read_config
 from cdl_d2.d2.engine.pseudo_labels import detect_objects, image_reader
-from cdl_d2.d2.engine.run_config import RunConfig
+from cdl_d2.d2.engine.run_config import RunConfig, check_device
 from cdl_d2.d2.engine.train_net import Training
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
+from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.d2.modeling.teacher import FINAL, RUN_CONFIG, trained_weights
-from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
 from cdl_d2.files import sha256_of, write_json, write_text
 from cdl_d2.nn.latent_translation import LatentTranslation
@@ -129,6 +128,8 @@ class Conversion:
             "MODEL.BRIDGE.BACKBONE": cfg.MODEL.BACKBONE.NAME,
             "MODEL.BRIDGE.ENTRY": FIRST_CONVOLUTION,
             "MODEL.BACKBONE.NAME": "build_bridged_backbone",
+            # In a training the first stages adapt to features that come from latents.
+            "MODEL.BACKBONE.FREEZE_AT": 0 if self.iterations else cfg.MODEL.BACKBONE.FREEZE_AT,
             "MODEL.WEIGHTS": weights,
             **dict.fromkeys(STARTS, ""),
             "MODEL.TEACHER.CONFIG_FILE": str(path.absolute()) if self.iterations else "",
@@ -151,7 +152,7 @@ class Conversion:
                     f"MODEL.{key} follows from the pixel model, {options[f'MODEL.{key}']}: use "
                     "`cdl train` with a config of your own for another"
                 )
-        usable_device(changed.MODEL.DEVICE)
+        check_device(changed)
         return changed
 
     def _teachers_config(self) -> Path:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
-from detectron2.modeling import build_model
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
 from cdl_d2.codec.image_files import read_image, write_png
@@ -18,6 +17,7 @@ from cdl_d2.codec.pictures import latent_figure
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.engine.prediction import class_names_of
 from cdl_d2.d2.engine.tasks import build_mapper, class_count, task_of
+from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 

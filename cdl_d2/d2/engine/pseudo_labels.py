@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
@@ -19,6 +18,7 @@ from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.prediction import class_names_of
 from cdl_d2.d2.engine.trained import evaluation_mapper_of
+from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.errors import CdlError
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-from cdl_d2.d2.config_files import read_config
+from cdl_d2.d2.config_files import read_config, trust_program
 from cdl_d2.d2.data import multitask_datasets, voc_datasets
 from cdl_d2.d2.data.class_datasets import register_class_folder
 from cdl_d2.d2.data.coco_datasets import register_dataset
 from cdl_d2.d2.data.label_datasets import register_label_folder
 from cdl_d2.device import usable_device
+from cdl_d2.errors import CdlError
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,18 @@ class RunConfig:
             self.register_multitask,
         )
         cfg = read_config(self.file, self.overrides)
-        usable_device(cfg.MODEL.DEVICE)
+        if cfg.MODEL.TEACHER.CONFIG_FILE in self.overrides:  # the user's own words
+            trust_program(cfg.MODEL.TEACHER.CONFIG_FILE)
+        check_device(cfg)
         return cfg
+
+
+def check_device(cfg: CfgNode) -> None:
+    """Raise CdlError, naming the key, if MODEL.DEVICE cannot be used."""
+    try:
+        usable_device(cfg.MODEL.DEVICE)
+    except CdlError as error:
+        raise CdlError(f"{error}: set MODEL.DEVICE, for example to cpu") from error
 
 
 def register_datasets(

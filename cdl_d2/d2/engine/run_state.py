@@ -78,8 +78,9 @@ class RunState(HookBase, EventWriter):
         if self._any_seed:
             self._seed = state["seed"]
 
-    def forget_metrics(self) -> None:
-        """Those of a training that was interrupted before its first checkpoint."""
+    def begin_anew(self) -> None:
+        """Drop, when training begins, the metrics that another training left in the folder, and its
+        mark of the last checkpoint: an interrupted training must not go on from another's."""
         self._kept = 0
 
     def before_train(self) -> None:
@@ -90,6 +91,8 @@ class RunState(HookBase, EventWriter):
         if first:
             self._warn_of_other_conditions(loader)
         if comm.is_main_process():
+            if self._kept == 0:
+                self._metrics.with_name("last_checkpoint").unlink(missing_ok=True)
             self._bytes = _cut(self._metrics, self._kept)
         if self._loaded:
             self._restore_scalars(self.trainer.storage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from detectron2.engine import default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessRaisedException
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.config import without_start
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.tasks import check_datasets, keep_names
 from cdl_d2.d2.engine.trainer import Trainer
@@ -51,6 +54,7 @@ class Training:
         """
         if self.num_machines > 1 and self.dist_url == "auto":
             raise CdlError("several machines need --dist-url, such as tcp://HOST:PORT of the first")
+        self._check_gpus()
         try:
             launch(
                 run,
@@ -60,8 +64,26 @@ class Training:
                 dist_url=self.dist_url,
                 args=(self,),
             )
-        except FloatingPointError as error:
-            raise DivergedError(f"{error} Lower SOLVER.BASE_LR.") from error
+        except ProcessRaisedException as error:
+            raise own_error(error) or error from error
+
+    def _check_gpus(self) -> None:
+        """Raise CdlError, before processes are started, unless each has a GPU."""
+        if self.num_gpus < 2:
+            return
+        device = read_config(self.config.file, self.config.overrides).MODEL.DEVICE
+        if torch.device(device).type != "cuda":
+            raise CdlError(f"--num-gpus {self.num_gpus} with MODEL.DEVICE {device}: leave it out")
+        if (there := torch.cuda.device_count()) < self.num_gpus:
+            raise CdlError(f"--num-gpus {self.num_gpus}: PyTorch sees {there} on this machine")
+
+
+def own_error(error: ProcessRaisedException) -> CdlError | None:
+    """Return the CdlError that ended a process, from the last line of its traceback; None for
+    another error."""
+    name, _, text = str(error).strip().splitlines()[-1].partition(": ")
+    kind = pydoc.locate(name)
+    return kind(text) if isinstance(kind, type) and issubclass(kind, CdlError) else None
 
 
 def run(training: Training) -> dict[str, Any] | None:
@@ -73,7 +95,10 @@ def run(training: Training) -> dict[str, Any] | None:
         last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
         trainer = Trainer(without_start(cfg) if training.resume and last.is_file() else cfg)
         trainer.resume_or_load(resume=training.resume)
-        results = trainer.train()
+        try:
+            results = trainer.train()
+        except FloatingPointError as error:
+            raise DivergedError(f"{error} Lower SOLVER.BASE_LR.") from error
     if results and comm.is_main_process():
         write_json(Path(cfg.OUTPUT_DIR) / "results.json", results)
     return results
@@ -86,11 +111,6 @@ def _set_up(training: Training) -> CfgNode:
         keep_names(cfg)
     keep_channels(cfg)
     cfg.freeze()
-    if training.num_gpus > 1 and torch.device(cfg.MODEL.DEVICE).type != "cuda":
-        raise CdlError(
-            f"--num-gpus {training.num_gpus} with MODEL.DEVICE {cfg.MODEL.DEVICE}: add "
-            "MODEL.DEVICE cuda"
-        )
     trained = Path(cfg.OUTPUT_DIR) / "config.yaml"
     before = (
         trained.read_text(encoding="utf-8") if training.eval_only and trained.exists() else None

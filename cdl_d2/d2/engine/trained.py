@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import without_start
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.tasks import build_mapper
+from cdl_d2.d2.modeling.building import build_model
 
 
 def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:

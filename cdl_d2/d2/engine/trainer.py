@@ -13,16 +13,25 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    SimpleTrainer,
+    TrainerBase,
+    create_ddp_model,
+)
 from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch import nn
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.data.training_loader import TrainingLoader
 from cdl_d2.d2.engine.run_state import RunState
 from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, check_evaluators, task_of
 from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
+from cdl_d2.d2.modeling.building import build_model, naming_config
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.errors import CdlError
@@ -50,9 +59,36 @@ class Trainer(DefaultTrainer):
         if cfg.INPUT.LATENT_SOURCE == "store" and cfg.DATASETS.TEST:
             build_mapper(cfg, is_train=False)  # an unusable store shows now, not after training
         check_evaluators(cfg)
-        super().__init__(_without_amp_off_cuda(cfg))
-        if self.cfg.SOLVER.AMP.ENABLED:
-            self._trainer.precision = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]
+        TrainerBase.__init__(self)  # DefaultTrainer's own wants a GPU for each of several processes
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        self.cfg = cfg = self.auto_scale_workers(_without_amp_off_cuda(cfg), comm.get_world_size())
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self._build(cfg)
+        self.register_hooks(self.build_hooks())
+
+    def _build(self, cfg: CfgNode) -> None:
+        """Build what trains, in DefaultTrainer's order."""
+        model = self.build_model(cfg)
+        with naming_config(cfg):
+            optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+        devices = {} if on_gpu else {"device_ids": None}
+        model = create_ddp_model(model, broadcast_buffers=False, **devices)
+        if cfg.SOLVER.AMP.ENABLED:
+            precision = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]
+            self._trainer = AMPTrainer(model, loader, optimizer, precision=precision)
+        else:
+            self._trainer = SimpleTrainer(model, loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build and log the model; raises CdlError, see naming_config."""
+        model = build_model(cfg)
+        logging.getLogger(__name__).info(f"Model:\n{model}")
+        return model
 
     def build_hooks(self):
         """Detectron2's hooks, around a checkpointer that writes atomically, and the RunState."""
@@ -68,8 +104,8 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As DefaultTrainer; a new training fits a linear bridge to the training images."""
-        if resume and not self.checkpointer.has_checkpoint():
-            self._run_state.forget_metrics()
+        if not (resume and self.checkpointer.has_checkpoint()):
+            self._run_state.begin_anew()
         super().resume_or_load(resume)
         if self.cfg.MODEL.WEIGHTS:
             check_entries(self.checkpointer)
@@ -97,7 +133,8 @@ class Trainer(DefaultTrainer):
         """As DefaultTrainer, and the polynomial schedule of Detectron2's DeepLab project."""
         if not cfg.SOLVER.MAX_ITER:
             return torch.optim.lr_scheduler.ConstantLR(optimizer)
-        return build_lr_scheduler(cfg, optimizer)
+        with naming_config(cfg):
+            return build_lr_scheduler(cfg, optimizer)
 
     def train(self) -> dict | None:
         """As DefaultTrainer; the results of the last evaluation, whatever TEST expects. With

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.config import STARTS
 from cdl_d2.d2.engine.trained import build_trained
+from cdl_d2.d2.modeling.building import build_model
 
 # Keys that decide neither a model nor its evaluation. All others are kept.
 LEFT_OUT = (

@@ -8,13 +8,19 @@ from torch import nn
 
 from cdl_d2.codec import Codec, CodecChoice
 from cdl_d2.d2.config import check_source
+from cdl_d2.d2.modeling.building import naming_config
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.coded_input import CodedInput
 
 
 def architecture_of(cfg: CfgNode) -> type[nn.Module]:
-    """The class of MODEL.META_ARCHITECTURE; mappers and tasks ask it what it needs."""
-    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    """Return the class of MODEL.META_ARCHITECTURE; mappers and tasks ask it what it needs.
+
+    Raises:
+        CdlError: if there is none of that name.
+    """
+    with naming_config(cfg):
+        return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
 
 
 def needs_image(cfg: CfgNode) -> bool:

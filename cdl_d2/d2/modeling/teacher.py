@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
-from detectron2.modeling import build_model
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import add_cdl_config, without_start
-from cdl_d2.d2.config_files import find_config, read_config
+from cdl_d2.d2.config_files import find_config, is_trusted, read_config, trust_program
 from cdl_d2.d2.detectron2_zoo import import_model_zoo, zoo_weights
+from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.errors import CdlError
 from cdl_d2.transfer.taught import Taught
 from cdl_d2.transfer.terms import TransferTerms
@@ -52,7 +52,7 @@ def build_teacher(
         CdlError: if it is not named, does not look at original images, does not fit the student,
             or its weights are incomplete.
     """
-    if cfg.MODEL.TEACHER.CONFIG_FILE.endswith(".py"):
+    if is_lazy(cfg):
         network, named = _build_lazy_network(cfg)
         output = ""
     else:
@@ -99,13 +99,15 @@ def trained_weights(file: Path, output: str) -> str:
 
 
 def teacher_of(config_file: str, weights: str = "") -> Callable[[], nn.Module]:
-    """build_teacher for a student without a config, such as one of a LazyConfig.
+    """Return build_teacher for a student without a config, such as one of a LazyConfig. A teacher's
+    LazyConfig that is named here is trusted, and run.
 
     Args:
         config_file, weights: as MODEL.TEACHER says.
     """
     cfg = get_cfg()
     add_cdl_config(cfg)
+    trust_program(config_file)
     cfg.MODEL.TEACHER.CONFIG_FILE, cfg.MODEL.TEACHER.WEIGHTS = config_file, weights
     cfg.MODEL.DEVICE = "cpu"  # a student moves it to its own
     return partial(build_teacher, cfg)
@@ -118,20 +120,35 @@ def build_pixel_network(cfg: CfgNode) -> nn.Module:
     return network
 
 
+def is_lazy(cfg: CfgNode) -> bool:
+    """Tell whether the teacher is a LazyConfig of Detectron2, a Python file."""
+    return cfg.MODEL.TEACHER.CONFIG_FILE.endswith(".py")
+
+
 def build_untrained_teacher(cfg: CfgNode) -> nn.Module:
     """Build the teacher of a student's config, YAML or LazyConfig, with random weights.
 
     Raises:
         FileNotFoundError, CdlError: see build_teacher.
     """
-    if cfg.MODEL.TEACHER.CONFIG_FILE.endswith(".py"):
+    if is_lazy(cfg):
         return _build_lazy_network(cfg)[0]
     return build_pixel_network(teacher_config(cfg))
 
 
 def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
-    """The model of a LazyConfig of Detectron2, a Python file, which is run; and its weights."""
+    """Run the teacher's LazyConfig; return its model, and where its weights are.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CdlError: if the file is not to be trusted, see is_trusted; or is no LazyConfig.
+    """
     path = find_config(cfg.MODEL.TEACHER.CONFIG_FILE)
+    if not is_trusted(path):
+        raise CdlError(
+            f"the teacher {path} is a Python program, and a config may not choose which to run: "
+            f"if you trust it, give MODEL.TEACHER.CONFIG_FILE {path} on the command line"
+        )
     import_model_zoo()  # which such files import
     try:
         lazy = LazyConfig.load(str(path))
@@ -152,6 +169,11 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     name = cfg.MODEL.TEACHER.CONFIG_FILE
     if not name:
         raise CdlError("knowledge transfer needs a teacher: give MODEL.TEACHER.CONFIG_FILE")
+    if is_lazy(cfg):
+        raise CdlError(
+            f"the teacher {name} is a LazyConfig, whose values have no keys: give a YAML as "
+            "MODEL.TEACHER.CONFIG_FILE"
+        )
     theirs = without_start(read_config(name))
     theirs.MODEL.DEVICE = cfg.MODEL.DEVICE
     domain = theirs.INPUT.DOMAIN

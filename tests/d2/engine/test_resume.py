@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -177,6 +178,19 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(uninterrupted, kin
     train(cfg, tmp_path, resume=True)
     assert same(state_of(whole), state_of(tmp_path))
     assert metrics_of(whole) == metrics_of(tmp_path)
+
+
+def test_a_training_begun_anew_in_the_folder_of_another_goes_on_by_itself(uninterrupted, tmp_path):
+    cfg, other = uninterrupted("gate")
+    folder = shutil.copytree(other, tmp_path / "folder")
+    cfg = cfg.clone()
+    cfg.SOLVER.BASE_LR *= 2
+    with pytest.raises(InterruptedError):
+        train(cfg, folder, interruption=Interruption(1, "step"))
+    train(cfg, folder, resume=True)
+    assert not same(state_of(folder)[0], state_of(other)[0])
+    iterations = [json.loads(line)["iteration"] for line in metrics_of(folder)]
+    assert iterations == [json.loads(line)["iteration"] for line in metrics_of(other)]
 
 
 def test_a_checkpoint_of_detectron2_resumes(teacher_folder, tmp_path):

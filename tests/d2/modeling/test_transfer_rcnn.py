@@ -7,10 +7,11 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.config_files import read_config
+from cdl_d2.d2.config_files import read_config, trust_program
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.d2.modeling.teacher import normalizer
+from cdl_d2.errors import CdlError
 from cdl_d2.transfer import DetectorTransfer, teachers_view
 from tests.d2.conftest import PIXEL, make_item, small_cfg, small_model
 
@@ -320,6 +321,9 @@ train = OmegaConf.create({{"init_checkpoint": {str(weights)!r}}})
     expected = transfer_losses(train_step(transfer_cfg)[1])
     transfer_cfg.MODEL.TEACHER.CONFIG_FILE = str(tmp_path / "teacher.py")
     transfer_cfg.MODEL.TEACHER.WEIGHTS = ""
+    with pytest.raises(CdlError, match="command line"):  # a config may not choose a program
+        train_step(transfer_cfg)
+    trust_program(tmp_path / "teacher.py")
     losses = transfer_losses(train_step(transfer_cfg)[1])
     assert losses.keys() == expected.keys()
     unsampled = "features", "objectness", "anchor_deltas"
