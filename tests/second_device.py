@@ -47,13 +47,13 @@ INDEXING = {
     aten._unsafe_index.Tensor,
     aten._unsafe_index_put.default,
 }
+FILLING = {aten.fill_.Tensor, aten.masked_fill.Tensor, aten.masked_fill_.Tensor}
 # PyTorch makes an empty tensor of the device and changes its size, where nothing else is known.
 RESIZING = ("arange", "arange.start", "arange.start_step", "eye", "eye.m")
 LOWER = (  # the precision of which autocast lowers
     *(aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default),
     *(aten.matmul.default, aten.addmm.default, aten.mm.default, aten.bmm.default),
 )
-FILLING = {aten.fill_.Tensor, aten.masked_fill.Tensor, aten.masked_fill_.Tensor}
 
 
 class SimTensor(torch.Tensor):
@@ -111,8 +111,8 @@ class SimTensor(torch.Tensor):
         return f"{self.on_cpu!r} on {self.device}"
 
 
-class _Generator:
-    """Random numbers of the device; PyTorch finds it as `torch.sim`."""
+class _DeviceModule:
+    """Functions that PyTorch calls as `torch.sim`; random numbers of the device."""
 
     def __init__(self):
         self._state = torch.get_rng_state()
@@ -160,7 +160,7 @@ class _Generator:
             torch.set_rng_state(theirs)
 
 
-_generator = _Generator()
+_module = _DeviceModule()
 _libraries: list[torch.library.Library] = []
 _process: int | None = None  # the one that installed the device
 
@@ -179,7 +179,7 @@ def install() -> None:
     # a forked process cannot run one. It finds none here: see `autograd_in_one_thread`.
     torch.ones(1, requires_grad=True).sum().backward()
     _process = os.getpid()
-    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_generator)
+    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_module)
     every, own = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     every.fallback(lambda op, *args, **kwargs: _run(op, args, kwargs), "PrivateUse1")
     own.impl("copy_", _copy_, "PrivateUse1")  # torch.tensor and indices in lists skip SimTensor
@@ -196,11 +196,9 @@ def install() -> None:
 
 @contextmanager
 def autograd_in_one_thread() -> Iterator[None]:
-    """Run backward passes on the device without a thread for it, which there is none."""
-    before = torch.autograd.is_multithreading_enabled()
+    """Run backward passes in the calling thread, since autograd has none for the device."""
     with torch.autograd.set_multithreading_enabled(False):
         yield
-    assert torch.autograd.is_multithreading_enabled() == before
 
 
 def _copy_(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
@@ -252,7 +250,7 @@ def _run(op: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any]) -> Any:
     if device is not None and makes_on_device:
         plain_kwargs["device"] = torch.device("cpu")
     is_random = makes_on_device and torch.Tag.nondeterministic_seeded in op.tags
-    with _generator.drawing() if is_random else nullcontext():
+    with _module.drawing() if is_random else nullcontext():
         outputs = op(*plain_args, **plain_kwargs)
     # An operation in place returns what it was given.
     given = {id(t.on_cpu if isinstance(t, SimTensor) else t): t for t in tensors}
