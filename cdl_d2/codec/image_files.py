@@ -1,8 +1,9 @@
-"""Images in files: which there are, and their pixels."""
+"""Images: the files in a folder, and the pixels of a file or of any other source."""
 
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 import warnings
@@ -24,8 +25,12 @@ from cdl_d2.files import write_atomically
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # that Pillow may read
 ORIENTATION = 0x0112  # the EXIF tag
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags of the stored image
 SIDEWAYS = (5, 6, 7, 8)  # values of it whose images have rows for columns
 DEEP = re.compile(r"(?<!BGR);(12|16)")  # in Pillow's name of a layout; BGR;16 is a whole pixel
+CHANNELS = {1: "gray", 2: "gray and alpha", 3: "RGB", 4: "RGBA"}  # of arrays and tensors
+Content = bytes | bytearray | memoryview
+Picture = str | Path | Content | Image.Image | np.ndarray | torch.Tensor
 UNREADABLE = (  # what Pillow raises for damaged files of these formats
     *(AssertionError, EOFError, OSError, SyntaxError, ValueError, struct.error, zlib.error),
     *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError),
@@ -91,22 +96,34 @@ def open_image(path: str | Path, content: bytes | None = None) -> Iterator[Image
         raise CdlError(f"{path} is not a file")  # a pipe would be waited for
     source = path if content is None else io.BytesIO(content)
     with reading_image(path), Image.open(source, formats=FORMATS) as file:
-        try:
-            check_pixels((file.height, file.width))
-        except CdlError as error:
-            raise CdlError(f"{path}: {error}") from error
+        _check_size(file, path)
         yield file
 
 
+def _check_size(image: Image.Image | torch.Tensor, name: str | Path) -> None:
+    """Raise CdlError for an image without pixels, or with more than max_pixels."""
+    is_tensor = isinstance(image, torch.Tensor)
+    height, width = image.shape[1:] if is_tensor else (image.height, image.width)
+    try:
+        check_pixels((height, width))
+    except CdlError as error:
+        raise CdlError(f"{name}: {error}") from error
+
+
 def check_image(file: Image.Image, path: str | Path) -> None:
-    """Raise CdlError for an opened image of more than 8 bits a channel, which would be clipped;
-    warn of what is not looked at: transparency, and all frames but the first."""
-    if file.mode.startswith(("I", "F")) or any(map(_is_deep, file.tile)):
+    """Raise CdlError for an image of more than 8 bits a channel, which would be clipped; warn of
+    what is not looked at: transparency, and all frames but the first."""
+    tiles = getattr(file, "tile", ())  # of a file that is not loaded yet
+    if file.mode.startswith(("I", "F")) or any(map(_is_deep, tiles)):
         raise CdlError(f"{path} has more than 8 bits a channel ({file.mode}): convert it")
     if file.has_transparency_data:
-        warnings.warn(f"{path}: its transparency is ignored", stacklevel=2)
+        _warn_of_transparency(path)
     if file.format != "MPO" and getattr(file, "is_animated", False):
         warnings.warn(f"{path}: only the first of its frames is looked at", stacklevel=2)
+
+
+def _warn_of_transparency(name: str | Path) -> None:
+    warnings.warn(f"{name}: its transparency is ignored", stacklevel=3)
 
 
 def _is_deep(tile: Sequence[Any]) -> bool:
@@ -118,43 +135,86 @@ def _is_deep(tile: Sequence[Any]) -> bool:
     return bool(DEEP.search(str(arguments[:1])))
 
 
-def check_image_file(path: str | Path, as_labels: bool = False) -> None:
-    """As check_image, of a file that another library will read; raises as open_image.
-
-    Args:
-        as_labels: it is a label map, whose channel may have more than 8 bits.
-    """
-    with open_image(path) as file:
-        if not as_labels:
-            check_image(file, path)
-
-
 def read_label_map(path: str | Path) -> np.ndarray:
     """The labels of an image of one channel, H x W; raises as open_image."""
     with open_image(path) as file:
         return np.array(file)
 
 
-def read_image(path: str | Path, content: bytes | None = None) -> torch.Tensor:
-    """3 x H x W, uint8, RGB, turned upright as its EXIF tag says; of several frames the first,
-    of a transparent one the colours without it.
+def read_image(image: Picture, name: str = "") -> torch.Tensor:
+    """Return the pixels of an image, 3 x H x W, uint8, RGB.
+
+    A file, its bytes and its picture of Pillow give the same: turned upright as the EXIF tag says;
+    of several frames the first (of a picture its current one), of transparent ones the colours
+    without transparency. Arrays and tensors are uint8 or boolean, with 1 to 4 channels: gray, gray
+    and alpha, RGB, RGBA.
 
     Args:
-        content: as open_image.
+        image: a path; the bytes of a file; a picture of Pillow; an array, H x W or H x W x C; or a
+            tensor, H x W or C x H x W.
+        name: of the image in errors and warnings; default its path, or a description.
 
     Raises:
-        FileNotFoundError, CdlError: as open_image and check_image.
+        FileNotFoundError: if there is no such file.
+        CdlError: if it is not an image, or a damaged one; if it has more than 8 bits a channel, or
+            more pixels than max_pixels.
     """
-    with open_image(path, content) as file:
-        check_image(file, path)
-        return _upright(pil_to_tensor(file.convert("RGB")), file.getexif().get(ORIENTATION))
+    if isinstance(image, (str, os.PathLike)):
+        with open_image(image) as file:
+            return _pixels_of_picture(file, name or image)
+    if isinstance(image, Content):
+        name = name or f"{len(image)} bytes"
+        with open_image(name, bytes(image)) as file:
+            return _pixels_of_picture(file, name)
+    if isinstance(image, Image.Image):
+        name = name or str(getattr(image, "filename", "")) or f"a picture of mode {image.mode}"
+        _check_size(image, name)
+        with reading_image(name):
+            return _pixels_of_picture(image, name)
+    if isinstance(image, (np.ndarray, torch.Tensor)):
+        return _pixels_of_array(image, name)
+    raise CdlError(
+        f"a {type(image).__name__} is no image: give a path, the bytes of a file, a picture of "
+        "Pillow, an array H x W x 3 or a tensor 3 x H x W"
+    )
+
+
+def _pixels_of_picture(picture: Image.Image, name: str | Path) -> torch.Tensor:
+    check_image(picture, name)
+    pixels = pil_to_tensor(picture.convert("RGB"))  # a TIFF is now upright, and its tag gone
+    return _upright(pixels, picture.getexif().get(ORIENTATION))
+
+
+def _pixels_of_array(image: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
+    kind, is_array = type(image).__name__, isinstance(image, np.ndarray)
+    name = name or f"{kind} of shape {tuple(image.shape)} and {image.dtype}"
+    if image.dtype not in (np.uint8, np.bool_, torch.uint8, torch.bool):
+        raise CdlError(
+            f"{name} is no image: expected uint8, 0 to 255; multiply floats of 0 to 1 by 255, "
+            "round and convert them"
+        )
+    pixels = torch.from_numpy(np.array(image)) if is_array else image.cpu()
+    pixels = pixels.unsqueeze(-1 if is_array else 0) if pixels.ndim == 2 else pixels
+    pixels = pixels.movedim(-1, 0) if is_array and pixels.ndim == 3 else pixels
+    if pixels.ndim != 3 or pixels.shape[0] not in CHANNELS:
+        layout = "H x W x C" if is_array else "C x H x W"
+        channels = ", ".join(f"{count} ({meaning})" for count, meaning in CHANNELS.items())
+        raise CdlError(f"{name} is no image: expected {layout}, and C one of {channels}")
+    _check_size(pixels, name)
+    pixels = pixels * 255 if pixels.dtype == torch.bool else pixels
+    if len(pixels) in (2, 4):
+        _warn_of_transparency(name)
+    return pixels[:3] if len(pixels) > 2 else pixels[:1].repeat(3, 1, 1)
 
 
 def read_image_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
     """Return (H, W) in pixels of what read_image gives, from the header; raises as open_image."""
     with open_image(path, content) as file:
+        width, height = file.size
+        if file.format == "TIFF":  # Pillow has turned its size already
+            width, height = file.tag_v2[TIFF_WIDTH], file.tag_v2[TIFF_HEIGHT]
         sideways = file.getexif().get(ORIENTATION) in SIDEWAYS
-        return (file.width, file.height) if sideways else (file.height, file.width)
+        return (width, height) if sideways else (height, width)
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:

@@ -19,12 +19,11 @@ from cdl_d2.codec.bitstream.compressai_file import (
 )
 from cdl_d2.codec.bitstream.header import MAGIC
 from cdl_d2.codec.bitstream.stream import SUFFIX
-from cdl_d2.codec.image_files import read_image, read_image_size
+from cdl_d2.codec.image_files import Content, Picture, read_image, read_image_size
 from cdl_d2.data import LatentStore
 from cdl_d2.errors import CdlError
 from cdl_d2.files import check_file
 from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.prediction.results import Picture, as_pixels
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Unreadable:
         return self.path
 
 
-Source = Picture | bytes | Bitstream | TarMember | StoredLatent | Unreadable
+Source = Picture | Bitstream | TarMember | StoredLatent | Unreadable
 
 
 @dataclass
@@ -176,11 +175,11 @@ def open_source(source: Source) -> Bitstream | torch.Tensor:
         return source
     if isinstance(source, (str, Path)):
         return load_bitstream(source) if _is_bitstream(Path(source)) else read_image(source)
-    if not isinstance(source, (bytes, bytearray, TarMember)):
-        return as_pixels(source)
-    content = bytes(source) if isinstance(source, (bytes, bytearray)) else source.read_bytes()
+    if not isinstance(source, Content | TarMember):
+        return read_image(source)
+    content = source.read_bytes() if isinstance(source, TarMember) else bytes(source)
     name = str(source) if isinstance(source, TarMember) else f"{len(content)} bytes"
-    return read_bitstream(content, name) if _is_coded(content, name) else read_image(name, content)
+    return read_bitstream(content, name) if _is_coded(content, name) else read_image(content, name)
 
 
 def _is_coded(content: bytes, name: str) -> bool:

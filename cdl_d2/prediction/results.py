@@ -7,20 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pycocotools import mask as coco_mask
-from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import draw_bounding_boxes, draw_keypoints, draw_segmentation_masks
 
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.image_files import Picture, read_image
 from cdl_d2.errors import CdlError, MissingPackageError
 
-Picture = str | Path | Image.Image | np.ndarray | torch.Tensor
 THRESHOLD = 0.5  # lowest score of a detection that is drawn
 PIXEL_CENTRE = 0.5  # of the first pixel; annotations call it 0
 BEST = 5  # classes of an image that are named
@@ -51,14 +47,14 @@ class Prediction:
         """The prediction on an image, H x W x 3, uint8, RGB.
 
         Args:
-            image: see as_pixels; default what was looked at, decoded if it was a bitstream.
+            image: as read_image takes it; default what was looked at; a bitstream is decoded.
 
         Raises:
             CdlError, OSError: if there is no such image, or it is of another size.
         """
         if image is None and self.picture is None:
             raise CdlError("what was predicted from is not known any more: give draw an image")
-        pixels = self.picture() if image is None else as_pixels(image)
+        pixels = self.picture() if image is None else read_image(image)
         if tuple(pixels.shape[1:]) != tuple(self.image_size):
             raise CdlError(
                 f"the prediction is of an image of {self.image_size} pixels, (height, width), and "
@@ -240,31 +236,6 @@ class AttributesAndParts(Prediction):
         if self.segmentation is not None:
             pixels = _draw_classes(pixels, self.segmentation)
         return _caption(pixels, self.names) if self.names else pixels
-
-
-def as_pixels(image: Picture) -> torch.Tensor:
-    """3 x H x W, uint8, RGB, of an image file, a picture of Pillow, an array H x W x 3, or a tensor
-    3 x H x W; both of uint8, RGB.
-
-    Raises:
-        CdlError, FileNotFoundError: as read_image; for anything else.
-    """
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return pil_to_tensor(image.convert("RGB"))
-    given = f"a {type(image).__name__}"
-    if isinstance(image, (np.ndarray, torch.Tensor)):
-        is_array = isinstance(image, np.ndarray)
-        pixels = torch.from_numpy(np.array(image)) if is_array else image.cpu()
-        pixels = pixels.movedim(-1, 0) if is_array and pixels.ndim == 3 else pixels
-        right = pixels.ndim == 3 and pixels.shape[0] == 3 and 0 not in pixels.shape
-        if right and pixels.dtype == torch.uint8:
-            return pixels
-        given += f" of shape {tuple(image.shape)} and {pixels.dtype}"
-    raise CdlError(
-        f"{given} is no image: give an array H x W x 3, or a tensor 3 x H x W, of uint8, RGB"
-    )
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:

@@ -1,8 +1,12 @@
+import io
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -27,6 +31,15 @@ MAKE = {
     "16 bits of each colour": lambda path: path.write_bytes(png_of_16_bits()),
     "12 bits of each colour": lambda path: path.write_bytes(b"P6 2 2 4095\n" + bytes(24)),
     "the same in plain text": lambda path: path.write_text("P3 1 1 65535 9 9 9\n"),
+}
+MODES = {  # that files of a format have
+    "JPEG": ("L", "RGB", "CMYK"),
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "WEBP": ("RGB", "RGBA"),
+    "BMP": ("1", "L", "P", "RGB"),
+    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"),
+    "GIF": ("L", "P", "RGB"),
+    "PPM": ("1", "L", "RGB", "I;16"),
 }
 NOT_READ = ["EPS", "DDS", "TGA", "ICO", "PCX"]
 
@@ -155,3 +168,98 @@ def test_what_is_not_looked_at_is_said(tmp_path):
     with pytest.warns(UserWarning, match=r"b\.png.*transparency"):
         pixels = read_image(tmp_path / "b.png")
     assert pixels[1].eq(255).all()
+
+
+@st.composite
+def files_of_images(draw):
+    """The bytes of an image file of any mode, orientation, number of frames, perhaps cut off."""
+    form = draw(st.sampled_from(FORMATS))
+    mode, orientation = draw(st.sampled_from(MODES[form])), draw(st.integers(0, 9))
+    size = draw(st.sampled_from([(1, 1), (5, 3), (1, 40), (40, 1)]))
+    noise = np.random.default_rng(draw(st.integers(0, 9))).integers(0, 256, (*size, 3), np.uint8)
+    picture = Image.fromarray(noise)
+    picture = Image.new(mode, picture.size, 9) if mode == "I;16" else picture.convert(mode)
+    options, exif = {}, Image.Exif()
+    exif[ORIENTATION] = orientation
+    if form in ("JPEG", "PNG", "WEBP", "TIFF"):
+        options["exif"] = exif
+    if form in ("PNG", "GIF") and mode in ("L", "P") and draw(st.booleans()):
+        options["transparency"] = 3
+    if form in ("PNG", "WEBP", "TIFF", "GIF") and draw(st.booleans()):
+        options |= {"save_all": True, "append_images": [picture.rotate(180)]}
+    file = io.BytesIO()
+    picture.save(file, format=form, **options)
+    content = file.getvalue()
+    return content[: len(content) // 2] if draw(st.integers(0, 3)) == 0 else content
+
+
+def outcome(read):
+    try:
+        return read().tolist()
+    except CdlError:
+        return CdlError
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(content=files_of_images())
+def test_an_image_gives_the_same_through_every_door(content, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "door"
+    path.write_bytes(content)
+    expected = outcome(partial(read_image, path))
+    sources = [str(path), content, bytearray(content), memoryview(content)]
+    try:
+        sources += [Image.open(path), Image.open(io.BytesIO(content)), Image.open(path)]
+        sources[-1].load()
+        sources += [sources[-1].copy()]
+    except OSError:  # Pillow itself refuses it
+        assert expected is CdlError
+    outcomes = [outcome(partial(read_image, source)) for source in sources]
+    assert outcomes == [expected] * len(sources)
+    if expected is not CdlError:
+        size = read_image_size(path)
+        assert size == (len(expected[0]), len(expected[0][0])) == read_image_size("", content)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
+def test_an_array_or_tensor_is_read_as_the_picture_that_it_is_of(mode):
+    noise = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
+    picture = Image.fromarray(noise, "RGBA").convert(mode)
+    array = np.array(picture)
+    tensor = torch.from_numpy(array if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+    sources = [array, tensor, array[::-1, ::-1].copy()[::-1, ::-1]]
+    sources += [array[:, :, None], tensor[None]] if array.ndim == 2 else []
+    for source in sources:
+        assert torch.equal(read_image(source), read_image(picture))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(np.zeros((4, 4, 3), np.float32), torch.rand(3, 4, 4), np.zeros((4, 4, 3), np.int64)),
+        *(np.zeros((4, 4, 3), np.uint16), np.zeros((3, 9, 9), np.uint8), np.array([[None]])),
+        *(torch.zeros(9, 9, 3, dtype=torch.uint8), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)),
+        *(np.zeros((0, 4, 3), np.uint8), np.zeros(3, np.uint8), 5, None, [1], b""),
+        *(Image.new("F", (4, 4)), Image.new("I;16", (4, 4)), Image.new("RGB", (0, 4))),
+    ],
+)
+def test_what_has_no_one_meaning_as_an_image_is_refused(source):
+    with pytest.raises(CdlError):
+        read_image(source)
+
+
+def test_every_door_has_the_same_limit_of_pixels(tmp_path, monkeypatch):
+    picture, path = Image.new("RGB", (65, 64)), tmp_path / "a.png"
+    picture.save(path)
+    sources = [path, path.read_bytes(), picture, np.asarray(picture), read_image(path)]
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, str(128 * 64 - 1))
+    for source in sources:
+        with pytest.raises(CdlError, match=MAX_PIXELS_VARIABLE):
+            read_image(source)
+
+
+def test_a_picture_whose_file_was_closed_is_one_error(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        pass
+    with pytest.raises(CdlError, match=r"a\.png"):
+        read_image(picture)

@@ -1,7 +1,8 @@
-"""Detectron2's mapper on image files that were looked at first."""
+"""Detectron2's mapper on the pixels that all other readers of images get."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import detectron2.data.transforms as T
@@ -10,8 +11,9 @@ import torch
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data.detection_utils import SizeMismatchError
+from PIL import Image
 
-from cdl_d2.codec.image_files import check_image_file, read_image, read_label_map
+from cdl_d2.codec.image_files import open_image, read_image
 from cdl_d2.errors import CdlError
 
 
@@ -68,7 +70,7 @@ class AtLeastOnePixel(T.ResizeShortestEdge):
 
 
 class ImageMapper(AnnotatedMapper):
-    """Detectron2's, which hands a file to whatever Pillow has for it: this one looks first."""
+    """Detectron2's mapper, with pixels as read_image gives them to every other reader."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         """
@@ -80,25 +82,39 @@ class ImageMapper(AnnotatedMapper):
         self.augmentations = T.AugmentationList(list(augmentations))
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """As DatasetMapper.
+        """Return an item as DatasetMapper does, of the pixels that read_image gives.
 
         Raises:
             FileNotFoundError, CdlError: as read_image, for the image or its label map; if the
                 image has not the size that its annotations say.
         """
-        path, labels = dataset_dict["file_name"], dataset_dict.get("sem_seg_file_name")
-        check_image_file(path)
-        if labels:
-            check_image_file(labels, as_labels=True)
+        item = copy.deepcopy(dataset_dict)
+        picture = Image.fromarray(read_image(item["file_name"]).permute(1, 2, 0).numpy())
+        image = utils.convert_PIL_to_numpy(picture, self.image_format)
         try:
-            return super().__call__(dataset_dict)
+            utils.check_image_size(item, image)
         except SizeMismatchError as error:
             raise CdlError(f"{error}") from error
-        except Exception:
-            read_image(path)  # says so if this file is to blame
-            if labels:
-                read_label_map(labels)
-            raise
+        labels = item.pop("sem_seg_file_name", None)
+        view = T.AugInput(image, sem_seg=labels and _read_labels(labels))
+        transforms = self.augmentations(view)
+        size = view.image.shape[:2]
+        item["image"] = torch.as_tensor(np.ascontiguousarray(view.image.transpose(2, 0, 1)))
+        if labels:
+            item["sem_seg"] = torch.as_tensor(view.sem_seg.astype("long"))
+        if self.proposal_topk is not None:
+            utils.transform_proposals(item, size, transforms, proposal_topk=self.proposal_topk)
+        if not self.is_train:
+            item.pop("annotations", None)
+        elif "annotations" in item:
+            self._transform_annotations(item, transforms, size)
+        return item
+
+
+def _read_labels(path: str) -> np.ndarray:
+    """Return a label map, H x W, uint8; raises as open_image."""
+    with open_image(path) as file:
+        return utils.convert_PIL_to_numpy(file, "L").squeeze(2)
 
 
 def read_pixels(path: str, channel_order: str) -> torch.Tensor:

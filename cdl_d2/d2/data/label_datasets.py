@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
-from cdl_d2.codec.image_files import find_images, open_image, read_label_map
+from cdl_d2.codec.image_files import find_images, open_image, read_image_size, read_label_map
 from cdl_d2.errors import CdlError
 
 IGNORED = 255
@@ -82,8 +82,7 @@ def _check_label(image: Path, label: Path) -> None:
     """Of the headers only; a palette or 16 bits would be read differently here and there."""
     with open_image(label) as file:
         mode, size = file.mode, file.size
-    with open_image(image) as file:
-        expected = file.size
+    expected = read_image_size(image)[::-1]
     if mode != "L" or size != expected:
         raise CdlError(
             f"label map {label} has mode {mode} and {size} pixels: expected 8 bit gray (L) and "

@@ -14,7 +14,7 @@ from detectron2.data import build_detection_train_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cdl_d2.codec.image_files import open_image
+from cdl_d2.codec.image_files import read_image_size
 from cdl_d2.d2.data.encoding_mapper import Mapper
 from cdl_d2.seeds import seeded
 from cdl_d2.workers import PlainlyPickled, end_with_parent
@@ -98,5 +98,5 @@ def _record(record: dict[str, Any]) -> dict[str, Any]:
 def _is_wide(record: dict[str, Any]) -> bool:
     if "width" in record:
         return record["width"] > record["height"]
-    with open_image(record["file_name"]) as image:
-        return image.width > image.height
+    height, width = read_image_size(record["file_name"])
+    return width > height

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cdl_d2.codec.image_files import find_images, open_image, write_png
+from cdl_d2.codec.image_files import find_images, open_image, read_image, write_png
 from cdl_d2.data.datasets.attributes import read_attributes, write_attributes
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
@@ -61,13 +61,13 @@ class CelebAMask:
             return
         labels = self._read_labels(int(image.stem))
         height, width = labels.shape
-        with open_image(image) as file:
-            if file.width * height != file.height * width:
-                raise CdlError(
-                    f"image {image} has {file.width} x {file.height} pixels, its masks have "
-                    f"{width} x {height}: expected the same form"
-                )
-            pixels = file.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        photo = Image.fromarray(read_image(image).permute(1, 2, 0).numpy())
+        if photo.width * height != photo.height * width:
+            raise CdlError(
+                f"image {image} has {photo.width} x {photo.height} pixels, its masks have "
+                f"{width} x {height}: expected the same form"
+            )
+        pixels = photo.resize((width, height), Image.Resampling.LANCZOS)
         write_png(label, labels)
         write_png(picture, np.asarray(pixels))
 

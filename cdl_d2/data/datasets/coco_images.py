@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cdl_d2.codec.image_files import open_image
+from cdl_d2.codec.image_files import read_image_size
 from cdl_d2.codec.latent import check_pixels
 from cdl_d2.data.datasets.coco_findings import Findings, label_of, whole
 from cdl_d2.errors import CdlError
 
 SIDES = ("height", "width")
-ORIENTATION = 0x0112  # number of the EXIF tag
-SIDEWAYS = range(5, 9)  # its values that exchange height and width
 
 
 def normalize_images(
@@ -118,7 +116,7 @@ def _normalize_size(image: dict[str, Any], folder: Path, findings: Findings) -> 
     known = all(side is not None and side >= 1 for side in sides)
     try:
         if not known and _is_inside(name) and os.path.isfile(folder / name):
-            sides = list(_size_of_file(folder / name))
+            sides = list(read_image_size(folder / name))
             findings.repair("sizes of images, read from the files", where)
         elif not known:
             wrong = next(s for s in SIDES if (whole(image.get(s)) or 0) < 1)
@@ -130,10 +128,3 @@ def _normalize_size(image: dict[str, Any], folder: Path, findings: Findings) -> 
         findings.fault(where, error if name in str(error) else f"{name}: {error}")
         sides = [1, 1]
     image.update(zip(SIDES, sides, strict=True))
-
-
-def _size_of_file(path: Path) -> tuple[int, int]:
-    """(H, W) of an image file, turned upright."""
-    with open_image(path) as file:
-        sideways = file.getexif().get(ORIENTATION) in SIDEWAYS
-        return (file.width, file.height) if sideways else (file.height, file.width)

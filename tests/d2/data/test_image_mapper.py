@@ -6,6 +6,7 @@ from pycocotools import mask as coco_mask
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
+from cdl_d2.codec.image_files import ORIENTATION, read_image
 from cdl_d2.d2 import build_mapper
 from cdl_d2.errors import CdlError
 from tests.conftest import fake_ghostscript, png_of_16_bits
@@ -41,6 +42,17 @@ def test_what_cannot_be_read_is_one_error_that_names_it(mapper, tmp_path, kind, 
         monkeypatch.setenv("CDL_MAX_PIXELS", "1000")
     with pytest.raises(CdlError, match=r"a\.png"):
         mapper({"file_name": str(path)})
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
+def test_training_reads_the_pixels_that_prediction_reads(tmp_path, form):
+    exif, path = Image.Exif(), tmp_path / "a.png"
+    exif[ORIENTATION] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(path, format=form, exif=exif)
+    cfg = small_cfg("latent", *PLAIN, "INPUT.MIN_SIZE_TEST", 0, "INPUT.FORMAT", "RGB")
+    item = build_mapper(cfg, is_train=False)({"file_name": str(path), "height": 64, "width": 48})
+    assert torch.equal(item["image"], read_image(Image.open(path)))
 
 
 def test_a_label_map_in_another_format_is_refused(tmp_path):
