@@ -39,8 +39,10 @@ def find_config(name: str | Path) -> Path:
     target, configs = path.resolve(), CONFIGS.resolve()
     if target.is_relative_to(configs):
         path = target.relative_to(configs)
-    elif path.is_absolute() or path.is_dir() or (path.parent != Path() and path.parent.is_dir()):
+    elif path.is_absolute() or path.is_dir():
         raise _no_config_in_folder(path)
+    elif path.parts[0] != "configs" and path.parent != Path() and path.parent.is_dir():
+        raise _no_config_in_folder(path)  # not in configs/, which other projects have, too
     for folder in folders:
         matches = matching_configs(path, folder)
         if len(matches) > 1:

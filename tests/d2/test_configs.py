@@ -59,11 +59,13 @@ def test_a_file_in_the_working_folder_is_found_before_the_packages(tmp_path, mon
     assert read_config(MAIN).SEED == 7
 
 
-@pytest.fixture(params=["checkout", "installed"])
+@pytest.fixture(params=["checkout", "installed", "another project"])
 def elsewhere(request, tmp_path, monkeypatch):
-    """A working folder with `configs/`, as in a checkout, or without."""
+    """Working folder with `configs/` as in a checkout, without, or with one of its own."""
     if request.param == "checkout":
         (tmp_path / "configs").symlink_to(CONFIGS)
+    elif request.param == "another project":
+        (tmp_path / "configs" / "small").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
 
 
