@@ -43,6 +43,25 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(what, images, tmp_path)
     assert all(path.stat().st_size < LARGEST for path in [*written, *tmp_path.glob(".*")])
 
 
+@pytest.mark.parametrize("largest", [LARGEST, 60_000])
+def test_a_full_disk_ends_a_training_in_one_line(images, tmp_path, largest):
+    """Also where Detectron2 writes: its log, the config, metrics."""
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    classes = tmp_path / "classes"
+    for name in ("a", "b"):
+        (classes / name).mkdir(parents=True)
+        (classes / name / "0.png").symlink_to(images / "a.png")
+    options = ["MODEL.CLASSIFIER.NUM_CLASSES", 2, "SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()"]
+    options += ["MODEL.LATENT_RESNET.WIDTH", 0.0625, "OUTPUT_DIR", tmp_path / "output"]
+    config = ["--config-file", "classification/small/pixel_resnet_small.yaml"]
+    known = [word for name in ("train", "val") for word in ("--register-classes", name, classes)]
+    with largest_file(largest):
+        status, _, errors = run("train", *config, *known, *options)
+    assert status == 1 and errors.count("cdl train: ") == 1, errors
+    assert str(tmp_path / "output") in errors.splitlines()[-1] and "Traceback" not in errors
+    assert not list((tmp_path / "output").glob("*.pth"))
+
+
 def test_a_full_disk_behind_the_standard_output_is_one_line():
     with open("/dev/full", "w") as full:
         done = subprocess.run(

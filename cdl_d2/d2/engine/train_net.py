@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import pydoc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup, launch
+from detectron2.engine import TrainerBase, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -23,7 +26,7 @@ from cdl_d2.d2.engine.tasks import check_datasets, keep_names
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.modeling.selected_channels import keep_channels
 from cdl_d2.errors import CdlError, DivergedError
-from cdl_d2.files import write_json, write_text
+from cdl_d2.files import is_disk_error, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,35 @@ def own_error(error: ProcessRaisedException) -> CdlError | None:
 
 def run(training: Training) -> dict[str, Any] | None:
     """Train or evaluate in this process; the first one writes `results.json`."""
-    cfg = _set_up(training)
+    cfg = training.config.load()
+    with _disk_errors_of(cfg.OUTPUT_DIR):
+        return _run(training, cfg)
+
+
+@contextmanager
+def _disk_errors_of(folder: str) -> Iterator[None]:
+    """Let a full disk be one error that names a file, or the folder where Detectron2 writes, and no
+    tracebacks of what could not be logged."""
+    loop, before = logging.getLogger(TrainerBase.__module__), logging.raiseExceptions
+    logging.raiseExceptions = False
+    loop.addFilter(_is_news)
+    try:
+        yield
+    except OSError as error:
+        if is_disk_error(error) and not error.filename:
+            raise OSError(error.errno, error.strerror, folder) from error
+        raise
+    finally:
+        loop.removeFilter(_is_news)
+        logging.raiseExceptions = before
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and is_disk_error(record.exc_info[1]))
+
+
+def _run(training: Training, cfg: CfgNode) -> dict[str, Any] | None:
+    _set_up(training, cfg)
     if training.eval_only:
         results = _evaluate(cfg, training.resume)
     else:
@@ -104,8 +135,7 @@ def run(training: Training) -> dict[str, Any] | None:
     return results
 
 
-def _set_up(training: Training) -> CfgNode:
-    cfg = training.config.load()
+def _set_up(training: Training, cfg: CfgNode) -> None:
     check_datasets(cfg, with_training=not training.eval_only)
     if cfg.DATASETS.TRAIN and not training.eval_only:
         keep_names(cfg)
@@ -119,7 +149,6 @@ def _set_up(training: Training) -> CfgNode:
     if before is not None and comm.is_main_process():
         write_text(trained, before)  # that of the training is not ours to change
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cdl_d2")
-    return cfg
 
 
 def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
