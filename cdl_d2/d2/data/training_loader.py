@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cdl_d2.codec.image_files import read_image_size
+from cdl_d2.d2.data.coco_datasets import normalize_dataset
 from cdl_d2.d2.data.encoding_mapper import Mapper
 from cdl_d2.seeds import seeded
 from cdl_d2.workers import PlainlyPickled, end_with_parent
@@ -36,6 +37,8 @@ class TrainingLoader:
     """
 
     def __init__(self, cfg: CfgNode, mapper: Mapper):
+        for name in cfg.DATASETS.TRAIN:
+            normalize_dataset(name)
         self._cfg, self._mapper = cfg, mapper
         self._start, self._seed = 0, max(cfg.SEED, 0)
         self._records, self._order = self._records_and_order()

@@ -27,6 +27,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.data.coco_datasets import normalize_dataset
 from cdl_d2.d2.data.training_loader import TrainingLoader
 from cdl_d2.d2.engine.run_state import RunState
 from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, check_evaluators, task_of
@@ -173,6 +174,7 @@ class Trainer(DefaultTrainer):
         share = max(cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), 1)
         batch = share if task_of(cfg).of_one_size else 1
         loader = build_detection_test_loader
+        normalize_dataset(dataset_name)
         return loader(cfg, dataset_name, mapper=build_mapper(cfg, is_train=False), batch_size=batch)
 
     @classmethod

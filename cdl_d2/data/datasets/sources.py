@@ -25,7 +25,7 @@ def find_images_of(folder: Path, annotations: Path | None = None) -> list[str]:
         raise FileNotFoundError(f"there is no image folder {folder}")
     if annotations is None:
         return [path.relative_to(folder).as_posix() for path in find_images(folder)]
-    entries = read_coco(annotations, parts=["images"])["images"]
+    entries = read_coco(annotations, parts=["images"], images=folder)["images"]
     return sorted({str(PurePosixPath(entry["file_name"])) for entry in entries})
 
 

@@ -5,8 +5,10 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
-from cdl_d2.d2 import check_datasets, register_dataset
+from cdl_d2.d2 import Trainer, check_datasets, register_dataset
+from cdl_d2.d2.data.training_loader import TrainingLoader
 from tests.d2.conftest import small_cfg
 
 
@@ -113,6 +115,18 @@ def test_built_in_names_with_faults_are_refused(coco_dataset, restored, tmp_path
     cfg = small_cfg("latent", "DATASETS.TEST", ("coco_2017_val",))
     with pytest.raises(ValueError, match=r"coco_2017_val: .*annotation 5"):
         check_datasets(cfg)
+
+
+def test_a_loader_reads_the_normal_form_of_what_anyone_registered(coco_dataset, restored):
+    content = json.loads(coco_dataset[0].read_text())
+    content["annotations"][0] |= {"ignore": 1, "id": 0}  # at which Detectron2's own reader ends
+    coco_dataset[0].write_text(json.dumps(content))
+    register_coco_instances("changed", {}, *map(str, coco_dataset))
+    cfg = small_cfg("latent", "DATASETS.TRAIN", ("changed",))
+    records = next(iter(TrainingLoader(cfg, lambda record: record)))
+    assert {"file_name", "annotations"} <= records[0].keys()
+    images = [batch[0]["image_id"] for batch in Trainer.build_test_loader(cfg, "changed")]
+    assert images == [0, 1, 2, 3]
 
 
 def test_records_in_another_format_are_checked(restored):

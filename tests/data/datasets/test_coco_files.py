@@ -12,6 +12,7 @@ from PIL import Image
 from cdl_d2.data import Variant
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
+from cdl_d2.data.datasets.sources import find_images_of
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction.tasks.detection import CocoTruth
 from cdl_d2.tv import CocoItems
@@ -169,7 +170,7 @@ def test_a_folder_that_all_names_begin_with_is_dropped_where_the_images_are(fold
     for image in content["images"]:
         image["file_name"] = prefix + image["file_name"]
     names = [i["file_name"] for i in read_coco(written(content, folder), images=folder)["images"]]
-    assert names == ["1.png", "2.png"]
+    assert names == find_images_of(folder, folder / "messy.json") == ["1.png", "2.png"]
 
 
 @pytest.mark.parametrize("missing", [{"height": None}, {"height": 0, "width": -1}])
