@@ -5,7 +5,6 @@ import importlib.util
 import io
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -70,17 +69,6 @@ def forked(*words: object, errors: Path) -> int:
     finally:
         sys.stderr.flush()
         os._exit(status)
-
-
-def started(script: str, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A script of tools/, in a process of its own, as a user starts it."""
-    return subprocess.run(
-        command(script, *words), capture_output=True, encoding="utf-8", **in_checkout(**environment)
-    )
-
-
-def command(script: str, *words: object) -> list[str]:
-    return [sys.executable, str(ROOT / "tools" / script), *map(str, words)]
 
 
 def in_checkout(**environment: str) -> dict[str, object]:

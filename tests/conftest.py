@@ -17,8 +17,10 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import VARIABLE_RATE
 from cdl_d2.codec.networks import new_network
 from tests.documents import warm_server
+from tests.warm import shorten_fits
 
 torch.set_num_threads(1)  # the suite runs in two processes
+shorten_fits()
 multiprocessing.set_forkserver_preload(["cdl_d2.prediction", "torch.utils.data"])  # once for all
 
 

@@ -5,6 +5,8 @@ their own takes seconds, most of it for imports.
 `python`, and passes on its words, folder, variables CDL_..., standard streams and exit status.
 """
 
+import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -44,8 +46,19 @@ def script(address: str, text: str, *words: object) -> str:
     return done.stdout
 
 
+def shorten_fits() -> None:
+    """Fit bridges to few images from now on; the tests' data sets have hardly more.
+
+    To be called before what builds configs and trainers is imported.
+    """
+    from cdl_d2.nn import bridge_fit
+
+    bridge_fit.FIT_IMAGES = 8
+
+
 def serve(address: str) -> None:
     """Answer clients, one at a time, until this process is ended."""
+    shorten_fits()
     from compressai.zoo import image  # noqa: F401
 
     import cdl_d2.cli.main
@@ -56,6 +69,7 @@ def serve(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()
+        gc.freeze()  # else every fork copies the pages of all objects
         print("ready", flush=True)
         while True:
             client, _ = listening.accept()
@@ -67,7 +81,8 @@ def serve(address: str) -> None:
                 for stream in streams:
                     os.close(stream)
                 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-                client.sendall(str(status % 256).encode())
+                with contextlib.suppress(ConnectionError):  # of a client that was killed
+                    client.sendall(str(status % 256).encode())
 
 
 def _run(

@@ -11,6 +11,7 @@ from cdl_d2.prediction import Predictor
 from cdl_d2.prediction.loading import load_model
 from tests.commands import output_of, refused
 from tests.prediction.conftest import save_tiny
+from tests.tv.conftest import shallow
 
 
 def test_models_are_measured_side_by_side(latent_model, pixel_model, coded):
@@ -32,6 +33,7 @@ def test_another_runtime_finds_the_same(tmp_path, coded):
     for package in ("onnxruntime", "onnxscript"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     model = load_model(save_tiny(tmp_path / "run"), "cpu")
+    shallow(model.network)
     path = coded / "0.cdlz"
     expected = Predictor(model)(path)
     found = Predictor(with_runtime(model, "onnxruntime", tmp_path))(path)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cdl_d2.codec import CodecChoice
+from cdl_d2.nn import LatentResNet
 from cdl_d2.tv import Architecture, DetectorConfig, build_detector
 
 TINY = Architecture(
@@ -34,6 +35,14 @@ def tiny_detector(domain: str = "latent", **changes):
     """The same random weights every time."""
     torch.manual_seed(0)
     return build_detector(tiny_config(domain, **changes))
+
+
+def shallow(detector: torch.nn.Module) -> torch.nn.Module:
+    """The detector with one block in each stage of its latent ResNet, which is exported fast."""
+    trunk = next(m for m in detector.modules() if isinstance(m, LatentResNet))
+    for stage in ("conv4_1", "conv4_2", "conv4_3", "conv5"):
+        setattr(trunk, stage, getattr(trunk, stage)[:1])
+    return detector
 
 
 def make_item(height: int, width: int, boxes=((8, 8, 40, 40), (10, 20, 30, 30)), seed: int = 0):

@@ -9,15 +9,13 @@ import torch
 from cdl_d2.export import write_graphs
 from cdl_d2.export.formats import load
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
-from cdl_d2.tv import save_detector
 from cdl_d2.tv.export import detector_graphs
-from tests.commands import output_of
 from tests.export.client import find_objects
-from tests.tv.conftest import make_item, tiny_config, tiny_detector
+from tests.tv.conftest import make_item, shallow, tiny_detector
 
 
 def test_a_detector_finds_the_same_with_all_graphs_in_place_of_its_parts(tmp_path):
-    detector = tiny_detector().eval()
+    detector = shallow(tiny_detector()).eval()
     card = write_graphs(detector_graphs(detector), "torch", tmp_path / "out")
     run = {name: load(tmp_path / "out" / g["file"]) for name, g in card["graphs"].items()}
     items = [make_item(70, 90), make_item(47, 131, seed=1)]
@@ -41,24 +39,17 @@ def test_a_detector_finds_the_same_with_all_graphs_in_place_of_its_parts(tmp_pat
             assert torch.allclose(ours[name], theirs[name], atol=1e-3), name
 
 
-def test_the_command_writes_onnx_of_a_checkpoint(tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    config, detector = tiny_config("image"), tiny_detector("image").eval()
-    save_detector(tmp_path / "model.pth", config, detector.state_dict())
-    size = "--size", 50, 90  # fixed, so that the runtime needs no open ones
-    output_of("export", tmp_path / "model.pth", "--output", tmp_path / "out", *size)
-    card = json.loads((tmp_path / "out" / "card.json").read_text())
-    assert card["class_names"] == list(config.classes) and card["codec"] is None
-    assert card["size"] == [50, 90] and card["normalization"]["channel_order"] == "RGB"
+def test_the_card_of_a_detector_of_images_says_how_they_are_normalized():
+    detector = tiny_detector("image").eval()
+    made = detector_graphs(detector, (50, 90))
+    assert made.card["codec"] is None
+    assert made.fixed_size == (50, 90) and made.card["normalization"]["channel_order"] == "RGB"
     pixels = detector.batch([make_item(50, 90)]).tensors
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "backbone.onnx")
-    assert session.get_inputs()[0].shape == ["n", 3, 64, 96]
-    given = session.run(None, {"pixels": pixels.numpy()})
+    backbone = made.graphs[0]
+    assert backbone.draw()[0].shape[1:] == pixels.shape[1:] == (3, 64, 96)
     with torch.no_grad():
         expected = detector.backbone(pixels).values()
-    for ours, theirs in zip(expected, given, strict=True):
-        assert (ours - torch.from_numpy(theirs)).abs().max() <= 1e-4 * ours.abs().max()
+    assert all(map(torch.equal, backbone.run([pixels]), expected))
 
 
 @pytest.mark.skipif(

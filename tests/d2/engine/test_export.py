@@ -82,8 +82,7 @@ def runner(graph, program, file_format, folder):
     return load(path)
 
 
-@pytest.mark.parametrize("file_format", ["torch", "onnx"])
-@pytest.mark.parametrize("kind", ["segmentor", "classifier"])
+@pytest.mark.parametrize(("kind", "file_format"), [("segmentor", "torch"), ("classifier", "onnx")])
 def test_exported_logits_are_those_of_the_model(kind, file_format, tmp_path, request):
     _, _, graph, program = request.getfixturevalue(kind)
     run = runner(graph, program, file_format, tmp_path)

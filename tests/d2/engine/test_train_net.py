@@ -9,7 +9,8 @@ import torch
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import register_dataset
-from tests.commands import output_of, refused, run, started
+from tests import warm
+from tests.commands import ROOT, output_of, refused, run
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL
 
 
@@ -31,10 +32,10 @@ def metrics(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text().splitlines()[-1])
 
 
-def test_train_resume_and_evaluate(arguments, tmp_path):
-    out = tmp_path / "out"
-    done = started("train_net.py", *arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_train_resume_and_evaluate(arguments, server, tmp_path):
+    out, script = tmp_path / "out", ROOT / "tools" / "train_net.py"
+    as_main = f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')"
+    warm.script(server, as_main, *arguments)
     assert {"bbox/AP", "segm/AP", "rate/bpp", "rate/kB"} <= metrics(out).keys()
     assert metrics(out)["rate/bpp"] > 0
 

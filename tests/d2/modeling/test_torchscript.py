@@ -24,8 +24,6 @@ BACKBONES = {
     "latent": ("latent", ["MODEL.BACKBONE.NAME", "build_latent_resnet_backbone"]),
     "latent_fpn": ("latent", ["MODEL.LATENT_RESNET.STEM", "residual"]),
     "latent_retinanet": ("latent_retinanet", []),
-    "latent_fcos": ("latent_fcos", []),
-    "conv1": ("bridge", ALONE),
     "conv1_fpn": ("bridge", []),
     "stem_fpn": ("bridge", ["MODEL.BRIDGE.ENTRY", "stem"]),
     "res3": ("bridge", ["MODEL.BRIDGE.ENTRY", "res3", *FROM_P3, *ALONE]),
