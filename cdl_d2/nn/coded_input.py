@@ -7,7 +7,7 @@ Shapes: M latent channels, h x w cells of 16 x 16 pixels, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,11 +66,10 @@ class CodedInput:
     with_scales: bool = False
     source: str = "model"
     others: Sequence[Codec] = ()  # not a tuple, whose types LazyConfigs look into
-    _copies: dict[tuple[Codec, torch.device], Codec] = field(
-        default_factory=dict, init=False, repr=False
-    )
 
     def __post_init__(self) -> None:
+        # By codec and device. No field: LazyConfigs look into the types and values of fields.
+        object.__setattr__(self, "_copies", {})
         check_domain(self.domain, self.codec is not None)
         channels = {each.latent_channels for each in self.codecs}
         if self.domain == "latent" and len(channels) > 1:
