@@ -101,7 +101,7 @@ class Codec(nn.Module):
                 network = new_network(name, quality)
             else:
                 path = weights_path(name, quality, metric, weights)
-                network = network_from_weights(name, quality, load_state_dict(path))
+                network = network_from_weights(name, quality, load_state_dict(path), path)
         if own := registered_codec(name):
             return cls.from_network(name, network, own.channels, quality, metric, meaning)
         return cls(network, name, quality, metric, meaning)

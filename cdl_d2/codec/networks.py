@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -12,9 +14,16 @@ from cdl_d2.codec.architectures import (
     VARIABLE_RATE,
     registered_codec,
 )
-from cdl_d2.codec.weights_file import is_table, weights_of, without_wrapper
+from cdl_d2.codec.state_dicts import State, fit_names, is_table, load_into
 from cdl_d2.errors import CdlError
 
+# Entries that say how wide a network is.
+SIZES = ("g_a.0.weight", "g_a.0.conv1.weight", "g_a.6.weight", "entropy_bottleneck.quantiles")
+# Parts of some architectures only: without them the weights of these are not those of another.
+OTHER_PARTS = {
+    *("h_a", "h_s", "gaussian_conditional", "context_prediction", "entropy_parameters"),
+    *("global_bottleneck", "Gain", "QuantABCD", "gayn2zqstep", "latent_codec"),
+}
 MAX_SIDE = 2048  # of a tensor of weights; the largest of the zoo is 1280
 
 
@@ -41,35 +50,53 @@ def new_network(name: str, quality: int) -> nn.Module:
     return build(**TINY_CHANNELS)
 
 
-def network_from_weights(name: str, quality: int, state_dict: dict[str, torch.Tensor]) -> nn.Module:
-    """A network of the size that its weights have, or that a registered codec gives it; its coding
-    tables are empty.
+def network_from_weights(
+    name: str, quality: int, state_dict: State, source: str | Path = "the file"
+) -> nn.Module:
+    """Build a network of the size that its weights have, or that a registered codec gives it; its
+    coding tables are empty.
 
     Tables of a file are not read, since they may be of other weights, or hostile.
+
+    Args:
+        source: name of the weights' file, for messages.
 
     Raises:
         CdlError: if the weights do not belong to this architecture, or are not finite.
     """
-    from compressai.zoo.pretrained import load_pretrained
-
     own, architecture = registered_codec(name), name.removeprefix(TINY_PREFIX)
-    state_dict = without_wrapper(state_dict)
-    if not own:
-        state_dict = _with_empty_tables(load_pretrained(state_dict))
     try:
         for key, tensor in state_dict.items():
-            _check_tensor(key, tensor)
+            if not is_table(key):
+                _check_tensor(key, tensor)
         if own:
-            return _load_without_tables(own.new_network(quality), state_dict)
-        z_step = {"vr_entbttlnck": True} if "gayn2zqstep.0.weight" in state_dict else {}
-        return _network_class(architecture).from_state_dict(state_dict, **z_step)
-    except CdlError:
-        raise
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            network = own.new_network(quality)
+        else:
+            network = _network_like(architecture, fit_names(state_dict, SIZES))
+        parts = {key.split(".")[0] for key in network.state_dict()}
+        load_into(network, state_dict, source, refused=parts | OTHER_PARTS)
+        return network
+    except (
+        *(AttributeError, CdlError, IndexError, KeyError),
+        *(RuntimeError, TypeError, ValueError),
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, KeyError):
+            reason = f"{source} has no entry {reason}"
         raise CdlError(f"the weights do not fit the architecture {architecture}: {reason}") from (
             error
         )
+
+
+def _network_like(architecture: str, state: State) -> nn.Module:
+    """Build a network of the width that some weights have."""
+    build = _network_class(architecture)
+    if architecture in GENERATIVE:
+        return build(**build.sizes_of(state))
+    if architecture.startswith("cheng2020"):  # one width serves for N and M there
+        return build(len(state["g_a.0.conv1.weight"]))
+    z_step = {"vr_entbttlnck": True} if "gayn2zqstep.0.weight" in state else {}
+    return build(len(state["g_a.0.weight"]), len(state["g_a.6.weight"]), **z_step)
 
 
 def _check_tensor(key: str, tensor: torch.Tensor) -> None:
@@ -90,33 +117,3 @@ def _network_class(architecture: str) -> type[nn.Module]:
         from compressai.zoo.image import model_architectures
 
     return model_architectures[architecture]
-
-
-def _with_empty_tables(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """CompressAI insists on entropy-coding tables; the coders make them anew."""
-    for module, extra in (
-        ("entropy_bottleneck", ()),
-        ("global_bottleneck", ()),
-        ("gaussian_conditional", ("scale_table",)),
-    ):
-        if any(key.startswith(f"{module}.") for key in state_dict):
-            for table in ("_quantized_cdf", "_offset", "_cdf_length"):
-                state_dict[f"{module}.{table}"] = torch.IntTensor()
-            for table in extra:
-                state_dict[f"{module}.{table}"] = torch.Tensor()
-    return state_dict
-
-
-def _load_without_tables(network: nn.Module, state_dict: dict[str, torch.Tensor]) -> nn.Module:
-    """Load all weights of a network; coding tables are derived from them.
-
-    Raises:
-        RuntimeError: as nn.Module.load_state_dict.
-    """
-    wanted = weights_of(network)
-    weights = {k: v for k, v in state_dict.items() if k in wanted or not is_table(k)}
-    _, unexpected = nn.Module.load_state_dict(network, weights, strict=False)
-    lacking = [key for key in wanted if key not in weights]
-    if lacking or unexpected:
-        raise RuntimeError(f"they lack {lacking[:3]} or have too much, {unexpected[:3]}")
-    return network

@@ -10,8 +10,8 @@ from urllib.error import URLError
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from cdl_d2.codec.state_dicts import describe, fit_names, state_dict_in
 from cdl_d2.codec.weights_file import (
-    check_state_dict,
     check_weights_file,
     read_weights,
     reading_weights,
@@ -56,6 +56,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             CdlError: if the file cannot be read or is damaged, holds anything but arrays and plain
                 values, or has weights that are not finite; or for a URL that cannot be fetched.
         """
+        self.source = path
         if path and "://" not in path:
             check_weights_file(path.partition("?")[0])
         try:
@@ -71,14 +72,14 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise CdlError(f"{filename}: files of pycls are not read; convert it to .pth")
         pickled = filename.endswith(".pkl")
         content = _read_zoo_file(filename) if pickled else super()._load_file(filename)
-        state, ours = content["model"], self.model.state_dict()
-        check_state_dict(state, filename)
+        state, ours = state_dict_in(content, filename), self.model.state_dict()
         if not state:
             raise CdlError(f"{filename} has no weights")
-        if IN_TORCHVISION in state and not any(IN_TORCHVISION in key for key in ours):
-            renamed = {_detectron2_name(key): weight for key, weight in state.items()}
+        resnet = fit_names(state, [IN_TORCHVISION])
+        if IN_TORCHVISION in resnet and not any(IN_TORCHVISION in key for key in ours):
+            renamed = {_detectron2_name(key): weight for key, weight in resnet.items()}
             return {"model": renamed, "matching_heuristics": True}
-        return content
+        return content | {"model": fit_names(state, ours)}
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """As Detectron2, after a line that says how much of the model the file gave.
@@ -99,7 +100,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         super()._log_incompatible_keys(incompatible)
 
     def _torch_load(self, f: str) -> dict[str, Any]:
-        return read_weights(f)
+        content = read_weights(f)
+        is_wrapped = isinstance(content.get("model"), dict)
+        return content if is_wrapped else {"model": state_dict_in(content, f)}
 
 
 def _read_zoo_file(path: str) -> dict[str, Any]:
@@ -145,11 +148,16 @@ class _StrictCheckpointer(SafeCheckpointer):
                 "the weights are of a model that selects channels: set MODEL.SELECTION as it was "
                 "trained"
             )
-        wrong = [key for key, *_ in incompatible.incorrect_shapes]
-        lacking = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
-        if lacking + wrong:
-            shown = ", ".join((lacking + wrong)[:3])
+        reshaped = [
+            f"{key} {tuple(theirs)} instead of {tuple(ours)}"
+            for key, theirs, ours in incompatible.incorrect_shapes
+        ]
+        missing = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
+        unknown = incompatible.unexpected_keys
+        if missing or reshaped:
             raise CdlError(
-                f"the weights lack, or have in another shape, {len(lacking + wrong)} entries of "
-                f"the model ({shown}, ...): do config and weights belong together?"
+                f"{self.source} does not fit this {type(self.model).__name__}: "
+                f"{describe(missing, unknown, reshaped)}: do config and weights belong together?"
             )
+        if unknown:
+            self.logger.warning(f"{self.source}: {describe([], unknown, [])}, and left out")

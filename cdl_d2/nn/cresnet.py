@@ -11,11 +11,13 @@ import torch
 from torch import nn
 from torchvision.models.resnet import Bottleneck
 
+from cdl_d2.codec.state_dicts import fit_names
 from cdl_d2.codec.weights_file import load_state_dict
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.latent_input import LatentInput
 from cdl_d2.nn.latent_resnet import NORMS, initialize_convolution
 
+IN_RESNET = "layer4.0.conv1.weight"  # tells torchvision's ResNets
 STAGES = {"conv3": "layer2", "conv4": "layer3", "conv5": "layer4"}  # names in torchvision's ResNet
 READS_LATENT = ("conv3.0.conv1.", "conv3.0.downsample.0.")  # without an entrance
 
@@ -114,7 +116,7 @@ class CResNet(nn.Module):
         Raises:
             FileNotFoundError, CdlError: if the file is missing or its shapes do not fit.
         """
-        theirs, ours = load_state_dict(path), self.state_dict()
+        theirs, ours = fit_names(load_state_dict(path), [IN_RESNET]), self.state_dict()
         renamed = {
             key.replace(f"{layer}.", f"{stage}.", 1): value
             for stage, layer in STAGES.items()

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from cdl_d2.codec.weights_file import load_state_dict, without_wrapper
+from cdl_d2.codec.state_dicts import fit_names
+from cdl_d2.codec.weights_file import load_state_dict
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.latent_resnet import LatentResNet
 
+IN_RESNET = "layer4.0.conv1.weight"  # tells torchvision's ResNets
 # What a pixel ResNet's first conv4 block has in another shape, behind another stem.
 INPUT_SIDE = ("conv4_1.0.conv1.", "conv4_1.0.downsample.0.")
 
@@ -31,7 +33,7 @@ def initialize_trunk(trunk: LatentResNet, path: str | Path) -> list[str]:
         FileNotFoundError, CdlError: if the file is missing, is not a state dict, or does not fit,
             or if blocks that start as identities could not learn (FrozenBN).
     """
-    state = without_wrapper(load_state_dict(path))
+    state = fit_names(load_state_dict(path), [IN_RESNET])
     own = trunk.state_dict()
     if any(key.startswith("layer4.") for key in state):
         state, beyond = _from_pixel_resnet(trunk, state)

@@ -9,12 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cdl_d2.codec.weights_file import (
-    check_state_dict,
-    read_weights,
-    save_checkpoint,
-    state_dict_in,
-)
+from cdl_d2.codec.state_dicts import fit_names, load_into, state_dict_in
+from cdl_d2.codec.weights_file import read_weights, save_checkpoint
 from cdl_d2.errors import CdlError
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 from cdl_d2.tv.detector_config import DetectorConfig, build_detector
@@ -115,7 +111,8 @@ def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
     Raises:
         FileNotFoundError, CdlError: if the file cannot be read or nothing in it fits.
     """
-    state, own = _read(source)[1], detector.state_dict()
+    own = detector.state_dict()
+    state = fit_names(_read(source)[1], own)
     ours, theirs = (_pyramid_levels(each) for each in (own, state))
     for kind in ("inner", "layer"):  # numbered from the finest level on
         blocks = {k: v for k, v in state.items() if k.startswith(f"backbone.fpn.{kind}_blocks.")}
@@ -136,17 +133,12 @@ def _pyramid_levels(state: dict[str, torch.Tensor]) -> int:
 
 
 def load_all(detector: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Load weights and insist that they are those of this detector.
+    """Load weights and insist that they are those of this detector, see load_into.
 
     Raises:
         CdlError: if entries are missing, left over or of another shape, or of another codec.
     """
-    try:
-        detector.load_state_dict(state)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        detail = " ".join(lines[1].split()) if len(lines) > 1 else lines[0]
-        raise CdlError(f"the weights {source} do not fit this detector: {detail[:300]}") from error
+    load_into(detector, state, source)
 
 
 def _keep_rows(layer: nn.Linear | nn.Conv2d, rows: torch.Tensor) -> None:
@@ -173,8 +165,9 @@ def _read(source: str) -> tuple[DetectorConfig, dict[str, torch.Tensor]]:
 def _with_config(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
     if not isinstance(content.get("config"), dict) or not isinstance(content.get("model"), dict):
         raise CdlError(f"{path} is no checkpoint of a detector: it has no config, or no weights")
-    check_state_dict(content["model"], path)
+    state = state_dict_in({"model": content["model"]}, path)
     try:
-        return content | {"config": DetectorConfig.from_dict(content["config"])}
+        config = DetectorConfig.from_dict(content["config"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # or of a tensor's truth
         raise CdlError(f"{path} has a config that cannot be used: {error!r}") from error
+    return content | {"config": config, "model": state}

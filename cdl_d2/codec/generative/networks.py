@@ -46,14 +46,8 @@ class GenerativeHyperprior(MeanScaleHyperprior):
         initialize(self.g_a, self.g_s)
 
     @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, torch.Tensor]) -> GenerativeHyperprior:
-        """A network of the size that its weights have."""
-        network = cls(**cls._sizes(state_dict))
-        network.load_state_dict(state_dict)
-        return network
-
-    @classmethod
-    def _sizes(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    def sizes_of(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, int]:
+        """Return the arguments that make a network of the size that its weights have."""
         blocks = {key.split(".")[3] for key in state_dict if key.startswith("g_s.0.blocks.")}
         return {
             "N": len(state_dict["entropy_bottleneck.quantiles"]),
@@ -111,8 +105,9 @@ class LayeredGenerativeHyperprior(GenerativeHyperprior):
     decompress = compress
 
     @classmethod
-    def _sizes(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, int]:
-        return {**super()._sizes(state_dict), "G": len(state_dict["global_bottleneck.quantiles"])}
+    def sizes_of(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, int]:
+        """Return the arguments that make a network of the size that its weights have."""
+        return {**super().sizes_of(state_dict), "G": len(state_dict["global_bottleneck.quantiles"])}
 
 
 NETWORKS = {"zhang2022": GenerativeHyperprior, "zhang2022-layered": LayeredGenerativeHyperprior}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from cdl_d2.codec.state_dicts import describe, fit_names
 from cdl_d2.codec.weights_file import load_network, load_state_dict
 from cdl_d2.errors import CdlError, MissingPackageError, imports_of_extra
 from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file, lite0_name
@@ -102,13 +103,13 @@ def _lpips(trunk: str) -> Callable[[str], nn.Module]:
                 "torchvision's"
             ) from error
         if weights:
-            state = load_state_dict(weights)
             own = {  # slice2.3.weight is torchvision's features.3.weight
                 key: re.sub(r"^slice\d", "features", key) for key in network.net.state_dict()
             }
+            state = fit_names(load_state_dict(weights), own.values())
             missing = [theirs for theirs in own.values() if theirs not in state]
             if missing:
-                raise CdlError(f"{weights} does not fit {trunk}: {missing[0]} is not there")
+                raise CdlError(f"{weights} does not fit {trunk}: {describe(missing, [], [])}")
             network.net.load_state_dict({ours: state[theirs] for ours, theirs in own.items()})
         return _Lpips(network)
 

@@ -152,7 +152,8 @@ def train_codec(
     if initial_weights is None:
         network = new_network(plan.name, plan.quality)
     else:
-        network = network_from_weights(plan.name, plan.quality, load_state_dict(initial_weights))
+        state = load_state_dict(initial_weights)
+        network = network_from_weights(plan.name, plan.quality, state, initial_weights)
     network.to(device).train()
     criterion = RateDistortionLoss(lmbda=plan.lmbda, metric=plan.metric)
     optimizers, schedule = _optimizers(network, plan)

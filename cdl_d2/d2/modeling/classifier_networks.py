@@ -7,7 +7,8 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from cdl_d2.codec.latent import cell_size
-from cdl_d2.codec.weights_file import load_network, load_state_dict
+from cdl_d2.codec.state_dicts import fit_names, load_into
+from cdl_d2.codec.weights_file import load_state_dict
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
@@ -116,9 +117,10 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
                 "MODEL.TEACHER.WEIGHTS a ResNet-50 of torchvision"
             )
         path = resnet_file("resnet50", teacher.WEIGHTS)
-        head = load_state_dict(path).get("fc.weight")
+        state = fit_names(load_state_dict(path), ["fc.weight"])
+        head = state.get("fc.weight")
         network = pixel_network("resnet50", 1000 if head is None else len(head))
-        load_network(network, path)
+        load_into(network, state, path, refused=())
         _check_classes(classes, network.fc.out_features)
         return network
     return build_teacher(cfg, _check_configs).network
