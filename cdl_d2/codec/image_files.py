@@ -9,8 +9,8 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,15 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from cdl_d2.codec.folders import list_files, report_skipped
 from cdl_d2.codec.latent import check_pixels
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+IMAGE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # that Pillow may read
 ORIENTATION = 0x0112  # the EXIF tag
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags of the stored image
@@ -39,23 +43,27 @@ UNREADABLE = (  # what Pillow raises for damaged files of these formats
 
 
 def find_images(folder: Path) -> list[Path]:
-    """All images under a folder, sorted.
+    """Return all images under a folder, sorted; see list_files. Other files are logged in a line.
 
     Raises:
         NotADirectoryError: if there is no such folder.
+        OSError: if it, or a folder in it, cannot be listed.
         CdlError: if there is no image.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"there is no folder {folder}")
-    paths = sorted(p for p in folder.rglob("*") if is_named_as_image(p))
-    if not paths:
+    listing = list_files(folder, is_named_as_image)
+    for error in listing.errors.values():
+        raise error
+    if not listing.files:
         raise CdlError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")
-    return paths
+    report_skipped(listing.skipped, "image")
+    return listing.files
 
 
-def is_named_as_image(path: Path) -> bool:
-    """Return whether a path ends as an image's does, and is no folder."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+def is_named_as_image(name: str) -> bool:
+    """Return whether the name of a file ends as an image's does."""
+    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 @contextmanager
@@ -94,8 +102,11 @@ def open_image(path: str | Path, content: bytes | None = None) -> Iterator[Image
     """
     if content is None and Path(path).exists() and not Path(path).is_file():
         raise CdlError(f"{path} is not a file")  # a pipe would be waited for
-    source = path if content is None else io.BytesIO(content)
-    with reading_image(path), Image.open(source, formats=FORMATS) as file:
+    with reading_image(path), ExitStack() as stack:
+        # Of a path Pillow would map raw pixels into memory, and those of a turned TIFF wrongly.
+        stream = io.BytesIO(content) if content is not None else open(path, "rb")  # noqa: SIM115
+        stack.enter_context(stream)
+        file = stack.enter_context(Image.open(stream, formats=FORMATS))
         _check_size(file, path)
         yield file
 
@@ -169,7 +180,7 @@ def read_image(image: Picture, name: str = "") -> torch.Tensor:
     if isinstance(image, Image.Image):
         name = name or str(getattr(image, "filename", "")) or f"a picture of mode {image.mode}"
         _check_size(image, name)
-        with reading_image(name):
+        with reading_image(name), _unmapped(image):
             return _pixels_of_picture(image, name)
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return _pixels_of_array(image, name)
@@ -177,6 +188,20 @@ def read_image(image: Picture, name: str = "") -> torch.Tensor:
         f"a {type(image).__name__} is no image: give a path, the bytes of a file, a picture of "
         "Pillow, an array H x W x 3 or a tensor 3 x H x W"
     )
+
+
+@contextmanager
+def _unmapped(picture: Image.Image) -> Iterator[None]:
+    """Keep Pillow from mapping a file into memory, see open_image."""
+    path = getattr(picture, "filename", None)
+    if path is None:
+        yield
+        return
+    picture.filename = ""
+    try:
+        yield
+    finally:
+        picture.filename = path
 
 
 def _pixels_of_picture(picture: Image.Image, name: str | Path) -> torch.Tensor:

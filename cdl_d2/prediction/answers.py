@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically, write_json
 from cdl_d2.prediction.archive import ArchivePrediction
@@ -36,7 +37,8 @@ def check_annotations(
     predictor: Predictor, annotations: Path, sources: Mapping[str, Source]
 ) -> None:
     """Raise what write_answers would: for annotations of another model, of none of the sources, or
-    of another shape than one of them. Sources that cannot be read are passed over.
+    of another shape than one of them; also if one image is annotated and two sources are named as
+    it is. Sources that cannot be read are passed over.
 
     Args:
         sources: by name.
@@ -44,8 +46,15 @@ def check_annotations(
     model = predictor.model
     truth = model.task.truth(annotations, model.class_names)
     truth.check_some(sources)
+    names: dict[object, str] = {}
     for name, source in sources.items():
-        if not truth.knows(name) or truth.size(name) is None:
+        if not truth.knows(name):
+            continue
+        image = truth.image_id(name)
+        other = names.setdefault(stem_of(name) if image is None else image, name)
+        if other != name:
+            raise CdlError(f"{other} and {name} are one image in {annotations}: leave one out")
+        if truth.size(name) is None:
             continue
         try:
             size = predictor.read.size(source)

@@ -30,13 +30,15 @@ import numpy as np
 
 from cdl_d2.codec.image_files import write_png
 from cdl_d2.codec.weights_file import fingerprint
+from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.data.store.plan import read_json
 from cdl_d2.errors import CdlError
 from cdl_d2.files import is_disk_error, without_nan, write_json
 from cdl_d2.prediction.predictor import Outcome, Predictor
-from cdl_d2.prediction.reading import StoredLatent, TarMember, Unreadable
+from cdl_d2.prediction.reading import StoredLatent, Unreadable
 from cdl_d2.prediction.results import Prediction
 from cdl_d2.prediction.sources import ArchiveSource
+from cdl_d2.prediction.tar_files import TarMember
 
 PART = 64  # sources, or a little more: whole batches
 FORMAT = 2
@@ -76,6 +78,12 @@ class ArchivePrediction:
     def names(self) -> list[str]:
         """Names of the sources, in order."""
         return list(self.sources)
+
+    @cached_property
+    def _share_stems(self) -> bool:
+        """Whether sources differ in their suffixes only."""
+        stems = [stem_of(k) for k, v in self.sources.items() if not isinstance(v, Unreadable)]
+        return len({*stems}) < len(stems)
 
     @property
     def parts(self) -> int:
@@ -204,7 +212,9 @@ class ArchivePrediction:
 
     def _save(self, name: str, folder: str, pixels: np.ndarray) -> str:
         """Write a picture of a source; its path in the output folder."""
-        place = PurePosixPath(folder, name).with_suffix(".png")
+        place = PurePosixPath(folder, name)
+        ending = f"{place.suffix}.png" if self._share_stems else ".png"
+        place = place.with_suffix(ending)
         write_png(self.output / place, pixels)
         return place.as_posix()
 

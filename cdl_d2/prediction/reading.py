@@ -22,37 +22,8 @@ from cdl_d2.codec.bitstream.stream import SUFFIX
 from cdl_d2.codec.image_files import Content, Picture, read_image, read_image_size
 from cdl_d2.data import LatentStore
 from cdl_d2.errors import CdlError
-from cdl_d2.files import check_file
 from cdl_d2.nn.coded_input import CodedInput
-
-
-@dataclass(frozen=True)
-class TarMember:
-    """A file inside a tar archive.
-
-    Attributes:
-        archive: the tar file.
-        name: of the file in it.
-        offset, size: of its content, in bytes.
-    """
-
-    archive: Path
-    name: str
-    offset: int
-    size: int
-
-    def __str__(self) -> str:
-        return f"{self.archive}/{self.name}"
-
-    def read_bytes(self) -> bytes:
-        """Return its content; raises OSError, or CdlError if the archive has changed."""
-        check_file(self.archive)
-        with open(self.archive, "rb") as file:
-            file.seek(self.offset)
-            content = file.read(self.size)
-        if len(content) != self.size:
-            raise CdlError(f"{self.archive} ends inside of {self.name}: it is truncated")
-        return content
+from cdl_d2.prediction.tar_files import TarMember
 
 
 @dataclass(frozen=True)
@@ -68,10 +39,15 @@ class StoredLatent:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is named as a source and cannot be read; `error` says which and why."""
+    """A file that is named as a source and cannot be read; `error` says which and why.
+
+    Attributes:
+        archive: the tar file that it is in.
+    """
 
     path: str
     error: str
+    archive: Path | None = None
 
     def __str__(self) -> str:
         return self.path

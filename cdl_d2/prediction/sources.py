@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import os
-import posixpath
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from glob import escape, glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from cdl_d2.codec.bitstream.compressai_file import COMPRESSAI_SUFFIX
 from cdl_d2.codec.bitstream.stream import REST_SUFFIX, SUFFIX
+from cdl_d2.codec.folders import is_leftover, list_files, report_skipped
 from cdl_d2.codec.image_files import IMAGE_SUFFIXES
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.errors import CdlError
-from cdl_d2.prediction.reading import StoredLatent, TarMember, Unreadable
+from cdl_d2.prediction.reading import StoredLatent, Unreadable
+from cdl_d2.prediction.tar_files import TarMember, is_named_as_tar, list_members, name_prefixes
 
-TAR = ".tar"
 SUFFIXES = {*IMAGE_SUFFIXES, SUFFIX, COMPRESSAI_SUFFIX}
 ArchiveSource = Path | TarMember | StoredLatent | Unreadable
+Entries = Iterator[tuple[str, ArchiveSource | None]]
 
 
 def find_sources(inputs: Sequence[str], output: Path | None = None) -> dict[str, ArchiveSource]:
     """Return all images and bitstreams of the inputs, by name, in the order of the inputs and
-    sorted in each. Second layers are left out.
+    sorted in each. Second layers are left out; other files are logged in a line.
 
     What is named as an image, bitstream or tar file and cannot be read is Unreadable: a link that
     leads nowhere, a pipe, a folder without permission; in a folder or glob also a damaged tar file.
 
     Args:
         inputs: a file, whose name is its own; a folder, a tar file or a latent store, in which a
-            name is the path; or a glob of them. A folder may hold tar files.
+            name is the path; or a glob of them. A folder may hold tar files. Where names of members
+            come more than once, all begin with the name of their tar file.
         output: a folder that must not be inside of them.
 
     Raises:
@@ -38,31 +39,56 @@ def find_sources(inputs: Sequence[str], output: Path | None = None) -> dict[str,
         CdlError: if there is nothing in it, or a name comes twice; for a tar file that was given
             and is damaged; if the output is in an input.
     """
-    found: dict[str, ArchiveSource] = {}
-    stems: dict[str, str] = {}
+    entries: list[tuple[str, ArchiveSource]] = []
+    skipped: list[str] = []
     for given in inputs:
         if output and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(given)):
             raise CdlError(f"--output {output} is in the input {given}: give another folder")
-        empty = True
+        before = len(entries)
         for name, source in _expanded(given):
-            empty = False
-            holds_others = isinstance(source, Unreadable) and not _is_wanted(name)
-            stem = name if holds_others else str(PurePosixPath(name).with_suffix(""))
-            if stem in stems:
-                raise CdlError(
-                    f"{stems[stem]} and {source} have one name, {stem}: predict them separately"
-                )
-            stems[stem] = str(source)
-            found[name] = source
-        if empty:
+            if source is None:
+                skipped.append(name)
+            else:
+                entries.append((name, source))
+        if len(entries) == before:
             raise CdlError(f"{given} holds no image or bitstream ({', '.join(sorted(SUFFIXES))})")
-    return found
+    sources: dict[str, ArchiveSource] = {}
+    for name, source in _with_names_of_tars(entries):
+        if name in sources:
+            raise CdlError(
+                f"{sources[name]} and {source} have one name, {name}: predict them separately"
+            )
+        sources[name] = source
+    report_skipped(skipped, "image", "bitstream")
+    return sources
 
 
-def _expanded(given: str) -> Iterator[tuple[str, ArchiveSource]]:
+def _with_names_of_tars(
+    entries: list[tuple[str, ArchiveSource]],
+) -> list[tuple[str, ArchiveSource]]:
+    """Return sources with the name of their tar file in front of their own, where names of members
+    come more than once."""
+    archives = {source.archive: None for _, source in entries if _is_in_tar(source)}
+    if not archives or len({name for name, _ in entries}) == len(entries):
+        return entries
+    prefixes = name_prefixes(list(archives))
+    return [
+        (str(prefixes[source.archive] / name) if _is_in_tar(source) else name, source)
+        for name, source in entries
+    ]
+
+
+def _is_in_tar(source: ArchiveSource) -> bool:
+    return isinstance(source, TarMember | Unreadable) and source.archive is not None
+
+
+def _expanded(given: str) -> Entries:
+    """Yield the sources in an input, by name; None for a file that is no source."""
     path = Path(given).absolute()  # the same for whoever works on it, wherever
     if not os.path.lexists(path) and has_magic(given):
         for match in sorted(glob(_pattern(given), recursive=True)):
+            if is_leftover(os.path.basename(match)):
+                continue
             if os.path.isdir(match):
                 yield from _expanded(match)
             else:
@@ -74,7 +100,7 @@ def _expanded(given: str) -> Iterator[tuple[str, ArchiveSource]]:
             yield image, StoredLatent(path, image)
     elif path.is_dir():
         yield from _under(path)
-    elif path.suffix == TAR:
+    elif is_named_as_tar(path.name):
         yield from _members(path)
     else:
         yield path.name, path
@@ -90,35 +116,31 @@ def _pattern(given: str) -> str:
     return os.path.join(escape(str(literal)), Path(given).relative_to(literal))
 
 
-def _under(folder: Path) -> Iterator[tuple[str, ArchiveSource]]:
+def _under(folder: Path) -> Entries:
     """Yield the sources under a folder, sorted; raises OSError if it cannot be listed."""
-    errors: list[OSError] = []
-    files = [
-        Path(place, name)
-        for place, _, names in os.walk(folder, onerror=errors.append)
-        for name in names
-    ]
-    lost = {Path(error.filename): error for error in errors}
-    if folder in lost:
-        raise lost[folder]
-    for path in sorted([*files, *lost]):
+    listing = list_files(folder, is_named_as_source)
+    if folder in listing.errors:
+        raise listing.errors[folder]
+    for path in sorted([*listing.files, *listing.skipped, *listing.errors]):
         name = path.relative_to(folder).as_posix()
-        if path in lost:
-            yield name, Unreadable(str(path), str(lost[path]))
+        if path in listing.errors:
+            yield name, Unreadable(str(path), str(listing.errors[path]))
         else:
             yield from _one_of_many(path, name)
 
 
-def _one_of_many(path: Path, name: str) -> Iterator[tuple[str, ArchiveSource]]:
-    """Yield the sources in a file of a folder or glob; none of a file that is something else."""
-    if path.suffix == TAR and not path.name.startswith("."):
+def _one_of_many(path: Path, name: str) -> Entries:
+    """Yield the sources in a file of a folder or glob; None for a file that is something else."""
+    if is_named_as_tar(path.name):
         try:
             yield from list(_members(path))
         except (CdlError, OSError) as error:
             yield name, Unreadable(str(path), str(error))
-    elif _is_wanted(path.name):
+    elif is_named_as_source(path.name):
         error = _why_no_file(path)
         yield name, Unreadable(str(path), error) if error else path
+    elif not path.name.endswith(REST_SUFFIX):
+        yield name, None
 
 
 def _why_no_file(path: Path) -> str:
@@ -128,55 +150,22 @@ def _why_no_file(path: Path) -> str:
     return f"{path} {'is no regular file' if path.exists() else 'is a link that leads nowhere'}"
 
 
-def _members(archive: Path) -> Iterator[tuple[str, ArchiveSource]]:
-    """Yield the files of an uncompressed tar, such as a webdataset's, sorted by name.
-
-    Raises:
-        CdlError, OSError: if it cannot be read.
-    """
+def _members(archive: Path) -> Entries:
+    """Yield the sources in a tar file, and None for its other files; raises as list_members."""
     if error := _why_no_file(archive):  # a pipe would be waited for
         raise CdlError(error)
-    members: dict[str, tarfile.TarInfo] = {}
-    try:
-        with tarfile.open(archive, "r:") as tar:
-            for member in tar:
-                if member.size < 0:
-                    raise tarfile.ReadError(f"{member.name} has a size of {member.size}")
-                name = posixpath.normpath(member.name)
-                if not (member.islnk() and posixpath.normpath(member.linkname) == name):
-                    members[name] = member  # of two the last one, as when they are extracted
-            if tar.offset >= archive.stat().st_size:  # no block that says that it is all
-                raise EOFError("it is truncated")
-    except (tarfile.TarError, EOFError, OverflowError, RecursionError, ValueError) as error:
-        raise CdlError(f"{archive} cannot be read as an uncompressed tar file: {error}") from error
-    for name in sorted(members):
-        if _is_wanted(name) and not members[name].isdir():
-            yield name, _member(archive, name, members)
+    for name, member in list_members(archive).items():
+        if any(map(is_leftover, PurePosixPath(name).parts)):
+            continue
+        if is_named_as_source(name):
+            is_text = isinstance(member, str)
+            source = Unreadable(f"{archive}/{name}", member, archive) if is_text else member
+            yield name, source
+        elif not name.endswith(REST_SUFFIX):
+            yield name, None
 
 
-def _member(
-    archive: Path, name: str, members: Mapping[str, tarfile.TarInfo]
-) -> TarMember | Unreadable:
-    """Return a member of a tar file; of a link the one that it leads to."""
-    place, member, passed = f"{archive}/{name}", members[name], {name}
-    if name.startswith(("/", "../")) or "\0" in name:
-        return Unreadable(place, f"{place} has a name that leads out of the tar file")
-    target = name
-    while member.islnk() or member.issym():
-        folder = posixpath.dirname(target) if member.issym() else ""
-        target = posixpath.normpath(posixpath.join(folder, member.linkname))
-        if target in passed or target not in members:
-            return Unreadable(place, f"{place} is a link to {target}, which the tar file has not")
-        passed.add(target)
-        member = members[target]
-    if not member.isfile():
-        return Unreadable(place, f"{place} is no regular file")
-    if member.issparse():
-        return Unreadable(place, f"{place} is stored as a sparse file: pack it without --sparse")
-    return TarMember(archive, name, member.offset_data, member.size)
-
-
-def _is_wanted(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = path.name.startswith(".")
-    return path.suffix.lower() in SUFFIXES and not name.endswith(REST_SUFFIX) and not hidden
+def is_named_as_source(name: str) -> bool:
+    """Return whether the name of a file ends as an image's or a bitstream's does, and is not one of
+    a second layer."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.endswith(REST_SUFFIX)

@@ -88,6 +88,18 @@ def test_an_image_is_read_upright(tmp_path, orientation):
     assert read_image_size(path) == tuple(expected.shape[1:])
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "1"])
+def test_a_turned_tiff_is_read_alike_from_a_path_and_from_memory(tmp_path, mode):
+    exif, path = Image.Exif(), tmp_path / "a.tif"
+    exif[ORIENTATION] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path, exif=exif)
+    expected = read_image(Image.fromarray(pixels).convert(mode)).transpose(1, 2).flip(2)
+    for source in (path, path.read_bytes(), Image.open(path)):
+        assert torch.equal(read_image(source), expected)
+    assert read_image_size(path) == (6, 4)
+
+
 def test_odd_entries_of_the_exif_do_not_hide_an_image(tmp_path):
     exif = Image.Exif()
     exif[ORIENTATION], exif[0x010F] = 6, "maker"

@@ -9,9 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
 from PIL import Image
 
-from cdl_d2.codec.image_files import read_image, read_label_map
+from cdl_d2.codec.image_files import read_image, read_image_size, read_label_map
 from tests.fuzz.mutations import mutate_bytes
 
 OPTIONS = {
@@ -59,6 +60,9 @@ def read_picture(name: str, content: bytes, folder: Path) -> Any:
     (folder / "a.png").write_bytes(content)
     pixels = read_image(folder / "a.png")
     assert pixels.shape[0] == 3
+    assert torch.equal(pixels, read_image(content))
+    assert torch.equal(pixels, read_image(Image.open(folder / "a.png")))
+    assert tuple(pixels.shape[1:]) == read_image_size(folder / "a.png")
     return pixels, read_label_map(folder / "a.png")
 
 

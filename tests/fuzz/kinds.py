@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from importlib.util import find_spec
 
-from tests.fuzz import images, stores, streams, texts, weights
+from tests.fuzz import images, stores, streams, tars, texts, weights
 from tests.fuzz.case import Kind
 from tests.fuzz.mutations import mutate_bytes
 
@@ -73,6 +73,7 @@ _ALL = (
     Kind("selection", texts.make_selections, stores.mutate_json, texts.read_selection),
     Kind("attributes", texts.make_tables, mutate_bytes, texts.read_table),
     Kind("image", images.make_images, images.mutate_image, images.read_picture),
+    Kind("tar", tars.make_tars, mutate_bytes, tars.read_tar),
     Kind("card", texts.make_cards, texts.mutate_yaml, texts.read_card_file),
 )
 _WITH_DETECTRON2 = (

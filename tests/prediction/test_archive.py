@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import gzip
 import io
 import json
 import os
@@ -259,8 +260,8 @@ def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, 
     (tmp_path / "cut.tar").write_bytes(make_tar(coded, tmp_path / "whole.tar").read_bytes()[:100])
     size = 512 * (1 + -(-(coded / "0.cdlz").stat().st_size // 512))  # header and first member
     (tmp_path / "between.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:size])
-    with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
-        tar.add(coded / "0.cdlz", "0.cdlz")
+    whole = (tmp_path / "whole.tar").read_bytes()
+    (tmp_path / "packed.tar").write_bytes(gzip.compress(whole)[:100])
     line = refused("predict", latent_model, *given, "--output", tmp_path / "out")
     assert not given or case == "twice" or given[0].name in line
     assert not (tmp_path / "out").exists()
@@ -343,6 +344,30 @@ def test_members_of_a_tar_are_read_as_when_it_is_extracted_or_reported(
     output_of("predict", latent_model, images / "1.png", "--output", tmp_path / "one")
     one = found_in(tmp_path / "one")["1"]
     assert found == dict.fromkeys(("0", "hard", "in/soft"), one)
+
+
+def test_images_that_differ_in_their_suffix_have_results_of_their_own(
+    latent_model, images, tmp_path
+):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(images / "0.png", folder / "0.png")
+    Image.open(images / "2.png").save(folder / "0.jpg")
+    output_of("predict", latent_model, folder, "--draw", "--output", tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
+    assert names == {"0.jpg.png", "0.png.png"}
+    words = "--annotations", coco_with(tmp_path / "a.json", "0.png"), "--output", tmp_path / "no"
+    assert "0.jpg and 0.png" in refused("predict", latent_model, folder, *words)
+
+
+def coco_with(path, name):
+    """A COCO file of one image."""
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+    image = {"id": 1, "file_name": name, "height": 64, "width": 96}
+    parts = {"images": [image], "annotations": [box], "categories": categories}
+    path.write_text(json.dumps(parts))
+    return path
 
 
 def test_what_cannot_be_read_in_a_folder_or_glob_is_reported(latent_model, images, tmp_path):

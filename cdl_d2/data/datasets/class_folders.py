@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cdl_d2.codec.folders import is_leftover, list_files, report_skipped
 from cdl_d2.codec.image_files import IMAGE_SUFFIXES, is_named_as_image
 from cdl_d2.errors import CdlError
 
@@ -20,7 +21,7 @@ def find_classes(source: str | Path) -> list[str]:
         return sorted({Path(name).parent.name for name in _listed(source)})
     if not source.is_dir():
         raise FileNotFoundError(f"there is no folder of classes, or list of images, {source}")
-    names = sorted(p.name for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = sorted(p.name for p in source.iterdir() if p.is_dir() and not is_leftover(p.name))
     if not names:
         raise CdlError(f"{source} has no folders: expected one for each class, with its images")
     return names
@@ -42,16 +43,19 @@ def find_labelled_images(source: str | Path) -> list[tuple[Path, int]]:
     if source.is_file():
         labels = {name: label for label, name in enumerate(names)}
         return [(path, labels[path.parent.name]) for path in _found(source)]
-    found = []
+    found, skipped = [], []
     for label, name in enumerate(names):
-        paths = (source / name).rglob("*")
-        images = sorted(path for path in paths if is_named_as_image(path))
-        if not images:
+        listing = list_files(source / name, is_named_as_image)
+        for error in listing.errors.values():
+            raise error
+        if not listing.files:
             raise CdlError(
                 f"class folder {source / name} has no image "
                 f"({', '.join(sorted(IMAGE_SUFFIXES))}): remove it, or fill it"
             )
-        found += [(path, label) for path in images]
+        found += [(path, label) for path in listing.files]
+        skipped += listing.skipped
+    report_skipped(skipped, "image")
     return found
 
 

@@ -1,0 +1,210 @@
+"""Tar files, plain and compressed ones, and their members."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import posixpath
+import tarfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import zstandard
+
+from cdl_d2.errors import CdlError
+from cdl_d2.files import check_file
+
+SUFFIXES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"),
+    *(".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
+)
+LARGEST = 2**30  # bytes of a member of a compressed tar, which memory has to hold
+REMEMBERED = 2**26  # bytes of the last members that were read, to which a caller may come back
+OPEN = 4  # compressed tars at a time
+DAMAGE = (
+    *(tarfile.TarError, EOFError, OverflowError, RecursionError, ValueError),
+    *(lzma.LZMAError, zlib.error, zstandard.ZstdError),
+)
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A file inside a tar file.
+
+    Attributes:
+        archive: the tar file.
+        name: of the file in it.
+        offset, size: of its content in the tar, without compression, in bytes.
+    """
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    def read_bytes(self) -> bytes:
+        """Return its content; raises OSError, or CdlError if the archive has changed."""
+        check_file(self.archive)
+        with reading_tar(self.archive):
+            content = self._read()
+        if len(content) != self.size:
+            raise CdlError(f"{self.archive} ends inside of {self.name}: it is truncated")
+        return content
+
+    def _read(self) -> bytes:
+        if _opener(self.archive) is not None:
+            state = os.stat(self.archive)  # a process that is forked has a place of its own
+            key = self.archive, state.st_size, state.st_mtime_ns, os.getpid()
+            return _compressed(*key).read(self.offset, self.size)
+        with open(self.archive, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+class CompressedFile:
+    """A compressed file that is read forward, in bounded memory.
+
+    To read members in another order than they are stored in is slow: going back decompresses the
+    file from its start. The last contents that were read are remembered.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._file = path, open_tar(path)
+        self._remembered: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from a place on; fewer if the file ends before."""
+        if (offset, size) in self._remembered:
+            return self._remembered[offset, size]
+        if offset < self._file.tell():
+            self._file.close()
+            self._file = open_tar(self._path)
+        self._file.seek(offset)
+        content = self._remembered[offset, size] = self._file.read(size)
+        while sum(map(len, self._remembered.values())) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        return content
+
+
+@lru_cache(OPEN)
+def _compressed(path: Path, *state: int) -> CompressedFile:
+    return CompressedFile(path)
+
+
+def is_named_as_tar(name: str) -> bool:
+    """Return whether the name of a file ends as that of a tar file, plain or compressed."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def without_tar_suffix(name: str) -> str:
+    """Return the name of a tar file without its suffix."""
+    suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
+    return name[: len(name) - len(suffix)]
+
+
+def open_tar(path: Path) -> BinaryIO:
+    """Open the content of a tar file, decompressed as it is read; raises OSError."""
+    opener = _opener(path)
+    return open(path, "rb") if opener is None else opener(path)
+
+
+def _open_zstd(path: Path) -> Any:
+    decompressor = zstandard.ZstdDecompressor()
+    return decompressor.stream_reader(open(path, "rb"), read_across_frames=True)
+
+
+MAGIC = {b"\x1f\x8b": gzip.open, b"\x28\xb5\x2f\xfd": _open_zstd}
+MAGIC |= {b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+
+
+def _opener(path: Path) -> Any:
+    """Return the function that decompresses a file, by how it begins; None for a plain one."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    return next((opener for magic, opener in MAGIC.items() if start.startswith(magic)), None)
+
+
+@contextmanager
+def reading_tar(path: Path) -> Iterator[None]:
+    """Raise CdlError for what damaged tar files raise."""
+    try:
+        yield
+    except CdlError:
+        raise
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk; those of bz2 and gzip have no number
+        raise CdlError(f"{path} cannot be read as a tar file: {error}") from error
+
+
+def list_members(path: Path) -> dict[str, TarMember | str]:
+    """Return the files of a tar file by name, sorted, of a compressed one in their order; a text
+    for one that cannot be read: why. Of two of one name the last one counts, as when they are
+    extracted; what a link leads to stands for it.
+
+    Raises:
+        CdlError, OSError: if the tar file cannot be read.
+    """
+    infos: dict[str, tarfile.TarInfo] = {}
+    with reading_tar(path), open_tar(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for info in tar:
+            if info.size < 0:
+                raise tarfile.ReadError(f"{info.name} has a size of {info.size}")
+            name = posixpath.normpath(info.name)
+            if not (info.islnk() and posixpath.normpath(info.linkname) == name):
+                infos[name] = info
+        if file.tell() <= tar.offset:  # no block that says that it is all
+            raise EOFError("it is truncated")
+    compressed = _opener(path) is not None
+    members = {
+        name: _member(path, name, infos, compressed)
+        for name in sorted(infos)
+        if not infos[name].isdir()
+    }
+    if not compressed:
+        return members
+    return dict(sorted(members.items(), key=lambda item: getattr(item[1], "offset", 0)))
+
+
+def _member(
+    archive: Path, name: str, infos: Mapping[str, tarfile.TarInfo], compressed: bool
+) -> TarMember | str:
+    """Return a member of a tar file, of a link the one that it leads to; or why there is none."""
+    place, info, passed = f"{archive}/{name}", infos[name], {name}
+    if name.startswith(("/", "../")) or "\0" in name:
+        return f"{place} has a name that leads out of the tar file"
+    target = name
+    while info.islnk() or info.issym():
+        folder = posixpath.dirname(target) if info.issym() else ""
+        target = posixpath.normpath(posixpath.join(folder, info.linkname))
+        if target in passed or target not in infos:
+            return f"{place} is a link to {target}, which the tar file has not"
+        passed.add(target)
+        info = infos[target]
+    if not info.isfile():
+        return f"{place} is no regular file"
+    if info.issparse():
+        return f"{place} is stored as a sparse file: pack it without --sparse"
+    if compressed and info.size > LARGEST:
+        return f"{place} has {info.size} bytes: unpack the tar file"
+    return TarMember(archive, name, info.offset_data, info.size)
+
+
+def name_prefixes(archives: list[Path]) -> dict[Path, PurePosixPath]:
+    """Return what tells the members of several tar files apart: the path of each from the folder
+    that they have in common, without its suffix if that is enough."""
+    base = os.path.commonpath([archive.parent for archive in archives])
+    whole = {path: PurePosixPath(os.path.relpath(path, base)) for path in archives}
+    short = {path: name.with_name(without_tar_suffix(name.name)) for path, name in whole.items()}
+    return short if len({*short.values()}) == len(short) else whole
