@@ -45,6 +45,15 @@ def server() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of two cores, in processes of its own."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def codec() -> Codec:
     """The package's own codec, trained."""

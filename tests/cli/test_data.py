@@ -1,13 +1,11 @@
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
 from cdl_d2.data import LatentStore
 from cdl_d2.tv import CocoItems
-from tests.commands import in_checkout, output_of, refused, run
+from tests.commands import output_of, refused, run
 from tests.data.store.kill_encoding import content_of
 
 CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
@@ -151,15 +149,12 @@ def test_a_store_of_other_images_does_not_serve(store, photos, coco_dataset, tmp
         items[0]
 
 
-def test_ray_writes_the_same_store(photos, tmp_path):
-    pytest.importorskip("ray.data", reason="Ray is not installed")
+def test_ray_writes_the_same_store(photos, ray_cluster, tmp_path):
     (photos / "more.png").write_text("no image")
     words = [*ENCODE[:-2], "--images", photos, "--shard-size", 3, "--short-edges", 40]
     assert run(*words, "--workers", 0, "--output", tmp_path / "alone")[0] == 1
-    command = [sys.executable, "-m", "cdl_d2.cli.main", *words, "--workers", 1, "--ray"]
-    command += ["--output", tmp_path / "ray"]  # in a process of its own, which ends Ray's too
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, **in_checkout())
-    assert done.returncode == 1 and "more.png" in done.stderr
+    status, _, errors = run(*words, "--workers", 1, "--ray", "--output", tmp_path / "ray")
+    assert status == 1 and "more.png" in errors
     assert content_of(tmp_path / "ray") == content_of(tmp_path / "alone")
 
 

@@ -397,14 +397,9 @@ def test_annotations_of_something_else_are_refused(latent_model, images, coco_da
     assert "none of the predicted" in refused(*words)
 
 
-def test_a_ray_cluster_gives_the_same_bytes(latent_model, coded, tmp_path):
-    ray = pytest.importorskip("ray", reason="Ray is not installed")
+def test_a_ray_cluster_gives_the_same_bytes(latent_model, coded, ray_cluster, tmp_path):
     output_of("predict", latent_model, coded, "--output", tmp_path / "here")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        output_of("predict", latent_model, coded, "--ray", "--output", tmp_path / "there")
-    finally:
-        ray.shutdown()
+    output_of("predict", latent_model, coded, "--ray", "--output", tmp_path / "there")
     assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
 
 
