@@ -6,6 +6,7 @@ import gzip
 import io
 import tarfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from cdl_d2.errors import CdlError
 from cdl_d2.prediction.reading import open_source
 from cdl_d2.prediction.sources import find_sources
 
-COMPRESS = {"tar": bytes, "gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress}
+COMPRESS = {
+    "tar": bytes,
+    "gzip": partial(gzip.compress, mtime=0),
+    "zstd": zstandard.ZstdCompressor().compress,
+}
 
 
 def make_tars() -> dict[str, bytes]:
