@@ -9,15 +9,17 @@ has no weights, and a user's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from itertools import count, takewhile
+from typing import TYPE_CHECKING, Any
 
 from cdl_d2.errors import CdlError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 COMPRESSAI_ARCHITECTURES = {
@@ -81,6 +83,19 @@ class RegisteredCodec:
     build: Callable[[int], nn.Module]
     channels: int
     qualities: range
+    # Gives a network of the width that some weights have, and its channels.
+    build_like: Callable[[Mapping[str, torch.Tensor]], tuple[nn.Module, int]] | None = None
+
+    def network_like(self, state: Mapping[str, torch.Tensor], quality: int) -> nn.Module:
+        """Build an untrained network of the width of some weights, or else of a quality.
+
+        Raises:
+            KeyError: if the weights are not those of such a network.
+        """
+        if self.build_like is None:
+            return self.new_network(quality)
+        network, network.M = self.build_like(state)
+        return network
 
     def new_network(self, quality: int) -> nn.Module:
         """An untrained network for a quality."""
@@ -133,15 +148,32 @@ def check_own_name(name: str) -> None:
         )
 
 
-def _class_of_compressai(name: str, quality: int) -> nn.Module:
+def _class_of_compressai(name: str, *arguments: Any) -> nn.Module:
     import compressai.models
 
-    return getattr(compressai.models, name)()
+    return getattr(compressai.models, name)(*arguments)
 
 
-for _name, _network, _channels in (
-    ("cheng2020-anchor-checkerboard", "Cheng2020AnchorCheckerboard", 192),
-    ("elic2022-official", "Elic2022Official", 320),
-    ("elic2022-chandelier", "Elic2022Chandelier", 320),
+def _like_checkerboard(state: Mapping[str, torch.Tensor]) -> tuple[nn.Module, int]:
+    width = len(state["g_a.0.conv1.weight"])
+    return _class_of_compressai("Cheng2020AnchorCheckerboard", width), width
+
+
+def _like_elic(name: str, state: Mapping[str, torch.Tensor]) -> tuple[nn.Module, int]:
+    contexts = (f"latent_codec.y.latent_codec.y{n}.context_prediction.weight" for n in count())
+    groups = [state[key].shape[1] for key in takewhile(state.__contains__, contexts)]
+    width, channels = len(state["g_a.0.weight"]), sum(groups)
+    return _class_of_compressai(name, width, channels, groups), channels
+
+
+for _name, _network, _channels, _like in (
+    ("cheng2020-anchor-checkerboard", "Cheng2020AnchorCheckerboard", 192, _like_checkerboard),
+    ("elic2022-official", "Elic2022Official", 320, partial(_like_elic, "Elic2022Official")),
+    ("elic2022-chandelier", "Elic2022Chandelier", 320, partial(_like_elic, "Elic2022Chandelier")),
 ):
-    register_codec(_name, partial(_class_of_compressai, _network), _channels)
+    REGISTERED[_name] = RegisteredCodec(
+        lambda quality, _network=_network: _class_of_compressai(_network),
+        _channels,
+        range(1, 9),
+        _like,
+    )

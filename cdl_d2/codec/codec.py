@@ -102,8 +102,8 @@ class Codec(nn.Module):
             else:
                 path = weights_path(name, quality, metric, weights)
                 network = network_from_weights(name, quality, load_state_dict(path), path)
-        if own := registered_codec(name):
-            return cls.from_network(name, network, own.channels, quality, metric, meaning)
+        if registered_codec(name):
+            return cls.from_network(name, network, network.M, quality, metric, meaning)
         return cls(network, name, quality, metric, meaning)
 
     @classmethod

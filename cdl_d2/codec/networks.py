@@ -69,10 +69,8 @@ def network_from_weights(
         for key, tensor in state_dict.items():
             if not is_table(key):
                 _check_tensor(key, tensor)
-        if own:
-            network = own.new_network(quality)
-        else:
-            network = _network_like(architecture, fit_names(state_dict, SIZES))
+        sizes = fit_names(state_dict, SIZES)
+        network = own.network_like(sizes, quality) if own else _network_like(architecture, sizes)
         parts = {key.split(".")[0] for key in network.state_dict()}
         load_into(network, state_dict, source, refused=parts | OTHER_PARTS)
         return network

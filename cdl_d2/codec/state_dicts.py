@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,9 @@ def _fills_its_memory(tensor: torch.Tensor) -> bool:
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
-def fit_names(state: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def fit_names(
+    state: Mapping[str, Any], names: Iterable[str], rename: Callable[[str], str] = str
+) -> dict[str, Any]:
     """Return a state with the names that a network expects, as far as they can be recognized.
 
     A prefix is left out only if more of the names are recognized without it. Candidates are
@@ -127,14 +129,15 @@ def fit_names(state: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
     Args:
         names: of the network's entries, or some of them.
+        rename: gives the network's name of an entry from the file's, without its prefix.
     """
-    names, best = set(names), dict(state)
+    names, best = set(names), {rename(key): value for key, value in state.items()}
     for bare in (list(state), [_without_inside(key) for key in state]):
         entries = list(zip(bare, state.values(), strict=True))
         for prefix in _prefixes(bare):
             # Where two entries get one name, the one with the prefix has it.
             ordered = sorted(entries, key=lambda entry: entry[0].startswith(prefix))
-            renamed = {key.removeprefix(prefix): value for key, value in ordered}
+            renamed = {rename(key.removeprefix(prefix)): value for key, value in ordered}
             if len(names & renamed.keys()) > len(names & best.keys()):
                 best = renamed
     return {_current_name(key, names): value for key, value in best.items()}
@@ -176,6 +179,7 @@ def load_into(
     source: str | Path,
     *,
     other_head: bool = False,
+    rename: Callable[[str], str] = str,
     refused: Container[str] | None = None,
 ) -> None:
     """Load weights into a network: every entry of it, but for CONSTANTS and coding tables.
@@ -184,6 +188,7 @@ def load_into(
         state: as a file has it, see fit_names.
         source: name of the file, for messages.
         other_head: leave out the last layer if it is of another number of classes.
+        rename: gives the network's name of an entry from the file's, without its prefix.
         refused: first parts of names; an entry that the network does not have is an error if its
             name begins with one of these, and is left out with a warning otherwise. Default: any.
 
@@ -191,7 +196,8 @@ def load_into(
         CdlError: with the names of entries that are missing, unknown or of another shape.
     """
     own = weights_of(network)
-    state = {k: v for k, v in fit_names(state, own).items() if k in own or not is_table(k)}
+    state = fit_names(state, own, rename)
+    state = {k: v for k, v in state.items() if k in own or not is_table(k)}
     head = _head_of(own, state) if other_head else set()
     state = {k: v for k, v in state.items() if k not in head and k not in COUNTERS}
     reshaped = []

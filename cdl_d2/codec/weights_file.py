@@ -17,7 +17,6 @@ from cdl_d2.codec.packed_weights import read_safetensors
 from cdl_d2.codec.state_dicts import (
     SAVE_AGAIN,
     State,
-    fit_names,
     load_into,
     state_dict_in,
     weights_of,
@@ -122,11 +121,8 @@ def load_network(
         FileNotFoundError: if there is no such file.
         CdlError: if an entry is missing, or of another shape.
     """
-    own = network.state_dict()
-    state = fit_names(load_state_dict(path), own)
-    load_into(
-        network, {rename(k): v for k, v in state.items()}, path, other_head=other_head, refused=()
-    )
+    state = load_state_dict(path)
+    load_into(network, state, path, other_head=other_head, rename=rename, refused=())
 
 
 def save_weights(path: Path, network: nn.Module, details: dict[str, str]) -> None:

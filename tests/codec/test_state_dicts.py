@@ -7,15 +7,16 @@ import re
 from collections import OrderedDict, defaultdict
 from functools import cache
 
+import compressai.models
 import numpy as np
 import pytest
 import torch
-from compressai.zoo.image import model_architectures
+from compressai.zoo import image, image_vbr
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import ARCHITECTURES, COMPRESSAI_ARCHITECTURES
+from cdl_d2.codec.architectures import ARCHITECTURES, COMPRESSAI_ARCHITECTURES, VARIABLE_RATE
 from cdl_d2.codec.networks import network_from_weights, new_network
 from cdl_d2.codec.state_dicts import WRAPPERS, fit_names, load_into, state_dict_in
 from cdl_d2.codec.weights_file import fingerprint, load_network, load_state_dict
@@ -192,13 +193,33 @@ def test_weights_of_a_codec_with_more_parts_are_not_those_of_another():
         network_from_weights("mbt2018-mean", 1, network_of("mbt2018").state_dict())
 
 
-@pytest.mark.parametrize("name", COMPRESSAI_ARCHITECTURES)
-def test_widths_are_read_from_the_weights(tmp_path, name):
+def narrow_network(name):
+    """Return a narrow network and its channels; no width is one of CompressAI's."""
+    if name == "cheng2020-anchor-checkerboard":
+        return compressai.models.Cheng2020AnchorCheckerboard(8), 8
+    if name == "elic2022-official":
+        return compressai.models.Elic2022Official(8, 24, [4, 8, 12]), 24
+    if name == "elic2022-chandelier":
+        return compressai.models.Elic2022Chandelier(8, 24, [4, 4, 8, 8]), 24
     sizes = (8,) if name.startswith("cheng2020") else (8, 12)
-    network = model_architectures[name](*sizes)
-    network.update()
+    return {**image.model_architectures, **image_vbr.model_architectures}[name](*sizes), sizes[-1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(*COMPRESSAI_ARCHITECTURES, *VARIABLE_RATE),
+        *("cheng2020-anchor-checkerboard", "elic2022-official", "elic2022-chandelier"),
+    ],
+)
+def test_widths_are_read_from_the_weights(tmp_path, name):
+    network, channels = narrow_network(name)
+    for layer in network.modules():
+        if hasattr(layer, "mask"):  # as every pass through it leaves its weights
+            layer.weight.data *= layer.mask
     content = {"epoch": 3, "loss": torch.tensor(1.0), "state_dict": network.state_dict()}
-    torch.save(content, tmp_path / "checkpoint_best_loss.pth.tar")  # as examples/train.py does
-    codec = Codec.load(name, 1, weights=str(tmp_path / "checkpoint_best_loss.pth.tar"))
-    assert codec.latent_channels == sizes[-1]
+    path = tmp_path / "checkpoint_best_loss.pth.tar"  # as CompressAI's examples/train.py does
+    torch.save(content, path)
+    codec = Codec.load(name, 1, weights=str(path))
+    assert codec.latent_channels == channels
     assert fingerprint(codec.network) == fingerprint(network)
