@@ -187,7 +187,7 @@ def make_cards() -> dict[str, bytes]:
         "weights": CardWeights("https://127.0.0.1:9/a.safetensors", 9, "0" * 64),
         "task": "detection",
     }
-    changes = ("MODEL.CODEC.QUALITY", 1, "SOLVER.STEPS", [3, 4])
+    changes = ("MODEL.ROI_HEADS.NUM_CLASSES", 2, "SOLVER.STEPS", [3, 4])
     config = DetectorConfig(values["classes"], "image")
     architecture = vars(config.architecture) | {"anchor_sizes": [32, 64, 128, 256, 512]}
     theirs = vars(config) | {"classes": [*config.classes], "architecture": architecture}
