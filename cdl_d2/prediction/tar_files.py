@@ -15,6 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from tarfile import (
+    EmptyHeaderError,
+    EOFHeaderError,
+    InvalidHeaderError,
+    ReadError,
+    TruncatedHeaderError,
+)
 from typing import Any, BinaryIO
 
 import zstandard
@@ -32,6 +39,11 @@ OPEN = 4  # compressed tars at a time
 DAMAGE = (
     *(tarfile.TarError, EOFError, OverflowError, RecursionError, ValueError),
     *(lzma.LZMAError, zlib.error, zstandard.ZstdError),
+)
+
+PADDING = (  # what reading a header raises where there is none
+    *(EmptyHeaderError, InvalidHeaderError, TruncatedHeaderError),
+    *(gzip.BadGzipFile, zstandard.ZstdError),
 )
 
 
@@ -148,24 +160,53 @@ def reading_tar(path: Path) -> Iterator[None]:
         raise CdlError(f"{path} cannot be read as a tar file: {error}") from error
 
 
+class _Header(tarfile.TarInfo):
+    """What is before a member; a damaged one is an error, where tarfile would end the list."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: _Tar) -> _Header:
+        """Read the next header; after an end, anything but another tar file is padding."""
+        try:
+            header = super().fromtarfile(tarfile)
+        except EOFHeaderError:
+            tarfile.ended = True
+            raise
+        except PADDING as error:
+            if tarfile.ended:
+                raise EmptyHeaderError from error
+            raise ReadError(f"it is damaged at byte {tarfile.offset}, or truncated") from error
+        tarfile.ended = False
+        return header
+
+
+class _Tar(tarfile.TarFile):
+    """A tar file, or several one after another.
+
+    Attributes:
+        ended: True between a block that says that it is all and another tar file.
+    """
+
+    tarinfo = _Header
+    ignore_zeros = True
+    ended = False
+
+
 def list_members(path: Path) -> dict[str, TarMember | str]:
     """Return the files of a tar file by name, sorted, of a compressed one in their order; a text
     for one that cannot be read: why. Of two of one name the last one counts, as when they are
-    extracted; what a link leads to stands for it.
+    extracted; what a link leads to stands for it. Tar files may follow one another in a file.
 
     Raises:
         CdlError, OSError: if the tar file cannot be read.
     """
     infos: dict[str, tarfile.TarInfo] = {}
-    with reading_tar(path), open_tar(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+    with reading_tar(path), open_tar(path) as file, _Tar.open(fileobj=file, mode="r:") as tar:
         for info in tar:
             if info.size < 0:
-                raise tarfile.ReadError(f"{info.name} has a size of {info.size}")
+                raise ReadError(f"{info.name} has a size of {info.size}")
             name = posixpath.normpath(info.name)
             if not (info.islnk() and posixpath.normpath(info.linkname) == name):
                 infos[name] = info
-        if file.tell() <= tar.offset:  # no block that says that it is all
-            raise EOFError("it is truncated")
     compressed = _opener(path) is not None
     members = {
         name: _member(path, name, infos, compressed)

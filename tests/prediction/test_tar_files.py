@@ -103,3 +103,25 @@ def test_a_member_of_a_compressed_tar_that_memory_cannot_hold_is_reported(tmp_pa
     members = {"a.png": image(3), "b.png": image(3) + bytes(100)}
     sources = find_sources([str(write_tar(tmp_path / "a.tar.gz", members, "tar.gz"))])
     assert isinstance(sources["b.png"], Unreadable) and not isinstance(sources["a.png"], Unreadable)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.zst"])
+def test_no_member_after_a_damaged_header_is_lost_in_silence(tmp_path, suffix):
+    path = write_tar(tmp_path / "a.tar", {f"{n}.png": image(n) for n in range(3)})
+    content = bytearray(path.read_bytes())
+    start = tar_files.list_members(path)["1.png"].offset - tarfile.BLOCKSIZE
+    content[start] ^= 0xFF
+    damaged = tmp_path / f"damaged.{suffix}"
+    damaged.write_bytes(COMPRESS[suffix](bytes(content)))
+    with pytest.raises(CdlError):
+        tar_files.list_members(damaged)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.zst", "tar.bz2"])
+def test_tars_one_after_another_are_read_and_other_padding_is_left_out(tmp_path, suffix):
+    parts = [write_tar(tmp_path / f"{n}", {f"{n}.png": image(n)}, suffix) for n in range(2)]
+    contents = b"".join(part.read_bytes() for part in parts)
+    for padding in (b"", bytes(700), b"no tar file " * 60):
+        path = tmp_path / f"both.{suffix}"
+        path.write_bytes(contents + padding)
+        assert grays_of(find_sources([str(path)])) == {"0.png": 0, "1.png": 1}
