@@ -200,14 +200,7 @@ def load_into(
     state = {k: v for k, v in state.items() if k in own or not is_table(k)}
     head = _head_of(own, state) if other_head else set()
     state = {k: v for k, v in state.items() if k not in head and k not in COUNTERS}
-    reshaped = []
-    try:
-        missing, unknown = nn.Module.load_state_dict(network, state, strict=False)
-    except RuntimeError as error:  # of shapes, and of what a module itself says
-        reshaped = [_shapes(k, state[k], own[k]) for k in own if _differ(k, state, own)]
-        missing, unknown = [k for k in own if k not in state], [k for k in state if k not in own]
-        if not reshaped:
-            raise CdlError(f"{source} cannot be loaded: {str(error)[:300]}") from error
+    missing, unknown, reshaped = _load(network, state, own, source)
     missing = [k for k in missing if k in own and k not in head and not k.endswith(CONSTANTS)]
     unknown = [k for k in unknown if not k.endswith(CONSTANTS)]
     wrong = [k for k in unknown if refused is None or k.split(".")[0] in refused]
@@ -216,6 +209,19 @@ def load_into(
         raise CdlError(f"{source} does not fit this {type(network).__name__}: {difference}")
     if unknown:
         warnings.warn(f"{source}: {describe([], unknown, [])}, and left out", stacklevel=2)
+
+
+def _load(
+    network: nn.Module, state: Mapping[str, torch.Tensor], own: State, source: str | Path
+) -> tuple[list[str], list[str], list[str]]:
+    """Load what fits; return the entries that are missing, unknown, and of another shape."""
+    try:
+        return *nn.Module.load_state_dict(network, state, strict=False), []
+    except RuntimeError as error:  # of shapes, and of what a module itself says
+        reshaped = [_shapes(k, state[k], own[k]) for k in own if _differ(k, state, own)]
+        if not reshaped:
+            raise CdlError(f"{source} cannot be loaded: {str(error)[:300]}") from error
+    return [k for k in own if k not in state], [k for k in state if k not in own], reshaped
 
 
 def _head_of(own: State, state: Mapping[str, torch.Tensor]) -> set[str]:
