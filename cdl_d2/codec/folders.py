@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -48,17 +48,36 @@ def list_files(folder: Path, is_wanted: Callable[[str], bool]) -> Listing:
         is_wanted: tells by a file's name whether it is asked for.
     """
     listing = Listing()
+
+    def note(error: OSError) -> None:
+        listing.errors[Path(error.filename)] = error
+
+    for place, names in _walk(folder, note):
+        for name in names:
+            if not is_leftover(name):
+                paths = listing.files if is_wanted(name) else listing.skipped
+                paths.append(Path(place, name))
+    listing.files.sort()
+    listing.skipped.sort()
+    return listing
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """List a folder and those under it, sorted, as list_files goes through them."""
+    return sorted(Path(place) for place, _ in _walk(folder))
+
+
+def _walk(
+    folder: Path, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder, once, with the names of its files."""
     seen: set[tuple[int, int]] = set()
     for parent in Path(os.path.realpath(folder)).parents:
         with suppress(OSError):
             seen.add(_identity(parent))
     waiting = deque([str(folder)])
-
-    def note(error: OSError) -> None:
-        listing.errors[Path(error.filename)] = error
-
     while waiting:
-        for place, folders, names in os.walk(waiting.popleft(), onerror=note):
+        for place, folders, names in os.walk(waiting.popleft(), onerror=on_error):
             if _identity(place) in seen:
                 folders.clear()
                 continue
@@ -66,13 +85,7 @@ def list_files(folder: Path, is_wanted: Callable[[str], bool]) -> Listing:
             folders[:] = sorted(name for name in folders if not is_leftover(name))
             inner = (os.path.join(place, name) for name in folders)
             waiting += [path for path in inner if os.path.islink(path)]
-            for name in names:
-                if not is_leftover(name):
-                    paths = listing.files if is_wanted(name) else listing.skipped
-                    paths.append(Path(place, name))
-    listing.files.sort()
-    listing.skipped.sort()
-    return listing
+            yield place, names
 
 
 def report_skipped(skipped: Sequence[object], *kinds: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from cdl_d2.codec.bitstream.compressai_file import COMPRESSAI_SUFFIX
 from cdl_d2.codec.bitstream.stream import REST_SUFFIX, SUFFIX
-from cdl_d2.codec.folders import is_leftover, list_files, report_skipped
+from cdl_d2.codec.folders import is_leftover, list_files, list_folders, report_skipped
 from cdl_d2.codec.image_files import IMAGE_SUFFIXES
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.errors import CdlError
@@ -86,7 +86,7 @@ def _expanded(given: str) -> Entries:
     """Yield the sources in an input, by name; None for a file that is no source."""
     path = Path(given).absolute()  # the same for whoever works on it, wherever
     if not os.path.lexists(path) and has_magic(given):
-        for match in sorted(glob(_pattern(given), recursive=True)):
+        for match in sorted(_matches(_pattern(given))):
             if is_leftover(os.path.basename(match)):
                 continue
             if os.path.isdir(match):
@@ -114,6 +114,21 @@ def _pattern(given: str) -> str:
             break
         literal = path
     return os.path.join(escape(str(literal)), Path(given).relative_to(literal))
+
+
+def _matches(pattern: str) -> set[str]:
+    """Return the paths that a glob stands for. `**` is a folder and all that list_folders finds in
+    it, and a pattern that ends so is that of the folder."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return set(glob(pattern))
+    place = parts.index("**")
+    bases = glob(os.path.join(*parts[:place], "")) if place else ["."]
+    if not {*parts[place:]} - {"**"}:
+        return set(bases)
+    folders = [folder for base in bases for folder in list_folders(Path(base))]
+    inner = os.path.join(*parts[place + 1 :])
+    return {match for f in folders for match in _matches(os.path.join(escape(str(f)), inner))}
 
 
 def _under(folder: Path) -> Entries:

@@ -20,6 +20,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.files import without_nan, write_json
 from cdl_d2.prediction import archive
 from cdl_d2.prediction.archive import ArchivePrediction
+from cdl_d2.prediction.sources import find_sources
 from tests.commands import output_of, refused, run
 from tests.tv.conftest import CLASSES, CODEC
 
@@ -472,3 +473,22 @@ class TestWithDetectron2:
         assert np.asarray(Image.open(maps / "inner" / "3.png")).shape == (96, 64)
         words = "--annotations", maps, "--output", tmp_path / "out"
         assert "mIoU 100" in output_of("predict", model, images, *words)
+
+
+def test_a_glob_through_all_folders_goes_through_each_once(tmp_path, monkeypatch):
+    folder, other = tmp_path / "in [1]", tmp_path / "other"
+    (folder / "a" / "b").mkdir(parents=True)
+    other.mkdir()
+    for path in (folder / "0.png", folder / "a" / "b" / "1.png", other / "2.png"):
+        path.touch()
+    for place in (folder, folder / "a", folder / "a" / "b"):  # circles, which would take for ever
+        for link in ("x", "y", "z"):
+            (place / link).symlink_to(tmp_path)
+            (place / f"{link}-again").symlink_to(folder)
+    (folder / "a" / "linked").symlink_to(other)
+    monkeypatch.chdir(folder)
+    names = ["0.png", "1.png", "2.png"]
+    for pattern in (folder / "**" / "*.png", folder / "**" / "**" / "[0-9].*", "**/*.png"):
+        assert sorted(find_sources([str(pattern)])) == names
+    assert find_sources([str(folder / "**")]) == find_sources([str(folder)])
+    assert [*find_sources([str(folder / "a" / "**" / "b" / "*.png")])] == ["1.png"]
