@@ -33,14 +33,19 @@ cdl() {
                 if [ "${words[i]}" = --count ]; then words[i+1]=5; fi
             done
             words+=(--size 64 64) ;;
-        "data encode") words+=(--workers 0) ;;
-        train\\ *) words+=(SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)') ;;
+        "data encode") words+=(--workers 0 --short-edges 64) ;;
+        train\\ *)
+            words+=(SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)')
+            if [[ "$*" = *detection/small/* ]]; then
+                words+=(INPUT.MIN_SIZE_TRAIN '(64,)' INPUT.MIN_SIZE_TEST 64)
+            fi ;;
         convert\\ *)
             for i in "${!words[@]}"; do
                 if [ "${words[i]}" = --iterations ]; then words[i+1]=2; fi
             done
             words+=(--threshold 0.01) ;;
-        train-torchvision\\ *) words+=(--iterations 2) ;;
+        train-torchvision\\ *)
+            words+=(--iterations 2 --short-edges 64 --short-edge-val 64) ;;
     esac
     warm cdl "${words[@]}"
 }
