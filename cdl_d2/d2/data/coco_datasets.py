@@ -99,8 +99,16 @@ def check_coco_dataset(cfg: CfgNode, name: str, num_classes: str) -> None:
 
     Args:
         num_classes: key of their number in MODEL.
+
+    Raises:
+        FileNotFoundError: if the annotation file does not exist.
     """
-    normalize_dataset(WHOLE if name == DOZEN else name)
+    try:
+        normalize_dataset(WHOLE if name == DOZEN else name)
+    except FileNotFoundError as error:  # a data set that --register does not name
+        raise FileNotFoundError(
+            f"{error}: put it there, or name data sets of yours in DATASETS.TRAIN and DATASETS.TEST"
+        ) from error
     metadata, heads = MetadataCatalog.get(name), attrgetter(num_classes)(cfg.MODEL)
     classes = metadata.get("thing_classes")
     if classes is not None and len(classes) != heads:

@@ -206,7 +206,8 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str | Path) -> Data
 def check_datasets(cfg: CfgNode, with_training: bool = True) -> None:
     """Raise CdlError if a data set is not known, or does not fit the model."""
     task = task_of(cfg)
-    for name in {*(cfg.DATASETS.TRAIN if with_training else ()), *cfg.DATASETS.TEST}:
+    training = cfg.DATASETS.TRAIN if with_training else ()
+    for name in dict.fromkeys((*training, *cfg.DATASETS.TEST)):  # in one order, whatever the hashes
         if name not in DatasetCatalog.list():
             raise CdlError(
                 f"data set {name} is not known: register it with --"

@@ -148,3 +148,17 @@ def test_another_number_of_classes_is_named(registered):
 def test_an_unknown_data_set_is_named_with_how_to_register_it():
     with pytest.raises(ValueError, match=r"nowhere is not known.*--register nowhere"):
         check_datasets(small_cfg("latent", "DATASETS.TEST", ("nowhere",)))
+
+
+def test_a_built_in_data_set_without_its_file_is_named_in_one_order(tmp_path):
+    for name in ("absent_1", "absent_2"):
+        register_coco_instances(name, {}, str(tmp_path / f"{name}.json"), str(tmp_path))
+    try:
+        for names in (("absent_1", "absent_2"), ("absent_2", "absent_1")):
+            cfg = small_cfg("latent", "DATASETS.TRAIN", names[:1], "DATASETS.TEST", names[1:])
+            with pytest.raises(FileNotFoundError, match=rf"{names[0]}.json.*DATASETS"):
+                check_datasets(cfg)
+    finally:
+        for name in ("absent_1", "absent_2"):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
