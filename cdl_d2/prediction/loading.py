@@ -46,13 +46,21 @@ def load_model(
     checkpoint = path / FINAL if path.is_dir() else path
     if (path / CARD_FILE).is_file():
         return _named(load_card(read_model(path), device), class_names)
-    if not path.exists() and path.suffix != ".pth":
+    if _is_name(path, checkpoint):
         model = load_card(model_zoo.card(str(name_or_path)), device)
     elif (checkpoint.parent / "config.yaml").is_file():
         model = _of_detectron2(checkpoint, device)
     else:
         model = _of_torchvision(checkpoint, device)
     return _named(model, class_names)
+
+
+def _is_name(path: Path, checkpoint: Path) -> bool:
+    """Return whether a name is one of the zoo, though a folder of no model may have it as well,
+    such as one of predictions."""
+    if path.is_dir() and not checkpoint.exists() and not (path / "config.yaml").exists():
+        return str(path) in model_zoo.names()
+    return not path.exists() and path.suffix != ".pth"
 
 
 def _named(model: PredictionModel, class_names: Sequence[str] | None) -> PredictionModel:

@@ -11,6 +11,7 @@ from torchvision.ops import box_iou
 from cdl_d2 import Predictor, model_zoo
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.data.datasets.drawn import write_detection
+from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.catalog import PACKAGED_CARDS
 from cdl_d2.packaged import SAMPLES
 from cdl_d2.prediction.results import THRESHOLD
@@ -63,6 +64,16 @@ def finds_the_pixels(predictor, card, samples):
         shared += ((found == truth) & (truth > 0)).sum()
         either += ((found > 0) | (truth > 0)).sum()
     assert shared / either > 0.5
+
+
+def test_a_folder_of_something_else_hides_no_model_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = next(n for n in NAMES if model_zoo.card(n).engine != "detectron2")
+    (tmp_path / name).mkdir()
+    assert Predictor.load(name, "cpu").model.card.name == name
+    (tmp_path / name / "config.yaml").touch()  # of a training that has not ended
+    with pytest.raises((CdlError, OSError)):
+        Predictor.load(name, "cpu")
 
 
 @pytest.mark.parametrize("name", NAMES)
