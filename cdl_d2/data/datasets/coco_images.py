@@ -82,11 +82,13 @@ def _normalize_names(images: list[dict[str, Any]], folder: Path | None, findings
 
 
 def _with_slashes(name: object, folder: Path | None) -> str:
-    """A file name without backslashes and leading `./`; empty for what is none."""
+    """A file name without backslashes and leading `./`; empty for what is none. Without a folder,
+    names are only compared, and what an absolute one begins with is dropped."""
     if not isinstance(name, str) or "\0" in name:
         return ""
     if "\\" in name and not (folder is not None and os.path.isfile(folder / name)):
         name = name.replace("\\", "/")
+    name = name.lstrip("/") if folder is None else name
     return str(PurePosixPath(name)) if name else ""
 
 

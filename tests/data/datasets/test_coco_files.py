@@ -173,6 +173,14 @@ def test_a_folder_that_all_names_begin_with_is_dropped_where_the_images_are(fold
     assert names == find_images_of(folder, folder / "messy.json") == ["1.png", "2.png"]
 
 
+def test_absolute_names_are_inside_where_no_folder_of_images_is_known(folder):
+    content = clean_file()
+    for image in content["images"]:
+        image["file_name"] = f"/data/{image['file_name']}"
+    names = [image["file_name"] for image in read_coco(written(content, folder))["images"]]
+    assert names == ["data/1.png", "data/2.png"]
+
+
 @pytest.mark.parametrize("missing", [{"height": None}, {"height": 0, "width": -1}])
 def test_sizes_that_are_missing_are_read_from_the_images(folder, missing):
     content = clean_file()
