@@ -218,6 +218,8 @@ def _pixels_of_array(image: np.ndarray | torch.Tensor, name: str) -> torch.Tenso
             f"{name} is no image: expected uint8, 0 to 255; multiply floats of 0 to 1 by 255, "
             "round and convert them"
         )
+    if not is_array and (image.layout != torch.strided or image.is_meta or image.is_nested):
+        raise CdlError(f"{name} is no image: expected a dense tensor")
     pixels = torch.from_numpy(np.array(image)) if is_array else image.cpu()
     pixels = pixels.unsqueeze(-1 if is_array else 0) if pixels.ndim == 2 else pixels
     pixels = pixels.movedim(-1, 0) if is_array and pixels.ndim == 3 else pixels

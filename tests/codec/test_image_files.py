@@ -252,6 +252,8 @@ def test_an_array_or_tensor_is_read_as_the_picture_that_it_is_of(mode):
         *(torch.zeros(9, 9, 3, dtype=torch.uint8), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)),
         *(np.zeros((0, 4, 3), np.uint8), np.zeros(3, np.uint8), 5, None, [1], b""),
         *(Image.new("F", (4, 4)), Image.new("I;16", (4, 4)), Image.new("RGB", (0, 4))),
+        torch.zeros(3, 4, 4, dtype=torch.uint8).to_sparse(),
+        torch.zeros(3, 4, 4, dtype=torch.uint8, device="meta"),
     ],
 )
 def test_what_has_no_one_meaning_as_an_image_is_refused(source):
