@@ -86,13 +86,14 @@ def _expanded(given: str) -> Entries:
     """Yield the sources in an input, by name; None for a file that is no source."""
     path = Path(given).absolute()  # the same for whoever works on it, wherever
     if not os.path.lexists(path) and has_magic(given):
-        for match in sorted(_matches(_pattern(given))):
-            if is_leftover(os.path.basename(match)):
-                continue
+        matches = {Path(match) for match in _matches(_pattern(given))}
+        for match in sorted(matches):
+            if is_leftover(match.name) or not matches.isdisjoint(match.parents):
+                continue  # the folder that it is in brings it
             if os.path.isdir(match):
-                yield from _expanded(match)
+                yield from _expanded(str(match))
             else:
-                yield from _one_of_many(Path(match).absolute(), os.path.basename(match))
+                yield from _one_of_many(match.absolute(), match.name)
     elif not path.exists():
         raise FileNotFoundError(f"there is no {given}")
     elif path.is_dir() and (path / "plan.json").is_file():

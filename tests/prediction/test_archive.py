@@ -491,4 +491,9 @@ def test_a_glob_through_all_folders_goes_through_each_once(tmp_path, monkeypatch
     for pattern in (folder / "**" / "*.png", folder / "**" / "**" / "[0-9].*", "**/*.png"):
         assert sorted(find_sources([str(pattern)])) == names
     assert find_sources([str(folder / "**")]) == find_sources([str(folder)])
+    (other / "in.png").mkdir()
+    for name in ("in.png/4.png", "3.png"):
+        (other / name).touch()
+    for pattern in ("**/*", "**/*.png", "*"):
+        assert sorted(find_sources([str(other / pattern)])) == ["2.png", "3.png", "4.png"]
     assert [*find_sources([str(folder / "a" / "**" / "b" / "*.png")])] == ["1.png"]
