@@ -62,7 +62,8 @@ def forked(*words: object, errors: Path) -> int:
             (signal.SIGTERM, signal.SIG_DFL),
         ):
             signal.signal(number, handler)
-        sys.stdout, sys.stderr = open(os.devnull, "w"), open(errors, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = open(errors, "w", encoding="utf-8")  # noqa: SIM115
         status = main(words)
     except SystemExit as left:
         status = left.code

@@ -1,6 +1,7 @@
 """Shared fixtures: fixed seeds, one tiny codec, and a small COCO-format data set."""
 
 import json
+import logging
 import multiprocessing
 import os
 import struct
@@ -36,6 +37,13 @@ def start_method(request) -> Iterator[str]:
     multiprocessing.set_start_method(request.param, force=True)
     yield request.param
     multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.fixture
+def caplog(caplog, monkeypatch):
+    """Pytest's log capture, which also hears a logger that Detectron2's set-up keeps to itself."""
+    monkeypatch.setattr(logging.getLogger("cdl_d2"), "propagate", True)
+    return caplog
 
 
 @pytest.fixture(scope="session")

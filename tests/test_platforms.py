@@ -31,7 +31,7 @@ def follows_the_locale(call: ast.Call) -> bool:
     if method == "open":
         mode = call.args[name == "open" :][:1]
         is_text = not mode or "b" not in ast.unparse(mode[0])
-        return is_text and not re.match(r"os\.|Image\.|tarfile\.|build_opener", name)
+        return is_text and not re.match(r"os\.|Image\.|tarfile\.|_Tar\.|build_opener", name)
     if method in ("read_text", "write_text"):
         return "." in name and len(call.args) == (method == "write_text")
     return method in ("run", "Popen", "check_output") and "text" in options

@@ -40,7 +40,7 @@ def script(address: str, text: str, *words: object) -> str:
     """
     given = f"import sys; sys.argv[1:] = {[*map(str, words)]!r}\n"
     done = subprocess.run(
-        command(address, "python"), input=given + text, capture_output=True, text=True
+        command(address, "python"), input=given + text, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

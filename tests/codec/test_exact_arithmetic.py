@@ -3,7 +3,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
+from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic, full_float32
 from tests.conftest import small_codec
 
 IMAGE = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(1))
@@ -61,7 +61,7 @@ def test_the_last_of_several_threads_restores_the_settings(settings):
     settings.cudnn.deterministic = False
     first, second = ExitStack(), ExitStack()
     for stack in (first, second):
-        stack.enter_context(exact_arithmetic(CPU))
+        stack.enter_context(full_float32())
     first.close()
     assert settings.cudnn.deterministic
     second.close()

@@ -234,7 +234,7 @@ def test_predictions_are_in_pixels_of_the_annotations(latent_model, coded, tmp_p
     again = average_precision(coco, submitted, "bbox")
     assert without_nan(again) == pytest.approx(printed["bbox"])
     assert printed["bbox"]["AP"] > 90
-    parts["images"][3] |= {"height": 10}
+    parts["images"][3]["height"] *= 2
     (tmp_path / "truth.json").write_text(json.dumps(parts | {"annotations": truth}))
     line = refused("predict", latent_model, coded, *words[:2], "--output", tmp_path / "other")
     assert "of another shape" in line and not (tmp_path / "other").exists()
