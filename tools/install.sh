@@ -16,11 +16,21 @@ state() {
     cksum pyproject.toml
 }
 
-create() {
-    for base in python3 python3.14 python3.13 python3.12 python3.11 python3.10 none; do
-        "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null && break
+# Find a Python older than 3.$1 among the other arguments.
+find_python() {
+    before=$1 && shift
+    for base in "$@"; do
+        "$base" -c "import sys; sys.exit(not (3, 10) <= sys.version_info < (3, $before))" \
+            2> /dev/null && return
     done
-    [ $base != none ] || fail "there is no Python of version 3.10 or newer: install one"
+    return 1
+}
+
+create() {
+    # CompressAI has wheels for 3.10 to 3.12; with a newer Python pip compiles it and its NumPy.
+    find_python 13 python3 python3.12 python3.11 python3.10 \
+        || find_python 15 python3 python3.13 python3.14 \
+        || fail "there is no Python of version 3.10 to 3.14: install 3.12"
     "$base" -m venv "$environment" && return
     rm -rf "$environment"
     fail "$base cannot create $environment: install its venv module (Debian: python3-venv)"
