@@ -22,6 +22,7 @@ from tests.warm import shorten_fits
 
 torch.set_num_threads(1)  # the suite runs in two processes
 shorten_fits()
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # seconds to wait for workers that failed
 multiprocessing.set_forkserver_preload(["cdl_d2.prediction", "torch.utils.data"])  # once for all
 
 

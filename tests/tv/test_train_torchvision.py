@@ -45,7 +45,7 @@ def run(data, *arguments):
 
 
 def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
-    arguments = [*CODEC, "--teacher", teacher, "--iterations", 9, "--checkpoint-period", 2]
+    arguments = [*CODEC, "--teacher", teacher, "--iterations", 5, "--checkpoint-period", 2]
     run(data, *arguments, "--output", tmp_path / "whole")
     cut = tmp_path / "cut"
     child = forked(*words(data, *arguments, "--output", cut), errors=tmp_path / "errors")
