@@ -10,19 +10,25 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "cdl_d2"
 EVERYONE = {"device", "download", "errors", "files", "packaged", "seeds", "workers", "yaml_text"}
 BASE = {"codec.architectures", "codec.latent"}  # of the codec: knows nothing else of it
-CORE = {"codec", "nn", "transfer", "data"}
+CORE = {"codec", "nn", "transfer", "data", "metrics"}
 # What a room's files may import, beside their own room and EVERYONE. A name stands for all in it.
 ARROWS = {
     "codec.entropy": BASE,
     "codec.bitstream": BASE | {"codec.entropy"},
     "codec.generative": set(),
-    "codec": {"codec.entropy", "codec.bitstream", "codec.generative"},
+    "codec.io": BASE,
+    "codec": {"codec.entropy", "codec.bitstream", "codec.generative", "codec.io"},
     "codec.learning": {"codec"},
-    "nn": {"codec"},
+    "nn.selection": {"codec", "nn.input"},
+    "nn.input": {"codec"},
+    "nn.backbones": {"codec", "nn.input"},
+    "nn.bridge": {"codec", "nn.input", "nn.backbones"},
+    "nn": {"codec", "nn.input", "nn.selection", "nn.backbones", "nn.bridge"},
     "transfer": set(),
     "data.store": {"codec"},
     "data.datasets": {"codec"},
     "data": {"data.store", "data.datasets"},
+    "metrics": {"codec", "data"},
     "export": {"codec", "nn"},
     "tv": CORE | {"export"},
     "d2": CORE,
@@ -36,6 +42,9 @@ ARROWS = {
     "d2.engine": CORE
     | {"d2.config", "d2.config_files", "d2.checkpoint", "d2.modeling", "d2.data"}
     | {"d2.evaluation", "export"},
+    "d2.applications": CORE
+    | {"d2.config", "d2.config_files", "d2.checkpoint", "d2.modeling", "d2.data"}
+    | {"d2.evaluation", "d2.engine", "export"},
     "model_zoo": CORE | {"d2", "tv"},
     "prediction.tasks": CORE | {"prediction.results"},
     "prediction": CORE | {"export", "d2", "tv", "model_zoo", "prediction.tasks"},

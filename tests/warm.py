@@ -51,7 +51,7 @@ def shorten_fits() -> None:
 
     To be called before what builds configs and trainers is imported.
     """
-    from cdl_d2.nn import bridge_fit
+    from cdl_d2.nn.bridge import bridge_fit
 
     bridge_fit.FIT_IMAGES = 8
 

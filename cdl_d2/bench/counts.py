@@ -18,9 +18,9 @@ from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import build_untrained_teacher, is_lazy, teacher_config
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge import Bridge
-from cdl_d2.nn.linear_bridge import LinearBridge
-from cdl_d2.nn.pixel_network import pixel_network
+from cdl_d2.nn.backbones.pixel_network import pixel_network
+from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

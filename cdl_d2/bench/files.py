@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from cdl_d2.bench.results import RESULTS, read_tables
 from cdl_d2.codec import Bitstream
-from cdl_d2.d2.engine.bitstreams import codec_of, compress_for, read_stream
-from cdl_d2.d2.engine.trained import evaluation_mapper, load_trained
+from cdl_d2.d2.applications.bitstreams import codec_of, compress_for, read_stream
+from cdl_d2.d2.applications.trained import evaluation_mapper, load_trained
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.device import synchronize
 from cdl_d2.files import write_json

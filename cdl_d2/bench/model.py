@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from cdl_d2.d2.engine.measured_parts import measured_parts
+from cdl_d2.d2.applications.measured_parts import measured_parts
 from cdl_d2.device import synchronize
 from cdl_d2.errors import CdlError
 

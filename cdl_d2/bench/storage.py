@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cdl_d2.codec import Bitstream, Codec
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.data.datasets.sources import find_images_of
 from cdl_d2.data.store.encoding import close_store, encode_shards

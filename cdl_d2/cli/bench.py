@@ -93,7 +93,7 @@ def files(
 
     from cdl_d2.bench.files import record_times, time_files
     from cdl_d2.bench.results import read_tables
-    from cdl_d2.codec.image_files import find_images
+    from cdl_d2.codec.io.image_files import find_images
     from cdl_d2.device import usable_device
 
     folders = dict(run)

@@ -62,7 +62,7 @@ def compress(
         raise CdlError("--no-rest and --as-is belong to --for")
     targets = bitstream_paths(images, output, force)
     if for_ is not None:
-        from cdl_d2.d2.engine.bitstreams import compressor_for
+        from cdl_d2.d2.applications.bitstreams import compressor_for
 
         coder = compressor_for(for_, usable_device(device), not no_rest, as_is)
     else:
@@ -232,7 +232,7 @@ def conventional(
         rate: Instead, the quality at which the folder comes nearest to so many bits per pixel.
         output: Folder for the decoded images, which must be empty.
     """
-    from cdl_d2.codec.conventional import FORMATS, Recoding, decoded_paths, nearest_quality
+    from cdl_d2.bench.conventional import FORMATS, Recoding, decoded_paths, nearest_quality
 
     if (quality is None) == (rate is None):
         raise CdlError("give either --quality or --rate")

@@ -50,7 +50,7 @@ def convert(
         threshold: Lowest score of a detection that stands for an object.
         annotations: COCO-format labels of the images, instead of detections.
     """
-    from cdl_d2.d2.engine.convert import Conversion
+    from cdl_d2.d2.applications.convert import Conversion
 
     explained = Conversion(
         teacher,

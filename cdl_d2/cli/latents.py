@@ -43,7 +43,7 @@ def statistics(
         output: File, .safetensors.
         images: Training images to look at.
     """
-    from cdl_d2.d2.engine.latents import write_statistics
+    from cdl_d2.d2.applications.latents import write_statistics
 
     mean, std = write_statistics(load_config(config_file, overrides, datasets), images, output)
     print(f"{output}: {len(mean)} channels, deviation {std.min():.3f} to {std.max():.3f}")
@@ -81,7 +81,7 @@ def select(
     """
     if count is None and output is None:
         raise CdlError("give --count, how many channels to print, or --output, a file to write")
-    from cdl_d2.d2.engine.latents import rank_channels
+    from cdl_d2.d2.applications.latents import rank_channels
 
     ranking = rank_channels(load_config(config_file, overrides, datasets), by, images, count)
     kept = list(ranking.channels) if count is None else ranking.most_wanted(count)

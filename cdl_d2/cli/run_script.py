@@ -37,6 +37,6 @@ def run_script(
         script: A Python file.
         words: Its arguments; behind `--` also those that `cdl` has.
     """
-    from cdl_d2.d2.engine import scripts
+    from cdl_d2.d2.applications import scripts
 
     scripts.run_script(script, words, vars(datasets))

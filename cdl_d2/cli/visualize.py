@@ -45,7 +45,7 @@ def visualize(
     if twice:
         raise CdlError(f"pictures are named by file name, and {twice[0]} comes twice")
     cfg = load_config(config_file, overrides)
-    from cdl_d2.d2.engine.pictures import PictureMaker
+    from cdl_d2.d2.applications.pictures import PictureMaker
 
     maker = PictureMaker(cfg, classes, threshold)
     output.mkdir(parents=True, exist_ok=True)

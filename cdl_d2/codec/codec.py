@@ -21,10 +21,10 @@ from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
 from cdl_d2.codec.entropy.coders import Coder, coder_for, has_one_meaning, has_rates
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.entropy.latent_coder import Quantized
+from cdl_d2.codec.io.weights_file import fingerprint, load_state_dict
 from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
 from cdl_d2.codec.network_check import check_network
 from cdl_d2.codec.networks import network_from_weights, new_network
-from cdl_d2.codec.weights_file import fingerprint, load_state_dict
 from cdl_d2.codec.zoo import weights_path
 from cdl_d2.device import device_of, network_on, usable_device
 from cdl_d2.errors import CdlError

@@ -28,7 +28,7 @@ from cdl_d2.codec.bitstream.stream import (
 )
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.image_files import find_images, read_image, write_png
+from cdl_d2.codec.io.image_files import find_images, read_image, write_png
 from cdl_d2.codec.latent import Latent
 from cdl_d2.codec.rate_distortion import RatePoint, average, rate_point
 from cdl_d2.errors import CdlError

@@ -14,7 +14,7 @@ from cdl_d2.codec.architectures import (
     VARIABLE_RATE,
     registered_codec,
 )
-from cdl_d2.codec.state_dicts import State, fit_names, is_table, load_into
+from cdl_d2.codec.io.state_dicts import State, fit_names, is_table, load_into
 from cdl_d2.errors import CdlError
 
 # Entries that say how wide a network is.

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cdl_d2.codec.bitstream.stream import Bitstream
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.image_files import find_images, read_image
+from cdl_d2.codec.io.image_files import find_images, read_image
 from cdl_d2.errors import CdlError, within_memory
 
 MS_SSIM_SMALLEST = 161  # pixels a side that five scales of an 11 x 11 window need

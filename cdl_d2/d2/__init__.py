@@ -10,7 +10,9 @@ if not importlib.util.find_spec("detectron2"):
         "`cdl train-torchvision`, which needs torchvision only"
     )
 
-from cdl_d2.d2.engine.scripts import setup_environment  # first: Detectron2's import may call it
+from cdl_d2.d2.applications.scripts import (
+    setup_environment,  # first: Detectron2's import may call it
+)
 
 # isort: split
 

@@ -10,8 +10,8 @@ from urllib.error import URLError
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from cdl_d2.codec.state_dicts import describe, fit_names, state_dict_in
-from cdl_d2.codec.weights_file import (
+from cdl_d2.codec.io.state_dicts import describe, fit_names, state_dict_in
+from cdl_d2.codec.io.weights_file import (
     check_weights_file,
     read_weights,
     reading_weights,
@@ -20,7 +20,7 @@ from cdl_d2.codec.weights_file import (
 from cdl_d2.d2.pickled_arrays import read_pickled_arrays
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_text
-from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
 IN_TORCHVISION = "layer1.0.conv1.weight"  # tells its ResNets from Detectron2's
 

@@ -6,8 +6,8 @@ from detectron2.config import CfgNode as CN
 from detectron2.projects.deeplab import add_deeplab_config
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge_fit import FIT_IMAGES
-from cdl_d2.nn.linear_bridge import DECODER_STRIDE
+from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES
+from cdl_d2.nn.bridge.linear_bridge import DECODER_STRIDE
 
 LATENT_SOURCES = ("model", "mapper", "store")
 AUGMENTATIONS = ("exact", "latent", "none")

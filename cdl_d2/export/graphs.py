@@ -15,8 +15,8 @@ from torch import nn
 
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.nn.latent_translation import LatentTranslation
+from cdl_d2.nn.bridge.latent_translation import LatentTranslation
+from cdl_d2.nn.input.coded_input import CodedInput
 
 
 @dataclass(frozen=True)

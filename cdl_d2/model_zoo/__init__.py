@@ -133,7 +133,7 @@ def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn
     found, device = _as_card(name), usable_device(device)
     config = get_config(found or name, trained)
     if found is not None and found.engine == "torchvision":
-        from cdl_d2.codec.weights_file import load_state_dict
+        from cdl_d2.codec.io.weights_file import load_state_dict
         from cdl_d2.tv.checkpoint import load_all
         from cdl_d2.tv.detector_config import build_detector
 
@@ -143,7 +143,7 @@ def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn
             load_all(model, load_state_dict(path), path)
             model.eval()
     else:
-        from cdl_d2.d2.engine.zoo_models import build_zoo_model
+        from cdl_d2.d2.applications.zoo_models import build_zoo_model
 
         config.MODEL.DEVICE = device
         model = build_zoo_model(config, trained)

@@ -113,10 +113,10 @@ class Addition:
                 f"{self.model} is of Detectron2: give the config of this package that comes next "
                 "to it as --config-file"
             )
+        from cdl_d2.d2.applications.zoo_models import build_zoo_model, overrides_between
         from cdl_d2.d2.checkpoint import load_all_weights
         from cdl_d2.d2.config_files import read_config
         from cdl_d2.d2.engine.tasks import class_count, task_of
-        from cdl_d2.d2.engine.zoo_models import build_zoo_model, overrides_between
         from cdl_d2.model_zoo import get_config_file
 
         base, file = Path(get_config_file(self.config_file)), self.model / MODEL_FILE
@@ -144,7 +144,7 @@ class Addition:
         )
 
     def _of_torchvision(self) -> _Trained:
-        from cdl_d2.codec.weights_file import load_state_dict
+        from cdl_d2.codec.io.weights_file import load_state_dict
         from cdl_d2.tv.checkpoint import load_all, load_detector
 
         file = self.model / MODEL_FILE if self.model.is_dir() else self.model
@@ -204,9 +204,9 @@ def _codec_of(network: nn.Module) -> CodecIdentity | None:
 
 def _packed(network: nn.Module, precision: str) -> bytes:
     """A file's content; trained bridges and codecs keep all their digits."""
+    from cdl_d2.codec.io.packed_weights import packed_bytes
     from cdl_d2.codec.learning.trainable import TrainableCodec
-    from cdl_d2.codec.packed_weights import packed_bytes
-    from cdl_d2.nn.bridge import Bridge
+    from cdl_d2.nn.bridge.bridge import Bridge
 
     exact = (Bridge, TrainableCodec)
     kept = tuple(f"{name}." for name, m in network.named_modules() if isinstance(m, exact))

@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from cdl_d2.codec.image_files import write_png
-from cdl_d2.codec.weights_file import fingerprint
+from cdl_d2.codec.io.image_files import write_png
+from cdl_d2.codec.io.weights_file import fingerprint
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.data.store.plan import read_json
 from cdl_d2.errors import CdlError

@@ -16,7 +16,7 @@ def graphs_of(model: PredictionModel, size: tuple[int, int] | None = None) -> Mo
         CdlError: if it is of a kind that cannot be exported.
     """
     if hasattr(model.config, "MODEL"):
-        from cdl_d2.d2.engine.export import model_graphs
+        from cdl_d2.d2.applications.export import model_graphs
 
         graphs = model_graphs(model.network, model.config, size)
     else:

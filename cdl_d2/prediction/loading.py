@@ -94,15 +94,15 @@ def load_card(card: Card, device: str | None = None) -> PredictionModel:
 
 def _of_detectron2(checkpoint: Path, device: str) -> PredictionModel:
     _need_detectron2(str(checkpoint))
+    from cdl_d2.d2.applications.trained import build_trained
     from cdl_d2.d2.config_files import read_config
-    from cdl_d2.d2.engine.trained import build_trained
 
     cfg = read_config(checkpoint.parent / "config.yaml")
     return _detectron2_model(build_trained(cfg, checkpoint, device), cfg)
 
 
 def _detectron2_model(network: nn.Module, cfg: CfgNode) -> PredictionModel:
-    from cdl_d2.d2.engine.prediction import class_names_of, coded_input_of, resize_of
+    from cdl_d2.d2.applications.prediction import class_names_of, coded_input_of, resize_of
     from cdl_d2.d2.engine.tasks import task_of
 
     task, names = TASKS[task_of(cfg).name], class_names_of(cfg)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cdl_d2.model_zoo.card import Card
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.prediction.results import Prediction
 from cdl_d2.prediction.tasks import Task
 

@@ -19,10 +19,10 @@ from cdl_d2.codec.bitstream.compressai_file import (
 )
 from cdl_d2.codec.bitstream.header import MAGIC
 from cdl_d2.codec.bitstream.stream import SUFFIX
-from cdl_d2.codec.image_files import Content, Picture, read_image, read_image_size
+from cdl_d2.codec.io.image_files import Content, Picture, read_image, read_image_size
 from cdl_d2.data import LatentStore
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.prediction.tar_files import TarMember
 
 

@@ -14,7 +14,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torchvision.utils import draw_bounding_boxes, draw_keypoints, draw_segmentation_masks
 
-from cdl_d2.codec.image_files import Picture, read_image
+from cdl_d2.codec.io.image_files import Picture, read_image
 from cdl_d2.errors import CdlError, MissingPackageError
 
 THRESHOLD = 0.5  # lowest score of a detection that is drawn
@@ -145,7 +145,7 @@ class Detections(Prediction):
             MissingPackageError: if Detectron2 is not installed.
         """
         try:
-            from cdl_d2.d2.engine.prediction import instances
+            from cdl_d2.d2.applications.prediction import instances
         except ImportError as error:
             raise MissingPackageError(f"{error}: Instances are Detectron2's") from error
         names = ("boxes", "labels", "scores", "masks", "keypoints")

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from cdl_d2.codec.bitstream.compressai_file import COMPRESSAI_SUFFIX
 from cdl_d2.codec.bitstream.stream import REST_SUFFIX, SUFFIX
-from cdl_d2.codec.folders import is_leftover, list_files, list_folders, report_skipped
-from cdl_d2.codec.image_files import IMAGE_SUFFIXES
+from cdl_d2.codec.io.folders import is_leftover, list_files, list_folders, report_skipped
+from cdl_d2.codec.io.image_files import IMAGE_SUFFIXES
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction.reading import StoredLatent, Unreadable

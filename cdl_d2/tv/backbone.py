@@ -14,8 +14,8 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from cdl_d2.codec import Codec
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentPyramidTrunk
-from cdl_d2.nn.bridge import Bridge
-from cdl_d2.nn.narrow_resnet import NarrowResNet
+from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
+from cdl_d2.nn.bridge.bridge import Bridge
 
 # torchvision's names of pyramid levels, and the pixels a side of their cells.
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cdl_d2.codec.state_dicts import fit_names, load_into, state_dict_in
-from cdl_d2.codec.weights_file import read_weights, save_checkpoint
+from cdl_d2.codec.io.state_dicts import fit_names, load_into, state_dict_in
+from cdl_d2.codec.io.weights_file import read_weights, save_checkpoint
 from cdl_d2.errors import CdlError
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 from cdl_d2.tv.detector_config import DetectorConfig, build_detector

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.data.datasets.coco import class_names, has_masks, read_coco
 from cdl_d2.data.datasets.coco_images import require_image_files
-from cdl_d2.data.datasets.coco_precision import index_coco
 from cdl_d2.errors import CdlError
+from cdl_d2.metrics.coco_precision import index_coco
 from cdl_d2.workers import PlainlyPickled
 
 

@@ -13,10 +13,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.batch_item import reported
-from cdl_d2.nn.canvas import Canvas, require_no_origin
-from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.nn.latent_translation import translation_for
+from cdl_d2.nn.bridge.latent_translation import translation_for
+from cdl_d2.nn.input.batch_item import reported
+from cdl_d2.nn.input.canvas import Canvas, require_no_origin
+from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.mask_losses import losses_of_heads
 

@@ -11,8 +11,8 @@ import torch
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from cdl_d2.data.datasets.coco_precision import average_precision
 from cdl_d2.files import write_text
+from cdl_d2.metrics.coco_precision import average_precision
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import read_json_lines, without_nan, write_text
-from cdl_d2.nn.bridge_fit import FIT_IMAGES, fit_bridge
+from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES, fit_bridge
 from cdl_d2.seeds import seed_all
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems

@@ -7,7 +7,7 @@ from cdl_d2.d2 import TransferRCNN
 from cdl_d2.d2.detectron2_zoo import zoo_config
 from cdl_d2.d2.modeling.backbone.latent_resnet import latent_resnet_backbone
 from cdl_d2.d2.modeling.teacher import teacher_of
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.transfer import DetectorTransfer
 
 dataloader = zoo_config("common/data/coco.py").dataloader

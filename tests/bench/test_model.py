@@ -7,8 +7,8 @@ from detectron2.modeling import GeneralizedRCNN
 
 from cdl_d2.bench.counts import count_multiply_adds
 from cdl_d2.bench.model import run_benchmark
+from cdl_d2.d2.applications.measured_parts import _detectors, _fixed_outputs
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.engine.measured_parts import _detectors, _fixed_outputs
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import (  # noqa: F401
     make_item,

@@ -11,11 +11,11 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from torchvision.io import write_png
 
 from cdl_d2.codec import Bitstream, Codec
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.applications.bitstreams import read_stream
+from cdl_d2.d2.applications.trained import load_trained
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.engine.bitstreams import read_stream
-from cdl_d2.d2.engine.trained import load_trained
 from tests.commands import output_of, refused, run
 from tests.d2.conftest import small_cfg, small_model
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cdl_d2.codec import CodecChoice
-from cdl_d2.codec.weights_file import save_weights
+from cdl_d2.codec.io.weights_file import save_weights
 from tests.conftest import loud_network
 
 NAME = "tiny-bmshj2018-hyperprior"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdl_d2.codec.conventional import FORMATS, Recoding, nearest_quality
-from cdl_d2.codec.image_files import find_images
+from cdl_d2.bench.conventional import FORMATS, Recoding, nearest_quality
+from cdl_d2.codec.io.image_files import find_images
 from tests.commands import output_of, refused, run
 
 CONVENTIONAL = ["codec", "conventional"]

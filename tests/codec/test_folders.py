@@ -1,7 +1,7 @@
 import pytest
 
-from cdl_d2.codec.folders import is_leftover, list_files
-from cdl_d2.codec.image_files import find_images
+from cdl_d2.codec.io.folders import is_leftover, list_files
+from cdl_d2.codec.io.image_files import find_images
 from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
 from cdl_d2.data.datasets.sources import find_images_of
 from cdl_d2.prediction.sources import find_sources

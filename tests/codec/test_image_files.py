@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
-from cdl_d2.codec.image_files import (
+from cdl_d2.codec.io.image_files import (
     FORMATS,
     ORIENTATION,
     find_images,

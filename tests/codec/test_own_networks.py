@@ -16,8 +16,8 @@ from torch import nn
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice, register_codec
 from cdl_d2.codec.architectures import REGISTERED
+from cdl_d2.codec.io.weights_file import fingerprint, load_state_dict, save_weights
 from cdl_d2.codec.latent import pad_for_coding
-from cdl_d2.codec.weights_file import fingerprint, load_state_dict, save_weights
 from cdl_d2.errors import CdlError
 from tests import warm
 

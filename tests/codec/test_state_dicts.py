@@ -17,9 +17,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.architectures import ARCHITECTURES, COMPRESSAI_ARCHITECTURES, VARIABLE_RATE
+from cdl_d2.codec.io.state_dicts import WRAPPERS, fit_names, load_into, state_dict_in
+from cdl_d2.codec.io.weights_file import fingerprint, load_network, load_state_dict
 from cdl_d2.codec.networks import network_from_weights, new_network
-from cdl_d2.codec.state_dicts import WRAPPERS, fit_names, load_into, state_dict_in
-from cdl_d2.codec.weights_file import fingerprint, load_network, load_state_dict
 from cdl_d2.errors import CdlError
 
 PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "module._orig_mod.", "lit.codec.")

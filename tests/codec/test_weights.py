@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.networks import new_network
-from cdl_d2.codec.weights_file import (
+from cdl_d2.codec.io.weights_file import (
     fingerprint,
     load_network,
     load_state_dict,
@@ -21,6 +20,7 @@ from cdl_d2.codec.weights_file import (
     save_tensors,
     save_weights,
 )
+from cdl_d2.codec.networks import new_network
 from cdl_d2.codec.zoo import download, zoo_url
 from cdl_d2.errors import CdlError
 from tests.conftest import loud_network

@@ -18,7 +18,7 @@ from cdl_d2.d2.modeling.teacher import build_teacher, trained_weights
 from cdl_d2.data import Plan
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.statistics import save_statistics
+from cdl_d2.nn.selection.statistics import save_statistics
 from tests.d2.conftest import PIXEL, SMALL, small_cfg, small_model
 
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")

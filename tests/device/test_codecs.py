@@ -7,7 +7,7 @@ from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.architectures import ARCHITECTURES
 from cdl_d2.codec.entropy.coders import has_one_meaning
 from cdl_d2.codec.latent import Latent
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.input.coded_input import CodedInput
 from tests.conftest import small_codec, small_network
 from tests.second_device import NAME
 

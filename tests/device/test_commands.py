@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.device import usable_device
 from cdl_d2.prediction import Predictor
 from cdl_d2.prediction.exporting import graphs_of

@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 
+from cdl_d2.codec.io.weights_file import read_weights
 from cdl_d2.codec.learning import training
 from cdl_d2.codec.learning.training import CodecTraining, train_codec
-from cdl_d2.codec.weights_file import read_weights
 from cdl_d2.data import Variant
 from cdl_d2.transfer import DetectorTransfer
 from cdl_d2.tv.coco_items import CocoItems

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from cdl_d2.codec.image_files import read_image, read_image_size, read_label_map
+from cdl_d2.codec.io.image_files import read_image, read_image_size, read_label_map
 from tests.fuzz.mutations import mutate_bytes
 
 OPTIONS = {

@@ -20,10 +20,10 @@ from cdl_d2.codec import CodecIdentity
 from cdl_d2.data import Variant
 from cdl_d2.data.datasets.attributes import read_attributes
 from cdl_d2.data.datasets.coco import read_coco
-from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
 from cdl_d2.data.datasets.voc import read_voc_classes
+from cdl_d2.metrics.coco_precision import average_precision, index_coco
 from cdl_d2.model_zoo.card import Card, CardCodec, CardData, CardWeights, read_card
-from cdl_d2.nn.channel_ranking import ChannelRanking
+from cdl_d2.nn.selection.channel_ranking import ChannelRanking
 from cdl_d2.packaged import CONFIGS
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig

@@ -19,10 +19,10 @@ from safetensors.torch import load, save
 from torch import nn
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.packed_weights import packed_bytes
-from cdl_d2.codec.weights_file import load_network, save_weights
-from cdl_d2.nn.codec_stamp import CodecStamp
-from cdl_d2.nn.statistics import load_statistics, save_statistics
+from cdl_d2.codec.io.packed_weights import packed_bytes
+from cdl_d2.codec.io.weights_file import load_network, save_weights
+from cdl_d2.nn.input.codec_stamp import CodecStamp
+from cdl_d2.nn.selection.statistics import load_statistics, save_statistics
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.detector_config import DetectorConfig
 from tests.conftest import small_codec

@@ -9,7 +9,7 @@ import torch
 
 from cdl_d2 import model_zoo
 from cdl_d2.bench.results import read_value
-from cdl_d2.codec.weights_file import read_weights
+from cdl_d2.codec.io.weights_file import read_weights
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.metrics import read_metrics
 from cdl_d2.tv import load_detector, save_detector
@@ -19,8 +19,8 @@ from tests.tv.conftest import CLASSES, make_item, tiny_config, tiny_detector
 
 if importlib.util.find_spec("detectron2"):
     from cdl_d2.d2 import SafeCheckpointer
+    from cdl_d2.d2.applications.zoo_models import LEFT_OUT, overrides_between
     from cdl_d2.d2.config_files import read_config
-    from cdl_d2.d2.engine.zoo_models import LEFT_OUT, overrides_between
     from tests.d2.conftest import small_cfg, small_model
 
 NEEDS = pytest.mark.skipif(

@@ -3,8 +3,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cdl_d2.codec.packed_weights import pack, packed_bytes, unpack
-from cdl_d2.codec.weights_file import read_weights
+from cdl_d2.codec.io.packed_weights import pack, packed_bytes, unpack
+from cdl_d2.codec.io.weights_file import read_weights
 from cdl_d2.errors import CdlError
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cdl_d2.codec.architectures import ARCHITECTURES
-from cdl_d2.nn.bridge import Bridge, decoder_layers
+from cdl_d2.nn.bridge.bridge import Bridge, decoder_layers
 from tests.conftest import small_codec
 
 

@@ -8,10 +8,10 @@ from torchvision.ops import box_iou
 
 from cdl_d2 import Predictor
 from cdl_d2.codec import Bitstream
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.canvas import Canvas
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.input.canvas import Canvas
+from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.packaged import SAMPLES
 from tests.codec.conftest import compressai_stream
 from tests.tv.conftest import make_item, tiny_detector

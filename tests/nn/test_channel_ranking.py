@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cdl_d2.codec import CodecIdentity
-from cdl_d2.nn.channel_ranking import ChannelRanking
+from cdl_d2.nn.selection.channel_ranking import ChannelRanking
 
 CODEC = CodecIdentity("tiny-bmshj2018-hyperprior", 2, "mse", "decoded", "0123")
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels, gate_scores
+from cdl_d2.nn.selection.channel_selection import ChannelGate, FixedChannels, gate_scores
 
 
 def gate(temperature=1.0, bias=1.0):

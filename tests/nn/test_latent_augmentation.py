@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cdl_d2.nn.latent_augmentation import LatentAugmentation
+from cdl_d2.d2.modeling.latent_augmentation import LatentAugmentation
 
 
 def test_latents_and_scales_are_changed_alike_and_images_differently():

@@ -3,7 +3,7 @@ import torch
 
 from cdl_d2.codec import CodecIdentity
 from cdl_d2.nn import LatentInput
-from cdl_d2.nn.statistics import latent_statistics, load_statistics, save_statistics
+from cdl_d2.nn.selection.statistics import latent_statistics, load_statistics, save_statistics
 
 OURS = CodecIdentity("mbt2018", 4, "mse", "decoded", "0123456789abcdef")
 

@@ -3,7 +3,7 @@ import argparse
 import pytest
 import torch
 
-from cdl_d2.nn.pixel_network import pixel_network
+from cdl_d2.nn.backbones.pixel_network import pixel_network
 
 pytest.importorskip("timm", reason="timm is not installed")
 package = pytest.importorskip(

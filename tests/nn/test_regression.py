@@ -3,7 +3,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from cdl_d2.nn.regression import Regression
+from cdl_d2.nn.bridge.regression import Regression
 
 
 def data(rows=300, rank=3):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from cdl_d2.d2.modeling.task_weighting import TaskWeighting
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.task_weighting import TaskWeighting
 
 LOSSES = {"a": torch.tensor(2.0), "b": torch.tensor(0.5)}
 

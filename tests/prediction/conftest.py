@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.tv import build_detector
 from cdl_d2.tv.checkpoint import save_detector
 from tests.tv.conftest import tiny_config

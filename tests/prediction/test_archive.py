@@ -15,9 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from cdl_d2 import Predictor
-from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
 from cdl_d2.errors import CdlError
 from cdl_d2.files import without_nan, write_json
+from cdl_d2.metrics.coco_precision import average_precision, index_coco
 from cdl_d2.prediction import archive
 from cdl_d2.prediction.archive import ArchivePrediction
 from cdl_d2.prediction.sources import find_sources

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cdl_d2 import Predictor
 from cdl_d2.codec import Bitstream, Codec
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.data import Plan, Variant
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.errors import CdlError
@@ -240,7 +240,7 @@ class TestWithDetectron2:
         return folder
 
     def test_a_detector_finds_what_it_finds_in_its_evaluation(self, tmp_path, images):
-        from cdl_d2.d2.engine.trained import evaluation_mapper, load_trained
+        from cdl_d2.d2.applications.trained import evaluation_mapper, load_trained
         from tests.d2.conftest import small_cfg
 
         cfg = small_cfg("latent", "MODEL.CLASS_NAMES", ["disc", "square"])

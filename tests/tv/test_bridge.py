@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cdl_d2.nn import fit_bridge
-from cdl_d2.nn.bridge import Bridge
-from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.transfer import DetectorTransfer
 from cdl_d2.tv import TransferMaskRCNN, build_detector, save_detector
 from cdl_d2.tv.checkpoint import load_initial_weights

@@ -132,7 +132,7 @@ class Detectron2:
 
     def load(self, folder: Path) -> nn.Module:
         """The trained detector of a run, in eval mode; it takes a list of items."""
-        from cdl_d2.d2.engine.trained import load_trained
+        from cdl_d2.d2.applications.trained import load_trained
 
         return load_trained(folder)
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from cdl_d2.bench.quickstart.looks import MODELS, NUCLEI, Look, compress, costs_of, look, rows_of
 from cdl_d2.bench.quickstart.page import Row, as_html, as_text, embedded, write_page
-from cdl_d2.codec.image_files import find_images
+from cdl_d2.codec.io.image_files import find_images
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo import card

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cdl_d2.bench.quickstart.measure import count_costs
 from cdl_d2.bench.quickstart.page import Cost, Row
 from cdl_d2.codec import Codec
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.errors import MissingPackageError
 from cdl_d2.model_zoo import card
 from cdl_d2.packaged import SAMPLES

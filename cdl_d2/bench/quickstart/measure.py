@@ -14,7 +14,7 @@ from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.bench.quickstart.engines import Detectron2, Torchvision, image_item
 from cdl_d2.bench.quickstart.page import Cost
 from cdl_d2.codec import Codec, cell_size
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from cdl_d2.bench.quickstart.engines import Task
 from cdl_d2.bench.quickstart.page import Cost, Row, as_html, embedded, write_page
 from cdl_d2.bench.quickstart.runs import read_losses, read_results
 from cdl_d2.codec import Codec
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.pictures import show_bits, show_channels
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.errors import imports_of_extra

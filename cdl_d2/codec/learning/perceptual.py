@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from cdl_d2.codec.state_dicts import describe, fit_names
-from cdl_d2.codec.weights_file import load_network, load_state_dict
+from cdl_d2.codec.io.state_dicts import describe, fit_names
+from cdl_d2.codec.io.weights_file import load_network, load_state_dict
 from cdl_d2.errors import CdlError, MissingPackageError, imports_of_extra
 from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file, lite0_name
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.entropy.coders import has_one_meaning
+from cdl_d2.codec.io.weights_file import save_weights
 from cdl_d2.codec.latent import CodecIdentity, cell_size, pad_for_coding
-from cdl_d2.codec.weights_file import save_weights
 from cdl_d2.errors import CdlError
 
 QUANTIZATIONS = ("noise", "straight-through")

@@ -19,15 +19,15 @@ from torchvision.transforms.functional import hflip
 from tqdm import tqdm
 
 from cdl_d2.codec.architectures import TINY_PREFIX, VARIABLE_RATE, check_codec_choice
-from cdl_d2.codec.image_files import find_images, read_image
-from cdl_d2.codec.latent import CODING_MULTIPLE
-from cdl_d2.codec.networks import network_from_weights, new_network
-from cdl_d2.codec.weights_file import (
+from cdl_d2.codec.io.image_files import find_images, read_image
+from cdl_d2.codec.io.weights_file import (
     load_state_dict,
     read_weights,
     save_checkpoint,
     save_weights,
 )
+from cdl_d2.codec.latent import CODING_MULTIPLE
+from cdl_d2.codec.networks import network_from_weights, new_network
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.seeds import seed_all
 from cdl_d2.workers import end_with_parent

@@ -17,7 +17,7 @@ from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.modeling.coded_input import architecture_of, needs_image
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.batch_item import image_checksum
+from cdl_d2.nn.input.batch_item import image_checksum
 
 
 class ClassMapper:

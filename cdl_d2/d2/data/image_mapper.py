@@ -13,7 +13,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
-from cdl_d2.codec.image_files import open_image, read_image
+from cdl_d2.codec.io.image_files import open_image, read_image
 from cdl_d2.errors import CdlError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
-from cdl_d2.codec.image_files import find_images, open_image, read_image_size, read_label_map
+from cdl_d2.codec.io.image_files import find_images, open_image, read_image_size, read_label_map
 from cdl_d2.errors import CdlError
 
 IGNORED = 255

@@ -13,12 +13,12 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils as utils
 
-from cdl_d2.codec.image_files import read_label_map
+from cdl_d2.codec.io.image_files import read_label_map
 from cdl_d2.d2.data.image_mapper import AnnotatedMapper, read_pixels
 from cdl_d2.d2.modeling.coded_input import build_coded_input, needs_image
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.batch_item import image_checksum
+from cdl_d2.nn.input.batch_item import image_checksum
 
 
 class StoredLatentMapper(AnnotatedMapper):

@@ -14,7 +14,7 @@ from detectron2.data import build_detection_train_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cdl_d2.codec.image_files import read_image_size
+from cdl_d2.codec.io.image_files import read_image_size
 from cdl_d2.d2.data.coco_datasets import normalize_dataset
 from cdl_d2.d2.data.encoding_mapper import Mapper
 from cdl_d2.seeds import seeded

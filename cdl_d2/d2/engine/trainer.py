@@ -36,7 +36,7 @@ from cdl_d2.d2.modeling.building import build_model, naming_config
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.transfer import Taught
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}

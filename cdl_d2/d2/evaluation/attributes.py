@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from cdl_d2.data.datasets.attribute_accuracy import AttributeCounts
+from cdl_d2.metrics.attribute_accuracy import AttributeCounts
 
 
 class AttributeEvaluator(DatasetEvaluator):

@@ -9,7 +9,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cdl_d2.d2.data.coco_datasets import normalize_dataset
 from cdl_d2.data.datasets.coco import has_masks
-from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
+from cdl_d2.metrics.coco_precision import average_precision, index_coco
 
 
 class CocoEvaluator(COCOEvaluator):

@@ -6,9 +6,9 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
+from cdl_d2.codec.io.state_dicts import fit_names, load_into
+from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.codec.latent import cell_size
-from cdl_d2.codec.state_dicts import fit_names, load_into
-from cdl_d2.codec.weights_file import load_state_dict
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
@@ -16,9 +16,9 @@ from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CResNet, LatentClassifier, LatentInput
-from cdl_d2.nn.linear_bridge import bridge_first_convolution
-from cdl_d2.nn.narrow_resnet import NarrowResNet
-from cdl_d2.nn.pixel_network import pixel_network, resnet_file
+from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
+from cdl_d2.nn.backbones.pixel_network import pixel_network, resnet_file
+from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 
 CRESNETS = {  # arguments of CResNet
     "cresnet39": {},

@@ -10,7 +10,7 @@ from cdl_d2.codec import Codec, CodecChoice
 from cdl_d2.d2.config import check_source
 from cdl_d2.d2.modeling.building import naming_config
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.input.coded_input import CodedInput
 
 
 def architecture_of(cfg: CfgNode) -> type[nn.Module]:

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from cdl_d2.codec.learning.perceptual import PerceptualDistance, perceptual_distance
 from cdl_d2.codec.rate_distortion import distortion
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.input.coded_input import CodedInput
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.bitstream.layers import check_layered
 from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.channel_ranking import ChannelRanking
-from cdl_d2.nn.channel_selection import ChannelGate, FixedChannels
+from cdl_d2.nn.selection.channel_ranking import ChannelRanking
+from cdl_d2.nn.selection.channel_selection import ChannelGate, FixedChannels
 
 GATE_FROM_STORE = (
     "a gate learns from the bits of each channel, which stored latents do not have: set "

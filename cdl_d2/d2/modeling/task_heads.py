@@ -20,7 +20,7 @@ from torch import nn
 
 from cdl_d2.d2.modeling.label_maps import padded_labels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.canvas import Canvas
+from cdl_d2.nn.input.canvas import Canvas
 from cdl_d2.transfer.features import covered_cells
 
 Features = Mapping[str, torch.Tensor]

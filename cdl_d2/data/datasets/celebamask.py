@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cdl_d2.codec.image_files import find_images, open_image, read_image, write_png
+from cdl_d2.codec.io.image_files import find_images, open_image, read_image, write_png
 from cdl_d2.data.datasets.attributes import read_attributes, write_attributes
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cdl_d2.codec.folders import is_leftover, list_files, report_skipped
-from cdl_d2.codec.image_files import IMAGE_SUFFIXES, is_named_as_image
+from cdl_d2.codec.io.folders import is_leftover, list_files, report_skipped
+from cdl_d2.codec.io.image_files import IMAGE_SUFFIXES, is_named_as_image
 from cdl_d2.errors import CdlError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cdl_d2.codec.image_files import read_image_size
+from cdl_d2.codec.io.image_files import read_image_size
 from cdl_d2.codec.latent import check_pixels
 from cdl_d2.data.datasets.coco_findings import Findings, label_of, whole
 from cdl_d2.errors import CdlError

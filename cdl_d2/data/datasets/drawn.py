@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cdl_d2.codec.image_files import write_png
+from cdl_d2.codec.io.image_files import write_png
 from cdl_d2.data.datasets.attributes import write_attributes
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_text

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from cdl_d2.codec.image_files import find_images
+from cdl_d2.codec.io.image_files import find_images
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.errors import CdlError
 

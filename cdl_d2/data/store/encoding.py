@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.latent import coded_cells
 from cdl_d2.data.store.image_source import ImageSource
 from cdl_d2.data.store.latent_store import record_name, shard_path, write_manifest

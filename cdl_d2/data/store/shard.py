@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from cdl_d2.codec import cell_size
+from cdl_d2.codec.io.weights_file import save_tensors
 from cdl_d2.codec.latent import check_pixels
-from cdl_d2.codec.weights_file import save_tensors
 from cdl_d2.data.store.image_source import ImageSource
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.errors import CdlError

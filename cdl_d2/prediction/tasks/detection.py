@@ -15,13 +15,13 @@ from pycocotools import mask as coco_mask
 
 from cdl_d2.data.datasets.coco import class_names as class_names_of
 from cdl_d2.data.datasets.coco import has_masks, read_coco
-from cdl_d2.data.datasets.coco_precision import (
+from cdl_d2.data.datasets.sources import stem_of
+from cdl_d2.errors import CdlError
+from cdl_d2.metrics.coco_precision import (
     PERSON_KEYPOINTS,
     average_precision,
     index_coco,
 )
-from cdl_d2.data.datasets.sources import stem_of
-from cdl_d2.errors import CdlError
 from cdl_d2.prediction.results import PIXEL_CENTRE, Detections, encode_mask
 from cdl_d2.prediction.tasks.panoptic import panoptic_entry, panoptic_results, panoptic_segments
 from cdl_d2.prediction.tasks.task import (

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cdl_d2.data.datasets.attribute_accuracy import AttributeCounts
 from cdl_d2.data.datasets.attributes import read_attributes
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
+from cdl_d2.metrics.attribute_accuracy import AttributeCounts
 from cdl_d2.prediction.results import AttributesAndParts
 from cdl_d2.prediction.tasks.segmentation import LabelTruth, SegmentationTask
 from cdl_d2.prediction.tasks.task import Entry, Results, Save, Task, Truth, table

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cdl_d2.codec.image_files import open_image, read_label_map
+from cdl_d2.codec.io.image_files import open_image, read_label_map
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction.results import Segmentation

@@ -16,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from cdl_d2 import Predictor
 from cdl_d2.codec import BitstreamError, Codec, CodecChoice
 from cdl_d2.codec.bitstream.compressai_file import MODELS, load_bitstream, read_compressai_file
-from cdl_d2.codec.weights_file import save_weights
+from cdl_d2.codec.io.weights_file import save_weights
 from cdl_d2.errors import CdlError
 from cdl_d2.tv import build_detector
 from cdl_d2.tv.checkpoint import save_detector

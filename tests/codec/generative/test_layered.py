@@ -14,8 +14,8 @@ from cdl_d2.codec.bitstream.layers import (
 )
 from cdl_d2.codec.bitstream.stream import rest_of
 from cdl_d2.codec.coded_files import decompress_file
-from cdl_d2.codec.weights_file import save_weights
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.codec.io.weights_file import save_weights
+from cdl_d2.nn.input.coded_input import CodedInput
 from tests import warm
 from tests.codec.conftest import IMAGE
 from tests.conftest import small_codec

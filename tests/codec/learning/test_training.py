@@ -6,7 +6,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.image_files import find_images
+from cdl_d2.codec.io.image_files import find_images
 from cdl_d2.codec.learning import training
 from cdl_d2.codec.learning.training import CodecTraining, RandomCrops, train_codec
 from cdl_d2.codec.rate_distortion import average, rate_point

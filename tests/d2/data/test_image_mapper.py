@@ -6,7 +6,7 @@ from pycocotools import mask as coco_mask
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.codec.image_files import ORIENTATION, read_image
+from cdl_d2.codec.io.image_files import ORIENTATION, read_image
 from cdl_d2.d2 import build_mapper
 from cdl_d2.errors import CdlError
 from tests.conftest import fake_ghostscript, png_of_16_bits

@@ -11,7 +11,7 @@ import detectron2.data.transforms as T
 from detectron2.data import DatasetMapper
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNNWithTTA
 
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.d2 import CompressedRCNN, build_codec, build_mapper
 from cdl_d2.d2.data.store_mapper import variants_of
 from cdl_d2.data import Plan, Variant

@@ -7,8 +7,8 @@ from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.trainer import check_entries
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
-from cdl_d2.nn.bridge import Bridge
-from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.transfer import DetectorTransfer
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_model
 

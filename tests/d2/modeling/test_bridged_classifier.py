@@ -5,7 +5,7 @@ pytest.importorskip("timm", reason="timm is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.nn import stage_ends
-from cdl_d2.nn.linear_bridge import LinearBridge
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from tests.d2.modeling.test_classifier import make_items, tiny_cfg, tiny_model
 
 NETWORKS = ("timm/test_resnet", "timm/test_convnext", "timm/test_efficientnet", "timm/test_vit")

@@ -9,9 +9,9 @@ from detectron2.utils.events import EventStorage
 
 from cdl_d2.codec.bitstream.layers import compress_layers
 from cdl_d2.d2 import Trainer
-from cdl_d2.d2.engine.bitstreams import codec_of, compress_for, read_stream
+from cdl_d2.d2.applications.bitstreams import codec_of, compress_for, read_stream
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.channel_ranking import ChannelRanking
+from cdl_d2.nn.selection.channel_ranking import ChannelRanking
 from tests.d2 import conftest
 from tests.d2.modeling import test_classifier, test_segmentor
 

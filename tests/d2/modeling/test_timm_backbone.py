@@ -9,10 +9,10 @@ pytest.importorskip("timm", reason="timm is not installed")
 import timm
 from detectron2.modeling import build_backbone
 
-from cdl_d2.codec.weights_file import save_checkpoint
+from cdl_d2.codec.io.weights_file import save_checkpoint
 from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.applications.trained import load_trained
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.engine.trained import load_trained
 from cdl_d2.d2.modeling.backbone import timm_backbone
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS

@@ -11,9 +11,9 @@ from PIL import Image
 
 from cdl_d2.data import Variant
 from cdl_d2.data.datasets.coco import read_coco
-from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
 from cdl_d2.data.datasets.sources import find_images_of
 from cdl_d2.errors import CdlError
+from cdl_d2.metrics.coco_precision import average_precision, index_coco
 from cdl_d2.prediction.tasks.detection import CocoTruth
 from cdl_d2.tv import CocoItems
 from tests.coco_files import (

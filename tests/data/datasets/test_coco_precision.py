@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from cdl_d2.data.datasets.coco_precision import average_precision, index_coco
+from cdl_d2.metrics.coco_precision import average_precision, index_coco
 
 SQUARE = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 40, 40], "area": 1600}
 COCO = {

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.image_files import read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.data import LatentStore, Plan, Variant
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.data.store.image_source import ImageSource

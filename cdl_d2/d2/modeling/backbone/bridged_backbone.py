@@ -14,8 +14,8 @@ from cdl_d2.codec import STRIDE
 from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.coded_input import build_codec, check_reads_latents
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge import Bridge
-from cdl_d2.nn.linear_bridge import bridge_first_convolution
+from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 
 FIRST_CONVOLUTION = "conv1"
 STAGES = {"stem": 4, "res2": 4, "res3": 8}  # after which part, and its stride in pixels

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from cdl_d2.nn import LatentInput, LatentResNet, initialize_trunk
-from cdl_d2.nn.statistics import load_statistics
+from cdl_d2.nn.selection.statistics import load_statistics
 
 
 def initialize(network: nn.Module, cfg: CfgNode) -> None:

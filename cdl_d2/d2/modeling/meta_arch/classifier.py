@@ -20,15 +20,15 @@ from cdl_d2.d2.modeling.classifier_networks import (
     build_classifier_network,
     build_classifier_teacher,
 )
+from cdl_d2.d2.modeling.latent_augmentation import LatentAugmentation
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.teacher import Student, transfer_options
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import stage_ends, stage_features
-from cdl_d2.nn.batch_item import reported
-from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.nn.latent_augmentation import LatentAugmentation
-from cdl_d2.nn.pixel_network import pixel_statistics
+from cdl_d2.nn.backbones.pixel_network import pixel_statistics
+from cdl_d2.nn.input.batch_item import reported
+from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.transfer import ClassifierTransfer
 
 

@@ -13,9 +13,9 @@ from cdl_d2.d2.modeling.mask_losses import without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.batch_item import image_size_of, reported
-from cdl_d2.nn.canvas import Canvas
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.input.batch_item import image_size_of, reported
+from cdl_d2.nn.input.canvas import Canvas
+from cdl_d2.nn.input.coded_input import CodedInput
 
 
 class CompressedDetector(CompressedModel):

@@ -16,11 +16,11 @@ from cdl_d2.codec import STRIDE
 from cdl_d2.d2.modeling.coded_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge_fit import fit_bridge
-from cdl_d2.nn.canvas import require_no_origin
-from cdl_d2.nn.channel_selection import FixedChannels
-from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.nn.latent_translation import translation_for
+from cdl_d2.nn.bridge.bridge_fit import fit_bridge
+from cdl_d2.nn.bridge.latent_translation import translation_for
+from cdl_d2.nn.input.canvas import require_no_origin
+from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.selection.channel_selection import FixedChannels
 
 
 class CompressedModel(nn.Module):

@@ -14,10 +14,10 @@ from cdl_d2.d2.modeling.coding_report import CodingReport
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.task_heads import Features, Shown, TaskHead, build_head
+from cdl_d2.d2.modeling.task_weighting import TaskWeighting
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.batch_item import reported
-from cdl_d2.nn.coded_input import CodedInput
-from cdl_d2.nn.task_weighting import TaskWeighting
+from cdl_d2.nn.input.batch_item import reported
+from cdl_d2.nn.input.coded_input import CodedInput
 
 
 @META_ARCH_REGISTRY.register()

@@ -21,9 +21,9 @@ from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.teacher import Student, build_teacher, normalizer, transfer_options
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.batch_item import reported
-from cdl_d2.nn.canvas import Canvas
-from cdl_d2.nn.coded_input import CodedInput
+from cdl_d2.nn.input.batch_item import reported
+from cdl_d2.nn.input.canvas import Canvas
+from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.transfer import SegmentorTransfer, teachers_view
 
 FIRST = "res2"  # the feature that is taught

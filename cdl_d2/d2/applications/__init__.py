@@ -1,0 +1,1 @@
+"""Uses of a trained Detectron2 model: prediction, conversion, export, pictures."""

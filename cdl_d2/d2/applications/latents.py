@@ -1,0 +1,94 @@
+"""What the latents of a config's training data are like, and which of their channels to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from tqdm import tqdm
+
+from cdl_d2.d2.checkpoint import load_all_weights
+from cdl_d2.d2.engine.tasks import build_mapper, check_datasets
+from cdl_d2.d2.engine.trainer import Trainer
+from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.errors import CdlError
+from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.selection.channel_ranking import ChannelRanking
+from cdl_d2.nn.selection.channel_selection import ChannelGate, gate_scores
+from cdl_d2.nn.selection.statistics import latent_statistics, save_statistics
+
+
+def write_statistics(cfg: CfgNode, count: int, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each channel over training images, augmented as in training; writes
+    the file that MODEL.LATENT_RESNET.STATISTICS takes.
+
+    Args:
+        count: images to look at.
+
+    Returns:
+        M means and M deviations.
+
+    Raises:
+        CdlError, OSError: for data that does not fit the config, or a file that cannot be written.
+    """
+    check_datasets(cfg)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = build_codec(cfg)
+    mean, std = latent_statistics(_training_latents(cfg, count))
+    save_statistics(path, mean.cpu(), std.cpu(), codec.identity)
+    return mean, std
+
+
+def _training_latents(cfg: CfgNode, count: int) -> Iterator[torch.Tensor]:
+    shown = CodedInput("latent", build_codec(cfg), cfg.INPUT.FORMAT)
+    items = (item for batch in Trainer.build_train_loader(cfg) for item in batch)
+    for item in tqdm(islice(items, count), total=count, unit="image"):
+        yield shown.encode(item, cfg.MODEL.DEVICE, with_bits=False)["latent"]
+
+
+@torch.no_grad()
+def rank_channels(
+    cfg: CfgNode, by: str, images: int | None = None, count: int | None = None
+) -> ChannelRanking:
+    """The channels of the config's codec, for fixed selections.
+
+    Args:
+        by: `gate`, first those that the gate of MODEL.WEIGHTS chooses most often; or `variance`,
+            those that vary most (the baseline of Wang et al., 2022).
+        images: of the training data to look at; None for all.
+        count: channels that will be kept of them, if it is known.
+
+    Raises:
+        CdlError, OSError: for a config without latents, or without a gate; for another count than
+            the codec has channels.
+    """
+    if cfg.INPUT.DOMAIN != "latent":
+        raise CdlError(f"channels are selected of latents, not of domain {cfg.INPUT.DOMAIN!r}")
+    if images is not None and images < 1:
+        raise CdlError(f"--images {images}: at least 1 is needed")
+    check_datasets(cfg)
+    cfg.INPUT.LATENT_SOURCE = "model"
+    model = Trainer.build_model(cfg).eval()
+    channels = build_codec(cfg).latent_channels
+    if count is not None and count > channels:
+        raise CdlError(f"--count {count}: {cfg.MODEL.CODEC.NAME} has {channels} channels")
+    if by == "gate":
+        if model.selection is None or not isinstance(model.selection.chooser, ChannelGate):
+            raise CdlError(
+                "the config has no gate: set MODEL.SELECTION.KIND gate, or --by variance"
+            )
+        load_all_weights(model, cfg.MODEL.WEIGHTS)
+    names = list(cfg.DATASETS.TRAIN)
+    loader = build_detection_test_loader(cfg, names, mapper=build_mapper(cfg, is_train=False))
+    items = tqdm(islice(loader, images), total=images or len(loader), unit="image")
+    encoded = (model.encode(batch)[0] for batch in items)
+    if by == "variance":
+        scores = latent_statistics((each["latent"] for each in encoded), smallest_std=0.0)[1]
+    else:
+        pairs = ((each["latent"], each["channel_bits"]) for each in encoded)
+        scores = gate_scores(model.selection.chooser, pairs).cpu()
+    return ChannelRanking.of(scores, by, build_codec(cfg).identity)

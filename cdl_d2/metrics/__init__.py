@@ -1,0 +1,1 @@
+"""Metrics, independent of any backend."""

@@ -1,0 +1,1 @@
+"""Networks that take latents as input."""

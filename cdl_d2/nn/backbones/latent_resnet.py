@@ -1,0 +1,199 @@
+"""ResNet-50 for latents (sections 3.2.1 and 3.3.1, tables 1, 5 and 6, figure 2 of *Learning in
+Compressed Domain via Knowledge Transfer*).
+
+Shapes: N images, M latent channels, h x w latent cells of 16 x 16 pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import FrozenBatchNorm2d
+
+from cdl_d2.errors import CdlError
+from cdl_d2.nn.input.latent_input import LatentInput
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups, or fewer, for a layered codec's 208 channels."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "BN": nn.BatchNorm2d,
+    "GN": group_norm,
+    "FrozenBN": FrozenBatchNorm2d,
+    "SyncBN": nn.SyncBatchNorm,
+}
+STEMS = ("residual", "conv1x1", "none")
+
+
+class LatentResNet(nn.Module):
+    """Stem, conv4 in sub-stages, conv5: the trunk that all tasks share.
+
+    ```
+    y_hat (16) -> input -> stem -> conv4_1 -> conv4_2 -> conv4_3 -> conv5 (32)
+    ```
+
+    Args:
+        input_layer: checks and normalizes y_hat; knows the number of latent channels.
+        stem: `residual`, three basic blocks as wide as the latent; `conv1x1`, one convolution to
+            512 * width channels (table 6); or `none`, conv4 reads the latent itself.
+        conv4_blocks: bottlenecks in each sub-stage of conv4.
+        conv5_blocks: bottlenecks in conv5, whose first has stride 2.
+        width: scales the channels of conv4 (1024), conv5 (2048) and of the 1x1 stem (512).
+        norm: `BN`, `GN` (32 groups, for batches of a few images), `FrozenBN` or `SyncBN`.
+
+    Raises:
+        CdlError: for an unknown stem or norm, no blocks, or a width that leaves no channels.
+    """
+
+    def __init__(
+        self,
+        input_layer: LatentInput,
+        *,
+        stem: str = "residual",
+        conv4_blocks: Sequence[int] = (3, 4, 6),
+        conv5_blocks: int = 3,
+        width: float = 1.0,
+        norm: str = "BN",
+    ):
+        super().__init__()
+        if stem not in STEMS:
+            raise CdlError(f"stem {stem!r} is not one of {', '.join(STEMS)}")
+        if norm not in NORMS:
+            raise CdlError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+        if len(conv4_blocks) != 3 or min(*conv4_blocks, conv5_blocks) < 1:
+            raise CdlError(
+                f"blocks {tuple(conv4_blocks)} and {conv5_blocks}: conv4 has three sub-stages, and "
+                "every one of them and conv5 needs at least one block"
+            )
+        if int(256 * width) < 1:
+            raise CdlError(f"width {width} leaves conv4 without channels: give at least 1/256")
+        self.input = input_layer
+        self._norm = NORMS[norm]
+        channels = input_layer.channels
+        if stem == "residual":
+            self.stem = nn.Sequential(
+                *(BasicBlock(channels, channels, norm_layer=self._norm) for _ in range(3))
+            )
+        elif stem == "none":
+            self.stem = nn.Identity()
+        else:
+            self.stem = nn.Conv2d(channels, int(512 * width), kernel_size=1)
+            channels = self.stem.out_channels
+        planes4, planes5 = int(256 * width), int(512 * width)
+        self.conv4_1 = self._stage(channels, planes4, conv4_blocks[0])
+        self.conv4_2 = self._stage(planes4 * 4, planes4, conv4_blocks[1])
+        self.conv4_3 = self._stage(planes4 * 4, planes4, conv4_blocks[2])
+        self.conv5 = self._stage(planes4 * 4, planes5, conv5_blocks, stride=2)
+        self.conv4_channels, self.conv5_channels = planes4 * 4, planes5 * 4
+        self.apply(initialize_convolution)
+
+    def _stage(self, channels: int, planes: int, blocks: int, stride: int = 1) -> nn.Sequential:
+        out = planes * Bottleneck.expansion
+        shortcut = None
+        if stride != 1 or channels != out:
+            shortcut = nn.Sequential(
+                nn.Conv2d(channels, out, kernel_size=1, stride=stride, bias=False), self._norm(out)
+            )
+        first = Bottleneck(channels, planes, stride, shortcut, norm_layer=self._norm)
+        rest = (Bottleneck(out, planes, norm_layer=self._norm) for _ in range(blocks - 1))
+        return nn.Sequential(first, *rest)
+
+    def forward(self, y_hat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """From y_hat, N x M x h x w, to the features of figure 2.
+
+        Returns:
+            c4_1, c4_2 and c4: N x 1024 * width x h x w; c5: N x 2048 * width x h/2 x w/2.
+        """
+        c4_1 = self.conv4_1(self.stem(self.input(y_hat)))
+        c4_2 = self.conv4_2(c4_1)
+        c4 = self.conv4_3(c4_2)
+        return {"c4_1": c4_1, "c4_2": c4_2, "c4": c4, "c5": self.conv5(c4)}
+
+
+class LatentPyramidTrunk(nn.Module):
+    """A latent ResNet whose first two features are upsampled for a feature pyramid network.
+
+    Sub-pixel upsampling is a 1x1 convolution and a pixel shuffle. The outputs carry the names and
+    strides that a pixel ResNet's have, so that any feature pyramid network takes them: res2
+    (stride 4, 128 * width channels) from c4_1, res3 (8, 512 * width) from c4_2, res4 (16,
+    1024 * width) and res5 (32, 2048 * width).
+
+    Args:
+        trunk: the latent ResNet.
+        out_features: those that are made; a pyramid from P3 needs no res2.
+
+    Raises:
+        CdlError: for an unknown feature.
+    """
+
+    strides = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+    def __init__(self, trunk: LatentResNet, out_features: Sequence[str] = tuple(strides)):
+        super().__init__()
+        unknown = set(out_features) - set(self.strides)
+        if unknown:
+            raise CdlError(
+                f"a latent ResNet has no feature {min(unknown)!r}, only {', '.join(self.strides)}"
+            )
+        self.trunk = trunk
+        between = trunk.conv5_channels
+        channels = {
+            "res2": between // 16,
+            "res3": between // 4,
+            "res4": trunk.conv4_channels,
+            "res5": trunk.conv5_channels,
+        }
+        self.channels = {name: each for name, each in channels.items() if name in out_features}
+
+        def upsample(name: str, factor: int) -> nn.Module | None:
+            if name not in self.channels:
+                return None
+            convolution = nn.Conv2d(trunk.conv4_channels, between, kernel_size=1)
+            return nn.Sequential(convolution, nn.PixelShuffle(factor))
+
+        self.upsample4, self.upsample2 = upsample("res2", 4), upsample("res3", 2)
+        for upsampling in filter(None, (self.upsample4, self.upsample2)):
+            initialize_convolution(upsampling[0])
+        self._out_features = list(self.channels)
+
+    def forward(self, y_hat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """From y_hat, N x M x h x w with even h and w, to `out_features`."""
+        features = self.trunk(y_hat)
+        named = {"res4": features["c4"], "res5": features["c5"]}
+        if self.upsample4 is not None:
+            named["res2"] = self.upsample4(features["c4_1"])
+        if self.upsample2 is not None:
+            named["res3"] = self.upsample2(features["c4_2"])
+        return {name: named[name] for name in self._out_features}
+
+
+class LatentClassifier(nn.Module):
+    """A trunk with average pooling and a fully connected layer (table 5).
+
+    Args:
+        trunk: gives `c5`; a LatentResNet, or a CResNet, which reads scales as well.
+    """
+
+    def __init__(self, trunk: nn.Module, num_classes: int = 1000):
+        super().__init__()
+        self.trunk = trunk
+        self.fc = nn.Linear(trunk.conv5_channels, num_classes)
+
+    def forward(self, *latents: torch.Tensor) -> torch.Tensor:
+        """Class logits, N x num_classes, of y_hat (and scales_hat), N x M x h x w."""
+        return self.fc(self.trunk(*latents)["c5"].mean(dim=(2, 3)))
+
+
+def initialize_convolution(module: nn.Module) -> None:
+    """He initialization, as torchvision's ResNet has it; other modules stay as they are."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

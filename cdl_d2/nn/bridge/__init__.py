@@ -1,0 +1,1 @@
+"""Input adapters (bridges) that replace the first layers of an RGB model."""

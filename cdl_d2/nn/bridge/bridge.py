@@ -1,0 +1,124 @@
+"""From a latent into the middle of a pixel network, whose trained weights then do the rest.
+
+The first layers are those of the codec's own decoder, or a transform module of *Semantic
+Segmentation in Learned Compressed Domain* (figure 4), whose idea this generalizes.
+
+Shapes: N images, M latent channels, h x w cells of 16 x 16 pixels, C channels of the pixel network
+where it is entered.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from cdl_d2.codec.codec import Codec
+from cdl_d2.codec.latent import STRIDE
+from cdl_d2.errors import CdlError
+from cdl_d2.nn.backbones.latent_resnet import initialize_convolution
+from cdl_d2.nn.input.latent_input import LatentInput
+
+KINDS = ("decoder", "deconv", "res")
+
+
+class Bridge(nn.Module):
+    """Upsamples a latent to stride 4 or 8, with as many channels as a pixel network has there.
+
+    ```
+    y_hat (16) -> input -> first layers of g_s (8 or 4) -> 3x3 conv, norm, ReLU -> feature
+    ```
+
+    Args:
+        codec: whose latents are read; its decoder's layers are copied, and learn.
+        stride: of the output, in pixels.
+        out_channels: C.
+        kind: `decoder`; or, for stride 4 and without the projection, `deconv`, two transposed
+            convolutions of 5 x 5 with an inverse GDN between them, as the hyperprior's decoder, or
+            `res`, twice a residual block and one that upsamples by pixel shuffle, as cheng2020's.
+        width: of `deconv` and `res`, channels between the two halves; default M.
+        frozen: keep the decoder's layers as they are.
+        norm: makes the projection's normalization from a number of channels; default none.
+
+    Raises:
+        CdlError: for an unknown kind, or a decoder that has no such stride.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        stride: int,
+        out_channels: int,
+        kind: str = "decoder",
+        width: int | None = None,
+        frozen: bool = False,
+        norm: Callable[[int], nn.Module] | None = None,
+    ):
+        super().__init__()
+        if kind not in KINDS:
+            raise CdlError(f"bridge {kind!r} is not one of {', '.join(KINDS)}")
+        self.input = LatentInput(codec.latent_channels, codec.identity)
+        self.project = nn.Identity()
+        if kind != "decoder":
+            if stride != 4:
+                raise CdlError(f"a bridge of kind {kind!r} ends at stride 4, not {stride}")
+            self.layers = _transform_module(kind, codec.latent_channels, width, out_channels)
+            return
+        self.layers = decoder_layers(codec, stride).requires_grad_(not frozen)
+        channels = self.layers(torch.zeros(1, codec.latent_channels, 2, 2)).shape[1]
+        self.project = nn.Sequential(
+            nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=norm is None),
+            nn.Identity() if norm is None else norm(out_channels),
+            nn.ReLU(),
+        )
+        self.project.apply(initialize_convolution)
+
+    def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
+        """From y_hat, N x M x h x w, to N x C x 16h/stride x 16w/stride.
+
+        Raises:
+            CdlError: if y_hat has another number of channels.
+        """
+        return self.project(self.layers(self.input(y_hat)))
+
+
+def decoder_layers(codec: Codec, stride: int) -> nn.Sequential:
+    """A copy of the first layers of a codec's decoder, all that end at a stride in pixels.
+
+    Raises:
+        CdlError: if the decoder has no such stride, or does not say which layers it has.
+    """
+    decoder, cells = codec.network.g_s, 2
+    if not isinstance(decoder, nn.Sequential):
+        raise CdlError(f"the decoder of {codec.name} is no nn.Sequential: take another bridge")
+    feature = next(decoder.parameters()).new_zeros(1, codec.latent_channels, cells, cells)
+    end, strides = 0, []
+    with torch.no_grad():
+        for count, layer in enumerate(decoder, start=1):
+            feature = layer(feature)
+            strides.append(STRIDE * cells // feature.shape[-1])
+            if strides[-1] == stride:
+                end = count
+    if not end:
+        raise CdlError(
+            f"the decoder of {codec.name} has the strides {sorted(set(strides), reverse=True)}, "
+            f"and none of {stride}"
+        )
+    return copy.deepcopy(decoder[:end]).cpu()
+
+
+def _transform_module(kind: str, channels: int, width: int | None, out: int) -> nn.Sequential:
+    from compressai.layers import GDN, ResidualBlock, ResidualBlockUpsample
+    from compressai.models.utils import deconv
+
+    width = width or channels
+    if kind == "deconv":
+        return nn.Sequential(deconv(channels, width), GDN(width, inverse=True), deconv(width, out))
+    return nn.Sequential(
+        ResidualBlock(channels, width),
+        ResidualBlockUpsample(width, width, 2),
+        ResidualBlock(width, width),
+        ResidualBlockUpsample(width, out, 2),
+    )

@@ -1,0 +1,1 @@
+"""Model inputs: latents, reconstructions or pixels."""

@@ -1,0 +1,1 @@
+"""Channel ranking and selection."""
