@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cdl_d2.bench.multiply_adds import count_network
-from cdl_d2.codec import cell_size
+from cdl_d2.codec import latent_grid
 from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.config import without_start
 from cdl_d2.d2.engine.tasks import task_of
@@ -18,7 +18,7 @@ from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import build_untrained_teacher, is_lazy, teacher_config
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.backbones.pixel_network import pixel_network
+from cdl_d2.nn.backbones.rgb_model import build_rgb_model
 from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
@@ -110,7 +110,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         network = build_untrained_teacher(cfg).backbone if lazy else build(teacher_config(cfg))
         counts[f"teacher_{kind}"] = count_network(network, image)
     elif classifies and cfg.MODEL.TEACHER.WEIGHTS:
-        teacher = pixel_network("resnet50", cfg.MODEL.CLASSIFIER.NUM_CLASSES)
+        teacher = build_rgb_model("resnet50", cfg.MODEL.CLASSIFIER.NUM_CLASSES)
         counts[f"teacher_{kind}"] = count_network(teacher, image)
     if cfg.INPUT.DOMAIN != "image":
         counts |= _count_codec(build_codec(cfg).network, image)
@@ -119,7 +119,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
 
 def _latents(cfg: CfgNode, size: tuple[int, int]) -> list[torch.Tensor]:
     """What a network on latents reads of an image: the latent, and perhaps its scales."""
-    cells, architecture = cell_size(size), architecture_of(cfg)
+    cells, architecture = latent_grid(size), architecture_of(cfg)
     if task_of(cfg).name == "classification" and cfg.INPUT.AUGMENTATION == "latent":
         cells = 2 * (cfg.INPUT.LATENT_CROP,)
     latent = torch.zeros(1, build_codec(cfg).latent_channels, *cells)

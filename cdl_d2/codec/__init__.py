@@ -4,7 +4,7 @@ from cdl_d2.codec.architectures import register_codec
 from cdl_d2.codec.bitstream.stream import Bitstream, BitstreamError
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import STRIDE, CodecIdentity, Latent, cell_size
+from cdl_d2.codec.latent import STRIDE, CodecIdentity, Latent, latent_grid
 
 __all__ = [
     "STRIDE",
@@ -14,6 +14,6 @@ __all__ = [
     "CodecChoice",
     "CodecIdentity",
     "Latent",
-    "cell_size",
+    "latent_grid",
     "register_codec",
 ]

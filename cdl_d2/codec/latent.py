@@ -119,7 +119,7 @@ class Latent:
         return self.total_bits / (self.image_size[0] * self.image_size[1])
 
 
-def cell_size(image_size: tuple[int, int]) -> tuple[int, int]:
+def latent_grid(image_size: tuple[int, int]) -> tuple[int, int]:
     """Latent cells, rows and columns, that cover an image of (H, W) pixels."""
     return -(-image_size[0] // STRIDE), -(-image_size[1] // STRIDE)
 

@@ -3,7 +3,7 @@
 from cdl_d2.nn.backbones.cresnet import CResNet
 from cdl_d2.nn.backbones.initialization import initialize_trunk
 from cdl_d2.nn.backbones.latent_resnet import LatentClassifier, LatentPyramidTrunk, LatentResNet
-from cdl_d2.nn.backbones.pixel_network import pixel_network
+from cdl_d2.nn.backbones.rgb_model import build_rgb_model
 from cdl_d2.nn.backbones.stage_ends import stage_ends, stage_features
 from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.bridge_fit import fit_bridge
@@ -23,9 +23,9 @@ __all__ = [
     "LatentResNet",
     "LinearBridge",
     "bridge_first_convolution",
+    "build_rgb_model",
     "fit_bridge",
     "initialize_trunk",
-    "pixel_network",
     "stage_ends",
     "stage_features",
 ]

@@ -21,7 +21,7 @@ from cdl_d2.transfer.outputs import (
 )
 from cdl_d2.transfer.recorded_calls import recorded_calls
 from cdl_d2.transfer.segmentor import SegmentorTransfer
-from cdl_d2.transfer.taught import Taught
+from cdl_d2.transfer.teacher_mixin import TeacherMixin
 from cdl_d2.transfer.teachers_view import teachers_view
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "DetectorOutputs",
     "DetectorTransfer",
     "SegmentorTransfer",
-    "Taught",
+    "TeacherMixin",
     "anchor_delta_transfer_loss",
     "anchors_by_level",
     "anchors_on_images",

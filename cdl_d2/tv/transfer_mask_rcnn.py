@@ -15,7 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 from cdl_d2.transfer import (
     DetectorOutputs,
     DetectorTransfer,
-    Taught,
+    TeacherMixin,
     anchors_by_level,
     recorded_calls,
     teachers_view,
@@ -38,10 +38,10 @@ class _Step:
     foreground_masks: torch.Tensor | None = None
 
 
-class TransferMaskRCNN(Taught, nn.Module):
+class TransferMaskRCNN(TeacherMixin, nn.Module):
     """A student whose training adds the transfer losses of formula (4).
 
-    Only `student` belongs to its state; for the teacher see Taught.
+    Only `student` belongs to its state; for the teacher see TeacherMixin.
 
     Args:
         student: a CompressedMaskRCNN.
@@ -54,7 +54,7 @@ class TransferMaskRCNN(Taught, nn.Module):
     ):
         super().__init__()
         self.student, self._transfer = student, transfer
-        self.learn_from(teacher, wanted=bool(transfer.terms))
+        self.set_teacher(teacher, enabled=bool(transfer.terms))
 
     @property
     def device(self) -> torch.device:
@@ -67,7 +67,7 @@ class TransferMaskRCNN(Taught, nn.Module):
         Raises:
             CdlError: if an item has no image, or one of another size than its latent shows.
         """
-        if not self.is_taught:
+        if not self.uses_teacher:
             return self.student(items)
         with self._capture() as step:
             losses = self.student(items)

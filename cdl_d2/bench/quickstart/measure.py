@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.bench.quickstart.engines import Detectron2, Torchvision, image_item
 from cdl_d2.bench.quickstart.page import Cost
-from cdl_d2.codec import Codec, cell_size
+from cdl_d2.codec import Codec, latent_grid
 from cdl_d2.codec.io.image_files import read_image
 
 
@@ -52,7 +52,7 @@ def count_costs(
     codec: Codec, pixel_detector: nn.Module, latent_detector: nn.Module, size: tuple[int, int]
 ) -> tuple[int, int]:
     """Multiply-adds of decoding with a pixel backbone, and of a latent backbone."""
-    y_hat = torch.zeros(1, codec.latent_channels, *cell_size(size))
+    y_hat = torch.zeros(1, codec.latent_channels, *latent_grid(size))
     pixels = count_network(pixel_detector.backbone, torch.zeros(1, 3, *size))
     decoder = count_network(codec.network.g_s, y_hat)
     return decoder + pixels, count_network(latent_detector.backbone, y_hat)

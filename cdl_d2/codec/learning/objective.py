@@ -98,9 +98,9 @@ class CodecObjective(nn.Module):
 
 
 @contextmanager
-def frozen(networks: Sequence[nn.Module], wanted: bool = True) -> Iterator[None]:
-    """If wanted, gradients pass through networks inside, and nothing of them changes."""
-    if not wanted:
+def frozen(networks: Sequence[nn.Module], enabled: bool = True) -> Iterator[None]:
+    """Freeze networks within the context, if enabled; gradients still pass through them."""
+    if not enabled:
         yield
         return
     learning = [p for network in networks for p in network.parameters() if p.requires_grad]

@@ -16,7 +16,7 @@ from torch import nn
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.entropy.coders import has_one_meaning
 from cdl_d2.codec.io.weights_file import save_weights
-from cdl_d2.codec.latent import CodecIdentity, cell_size, pad_for_coding
+from cdl_d2.codec.latent import CodecIdentity, latent_grid, pad_for_coding
 from cdl_d2.errors import CdlError
 
 QUANTIZATIONS = ("noise", "straight-through")
@@ -105,7 +105,7 @@ class TrainableCodec(nn.Module):
             # In float32 whatever the trainer says, as every codec here runs.
             coded = self.network.train()(pad_for_coding(images))
         height, width = images.shape[2:]
-        rows, columns = cell_size((height, width))
+        rows, columns = latent_grid((height, width))
         y_hat, scales_hat = seen["y_hat"], seen.get("scales_hat")
         if scales_hat is not None:
             missing = y_hat.shape[1] - scales_hat.shape[1]  # global channels

@@ -32,7 +32,7 @@ from cdl_d2.export.graphs import (
     on_cpu,
     region_graph,
 )
-from cdl_d2.nn.backbones.pixel_network import pixel_statistics
+from cdl_d2.nn.backbones.rgb_model import pixel_statistics
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.selection.channel_selection import ChannelGate
 

@@ -37,7 +37,7 @@ from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
-from cdl_d2.transfer import Taught
+from cdl_d2.transfer import TeacherMixin
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -111,7 +111,7 @@ class Trainer(DefaultTrainer):
         if self.cfg.MODEL.WEIGHTS:
             check_entries(self.checkpointer)
         model = self.checkpointer.model
-        if isinstance(model, Taught):
+        if isinstance(model, TeacherMixin):
             model.prepare_teacher()  # an error now, not inside the training loop
         if isinstance(model, CompressedModel):
             share = -(-self.cfg.MODEL.BRIDGE.FIT_IMAGES // comm.get_world_size())

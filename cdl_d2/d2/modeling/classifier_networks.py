@@ -8,7 +8,7 @@ from torch import nn
 
 from cdl_d2.codec.io.state_dicts import fit_names, load_into
 from cdl_d2.codec.io.weights_file import load_state_dict
-from cdl_d2.codec.latent import cell_size
+from cdl_d2.codec.latent import latent_grid
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
@@ -17,7 +17,7 @@ from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CResNet, LatentClassifier, LatentInput
 from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
-from cdl_d2.nn.backbones.pixel_network import pixel_network, resnet_file
+from cdl_d2.nn.backbones.rgb_model import build_rgb_model, resnet_file
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 
 CRESNETS = {  # arguments of CResNet
@@ -53,7 +53,7 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
         bridge_first_convolution(network, codec, bridge.WIDTH or None, bridge.STRIDE)
         initialize(network, cfg)
         if size:
-            latent = torch.zeros(1, codec.latent_channels, *cell_size(2 * (size,)))
+            latent = torch.zeros(1, codec.latent_channels, *latent_grid(2 * (size,)))
             _check_runs(network, latent, keys)
     return network
 
@@ -119,7 +119,7 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
         path = resnet_file("resnet50", teacher.WEIGHTS)
         state = fit_names(load_state_dict(path), ["fc.weight"])
         head = state.get("fc.weight")
-        network = pixel_network("resnet50", 1000 if head is None else len(head))
+        network = build_rgb_model("resnet50", 1000 if head is None else len(head))
         load_into(network, state, path, refused=())
         _check_classes(classes, network.fc.out_features)
         return network
@@ -143,7 +143,7 @@ def _check_classes(ours: int, theirs: int) -> None:
 def _pixel_network(cfg: CfgNode) -> nn.Module:
     keys = cfg.MODEL.CLASSIFIER
     if keys.WIDTH == 1:
-        return pixel_network(keys.NETWORK, keys.NUM_CLASSES, keys.INIT)
+        return build_rgb_model(keys.NETWORK, keys.NUM_CLASSES, keys.INIT)
     if keys.NETWORK != "resnet50" or keys.INIT:
         raise CdlError(
             f"MODEL.CLASSIFIER.WIDTH {keys.WIDTH} is for resnet50 without INIT, not for "

@@ -61,7 +61,7 @@ def check_reads_latents(cfg: CfgNode) -> None:
 
 
 def _reads_latents(architecture: object) -> bool:
-    return hasattr(architecture, "look_at")
+    return hasattr(architecture, "set_input")
 
 
 def build_codec(cfg: CfgNode) -> Codec:

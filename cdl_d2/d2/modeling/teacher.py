@@ -18,14 +18,14 @@ from cdl_d2.d2.config_files import find_config, is_trusted, read_config, trust_p
 from cdl_d2.d2.detectron2_zoo import import_model_zoo, zoo_weights
 from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.errors import CdlError
-from cdl_d2.transfer.taught import Taught
+from cdl_d2.transfer.teacher_mixin import TeacherMixin
 from cdl_d2.transfer.terms import TransferTerms
 
 FINAL, RUN_CONFIG = "model_final.pth", "config.yaml"  # as Detectron2 calls them in OUTPUT_DIR
 
 
-class Student(Taught):
-    """A Taught that Detectron2 builds: MODEL.TRANSFER says what compares it with its teacher."""
+class Student(TeacherMixin):
+    """TeacherMixin configured by MODEL.TRANSFER."""
 
     @staticmethod
     def transfer_of(cfg: CfgNode) -> TransferTerms:

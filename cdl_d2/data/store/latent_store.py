@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from cdl_d2.codec import Bitstream, Codec, cell_size
+from cdl_d2.codec import Bitstream, Codec, latent_grid
 from cdl_d2.data.store.image_source import SourceComparison
 from cdl_d2.data.store.plan import Plan, read_json
 from cdl_d2.data.store.shard import Record, ShardReader, is_text_by_text, unpack_cells
@@ -210,7 +210,7 @@ class LatentStore:
                 )
             return item | {"latent": unpack_cells(record), "image_size": record.image_size}
         stream = Bitstream.from_bytes(record.content)
-        rows, columns = cell_size(stream.image_size)
+        rows, columns = latent_grid(stream.image_size)
         quantized = self._codec.read_symbols(stream)
         item |= {"latent": quantized.y_hat[:, :rows, :columns], "image_size": stream.image_size}
         if with_scales:

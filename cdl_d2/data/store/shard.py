@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cdl_d2.codec import cell_size
+from cdl_d2.codec import latent_grid
 from cdl_d2.codec.io.weights_file import save_tensors
 from cdl_d2.codec.latent import check_pixels
 from cdl_d2.data.store.image_source import ImageSource
@@ -113,7 +113,7 @@ def unpack_cells(record: Record) -> torch.Tensor:
     Raises:
         CdlError: if the content is damaged.
     """
-    shape = record.channels, *cell_size(record.image_size)
+    shape = record.channels, *latent_grid(record.image_size)
     count = math.prod(shape)
     if record.dtype == "float32":
         values = _decompress(record.content, "float32", count).copy()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cdl_d2.codec.latent import cell_size
+from cdl_d2.codec.latent import latent_grid
 from cdl_d2.errors import CdlError
 
 REPORTED = ("bits", "image_size", "channels")
@@ -91,10 +91,10 @@ def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
     if torch.jit.is_tracing():
         return tuple(side + start for side, start in zip(sides, before, strict=True))
     size = tuple(int(side) + start for side, start in zip(sides, before, strict=True))
-    if "latent" in item and tuple(item["latent"].shape[-2:]) != cell_size(size):
+    if "latent" in item and tuple(item["latent"].shape[-2:]) != latent_grid(size):
         raise CdlError(
             f"a latent of {tuple(item['latent'].shape[-2:])} cells does not cover an image of "
-            f"{size} pixels, which has {cell_size(size)}"
+            f"{size} pixels, which has {latent_grid(size)}"
         )
     return size
 

@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import nn
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.backbones.pixel_network import pixel_statistics, timm_network
+from cdl_d2.nn.backbones.rgb_model import pixel_statistics, timm_network
 
 STAGES = ("res2", "res3", "res4", "res5")
 STRIDE = 4  # pixels: of the first one

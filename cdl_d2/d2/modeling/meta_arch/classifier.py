@@ -26,7 +26,7 @@ from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.teacher import Student, transfer_options
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import stage_ends, stage_features
-from cdl_d2.nn.backbones.pixel_network import pixel_statistics
+from cdl_d2.nn.backbones.rgb_model import pixel_statistics
 from cdl_d2.nn.input.batch_item import reported
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.transfer import ClassifierTransfer
@@ -61,7 +61,7 @@ class CompressedClassifier(CompressedModel):
         """
         super().__init__()
         self.network, self.num_classes = network, num_classes
-        self.look_at(coded_input, selection)
+        self.set_input(coded_input, selection)
         self._augmentation, self._report_distortion = augmentation, report_distortion
 
     @classmethod
@@ -76,7 +76,7 @@ class CompressedClassifier(CompressedModel):
             augmentation = LatentAugmentation(cfg.INPUT.LATENT_RESIZE, cfg.INPUT.LATENT_CROP)
         return {
             "network": build_classifier_network(cfg),
-            **cls.input_of(cfg),
+            **cls.input_from_config(cfg),
             "num_classes": cfg.MODEL.CLASSIFIER.NUM_CLASSES,
             "augmentation": augmentation if domain == "latent" else None,
             "report_distortion": cfg.TEST.DISTORTION and domain != "image",
@@ -204,7 +204,7 @@ class TransferClassifier(Student, CompressedClassifier):
                 "teacher sees, so that their features cannot be compared: set INPUT.AUGMENTATION "
                 "exact, or MODEL.TRANSFER.FEATURES.ENABLED False"
             )
-        self.learn_from(teacher, wanted=bool(transfer.terms))
+        self.set_teacher(teacher, enabled=bool(transfer.terms))
         self._transfer = transfer
 
     @classmethod
@@ -225,7 +225,7 @@ class TransferClassifier(Student, CompressedClassifier):
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """CompressedClassifier.forward, in training with `loss_transfer_class` and a
         `loss_transfer_<stage>` for each stage that is compared; items then need `image` too."""
-        if not (self.training and self.is_taught):
+        if not (self.training and self.uses_teacher):
             return super().forward(batched_inputs)
         teacher = self.teacher
         items = self.select(self.encode(batched_inputs))

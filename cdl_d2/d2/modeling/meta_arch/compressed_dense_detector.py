@@ -48,5 +48,5 @@ class CompressedFCOS(CompressedDetector, FCOS):
             "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            **cls.input_of(cfg),
+            **cls.input_from_config(cfg),
         }

@@ -48,11 +48,11 @@ class CompressedDetector(CompressedModel):
                 "`preprocess_image`, where latents would take their place: write its `forward`, as "
                 "CompressedSegmentor does"
             )
-        self.look_at(coded_input, selection)
+        self.set_input(coded_input, selection)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {**super().from_config(cfg), **cls.input_of(cfg)}
+        return {**super().from_config(cfg), **cls.input_from_config(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """Losses in training; otherwise what is found.

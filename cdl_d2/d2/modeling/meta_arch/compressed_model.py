@@ -24,10 +24,10 @@ from cdl_d2.nn.selection.channel_selection import FixedChannels
 
 
 class CompressedModel(nn.Module):
-    """For a meta-architecture to inherit from, before Detectron2's; it calls `look_at` when its
+    """For a meta-architecture to inherit from, before Detectron2's; it calls `set_input` when its
     networks are there."""
 
-    def look_at(self, coded_input: CodedInput, selection: SelectedChannels | None = None) -> None:
+    def set_input(self, coded_input: CodedInput, selection: SelectedChannels | None = None) -> None:
         """Say what the model looks at. A linear bridge stands for one codec: the latents of others
         are brought to the meaning of that one's.
 
@@ -40,7 +40,7 @@ class CompressedModel(nn.Module):
         self.translation = translation_for(self, coded_input)
 
     @staticmethod
-    def input_of(cfg: CfgNode) -> dict[str, Any]:
+    def input_from_config(cfg: CfgNode) -> dict[str, Any]:
         """`coded_input` and `selection` of a config."""
         coded_input = build_coded_input(cfg)
         return {"coded_input": coded_input, "selection": build_selection(cfg, coded_input.codec)}
@@ -71,7 +71,7 @@ class CompressedModel(nn.Module):
 
     def select(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Encoded items with the channels that the model looks at, and the bits of these; of one
-        meaning, see `look_at`.
+        meaning, see `set_input`.
 
         Raises:
             CdlError: if an item lacks channels that the model looks at; see SelectedChannels.

@@ -36,7 +36,7 @@ class JointClassifier(JointCodec, CompressedClassifier):
         """
         super().__init__(**kwargs)
         self._task_weight = task_weight
-        self.learn_with(learning)
+        self.set_joint_training(learning)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

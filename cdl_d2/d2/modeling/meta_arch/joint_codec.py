@@ -71,7 +71,7 @@ class Learning:
 
 
 class JointCodec(CompressedModel):
-    """For a meta-architecture to inherit from, before a CompressedModel; call `learn_with` last.
+    """Mixin that trains the codec with the model. List it first; call `set_joint_training` last.
 
     In evaluation, a frozen codec of the present weights encodes, as for every other model. The
     codec's weights are part of the state; `export` writes them as a file that MODEL.CODEC.WEIGHTS
@@ -85,7 +85,7 @@ class JointCodec(CompressedModel):
         arguments = super().from_config(cfg)
         return arguments | {"learning": build_learning(cfg, arguments["coded_input"].codec)}
 
-    def learn_with(self, learning: Learning) -> None:
+    def set_joint_training(self, learning: Learning) -> None:
         """Say how the codec learns."""
         self.trained_codec, self.objective = learning.trained_codec, learning.objective
         self._learning = learning
@@ -124,7 +124,7 @@ class JointCodec(CompressedModel):
         else:
             coded = coded.detach()
         if storage.iter >= self._learning.tasks_from:
-            with frozen(self.task_networks, wanted=not task_learns):
+            with frozen(self.task_networks, enabled=not task_learns):
                 losses |= task_losses(coded)
         return losses
 

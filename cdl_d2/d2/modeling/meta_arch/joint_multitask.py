@@ -30,7 +30,7 @@ class JointMultitask(JointCodec, CompressedMultitask):
             kwargs: those of CompressedMultitask, of domain `latent`.
         """
         super().__init__(**kwargs)
-        self.learn_with(learning)
+        self.set_joint_training(learning)
 
     @property
     def task_networks(self) -> Sequence[nn.Module]:

@@ -52,7 +52,7 @@ class CompressedMultitask(CompressedModel):
         """
         super().__init__()
         self.backbone, self.heads = backbone, nn.ModuleDict(heads)
-        self.look_at(coded_input, selection)
+        self.set_input(coded_input, selection)
         self.weighting, self._report = weighting, report
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], False)
@@ -67,7 +67,7 @@ class CompressedMultitask(CompressedModel):
                 "each task once, and a weight for each"
             )
         return {
-            **cls.input_of(cfg),
+            **cls.input_from_config(cfg),
             "backbone": backbone,
             "heads": {name: build_head(name, cfg, backbone.output_shape()) for name in tasks.NAMES},
             "weighting": TaskWeighting(weights, tasks.WEIGHTING),

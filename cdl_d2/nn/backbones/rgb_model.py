@@ -19,7 +19,7 @@ IMAGENET = "imagenet"  # instead of a file: the weights of torchvision's or timm
 MEAN_AND_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of RGB in [0, 1]
 
 
-def pixel_network(name: str, classes: int, init: str = "") -> nn.Module:
+def build_rgb_model(name: str, classes: int, init: str = "") -> nn.Module:
     """A classifier of RGB images, N x 3 x H x W, normalized by `pixel_statistics`.
 
     Args:
@@ -44,7 +44,7 @@ def pixel_network(name: str, classes: int, init: str = "") -> nn.Module:
 
 
 def timm_network(name: str, classes: int, init: str = "", **options: Any) -> nn.Module:
-    """A network of timm; see pixel_network.
+    """A network of timm; see build_rgb_model.
 
     Args:
         options: of timm's create_model.
