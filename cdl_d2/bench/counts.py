@@ -25,50 +25,16 @@ from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-# Tables 1, 2, 5 and 6 of *Learning in Compressed Domain via Knowledge Transfer*, of detectors and
-# of classifiers. Its decoders count every transposed convolution four times.
-PAPER_SIZE = (800, 1280)
-PAPER_BACKBONE_GIGA = {"student_backbone": 155.25, "teacher_backbone": 137.15}
-PAPER_BACKBONE = "build_latent_resnet_fpn_backbone"
-PAPER_IMAGE = (256, 256)
-PAPER_CLASSIFIER_GIGA = {"residual": 5.29, "conv1x1": 4.91, "resnet50": 5.37}  # by stem, or network
-PAPER_DECODER_GIGA = {
-    (PAPER_SIZE, "bmshj2018-hyperprior"): 156.41,
-    (PAPER_SIZE, "mbt2018"): 337.05,
-    (PAPER_IMAGE, "bmshj2018-hyperprior"): 10.01,
-    (PAPER_IMAGE, "mbt2018"): 21.57,
-}
-
-
-def paper_giga(cfg: CfgNode, part: str, size: tuple[int, int]) -> float | None:
-    """What that paper reports for a part of its standard model, in 10^9; None if nothing."""
-    size, resnet, codec = tuple(size), cfg.MODEL.LATENT_RESNET, cfg.MODEL.CODEC
-    if codec.QUALITY > 4:
-        return None  # from quality 5 or 6 on, codecs are wider
-    if part == "codec_decoder":
-        return PAPER_DECODER_GIGA.get((size, codec.NAME))
-    blocks = (*resnet.CONV4_BLOCKS, resnet.CONV5_BLOCKS)
-    standard = (resnet.WIDTH, blocks) == (1.0, (3, 4, 6, 3))
-    if size == PAPER_IMAGE and part == "teacher_network" and not cfg.MODEL.TEACHER.CONFIG_FILE:
-        return PAPER_CLASSIFIER_GIGA["resnet50"]
-    if size == PAPER_IMAGE and part == "student_network":
-        network = cfg.MODEL.CLASSIFIER
-        if network.NETWORK == "latent_resnet":
-            return PAPER_CLASSIFIER_GIGA.get(resnet.STEM) if standard else None
-        whole = cfg.INPUT.DOMAIN != "latent" and network.WIDTH == 1
-        return PAPER_CLASSIFIER_GIGA.get(network.NETWORK) if whole else None
-    known = size == PAPER_SIZE and task_of(cfg).name == "detection"
-    if not known or cfg.INPUT.DOMAIN != "latent" or cfg.MODEL.FPN.OUT_CHANNELS != 256:
-        return None
-    ours = standard and resnet.STEM == "residual" and cfg.MODEL.BACKBONE.NAME == PAPER_BACKBONE
-    return PAPER_BACKBONE_GIGA.get(part) if ours or part == "teacher_backbone" else None
+# Image sizes in tables 1 and 2 of *Learning in Compressed Domain via Knowledge Transfer*, pixels.
+DETECTION_SIZE = (800, 1280)
+CLASSIFICATION_SIDE = 256
 
 
 def usual_size(cfg: CfgNode) -> tuple[int, int]:
     """Height and width in pixels at which a model's parts are counted, unless others are given."""
     if task_of(cfg).name != "classification":
-        return PAPER_SIZE
-    return 2 * (cfg.INPUT.IMAGE_SIZE or PAPER_IMAGE[0],)
+        return DETECTION_SIZE
+    return 2 * (cfg.INPUT.IMAGE_SIZE or CLASSIFICATION_SIDE,)
 
 
 def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:

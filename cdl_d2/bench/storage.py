@@ -13,7 +13,6 @@ import torch
 
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.io.image_files import read_image
-from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.data.datasets.sources import find_images_of
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.data.store.latent_store import LatentStore
@@ -124,80 +123,3 @@ def _rate(items) -> float:
     times = [time.perf_counter() for _ in items]
     first = len(times) // 8
     return (len(times) - 1 - first) / (times[-1] - times[first])
-
-
-def memory_rows(codec: Codec, image: Path, count: int = 10_000) -> list[dict[str, Any]]:
-    """Resident memory while `count` copies of an image are encoded, and read ten times over.
-
-    Returns:
-        rows of a table, ten for each: `what` is done, `items` so far, and `MB`.
-    """
-    rows = []
-
-    def note(what: str, done: int) -> None:
-        rows.append({"what": what, "items": done, "MB": _resident_megabytes()})
-
-    with tempfile.TemporaryDirectory() as folder:
-        sources, output = Path(folder, "images"), Path(folder, "store")
-        sources.mkdir()
-        names = [f"{i:06d}{image.suffix}" for i in range(count)]
-        for name in names:
-            (sources / name).symlink_to(image.resolve())
-        plan = Plan(codec.identity, "arrays", (Variant(64),), tuple(names))
-        plan.save(output)
-        encoded = encode_shards(codec, plan, sources, output, range(plan.shards), workers=0)
-        for done, _ in enumerate(encoded, 1):
-            if done % (count // 10) == 0:
-                note("encode", done)
-        close_store(output, plan)
-        store = LatentStore(output, codec)
-        order = torch.randperm(10 * count, generator=torch.Generator().manual_seed(0))
-        for done, index in enumerate(order.tolist(), 1):
-            store.read(names[index % count], plan.variants[0])
-            if done % count == 0:
-                note("read", done)
-    return rows
-
-
-def _resident_megabytes() -> float:
-    """Memory of this process without the files that it has mapped."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) / 1024
-
-
-def compare_coding(codec: Codec, path: Path) -> list[dict[str, Any]]:
-    """Coding one image here and with CompressAI's own functions, without the transforms.
-
-    Returns:
-        rows of a table: `what` takes how many `ms`; and the share of `equal symbols`, since
-        CompressAI predicts in float32 and this package in float64, so that a few are rounded to
-        another side.
-    """
-    network, coder = codec.network, codec.cpu_coder
-    network.update()
-    rows = []
-
-    def timed(what: str, action: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
-        result = action()
-        milliseconds = 1000 * (time.perf_counter() - start)
-        rows.append({"what": what, "ms": milliseconds, "equal symbols": None})
-        return result
-
-    with torch.no_grad():
-        y = network.g_a(pad_for_coding(read_image(path).float() / 255)[None])
-        grid = tuple(y.shape[2:])
-        coder.encode(coder.quantize(y[0, :, :4, :4]))  # converts the tables, once for a codec
-        transforms = network.g_a, network.g_s
-        network.g_a, network.g_s = torch.nn.Identity(), torch.nn.Identity()
-        try:
-            theirs = timed("CompressAI encodes", lambda: network.compress(y))
-            timed("CompressAI decodes", lambda: network.decompress(**theirs))
-        finally:
-            network.g_a, network.g_s = transforms
-        strings = timed("cdl_d2 encodes", lambda: coder.encode(coder.quantize(y[0])))
-        ours = timed("cdl_d2 decodes", lambda: coder.decode(strings, grid))
-        expected = coder.decode([s[0] for s in theirs["strings"]], grid, "compressai")
-    equal = float((ours.y_symbols == expected.y_symbols).double().mean())
-    return [*rows, {"what": "both", "ms": None, "equal symbols": equal}]

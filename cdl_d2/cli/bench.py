@@ -157,9 +157,7 @@ def predict(
 def storage(
     *,
     codec: CodecOptions,
-    images: Path | None = None,
-    compare_with_compressai: Annotated[Path | None, Parameter(metavar="IMAGE")] = None,
-    memory: Annotated[Path | None, Parameter(metavar="IMAGE")] = None,
+    images: Path,
     short_edge: NotNegative = 800,
     max_size: Positive = 1333,
     count: Positive = 20,
@@ -172,16 +170,10 @@ def storage(
 
     ```
     cdl bench storage --images val2017 --codec bmshj2018-hyperprior --quality 4
-    cdl bench storage --compare-with-compressai kodim01.png --codec mbt2018 \\
-        --quality 4
-    cdl bench storage --memory photo.jpg --codec tiny-bmshj2018-hyperprior \\
-        --quality 2
     ```
 
     Args:
         images: Folder of images.
-        compare_with_compressai: Instead, time the coding of one image here and there.
-        memory: Instead, the memory over 10,000 copies of one image.
         short_edge: Size of the stored variant; 0 as it is.
         max_size: Of the longer side.
         count: Images to take.
@@ -191,18 +183,11 @@ def storage(
     """
     import torch
 
-    from cdl_d2.bench.storage import compare_coding, memory_rows, time_everything
+    from cdl_d2.bench.storage import time_everything
     from cdl_d2.data import Variant
 
-    if sum(each is not None for each in (images, compare_with_compressai, memory)) != 1:
-        raise CdlError("give one of --images, --compare-with-compressai and --memory")
     torch.set_num_threads(threads)
-    loaded = codec.choice().load()
-    if compare_with_compressai is not None:
-        rows = compare_coding(loaded, compare_with_compressai)
-    elif memory is not None:
-        rows = memory_rows(loaded, memory)
-    else:
-        variant = Variant(short_edge, max_size)
-        rows = time_everything(loaded, images, variant, count, repeats, workers)
-    print_rows(rows, json)
+    variant = Variant(short_edge, max_size)
+    print_rows(
+        time_everything(codec.choice().load(), images, variant, count, repeats, workers), json
+    )

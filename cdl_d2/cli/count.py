@@ -14,29 +14,25 @@ def count(
     size: tuple[int, int] | None = None,
     json: Json = False,
 ) -> None:
-    """Count the multiply-adds of a model's parts, beside published figures.
+    """Count the multiply-adds of a model's parts.
 
     ```
     cdl count --config-file detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280
     cdl count --config-file classification/latent_resnet50.yaml
     ```
 
-    Prints giga multiply-adds; with `--json`, one object of multiply-adds.
+    Prints GMACs (10^9 multiply-adds); with `--json`, an object of multiply-adds.
 
     Args:
         size: Height and width of the image in pixels, multiples of 32; default 800 1280, and of a
             classifier INPUT.IMAGE_SIZE.
     """
     cfg = load_config(config_file, (*overrides, "MODEL.DEVICE", "cpu"))  # where it is counted
-    from cdl_d2.bench.counts import count_multiply_adds, paper_giga, usual_size
+    from cdl_d2.bench.counts import count_multiply_adds, usual_size
 
     size = size or usual_size(cfg)
     counts = count_multiply_adds(cfg, size)
     if json:
         print(json_format.dumps(counts))
         return
-    rows = [
-        {"part": part, "giga": number / 1e9, "paper": paper_giga(cfg, part, size)}
-        for part, number in counts.items()
-    ]
-    print_rows(rows)
+    print_rows([{"part": part, "GMACs": count / 1e9} for part, count in counts.items()])

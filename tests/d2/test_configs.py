@@ -13,7 +13,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 
-from cdl_d2.bench.counts import count_multiply_adds, paper_giga
+from cdl_d2.bench.counts import count_multiply_adds
 from cdl_d2.d2 import Trainer, build_mapper
 from cdl_d2.d2.config_files import find_config, read_config, trust_program
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
@@ -424,9 +424,6 @@ def test_the_main_model_has_the_multiply_adds_of_table_2():
     assert giga["student_backbone"] == pytest.approx(155.25, rel=0.002)
     assert giga["teacher_backbone"] == pytest.approx(136.93, rel=0.002)
     assert giga["codec_decoder"] == pytest.approx(43.19, rel=0.002)
-    assert paper_giga(cfg, "student_backbone", (800, 1280)) == 155.25
-    cfg.MODEL.BACKBONE.NAME = "build_bridged_resnet_fpn_backbone"
-    assert paper_giga(cfg, "student_backbone", (800, 1280)) is None
 
 
 def test_the_1x1_stem_and_the_context_codec_have_their_multiply_adds():
