@@ -76,8 +76,7 @@ def image_checksum(image: torch.Tensor | None) -> int | None:
 
 def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
     """(H, W) in pixels of what an item shows to the network: the image, and what is above and to
-    the left of an image that begins at `image_origin`. Numbers, or while PyTorch traces, tensors,
-    so that the trace fits images of other sizes.
+    the left of an image that begins at `image_origin`.
 
     Raises:
         CdlError: if the item does not say, or if its latent does not cover such an image.
@@ -88,8 +87,6 @@ def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
     if sides is None:
         sides = item["image"].shape[-2:]
     before = item.get("image_origin", (0, 0))
-    if torch.jit.is_tracing():
-        return tuple(side + start for side, start in zip(sides, before, strict=True))
     size = tuple(int(side) + start for side, start in zip(sides, before, strict=True))
     if "latent" in item and tuple(item["latent"].shape[-2:]) != latent_grid(size):
         raise CdlError(

@@ -28,8 +28,6 @@ class CodecStamp(nn.Module):
             have weights from original ones.
     """
 
-    __jit_unused_properties__ = ["identities"]  # TorchScript compiles properties, and knows no JSON
-
     def __init__(self, *identities: CodecIdentity, required: bool = True):
         super().__init__()
         self._required = required

@@ -21,8 +21,6 @@ class LatentInput(nn.Module):
         mean, std: per-channel statistics of y_hat; default 0 and 1.
     """
 
-    __jit_unused_properties__ = ["identities"]
-
     def __init__(
         self,
         channels: int,
@@ -57,9 +55,9 @@ class LatentInput(nn.Module):
             CdlError: if y_hat has another number of channels.
         """
         if y_hat.shape[1] != self.channels:
-            found = f"a latent of {y_hat.shape[1]} channels for a network of {self.channels}"
-            if torch.jit.is_scripting():
-                raise ValueError(found)
             reads = in_words(self.identities) or "latents of another codec"
-            raise CdlError(f"{found}: the network reads {reads}")
+            raise CdlError(
+                f"a latent of {y_hat.shape[1]} channels for a network of {self.channels}: the "
+                f"network reads {reads}"
+            )
         return (y_hat - self.mean[:, None, None]) / self.std[:, None, None]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
-from torch import nn
 
 from cdl_d2.codec import STRIDE
 from cdl_d2.d2.modeling.backbone.initialization import initialize
@@ -37,9 +34,8 @@ class BridgedResNet(Backbone):
         self.bridge = bridge
         before = resnet.stage_names.index(entry) + 1 if entry != "stem" else 0
         self._entry, self.stage_names = entry, resnet.stage_names[before:]
-        self.stages = [getattr(resnet, name) for name in self.stage_names]
-        for name, stage in zip(self.stage_names, self.stages, strict=True):
-            self.add_module(name, stage)
+        for name in self.stage_names:
+            self.add_module(name, getattr(resnet, name))
         known = {entry, *self.stage_names}
         self._shapes = {name: s for name, s in resnet.output_shape().items() if name in known}
         self._out_features = list(self._shapes)
@@ -49,18 +45,10 @@ class BridgedResNet(Backbone):
         """From N x M x h x w latents to N x C x H/stride x W/stride features."""
         feature = self.bridge(latents)
         features = {self._entry: feature}
-        for name, stage in zip(self.stage_names, self.stages):  # noqa: B905, for TorchScript
-            feature = stage(feature)
+        for name in self.stage_names:
+            feature = getattr(self, name)(feature)
             features[name] = feature
         return {name: features[name] for name in self._out_features}
-
-    def __prepare_scriptable__(self) -> BridgedResNet:
-        """A copy for TorchScript, which unrolls no plain list; its state has other names."""
-        copied = copy.deepcopy(self)
-        copied.stages = nn.ModuleList(copied.stages)
-        for name in copied.stage_names:
-            delattr(copied, name)
-        return copied
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each feature."""
