@@ -24,6 +24,8 @@ from cdl_d2.errors import CdlError
 SUFFIX = ".cdl-partial"
 LONGEST = 40  # characters of a file's name in that of its temporary one
 OLD = 24 * 60 * 60  # seconds without a change after which a temporary file is not written any more
+# What a training leaves in its output folder, named as in Detectron2.
+CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "model_final.pth"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 

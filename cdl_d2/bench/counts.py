@@ -10,7 +10,7 @@ from torch import nn
 from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.codec import latent_grid
 from cdl_d2.codec.codec import UNTRAINED
-from cdl_d2.d2.config import without_start
+from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.engine.tasks import task_of
 from cdl_d2.d2.modeling.backbone import build_backbone
 from cdl_d2.d2.modeling.building import naming_config
@@ -58,7 +58,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     """
     if min(size) < 32 or size[0] % 32 or size[1] % 32:
         raise CdlError(f"size {size[0]} {size[1]}: both sides must be positive multiples of 32")
-    cfg = without_start(cfg)
+    cfg = without_initialization(cfg)
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
     cfg.MODEL.CLASSIFIER.INIT, cfg.MODEL.DEVICE = "", "cpu"
     classifies = task_of(cfg).name == "classification"

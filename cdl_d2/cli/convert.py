@@ -10,67 +10,46 @@ from cyclopts import Parameter
 from cdl_d2.cli.options import CodecOptions, Overrides
 from cdl_d2.cli.output import report
 
-LEAST_EXPLAINED = 0.5  # of the variance; fits that work leave a few percent
+LEAST_EXPLAINED = 0.5  # share of the variance; useful fits leave a few percent unexplained
 
 
 def convert(
-    teacher: Annotated[str, Parameter(metavar="RUN")],
+    model: Annotated[str, Parameter(metavar="MODEL")],
     /,
     *overrides: Overrides,
     images: Path,
     codec: CodecOptions,
     output: Path,
     weights: str | None = None,
-    iterations: int = 0,
-    threshold: float = 0.5,
-    annotations: Path | None = None,
 ) -> None:
-    """Make a model of latents of a pixel model, with unlabelled images only.
+    """Convert a trained RGB model to latent input, with unlabelled images and without training.
 
     ```
     cdl convert output/pixel_mask_rcnn_small --images photos --output converted \\
         --codec tiny-bmshj2018-hyperprior --quality 2
     ```
 
-    A linear map from latents takes the place of the first convolution of a detector, segmentor or
-    classifier; it is fitted to the images in a minute, without training. The output folder is one
-    of a training, with `config.yaml` and `model_final.pth`; the model runs without its teacher.
-
-    With iterations, an R-CNN is trained on from there: taught by the pixel detector, whose
-    confident detections stand in for labels (`MODEL.TRANSFER.TASK_WEIGHT 0` leaves only the
-    teaching). Run it again after an interruption: it goes on.
+    An adapter (bridge) replaces the first convolution of a detector, segmentation model or
+    classifier; it is fitted in closed form to the images, in about a minute. The output folder has
+    a `config.yaml` and a `model_final.pth`, as that of a training.
 
     Args:
-        teacher: The pixel model: output folder of a training, or a config.
-        images: Folder, searched recursively.
-        output: Folder of the model, as of a training.
-        weights: File or URL of the pixel model; default those beside its config or in its
+        model: RGB model: output folder of a training, or a config.
+        images: Folder of images, searched recursively.
+        output: Folder to write the model to.
+        weights: File or URL of the RGB model's weights; default those beside its config or in its
             OUTPUT_DIR, or in Detectron2's zoo for a config of it.
-        iterations: Of training after the fit.
-        threshold: Lowest score of a detection that stands for an object.
-        annotations: COCO-format labels of the images, instead of detections.
     """
     from cdl_d2.d2.applications.convert import Conversion
 
-    explained = Conversion(
-        teacher,
-        images,
-        codec.choice(),
-        output,
-        weights,
-        iterations,
-        threshold,
-        annotations,
-        overrides,
-    ).run()
-    if explained is not None:
-        print(
-            f"{output}: from latents, {100 * explained:.1f} % of the variance of what the first "
-            "convolution gives of images"
+    explained = Conversion(model, images, codec.choice(), output, weights, overrides).run()
+    print(
+        f"{output}: the bridge explains {100 * explained:.1f} % of the variance of the first "
+        "convolution's output"
+    )
+    if explained < LEAST_EXPLAINED:
+        report(
+            "cdl convert",
+            "too little for a useful model: is the codec trained (--codec-weights), and do the "
+            "images resemble those that the model is for?",
         )
-        if explained < LEAST_EXPLAINED:
-            report(
-                "cdl convert",
-                "so little makes no useful model: is the codec trained (--codec-weights), and are "
-                "the images like those that the model is for?",
-            )

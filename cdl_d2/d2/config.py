@@ -14,7 +14,7 @@ AUGMENTATIONS = ("exact", "latent", "none")
 PROJECT_ADVICE = (
     "those of your own project need DETECTRON2_ENV_MODULE, see docs/tutorials/detectron2.md"
 )
-STARTS = (  # where a new network begins
+INITIALIZATION_KEYS = (  # where a new network begins
     *("MODEL.CLASSIFIER.INIT", "MODEL.TIMM.INIT"),
     *("MODEL.LATENT_RESNET.INIT", "MODEL.LATENT_RESNET.STATISTICS"),
 )
@@ -272,12 +272,12 @@ def leaves(cfg: CN, prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def without_start(cfg: CN) -> CN:
+def without_initialization(cfg: CN) -> CN:
     """A copy that does not say where a new network starts, for one whose weights are all loaded:
     the files that it was once started from need not be there any more."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.merge_from_list([each for key in STARTS for each in (key, "")])
+    cfg.merge_from_list([each for key in INITIALIZATION_KEYS for each in (key, "")])
     return cfg
 
 

@@ -105,7 +105,7 @@ def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorCon
     overrides = [*found.overrides, "MODEL.CLASS_NAMES", [*found.classes]] if found else []
     if trained:
         overrides += ["MODEL.WEIGHTS", _trained_weights(name, found)]
-    from cdl_d2.d2.config import without_start
+    from cdl_d2.d2.config import without_initialization
     from cdl_d2.d2.config_files import read_config
 
     try:
@@ -114,7 +114,7 @@ def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorCon
         raise CdlError(f"card {found.path}: {error}" if found else str(error)) from error
     if found:
         _check_classes(cfg, found)
-    return without_start(cfg) if trained else cfg
+    return without_initialization(cfg) if trained else cfg
 
 
 def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn.Module:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically, write_text
+from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, write_atomically, write_text
 from cdl_d2.model_zoo.card import Card, CardCodec, CardData, CardWeights, parse_card
 from cdl_d2.model_zoo.card_keys import PACKAGED
 from cdl_d2.model_zoo.catalog import read_cards
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cdl_d2.codec import CodecIdentity
-
-MODEL_FILE = "model_final.pth"
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class Addition:
             raise
 
     def _trained(self) -> _Trained:
-        if self.model.is_dir() and (self.model / "config.yaml").is_file():
+        if self.model.is_dir() and (self.model / CONFIG_FILE).is_file():
             return self._of_detectron2()
         return self._of_torchvision()
 
@@ -119,9 +117,9 @@ class Addition:
         from cdl_d2.d2.engine.tasks import class_count, task_of
         from cdl_d2.model_zoo import get_config_file
 
-        base, file = Path(get_config_file(self.config_file)), self.model / MODEL_FILE
+        base, file = Path(get_config_file(self.config_file)), self.model / WEIGHTS_FILE
         options = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", str(file)]
-        cfg = read_config(self.model / "config.yaml", options)
+        cfg = read_config(self.model / CONFIG_FILE, options)
         classes = self.classes or tuple(cfg.MODEL.CLASS_NAMES)
         if class_count(cfg) != len(classes):
             raise CdlError(
@@ -147,7 +145,7 @@ class Addition:
         from cdl_d2.codec.io.weights_file import load_state_dict
         from cdl_d2.tv.checkpoint import load_all, load_detector
 
-        file = self.model / MODEL_FILE if self.model.is_dir() else self.model
+        file = self.model / WEIGHTS_FILE if self.model.is_dir() else self.model
         if self.config_file is not None:
             raise CdlError(f"{file} is of torchvision, and has its config in it: no --config-file")
         network, config = load_detector(file)

@@ -12,6 +12,7 @@ from cdl_d2 import model_zoo
 from cdl_d2.data import Variant
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError, MissingPackageError
+from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.hub import CARD_FILE, read_model
 from cdl_d2.prediction.models import PredictionModel
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cdl_d2.tv import CompressedMaskRCNN, DetectorConfig
-
-FINAL = "model_final.pth"
 
 
 def load_model(
@@ -43,12 +42,12 @@ def load_model(
         MissingPackageError: if it is Detectron2's, and that is not installed.
     """
     path, device = Path(name_or_path), usable_device(device)
-    checkpoint = path / FINAL if path.is_dir() else path
+    checkpoint = path / WEIGHTS_FILE if path.is_dir() else path
     if (path / CARD_FILE).is_file():
         return _named(load_card(read_model(path), device), class_names)
     if _is_name(path, checkpoint):
         model = load_card(model_zoo.card(str(name_or_path)), device)
-    elif (checkpoint.parent / "config.yaml").is_file():
+    elif (checkpoint.parent / CONFIG_FILE).is_file():
         model = _of_detectron2(checkpoint, device)
     else:
         model = _of_torchvision(checkpoint, device)
@@ -58,7 +57,7 @@ def load_model(
 def _is_name(path: Path, checkpoint: Path) -> bool:
     """Return whether a name is one of the zoo, though a folder of no model may have it as well,
     such as one of predictions."""
-    if path.is_dir() and not checkpoint.exists() and not (path / "config.yaml").exists():
+    if path.is_dir() and not checkpoint.exists() and not (path / CONFIG_FILE).exists():
         return str(path) in model_zoo.names()
     return not path.exists() and path.suffix != ".pth"
 
@@ -97,7 +96,7 @@ def _of_detectron2(checkpoint: Path, device: str) -> PredictionModel:
     from cdl_d2.d2.applications.trained import build_trained
     from cdl_d2.d2.config_files import read_config
 
-    cfg = read_config(checkpoint.parent / "config.yaml")
+    cfg = read_config(checkpoint.parent / CONFIG_FILE)
     return _detectron2_model(build_trained(cfg, checkpoint, device), cfg)
 
 

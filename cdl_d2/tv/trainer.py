@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cdl_d2.errors import CdlError, DivergedError
-from cdl_d2.files import read_json_lines, without_nan, write_text
+from cdl_d2.files import WEIGHTS_FILE, read_json_lines, without_nan, write_text
 from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES, fit_bridge
 from cdl_d2.seeds import seed_all
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
@@ -201,7 +201,7 @@ class Trainer:
         self._save("checkpoint.pth", schedule.iterations)
         if self._rank == 0:
             save_detector(
-                self._output / "model_final.pth",
+                self._output / WEIGHTS_FILE,
                 self._config,
                 self._detector.state_dict(),
                 training=self._training(),

@@ -1,6 +1,5 @@
 """cdl convert: a pixel detector becomes one that reads latents, without labels."""
 
-import json
 import shutil
 
 import pytest
@@ -46,30 +45,6 @@ def test_a_converted_detector_runs_without_training_and_without_its_teachers_fil
     after = torch.load(out / "model_final.pth", weights_only=True)["model"]
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert finds_in_a_bitstream(out, codec, images / "000.png")["instances"].image_size == (96, 128)
-
-
-def test_a_detector_trains_on_by_its_teachers_detections(teacher, coco_dataset, codec, tmp_path):
-    images, out = coco_dataset[1], tmp_path / "converted"
-    arguments = "--images", images, *CODEC, "--iterations", 2, "--output", out
-    output_of("convert", teacher, *arguments, "--threshold", 0.0)
-    targets = json.loads((out / "targets.json").read_text())
-    assert len(targets["images"]) == 4 and targets["annotations"]
-    sizes = {(image["height"], image["width"]) for image in targets["images"]}
-    assert sizes == {(96, 128), (128, 96), (80, 100), (96, 96)}  # of the files, not resized
-    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    other = refused("convert", teacher, *arguments, "--threshold", 0.5)
-    assert str(out / "targets.json") in other
-    shutil.copytree(images, tmp_path / "images")
-    for changed in (
-        ("MODEL.BRIDGE.WIDTH", 5),
-        ("--annotations", coco_dataset[0]),
-        ("--images", tmp_path / "images"),
-    ):
-        said = refused("convert", teacher, *arguments, "--threshold", 0.0, *changed)
-        assert "another conversion" in said
-    assert before == {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    shutil.rmtree(teacher)
-    assert "instances" in finds_in_a_bitstream(out, codec, images / "000.png")
 
 
 RETINANET = [
@@ -127,7 +102,6 @@ def test_segmentors_and_classifiers_are_converted_alike(
     cfg = read_config(config, ["INPUT.IMAGE_SIZE", 96, "INPUT.MIN_SIZE_TEST", 96])
     run = save_run(cfg, tmp_path / "run")
     arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
-    assert "without labels" in refused("convert", run, *arguments, "--iterations", 2)
     output_of("convert", run, *arguments)
     found = finds_in_a_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
     assert found[answer].isfinite().all()
@@ -174,10 +148,6 @@ def test_a_conversion_that_fails_leaves_nothing(teacher, coco_dataset, tmp_path)
     torch.save({"model": {"proposal_generator.rpn_head.conv.weight": torch.zeros(16)}}, weights)
     words = "convert", teacher, "--images", coco_dataset[1], *CODEC, "--output", out
     refused(*words, "--weights", weights)
-    text = (teacher / "config.yaml").read_text()
-    text = text.replace("SCORE_THRESH_TEST: 0.0\n", "SCORE_THRESH_TEST: 0.99\n")
-    (teacher / "config.yaml").write_text(text)
-    assert "0.99" in refused(*words, "--iterations", 2, "--threshold", 0.1)  # which is lower
     assert not out.exists()
 
 
@@ -212,17 +182,6 @@ def test_weights_that_are_not_of_the_pixel_model_are_refused(teacher, coco_datas
     assert not (tmp_path / "third" / "model_final.pth").exists()
 
 
-def test_labels_take_the_place_of_detections(teacher, coco_dataset, tmp_path):
-    annotations, images = coco_dataset
-    arguments = "--images", images, *CODEC, "--output", tmp_path / "out", "--iterations", 2
-    output_of("convert", teacher, *arguments, "--annotations", annotations)
-    assert not (tmp_path / "out" / "targets.json").exists()
-    assert (tmp_path / "out" / "model_final.pth").exists()
-    annotations.write_text(annotations.read_text() + " ")
-    again = refused("convert", teacher, *arguments, "--annotations", annotations)
-    assert "another conversion" in again
-
-
 def test_an_evaluation_leaves_the_config_of_the_training(teacher, coco_dataset, tmp_path):
     annotations, images = coco_dataset
     out = tmp_path / "out"
@@ -243,10 +202,7 @@ def test_an_evaluation_leaves_the_config_of_the_training(teacher, coco_dataset, 
 
 def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
-    high = "--threshold", 1.1, "--iterations", 2
-    assert "threshold" in refused("convert", teacher, *arguments, *high)
     assert "nowhere" in refused("convert", tmp_path / "nowhere", *arguments)
-    assert "below 0" in refused("convert", teacher, *arguments, "--iterations", -5)
     for key, value in {"ENTRY": "stem", "FIT_IMAGES": 0, "WIDTH": -1, "STRIDE": 7}.items():
         said = refused("convert", teacher, *arguments, f"MODEL.BRIDGE.{key}", value)
         assert f"MODEL.BRIDGE.{key}" in said
@@ -255,7 +211,7 @@ def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     assert "ProposalNetwork, which cannot" in refused("convert", teacher, *arguments)
     text = text.replace("GeneralizedRCNN", "CompressedRCNN")
     (teacher / "config.yaml").write_text(text.replace("DOMAIN: image", "DOMAIN: latent"))
-    assert "looks at domain 'latent'" in refused("convert", teacher, *arguments)
+    assert "'latent'" in refused("convert", teacher, *arguments)
     for config in ("detection/small/pixel_mask_rcnn_small.yaml", "Base-RCNN-FPN.yaml"):
         assert "give --weights" in refused("convert", config, *arguments)
     lazy = "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py"

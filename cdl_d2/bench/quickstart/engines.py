@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from cdl_d2.errors import CdlError
+from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 
 COMMAND = (sys.executable, "-m", "cdl_d2.cli.main")
 CODEC = ("tiny-bmshj2018-hyperprior", 2)
@@ -55,7 +56,7 @@ class Task:
 
     def weights(self, run: str) -> str:
         """The trained model of a run."""
-        return str(self.folder / run / "model_final.pth")
+        return str(self.folder / run / WEIGHTS_FILE)
 
 
 class Torchvision:
@@ -90,7 +91,7 @@ class Torchvision:
         """The trained detector of a run, in eval mode; it takes a list of items."""
         from cdl_d2.tv import load_detector
 
-        return load_detector(folder / "model_final.pth")[0]
+        return load_detector(folder / WEIGHTS_FILE)[0]
 
 
 class Detectron2:
@@ -125,7 +126,7 @@ class Detectron2:
             options["MODEL.META_ARCHITECTURE"] = "CompressedRCNN"
         if run in ("finetuned", "bridge"):
             options["MODEL.META_ARCHITECTURE"] = "TransferRCNN"
-            options["MODEL.TEACHER.CONFIG_FILE"] = task.folder / "teacher" / "config.yaml"
+            options["MODEL.TEACHER.CONFIG_FILE"] = task.folder / "teacher" / CONFIG_FILE
             options["MODEL.TEACHER.WEIGHTS"] = task.weights("teacher")
             options["MODEL.TRANSFER.MASKS"] = "foreground"  # takes less time than all
         return command + [str(each) for pair in options.items() for each in pair]

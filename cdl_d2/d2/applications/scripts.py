@@ -12,10 +12,8 @@ import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 from cdl_d2.errors import CdlError
 
@@ -23,9 +21,6 @@ DATASETS = "CDL_DATASETS"  # a variable of the environment: arguments of registe
 PROJECT = "CDL_PROJECT"  # another: a module that DETECTRON2_ENV_MODULE named before
 CONFIG_FILE = "--config-file"  # of all of Detectron2's scripts
 ENV_MODULE, THIS = "DETECTRON2_ENV_MODULE", "cdl_d2.d2"
-# Where the demo of the Detectron2 that this project is tested with looks for the file beside it: a
-# name that exists inside one company only.
-PRIVATE = ("vision", "vision.fair", "vision.fair.detectron2")
 
 
 def setup_environment() -> None:
@@ -75,12 +70,7 @@ def run_script(
     if (project := os.environ.get(ENV_MODULE)) not in (None, "", THIS):
         os.environ[PROJECT] = project  # here it is set up already
     os.environ[ENV_MODULE] = THIS
-    folder = script.absolute().parent
-    sys.path.insert(0, str(folder))
-    if PRIVATE[-1] in script.read_text(encoding="utf-8") and not find_spec(PRIVATE[0]):
-        for name in PRIVATE:
-            sys.modules[name] = ModuleType(name)
-            sys.modules[name].__path__ = [str(folder.parent)]
+    sys.path.insert(0, str(script.absolute().parent))
     sys.argv = [str(script), *words]
     try:
         runpy.run_path(str(script), run_name="__main__")

@@ -10,10 +10,11 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import without_start
+from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.tasks import build_mapper
 from cdl_d2.d2.modeling.building import build_model
+from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 
 
 def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:
@@ -25,15 +26,15 @@ def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:
     Raises:
         FileNotFoundError, CdlError: if either is missing or cannot be read.
     """
-    cfg = read_config(Path(folder) / "config.yaml")
-    return build_trained(cfg, Path(folder) / "model_final.pth", device)
+    cfg = read_config(Path(folder) / CONFIG_FILE)
+    return build_trained(cfg, Path(folder) / WEIGHTS_FILE, device)
 
 
 def build_trained(cfg: CfgNode, weights: Path, device: str | None = None) -> nn.Module:
     """As load_trained, of a config and a file of weights."""
     if device is not None:
         cfg.MODEL.DEVICE = device
-    model = build_model(without_start(cfg))
+    model = build_model(without_initialization(cfg))
     load_all_weights(model, str(weights))
     return model.eval()
 
@@ -42,7 +43,7 @@ def evaluation_mapper(folder: str | Path) -> Callable[[dict[str, Any]], dict[str
     """From a record with `file_name` to an item with its `image`, resized or cropped as in the
     model's evaluation; raises CdlError for what cannot be read."""
     options = ["INPUT.LATENT_SOURCE", "model"]
-    return evaluation_mapper_of(read_config(Path(folder) / "config.yaml", options))
+    return evaluation_mapper_of(read_config(Path(folder) / CONFIG_FILE, options))
 
 
 def evaluation_mapper_of(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from cdl_d2.d2.applications.trained import build_trained
-from cdl_d2.d2.config import STARTS
+from cdl_d2.d2.config import INITIALIZATION_KEYS
 from cdl_d2.d2.modeling.building import build_model
 
 # Keys that decide neither a model nor its evaluation. All others are kept.
@@ -19,7 +19,13 @@ LEFT_OUT = (
     *("VERSION", "OUTPUT_DIR", "SEED", "CUDNN_BENCHMARK", "VIS_PERIOD", "GLOBAL"),
     *("DATASETS", "DATALOADER", "SOLVER", "MODEL.DEVICE", "MODEL.CLASS_NAMES"),
     # where a training starts, and what supervises it
-    *(*STARTS, "MODEL.WEIGHTS", "MODEL.BRIDGE.FIT_IMAGES", "MODEL.TEACHER", "MODEL.TRANSFER"),
+    *(
+        *INITIALIZATION_KEYS,
+        "MODEL.WEIGHTS",
+        "MODEL.BRIDGE.FIT_IMAGES",
+        "MODEL.TEACHER",
+        "MODEL.TRANSFER",
+    ),
     # images of a training, and where latents are from
     *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "INPUT.MAX_SIZE_TRAIN"),
     *("INPUT.RANDOM_FLIP", "INPUT.MASK_FORMAT", "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA"),

@@ -19,14 +19,14 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessRaisedException
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
-from cdl_d2.d2.config import without_start
+from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.tasks import check_datasets, keep_names
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.modeling.selected_channels import keep_channels
 from cdl_d2.errors import CdlError, DivergedError
-from cdl_d2.files import is_disk_error, write_json, write_text
+from cdl_d2.files import CONFIG_FILE, is_disk_error, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ def _run(training: Training, cfg: CfgNode) -> dict[str, Any] | None:
         results = _evaluate(cfg, training.resume)
     else:
         last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
-        trainer = Trainer(without_start(cfg) if training.resume and last.is_file() else cfg)
+        trainer = Trainer(
+            without_initialization(cfg) if training.resume and last.is_file() else cfg
+        )
         trainer.resume_or_load(resume=training.resume)
         try:
             results = trainer.train()
@@ -141,7 +143,7 @@ def _set_up(training: Training, cfg: CfgNode) -> None:
         keep_names(cfg)
     keep_channels(cfg)
     cfg.freeze()
-    trained = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    trained = Path(cfg.OUTPUT_DIR) / CONFIG_FILE
     before = (
         trained.read_text(encoding="utf-8") if training.eval_only and trained.exists() else None
     )
@@ -152,7 +154,7 @@ def _set_up(training: Training, cfg: CfgNode) -> None:
 
 
 def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
-    model = Trainer.build_model(without_start(cfg))
+    model = Trainer.build_model(without_initialization(cfg))
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     last = resume and checkpointer.has_checkpoint()
     load_all_weights(model, checkpointer.get_checkpoint_file() if last else cfg.MODEL.WEIGHTS)

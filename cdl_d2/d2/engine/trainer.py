@@ -36,6 +36,7 @@ from cdl_d2.d2.modeling.building import build_model, naming_config
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.errors import CdlError
+from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.transfer import TeacherMixin
 
@@ -109,7 +110,7 @@ class Trainer(DefaultTrainer):
             self._run_state.begin_anew()
         super().resume_or_load(resume)
         if self.cfg.MODEL.WEIGHTS:
-            check_entries(self.checkpointer)
+            check_bridged_weights(self.checkpointer)
         model = self.checkpointer.model
         if isinstance(model, TeacherMixin):
             model.prepare_teacher()  # an error now, not inside the training loop
@@ -142,7 +143,7 @@ class Trainer(DefaultTrainer):
         SOLVER.MAX_ITER 0 a bridge is fitted, and nothing trained."""
         super().train()
         if not self.max_iter:
-            self.checkpointer.save("model_final")
+            self.checkpointer.save(Path(WEIGHTS_FILE).stem)
         model = self.checkpointer.model
         if isinstance(model, CompressedModel) and comm.is_main_process():
             model.export(Path(self.cfg.OUTPUT_DIR))
@@ -192,7 +193,7 @@ class Trainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name, folder)
 
 
-def check_entries(checkpointer: SafeCheckpointer) -> None:
+def check_bridged_weights(checkpointer: SafeCheckpointer) -> None:
     """Raise CdlError if weights were loaded that fit nothing behind a bridge's entry."""
     for name, module in checkpointer.model.named_modules():
         if isinstance(module, LinearBridge) and f"{name}.weight" not in checkpointer.loaded:

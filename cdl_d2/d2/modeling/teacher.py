@@ -13,15 +13,14 @@ from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from torch import nn
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.config import add_cdl_config, without_start
+from cdl_d2.d2.config import add_cdl_config, without_initialization
 from cdl_d2.d2.config_files import find_config, is_trusted, read_config, trust_program
 from cdl_d2.d2.detectron2_zoo import import_model_zoo, zoo_weights
 from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.errors import CdlError
+from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 from cdl_d2.transfer.teacher_mixin import TeacherMixin
 from cdl_d2.transfer.terms import TransferTerms
-
-FINAL, RUN_CONFIG = "model_final.pth", "config.yaml"  # as Detectron2 calls them in OUTPUT_DIR
 
 
 class Student(TeacherMixin):
@@ -63,8 +62,9 @@ def build_teacher(
     weights = cfg.MODEL.TEACHER.WEIGHTS or trained_weights(file, output) or named
     if not weights:
         raise CdlError(
-            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no weights, neither {FINAL} beside "
-            f"it nor in {output or 'its OUTPUT_DIR'}: train it first, or give MODEL.TEACHER.WEIGHTS"
+            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no weights, neither "
+            f"{WEIGHTS_FILE} beside it nor in {output or 'its OUTPUT_DIR'}: train it, or give "
+            "MODEL.TEACHER.WEIGHTS"
         )
     if "://" not in weights and not Path(weights).is_file():
         raise FileNotFoundError(
@@ -86,13 +86,13 @@ def trained_weights(file: Path, output: str) -> str:
     Raises:
         FileNotFoundError: if a training's own copy of its config has none beside it.
     """
-    beside = file.parent / FINAL
-    if file.name == RUN_CONFIG and not beside.is_file():
+    beside = file.parent / WEIGHTS_FILE
+    if file.name == CONFIG_FILE and not beside.is_file():
         raise FileNotFoundError(
             f"there are no weights {beside} beside their config: end that training, or name others "
             "(MODEL.TEACHER.WEIGHTS; --weights of cdl convert)"
         )
-    for weights in (beside, Path(output or file.parent) / FINAL):
+    for weights in (beside, Path(output or file.parent) / WEIGHTS_FILE):
         if weights.is_file():
             return str(weights)
     return zoo_weights(file)
@@ -174,7 +174,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
             f"the teacher {name} is a LazyConfig, whose values have no keys: give a YAML as "
             "MODEL.TEACHER.CONFIG_FILE"
         )
-    theirs = without_start(read_config(name))
+    theirs = without_initialization(read_config(name))
     theirs.MODEL.DEVICE = cfg.MODEL.DEVICE
     domain = theirs.INPUT.DOMAIN
     if domain != "image":

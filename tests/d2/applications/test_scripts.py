@@ -158,15 +158,6 @@ def test_a_project_brings_its_own_keys_and_classes(tmp_path):
         read_config(tmp_path / "my.yaml")
 
 
-def test_a_script_keeps_its_own_vision_package(run_script, written, tmp_path):
-    (tmp_path / "vision").mkdir()
-    (tmp_path / "vision" / "__init__.py").write_text("kind = 'its own'\n")
-    (tmp_path / "vision" / "fair.py").write_text("")
-    script = written("import vision, vision.fair; print(vision.kind)  # vision.fair.detectron2")
-    done = run_script(script)
-    assert done.stdout.strip() == "its own", done.stderr[-3000:]
-
-
 @pytest.mark.parametrize("script", [LAZY_CLIENT, SOURCE / "tools/lazyconfig_train_net.py"])
 def test_a_lazy_config_trains_a_student_with_transfer(run_script, tmp_path, script):
     if not script.is_file():
@@ -200,11 +191,6 @@ def test_a_lazy_config_trains_a_student_with_transfer(run_script, tmp_path, scri
             "tools/visualize_data.py",
             ["--source", "annotation", "--output-dir", "seen"],
             "seen/003.png",
-        ),
-        (
-            "demo/demo.py",
-            ["--input", "dataset/images/000.png", "--output", "found.png", "--opts"],
-            "found.png",
         ),
     ],
 )

@@ -5,7 +5,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.engine.trainer import check_entries
+from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.detector_outputs import check_detectors
 from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
@@ -102,7 +102,7 @@ def test_weights_that_fit_nothing_behind_the_entry_are_refused(teacher_files, tm
     checkpointer = SafeCheckpointer(small_model(cfg))
     checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
     with pytest.raises(ValueError, match="fits res2, res3, res4, res5 behind the bridge"):
-        check_entries(checkpointer)
+        check_bridged_weights(checkpointer)
 
 
 @pytest.mark.parametrize(
