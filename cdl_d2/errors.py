@@ -13,6 +13,10 @@ class BitstreamError(CdlError):
     """A bitstream is damaged, hostile, or another codec's."""
 
 
+class MisalignedImageError(CdlError):
+    """The image in a bitstream does not begin on a whole latent position."""
+
+
 class MissingPackageError(CdlError, ImportError):
     """A package that is needed for this is not installed; the message says how to install it."""
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, MisalignedImageError
 
 STRIDE = 16  # pixels a side of a latent cell
 HYPERPRIOR_CELLS = 4  # latent cells a side of a cell of the hyperprior's own latent z
@@ -89,17 +89,11 @@ class Latent:
 
     @property
     def cells(self) -> torch.Tensor:
-        """y_hat cropped to the cells that the image covers, M x ceil(H/16) x ceil(W/16); with
-        `padding`, in which the image begins at `origin`, perhaps one more a side."""
+        """y_hat cropped to the image, M x ceil(H/16) x ceil(W/16)."""
         return self.crop(self.y_hat)
 
-    @property
-    def origin(self) -> tuple[int, int]:
-        """(top, left), where the image begins in `cells`, in pixels below 16."""
-        return origin(self.padding)
-
     def crop(self, grid: torch.Tensor) -> torch.Tensor:
-        """The cells that the image covers, of C x h x w on the whole coded grid."""
+        """Crop a tensor on the coded grid, ... x h x w, to the image; see `crop_to_image`."""
         return crop_to_image(grid, self.image_size, self.padding)
 
     @cached_property
@@ -125,20 +119,24 @@ def latent_grid(image_size: tuple[int, int]) -> tuple[int, int]:
 
 
 def crop_to_image(
-    grid: torch.Tensor, image_size: tuple[int, int], padding: tuple[int, int]
+    grid: torch.Tensor, image_size: tuple[int, int], padding: tuple[int, int] = (0, 0)
 ) -> torch.Tensor:
-    """The cells that an image covers, of ... x h x w on the whole coded grid; see Latent."""
-    rows, columns = (
-        slice(before // STRIDE, -(-(before + side) // STRIDE))
-        for before, side in zip(padding, image_size, strict=True)
-    )
-    return grid[..., rows, columns]
+    """Crop a tensor on the coded grid, ... x h x w, to the latent positions of an image.
 
+    Args:
+        image_size: (H, W) in pixels.
+        padding: (top, left), pixels above and to the left of the image.
 
-def origin(padding: tuple[int, int]) -> tuple[int, int]:
-    """Where an image begins in its cells, see Latent."""
-    top, left = (before % STRIDE for before in padding)
-    return top, left
+    Raises:
+        MisalignedImageError: if the padding is not a multiple of 16.
+    """
+    if any(side % STRIDE for side in padding):
+        raise MisalignedImageError(
+            f"the image begins {padding[0]} pixels below and {padding[1]} pixels right of the "
+            f"corner of its latent, expected multiples of {STRIDE}: only its pixels can be decoded"
+        )
+    (top, left), (rows, columns) = (side // STRIDE for side in padding), latent_grid(image_size)
+    return grid[..., top : top + rows, left : left + columns]
 
 
 def coded_cells(image_size: tuple[int, int]) -> tuple[int, int]:

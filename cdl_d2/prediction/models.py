@@ -53,7 +53,7 @@ class PredictionModel:
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, item in enumerate(items):
             size = item["image_size"] if "image_size" in item else item["image"].shape[1:]
-            groups.setdefault((*size, *item.get("image_origin", ())), []).append(index)
+            groups.setdefault(tuple(size), []).append(index)
         found: dict[int, Prediction] = {}
         for members in groups.values():
             outputs = self.network([items[i] for i in members])

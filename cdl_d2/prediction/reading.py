@@ -21,7 +21,7 @@ from cdl_d2.codec.bitstream.header import MAGIC
 from cdl_d2.codec.bitstream.stream import SUFFIX
 from cdl_d2.codec.io.image_files import Content, Picture, read_image, read_image_size
 from cdl_d2.data import LatentStore
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import BitstreamError, CdlError, MisalignedImageError
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.prediction.tar_files import TarMember
 
@@ -84,7 +84,7 @@ class SourceReader:
         size = _size_of(opened)
         if isinstance(opened, Bitstream):
             if self.coded_input.domain != "image":
-                return self.coded_input.read(opened)
+                return self._read(opened)
             opened = decoded_pixels(opened, None)
         image = self.resize(opened)
         height, width = image.shape[1:] if self.cropped else size
@@ -115,6 +115,14 @@ class SourceReader:
             if not _is_coded(content, str(source)):
                 return read_image_size(str(source), content)
         return _size_of(open_source(source))
+
+    def _read(self, stream: Bitstream) -> dict[str, Any]:
+        try:
+            return self.coded_input.read(stream)
+        except MisalignedImageError as error:
+            raise BitstreamError(
+                f"{error}: `cdl codec decompress` the file and `cdl codec compress` the PNG"
+            ) from error
 
     def _stored(self, source: StoredLatent) -> dict[str, Any]:
         store = self._store(source)

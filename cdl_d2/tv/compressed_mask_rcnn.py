@@ -14,8 +14,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.latent_translation import translation_for
-from cdl_d2.nn.input.batch_item import reported
-from cdl_d2.nn.input.canvas import Canvas, require_no_origin
+from cdl_d2.nn.input.batch_item import output_size, reported
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.mask_losses import losses_of_heads
@@ -85,8 +84,6 @@ class CompressedMaskRCNN(FasterRCNN):
             CdlError: see CodedInput.encode; or in training for an item without target.
         """
         items = [self.encode(item, with_bits=not self.training) for item in items]
-        if self.training:
-            require_no_origin(items)
         batch = self.batch(items)
         targets = [self._target(item) for item in items] if self.training else None
         pyramid = self.backbone(batch.tensors)
@@ -97,13 +94,9 @@ class CompressedMaskRCNN(FasterRCNN):
         found, losses = self.roi_heads(pyramid, proposals, batch.image_sizes, targets)
         if self.training:
             return losses | rpn_losses
-        canvases = [Canvas.of(item) for item in items]
-        sizes = [tuple(map(int, canvas.size)) for canvas in canvases]
+        sizes = [tuple(map(int, output_size(item))) for item in items]
         found = self.transform.postprocess(found, batch.image_sizes, sizes)
-        return [
-            _on_image(result, canvas) | reported(item)
-            for result, canvas, item in zip(found, canvases, items, strict=True)
-        ]
+        return [result | reported(item) for result, item in zip(found, items, strict=True)]
 
     def encode(self, item: dict[str, Any], with_bits: bool = False) -> dict[str, Any]:
         """An item with what the backbone reads of it; raises as CodedInput.encode."""
@@ -153,15 +146,3 @@ class CompressedMaskRCNN(FasterRCNN):
         if "target" not in item:
             raise CdlError("a batch item without 'target' cannot be trained on")
         return {name: value.to(self.device) for name, value in item["target"].items()}
-
-
-def _on_image(found: dict[str, torch.Tensor], canvas: Canvas) -> dict[str, torch.Tensor]:
-    """Detections on all that is shown, cut to the image; those outside are left out."""
-    if not any(canvas.origin):
-        return found
-    boxes = canvas.boxes_on_image(found["boxes"])
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    moved = found | {"boxes": boxes}
-    if "masks" in found:
-        moved["masks"] = canvas.maps_on_image(found["masks"])
-    return {key: values[kept] for key, values in moved.items()}

@@ -21,7 +21,7 @@ import torch
 from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.entropy.latent_coder import Quantized
-from cdl_d2.codec.latent import Latent, coded_cells, latent_grid
+from cdl_d2.codec.latent import Latent, coded_cells, crop_to_image
 from cdl_d2.errors import CdlError
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def compress_layers(
     check_layered(codec)
     quantized, size = codec.quantize(image), tuple(image.shape[1:])
     if callable(channels):
-        rows, columns = latent_grid(size)
-        channels = channels(quantized.y_hat[:, :rows, :columns])
+        channels = channels(crop_to_image(quantized.y_hat, size))
     mask, coder = channel_mask(codec.latent_channels, channels), codec.cpu_coder
     side_first = coder.needs_hyperprior(mask)
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from cdl_d2.d2.modeling.label_maps import padded_labels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.canvas import Canvas
+from cdl_d2.nn.input.batch_item import image_size_of, output_size
 from cdl_d2.transfer.features import covered_cells
 
 Features = Mapping[str, torch.Tensor]
@@ -174,8 +174,8 @@ class ParsingHead(TaskHead):
     def predict(self, features: Features, shown: Shown) -> list[torch.Tensor]:
         scores = self.head(features)[0]
         return [
-            canvas.maps_on_image(sem_seg_postprocess(each, canvas.shown, *canvas.size))
-            for each, canvas in zip(scores, map(Canvas.of, shown.items), strict=True)
+            sem_seg_postprocess(image_scores, image_size_of(item), *output_size(item))
+            for image_scores, item in zip(scores, shown.items, strict=True)
         ]
 
 

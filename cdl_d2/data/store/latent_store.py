@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from cdl_d2.codec import Bitstream, Codec, latent_grid
+from cdl_d2.codec import Bitstream, Codec
+from cdl_d2.codec.latent import crop_to_image
 from cdl_d2.data.store.image_source import SourceComparison
 from cdl_d2.data.store.plan import Plan, read_json
 from cdl_d2.data.store.shard import Record, ShardReader, is_text_by_text, unpack_cells
@@ -210,11 +211,10 @@ class LatentStore:
                 )
             return item | {"latent": unpack_cells(record), "image_size": record.image_size}
         stream = Bitstream.from_bytes(record.content)
-        rows, columns = latent_grid(stream.image_size)
-        quantized = self._codec.read_symbols(stream)
-        item |= {"latent": quantized.y_hat[:, :rows, :columns], "image_size": stream.image_size}
+        quantized, size = self._codec.read_symbols(stream), stream.image_size
+        item |= {"latent": crop_to_image(quantized.y_hat, size), "image_size": size}
         if with_scales:
-            item["scales"] = quantized.scales_hat[:, :rows, :columns]
+            item["scales"] = crop_to_image(quantized.scales_hat, size)
         return item
 
     def record(self, file_name: str | PurePath, variant: Variant) -> Record:

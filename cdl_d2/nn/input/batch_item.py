@@ -13,7 +13,7 @@ from cdl_d2.errors import CdlError
 REPORTED = ("bits", "image_size", "channels")
 CODED = (  # what an item says of its coded image, which another image makes untrue
     *("latent", "scales", "reconstruction", "codec_identity", "image_size", "encoded_image"),
-    *("image_origin", "bits", "channel_bits", "side_bits", "channel_mask"),
+    *("bits", "channel_bits", "side_bits", "channel_mask"),
 )
 
 
@@ -75,25 +75,33 @@ def image_checksum(image: torch.Tensor | None) -> int | None:
 
 
 def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
-    """(H, W) in pixels of what an item shows to the network: the image, and what is above and to
-    the left of an image that begins at `image_origin`.
+    """Return (H, W) of an item's image in pixels.
 
     Raises:
-        CdlError: if the item does not say, or if its latent does not cover such an image.
+        CdlError: if the item has no size, or if its latent has another size.
     """
     if "image_size" not in item and "image" not in item:
         raise CdlError("a batch item with 'latent' and no 'image' needs 'image_size'")
     sides = item.get("image_size")
     if sides is None:
         sides = item["image"].shape[-2:]
-    before = item.get("image_origin", (0, 0))
-    size = tuple(int(side) + start for side, start in zip(sides, before, strict=True))
+    size = tuple(int(side) for side in sides)
     if "latent" in item and tuple(item["latent"].shape[-2:]) != latent_grid(size):
         raise CdlError(
             f"a latent of {tuple(item['latent'].shape[-2:])} cells does not cover an image of "
             f"{size} pixels, which has {latent_grid(size)}"
         )
     return size
+
+
+def output_size(item: dict[str, Any]) -> tuple[int, int]:
+    """Return (H, W) in pixels of an item's results: its `height` and `width`, or its image's size.
+
+    Raises:
+        CdlError: as `image_size_of`.
+    """
+    height, width = image_size_of(item)
+    return item.get("height", height), item.get("width", width)
 
 
 def reported(item: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from cdl_d2.codec.latent import (
     CodecIdentity,
     coded_cells,
     crop_to_image,
-    origin,
 )
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
@@ -267,13 +266,13 @@ class CodedInput:
             what encode gives, without estimates: `bits` is the size of its file, and there are
             no `channel_bits` and `side_bits`;
             height, width: of the image before it was resized for coding, for results in its pixels.
-            Of an image that was padded above or to the left also
-            image_origin: (top, left), where the image begins in the latent's cells, in pixels; it
-            and image_size are then not those of the whole latent. For a first layer also
+            For a first layer also
             channel_mask: M booleans, the channels that it has; the others are zero.
 
         Raises:
             CdlError: for domain `image`.
+            MisalignedImageError: for domain `latent`, if the image was padded above or to the left
+                by a number of pixels that is not a multiple of 16.
             BitstreamError: see Codec.decompress and decompress_selected; for a first layer and
                 domain `reconstruction`.
         """
@@ -296,8 +295,6 @@ class CodedInput:
         if self.domain == "reconstruction":
             decoded = torch.round(codec.reconstruct(y_hat.to(device), size, padding) * 255)
             return item | {"reconstruction": self.swap(decoded)}
-        if any(origin(padding)):
-            item["image_origin"] = origin(padding)
         latent = crop_to_image(y_hat, size, padding)
         if "channel_mask" in item:
             latent = latent * item["channel_mask"][:, None, None]

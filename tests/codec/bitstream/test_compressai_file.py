@@ -43,7 +43,7 @@ def written(image: torch.Tensor, name: str = NAME) -> bytes:
 
 
 @torch.no_grad()
-def decoded_by_compressai(content: bytes, name: str = NAME) -> torch.Tensor:
+def decoded_by_compressai(content: bytes, name: str = NAME, size=SIZE) -> torch.Tensor:
     """What `examples/codec.py decode` makes of a file, 3 x H x W, uint8."""
     (rows, columns, count), start, strings = struct.unpack_from(">3I", content, 11), HEAD, []
     for _ in range(count):
@@ -51,7 +51,7 @@ def decoded_by_compressai(content: bytes, name: str = NAME) -> torch.Tensor:
         strings.append([content[start + 4 : start + 4 + length]])
         start += 4 + length
     x_hat = small_network(name).decompress(strings, (rows, columns))["x_hat"]
-    _, unpadding = compute_padding(*SIZE, out_h=x_hat.shape[2], out_w=x_hat.shape[3])
+    _, unpadding = compute_padding(*size, out_h=x_hat.shape[2], out_w=x_hat.shape[3])
     return torch.round(F.pad(x_hat, unpadding)[0].clamp(0, 1) * 255).byte()
 
 
@@ -60,6 +60,14 @@ def image():
     ramp = torch.linspace(0, 1, SIZE[1]).expand(3, *SIZE).clone()
     ramp[:, 20:50, 30:60] = torch.rand(3, 30, 30, generator=torch.Generator().manual_seed(0))
     return ramp
+
+
+@pytest.fixture
+def aligned_file(image, tmp_path):
+    """A file whose image begins one latent position below and right of the latent's corner."""
+    path = tmp_path / "aligned.bin"
+    path.write_bytes(written(image[:, :32, :32]))
+    return path
 
 
 @pytest.fixture
@@ -101,7 +109,7 @@ def test_commands_describe_and_decode_a_file(file, weights, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:files of CompressAI")
-def test_a_predictor_reads_a_file_its_bytes_and_its_folder(file, weights, tmp_path):
+def test_a_predictor_reads_a_file_its_bytes_and_its_folder(aligned_file, file, weights, tmp_path):
     codec = CodecChoice(NAME, 1, weights=str(weights))
     config = replace(tiny_config(), codec=codec)
     (tmp_path / "model").mkdir()
@@ -110,12 +118,14 @@ def test_a_predictor_reads_a_file_its_bytes_and_its_folder(file, weights, tmp_pa
     state = build_detector(config).state_dict()
     save_detector(checkpoint, config, state, training=training)
     predictor = Predictor.load(tmp_path / "model", device="cpu")
-    found = predictor(file)
-    assert found.image_size == SIZE and found.bits == 8 * file.stat().st_size
-    assert torch.equal(predictor(file.read_bytes()).boxes, found.boxes)
-    assert torch.equal(found.picture(), decoded_by_compressai(file.read_bytes()))
+    prediction, content = predictor(aligned_file), aligned_file.read_bytes()
+    assert prediction.image_size == (32, 32) and prediction.bits == 8 * len(content)
+    assert torch.equal(predictor(content).boxes, prediction.boxes)
+    assert torch.equal(prediction.picture(), decoded_by_compressai(content, size=(32, 32)))
+    with pytest.raises(BitstreamError, match="cdl codec compress"):
+        predictor(file)
     (tmp_path / "archive").mkdir()
-    file.rename(tmp_path / "archive" / file.name)
+    aligned_file.rename(tmp_path / "archive" / aligned_file.name)
     output_of("predict", tmp_path / "model", tmp_path / "archive", "--output", tmp_path / "answers")
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList
 
 from cdl_d2.d2.modeling.mask_losses import without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.batch_item import image_size_of, reported
-from cdl_d2.nn.input.canvas import Canvas
 from cdl_d2.nn.input.coded_input import CodedInput
 
 
@@ -99,12 +97,9 @@ class CompressedDetector(CompressedModel):
         """
         items = self.select(self.encode(batched_inputs))
         detect = getattr(super(), "inference", super().forward)
-        results = self._in_equal_batches(_on_canvases(items), detect, args, kwargs)
+        results = self._in_equal_batches(items, detect, args, kwargs)
         if isinstance(results, list) and all(isinstance(result, dict) for result in results):
-            return [
-                _on_image(result, item) | reported(item)
-                for result, item in zip(results, items, strict=True)
-            ]
+            return [result | reported(item) for result, item in zip(results, items, strict=True)]
         return results
 
     def visualize_training(self, batched_inputs: list[dict[str, Any]], *found: Any) -> None:
@@ -155,61 +150,3 @@ class CompressedDetector(CompressedModel):
 def _entries(value: Any, members: list[int]) -> Any:
     """Those of some items, of a list with an entry for each item; anything else as it is."""
     return [value[index] for index in members] if isinstance(value, list) else value
-
-
-def _on_canvases(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Encoded items whose results are wanted of all that is shown, see Canvas; _on_image cuts them
-    to the image."""
-    sizes = (Canvas.of(item).size if "image_origin" in item else None for item in items)
-    return [
-        item | ({"height": size[0], "width": size[1]} if size else {})
-        for item, size in zip(items, sizes, strict=True)
-    ]
-
-
-def _on_image(result: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
-    """A result for all that a model is shown, cut to the image, see Canvas."""
-    if "image_origin" not in item:
-        return result
-    canvas, result = Canvas.of(item), dict(result)
-    if "sem_seg" in result:
-        result["sem_seg"] = canvas.maps_on_image(result["sem_seg"])
-    if "instances" in result:
-        found = result["instances"]
-        boxes = Boxes(canvas.boxes_on_image(found.pred_boxes.tensor))
-        kept = boxes.nonempty()
-        result["instances"] = _instances_on_image(found, boxes, canvas)[kept]
-        if "panoptic_seg" in result:
-            result["panoptic_seg"] = _segments_on_image(*result["panoptic_seg"], kept, canvas)
-    return result
-
-
-def _instances_on_image(found: Instances, boxes: Boxes, canvas: Canvas) -> Instances:
-    fields = found.get_fields()
-    moved = Instances(canvas.image_size, **(fields | {"pred_boxes": boxes}))
-    if "pred_masks" in fields:
-        moved.pred_masks = canvas.maps_on_image(found.pred_masks)
-    if "pred_keypoints" in fields:
-        points = canvas.points_on_image(found.pred_keypoints[..., :2])
-        moved.pred_keypoints = torch.cat([points, found.pred_keypoints[..., 2:]], dim=-1)
-    return moved
-
-
-def _segments_on_image(
-    segments: torch.Tensor, described: list[dict[str, Any]], kept: torch.Tensor, canvas: Canvas
-) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """Detectron2's `panoptic_seg`, cut: segments that no pixel shows are not described, and
-    `instance_id` counts the instances that are `kept`, None for another."""
-    segments = canvas.maps_on_image(segments)
-    ids, counts = (each.tolist() for each in segments.unique(return_counts=True))
-    areas = dict(zip(ids, counts, strict=True))
-    places = {before: now for now, before in enumerate(kept.nonzero()[:, 0].tolist())}
-    moved = []
-    for segment in [each for each in described if each["id"] in areas]:
-        changes = {}
-        if "area" in segment:
-            changes["area"] = areas[segment["id"]]
-        if "instance_id" in segment:
-            changes["instance_id"] = places.get(segment["instance_id"])
-        moved.append(segment | changes)
-    return segments, moved

@@ -18,7 +18,6 @@ from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selecti
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.bridge_fit import fit_bridge
 from cdl_d2.nn.bridge.latent_translation import translation_for
-from cdl_d2.nn.input.canvas import require_no_origin
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.selection.channel_selection import FixedChannels
 
@@ -52,8 +51,7 @@ class CompressedModel(nn.Module):
 
     def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The items with all channels of their latents, or reconstructions, encoded here where
-        they lack them; raises as CodedInput.encode; in training as require_from_source and
-        require_no_origin.
+        they lack them; raises as CodedInput.encode; in training as require_from_source.
 
         Sizes are estimated in evaluation, and for a gate that learns from them. In training each
         item gets one of the qualities that the model reads, by the numbers of the step.
@@ -61,13 +59,10 @@ class CompressedModel(nn.Module):
         with_bits = not self.training or (self.selection is not None and self.selection.needs_bits)
         if self.training:
             self.coded_input.require_from_source(batched_inputs)
-        items = [
+        return [
             self.coded_input.encode(item, self.device, with_bits, self.training)
             for item in batched_inputs
         ]
-        if self.training:
-            require_no_origin(items)
-        return items
 
     def select(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Encoded items with the channels that the model looks at, and the bits of these; of one

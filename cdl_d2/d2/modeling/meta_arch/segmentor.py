@@ -21,8 +21,7 @@ from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.teacher import Student, build_teacher, normalizer, transfer_options
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import reported
-from cdl_d2.nn.input.canvas import Canvas
+from cdl_d2.nn.input.batch_item import output_size, reported
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.transfer import SegmentorTransfer, teachers_view
 
@@ -120,8 +119,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
     def _output(
         self, logits: torch.Tensor, size: tuple[int, int], item: dict[str, Any]
     ) -> dict[str, Any]:
-        canvas = Canvas.of(item)
-        scores = canvas.maps_on_image(sem_seg_postprocess(logits, size, *canvas.size))
+        scores = sem_seg_postprocess(logits, size, *output_size(item))
         return {"sem_seg": scores, **reported(item)}
 
 
