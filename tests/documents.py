@@ -28,7 +28,7 @@ warm() { "$PYTHON" -I -S -c "$CLIENT" "$SERVER" "$@"; }
 cdl() {
     local words=("$@")
     case "$1 $2" in
-        "data draw")
+        "data synthesize")
             for i in "${!words[@]}"; do
                 if [ "${words[i]}" = --count ]; then words[i+1]=5; fi
             done

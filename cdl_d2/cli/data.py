@@ -1,4 +1,4 @@
-"""`cdl data`: draw or import data; encode a data set into a latent store, and check one."""
+"""`cdl data`: synthesize or import data sets, encode them into latent stores."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from cdl_d2.cli.options import CodecOptions, Device, NotNegative, Positive
 from cdl_d2.cli.output import for_each, report
 from cdl_d2.errors import CdlError
 
-app = App(
-    name="data", help="Draw or import data; encode a data set into a latent store, check one."
-)
+app = App(name="data", help="Synthesize or import data sets, encode them into latent stores.")
 
 
 @app.command
-def draw(
+def synthesize(
     *,
     task: Literal["detection", "segmentation", "multitask", "classification"],
     output: Path,
@@ -25,27 +23,27 @@ def draw(
     size: tuple[Positive, Positive] = (192, 192),
     seed: NotNegative = 0,
 ) -> None:
-    """Draw sample data: textured shapes of five classes.
+    """Synthesize a data set of textured shapes in five classes.
 
     ```
-    cdl data draw --task detection --count 300 --output shapes/train
-    cdl data draw --task detection --count 60 --seed 1 --output shapes/val
+    cdl data synthesize --task detection --count 300 --output shapes/train
+    cdl data synthesize --task detection --count 60 --seed 1 --output shapes/val
     ```
 
-    `detection` writes COCO format, annotations.json and images/; `segmentation` writes images/ and
-    labels/; `multitask` these and attributes.csv, which shapes there are; `classification` writes a
-    folder of images for each class. Equal arguments give equal files.
+    `detection` writes annotations.json (COCO format) and images/; `segmentation` writes images/
+    and labels/; `multitask` also writes attributes.csv, the shapes in each image;
+    `classification` writes one folder of images per class. Equal arguments give equal files.
 
     Args:
-        task: For which.
-        output: Folder of the data set, which must be empty.
-        count: Images.
+        task: Task to write annotations for.
+        output: Folder of the data set; must be empty.
+        count: Number of images.
         size: Height and width in pixels.
-        seed: Another one gives other images.
+        seed: Random seed.
     """
     from tqdm import tqdm
 
-    from cdl_d2.data.datasets.drawn import WRITERS
+    from cdl_d2.data.datasets.synthetic import WRITERS
     from cdl_d2.files import check_empty_folder
 
     check_empty_folder(output)

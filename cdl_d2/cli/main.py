@@ -38,6 +38,7 @@ from cdl_d2.files import is_disk_error
 warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
 
 MISTAKES = (CdlError, OSError)
+RENAMED_COMMANDS = {"draw": "it is called 'synthesize' now"}
 LOST_WORKER = "a worker was killed, maybe for want of memory; with fewer of them there is more"
 
 
@@ -128,7 +129,8 @@ def _call(words: Sequence[str]) -> int | None:
 def _mistake(error: Exception) -> str | None:
     """What to tell the user about a mistake of his; None for a bug."""
     if isinstance(error, UnknownCommandError):
-        return f"there is no command {error.unused_tokens[0]!r}: see --help"
+        word = error.unused_tokens[0]
+        return f"there is no command {word!r}: {RENAMED_COMMANDS.get(word, 'see --help')}"
     text = str(error).strip()
     if isinstance(error, (CycloptsError, *MISTAKES)) and not text.startswith("Caught "):
         return text

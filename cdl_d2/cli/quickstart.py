@@ -50,7 +50,7 @@ def quickstart(
         return
     from cdl_d2.bench.quickstart.engines import Task
     from cdl_d2.bench.quickstart.quickstart import quick_start
-    from cdl_d2.data.datasets.drawn import SHAPES
+    from cdl_d2.data.datasets.synthetic import SHAPES
     from cdl_d2.device import usable_device
 
     task = Task(output, size, SHAPES, iterations, seed, usable_device(device))

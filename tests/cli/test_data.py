@@ -15,19 +15,21 @@ ENCODE = ["data", "encode", *CODEC, "--device", "cpu", "--workers", 0]
 @pytest.fixture
 def photos(tmp_path):
     folder = tmp_path / "photos"
-    draw = ["data", "draw", "--task", "segmentation", "--count", 3, "--size", 40, 72]
-    output_of(*draw, "--output", tmp_path / "drawn")
-    (tmp_path / "drawn" / "images").rename(folder)
+    words = ["data", "synthesize", "--task", "segmentation", "--count", 3, "--size", 40, 72]
+    output_of(*words, "--output", tmp_path / "synthetic")
+    (tmp_path / "synthetic" / "images").rename(folder)
     return folder
 
 
-def test_equal_arguments_draw_equal_files(tmp_path):
+def test_equal_arguments_synthesize_equal_files(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         words = ["--count", 2, "--size", 64, 64, "--seed", seed, "--output", tmp_path / name]
-        output_of("data", "draw", "--task", "detection", *words)
+        output_of("data", "synthesize", "--task", "detection", *words)
     first, same, other = (content_of(tmp_path / name / "images") for name in "abc")
     assert first == same != other
-    assert refused("data", "draw", "--task", "detection", "--count", 1, "--output", tmp_path / "a")
+    again = ["--task", "detection", "--count", 1, "--output", tmp_path / "a"]
+    assert refused("data", "synthesize", *again)
+    assert "'synthesize'" in refused("data", "draw", *again)
 
 
 def test_parts_make_a_store_together(photos, tmp_path, codec, monkeypatch):
@@ -91,8 +93,8 @@ def test_without_its_plan_a_store_does_not_become_another(store):
 
 def test_images_of_another_folder_are_not_mixed_in(store, tmp_path):
     folder, words = store
-    draw = ["--task", "segmentation", "--count", 3, "--size", 40, 72, "--seed", 1]
-    output_of("data", "draw", *draw, "--output", tmp_path / "others")
+    synthesize = ["--task", "segmentation", "--count", 3, "--size", 40, 72, "--seed", 1]
+    output_of("data", "synthesize", *synthesize, "--output", tmp_path / "others")
     (folder / "shard-00001.safetensors").unlink()
     others = [*words, "--images", tmp_path / "others" / "images"]
     before = content_of(folder)

@@ -14,7 +14,7 @@ CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
 LARGEST = 100  # bytes
 TRAIN = ["--lmbda", 0.01, "--iterations", 1, "--batch-size", 1, "--patch-size", 64]
 WRITERS = {
-    "pictures": ["data", "draw", "--task", "classification", "--count", 1],
+    "pictures": ["data", "synthesize", "--task", "classification", "--count", 1],
     "a bitstream": ["codec", "compress", "IMAGES", *CODEC],
     "a store": ["data", "encode", "--images", "IMAGES", *CODEC, "--workers", 0],
     "a checkpoint": ["codec", "train", "IMAGES", *CODEC, *TRAIN],

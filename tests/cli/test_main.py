@@ -19,7 +19,7 @@ COMMANDS = [
     *("quickstart", "train", "train-torchvision", "visualize", "convert", "export", "count"),
     "predict",
     *("compare", "run-script"),
-    *("data draw", "data import-celebamask", "data encode", "data verify"),
+    *("data synthesize", "data import-celebamask", "data encode", "data verify"),
     *("latents statistics", "latents select"),
     *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),
     "codec conventional",
@@ -50,8 +50,8 @@ def test_help_of_all_commands_needs_no_torch():
         ["codec", "info"],
         ["codec", "info", "--nothing"],
         ["count", "--config-file", "nowhere.yaml"],
-        ["data", "draw", "--task", "nothing", "--output", "x", "--count", "1"],
-        ["data", "draw", "--task", "detection", "--output", "x", "--count", "many"],
+        ["data", "synthesize", "--task", "nothing", "--output", "x", "--count", "1"],
+        ["data", "synthesize", "--task", "detection", "--output", "x", "--count", "many"],
     ],
 )
 def test_words_that_cannot_be_used_are_one_line(words):
@@ -81,8 +81,8 @@ ENCODE = ["data", "encode", "--images", "IMAGES", *CODEC]
         ([*ENCODE, "--batch-size", 0], "batch-size"),
         ([*ENCODE, "--shard-size", 0], "shard-size"),
         (["predict", "nuclei-bridge", IMAGE, "--workers", -2], "workers"),
-        (["data", "draw", "--task", "detection", "--count", -3], "count"),
-        (["data", "draw", "--task", "detection", "--count", 1, "--seed", -3], "seed"),
+        (["data", "synthesize", "--task", "detection", "--count", -3], "count"),
+        (["data", "synthesize", "--task", "detection", "--count", 1, "--seed", -3], "seed"),
     ],
 )
 def test_numbers_and_devices_that_cannot_be_used_are_one_line(words, named, tmp_path):
@@ -187,8 +187,8 @@ def test_a_package_that_is_missing_is_one_line(fake):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_command_quietly(tmp_path, number, status):
-    words = ["data", "draw", "--task", "detection", "--count", "100000", "--output", tmp_path / "x"]
-    child = forked(*words, errors=tmp_path / "errors")
+    words = ["data", "synthesize", "--task", "detection", "--count", "100000"]
+    child = forked(*words, "--output", tmp_path / "x", errors=tmp_path / "errors")
     while not (tmp_path / "x").exists():
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
         os.sched_yield()
@@ -196,7 +196,7 @@ def test_signals_end_a_command_quietly(tmp_path, number, status):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
     errors = (tmp_path / "errors").read_text()
     assert "Traceback" not in errors
-    assert (number == signal.SIGTERM) or errors.endswith("cdl data draw: interrupted\n")
+    assert (number == signal.SIGTERM) or errors.endswith("cdl data synthesize: interrupted\n")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 from cdl_d2 import Predictor, model_zoo
 from cdl_d2.data.datasets.coco import read_coco
-from cdl_d2.data.datasets.drawn import write_detection
+from cdl_d2.data.datasets.synthetic import write_detection
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.catalog import PACKAGED_CARDS
 from cdl_d2.packaged import SAMPLES

@@ -85,7 +85,7 @@ def _parts(
         f"{ratio:.2f} of the time. The built-in codec's decoder is a sixteenth of a full one's "
         "work, so that little time can be saved here. Multiply-adds are those of backbone, pyramid "
         f"and decoder. All of it took {seconds:.0f} seconds.</p>",
-        "<p>To train models like these, on drawn images, in ten minutes:</p>"
+        "<p>To train models like these, on synthetic images, in ten minutes:</p>"
         "<pre>cdl quickstart --train</pre><p>To detect in your own images, compressed or not:</p>"
         f"<pre>cdl predict {MODELS['latent']} FOLDER --draw --output answers</pre>",
     ]

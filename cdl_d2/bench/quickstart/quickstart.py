@@ -14,13 +14,13 @@ from cdl_d2.bench.quickstart.page import as_text
 from cdl_d2.bench.quickstart.report import table_rows, write_report
 from cdl_d2.bench.quickstart.runs import run_all
 from cdl_d2.codec import Codec
-from cdl_d2.data.datasets.drawn import write_detection
+from cdl_d2.data.datasets.synthetic import write_detection
 from cdl_d2.errors import CdlError
 from cdl_d2.files import check_empty_folder, write_json
 
 
 def quick_start(task: Task, engine_name: str, images: tuple[int, int]) -> str:
-    """Draw, train, measure and report; what an earlier call has finished stays.
+    """Synthesize images, train, measure and report; what an earlier call has finished stays.
 
     Args:
         engine_name: see choose_engine.
@@ -42,10 +42,10 @@ def quick_start(task: Task, engine_name: str, images: tuple[int, int]) -> str:
     _claim_folder(task, engine.name, images)
     for part, count, seed in (("train", images[0], 2), ("val", images[1], 1)):
         folder = task.folder / "data" / part
-        drawn = len(list((folder / "images").glob("*.png")))
-        if drawn < count or not (folder / "annotations.json").exists():
+        image_count = len(list((folder / "images").glob("*.png")))
+        if image_count < count or not (folder / "annotations.json").exists():
             files = write_detection(folder, count, (task.size,) * 2, 2 * task.seed + seed)
-            for _ in tqdm(files, desc=f"draw {part}", total=count + 1, unit="file"):
+            for _ in tqdm(files, desc=f"synthesize {part}", total=count + 1, unit="file"):
                 pass
     run_all(engine, task)
     codec = Codec.load(*CODEC)

@@ -10,7 +10,7 @@ from cdl_d2.d2.data.label_datasets import check_label_dataset
 from cdl_d2.d2.data.multitask_datasets import check_multitask_dataset
 from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.tasks import check_datasets
-from cdl_d2.data.datasets.drawn import SHAPES, write_multitask
+from cdl_d2.data.datasets.synthetic import SHAPES, write_multitask
 from tests.d2.modeling.test_segmentor import FOLDER
 
 CONFIG = FOLDER / "pixel_deeplab_small.yaml"

@@ -15,7 +15,7 @@ from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.d2 import CompressedRCNN, build_codec, build_mapper
 from cdl_d2.d2.data.store_mapper import variants_of
 from cdl_d2.data import Plan, Variant
-from cdl_d2.data.datasets.drawn import write_segmentation
+from cdl_d2.data.datasets.synthetic import write_segmentation
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from tests.d2.conftest import small_cfg, small_model
 from tests.d2.modeling import test_segmentor

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.data.datasets.drawn import write_classification
+from cdl_d2.data.datasets.synthetic import write_classification
 from tests.commands import output_of, refused
 from tests.d2.modeling.test_classifier import FOLDER, TINY
 

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
-from cdl_d2.data.datasets.drawn import SHAPES, write_multitask
+from cdl_d2.data.datasets.synthetic import SHAPES, write_multitask
 from tests.commands import output_of, refused
 from tests.d2.modeling.test_multitask import FOLDER, TINY
 

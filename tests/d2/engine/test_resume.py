@@ -20,7 +20,7 @@ from detectron2.utils.env import seed_all_rng
 from cdl_d2.d2 import Trainer, build_codec, register_dataset
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.class_datasets import register_class_folder
-from cdl_d2.data.datasets.drawn import write_classification
+from cdl_d2.data.datasets.synthetic import write_classification
 from cdl_d2.errors import CdlError
 from tests.conftest import make_coco_dataset
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, small_cfg

@@ -10,7 +10,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.codec import Bitstream
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.data.datasets.drawn import write_segmentation
+from cdl_d2.data.datasets.synthetic import write_segmentation
 from tests.commands import output_of, refused
 from tests.d2.modeling.test_segmentor import FOLDER, TINY
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
-from cdl_d2.data.datasets.drawn import SHAPES, write_classification
+from cdl_d2.data.datasets.synthetic import SHAPES, write_classification
 from cdl_d2.errors import CdlError
 
 

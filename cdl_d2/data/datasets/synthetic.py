@@ -1,7 +1,7 @@
-"""Sample data that is drawn, not downloaded: textured shapes on textured backgrounds.
+"""Synthetic data sets: textured shapes on textured backgrounds, generated from a seed.
 
-A class is a shape. Colours and textures are drawn independently of it, so that only the outline
-tells classes apart. Later shapes hide parts of earlier ones; masks are what remains visible.
+The class of an object is its shape. Colors and textures are independent of it, so that only the
+outline distinguishes classes. Later shapes occlude earlier ones; masks cover the visible parts.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from cdl_d2.errors import CdlError
 from cdl_d2.files import write_text
 
 SHAPES = ("disc", "square", "triangle", "star", "cross")
-SMALLEST_SIDE = 32
-SMALLEST_VISIBLE = 0.6  # of a shape; one that would hide more of another is placed elsewhere
-ATTEMPTS = 20
+MIN_SIDE = 32  # pixels
+MIN_VISIBLE_SHARE = 0.6  # of a shape's area that later shapes leave visible
+PLACEMENT_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn image and what is on it.
+    """A synthetic image and its objects.
 
     Attributes:
         image: H x W x 3, uint8, RGB.
-        classes: index into SHAPES of each object.
-        masks: one H x W boolean array an object, its visible part; they do not overlap.
+        classes: index into SHAPES per object.
+        masks: visible part of each object, H x W, boolean; masks do not overlap.
     """
 
     image: np.ndarray
@@ -40,20 +40,20 @@ class Scene:
     masks: tuple[np.ndarray, ...]
 
 
-def draw_scene(
+def render_scene(
     rng: np.random.Generator, height: int, width: int, objects: tuple[int, int] = (2, 5)
 ) -> Scene:
-    """A scene with a random number of shapes, their sides 1/5 to 1/2 of the image's shorter side.
+    """Return a scene of random shapes, 1/5 to 1/2 as wide as the image's shorter side.
 
     Args:
-        objects: the smallest and the largest number; fewer if there is no place for them.
+        objects: smallest and largest number of shapes; fewer if they do not fit.
 
     Raises:
-        CdlError: if a side is below 32 pixels.
+        CdlError: if height or width is below 32 pixels.
     """
-    if min(height, width) < SMALLEST_SIDE:
+    if min(height, width) < MIN_SIDE:
         raise CdlError(
-            f"an image of height {height} and width {width}: sides need {SMALLEST_SIDE} pixels"
+            f"height {height} and width {width} are too small: expected at least {MIN_SIDE} pixels"
         )
     image = _texture(rng, height, width, contrast=0.35)
     classes: list[int] = []
@@ -62,7 +62,7 @@ def draw_scene(
     for _ in range(rng.integers(objects[0], objects[1] + 1)):
         kind = int(rng.integers(len(SHAPES)))
         side = min(height, width) * rng.uniform(0.2, 0.5)
-        outline = _place(rng, SHAPES[kind], side, outlines, masks, (height, width))
+        outline = _place_shape(rng, SHAPES[kind], side, outlines, masks, (height, width))
         if outline is None:
             continue
         masks = [mask & ~outline for mask in masks]
@@ -74,10 +74,10 @@ def draw_scene(
     return Scene(noisy.clip(0, 255).astype(np.uint8), tuple(classes), tuple(masks))
 
 
-def draw_portrait(rng: np.random.Generator, height: int, width: int, shape: str) -> np.ndarray:
-    """An image, H x W x 3 uint8, of one shape that fills about half of it."""
+def render_portrait(rng: np.random.Generator, height: int, width: int, shape: str) -> np.ndarray:
+    """Return an image, H x W x 3, uint8, of one shape that fills about half of it."""
     side = min(height, width) * rng.uniform(0.5, 0.8)
-    outline = _place(rng, shape, side, [], [], (height, width))
+    outline = _place_shape(rng, shape, side, [], [], (height, width))
     background = _texture(rng, height, width, contrast=0.35)
     image = np.where(outline[..., None], _texture(rng, height, width, contrast=0.9), background)
     return (image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
@@ -86,23 +86,23 @@ def draw_portrait(rng: np.random.Generator, height: int, width: int, shape: str)
 def write_detection(
     folder: str | Path, count: int, size: tuple[int, int] = (192, 192), seed: int = 0
 ) -> Iterator[Path]:
-    """Write a COCO-format data set: `annotations.json` and `images/`, masks as RLE.
+    """Write a COCO-format data set: `images/`, then `annotations.json` with masks as RLE.
 
     Args:
-        size: (H, W) in pixels.
+        size: (height, width) in pixels.
 
     Yields:
-        each image file; the annotations, last, when all are there.
+        path of each file that was written.
 
     Raises:
-        CdlError: if there would be no image, or images are too small.
+        CdlError: if `count` is below 1, `seed` below 0 or a side below 32 pixels.
     """
     from pycocotools import mask as coco_mask
 
     folder = Path(folder)
     images, annotations = [], []
     for number, rng in _generators(count, seed):
-        scene = draw_scene(rng, *size)
+        scene = render_scene(rng, *size)
         name = f"{number:05d}.png"
         images.append({"id": number, "file_name": name, "height": size[0], "width": size[1]})
         for kind, mask in zip(scene.classes, scene.masks, strict=True):
@@ -128,15 +128,14 @@ def write_detection(
 def write_segmentation(
     folder: str | Path, count: int, size: tuple[int, int] = (192, 192), seed: int = 0
 ) -> Iterator[Path]:
-    """Write `images/NAME.png`, `labels/NAME.png`, 8 bit, 1 + index into SHAPES, and `classes.txt`.
+    """Write images, label maps and class names; arguments and errors as in write_detection.
 
-    The background is 0.
-
-    Arguments, what is yielded and raised: as write_detection.
+    Files are `images/NAME.png`, `labels/NAME.png` (8 bit; 0 is the background, others are
+    1 + index into SHAPES) and `classes.txt`.
     """
     folder = Path(folder)
     for number, rng in _generators(count, seed):
-        scene = draw_scene(rng, *size)
+        scene = render_scene(rng, *size)
         labels = np.zeros(size, dtype=np.uint8)
         for kind, mask in zip(scene.classes, scene.masks, strict=True):
             labels[mask] = kind + 1
@@ -149,16 +148,12 @@ def write_segmentation(
 def write_multitask(
     folder: str | Path, count: int, size: tuple[int, int] = (192, 192), seed: int = 0
 ) -> Iterator[Path]:
-    """Write the files of write_segmentation, and `attributes.csv`: which shapes an image shows.
-
-    Arguments, what is yielded and raised: as write_detection.
-    """
+    """Write the files of write_segmentation, and the shapes in each image as `attributes.csv`."""
     rows = []
     for path in write_segmentation(folder, count, size, seed):
         if path.suffix == ".png":
             labels = np.asarray(Image.open(Path(folder) / "labels" / path.name))
-            shown = [int((labels == kind + 1).any()) for kind in range(len(SHAPES))]
-            rows.append((path.name, shown))
+            rows.append((path.name, [int((labels == 1 + i).any()) for i in range(len(SHAPES))]))
         yield path
     write_attributes(Path(folder) / "attributes.csv", SHAPES, rows)
 
@@ -166,13 +161,13 @@ def write_multitask(
 def write_classification(
     folder: str | Path, count: int, size: tuple[int, int] = (192, 192), seed: int = 0
 ) -> Iterator[Path]:
-    """Write a folder of images for each class, as equally many as can be.
+    """Write one folder of images per class; classes take turns.
 
-    Arguments, what is yielded and raised: as write_detection.
+    Arguments and errors as in write_detection.
     """
     for number, rng in _generators(count, seed):
         shape = SHAPES[number % len(SHAPES)]
-        image = draw_portrait(rng, *size, shape)
+        image = render_portrait(rng, *size, shape)
         yield _save(image, Path(folder) / shape / f"{number:05d}.png")
 
 
@@ -185,9 +180,9 @@ WRITERS: dict[str, Callable[..., Iterator[Path]]] = {
 
 
 def _generators(count: int, seed: int) -> Iterator[tuple[int, np.random.Generator]]:
-    """A generator an image, so that an image depends on the seed and its number only."""
+    """Yield a generator per image, so that an image depends on the seed and its number only."""
     if count < 1 or seed < 0:
-        raise CdlError(f"{count} images of seed {seed}: at least 1 and 0 are needed")
+        raise CdlError(f"count {count}, seed {seed}: expected at least 1 and 0")
     for number in range(count):
         yield number, np.random.default_rng([seed, number])
 
@@ -197,7 +192,7 @@ def _save(image: np.ndarray, path: Path) -> Path:
     return path
 
 
-def _place(
+def _place_shape(
     rng: np.random.Generator,
     shape: str,
     side: float,
@@ -205,10 +200,10 @@ def _place(
     masks: list[np.ndarray],
     size: tuple[int, int],
 ) -> np.ndarray | None:
-    """The H x W outline of a shape at a place where it leaves enough of the others visible."""
+    """Return a shape's outline, H x W, at a random position that leaves other shapes visible."""
     height, width = size
     half = 0.55 * side
-    for _ in range(ATTEMPTS):
+    for _ in range(PLACEMENT_ATTEMPTS):
         centre = rng.uniform(half, width - half), rng.uniform(half, height - half)
         picture = Image.new("1", (width, height))
         corners = _corners(shape, side, rng.uniform(0, 2 * np.pi)) + centre
@@ -216,23 +211,23 @@ def _place(
         outline = np.array(picture)
         visible = [(mask & ~outline).sum() for mask in masks]
         if all(
-            left >= SMALLEST_VISIBLE * whole.sum()
-            for left, whole in zip(visible, outlines, strict=True)
+            area >= MIN_VISIBLE_SHARE * whole.sum()
+            for area, whole in zip(visible, outlines, strict=True)
         ):
             return outline
     return None
 
 
 def _corners(shape: str, side: float, angle: float) -> np.ndarray:
-    """Corners of a polygon around (0, 0), about `side` pixels wide, turned by `angle`."""
+    """Return the corners, N x 2, of a shape about `side` pixels wide, rotated around (0, 0)."""
     if shape == "disc":
-        corners = _on_circle(np.full(48, 0.5))
+        corners = _polygon(np.full(48, 0.5))
     elif shape == "square":
-        corners = _on_circle(np.full(4, 0.55))
+        corners = _polygon(np.full(4, 0.55))
     elif shape == "triangle":
-        corners = _on_circle(np.full(3, 0.55))
+        corners = _polygon(np.full(3, 0.55))
     elif shape == "star":
-        corners = _on_circle(np.tile([0.55, 0.22], 5))
+        corners = _polygon(np.tile([0.55, 0.22], 5))
     else:
         arm, reach = 0.15, 0.5
         quarter = np.array([[arm, -reach], [arm, -arm], [reach, -arm]])
@@ -242,13 +237,13 @@ def _corners(shape: str, side: float, angle: float) -> np.ndarray:
     return side * corners @ np.array([[cos, sin], [-sin, cos]])
 
 
-def _on_circle(radii: np.ndarray) -> np.ndarray:
+def _polygon(radii: np.ndarray) -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, contrast: float) -> np.ndarray:
-    """Two random colours mixed by stripes, checks, dots or smooth noise, H x W x 3 in 0..255."""
+    """Return two random colors mixed by stripes, checks, dots or noise, H x W x 3 in [0, 255]."""
     rows, columns = np.mgrid[:height, :width]
     angle, period = rng.uniform(0, np.pi), rng.uniform(6, 24)
     along = (columns * np.cos(angle) + rows * np.sin(angle)) * 2 * np.pi / period
