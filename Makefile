@@ -17,7 +17,7 @@ lint: install
 	$(RUN) ruff format --check .
 
 test: lint
-	$(RUN) pytest -n 2
+	$(RUN) pytest -n 2 --dist loadgroup
 
 quickstart: install
 	$(RUN) cdl_d2.cli.start quickstart

@@ -54,9 +54,9 @@ def server() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A Ray cluster of two cores, in processes of its own."""
+    """A Ray cluster of two cores, in processes of its own; mark its tests xdist_group("ray")."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield

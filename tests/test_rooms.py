@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cdl_d2"
-EVERYONE = {"device", "download", "errors", "files", "packaged", "seeds", "workers", "yaml_text"}
+EVERYONE = {
+    "device",
+    "download",
+    "errors",
+    "files",
+    "packaged",
+    "ray_actors",
+    "seeds",
+    "workers",
+    "yaml_text",
+}
 BASE = {"codec.architectures", "codec.latent"}  # of the codec: knows nothing else of it
 CORE = {"codec", "nn", "transfer", "data", "metrics"}
 # What a room's files may import, beside their own room and EVERYONE. A name stands for all in it.

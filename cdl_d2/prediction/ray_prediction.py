@@ -1,17 +1,14 @@
-"""Predictions of an archive on a Ray cluster: a task a part, all writing to one shared folder."""
+"""Predictions of an archive on a Ray cluster: a task per part, all writing to one shared folder."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
-
-from cdl_d2.errors import imports_of_extra
 from cdl_d2.prediction.archive import ArchivePrediction
 from cdl_d2.prediction.predictor import Predictor
+from cdl_d2.ray_actors import map_on_ray
 
 
 @dataclass(frozen=True)
@@ -27,42 +24,31 @@ class ModelChoice:
         return Predictor.load(self.name_or_path, self.device, self.class_names)
 
 
-class _PartPredictor:
-    """Predicts the parts that it is given; an actor that loads the model once."""
-
-    def __init__(self, model: ModelChoice, arguments: dict[str, Any]):
-        torch.set_num_threads(1)
-        self._archive = ArchivePrediction(model.load(), **arguments)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"done": json.dumps(list(self._archive.predict_parts([int(row["part"])])))}
-
-
 def predict_parts_with_ray(
     model: ModelChoice, archive: ArchivePrediction, parts: Iterable[int], workers: int
 ) -> Iterator[tuple[str, str | None]]:
-    """As ArchivePrediction.predict_parts, with Ray Data.
+    """Predict parts of an archive with `ArchivePrediction.predict_parts` on a Ray cluster.
 
     Args:
-        model: paths in it, and those of the archive, mean the same on every machine.
-        workers: actors; of one core each, or of one GPU where the model is on one.
+        model: its paths, and those of the archive, must be reachable from every machine.
+        workers: actors of one core each, or of one core and one GPU if the model is on a GPU.
+
+    Yields:
+        for each source, its name and error.
 
     Raises:
         MissingPackageError: if Ray is not installed.
     """
-    with imports_of_extra("ray"):
-        import ray.data
     names = [field.name for field in fields(archive) if field.name != "predictor"]
     arguments = {name: getattr(archive, name) for name in names}
     arguments["output"] = archive.output.absolute()
-    on_gpu = archive.predictor.model.device.type == "cuda"
-    rows = [{"part": part} for part in parts]
-    predicted = ray.data.from_items(rows, override_num_blocks=max(len(rows), 1)).map(
-        _PartPredictor,
-        fn_constructor_args=(model, arguments),
-        concurrency=workers,
-        num_cpus=1,
-        num_gpus=1 if on_gpu else 0,
-    )
-    for row in predicted.iter_rows():
-        yield from map(tuple, json.loads(row["done"]))
+    gpus = int(archive.predictor.model.device.type == "cuda")
+    for outcomes in map_on_ray(_part_predictor, (model, arguments), parts, workers, gpus):
+        yield from outcomes
+
+
+def _part_predictor(
+    model: ModelChoice, arguments: dict[str, Any]
+) -> Callable[[int], list[tuple[str, str | None]]]:
+    archive = ArchivePrediction(model.load(), **arguments)
+    return lambda part: list(archive.predict_parts([part]))

@@ -151,6 +151,7 @@ def test_a_store_of_other_images_does_not_serve(store, photos, coco_dataset, tmp
         items[0]
 
 
+@pytest.mark.xdist_group("ray")
 def test_ray_writes_the_same_store(photos, ray_cluster, tmp_path):
     (photos / "more.png").write_text("no image")
     words = [*ENCODE[:-2], "--images", photos, "--shard-size", 3, "--short-edges", 40]

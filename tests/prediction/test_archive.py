@@ -398,6 +398,7 @@ def test_annotations_of_something_else_are_refused(latent_model, images, coco_da
     assert "none of the predicted" in refused(*words)
 
 
+@pytest.mark.xdist_group("ray")
 def test_a_ray_cluster_gives_the_same_bytes(latent_model, coded, ray_cluster, tmp_path):
     output_of("predict", latent_model, coded, "--output", tmp_path / "here")
     output_of("predict", latent_model, coded, "--ray", "--output", tmp_path / "there")

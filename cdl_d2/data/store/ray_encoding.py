@@ -1,55 +1,40 @@
-"""The bulk encoder on a Ray cluster: a task a shard, all writing to one shared folder."""
+"""The bulk encoder on a Ray cluster: a task per shard, all writing to one shared folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from cdl_d2.codec import Codec
 from cdl_d2.data.store.encoding import encode_shards
 from cdl_d2.data.store.plan import Plan
-from cdl_d2.errors import imports_of_extra
-
-
-class _ShardEncoder:
-    """Encodes the shards that it is given; an actor on some machine, with a codec of its own."""
-
-    def __init__(self, codec: Codec, plan: Plan, images: Path, output: Path):
-        torch.set_num_threads(1)
-        self._arguments = codec, plan, images, output
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        done = list(encode_shards(*self._arguments, [int(row["shard"])], workers=0))
-        errors = [f"{e.image}: {e.error}" for e in done if e.error]
-        return {"images": len(done), "errors": "\n".join(errors)}
+from cdl_d2.ray_actors import map_on_ray
 
 
 def encode_shards_with_ray(
     codec: Codec, plan: Plan, images: Path, output: Path, shards: Iterable[int], workers: int
 ) -> Iterator[tuple[int, list[str]]]:
-    """Write shards of a store with Ray Data; see `encode_shards`, which does the work.
+    """Write shards of a store with `encode_shards` on a Ray cluster.
 
     Args:
-        images, output: absolute paths that mean the same on every machine.
+        images, output: paths of folders that every machine can reach.
         workers: actors of one core each.
 
-    Returns:
-        for each shard, how many images it has, and what went wrong with some of them.
+    Yields:
+        for each shard, its number of images and the errors of those that failed.
 
     Raises:
         MissingPackageError: if Ray is not installed.
     """
-    with imports_of_extra("ray"):
-        import ray.data
-    rows = [{"shard": shard} for shard in shards]
-    encoded = ray.data.from_items(rows, override_num_blocks=max(len(rows), 1)).map(
-        _ShardEncoder,
-        fn_constructor_args=(codec, plan, images.resolve(), output.resolve()),
-        concurrency=workers,
-        num_cpus=1,
-    )
-    for row in encoded.iter_rows():
-        yield row["images"], row["errors"].splitlines()
+    arguments = codec, plan, images.resolve(), output.resolve()
+    return map_on_ray(_shard_encoder, arguments, shards, workers)
+
+
+def _shard_encoder(
+    codec: Codec, plan: Plan, images: Path, output: Path
+) -> Callable[[int], tuple[int, list[str]]]:
+    def encode(shard: int) -> tuple[int, list[str]]:
+        encoded = list(encode_shards(codec, plan, images, output, [shard], workers=0))
+        return len(encoded), [f"{e.image}: {e.error}" for e in encoded if e.error]
+
+    return encode
