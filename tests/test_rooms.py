@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cdl_d2"
 EVERYONE = {
+    "backend",
     "device",
     "download",
     "errors",
@@ -55,7 +56,7 @@ ARROWS = {
     "d2.applications": CORE
     | {"d2.config", "d2.config_files", "d2.checkpoint", "d2.modeling", "d2.data"}
     | {"d2.evaluation", "d2.engine", "export"},
-    "model_zoo": CORE | {"d2", "tv"},
+    "model_zoo": CORE | {"export", "d2", "tv"},
     "prediction.tasks": CORE | {"prediction.results"},
     "prediction": CORE | {"export", "d2", "tv", "model_zoo", "prediction.tasks"},
     "bench": CORE | {"export", "d2", "tv", "model_zoo", "prediction"},

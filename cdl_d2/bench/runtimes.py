@@ -12,7 +12,6 @@ from cdl_d2.errors import CdlError
 from cdl_d2.export import export_model
 from cdl_d2.export.formats import load
 from cdl_d2.export.graphs import ModelGraphs
-from cdl_d2.prediction.exporting import graphs_of
 from cdl_d2.prediction.models import PredictionModel
 
 RUNTIMES = ("eager", "compile", "onnxruntime")
@@ -34,14 +33,14 @@ def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> Predicti
     if runtime == "eager":
         return model
     backbone = getattr(model.network, "backbone", None)
-    if backbone is None or "logits" in graphs_of(model).graphs[0].outputs:
+    if backbone is None or "logits" in model.export_graphs().graphs[0].outputs:
         raise CdlError(f"--runtime {runtime} is for detectors, not for {model.task.name}")
     if runtime == "compile":
         backbone.forward = torch.compile(backbone.forward)
         return model
 
     def only_backbone(size: tuple[int, int] | None) -> ModelGraphs:
-        graphs = graphs_of(model, size)
+        graphs = model.export_graphs(size)
         return replace(graphs, graphs=graphs.graphs[:1])
 
     card = export_model(only_backbone, "onnx", folder / "exported")

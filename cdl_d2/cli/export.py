@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -39,8 +38,7 @@ def export(
     if size is not None and min(size) < 1:
         raise CdlError(f"--size {size[0]} {size[1]}: at least 1 pixel a side")
     from cdl_d2.export import export_model
-    from cdl_d2.prediction.exporting import graphs_of
     from cdl_d2.prediction.loading import load_model
 
-    export_model(partial(graphs_of, load_model(model, "cpu")), format, output, size, print)
+    export_model(load_model(model, "cpu").export_graphs, format, output, size, print)
     print(f"{output / 'card.json'}: what goes in, what comes out, and what is left to do outside")

@@ -10,7 +10,7 @@ def quickstart(
     *,
     output: Path = Path("quickstart"),
     train: bool = False,
-    engine: Literal["auto", "detectron2", "torchvision"] = "auto",
+    backend: Literal["auto", "detectron2", "torchvision"] = "auto",
     seed: int = 0,
     iterations: int = 400,
     images: tuple[int, int] = (400, 60),
@@ -21,7 +21,7 @@ def quickstart(
 
     ```
     cdl quickstart
-    cdl quickstart --train --engine torchvision --seed 1 --output quickstart-1
+    cdl quickstart --train --backend torchvision --seed 1 --output quickstart-1
     ```
 
     Compresses a dozen microscopy images that come with the package, and finds the cell nuclei in
@@ -36,7 +36,7 @@ def quickstart(
     Args:
         output: Folder.
         train: Train on two CPU cores, rather than use trained models; the options below are for it.
-        engine: auto is Detectron2 if it can be imported, else torchvision.
+        backend: auto is Detectron2 if it can be imported, else torchvision.
         seed: Of data and training.
         iterations: Of the teacher's training, two images each; students train half as long.
         images: To train on, and to evaluate on.
@@ -48,10 +48,10 @@ def quickstart(
 
         print(first_look(output))
         return
-    from cdl_d2.bench.quickstart.engines import Task
+    from cdl_d2.bench.quickstart.commands import Task
     from cdl_d2.bench.quickstart.quickstart import quick_start
     from cdl_d2.data.datasets.synthetic import SHAPES
     from cdl_d2.device import usable_device
 
     task = Task(output, size, SHAPES, iterations, seed, usable_device(device))
-    print(quick_start(task, engine, images))
+    print(quick_start(task, backend, images))

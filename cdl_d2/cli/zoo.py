@@ -39,7 +39,7 @@ def list_(*, json: Json = False) -> int:
             {
                 "name": card.name,
                 "task": card.task,
-                "engine": card.engine,
+                "backend": card.backend,
                 "codec": f"{card.codec.name} {card.codec.quality}" if card.codec else None,
                 "metrics": metrics if json else ", ".join(f"{k} {v}" for k, v in metrics.items()),
                 "MB": round(card.weights.bytes / 1e6, 2),

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdl_d2.errors import CdlError
+from cdl_d2.model_zoo.backends import get_backend
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.catalog import find_card, local_weights, place_of, read_cards
 from cdl_d2.packaged import CONFIGS, matching_configs, packaged_configs
 
 if TYPE_CHECKING:
-    from detectron2.config import CfgNode
     from torch import nn
 
-    from cdl_d2.tv import DetectorConfig
+    from cdl_d2.backend import Config
 
 __all__ = [
     "Card",
@@ -85,7 +85,7 @@ def get_config_file(name: str) -> str:
     return _config_file_of(found) if found else str(CONFIGS / matching_configs(name)[0])
 
 
-def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorConfig:
+def get_config(name: str | Card, trained: bool = False) -> Config:
     """The config of a trained model, with its changes, or one that comes with the package.
 
     Args:
@@ -99,22 +99,18 @@ def get_config(name: str | Card, trained: bool = False) -> CfgNode | DetectorCon
         FileNotFoundError: as weights_file.
     """
     found = _as_card(name)
-    if found is not None and found.engine == "torchvision":
-        return _detector_config(found)
-    path = _config_file_of(found) if found else get_config_file(name)
-    overrides = [*found.overrides, "MODEL.CLASS_NAMES", [*found.classes]] if found else []
-    if trained:
-        overrides += ["MODEL.WEIGHTS", _trained_weights(name, found)]
-    from cdl_d2.d2.config import without_initialization
-    from cdl_d2.d2.config_files import read_config
+    if found is None:
+        if trained:
+            raise CdlError(f"{name} is a config, which has no trained weights: {_known()}")
+        from cdl_d2.d2.config_files import read_config
 
+        return read_config(get_config_file(name))
+    backend = get_backend(found.backend, f"the model {found.name}")
     try:
-        cfg = read_config(path, overrides)
+        config = backend.read_card_config(found.config, found.overrides, found.classes)
     except CdlError as error:
-        raise CdlError(f"card {found.path}: {error}" if found else str(error)) from error
-    if found:
-        _check_classes(cfg, found)
-    return without_initialization(cfg) if trained else cfg
+        raise CdlError(f"card {found.path}: {error}") from error
+    return backend.with_weights(config, local_weights(found)) if trained else config
 
 
 def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn.Module:
@@ -131,25 +127,18 @@ def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn
     from cdl_d2.device import usable_device
 
     found, device = _as_card(name), usable_device(device)
-    config = get_config(found or name, trained)
-    if found is not None and found.engine == "torchvision":
-        from cdl_d2.codec.io.weights_file import load_state_dict
-        from cdl_d2.tv.checkpoint import load_all
-        from cdl_d2.tv.detector_config import build_detector
-
-        model = build_detector(config).to(device)
-        if trained:
-            path = _trained_weights(name, found)
-            load_all(model, load_state_dict(path), path)
-            model.eval()
-    else:
-        from cdl_d2.d2.applications.zoo_models import build_zoo_model
-
-        config.MODEL.DEVICE = device
-        model = build_zoo_model(config, trained)
     if found is not None and trained:
-        _check_codec(model, found)
-    return model
+        return load(found, device)[0]
+    backend = get_backend(found.backend if found else "detectron2", str(name))
+    return backend.build(get_config(found or name, trained), device)
+
+
+def load(card: Card, device: str) -> tuple[nn.Module, Config]:
+    """Return a trained model, in eval mode, and its config; raises as `get`."""
+    backend, config = get_backend(card.backend, f"the model {card.name}"), get_config(card)
+    model = backend.build(config, device, local_weights(card))
+    _check_codec(model, card)
+    return model, config
 
 
 def _as_card(name: str | Card) -> Card | None:
@@ -170,39 +159,8 @@ def _config_file_of(found: Card) -> str:
     return str(CONFIGS / names[0])
 
 
-def _trained_weights(name: str, found: Card | None) -> str:
-    if found is None:
-        raise CdlError(f"{name} is a config, which has no trained weights: {_known()}")
-    return str(local_weights(found))
-
-
 def _known() -> str:
     return f"there are weights of {', '.join(names()) or 'nothing'}"
-
-
-def _detector_config(found: Card) -> DetectorConfig:
-    from cdl_d2.tv.detector_config import DetectorConfig
-
-    try:
-        config = DetectorConfig.from_dict(found.config)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise CdlError(
-            f"card {found.path}: config is not that of a DetectorConfig: {error!r}"
-        ) from error
-    if config.classes != found.classes:
-        raise CdlError(f"card {found.path}: classes and config.classes differ")
-    return config
-
-
-def _check_classes(cfg: CfgNode, found: Card) -> None:
-    """Raise CdlError unless a card names as many classes as its network tells apart."""
-    from cdl_d2.d2.engine.tasks import class_count
-
-    if class_count(cfg) != len(found.classes):
-        raise CdlError(
-            f"card {found.path}: classes are {len(found.classes)} names; expected "
-            f"{class_count(cfg)}, for the outputs of its network"
-        )
 
 
 def _check_codec(model: Any, found: Card) -> None:

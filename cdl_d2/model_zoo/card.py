@@ -11,6 +11,7 @@ import yaml
 
 from cdl_d2.errors import CdlError
 from cdl_d2.files import check_file
+from cdl_d2.model_zoo.backends import BACKENDS
 from cdl_d2.model_zoo.card_keys import CARD, PARTS, check, wrong
 from cdl_d2.yaml_text import read_yaml
 
@@ -57,9 +58,9 @@ class Card:
     Attributes:
         name: lower-case letters, digits, dots and dashes.
         task: one of card_keys.TASKS.
-        engine: `detectron2` or `torchvision`.
-        config: of engine detectron2 the name of a config of this package; of engine torchvision the
-            values of a cdl_d2.tv.DetectorConfig.
+        backend: `detectron2` or `torchvision`; `engine` in cards written before.
+        config: for Detectron2 the name of a config of this package; for torchvision the values of a
+            cdl_d2.tv.DetectorConfig.
         overrides: KEY, VALUE, ... changes of the config; for detectron2 only.
         classes: names, in the order of the model's outputs.
         codec: None for a model of pixels.
@@ -73,7 +74,7 @@ class Card:
 
     name: str
     task: str
-    engine: str
+    backend: str
     config: str | dict[str, Any]
     classes: tuple[str, ...]
     codec: CardCodec | None
@@ -126,6 +127,8 @@ def parse_card(text: str | bytes, path: Path) -> Card:
         content = read_yaml(text)
     except CdlError as error:
         raise CdlError(f"card {path}: {error}") from error
+    if isinstance(content, dict) and "backend" not in content and "engine" in content:
+        content["backend"] = content.pop("engine")
     check(content, CARD, path, optional=("overrides",))
     parts: dict[str, Any] = {}
     for key, kind in _KINDS.items():
@@ -134,24 +137,23 @@ def parse_card(text: str | bytes, path: Path) -> Card:
             parts[key] = kind(**content[key])
     overrides, classes = tuple(content.get("overrides") or ()), tuple(content["classes"])
     card = Card(**content | parts | {"overrides": overrides, "classes": classes, "path": path})
-    _check_engine(card)
+    _check_backend(card)
     return card
 
 
-def _check_engine(card: Card) -> None:
-    """Raise CdlError unless engine, config, overrides and task go together."""
-    if card.engine == "detectron2":
-        path = PurePosixPath(card.config) if isinstance(card.config, str) else None
-        if path is None or path.is_absolute() or ".." in path.parts:
-            raise wrong(card.path, "config", card.config, "the name of a config of this package")
-        return
-    if not isinstance(card.config, dict):
-        values = "the values of a DetectorConfig, for engine torchvision"
-        raise wrong(card.path, "config", card.config, values)
-    if card.overrides:
-        raise wrong(card.path, "overrides", list(card.overrides), "none, for engine torchvision")
-    if card.task != "detection":
-        raise wrong(card.path, "task", card.task, "detection, for engine torchvision")
+def _check_backend(card: Card) -> None:
+    """Raise CdlError unless backend, config, overrides and task go together."""
+    entry, where = BACKENDS[card.backend], f"for backend {card.backend}"
+    if not isinstance(card.config, entry.config_type):
+        raise wrong(card.path, "config", card.config, f"{entry.config}, {where}")
+    if isinstance(card.config, str):
+        path = PurePosixPath(card.config)
+        if path.is_absolute() or ".." in path.parts:
+            raise wrong(card.path, "config", card.config, f"{entry.config}, {where}")
+    elif card.overrides:
+        raise wrong(card.path, "overrides", list(card.overrides), f"none, {where}")
+    if entry.tasks and card.task not in entry.tasks:
+        raise wrong(card.path, "task", card.task, f"{', '.join(entry.tasks)}, {where}")
 
 
 _KINDS = {"codec": CardCodec, "data": CardData, "weights": CardWeights}

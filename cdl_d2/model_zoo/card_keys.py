@@ -13,9 +13,9 @@ from typing import Any
 
 from cdl_d2.download import is_safe_url
 from cdl_d2.errors import CdlError
+from cdl_d2.model_zoo.backends import BACKENDS
 
 TASKS = ("detection", "segmentation", "classification", "multitask")
-ENGINES = ("detectron2", "torchvision")
 PACKAGED = "package:"  # before the name of a file of weights that comes with the package
 BESIDE = "beside:"  # before that of one in the folder of the card
 LARGEST = 2**63 - 1  # of a whole number
@@ -99,7 +99,7 @@ _TEXT = Kind("some text", _is_text)
 CARD = {
     "name": Kind("lower-case letters, digits, dots and dashes", _matches(r"[a-z0-9][a-z0-9._-]*")),
     "task": Kind(f"one of {', '.join(TASKS)}", lambda value: value in TASKS),
-    "engine": Kind(f"one of {', '.join(ENGINES)}", lambda value: value in ENGINES),
+    "backend": Kind(f"one of {', '.join(BACKENDS)}", lambda v: v in tuple(BACKENDS)),
     "config": Kind("a config's name, or a mapping", lambda v: _is_text(v) or isinstance(v, dict)),
     "overrides": Kind("a list KEY, VALUE, ...", _are_overrides),
     "classes": Kind(

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdl_d2 import model_zoo
-from cdl_d2.data import Variant
+from cdl_d2.backend import Backend, Config, Transform
 from cdl_d2.device import usable_device
-from cdl_d2.errors import CdlError, MissingPackageError
+from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
+from cdl_d2.model_zoo.backends import backend_of_checkpoint, get_backend
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.hub import CARD_FILE, read_model
 from cdl_d2.prediction.models import PredictionModel
 from cdl_d2.prediction.tasks import TASKS
 
 if TYPE_CHECKING:
-    from detectron2.config import CfgNode
     from torch import nn
-
-    from cdl_d2.tv import CompressedMaskRCNN, DetectorConfig
 
 
 def load_model(
@@ -47,10 +44,9 @@ def load_model(
         return _named(load_card(read_model(path), device), class_names)
     if _is_name(path, checkpoint):
         model = load_card(model_zoo.card(str(name_or_path)), device)
-    elif (checkpoint.parent / CONFIG_FILE).is_file():
-        model = _of_detectron2(checkpoint, device)
     else:
-        model = _of_torchvision(checkpoint, device)
+        backend = backend_of_checkpoint(checkpoint)
+        model = _prediction_model(backend, *backend.load(checkpoint, device))
     return _named(model, class_names)
 
 
@@ -77,62 +73,17 @@ def load_card(card: Card, device: str | None = None) -> PredictionModel:
 
     Raises:
         CdlError, FileNotFoundError: if its weights cannot be had or loaded.
-        MissingPackageError: if it is Detectron2's, and that is not installed.
+        MissingPackageError: if the package of its backend is not installed.
     """
-    device = usable_device(device)
-    if card.engine == "detectron2":
-        _need_detectron2(f"the model {card.name}")
-    network = model_zoo.get(card, device=device)
-    config = model_zoo.get_config(card)
-    if card.engine == "detectron2":
-        model = _detectron2_model(network, config)
-    else:
-        model = _torchvision_model(network, config, config.architecture.evaluation_sizes)
+    backend = get_backend(card.backend, f"the model {card.name}")
+    network, config = model_zoo.load(card, usable_device(device))
+    model = _prediction_model(backend, network, config, backend.evaluation_transform(config))
     return replace(model, class_names=tuple(card.classes), card=card)
 
 
-def _of_detectron2(checkpoint: Path, device: str) -> PredictionModel:
-    _need_detectron2(str(checkpoint))
-    from cdl_d2.d2.applications.trained import build_trained
-    from cdl_d2.d2.config_files import read_config
-
-    cfg = read_config(checkpoint.parent / CONFIG_FILE)
-    return _detectron2_model(build_trained(cfg, checkpoint, device), cfg)
-
-
-def _detectron2_model(network: nn.Module, cfg: CfgNode) -> PredictionModel:
-    from cdl_d2.d2.applications.prediction import class_names_of, coded_input_of, resize_of
-    from cdl_d2.d2.engine.tasks import task_of
-
-    task, names = TASKS[task_of(cfg).name], class_names_of(cfg)
-    shown = coded_input_of(network, cfg)
-    return PredictionModel(network, task, names, shown, resize_of(cfg), cfg)
-
-
-def _of_torchvision(checkpoint: Path, device: str) -> PredictionModel:
-    from cdl_d2.tv.checkpoint import load_detector, read_checkpoint
-
-    try:
-        trained = read_checkpoint(checkpoint).get("training", {})
-    except CdlError as error:
-        raise CdlError(
-            f"{error}; a model of Detectron2 needs {checkpoint.parent / 'config.yaml'}, such as "
-            "cfg.dump() gives"
-        ) from error
-    network, config = load_detector(checkpoint)
-    short_edge, longest = config.architecture.evaluation_sizes
-    sizes = trained.get("short_edge_val", short_edge), trained.get("max_size", longest)
-    return _torchvision_model(network.to(device), config, sizes)
-
-
-def _torchvision_model(
-    network: CompressedMaskRCNN, config: DetectorConfig, sizes: tuple[int, int]
+def _prediction_model(
+    backend: Backend, network: nn.Module, config: Config, resize: Transform
 ) -> PredictionModel:
-    task, names = TASKS["detection"], tuple(config.classes)
-    resize = Variant(*sizes).apply
-    return PredictionModel(network, task, names, network.coded_input, resize, config)
-
-
-def _need_detectron2(what: str) -> None:
-    if importlib.util.find_spec("detectron2") is None:
-        raise MissingPackageError(f"{what} is Detectron2's: install it as the README says")
+    task, names = TASKS[backend.task(config)], backend.class_names(config)
+    coded_input = backend.coded_input(network, config)
+    return PredictionModel(backend, network, task, names, coded_input, resize, config)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Predictor:
-    """A trained model that takes images and bitstreams, the same for all tasks and both engines.
+    """A trained model that takes images and bitstreams, the same for all tasks and both backends.
 
     ```
     predictor = Predictor.load("output/converted")

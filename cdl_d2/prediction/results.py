@@ -145,11 +145,11 @@ class Detections(Prediction):
             MissingPackageError: if Detectron2 is not installed.
         """
         try:
-            from cdl_d2.d2.applications.prediction import instances
+            from cdl_d2.d2.applications.backend import build_instances
         except ImportError as error:
             raise MissingPackageError(f"{error}: Instances are Detectron2's") from error
         names = ("boxes", "labels", "scores", "masks", "keypoints")
-        return instances(self.image_size, **{name: getattr(self, name) for name in names})
+        return build_instances(self.image_size, **{name: getattr(self, name) for name in names})
 
     def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
         kept = (self.scores >= THRESHOLD).nonzero()[:, 0]

@@ -9,7 +9,6 @@ import torch
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.device import usable_device
 from cdl_d2.prediction import Predictor
-from cdl_d2.prediction.exporting import graphs_of
 from cdl_d2.seeds import seeded
 from tests.commands import output_of
 from tests.conftest import make_coco_dataset
@@ -125,7 +124,7 @@ def test_a_detector_is_converted_predicts_and_is_timed(teacher, images, tmp_path
     [row] = json.loads(output_of(*timed, "--device", NAME, "--json"))
     assert row["decode + task (ms)"] > 0
     model = Predictor.load(target, NAME).model
-    backbone, *_ = graphs_of(model, (64, 96)).graphs
+    backbone, *_ = model.export_graphs((64, 96)).graphs
     assert all(feature.device.type == "cpu" for feature in backbone.run(backbone.draw()))
     assert model.device.type == NAME
 

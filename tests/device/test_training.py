@@ -1,4 +1,4 @@
-"""Trainings on the device, interrupted and resumed, with both engines."""
+"""Trainings on the device, interrupted and resumed, with both backends."""
 
 import importlib.util
 from functools import partial

@@ -77,7 +77,7 @@ def make_annotations() -> dict[str, bytes]:
 
 
 def read_annotations(name: str, content: bytes, folder: Path) -> Any:
-    """Items to train on, of both engines, and what evaluation makes of a result."""
+    """Items to train on, of both backends, and what evaluation makes of a result."""
     path = folder / name
     path.write_bytes(content)
     for image, (height, width) in SIZES.items():
@@ -203,10 +203,10 @@ def read_card_file(name: str, content: bytes, folder: Path) -> Any:
     """A card and its model's config."""
     (folder / name).write_bytes(content)
     card = read_card(folder / name)
-    if card.engine == "detectron2" and not find_spec("detectron2"):
+    if card.backend == "detectron2" and not find_spec("detectron2"):
         return card
     config = model_zoo.get_config(card)
-    return card, config if card.engine == "torchvision" else config.dump()
+    return card, config if card.backend == "torchvision" else config.dump()
 
 
 def make_configs() -> dict[str, bytes]:

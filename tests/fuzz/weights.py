@@ -1,4 +1,4 @@
-"""Weights: of codecs, of detectors of both engines, pickled arrays, statistics of latents."""
+"""Weights: of codecs, of detectors of both backends, pickled arrays, statistics of latents."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_codec_weights(name: str, content: bytes, folder: Path) -> Any:
 
 
 def make_checkpoints() -> dict[str, bytes]:
-    """Checkpoints of both engines."""
+    """Checkpoints of both backends."""
     state = Network().state_dict()
     config = DetectorConfig(("a", "b"), "image")
     with tempfile.TemporaryDirectory() as name:

@@ -22,7 +22,7 @@ def make_card(name: str = "nuclei-bridge", url: str | None = None, **changes) ->
     values = {
         "name": name,
         "task": "detection",
-        "engine": "detectron2",
+        "backend": "detectron2",
         "config": CONFIG,
         "classes": ("nucleus",),
         "codec": codec,

@@ -39,7 +39,7 @@ def test_a_card_comes_back_as_it_was_written(home, changes):
         ("name", "../x", "lower-case letters"),
         ("task", "detecting", "one of detection, segmentation, classification"),
         ("task", ["detection"], "one of detection"),
-        ("engine", "jax", "one of detectron2, torchvision"),
+        ("backend", "jax", "one of detectron2, torchvision"),
         ("config", {"a": 1}, "the name of a config"),
         ("config", "/etc/hostname", "the name of a config"),
         ("config", "detection/../../../pyproject.toml", "the name of a config"),
@@ -84,13 +84,13 @@ def test_a_value_of_another_kind_is_named_with_file_key_and_what_is_expected(
     ],
 )
 def test_a_model_of_torchvision_is_a_detector_with_its_config_in_the_card(home, changes, message):
-    path = put(home, make_card(engine="torchvision", **changes))
+    path = put(home, make_card(backend="torchvision", **changes))
     with pytest.raises(CdlError, match=message):
         read_card(path)
 
 
 def test_a_config_that_makes_no_detector_is_named_with_its_card(home):
-    put(home, make_card(engine="torchvision", overrides=(), config={"domain": "image"}))
+    put(home, make_card(backend="torchvision", overrides=(), config={"domain": "image"}))
     with pytest.raises(CdlError, match=r"nuclei-bridge\.yaml: config is not that of a Detector"):
         model_zoo.get_config("nuclei-bridge")
 

@@ -61,7 +61,7 @@ def test_a_torchvision_checkpoint_comes_back_by_name(tv_run, home, precision):
     words, file = ("--precision", precision, "--seed", 3), tv_run / "model_final.pth"
     output_of("zoo", "add", tv_run, "--name", "mine", *DATA, *words)
     card = model_zoo.card("mine")
-    assert (card.task, card.engine, card.classes, card.seed) == (
+    assert (card.task, card.backend, card.classes, card.seed) == (
         *("detection", "torchvision", CLASSES, 3),
     )
     assert card.metrics == {"box AP": 12.3, "bits per pixel": 0.251}
@@ -131,7 +131,7 @@ def test_a_training_of_detectron2_comes_back_by_name(home, tmp_path):
     words = "--name", "mine", *DATA, "--config-file", LATENT, "--classes", "a", "b"
     output_of("zoo", "add", run, *words, "--command", "cdl train\ncdl train again")
     card = model_zoo.card("mine")
-    assert (card.task, card.engine, card.config, card.seed) == (
+    assert (card.task, card.backend, card.config, card.seed) == (
         "detection",
         "detectron2",
         LATENT,

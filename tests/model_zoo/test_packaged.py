@@ -68,7 +68,7 @@ def finds_the_pixels(predictor, card, samples):
 
 def test_a_folder_of_something_else_hides_no_model_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = next(n for n in NAMES if model_zoo.card(n).engine != "detectron2")
+    name = next(n for n in NAMES if model_zoo.card(n).backend != "detectron2")
     (tmp_path / name).mkdir()
     assert Predictor.load(name, "cpu").model.card.name == name
     (tmp_path / name / "config.yaml").touch()  # of a training that has not ended
@@ -81,7 +81,7 @@ def test_a_packaged_model_is_small_and_finds_what_people_marked(name, samples):
     card = model_zoo.card(name)
     assert card.name == name and card.weights.bytes < 6_000_000
     assert card.metrics and card.command and card.data.licence
-    if card.engine == "detectron2" and not importlib.util.find_spec("detectron2"):
+    if card.backend == "detectron2" and not importlib.util.find_spec("detectron2"):
         pytest.skip("Detectron2 is not installed")
     predictor = Predictor.load(name, "cpu")
     assert predictor.model.class_names == tuple(card.classes)

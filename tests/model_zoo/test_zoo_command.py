@@ -30,7 +30,7 @@ def test_a_list_says_where_weights_are(zoo):
     output_of("zoo", "download", "far")
     assert places()["far"] == "cached"
     table = output_of("zoo", "list").splitlines()
-    assert table[0] == "| name | task | engine | codec | metrics | MB | where |"
+    assert table[0] == "| name | task | backend | codec | metrics | MB | where |"
     assert "| box AP 38.3, bits per pixel 0.251 |" in table[2]
 
 

@@ -1,4 +1,4 @@
-"""Small trained models of both engines, and an archive."""
+"""Small trained models of both backends, and an archive."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ SIZES = [(64, 96), (70, 50), (64, 96), (96, 64), (64, 64)]
 
 
 def save_tiny(folder, domain="latent"):
-    """A checkpoint of torchvision's engine with random weights that says what it looks at."""
+    """A checkpoint of the torchvision backend with random weights that says what it looks at."""
     config = tiny_config(domain)
     config = replace(config, architecture=replace(config.architecture, proposals=20))
     torch.manual_seed(0)

@@ -11,24 +11,24 @@ from torch import nn
 from tqdm import tqdm
 
 from cdl_d2.bench.multiply_adds import count_network
-from cdl_d2.bench.quickstart.engines import Detectron2, Torchvision, image_item
 from cdl_d2.bench.quickstart.page import Cost
 from cdl_d2.codec import Codec, latent_grid
 from cdl_d2.codec.io.image_files import read_image
+from cdl_d2.prediction.models import PredictionModel
 
 
 @torch.no_grad()
 def measure_costs(
-    engine: Detectron2 | Torchvision,
     codec: Codec,
-    pixel_detector: nn.Module,
-    latent_detector: nn.Module,
+    pixel_model: PredictionModel,
+    latent_model: PredictionModel,
     images: list[Path],
 ) -> tuple[Cost, Cost]:
     """Costs of decoding and then detecting, and of detecting on latents, on the CPU.
 
     Both are measured in turn on each image, after one for warming up.
     """
+    pixel_detector, latent_detector = pixel_model.network, latent_model.network
     seconds: list[tuple[float, float]] = []
     streams = [codec.compress(read_image(path).float() / 255) for path in images]
     for stream in tqdm([streams[0], *streams], desc="time", unit="image"):
@@ -38,9 +38,11 @@ def measure_costs(
             if decode:
                 y_hat = codec.read_symbols(stream).y_hat
                 pixels = torch.round(codec.reconstruct(y_hat, stream.image_size) * 255)
-                pixel_detector([image_item(engine, pixels)])
+                height, width = stream.image_size
+                item = {"image": pixel_model.coded_input.swap(pixels)}
+                pixel_detector([item | {"height": height, "width": width}])
             else:
-                latent_detector([latent_detector.coded_input.read(stream)])
+                latent_detector([latent_model.coded_input.read(stream)])
             pair.append(time.perf_counter() - start)
         seconds.append((pair[0], pair[1]))
     decoded_ms, latent_ms = (1000 * statistics.median(s) for s in zip(*seconds[1:], strict=True))

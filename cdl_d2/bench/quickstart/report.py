@@ -14,7 +14,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from cdl_d2.bench.quickstart.engines import Task
+from cdl_d2.bench.quickstart.commands import Task
 from cdl_d2.bench.quickstart.page import Cost, Row, as_html, embedded, write_page
 from cdl_d2.bench.quickstart.runs import read_losses, read_results
 from cdl_d2.codec import Codec
@@ -55,13 +55,13 @@ def table_rows(task: Task, decoded: Cost, latent: Cost) -> list[Row]:
 
 
 def write_report(
-    task: Task, codec: Codec, rows: Sequence[Row], engine: str, minutes: float, pictures: int
+    task: Task, codec: Codec, rows: Sequence[Row], backend: str, minutes: float, pictures: int
 ) -> Path:
     """Write `report.html`, which needs no other file, and its figures as PNG beside it."""
     figures = {"losses": losses_figure(task)}
     figures |= {f"image_{i}": image_figure(task, codec, i) for i in range(pictures)}
     parts = [
-        f"<h1>Detection on compressed latents</h1><p>{html.escape(_summary(task, engine))}</p>"
+        f"<h1>Detection on compressed latents</h1><p>{html.escape(_summary(task, backend))}</p>"
     ]
     parts.append(as_html(rows))
     parts.append(
@@ -164,10 +164,10 @@ def _show(axis, image: torch.Tensor, title: str) -> None:
     axis.axis("off")
 
 
-def _summary(task: Task, engine: str) -> str:
+def _summary(task: Task, backend: str) -> str:
     return (
         f"Sample data, {len(task.classes)} classes of shapes, images of {task.size} pixels; "
-        f"Mask R-CNN of {engine}, {task.iterations} iterations of the teacher and half as many of "
+        f"Mask R-CNN of {backend}, {task.iterations} iterations of the teacher and half as many of "
         f"each student, seed {task.seed}."
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cdl_d2.bench.quickstart.engines import UNTRAINED, Detectron2, Task, Torchvision
+from cdl_d2.bench.quickstart.commands import UNTRAINED, Command, Task
 from cdl_d2.errors import CdlError
 from cdl_d2.files import read_json_lines
 from cdl_d2.workers import usable_cores
@@ -20,18 +20,18 @@ from cdl_d2.workers import usable_cores
 POLL_SECONDS = 0.5
 
 
-def run_all(engine: Detectron2 | Torchvision, task: Task) -> None:
+def run_all(command: Command, task: Task) -> None:
     """Train the teacher, then what starts from it; finished runs stay.
 
     Raises:
         CdlError: if a command fails, with the last line of its log.
     """
-    run_together(engine, task, ["teacher"])
-    run_together(engine, task, ["bridge", "finetuned"])
-    run_together(engine, task, UNTRAINED)
+    run_together(command, task, ["teacher"])
+    run_together(command, task, ["bridge", "finetuned"])
+    run_together(command, task, UNTRAINED)
 
 
-def run_together(engine: Detectron2 | Torchvision, task: Task, runs: Sequence[str]) -> None:
+def run_together(command: Command, task: Task, runs: Sequence[str]) -> None:
     """Run commands at the same time, sharing the cores, with a progress bar each."""
     waiting = [run for run in runs if not is_done(task, run)]
     if not waiting:
@@ -43,10 +43,10 @@ def run_together(engine: Detectron2 | Torchvision, task: Task, runs: Sequence[st
         for run in waiting:
             (task.folder / run).mkdir(parents=True, exist_ok=True)
             with (task.folder / run / "command.log").open("w", encoding="utf-8") as log:
-                command = engine.command(task, run)
-                print(*command, file=log, flush=True)
+                words = command(task, run)
+                print(*words, file=log, flush=True)
                 started[run] = subprocess.Popen(
-                    command, stdout=log, stderr=subprocess.STDOUT, env=environment
+                    words, stdout=log, stderr=subprocess.STDOUT, env=environment
                 )
         _watch(task, started)
     finally:

@@ -17,7 +17,6 @@ from torch import nn
 
 from cdl_d2.codec import STRIDE
 from cdl_d2.d2.applications.post_processing import dense_post_processing, rcnn_post_processing
-from cdl_d2.d2.applications.prediction import coded_input_of
 from cdl_d2.d2.engine.tasks import class_count
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
@@ -54,7 +53,7 @@ def model_graphs(model: nn.Module, cfg: CfgNode, size: Size | None = None) -> Mo
     Raises:
         CdlError: for a model of another kind, or whose heads are of another kind.
     """
-    shown = coded_input_of(model, cfg)
+    shown = getattr(model, "coded_input", None) or CodedInput("image", None, cfg.INPUT.FORMAT)
     check_one_codec(model)
     model = on_cpu(model)
     if isinstance(model, CompressedClassifier):

@@ -14,7 +14,7 @@ from detectron2.utils.visualizer import ColorMode, Visualizer
 
 from cdl_d2.codec.io.image_files import read_image, write_png
 from cdl_d2.codec.pictures import latent_figure
-from cdl_d2.d2.applications.prediction import class_names_of
+from cdl_d2.d2.applications.backend import class_names_of
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.engine.tasks import build_mapper, class_count, task_of
 from cdl_d2.d2.modeling.building import build_model

@@ -30,7 +30,7 @@ def load_trained(folder: str | Path, device: str | None = None) -> nn.Module:
     return build_trained(cfg, Path(folder) / WEIGHTS_FILE, device)
 
 
-def build_trained(cfg: CfgNode, weights: Path, device: str | None = None) -> nn.Module:
+def build_trained(cfg: CfgNode, weights: str | Path, device: str | None = None) -> nn.Module:
     """As load_trained, of a config and a file of weights."""
     if device is not None:
         cfg.MODEL.DEVICE = device

@@ -4,15 +4,11 @@ weights."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from torch import nn
 
-from cdl_d2.d2.applications.trained import build_trained
 from cdl_d2.d2.config import INITIALIZATION_KEYS
-from cdl_d2.d2.modeling.building import build_model
 
 # Keys that decide neither a model nor its evaluation. All others are kept.
 LEFT_OUT = (
@@ -33,15 +29,6 @@ LEFT_OUT = (
     # when a training is evaluated, and on what
     *("TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS", "TEST.PRECISE_BN"),
 )
-
-
-def build_zoo_model(cfg: CfgNode, trained: bool) -> nn.Module:
-    """The model of a config; if it is trained, with MODEL.WEIGHTS and in eval mode.
-
-    Raises:
-        FileNotFoundError, CdlError: see build_trained.
-    """
-    return build_trained(cfg, Path(cfg.MODEL.WEIGHTS)) if trained else build_model(cfg)
 
 
 def overrides_between(base: CfgNode, trained: CfgNode) -> list[Any]:

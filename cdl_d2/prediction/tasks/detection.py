@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -35,14 +33,7 @@ from cdl_d2.prediction.tasks.task import (
     unambiguous,
 )
 
-FIELDS = {  # of Detectron2's Instances, and what Detections call them
-    "pred_boxes": "boxes",
-    "pred_classes": "labels",
-    "scores": "scores",
-    "pred_masks": "masks",
-    "pred_keypoints": "keypoints",
-}
-IMPLIED = {"pred_keypoint_heatmaps"}
+FIELDS = ("boxes", "labels", "scores", "masks", "keypoints")
 
 
 class CocoTruth(Truth):
@@ -113,23 +104,14 @@ class CocoTruth(Truth):
 
 
 class DetectionTask(Task):
-    """Of detectors of either engine; see Task."""
+    """Task of detectors."""
 
     name, answers, truth = "detection", "predictions.json", CocoTruth
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Detections:
-        """From Detectron2's `instances` and, of a panoptic model, `sem_seg` and `panoptic_seg`; or
-        from torchvision's `boxes`, `labels`, which begin with the background, `scores` and perhaps
-        `masks`. Warns of fields that have no place here."""
-        if "instances" in output:
-            fields = _fields_of(output["instances"].to("cpu"))
-        else:
-            fields = {key: output[key].cpu() for key in ("boxes", "labels", "scores")}
-            fields["labels"] = fields["labels"] - 1
-            if "masks" in output:
-                fields["masks"] = output["masks"][:, 0].cpu() > 0.5
-        order = fields["scores"].argsort(descending=True, stable=True)
-        ordered_fields = {name: values[order] for name, values in fields.items()}
+        """Sort FIELDS by score; add `sem_seg` and `panoptic_seg` of a panoptic model."""
+        order = output["scores"].argsort(descending=True, stable=True)
+        ordered_fields = {name: output[name][order] for name in FIELDS if name in output}
         return Detections(**ordered_fields, panoptic=panoptic_segments(output), **common)
 
     def entry(self, found: Detections, save: Save) -> Entry:
@@ -145,19 +127,6 @@ class DetectionTask(Task):
         """`panoptic.json` of a panoptic model, in COCO's format."""
         content = panoptic_results(entries, categories)
         return {"panoptic.json": json.dumps(content)} if content["annotations"] else {}
-
-
-def _fields_of(instances: Any) -> dict[str, torch.Tensor]:
-    """Return the fields of Detections that Detectron2's Instances have."""
-    boxes = instances.pred_boxes.tensor
-    if boxes.shape[1] != 4:
-        raise CdlError(f"boxes of {boxes.shape[1]} numbers: expected left, top, right and bottom")
-    others = sorted(instances.get_fields().keys() - FIELDS.keys() - IMPLIED)
-    if others:
-        names = ", ".join(others)
-        warnings.warn(f"predictions leave out what the model finds: {names}", stacklevel=2)
-    found = {ours: instances.get(name) for name, ours in FIELDS.items() if instances.has(name)}
-    return found | {"boxes": boxes}
 
 
 def coco_results(entries: Sequence[Entry], category_ids: Sequence[int]) -> list[Entry]:

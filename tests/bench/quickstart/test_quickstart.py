@@ -1,4 +1,4 @@
-"""cdl quickstart in miniature, with each engine that is there."""
+"""cdl quickstart in miniature, with each backend that is there."""
 
 import importlib.util
 import json
@@ -10,13 +10,14 @@ import time
 
 import pytest
 
-from cdl_d2.bench.quickstart import engines
+from cdl_d2.bench.quickstart import commands
+from cdl_d2.model_zoo.backends import default_backend, get_backend
 from tests import warm
 from tests.commands import forked, output_of, refused
 
 QUICKSTART = ["quickstart", "--train"]
 MINIATURE = ["--iterations", "4", "--images", "3", "2", "--size", "64"]
-ENGINES = [
+BACKENDS = [
     "torchvision",
     pytest.param(
         "detectron2",
@@ -27,42 +28,42 @@ ENGINES = [
 ]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, server, engine):
-    monkeypatch.setattr(engines, "COMMAND", warm.command(server, "cdl"))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, server, backend):
+    monkeypatch.setattr(commands, "COMMAND", warm.command(server, "cdl"))
     out = tmp_path / "quickstart"
     monkeypatch.chdir(tmp_path)  # it needs no checkout around it
-    printed = output_of(*QUICKSTART, "--engine", engine, *MINIATURE, "--output", "quickstart")
+    printed = output_of(*QUICKSTART, "--backend", backend, *MINIATURE, "--output", "quickstart")
     rows = re.findall(r"^(\S.*?)  +([\d.]+ .*)$", printed, re.MULTILINE)
     assert len(rows) == 5
     page = (out / "report.html").read_text()
     assert page.count("<img") == 3  # losses and two images
     assert page.count("<tr>") == 6
     assert len(list(out.glob("*.png"))) == 3
-    assert json.loads((out / "settings.json").read_text())["engine"] == engine
-    if engine != "torchvision":
+    assert json.loads((out / "settings.json").read_text())["backend"] == backend
+    if backend != "torchvision":
         return  # the rest does not depend on it
 
     trained = (out / "bridge" / "model_final.pth").stat().st_mtime_ns
     (out / "report.html").unlink()
-    output_of(*QUICKSTART, "--engine", engine, *MINIATURE, "--output", out)
+    output_of(*QUICKSTART, "--backend", backend, *MINIATURE, "--output", out)
     assert (out / "report.html").exists()
     assert (out / "bridge" / "model_final.pth").stat().st_mtime_ns == trained
 
-    refused(*QUICKSTART, "--engine", engine, *MINIATURE, "--seed", 1, "--output", out)
+    refused(*QUICKSTART, "--backend", backend, *MINIATURE, "--seed", 1, "--output", out)
 
     (out / "finetuned" / "results.json").unlink()
     for name in ("checkpoint.pth", "last_checkpoint"):
         (out / "finetuned" / name).write_bytes(b"broken")
-    said = refused(*QUICKSTART, "--engine", engine, *MINIATURE, "--output", out)
+    said = refused(*QUICKSTART, "--backend", backend, *MINIATURE, "--output", out)
     assert str(out / "finetuned" / "command.log") in said
 
 
 def test_stopped_it_leaves_no_process_behind(tmp_path, monkeypatch):
     mark = str(tmp_path / "running-")
     lasting = f"import os, time; os.mkdir({mark!r} + str(os.getpid())); time.sleep(60)"
-    monkeypatch.setattr(engines, "COMMAND", (sys.executable, "-S", "-c", lasting))
-    words = [*QUICKSTART, "--engine", "torchvision", *MINIATURE, "--output", tmp_path / "out"]
+    monkeypatch.setattr(commands, "COMMAND", (sys.executable, "-S", "-c", lasting))
+    words = [*QUICKSTART, "--backend", "torchvision", *MINIATURE, "--output", tmp_path / "out"]
     child = forked(*words, errors=tmp_path / "errors")
     while not (marks := list(tmp_path.glob("running-*"))):
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
@@ -79,8 +80,8 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_the_engine_is_detectron2_where_it_is_installed():
-    found = importlib.util.find_spec("detectron2")
-    assert engines.choose_engine("auto").name == ("detectron2" if found else "torchvision")
+def test_the_default_backend_is_detectron2_where_it_is_installed():
+    installed = importlib.util.find_spec("detectron2")
+    assert default_backend() == ("detectron2" if installed else "torchvision")
     with pytest.raises(ValueError, match="'keras'"):
-        engines.choose_engine("keras")
+        get_backend("keras")

@@ -13,7 +13,6 @@ from cdl_d2.d2.applications.export import model_graphs
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.export import write_graphs
 from cdl_d2.export.formats import SUFFIXES, load, save, trace
-from cdl_d2.prediction.exporting import graphs_of
 from cdl_d2.prediction.loading import load_model
 from tests.commands import output_of, refused
 from tests.d2.conftest import CONFIGS, SMALL, make_item, small_cfg, small_model
@@ -236,7 +235,7 @@ def test_sizes_of_a_network_that_pads_by_them_are_fixed():
 
 def test_a_run_is_read_from_its_folder(tmp_path):
     cfg = small_cfg("latent", "MODEL.META_ARCHITECTURE", "CompressedRCNN")
-    graphs = graphs_of(load_model(save_run(cfg, tmp_path / "run"), "cpu"), (100, 130))
+    graphs = load_model(save_run(cfg, tmp_path / "run"), "cpu").export_graphs((100, 130))
     shape = graphs.graphs[0].inputs["y_hat"]
     assert shape[2:] == (8, 10) and graphs.graphs[1].inputs["p6"][2:] == (2, 3)
     assert graphs.card["class_names"] == ["0", "1"]

@@ -1,4 +1,4 @@
-"""The two engines, given the same weights, are the same network."""
+"""The two backends, given the same weights, are the same network."""
 
 import pytest
 import torch

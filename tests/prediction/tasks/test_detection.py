@@ -8,6 +8,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from cdl_d2.errors import CdlError
+from cdl_d2.model_zoo.backends import get_backend
 from cdl_d2.prediction.results import Detections, PanopticSegments
 from cdl_d2.prediction.tasks.detection import CocoTruth, DetectionTask
 from cdl_d2.prediction.tasks.task import have_one_shape
@@ -129,10 +130,10 @@ def test_what_has_no_place_in_predictions_is_named():
     instances.pred_boxes = structures.Boxes(torch.zeros(1, 4))
     instances.scores, instances.pred_classes = torch.ones(1), torch.zeros(1).long()
     instances.pred_densepose = [0]
-    common = {"image_size": (9, 9), "class_names": ("a",)}
+    backend = get_backend("detectron2")
     with pytest.warns(UserWarning, match="pred_densepose"):
-        DetectionTask().prediction({"instances": instances}, **common)
+        backend.read_output({"instances": instances})
     instances.remove("pred_densepose")
     instances.pred_boxes = structures.RotatedBoxes(torch.zeros(1, 5))
     with pytest.raises(CdlError, match="5 numbers"):
-        DetectionTask().prediction({"instances": instances}, **common)
+        backend.read_output({"instances": instances})

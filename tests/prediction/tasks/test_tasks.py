@@ -1,4 +1,4 @@
-"""The tables of tasks: of predictions, of cards, and of the engine."""
+"""The tables of tasks: of predictions, of cards, and of Detectron2."""
 
 import numpy as np
 import pytest
@@ -18,9 +18,9 @@ OUTPUTS = {  # of a network, for one image
     },
     "detection": {
         "boxes": torch.tensor([[0.0, 0, 2, 2], [1, 1, 5, 3]]),
-        "labels": torch.tensor([1, 3]),  # from the background on
+        "labels": torch.tensor([0, 2]),
         "scores": torch.tensor([0.4, 0.9]),
-        "masks": torch.ones(2, 1, *SIZE),
+        "masks": torch.ones(2, *SIZE) > 0,
     },
 }
 

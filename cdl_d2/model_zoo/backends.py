@@ -1,0 +1,85 @@
+"""Selection of the backend of a model: the one place that tells Detectron2 from torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from cdl_d2.backend import Backend
+from cdl_d2.errors import CdlError, MissingPackageError
+from cdl_d2.files import CONFIG_FILE
+
+
+def _import_detectron2() -> Backend:
+    from cdl_d2.d2.applications.backend import Detectron2Backend
+
+    return Detectron2Backend()
+
+
+def _import_torchvision() -> Backend:
+    from cdl_d2.tv.backend import TorchvisionBackend
+
+    return TorchvisionBackend()
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """What is known of a backend before it is imported.
+
+    Attributes:
+        package: that it needs.
+        config_type: type of a card's `config`.
+        config: what it is, in words.
+        tasks: of its models; empty for all.
+    """
+
+    load: Callable[[], Backend]
+    package: str
+    config_type: type
+    config: str
+    tasks: tuple[str, ...] = ()
+
+
+BACKENDS = {  # the preferred one first
+    "detectron2": BackendEntry(
+        _import_detectron2, "detectron2", str, "the name of a config of this package"
+    ),
+    "torchvision": BackendEntry(
+        _import_torchvision, "torchvision", dict, "the values of a DetectorConfig", ("detection",)
+    ),
+}
+
+
+def get_backend(name: str, model: str = "this") -> Backend:
+    """Return a backend.
+
+    Args:
+        model: name of the model that needs it, for the error.
+
+    Raises:
+        CdlError: for an unknown name.
+        MissingPackageError: if its package is not installed.
+    """
+    if name not in BACKENDS:
+        raise CdlError(f"backend {name!r} is not one of {', '.join(BACKENDS)}")
+    if not is_installed(name):
+        raise MissingPackageError(f"{model} needs {name}: install it as the README says")
+    return BACKENDS[name].load()
+
+
+def is_installed(name: str) -> bool:
+    """Return whether the package of a backend is installed."""
+    return find_spec(BACKENDS[name].package) is not None
+
+
+def default_backend() -> str:
+    """Return the name of the first backend that is installed."""
+    return next(filter(is_installed, BACKENDS))
+
+
+def backend_of_checkpoint(checkpoint: Path) -> Backend:
+    """Return the backend of a training's checkpoint: Detectron2's has its config beside it."""
+    has_config = (checkpoint.parent / CONFIG_FILE).is_file()
+    return get_backend("detectron2" if has_config else "torchvision", str(checkpoint))
