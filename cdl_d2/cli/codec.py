@@ -145,7 +145,6 @@ def evaluate(
     codec_weights: str = "",
     device: Device = None,
     per_image: bool = False,
-    channel_groups: int | None = None,
     plot: Path | None = None,
     json: Json = False,
 ) -> int:
@@ -169,17 +168,14 @@ def evaluate(
         metric: What the codec was trained for, mse or ms-ssim.
         codec_weights: A local file, not the zoo's or the package's.
         per_image: Print a row for each image as well.
-        channel_groups: Print the bits of so many groups of channels instead.
         plot: PNG file of the averages, a curve for each codec.
     """
+    from cdl_d2.bench.rate_distortion import AVERAGE, evaluate_codec, plot_rate_distortion
     from cdl_d2.codec import CodecChoice
-    from cdl_d2.codec.rate_distortion import AVERAGE, evaluate_codec
     from cdl_d2.device import usable_device
 
     if codec_weights and len(codec) * len(quality) > 1:
         raise CdlError("--codec-weights are of one codec and quality: give one of each")
-    if plot and channel_groups:
-        raise CdlError("--plot does not go with --channel-groups, which have no distortion")
     if plot and not plot.parent.is_dir():
         raise FileNotFoundError(f"--plot {plot}: there is no folder for it")
     rows, failed = [], []
@@ -190,15 +186,14 @@ def evaluate(
 
     for name, each in product(codec, quality):
         loaded = CodecChoice(name, each, metric, codec_weights).load().on(usable_device(device))
-        rows += evaluate_codec(loaded, images, per_image, channel_groups, leave_out)
+        rows += evaluate_codec(loaded, images, per_image, leave_out)
     print_rows(rows, json)
     if plot:
-        from cdl_d2.codec.pictures import rate_distortion_figure
         from cdl_d2.files import write_atomically
 
         with write_atomically(plot) as temporary:
             means = [row for row in rows if row["image"] == AVERAGE]
-            rate_distortion_figure(means).savefig(temporary, format="png", dpi=80)
+            plot_rate_distortion(means).savefig(temporary, format="png", dpi=80)
     return 1 if failed else 0
 
 

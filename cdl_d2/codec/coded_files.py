@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 
@@ -30,7 +30,6 @@ from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.io.image_files import find_images, read_image, write_png
 from cdl_d2.codec.latent import Latent
-from cdl_d2.codec.rate_distortion import RatePoint, average, rate_point
 from cdl_d2.errors import CdlError
 
 MOST_CHANNELS = 2**16
@@ -88,21 +87,15 @@ def picture_paths(streams: Sequence[Path], output: Path | None, force: bool) -> 
 
 
 class FileCompressor:
-    """Codes image files and sums up what they cost.
+    """Compresses image files and counts their bits.
 
     Args:
-        layers_of: from an image file to its layers.
-        points: rate and distortion by image file, filled by layers_of, if it measures them.
+        encode: function from an image file to its layers.
     """
 
-    def __init__(
-        self,
-        layers_of: Callable[[Path], Layers],
-        points: Mapping[Path, RatePoint] = MappingProxyType({}),
-    ):
-        self._layers_of, self._points = layers_of, points
-        self._written: list[RatePoint] = []
-        self._bits, self._pixels = [0, 0], 0
+    def __init__(self, encode: Callable[[Path], Layers]):
+        self._encode = encode
+        self._images, self._pixels, self._bits = 0, 0, [0, 0]
 
     def compress(self, path: Path, target: Path) -> Path | None:
         """Write the bitstream of an image, and its second layer if there is one.
@@ -115,7 +108,7 @@ class FileCompressor:
         Raises:
             CdlError, OSError: if the image cannot be read or the bitstream not be written.
         """
-        layers = self._layers_of(path)
+        layers = self._encode(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         rest, coming = rest_of(target), _coming_rest_of(target)
         if layers.rest:
@@ -128,30 +121,22 @@ class FileCompressor:
             rest.unlink()
             removed = rest
         for i, layer in enumerate((layers.selected, layers.rest)):
-            self._bits[i] += 8 * len(layer.to_bytes()) if layer else 0
-        self._pixels += layers.selected.image_size[0] * layers.selected.image_size[1]
-        if path in self._points:
-            self._written.append(self._points[path])
+            self._bits[i] += layer.bits if layer else 0
+        self._pixels += math.prod(layers.selected.image_size)
+        self._images += 1
         return removed
 
     def summary(self) -> str:
-        """What the images cost together, and how they look on average."""
+        """Return a line with the number of images and their bits per pixel."""
         if not self._pixels:
             return "no image was compressed"
-        if self._written:
-            mean = average(self._written)
-            similarity = "" if mean.ms_ssim is None else f", MS-SSIM {mean.ms_ssim:.4f}"
-            return (
-                f"{len(self._written)} images: {mean.file_bpp:.3f} bits per pixel "
-                f"(estimated {mean.estimated_bpp:.3f}), PSNR {mean.psnr:.2f} dB{similarity}"
-            )
         first, second = (bits / self._pixels for bits in self._bits)
         more = f", and {second:.3f} in second layers" if second else ""
-        return f"{first:.3f} bits per pixel{more}"
+        return f"{self._images} images: {first:.3f} bits per pixel{more}"
 
 
 def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
-    """Codes with a codec; whole images are also decoded, to see how they look.
+    """Return a FileCompressor for a codec.
 
     Args:
         channels: of the first layer, such as `0-31,40`; None for one layer with all of them.
@@ -161,7 +146,6 @@ def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
             meaning no bitstream has.
     """
     _ = codec.cpu_coder  # errors now, not once for every file
-    points: dict[Path, RatePoint] = {}
     chosen = None if channels is None else parse_channels(channels)
     if chosen is not None:
         check_layered(codec)
@@ -169,13 +153,12 @@ def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
     device = next(codec.parameters()).device
 
     def layers_of(path: Path) -> Layers:
-        if chosen is not None:
-            return compress_layers(codec, read_image(path).to(device).float() / 255, chosen)
-        stream, point = rate_point(codec, path)
-        points[path] = point
-        return Layers(stream, None)
+        image = read_image(path).to(device).float() / 255
+        if chosen is None:
+            return Layers(codec.compress(image), None)
+        return compress_layers(codec, image, chosen)
 
-    return FileCompressor(layers_of, points)
+    return FileCompressor(layers_of)
 
 
 def decompress_file(path: Path, target: Path, weights: str, device: str) -> None:

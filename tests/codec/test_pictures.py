@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cdl_d2.codec.latent import Latent
-from cdl_d2.codec.pictures import GRID, Figure, latent_figure, rate_distortion_figure, show_bits
+from cdl_d2.codec.pictures import GRID, Figure, latent_figure, show_bits
 from tests.conftest import small_codec
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
@@ -27,17 +27,6 @@ def test_scales_are_drawn_beside_the_same_channels_of_the_latent(name, with_scal
         for axis, channel in zip(scales, map(int, named), strict=True):
             expected = latent.crop(latent.scales_hat)[channel].numpy()
             assert np.array_equal(axis.images[0].get_array(), expected)
-
-
-def test_a_codec_has_a_curve_of_psnr_and_one_of_ms_ssim_in_the_order_of_its_rate():
-    rows = [
-        {"codec": name, "bpp": bpp, "PSNR (dB)": 20 + 10 * bpp, "MS-SSIM": similar}
-        for name, bpp, similar in [("a", 0.4, 0.99), ("a", 0.2, 0.9), ("b", 0.3, None)]
-    ]
-    psnr, ms_ssim = rate_distortion_figure(rows).axes
-    assert psnr.lines[0].get_xydata().tolist() == [[0.2, 22.0], [0.4, 24.0]]
-    assert ms_ssim.lines[0].get_ydata() == pytest.approx([10, 20])
-    assert len(psnr.lines) == 2 and len(ms_ssim.lines[1].get_xdata()) == 0
 
 
 def test_bits_are_drawn_of_the_cells_that_the_image_covers():

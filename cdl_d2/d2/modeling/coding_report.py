@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 
 from cdl_d2.codec.learning.perceptual import PerceptualDistance, perceptual_distance
-from cdl_d2.codec.rate_distortion import distortion
+from cdl_d2.metrics.image_quality import psnr_and_ms_ssim
 from cdl_d2.nn.input.coded_input import CodedInput
 
 
@@ -44,7 +44,7 @@ class CodingReport:
         codec, image = shown.codec_on(device), shown.swap(item["image"].to(device)).float()
         stream = codec.compress(image / 255)
         decoded = torch.round(codec.decode(codec.decompress(stream).to(device)) * 255)
-        psnr, ms_ssim = distortion(image, decoded)
+        psnr, ms_ssim = psnr_and_ms_ssim(image, decoded)
         said: dict[str, float | None] = {
             "bits": 8 * len(stream.to_bytes()),
             "psnr": psnr,

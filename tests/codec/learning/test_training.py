@@ -5,11 +5,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from cdl_d2.bench.rate_distortion import average, measure_image
 from cdl_d2.codec import Codec
 from cdl_d2.codec.io.image_files import find_images
 from cdl_d2.codec.learning import training
 from cdl_d2.codec.learning.training import CodecTraining, RandomCrops, train_codec
-from cdl_d2.codec.rate_distortion import average, rate_point
 
 PLAN = CodecTraining("tiny-bmshj2018-hyperprior", 1, "mse", 0.01, 4, batch_size=2, patch_size=64)
 
@@ -44,7 +44,7 @@ def test_a_resumed_training_ends_in_the_same_weights(photos, tmp_path, monkeypat
 def test_the_trained_codec_can_be_used(photos, tmp_path):
     path = train_codec(PLAN, photos, tmp_path / "out")
     codec = Codec.load("tiny-bmshj2018-hyperprior", 1, weights=str(path))
-    points = [rate_point(codec, path)[1] for path in find_images(photos)]
+    points = [measure_image(codec, path) for path in find_images(photos)]
     assert len(points) == 3 and average(points).file_bpp > 0
 
 
@@ -57,7 +57,7 @@ def test_training_lowers_the_loss(photos, tmp_path):
     costs = []
     for path in (first, last):
         codec = Codec.load("tiny-bmshj2018-hyperprior", 1, weights=str(path))
-        point = average([rate_point(codec, path)[1] for path in find_images(photos)])
+        point = average([measure_image(codec, path) for path in find_images(photos)])
         costs.append(point.estimated_bpp + plan.lmbda * 255**2 * 10 ** (-point.psnr / 10))
     assert costs[1] < costs[0]
     line = json.loads((tmp_path / "long" / "metrics.jsonl").read_text())

@@ -15,7 +15,6 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
-from cdl_d2.codec.rate_distortion import distortion
 from cdl_d2.d2.modeling.classifier_networks import (
     build_classifier_network,
     build_classifier_teacher,
@@ -25,6 +24,7 @@ from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.teacher import Student, transfer_options
 from cdl_d2.errors import CdlError
+from cdl_d2.metrics.image_quality import psnr_and_ms_ssim
 from cdl_d2.nn import stage_ends, stage_features
 from cdl_d2.nn.backbones.rgb_model import pixel_statistics
 from cdl_d2.nn.input.batch_item import reported
@@ -120,7 +120,7 @@ class CompressedClassifier(CompressedModel):
         codec = self.coded_input.codec_on(self.device)
         image = self.coded_input.swap(item["image"].to(self.device))
         decoded = codec.decode(codec.encode(image.float() / 255, with_bits=False))
-        psnr, ms_ssim = distortion(image, torch.round(decoded * 255))
+        psnr, ms_ssim = psnr_and_ms_ssim(image, torch.round(decoded * 255))
         return {"psnr": psnr, "ms_ssim": ms_ssim}
 
     def logits(self, items: list[dict[str, Any]]) -> torch.Tensor:
