@@ -26,6 +26,11 @@ class AttributeCounts:
             self.images[answer] += truth == answer
             self.right[answer] += right & (truth == answer)
 
+    def merge(self, counts: AttributeCounts) -> None:
+        """Add the images of other counts."""
+        self.images += counts.images
+        self.right += counts.right
+
     def accuracies(self, names: Sequence[str]) -> dict[str, float]:
         """In percent:
 

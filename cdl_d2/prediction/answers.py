@@ -10,6 +10,7 @@ from typing import Any
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically, write_json
+from cdl_d2.metrics.rate import RateTotals
 from cdl_d2.prediction.archive import ArchivePrediction
 from cdl_d2.prediction.predictor import Predictor
 from cdl_d2.prediction.reading import Source
@@ -117,8 +118,10 @@ def _number(entries: list[dict[str, Any]], truth: Truth | None) -> None:
         free += number is None
 
 
-def _rate(entries: list[dict[str, Any]]) -> Results:
-    """Bits a pixel of the coded images, all bits over all pixels as they were coded."""
-    coded = [entry for entry in entries if "bits" in entry]
-    pixels = sum(entry["bits"] / entry["bits_per_pixel"] for entry in coded)
-    return {"rate": {"bpp": sum(entry["bits"] for entry in coded) / pixels}} if coded else {}
+def _rate(records: list[dict[str, Any]]) -> Results:
+    """Return `rate`: `bpp` of the coded images, over their pixels as they were coded."""
+    rate = RateTotals()
+    for record in records:
+        if "bits" in record:
+            rate.add(record["bits"], record["bits"] / record["bits_per_pixel"])
+    return {"rate": {"bpp": rate.results()["bpp"]}} if rate.images else {}

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torchvision.utils import draw_bounding_boxes, draw_keypoints, draw_segmentation_masks
 
 from cdl_d2.codec.io.image_files import Picture, read_image
 from cdl_d2.errors import CdlError, MissingPackageError
+from cdl_d2.metrics.coco_results import detections_to_coco
 
 THRESHOLD = 0.5  # lowest score of a detection that is drawn
-PIXEL_CENTRE = 0.5  # of the first pixel; annotations call it 0
 BEST = 5  # classes of an image that are named
 PALETTE = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c"]
 
@@ -121,21 +120,8 @@ class Detections(Prediction):
             category_ids: of the classes in order; default 1, 2, ...
         """
         ids = category_ids or range(1, len(self.class_names) + 1)
-        entries = []
-        for i, (left, top, right, bottom) in enumerate(self.boxes.tolist()):
-            entry = {
-                "image_id": image_id,
-                "category_id": ids[int(self.labels[i])],
-                "bbox": [left, top, right - left, bottom - top],
-                "score": float(self.scores[i]),
-            }
-            if self.masks is not None:
-                entry["segmentation"] = encode_mask(self.masks[i].numpy())
-            if self.keypoints is not None:
-                shift = self.keypoints.new_tensor([PIXEL_CENTRE, PIXEL_CENTRE, 0])
-                entry["keypoints"] = (self.keypoints[i] - shift).flatten().tolist()
-            entries.append(entry)
-        return entries
+        fields = (self.boxes, self.labels, self.scores)
+        return detections_to_coco(*fields, image_id, ids, self.masks, self.keypoints)
 
     def to_instances(self) -> Any:
         """Detectron2's Instances, with pred_boxes, pred_classes, scores and, where there are some,
@@ -236,12 +222,6 @@ class AttributesAndParts(Prediction):
         if self.segmentation is not None:
             pixels = _draw_classes(pixels, self.segmentation)
         return _caption(pixels, self.names) if self.names else pixels
-
-
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """Return the RLE of a mask, H x W, as JSON takes it."""
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
 def _draw_classes(pixels: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:

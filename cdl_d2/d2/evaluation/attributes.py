@@ -1,24 +1,22 @@
-"""Accuracy of yes-or-no attributes."""
+"""Evaluator of yes-or-no attributes."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 
+from cdl_d2.d2.evaluation.counting import CountingEvaluator
 from cdl_d2.metrics.attribute_accuracy import AttributeCounts
 
 
-class AttributeEvaluator(DatasetEvaluator):
-    """How often a model's answers about K attributes of an image are right, in percent.
+class AttributeEvaluator(CountingEvaluator[AttributeCounts]):
+    """Accuracy of K attributes, `attributes` in the results: those of AttributeCounts.accuracies.
 
-    Items have `attributes`, K zeros and ones; outputs have `attributes`, K probabilities, of which
-    those above 0.5 are a yes.
-
-    Results: `attributes`, see AttributeCounts.accuracies.
+    Samples have `attributes`, K zeros and ones; outputs have `attributes`, K probabilities; those
+    above 0.5 predict a yes.
 
     Args:
         names: of the K attributes.
@@ -26,19 +24,11 @@ class AttributeEvaluator(DatasetEvaluator):
 
     def __init__(self, names: Sequence[str]):
         self._names = list(names)
+        super().__init__(partial(AttributeCounts, len(self._names)))
 
-    def reset(self) -> None:
-        self._counts = AttributeCounts(len(self._names))
+    def add(self, counts: AttributeCounts, sample: Mapping, output: Mapping[str, Any]) -> None:
+        predictions = output["attributes"].float().cpu().numpy() > 0.5
+        counts.add(np.asarray(sample["attributes"], dtype=bool), predictions)
 
-    def process(self, inputs, outputs) -> None:
-        for item, output in zip(inputs, outputs, strict=True):
-            answers = output["attributes"].float().cpu().numpy() > 0.5
-            self._counts.add(np.asarray(item["attributes"], dtype=bool), answers)
-
-    def evaluate(self) -> OrderedDict | None:
-        parts = comm.gather((self._counts.images, self._counts.right))
-        if not comm.is_main_process():
-            return None
-        total = AttributeCounts(len(self._names))
-        total.images, total.right = (sum(each) for each in zip(*parts, strict=True))
-        return OrderedDict(attributes=total.accuracies(self._names))
+    def results(self, counts: AttributeCounts) -> dict[str, dict[str, float]]:
+        return {"attributes": counts.accuracies(self._names)}

@@ -1,79 +1,57 @@
-"""Top-1 and top-5 accuracy, accuracy of each class, and the confusion matrix as a picture."""
+"""Evaluator of image classifiers, and the picture of their confusion matrix."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 from matplotlib.figure import Figure
 
-from cdl_d2.errors import CdlError
+from cdl_d2.d2.evaluation.counting import CountingEvaluator
 from cdl_d2.files import write_atomically
+from cdl_d2.metrics.classification import ClassificationCounts
 
 
-class ClassificationEvaluator(DatasetEvaluator):
-    """Accuracy of a CompressedClassifier, in percent, and its loss.
+class ClassificationEvaluator(CountingEvaluator[ClassificationCounts]):
+    """Accuracy of a classifier, `classification` in the results: those of ClassificationCounts.
 
-    Results: `classification` with `top1`, `top5`, `top1-<class>` of each class that has images, and
-    `loss`, the mean cross entropy in nats, as `loss_cls` of training.
-    `confusion_matrix.png` in the output folder has a row for each true class.
+    Writes `confusion_matrix.png` with a row per true class.
 
     Args:
         classes: names, in the order of the labels.
-        output: folder for the picture.
+        folder: where the picture is written.
     """
 
-    def __init__(self, classes: list[str], output: str | Path):
-        self._classes, self._output = classes, Path(output)
+    def __init__(self, classes: list[str], folder: str | Path):
+        self._classes, self._folder = classes, Path(folder)
+        super().__init__(partial(ClassificationCounts, len(classes)))
 
-    def reset(self) -> None:
-        count = len(self._classes)
-        self._confusion = np.zeros((count, count), dtype=int)
-        self._among_five, self._loss = 0, 0.0
+    def add(self, counts: ClassificationCounts, sample: Mapping, output: Mapping[str, Any]) -> None:
+        counts.add(output["scores"].cpu(), sample["label"])
 
-    def process(self, inputs, outputs) -> None:
-        for item, output in zip(inputs, outputs, strict=True):
-            scores, label = output["scores"].cpu(), item["label"]
-            best = scores.argsort(descending=True)[:5].tolist()
-            self._confusion[label, best[0]] += 1
-            self._among_five += label in best
-            probability = scores[label].double().clamp(min=torch.finfo(torch.float32).tiny)
-            self._loss -= float(probability.log())
-
-    def evaluate(self) -> OrderedDict | None:
-        parts = comm.gather((self._confusion, self._among_five, self._loss))
-        if not comm.is_main_process():
-            return None
-        confusion, among_five, loss = (sum(each) for each in zip(*parts, strict=True))
-        total, images = confusion.sum(), confusion.sum(1)
-        if not total:
-            raise CdlError("no image to evaluate a classifier on")
-        results = {"top1": 100 * np.trace(confusion) / total, "top5": 100 * among_five / total}
-        for i, name in enumerate(self._classes):
-            if images[i]:
-                results[f"top1-{name}"] = 100 * confusion[i, i] / images[i]
-        results["loss"] = loss / total
-        self._output.mkdir(parents=True, exist_ok=True)
-        with write_atomically(self._output / "confusion_matrix.png") as temporary:
-            confusion_figure(confusion, self._classes).savefig(temporary, format="png", dpi=100)
-        return OrderedDict(classification={k: float(v) for k, v in results.items()})
+    def results(self, counts: ClassificationCounts) -> dict[str, dict[str, float]]:
+        results = counts.results(self._classes)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with write_atomically(self._folder / "confusion_matrix.png") as temporary:
+            figure = draw_confusion(counts.confusion, self._classes)
+            figure.savefig(temporary, format="png", dpi=100)
+        return {"classification": results}
 
 
-def confusion_figure(confusion: np.ndarray, classes: list[str]) -> Figure:
-    """A picture of a confusion matrix, rows true and columns predicted, as shares of a row."""
+def draw_confusion(confusion: np.ndarray, classes: list[str]) -> Figure:
+    """Draw a K x K confusion matrix, rows true and columns predicted, as shares of each row."""
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     count = len(classes)
     side = float(np.clip(0.6 * count, 5, 20))
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()
-    shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(shown, ax=axis, label="share of the true class")
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axis, label="share of the true class")
     axis.set(xlabel="predicted", ylabel="true")
-    if count <= 50:  # more names are not readable
+    if count <= 50:  # more names would not be legible
         axis.set_xticks(range(count), classes, rotation=90)
         axis.set_yticks(range(count), classes)
     if count <= 15:

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
 from cdl_d2.data.datasets.sources import stem_of
+from cdl_d2.metrics.classification import ClassificationCounts
 from cdl_d2.prediction.results import Classification
 from cdl_d2.prediction.tasks.task import (
     Entry,
@@ -42,11 +41,10 @@ class ClassTruth(Truth):
 
     def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
         """`top1`, in percent; raises as Truth says."""
-        right = [
-            np.argmax(entry["probabilities"]) == self._labels[stem_of(entry["file_name"])]
-            for entry in self.known(entries)
-        ]
-        return {"classification": {"top1": float(100 * np.mean(right))}}
+        counts = ClassificationCounts(len(self.class_names))
+        for entry in self.known(entries):
+            counts.add(entry["probabilities"], self._labels[stem_of(entry["file_name"])])
+        return {"classification": {"top1": counts.results(self.class_names)["top1"]}}
 
 
 class ClassificationTask(Task):

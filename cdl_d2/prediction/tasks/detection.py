@@ -20,7 +20,8 @@ from cdl_d2.metrics.coco_precision import (
     average_precision,
     index_coco,
 )
-from cdl_d2.prediction.results import PIXEL_CENTRE, Detections, encode_mask
+from cdl_d2.metrics.coco_results import PIXEL_CENTRE, encode_mask
+from cdl_d2.prediction.results import Detections
 from cdl_d2.prediction.tasks.panoptic import panoptic_entry, panoptic_results, panoptic_segments
 from cdl_d2.prediction.tasks.task import (
     Entry,

@@ -13,6 +13,7 @@ from PIL import Image
 from cdl_d2.codec.io.image_files import open_image, read_label_map
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
+from cdl_d2.metrics.segmentation import PixelConfusion
 from cdl_d2.prediction.results import Segmentation
 from cdl_d2.prediction.tasks.task import (
     Entry,
@@ -23,7 +24,7 @@ from cdl_d2.prediction.tasks.task import (
     table,
 )
 
-IGNORED = 255  # of a label map
+IGNORED_LABEL = 255
 
 
 class LabelTruth(Truth):
@@ -46,29 +47,24 @@ class LabelTruth(Truth):
     def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
         """`mIoU`, in percent, over all pixels of the annotations, of the classes that occur;
         predictions of another size are resized, by nearest neighbours. Raises as Truth says."""
-        count = len(self.class_names)
-        confusion = np.zeros((count, count), dtype=np.int64)
+        confusion = PixelConfusion(len(self.class_names), IGNORED_LABEL)
         for entry in self.known(entries):
             path = self._file(entry["file_name"])
-            truth, found = read_label_map(path), read_label_map(folder / entry["label_map"])
-            self.check_size(entry["file_name"], found.shape)
-            if truth.shape != found.shape:
-                labels = Image.fromarray(found)
-                found = np.asarray(labels.resize(truth.shape[::-1], Image.Resampling.NEAREST))
-            valid = truth != IGNORED
-            if (truth[valid] >= count).any():
-                raise CdlError(
-                    f"{path} has label {truth[valid].max()}; the model knows {count} classes, and "
-                    f"{IGNORED} is ignored"
+            truth, labels = read_label_map(path), read_label_map(folder / entry["label_map"])
+            self.check_size(entry["file_name"], labels.shape)
+            if truth.shape != labels.shape:
+                resized = Image.fromarray(labels).resize(
+                    truth.shape[::-1], Image.Resampling.NEAREST
                 )
-            pairs = count * truth[valid].astype(np.int64) + found[valid]
-            confusion += np.bincount(pairs, minlength=count**2).reshape(count, count)
-        if not confusion.any():
-            raise CdlError(f"{self.path} ignores every pixel of the predicted images")
-        right = np.diag(confusion)
-        union = confusion.sum(0) + confusion.sum(1) - right
-        present = confusion.sum(1) > 0
-        return {"sem_seg": {"mIoU": float(100 * np.mean(right[present] / union[present]))}}
+                labels = np.asarray(resized)
+            try:
+                confusion.add(truth, labels)
+            except CdlError as error:
+                raise CdlError(f"{path}: {error}") from error
+        try:
+            return {"sem_seg": {"mIoU": confusion.mean_iou()}}
+        except CdlError as error:
+            raise CdlError(f"{self.path}: {error}") from error
 
     def _file(self, name: str) -> Path:
         return self.path / f"{stem_of(name)}.png"
