@@ -77,7 +77,7 @@ def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
     begin = time.perf_counter()
     stream = open_source(path)
     read = time.perf_counter()
-    codec = shown.codec_of(stream.codec) or codec_of(stream)
+    codec = shown.find_codec(stream.codec) or codec_of(stream)
     spent = dict.fromkeys(TRANSFORMS, 0.0)
     with _timed(codec.network, spent):
         item = predictor.read(stream)

@@ -52,4 +52,4 @@ def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> Predicti
 
 def _smallest_input(model: PredictionModel, card: dict[str, Any]) -> tuple[int, int, int]:
     shown, cells = model.coded_input, 4 * card["multiple_of_cells"]
-    return (shown.codec.latent_channels if shown.domain == "latent" else 3), cells, cells
+    return shown.channels, cells, cells

@@ -139,7 +139,7 @@ class InputGrid:
     @property
     def name(self) -> str:
         """Of the graph's input."""
-        return "y_hat" if self.shown.domain == "latent" else "pixels"
+        return "pixels" if self.shown.has_pixels else "y_hat"
 
     @property
     def cells(self) -> int:
@@ -154,7 +154,7 @@ class InputGrid:
     @property
     def shape(self) -> Shape:
         """N x C x h x w of the input."""
-        channels = self.shown.codec.latent_channels if self.shown.domain == "latent" else 3
+        channels = self.shown.channels
         if self.fixed is None:
             return Axis("n"), channels, Axis("h", self.cells), Axis("w", self.cells)
         height, width = (self.cells * side for side in self.sides(self.fixed))
@@ -178,13 +178,13 @@ class InputGrid:
         identity = shown.codec.identity if shown.codec else None
         card = {"domain": shown.domain, "codec": vars(identity) if identity else None}
         whole = f"zeros on the right and below make both sides multiples of {self.multiple} pixels"
-        if shown.domain == "latent":
+        if not shown.has_pixels:
             card["input"] = (
                 f"y_hat of this codec, {identity.meaning}: a cell covers {shown.stride} x "
                 f"{shown.stride} pixels; {whole}, {self.cells} cells"
             )
         else:
-            what = "original" if shown.domain == "image" else "decoded"
+            what = "decoded" if shown.codec else "original"
             card["input"] = (
                 f"pixels of {what} images, channels {shown.channel_order}, in 0..{largest}, minus "
                 f"mean, over std; then {whole}"

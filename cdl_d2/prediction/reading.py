@@ -83,7 +83,7 @@ class SourceReader:
         opened = open_source(source)
         size = _size_of(opened)
         if isinstance(opened, Bitstream):
-            if self.coded_input.domain != "image":
+            if self.coded_input.codec is not None:
                 return self._read(opened)
             opened = decoded_pixels(opened, None)
         image = self.resize(opened)
@@ -98,8 +98,8 @@ class SourceReader:
             raise CdlError(f"a latent store has no pictures: give draw the image of {source}")
         opened = open_source(source)
         if isinstance(opened, Bitstream):
-            size, as_image = opened.result_size, self.coded_input.domain == "image"
-            opened = decoded_pixels(opened, self.coded_input.codec_of(opened.codec))
+            size, as_image = opened.result_size, self.coded_input.codec is None
+            opened = decoded_pixels(opened, self.coded_input.find_codec(opened.codec))
             if not (self.cropped and as_image):
                 return resize(opened, list(size))
         return self.resize(opened) if self.cropped else opened
@@ -132,7 +132,7 @@ class SourceReader:
 
     def _store(self, source: StoredLatent) -> LatentStore:
         shown = self.coded_input
-        if shown.domain != "latent":
+        if shown.has_pixels:
             raise CdlError(f"a latent store has latents, and the model looks at {shown.domain}s")
         if source.store not in self._stores:
             self._stores[source.store] = LatentStore(source.store, *shown.codecs)

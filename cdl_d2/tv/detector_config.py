@@ -24,7 +24,8 @@ from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 from cdl_d2.nn.backbones.latent_resnet import NORMS
 from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
-from cdl_d2.nn.input.coded_input import CodedInput, check_domain
+from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.input.domains import check_domain
 from cdl_d2.tv.backbone import STRIDES, BridgedBody, LatentBackboneWithFPN, narrow_resnet_fpn
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 

@@ -95,7 +95,7 @@ def test_a_quality_is_drawn_in_training_only_and_follows_from_the_seed(several):
         with seeded(seed):
             items = [several.encode({"image": IMAGE}, training=True) for _ in range(8)]
         for item in items:
-            codec = several.codec_of(item["codec_identity"])
+            codec = several.find_codec(item["codec_identity"])
             assert torch.equal(item["latent"], codec.encode(IMAGE.float() / 255).cells)
         return [item["codec_identity"].quality for item in items]
 

@@ -187,7 +187,7 @@ def _classifier(
     model: CompressedClassifier, shown: CodedInput, cfg: CfgNode, size: Size | None
 ) -> ModelGraphs:
     usual, in_python = 2 * (cfg.INPUT.IMAGE_SIZE or SMALL_IMAGE[0],), ["a softmax of the logits"]
-    if shown.domain == "latent" and cfg.INPUT.AUGMENTATION == "latent":
+    if not shown.has_pixels and cfg.INPUT.AUGMENTATION == "latent":
         usual = 2 * (STRIDE * cfg.INPUT.LATENT_CROP,)
         in_python.append(
             f"resizing of latents to {cfg.INPUT.LATENT_RESIZE} cells a side, and a crop of the "

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cdl_d2.codec.latent import latent_grid
+from cdl_d2.codec.latent import STRIDE, latent_grid
 from cdl_d2.errors import CdlError
 
 REPORTED = ("bits", "image_size", "channels")
@@ -37,8 +37,16 @@ def check_image(image: object) -> None:
         )
 
 
-def check_values(image: torch.Tensor) -> None:
-    """Raise CdlError unless the values of an item's image are in 0..255."""
+def check_encodable(image: torch.Tensor) -> None:
+    """Raise CdlError unless a codec can encode an item's image: pixels in 0..255, of a latent
+    position at least."""
+    check_image(image)
+    height, width = image.shape[-2:]
+    if max(height, width) < STRIDE:
+        raise CdlError(
+            f"an image of {width}x{height} pixels is smaller than one latent position "
+            f"({STRIDE}x{STRIDE}): enlarge it"
+        )
     if image.dtype == torch.uint8 or torch.jit.is_tracing() or not image.numel():
         return
     low, high = image.aminmax()

@@ -126,13 +126,12 @@ class CompressedClassifier(CompressedModel):
     def logits(self, items: list[dict[str, Any]]) -> torch.Tensor:
         """Class logits, N x K, of encoded items."""
         shown = self.coded_input
-        if shown.domain != "latent":
-            return self.network(self.normalized(self._stack(items, shown.domain)))
-        keys = ("latent", "scales") if shown.with_scales else ("latent",)
-        latents = [self._stack(items, key) for key in keys]
+        inputs = [self._stack(items, key) for key in shown.keys]
+        if shown.has_pixels:
+            inputs = [self.normalized(pixels) for pixels in inputs]
         if self._augmentation is not None:
-            latents = self._augmentation(latents, self.training)
-        return self.network(*latents)
+            inputs = self._augmentation(inputs, self.training)
+        return self.network(*inputs)
 
     def labels(self, items: list[dict[str, Any]]) -> torch.Tensor:
         """The labels of items, N.

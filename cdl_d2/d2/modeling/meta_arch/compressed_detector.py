@@ -115,7 +115,7 @@ class CompressedDetector(CompressedModel):
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Batch what the domain looks at; latents are padded with zeros to whole strides."""
         shown = self.coded_input
-        if shown.domain != "latent":
+        if shown.has_pixels:
             return super().preprocess_image([{"image": i[shown.domain]} for i in batched_inputs])
         multiple = self.padding_multiple
         return ImageList(*shown.batch(batched_inputs, self.device, multiple, lambda pixels: pixels))

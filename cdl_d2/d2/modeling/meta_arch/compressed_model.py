@@ -50,19 +50,38 @@ class CompressedModel(nn.Module):
         return False
 
     def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The items with all channels of their latents, or reconstructions, encoded here where
-        they lack them; raises as CodedInput.encode; in training as require_from_source.
+        """Encode the items that lack their latent or reconstruction, with all channels.
 
-        Sizes are estimated in evaluation, and for a gate that learns from them. In training each
-        item gets one of the qualities that the model reads, by the numbers of the step.
+        Bits are estimated in evaluation, and in training only for a gate that learns from them. In
+        training, each image is encoded at a quality drawn at random from those that the model
+        reads.
+
+        Raises:
+            CdlError: for an image that cannot be encoded, or an input of another codec; in training
+                for an item that a store or a mapper should have encoded.
         """
         with_bits = not self.training or (self.selection is not None and self.selection.needs_bits)
         if self.training:
-            self.coded_input.require_from_source(batched_inputs)
+            self._check_source(batched_inputs)
         return [
             self.coded_input.encode(item, self.device, with_bits, self.training)
             for item in batched_inputs
         ]
+
+    def _check_source(self, items: list[dict[str, Any]]) -> None:
+        """Raise CdlError if items lack what a store or a mapper should have produced: encoding here
+        would silently replace stored latents by those of augmented images."""
+        coded_input = self.coded_input
+        if coded_input.codec is None or coded_input.source == "model":
+            return
+        for item in items:
+            if coded_input.domain not in item:
+                raise CdlError(
+                    f"INPUT.LATENT_SOURCE is {coded_input.source!r}, but a batch item has no "
+                    f"{coded_input.domain!r}, only {', '.join(sorted(item))}: use the mapper of "
+                    "cdl_d2.d2.build_mapper(cfg, True), as cdl_d2.d2.Trainer does, or set "
+                    "INPUT.LATENT_SOURCE model"
+                )
 
     def select(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Encoded items with the channels that the model looks at, and the bits of these; of one

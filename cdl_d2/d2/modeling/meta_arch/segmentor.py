@@ -145,7 +145,7 @@ class TransferSegmentor(Student, CompressedSegmentor):
             kwargs: those of CompressedSegmentor, of domain `latent`.
         """
         super().__init__(**kwargs)
-        if self.coded_input.domain != "latent":
+        if self.coded_input.has_pixels:
             raise CdlError(f"res2 is taught on latents, not on domain {self.coded_input.domain!r}")
         if FIRST not in self.backbone.output_shape():
             raise CdlError(f"the backbone lacks {FIRST!r}, which is taught: add it to OUT_FEATURES")
