@@ -91,9 +91,9 @@ def small_network(name: str) -> torch.nn.Module:
 
 
 @cache
-def small_codec(name: str, meaning: str = "decoded") -> Codec:
+def small_codec(name: str, quantization: str = "dequantized") -> Codec:
     """An untrained codec of an architecture, 32 channels wide, whose latents are not all zero."""
-    return Codec(small_network(name), f"tiny-{name}", small_quality(name), "mse", meaning)
+    return Codec(small_network(name), f"tiny-{name}", small_quality(name), "mse", quantization)
 
 
 def small_quality(name: str) -> int:

@@ -52,20 +52,23 @@ class CodecOptions:
         metric: What it was trained for, `mse` or `ms-ssim`.
         codec_weights: A local file, not the zoo's or the package's; `{quality}` in its path stands
             for the quality; `untrained` for random ones.
-        meaning: `decoded`, the latent that a receiver of a bitstream has, or `rounded`.
+        quantization: `dequantized`, Q(y - mu) + mu, which a receiver of a bitstream has; or
+            `rounded`, round(y).
     """
 
     codec: str
     quality: int
     metric: str = "mse"
     codec_weights: str = ""
-    meaning: str = "decoded"
+    quantization: str = "dequantized"
 
     def choice(self) -> CodecChoice:
         """The same in the codec's words."""
         from cdl_d2.codec import CodecChoice
 
-        return CodecChoice(self.codec, self.quality, self.metric, self.codec_weights, self.meaning)
+        return CodecChoice(
+            self.codec, self.quality, self.metric, self.codec_weights, self.quantization
+        )
 
 
 @Parameter(name="*", group="Data sets of your own, by the name that the config uses")

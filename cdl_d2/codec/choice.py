@@ -10,6 +10,7 @@ from typing import Any
 
 from cdl_d2.codec.architectures import TINY_PREFIX, VARIABLE_RATE
 from cdl_d2.codec.codec import Codec
+from cdl_d2.codec.latent import current_fields
 from cdl_d2.errors import CdlError
 
 QUALITY = "{quality}"  # in the path of weights
@@ -26,7 +27,7 @@ class CodecChoice:
         metric: `mse` or `ms-ssim`, what it was trained for.
         weights: a local file, in whose path `{quality}` stands for the quality; empty for
             CompressAI's zoo or the package's own; `untrained` for random ones.
-        meaning: `decoded` or `rounded`, see Codec.
+        quantization: `dequantized`, as a receiver of the bitstream has it, or `rounded`, round(y).
         qualities: all that a network reads, if it reads several; `quality` is one of them.
 
     Raises:
@@ -37,7 +38,7 @@ class CodecChoice:
     quality: int
     metric: str = "mse"
     weights: str = ""
-    meaning: str = "decoded"
+    quantization: str = "dequantized"
     qualities: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -52,7 +53,12 @@ class CodecChoice:
     @classmethod
     def from_config(cls, node: Mapping[str, Any]) -> CodecChoice:
         """Of MODEL.CODEC of a Detectron2 config, whose keys are the attributes in capitals."""
-        return cls(**{key.lower(): value for key, value in node.items()})
+        return cls.from_dict({key.lower(): value for key, value in node.items()})
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CodecChoice:
+        """Return the choice that was saved as a dict, by this version or an earlier one."""
+        return cls(**current_fields(content))
 
     def load(self) -> Codec:
         """Return the codec, on the CPU.
@@ -81,4 +87,6 @@ def _shared(choice: CodecChoice, file_state: tuple[int, ...] | None) -> Codec:
     architecture = choice.name.removeprefix(TINY_PREFIX)
     if architecture in VARIABLE_RATE and choice.quality != 1:  # one network for all rates
         return _shared(replace(choice, quality=1), file_state).at_quality(choice.quality)
-    return Codec.load(choice.name, choice.quality, choice.metric, choice.weights, choice.meaning)
+    return Codec.load(
+        choice.name, choice.quality, choice.metric, choice.weights, choice.quantization
+    )

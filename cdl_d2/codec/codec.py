@@ -18,11 +18,11 @@ from cdl_d2.codec.architectures import (
 )
 from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
 from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
-from cdl_d2.codec.entropy.coders import Coder, coder_for, has_one_meaning, has_rates
+from cdl_d2.codec.entropy.coders import Coder, coder_for, has_rates, is_always_dequantized
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.entropy.latent_coder import Quantized
 from cdl_d2.codec.io.weights_file import fingerprint, load_state_dict
-from cdl_d2.codec.latent import MEANINGS, CodecIdentity, Latent, coded_cells, pad_for_coding
+from cdl_d2.codec.latent import QUANTIZATIONS, CodecIdentity, Latent, coded_cells, pad_for_coding
 from cdl_d2.codec.network_check import check_network
 from cdl_d2.codec.networks import network_from_weights, new_network
 from cdl_d2.codec.zoo import weights_path
@@ -51,21 +51,21 @@ class Codec(nn.Module):
         name: one of ARCHITECTURES (architectures.py), `tiny-<that>`, or a name of the user's.
         quality, metric: what the weights were trained for; they only name the codec. Of a
             variable-rate network, the quality is the rate at which it codes.
-        meaning: `decoded` gives the y_hat that a receiver of the bitstream has, `rounded` gives
-            round(y), which the networks of the knowledge-transfer paper were fed with. They
-            differ where the entropy model predicts means: all but those called bmshj2018.
+        quantization: `dequantized` gives Q(y - mu) + mu, the y_hat that a receiver of the bitstream
+            has; `rounded` gives round(y). They differ where the entropy model predicts means mu:
+            all codecs but those named bmshj2018.
             For bmshj2018-factorized both round relative to the learned median of a channel.
     """
 
-    def __init__(self, network: nn.Module, name: str, quality: int, metric: str, meaning: str):
+    def __init__(self, network: nn.Module, name: str, quality: int, metric: str, quantization: str):
         super().__init__()
-        if meaning not in MEANINGS:
-            raise CdlError(f"meaning {meaning!r} of a latent is not one of {MEANINGS}")
-        if has_one_meaning(network) and meaning != "decoded":
-            raise CdlError(f"latents of {name} have one meaning: 'decoded'")
+        if quantization not in QUANTIZATIONS:
+            raise CdlError(f"quantization {quantization!r} is not one of {QUANTIZATIONS}")
+        if is_always_dequantized(network) and quantization != "dequantized":
+            raise CdlError(f"latents of {name} have one quantization only, 'dequantized'")
         self.network = network
         self.name = name
-        self.identity = CodecIdentity(name, quality, metric, meaning, fingerprint(network))
+        self.identity = CodecIdentity(name, quality, metric, quantization, fingerprint(network))
         self._coder = coder_for(network, quality)
         self._cpu_coder: Coder | None = None
         self.eval().requires_grad_(False)
@@ -81,7 +81,7 @@ class Codec(nn.Module):
         quality: int,
         metric: str = "mse",
         weights: str = "",
-        meaning: str = "decoded",
+        quantization: str = "dequantized",
     ) -> Codec:
         """Build a codec with trained weights.
 
@@ -91,7 +91,7 @@ class Codec(nn.Module):
                 `untrained` for random weights, good for counting and timing only.
 
         Raises:
-            CdlError: for an unknown name, quality, metric or meaning, or unreadable weights.
+            CdlError: for an unknown name, quality, metric or quantization, or unreadable weights.
             FileNotFoundError: if the weights are missing.
         """
         check_codec_choice(name, quality, metric, own_weights=bool(weights))
@@ -103,8 +103,8 @@ class Codec(nn.Module):
                 path = weights_path(name, quality, metric, weights)
                 network = network_from_weights(name, quality, load_state_dict(path), path)
         if registered_codec(name):
-            return cls.from_network(name, network, network.M, quality, metric, meaning)
-        return cls(network, name, quality, metric, meaning)
+            return cls.from_network(name, network, network.M, quality, metric, quantization)
+        return cls(network, name, quality, metric, quantization)
 
     @classmethod
     def from_network(
@@ -114,7 +114,7 @@ class Codec(nn.Module):
         channels: int,
         quality: int = 1,
         metric: str = "mse",
-        meaning: str = "decoded",
+        quantization: str = "dequantized",
     ) -> Codec:
         """A codec of any network that is built as CompressAI's image models are, see
         `check_network`; it gets a copy. For configs, commands and other processes to know it by its
@@ -137,7 +137,7 @@ class Codec(nn.Module):
         network = copy.deepcopy(network).eval()
         network.M = channels  # where CompressAI's models say it
         check_network(network, channels, quality)
-        return cls(network, name, quality, metric, meaning)
+        return cls(network, name, quality, metric, quantization)
 
     def at_quality(self, quality: int) -> Codec:
         """This variable-rate codec at another rate; both share one network.
@@ -148,7 +148,7 @@ class Codec(nn.Module):
         if not has_rates(self.network):
             raise CdlError(f"{self.name} has one rate: load the codec of quality {quality}")
         identity = self.identity
-        return Codec(self.network, self.name, quality, identity.metric, identity.meaning)
+        return Codec(self.network, self.name, quality, identity.metric, identity.quantization)
 
     def on(self, device: torch.device | str) -> Codec:
         """Return this codec if it is on a device, else a copy of it there.
@@ -163,7 +163,7 @@ class Codec(nn.Module):
         if network is self.network:
             return self
         identity = self.identity
-        return Codec(network, self.name, identity.quality, identity.metric, identity.meaning)
+        return Codec(network, self.name, identity.quality, identity.metric, identity.quantization)
 
     @property
     def latent_channels(self) -> int:
@@ -200,7 +200,7 @@ class Codec(nn.Module):
         Raises:
             CdlError: as `encode`; and for images of several coded sizes.
         """
-        coder, rounded = self._coder, self.identity.meaning == "rounded"
+        coder, rounded = self._coder, self.identity.quantization == "rounded"
         latents = []
         with exact_arithmetic(images[0].device):
             for image, y in zip(images, self._transform(images), strict=True):
@@ -216,7 +216,7 @@ class Codec(nn.Module):
         """The bitstream of one image, see `encode` for what it takes.
 
         Raises:
-            CdlError: as `encode`; and if the codec's meaning is `rounded`, which no stream has.
+            CdlError: as `encode`; and if the codec's quantization is `rounded`.
         """
         return self.compress_batch([image])[0]
 
@@ -248,7 +248,7 @@ class Codec(nn.Module):
         Raises:
             BitstreamError: if another codec wrote the stream, or if it does not decode to the
                 symbols that were written.
-            CdlError: if the codec's meaning is `rounded`, which no stream has.
+            CdlError: if the codec's quantization is `rounded`, which no stream has.
         """
         quantized = self.read_symbols(stream)
         with exact_arithmetic(torch.device("cpu")):
@@ -282,7 +282,7 @@ class Codec(nn.Module):
                 "the stream is one of two layers and has not all channels: read both with "
                 "decompress_layers, or the selected channels with decompress_selected"
             )
-        if stream.coding == COMPRESSAI and has_one_meaning(self.network):
+        if stream.coding == COMPRESSAI and is_always_dequantized(self.network):
             raise BitstreamError(
                 f"what CompressAI itself wrote of {self.name} is not read: it is coded in another "
                 "precision or order there"
@@ -336,11 +336,12 @@ class Codec(nn.Module):
         """Writes and reads strings, on the CPU, so that what a GPU wrote a CPU can read.
 
         Raises:
-            CdlError: if the codec's meaning is `rounded`, which no stream has.
+            CdlError: if the codec's quantization is `rounded`, which no stream has.
         """
-        if self.identity.meaning != "decoded":
+        if self.identity.quantization != "dequantized":
             raise CdlError(
-                "a bitstream holds decoded latents: build the codec with meaning 'decoded'"
+                "a bitstream holds dequantized latents: build the codec with quantization "
+                "'dequantized'"
             )
         if device_of(self.network).type == "cpu":
             return self._coder

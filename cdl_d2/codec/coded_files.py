@@ -143,7 +143,7 @@ def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
 
     Raises:
         CdlError: for channels that the codec does not have or cannot code alone; for a codec whose
-            meaning no bitstream has.
+            quantization no bitstream has.
     """
     _ = codec.cpu_coder  # errors now, not once for every file
     chosen = None if channels is None else parse_channels(channels)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,22 +19,44 @@ CODING_MULTIPLE = STRIDE * HYPERPRIOR_CELLS
 MAX_PIXELS = 2**26  # a latent of 320 channels then takes 0.34 GB, its decoder some GB
 MAX_PIXELS_VARIABLE = "CDL_MAX_PIXELS"
 
-MEANINGS = ("decoded", "rounded")
+QUANTIZATIONS = ("dequantized", "rounded")
+
+
+def current_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a saved identity or choice of a codec under their current names.
+
+    Up to version 0.1, `quantization` was called `meaning`, and `dequantized` `decoded`.
+    """
+    fields = dict(content)
+    if "meaning" in fields:
+        fields["quantization"] = current_quantization(fields.pop("meaning"))
+    return fields
+
+
+def current_quantization(value: str) -> str:
+    """Return the current name of a quantization that a file of version 0.1 may name."""
+    return "dequantized" if value == "decoded" else value
 
 
 @dataclass(frozen=True)
 class CodecIdentity:
     """What a latent is a latent of: two latents are comparable only if these agree.
 
-    `meaning` is `decoded` (what a receiver of the bitstream has) or `rounded` (round(y)).
+    `quantization` is `dequantized`, Q(y - mu) + mu as a receiver of the bitstream has it, or
+    `rounded`, round(y).
     `weights` is the fingerprint of the codec's weights; empty where a file does not say it.
     """
 
     name: str
     quality: int
     metric: str
-    meaning: str
+    quantization: str
     weights: str
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CodecIdentity:
+        """Return the identity that was saved as a dict, by this version or an earlier one."""
+        return cls(**current_fields(content))
 
     def fits(self, other: CodecIdentity) -> bool:
         """Return whether latents of another identity are of this codec, as far as that says."""
@@ -45,7 +69,7 @@ class CodecIdentity:
 
     def __str__(self) -> str:
         return (
-            f"{self.name} quality {self.quality} ({self.metric}), {self.meaning} latents, "
+            f"{self.name} quality {self.quality} ({self.metric}), {self.quantization} latents, "
             f"weights {self.weights or 'not said'}"
         )
 

@@ -58,8 +58,8 @@ def add_cdl_config(cfg: CN) -> None:
     # A local file with the codec's weights, in whose path "{quality}" stands for the quality; empty
     # for CompressAI's zoo or the package's own; "untrained" for random ones, to count and time.
     _C.MODEL.CODEC.WEIGHTS = ""
-    # "decoded", the latent that a receiver of the bitstream has, or "rounded", round(y).
-    _C.MODEL.CODEC.MEANING = "decoded"
+    # "dequantized", Q(y - mu) + mu, which a receiver of the bitstream has, or "rounded", round(y).
+    _C.MODEL.CODEC.QUANTIZATION = "dequantized"
 
     _C.MODEL.LATENT_RESNET = CN()
     # "residual", three basic blocks as wide as the latent; "conv1x1", one convolution; or "none".

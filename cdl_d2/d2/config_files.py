@@ -14,6 +14,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY
 
+from cdl_d2.codec.latent import current_quantization
 from cdl_d2.d2.config import PROJECT_ADVICE, add_cdl_config, leaves
 from cdl_d2.d2.config_text import read_based
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
@@ -106,7 +107,7 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
     cfg = CN(cfg)
     vars(cfg)["file"] = str(path)  # for messages; no key of the config
     try:
-        cfg.merge_from_list(list(overrides))
+        cfg.merge_from_list(_current_overrides(overrides))
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CdlError(f"config {path}, overrides: {_reason(error, cfg)}") from error
     cfg.INPUT.DOMAIN = _domain_of(cfg, path)
@@ -152,7 +153,25 @@ class _Config(CN):
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
-        return read_based(Path(filename))
+        return _current_keys(read_based(Path(filename)))
+
+
+def _current_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Rename keys that a config of version 0.1 has under another name, in place."""
+    model = values.get("MODEL")
+    codec = model.get("CODEC") if isinstance(model, dict) else None
+    if isinstance(codec, dict) and "MEANING" in codec:
+        codec["QUANTIZATION"] = current_quantization(codec.pop("MEANING"))
+    return values
+
+
+def _current_overrides(overrides: Sequence[object]) -> list[object]:
+    """Return KEY VALUE pairs with the names that `_current_keys` gives."""
+    pairs = list(overrides)
+    for i in range(0, len(pairs) - 1, 2):
+        if pairs[i] == "MODEL.CODEC.MEANING":
+            pairs[i : i + 2] = "MODEL.CODEC.QUANTIZATION", current_quantization(pairs[i + 1])
+    return pairs
 
 
 def _domain_of(cfg: CN, path: Path) -> str:

@@ -112,8 +112,11 @@ def on_cpu(model: nn.Module) -> nn.Module:
 
 
 def check_one_codec(model: nn.Module) -> None:
-    """Raise CdlError for a model that brings the latents of several codecs to one meaning, which is
-    done for each image before they are batched, outside of a graph."""
+    """Raise CdlError for a model with a LatentTranslation.
+
+    It maps the latents of several codecs to those of one, image by image before batching, which
+    is outside of a graph.
+    """
     if any(isinstance(module, LatentTranslation) for module in model.modules()):
         raise CdlError(
             "a bridged model of several qualities cannot be exported: take one of one quality"
@@ -180,7 +183,7 @@ class InputGrid:
         whole = f"zeros on the right and below make both sides multiples of {self.multiple} pixels"
         if not shown.has_pixels:
             card["input"] = (
-                f"y_hat of this codec, {identity.meaning}: a cell covers {shown.stride} x "
+                f"y_hat of this codec, {identity.quantization}: a cell covers {shown.stride} x "
                 f"{shown.stride} pixels; {whole}, {self.cells} cells"
             )
         else:

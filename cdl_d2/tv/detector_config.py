@@ -122,7 +122,7 @@ class DetectorConfig:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DetectorConfig:
         """The inverse of `dataclasses.asdict`."""
-        codec = content["codec"] and CodecChoice(**content["codec"])
+        codec = content["codec"] and CodecChoice.from_dict(content["codec"])
         architecture = Architecture(**content["architecture"])
         changed = {"classes": tuple(content["classes"]), "codec": codec}
         return cls(**content | changed | {"architecture": architecture})

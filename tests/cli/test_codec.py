@@ -199,7 +199,7 @@ def test_a_missing_file_is_named(words, tmp_path):
     [
         ["--codec", CODEC[1], "--quality", "9"],
         [*CODEC, "--device", "cuda:99"],
-        [*CODEC, "--meaning", "rounded", "--channels", "1"],
+        [*CODEC, "--quantization", "rounded", "--channels", "1"],
         ["--codec", "tiny-mbt2018", "--quality", "1", *UNTRAINED, "--channels", "1"],
         [*CODEC, "--codec-weights", "."],
         [*CODEC, "--codec-weights", "nowhere"],

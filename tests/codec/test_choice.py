@@ -22,8 +22,8 @@ def test_equal_choices_share_a_codec_until_the_file_of_their_weights_changes(tmp
 
 
 def test_the_keys_of_a_config_are_the_attributes_in_capitals():
-    node = {"NAME": NAME, "QUALITY": 2, "METRIC": "mse", "WEIGHTS": "", "MEANING": "rounded"}
-    assert CodecChoice.from_config(node) == CodecChoice(NAME, 2, meaning="rounded")
+    node = {"NAME": NAME, "QUALITY": 2, "METRIC": "mse", "WEIGHTS": "", "QUANTIZATION": "rounded"}
+    assert CodecChoice.from_config(node) == CodecChoice(NAME, 2, quantization="rounded")
 
 
 def test_a_choice_of_several_qualities_gives_a_codec_of_each(tmp_path):

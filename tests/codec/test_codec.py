@@ -39,10 +39,10 @@ def test_the_two_meanings_differ_exactly_where_the_codec_predicts_means(name):
     assert torch.equal(decoded, rounded) == (name not in WITH_MEANS)
 
 
-@pytest.mark.parametrize("meaning", ["decoded", "rounded"])
+@pytest.mark.parametrize("quantization", ["dequantized", "rounded"])
 @pytest.mark.parametrize("name", OF_ONE_RATE)
-def test_a_latent_does_not_depend_on_whether_its_size_is_estimated(name, meaning):
-    codec = small_codec(name, meaning)
+def test_a_latent_does_not_depend_on_whether_its_size_is_estimated(name, quantization):
+    codec = small_codec(name, quantization)
     latent = codec.encode(IMAGE)
     for with_scales in (False, True):
         bare = codec.encode(IMAGE, with_scales, with_bits=False)
@@ -135,8 +135,8 @@ def test_an_unknown_choice_is_named(choice, message):
 
 
 def test_an_unknown_meaning_is_named():
-    with pytest.raises(ValueError, match="meaning 'quantized'"):
-        Codec.load("tiny-bmshj2018-hyperprior", 2, meaning="quantized")
+    with pytest.raises(ValueError, match="quantization 'quantized'"):
+        Codec.load("tiny-bmshj2018-hyperprior", 2, quantization="quantized")
 
 
 @pytest.mark.parametrize(

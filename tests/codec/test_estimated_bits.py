@@ -27,7 +27,7 @@ def calibrated_codec(name: str) -> Codec:
         layer.weight.zero_()
         spatial = getattr(network, "M", y.shape[1])
         layer.bias[:spatial] = louder(y).square().mean((0, 2, 3)).sqrt()[:spatial]
-    return Codec(network, f"tiny-{name}", small_quality(name), "mse", "decoded")
+    return Codec(network, f"tiny-{name}", small_quality(name), "mse", "dequantized")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

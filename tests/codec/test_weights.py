@@ -139,8 +139,8 @@ def test_weights_in_the_zoos_form_load_and_give_the_same_latent(weights):
     path, _, network = weights
     image = torch.rand(3, 64, 64)
     loaded = Codec.load("bmshj2018-hyperprior", 1, weights=str(path))
-    expected = Codec(network, "bmshj2018-hyperprior", 1, "mse", "decoded").encode(image).y_hat
-    other = Codec(loud_network(NAME, seed=1), NAME, 1, "mse", "decoded").encode(image).y_hat
+    expected = Codec(network, "bmshj2018-hyperprior", 1, "mse", "dequantized").encode(image).y_hat
+    other = Codec(loud_network(NAME, seed=1), NAME, 1, "mse", "dequantized").encode(image).y_hat
     assert torch.equal(loaded.encode(image).y_hat, expected)
     assert not torch.equal(other, expected)
 
@@ -282,7 +282,7 @@ def test_tables_of_weights_before_are_made_anew():
     network.update()
     for mine, theirs in zip(network.parameters(), other.parameters(), strict=True):
         mine.data.copy_(theirs)
-    stale, fresh = (Codec(each, NAME, 1, "mse", "decoded") for each in (network, other))
+    stale, fresh = (Codec(each, NAME, 1, "mse", "dequantized") for each in (network, other))
     assert stale.compress(image) == fresh.compress(image)
 
 

@@ -5,21 +5,21 @@ import torch
 
 from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.architectures import ARCHITECTURES
-from cdl_d2.codec.entropy.coders import has_one_meaning
+from cdl_d2.codec.entropy.coders import is_always_dequantized
 from cdl_d2.codec.latent import Latent
 from cdl_d2.nn.input.coded_input import CodedInput
 from tests.conftest import small_codec, small_network
 from tests.second_device import NAME
 
 IMAGE = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(1))
-CASES = [(name, "decoded") for name in ARCHITECTURES] + [
-    (name, "rounded") for name in ARCHITECTURES if not has_one_meaning(small_network(name))
+CASES = [(name, "dequantized") for name in ARCHITECTURES] + [
+    (name, "rounded") for name in ARCHITECTURES if not is_always_dequantized(small_network(name))
 ]
 
 
-def both(name, meaning="decoded"):
+def both(name, quantization="dequantized"):
     """Return a codec on the CPU, and its copy on the device."""
-    codec = small_codec(name, meaning)
+    codec = small_codec(name, quantization)
     return codec, codec.on(NAME)
 
 
@@ -31,16 +31,16 @@ def assert_same(here: Latent, there: Latent):
     assert here.side_bits == there.side_bits
 
 
-@pytest.mark.parametrize(("name", "meaning"), CASES)
-def test_latents_images_and_bitstreams_equal_those_of_the_cpu(name, meaning):
-    here, there = both(name, meaning)
+@pytest.mark.parametrize(("name", "quantization"), CASES)
+def test_latents_images_and_bitstreams_equal_those_of_the_cpu(name, quantization):
+    here, there = both(name, quantization)
     latent, theirs = here.encode(IMAGE, True), there.encode(IMAGE.to(NAME), True)
     assert latent.y_hat.any()
     assert_same(latent, theirs)
     assert torch.equal(latent.y_hat, there.encode(IMAGE.to(NAME), with_bits=False).y_hat.cpu())
     decoded = there.decode(theirs)
     assert decoded.device.type == NAME and torch.equal(here.decode(latent), decoded.cpu())
-    if meaning == "decoded":
+    if quantization == "dequantized":
         stream = there.compress(IMAGE.to(NAME))
         assert stream.to_bytes() == here.compress(IMAGE).to_bytes()
         assert torch.equal(there.decompress(stream).y_hat, latent.y_hat)

@@ -64,7 +64,7 @@ def read_stream(name: str, content: bytes, folder: Path) -> Any:
 
 @cache
 def _theirs(name: str) -> Codec:
-    return Codec(small_network(name), name, 1, "mse", "decoded")
+    return Codec(small_network(name), name, 1, "mse", "dequantized")
 
 
 def make_compressai_files() -> dict[str, bytes]:

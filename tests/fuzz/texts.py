@@ -30,7 +30,7 @@ from cdl_d2.tv.detector_config import DetectorConfig
 from tests.fuzz.mutations import mutate_bytes, mutate_values
 from tests.voc import write_voc
 
-SELECTED = CodecIdentity("tiny-bmshj2018-hyperprior", 2, "mse", "decoded", "0123456789012345")
+SELECTED = CodecIdentity("tiny-bmshj2018-hyperprior", 2, "mse", "dequantized", "0123456789012345")
 SIZES = {1: (20, 30), 2: (30, 20), 3: (16, 16)}  # of the images of the annotations
 WORDS = (  # that an element may say
     *("", " ", "0", "-1", " 7 ", "7.5", "nan", "1e3", "0x10", "1_0", "\u0663", str(2**64)),

@@ -7,7 +7,7 @@ import torch
 from cdl_d2.codec import CodecIdentity
 from cdl_d2.nn.selection.channel_ranking import ChannelRanking
 
-CODEC = CodecIdentity("tiny-bmshj2018-hyperprior", 2, "mse", "decoded", "0123")
+CODEC = CodecIdentity("tiny-bmshj2018-hyperprior", 2, "mse", "dequantized", "0123")
 
 
 def ranking(*scores):

@@ -6,7 +6,7 @@ import torch
 from cdl_d2.codec import CodecIdentity
 from cdl_d2.nn import CodecStamp
 
-OURS = CodecIdentity("mbt2018-mean", 4, "mse", "decoded", "0123456789abcdef")
+OURS = CodecIdentity("mbt2018-mean", 4, "mse", "dequantized", "0123456789abcdef")
 OTHER = replace(OURS, quality=2, weights="f" * 16)
 RATES = tuple(replace(OURS, name="mbt2018-mean-vbr", quality=each) for each in range(1, 9))
 
@@ -22,7 +22,7 @@ def test_a_stamp_names_every_codec_that_it_was_given_in_the_same_room(identities
 
 
 def test_eight_codecs_of_one_rate_each_have_room_whatever_they_are_called():
-    longest = CodecIdentity("tiny-bmshj2018-hyperprior", 1, "ms-ssim", "decoded", "")
+    longest = CodecIdentity("tiny-bmshj2018-hyperprior", 1, "ms-ssim", "dequantized", "")
     several = [replace(longest, quality=q, weights=f"{q}" * 16) for q in range(1, 9)]
     assert CodecStamp(*several).identities == tuple(several)
     with pytest.raises(ValueError, match="too many"):
@@ -46,7 +46,7 @@ def test_a_stamp_of_one_codec_is_what_it_was_before_there_were_several(codec):
     """Checkpoints of earlier versions are read: JSON of the identity, with spaces, in 256 bytes."""
     text = (
         '{"name": "tiny-bmshj2018-hyperprior", "quality": 2, "metric": "mse", '
-        f'"meaning": "decoded", "weights": "{codec.identity.weights}"}}'
+        f'"quantization": "dequantized", "weights": "{codec.identity.weights}"}}'
     )
     stored = torch.tensor(list(text.encode().ljust(256)), dtype=torch.uint8)
     assert torch.equal(CodecStamp(codec.identity).stamp, stored)

@@ -170,7 +170,7 @@ def test_an_image_that_cannot_be_pixels_is_refused_with_what_is_expected(codec):
 
 def test_a_stream_without_a_fingerprint_is_read_at_the_quality_that_it_says():
     first = small_codec("bmshj2018-hyperprior")
-    second = Codec(first.network, first.name, 2, "mse", "decoded")
+    second = Codec(first.network, first.name, 2, "mse", "dequantized")
     shown = CodedInput("latent", first, others=[second])
     stream = second.compress(IMAGE.float() / 255)
     stream = replace(stream, codec=replace(stream.codec, weights=""))

@@ -6,7 +6,7 @@ from cdl_d2.codec import CodecIdentity
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentClassifier, LatentInput, LatentResNet, initialize_trunk
 
-OURS = CodecIdentity("mbt2018", 4, "mse", "decoded", "0123456789abcdef")
+OURS = CodecIdentity("mbt2018", 4, "mse", "dequantized", "0123456789abcdef")
 
 
 def small(identity=OURS) -> LatentResNet:
@@ -31,7 +31,7 @@ def test_a_checkpoint_of_detectron2_gives_its_trunk(tmp_path):
 
 
 def test_a_classifier_of_another_codec_is_refused(tmp_path):
-    theirs = CodecIdentity(**{**vars(OURS), "meaning": "rounded"})
+    theirs = CodecIdentity(**{**vars(OURS), "quantization": "rounded"})
     torch.save(LatentClassifier(small(theirs), 5).state_dict(), tmp_path / "classifier.pth")
     with pytest.raises(ValueError, match="this model is fed"):
         initialize_trunk(small(), tmp_path / "classifier.pth")

@@ -5,12 +5,12 @@ from cdl_d2.codec import CodecIdentity
 from cdl_d2.nn import LatentInput
 from cdl_d2.nn.selection.statistics import latent_statistics, load_statistics, save_statistics
 
-OURS = CodecIdentity("mbt2018", 4, "mse", "decoded", "0123456789abcdef")
+OURS = CodecIdentity("mbt2018", 4, "mse", "dequantized", "0123456789abcdef")
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("meaning", "rounded"), ("quality", 5), ("name", "mbt2018-mean"), ("weights", "f" * 16)],
+    [("quantization", "rounded"), ("quality", 5), ("name", "mbt2018-mean"), ("weights", "f" * 16)],
 )
 def test_a_state_of_another_codec_is_refused_naming_both(field, value):
     theirs = CodecIdentity(**{**vars(OURS), field: value})
@@ -69,7 +69,7 @@ def test_a_statistics_file_keeps_its_codec(tmp_path):
     save_statistics(path, torch.zeros(4), torch.ones(4), OURS)
     assert torch.equal(load_statistics(path, OURS)[1], torch.ones(4))
     with pytest.raises(ValueError, match="this model reads"):
-        load_statistics(path, CodecIdentity(**{**vars(OURS), "meaning": "rounded"}))
+        load_statistics(path, CodecIdentity(**{**vars(OURS), "quantization": "rounded"}))
 
 
 def test_a_missing_or_damaged_statistics_file_is_named(tmp_path):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 
-LOW, HIGH = (CodecIdentity("codec", q, "mse", "decoded", f"of {q}") for q in (1, 4))
+LOW, HIGH = (CodecIdentity("codec", q, "mse", "dequantized", f"of {q}") for q in (1, 4))
 CHANNELS = 4
 
 

@@ -65,7 +65,7 @@ def read_compressai_file(content: bytes) -> Bitstream:
             f"damaged, or no file of CompressAI: metric {metric}, {depth} bits a sample, "
             f"{count} strings"
         )
-    codec = CodecIdentity(MODELS[model], quality, METRICS[metric], "decoded", weights="")
+    codec = CodecIdentity(MODELS[model], quality, METRICS[metric], "dequantized", weights="")
     strings = _strings(content, count)
     height, width = size
     try:

@@ -32,7 +32,7 @@ class Bitstream:
     """One compressed image.
 
     Attributes:
-        codec: what wrote it; the meaning of its latents is always `decoded`.
+        codec: what wrote it; the quantization of its latents is always `dequantized`.
         image_size: (H, W) in pixels.
         strings: of the entropy coder: y; with a hyperprior, z; with a global vector, g.
         coding: `exact`, or `compressai` for what CompressAI itself wrote, see autoregressive.py;
@@ -130,7 +130,7 @@ class Bitstream:
             name, *strings = _own_name(strings), *strings[1:]
         unknown = None if header.coding == COMPRESSAI else 0
         stream = cls(
-            CodecIdentity(name, header.quality, header.metric, "decoded", header.weights),
+            CodecIdentity(name, header.quality, header.metric, "dequantized", header.weights),
             header.image_size,
             tuple(strings),
             coding=header.coding,
@@ -156,7 +156,7 @@ class Bitstream:
         """What CompressAI's own `compress` gave for one image.
 
         Args:
-            codec: the codec whose network it was, of meaning `decoded`.
+            codec: the codec whose network it was, of quantization `dequantized`.
             coded: `strings` and `shape`, as CompressAI returns them.
             image_size: (H, W) of the image before it was padded to multiples of 64.
             padding: (left, right, top, bottom) in pixels, as `compute_padding` of CompressAI gives

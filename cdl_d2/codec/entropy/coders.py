@@ -26,7 +26,7 @@ def coder_for(network: nn.Module, quality: int) -> Coder:
     return LayeredCoder(network) if layered else LatentCoder(network)
 
 
-def has_one_meaning(network: nn.Module) -> bool:
+def is_always_dequantized(network: nn.Module) -> bool:
     """Whether its latents are always those that a receiver has: round(y) means nothing there."""
     return has_rates(network) or hasattr(network, "latent_codec")
 

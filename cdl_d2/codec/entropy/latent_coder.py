@@ -121,7 +121,7 @@ class LatentCoder:
         """round(y), with the likelihoods that CompressAI's `forward` estimates for it.
 
         A context model sees the rounded latent everywhere at once. Codecs without a hyperprior
-        have one meaning only.
+        have one quantization only.
         """
         if not self.has_context:
             decoded = self.quantize(y)

@@ -47,7 +47,7 @@ class LayeredCoder:
         return self._join(self._spatial.quantize(self._spatial_of(y)), self._global_symbols(y))
 
     def round(self, y: torch.Tensor) -> Quantized:
-        """As LatentCoder.round; the global channels have one meaning only."""
+        """As LatentCoder.round; the global channels have one quantization only."""
         return self._join(self._spatial.round(self._spatial_of(y)), self._global_symbols(y))
 
     def y_hat(self, y: torch.Tensor, rounded: bool) -> torch.Tensor:

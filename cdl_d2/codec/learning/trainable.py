@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.entropy.coders import has_one_meaning
+from cdl_d2.codec.entropy.coders import is_always_dequantized
 from cdl_d2.codec.io.weights_file import save_weights
 from cdl_d2.codec.latent import CodecIdentity, latent_grid, pad_for_coding
 from cdl_d2.errors import CdlError
@@ -82,7 +82,7 @@ class TrainableCodec(nn.Module):
         if unknown:
             raise CdlError(f"part {min(unknown)!r} of a codec is not one of {PARTS}")
         self._straight = quantization == "straight-through"
-        if has_one_meaning(codec.network):
+        if is_always_dequantized(codec.network):
             raise CdlError(
                 f"{codec.name} has several rates, or a latent codec, which is not trained here: "
                 "take another codec"
@@ -159,7 +159,7 @@ class TrainableCodec(nn.Module):
         y, center = inputs[0], 0
         if hasattr(model, "quantiles"):
             center = model.quantiles[:, :, 1:2]
-        elif self.start.meaning == "decoded":
+        elif self.start.quantization == "dequantized":
             center = keywords.get("means", 0)
         rounded = torch.round(y - center) + center
         return rounded.detach() + (y - y.detach()), output[1]
@@ -177,7 +177,7 @@ class TrainableCodec(nn.Module):
         with torch.no_grad():
             network.update(force=True, update_quantiles=self._learns_entropy)
         start = self.start
-        return Codec(network, start.name, start.quality, start.metric, start.meaning)
+        return Codec(network, start.name, start.quality, start.metric, start.quantization)
 
     def save(self, path: str | Path) -> CodecIdentity:
         """Write the present weights as a codec's weights file; the identity that they give."""

@@ -45,8 +45,10 @@ class Plan:
             raise CdlError(f"annotations {self.annotations!r} of a store are no SHA-256")
         if self.form not in FORMS:
             raise CdlError(f"form {self.form!r} of a store is not one of {', '.join(FORMS)}")
-        if self.form == "bitstreams" and self.codec.meaning != "decoded":
-            raise CdlError("bitstreams hold decoded latents: take meaning 'decoded', or arrays")
+        if self.form == "bitstreams" and self.codec.quantization != "dequantized":
+            raise CdlError(
+                "bitstreams hold dequantized latents: take quantization 'dequantized', or arrays"
+            )
         if not self.images or not self.variants or self.shard_size < 1:
             raise CdlError("a store needs images, variants and a shard size of at least 1")
         for image in self.images:
@@ -137,7 +139,7 @@ class Plan:
             return cls(
                 **{
                     **content,
-                    "codec": CodecIdentity(**content["codec"]),
+                    "codec": CodecIdentity.from_dict(content["codec"]),
                     "variants": tuple(Variant(**v) for v in content["variants"]),
                     "images": tuple(content["images"]),
                 }

@@ -19,8 +19,8 @@ class CodecStamp(nn.Module):
     network that reads what it gives.
 
     Loading a state with the stamp of another codec raises CdlError, so that a network trained on
-    one meaning of y_hat is never fed the other by mistake. A network of several qualities can be
-    loaded to be fed some of them. A stamp without identity adopts what it loads first.
+    latents of one quantization never reads the other by mistake. A network of several qualities
+    can be loaded to be fed some of them. A stamp without identity adopts what it loads first.
 
     Args:
         identities: of the codec at all its qualities; none for a network not committed to one.
@@ -92,11 +92,11 @@ def _from_bytes(stored: torch.Tensor) -> tuple[CodecIdentity, ...]:
 def _read(text: str) -> tuple[CodecIdentity, ...]:
     content = json.loads(text)
     if not isinstance(content["quality"], list):
-        return (CodecIdentity(**content),)
+        return (CodecIdentity.from_dict(content),)
     qualities, weights = content["quality"], content["weights"]
     each = [weights[i : i + _FINGERPRINT] for i in range(0, len(weights), _FINGERPRINT)]
     each *= len(qualities) // len(each)
     return tuple(
-        CodecIdentity(**content | {"quality": quality, "weights": fingerprint})
+        CodecIdentity.from_dict(content | {"quality": quality, "weights": fingerprint})
         for quality, fingerprint in zip(qualities, each, strict=True)
     )

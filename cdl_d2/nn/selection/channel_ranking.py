@@ -80,4 +80,4 @@ class ChannelRanking:
         channels = tuple(content["channels"])
         if sorted(channels) != list(range(len(channels))):
             raise ValueError("its channels are not all of 0..M - 1, once")
-        return cls(channels, str(content["by"]), CodecIdentity(**content["codec"]))
+        return cls(channels, str(content["by"]), CodecIdentity.from_dict(content["codec"]))

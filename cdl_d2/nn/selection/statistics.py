@@ -60,7 +60,7 @@ def load_statistics(path: str | Path, *codecs: CodecIdentity) -> tuple[torch.Ten
         )
     try:
         with safe_open(path, framework="pt") as file:
-            theirs = CodecIdentity(**json.loads((file.metadata() or {})["codec"]))
+            theirs = CodecIdentity.from_dict(json.loads((file.metadata() or {})["codec"]))
             mean, std = file.get_tensor("mean"), file.get_tensor("std")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CdlError(f"{path} is not a file of latent statistics: {error}") from error

@@ -91,7 +91,7 @@ def test_models_have_the_numbers_that_compressai_gives_them():
 @pytest.mark.filterwarnings("ignore:files of CompressAI")
 @pytest.mark.parametrize("name", ["bmshj2018-factorized", NAME, "mbt2018"])
 def test_a_file_decodes_to_what_compressai_decodes(image, name):
-    codec, content = Codec(small_network(name), name, 1, "mse", "decoded"), written(image, name)
+    codec, content = Codec(small_network(name), name, 1, "mse", "dequantized"), written(image, name)
     stream = read_compressai_file(content)
     assert stream.image_size == SIZE and stream.bits == 8 * len(content)
     decoded = torch.round(codec.decode(codec.decompress(stream)) * 255).byte()
@@ -175,7 +175,7 @@ def test_an_impossible_number_is_named(file, place, form, value, message):
 
 @pytest.mark.filterwarnings("ignore:files of CompressAI")
 def test_damaged_strings_end_in_an_error_or_a_finite_latent(image):
-    codec = Codec(small_network(NAME), NAME, 1, "mse", "decoded")
+    codec = Codec(small_network(NAME), NAME, 1, "mse", "dequantized")
     content, random = written(image), np.random.default_rng(0)
     for _ in range(50):
         damaged = bytearray(content)

@@ -84,7 +84,7 @@ def test_another_reader_with_other_threads_reads_the_same_latent():
     network = loud_network("tiny-mbt2018")  # with entropy tables of its own
     torch.set_num_threads(3)
     try:
-        received = Codec(network, "tiny-mbt2018", 1, "mse", "decoded").decompress(stream)
+        received = Codec(network, "tiny-mbt2018", 1, "mse", "dequantized").decompress(stream)
     finally:
         torch.set_num_threads(1)
     assert torch.equal(received.y_hat, small_codec("mbt2018").encode(IMAGE).y_hat)
@@ -242,7 +242,7 @@ def test_a_stream_of_other_weights_is_refused(codec):
 
 
 def test_rounded_latents_have_no_bitstream():
-    with pytest.raises(ValueError, match="meaning 'decoded'"):
+    with pytest.raises(ValueError, match="quantization 'dequantized'"):
         small_codec("mbt2018-mean", "rounded").compress(IMAGE)
 
 

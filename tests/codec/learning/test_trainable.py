@@ -90,10 +90,10 @@ def test_unknown_choices_are_named(codec, quantization, parts, message):
         TrainableCodec(codec, quantization, parts)
 
 
-@pytest.mark.parametrize("meaning", ["decoded", "rounded"])
+@pytest.mark.parametrize("quantization", ["dequantized", "rounded"])
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {*WITH_CONTEXT, *VARIABLE_RATE}))
-def test_straight_through_is_the_latent_that_the_codec_encodes(name, meaning):
-    codec = small_codec(name, meaning)
+def test_straight_through_is_the_latent_that_the_codec_encodes(name, quantization):
+    codec = small_codec(name, quantization)
     coded = TrainableCodec(codec, "straight-through", PARTS)(images())
     error = (coded.y_hat[0].detach() - codec.encode(images()[0]).y_hat).abs()
     # The codec predicts means in float64: a symbol in a thousand may be rounded to another side.

@@ -130,7 +130,10 @@ def test_a_whole_bitstream_gives_what_the_image_gives(kind):
     ("options", "message"),
     [
         (["MODEL.CODEC.NAME", "mbt2018", "MODEL.CODEC.WEIGHTS", "untrained"], "coded in layers"),
-        (["MODEL.CODEC.MEANING", "rounded"], "build the codec with meaning 'decoded'"),
+        (
+            ["MODEL.CODEC.QUANTIZATION", "rounded"],
+            "quantization 'dequantized'",
+        ),
         (["INPUT.LATENT_SOURCE", "store"], "which stored latents do not have"),
         (
             [

@@ -121,7 +121,7 @@ def test_a_latent_of_the_other_meaning_is_refused(detector):
     item = {
         "latent": torch.zeros(192, 4, 4),
         "image_size": (64, 64),
-        "codec_identity": replace(identity, meaning="rounded"),
+        "codec_identity": replace(identity, quantization="rounded"),
     }
     with pytest.raises(ValueError, match=r"rounded latents.*this model reads.*decoded latents"):
         detector([item])

@@ -120,12 +120,12 @@ def test_a_path_is_found_by_its_ending_unless_that_is_ambiguous(codec, tmp_path)
         store.find("/data/c.png")
 
 
-def test_another_codec_quality_or_meaning_is_refused_by_name(store_folder, codec):
+def test_another_codec_quality_or_quantization_is_refused_by_name(store_folder, codec):
     other = Codec.load("tiny-bmshj2018-hyperprior", 1)
     with pytest.raises(ValueError, match=r"made by .* quality 2 .*; this model reads .* quality 1"):
         LatentStore(store_folder, other)
-    rounded = Codec.load("tiny-bmshj2018-hyperprior", 2, meaning="rounded")
-    with pytest.raises(ValueError, match=r"decoded latents.*; this model reads .* rounded latents"):
+    rounded = Codec.load("tiny-bmshj2018-hyperprior", 2, quantization="rounded")
+    with pytest.raises(ValueError, match=r"dequantized .*; this model reads .* rounded"):
         LatentStore(store_folder, rounded)
 
 
@@ -322,8 +322,8 @@ def test_an_impossible_plan_is_refused(plan, change, message):
 
 
 def test_a_plan_of_rounded_bitstreams_is_refused(plan):
-    identity = dataclasses.replace(plan.codec, meaning="rounded")
-    with pytest.raises(ValueError, match="hold decoded latents"):
+    identity = dataclasses.replace(plan.codec, quantization="rounded")
+    with pytest.raises(ValueError, match="bitstreams hold"):
         dataclasses.replace(plan, codec=identity, form="bitstreams")
 
 

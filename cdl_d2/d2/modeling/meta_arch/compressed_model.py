@@ -28,7 +28,7 @@ class CompressedModel(nn.Module):
 
     def set_input(self, coded_input: CodedInput, selection: SelectedChannels | None = None) -> None:
         """Say what the model looks at. A linear bridge stands for one codec: the latents of others
-        are brought to the meaning of that one's.
+        are brought to the quantization of that one's.
 
         Args:
             coded_input: domain, codec, order of channels.
@@ -85,7 +85,7 @@ class CompressedModel(nn.Module):
 
     def select(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Encoded items with the channels that the model looks at, and the bits of these; of one
-        meaning, see `set_input`.
+        quantization, see `set_input`.
 
         Raises:
             CdlError: if an item lacks channels that the model looks at; see SelectedChannels.
