@@ -14,7 +14,7 @@ from cdl_d2.metrics.rate import RateTotals
 from cdl_d2.prediction.archive import ArchivePrediction
 from cdl_d2.prediction.predictor import Predictor
 from cdl_d2.prediction.reading import Source
-from cdl_d2.prediction.tasks import Results, Truth
+from cdl_d2.prediction.tasks import GroundTruth, Results
 
 
 @dataclass(frozen=True)
@@ -45,30 +45,30 @@ def check_annotations(
         sources: by name.
     """
     model = predictor.model
-    truth = model.task.truth(annotations, model.class_names)
-    truth.check_some(sources)
+    ground_truth = model.task.ground_truth(annotations, model.class_names)
+    ground_truth.require_any(sources)
     names: dict[object, str] = {}
     for name, source in sources.items():
-        if not truth.knows(name):
+        if not ground_truth.has(name):
             continue
-        image = truth.image_id(name)
+        image = ground_truth.image_id(name)
         other = names.setdefault(stem_of(name) if image is None else image, name)
         if other != name:
             raise CdlError(f"{other} and {name} are one image in {annotations}: leave one out")
-        if truth.size(name) is None:
+        if ground_truth.size(name) is None:
             continue
         try:
             size = predictor.read.size(source)
         except (CdlError, OSError):  # reported when it is predicted
             continue
-        truth.check_size(name, size)
+        ground_truth.check_size(name, size)
 
 
 def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -> Answers | None:
     """Write `images.json`, the file of predictions, and with annotations `results.json`.
 
     Args:
-        annotations: what the `truth` of the model's task reads.
+        annotations: what the `ground_truth` of the model's task reads.
 
     Returns:
         what became of the archive; None, and nothing is written, if parts are missing.
@@ -81,12 +81,14 @@ def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -
         return None
     entries, failures = parts
     task, names = archive.predictor.model.task, archive.predictor.model.class_names
-    truth = task.truth(annotations, names) if annotations else None
-    if truth:
-        entries = [truth.fitted(e) if truth.knows(e["file_name"]) else e for e in entries]
-    ids = (truth and truth.category_ids) or range(1, len(names) + 1)
+    ground_truth = task.ground_truth(annotations, names) if annotations else None
+    if ground_truth:
+        entries = [
+            ground_truth.rescale(e) if ground_truth.has(e["file_name"]) else e for e in entries
+        ]
+    ids = (ground_truth and ground_truth.category_ids) or range(1, len(names) + 1)
     categories = [{"id": i, "name": n} for i, n in zip(ids, names, strict=True)]
-    _number(entries, truth)
+    _number(entries, ground_truth)
     texts = {task.answers: task.text(entries, categories)} | task.more_texts(entries, categories)
     _write_texts(archive.output, texts)  # before anything is compared with annotations
     shown = ("id", "file_name", "height", "width", "bits", "bits_per_pixel")
@@ -96,7 +98,7 @@ def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -
         "failures": failures,
     }
     write_json(archive.output / "images.json", content)
-    results = truth.results(entries, archive.names, archive.output) if truth else {}
+    results = ground_truth.results(entries, archive.names, archive.output) if ground_truth else {}
     results |= _rate(entries)
     if annotations:
         write_json(archive.output / "results.json", results)
@@ -109,9 +111,11 @@ def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
             temporary.write_bytes(text.encode(errors="surrogateescape"))  # names are as on the disk
 
 
-def _number(entries: list[dict[str, Any]], truth: Truth | None) -> None:
+def _number(entries: list[dict[str, Any]], ground_truth: GroundTruth | None) -> None:
     """Give each image its number; those that the annotations do not have get new ones."""
-    known = [truth.image_id(entry["file_name"]) if truth else None for entry in entries]
+    known = [
+        ground_truth.image_id(entry["file_name"]) if ground_truth else None for entry in entries
+    ]
     free = max([0, *(number for number in known if number is not None)]) + 1
     for entry, number in zip(entries, known, strict=True):
         entry["id"] = free if number is None else number

@@ -18,7 +18,7 @@ from cdl_d2.errors import MissingPackageError
 from cdl_d2.model_zoo import card
 from cdl_d2.packaged import SAMPLES
 from cdl_d2.prediction import Detections, Predictor
-from cdl_d2.prediction.tasks.detection import CocoTruth
+from cdl_d2.prediction.tasks.detection import CocoGroundTruth
 
 MODELS = {"pixel": "nuclei-pixel", "latent": "nuclei-bridge"}  # names in the zoo
 NUCLEI = SAMPLES / "nuclei"
@@ -78,7 +78,7 @@ def costs_of(
 
 def rows_of(looks: dict[str, Look], costs: dict[str, Cost], coded: list[Path]) -> list[Row]:
     """A line for each way of looking, in the order of TITLES."""
-    truth = CocoTruth(NUCLEI / "annotations.json", card(MODELS["latent"]).classes)
+    ground_truth = CocoGroundTruth(NUCLEI / "annotations.json", card(MODELS["latent"]).classes)
     rows = []
     for kind, look in looks.items():
         entries = []
@@ -86,7 +86,7 @@ def rows_of(looks: dict[str, Look], costs: dict[str, Cost], coded: list[Path]) -
             height, width = found.image_size
             entry = {"file_name": name, "height": height, "width": width}
             entries.append(entry | {"objects": found.to_coco()})
-        results = truth.results(entries, list(look.found))
+        results = ground_truth.results(entries, list(look.found))
         pixels = sum(e["height"] * e["width"] for e in entries)
         bpp = sum(8 * path.stat().st_size for path in coded) / pixels
         rows.append(

@@ -4,11 +4,11 @@ from cdl_d2.prediction.tasks.classification import ClassificationTask
 from cdl_d2.prediction.tasks.detection import DetectionTask
 from cdl_d2.prediction.tasks.multitask import MultitaskTask
 from cdl_d2.prediction.tasks.segmentation import SegmentationTask
-from cdl_d2.prediction.tasks.task import Results, Task, Truth
+from cdl_d2.prediction.tasks.task import GroundTruth, Results, Task
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (ClassificationTask(), MultitaskTask(), SegmentationTask(), DetectionTask())
 }
 
-__all__ = ["TASKS", "Results", "Task", "Truth"]
+__all__ = ["TASKS", "GroundTruth", "Results", "Task"]

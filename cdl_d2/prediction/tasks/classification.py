@@ -12,37 +12,38 @@ from cdl_d2.metrics.classification import ClassificationCounts
 from cdl_d2.prediction.results import Classification
 from cdl_d2.prediction.tasks.task import (
     Entry,
+    GroundTruth,
     Results,
     Save,
     Task,
-    Truth,
-    ordered,
-    table,
-    unambiguous,
+    order_classes,
+    to_csv,
+    unique_values,
 )
 
 
-class ClassTruth(Truth):
-    """A folder with a folder of images for each class; a source is one of them by its path or, if
-    no other has it, by its name."""
+class ClassGroundTruth(GroundTruth):
+    """Folder with a sub-folder of images per class.
+
+    A source is matched by its path or, where it is unique, by its name.
+    """
 
     def __init__(self, path: Path, class_names: Sequence[str]):
         super().__init__(path, class_names)
         classes = find_classes(path)
-        ours = ordered(classes, class_names, path)
-        found = [(p, ours.index(classes[label])) for p, label in find_labelled_images(path)]
-        self._labels = unambiguous((image.stem, label) for image, label in found)
+        order = order_classes(classes, class_names, path)
+        images = [(p, order.index(classes[label])) for p, label in find_labelled_images(path)]
+        self._labels = unique_values((image.stem, label) for image, label in images)
         if path.is_dir():
-            self._labels |= {stem_of(p.relative_to(path).as_posix()): label for p, label in found}
+            self._labels |= {stem_of(p.relative_to(path).as_posix()): label for p, label in images}
 
-    def knows(self, name: str) -> bool:
-        """See Truth."""
+    def has(self, name: str) -> bool:
         return stem_of(name) in self._labels
 
     def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
-        """`top1`, in percent; raises as Truth says."""
+        """Return `classification` with `top1`, in percent."""
         counts = ClassificationCounts(len(self.class_names))
-        for entry in self.known(entries):
+        for entry in self.annotated(entries):
             counts.add(entry["probabilities"], self._labels[stem_of(entry["file_name"])])
         return {"classification": {"top1": counts.results(self.class_names)["top1"]}}
 
@@ -50,7 +51,7 @@ class ClassTruth(Truth):
 class ClassificationTask(Task):
     """Of classifiers; see Task."""
 
-    name, answers, truth = "classification", "predictions.csv", ClassTruth
+    name, answers, ground_truth = "classification", "predictions.csv", ClassGroundTruth
     of_one_size = True
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Classification:
@@ -68,4 +69,4 @@ class ClassificationTask(Task):
             best = max(range(len(names)), key=entry["probabilities"].__getitem__)
             shares = [f"{value:.6f}" for value in entry["probabilities"]]
             rows.append((entry["file_name"], names[best], *shares))
-        return table(["file", "class", *names], rows)
+        return to_csv(["file", "class", *names], rows)

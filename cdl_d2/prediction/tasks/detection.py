@@ -25,28 +25,27 @@ from cdl_d2.prediction.results import Detections
 from cdl_d2.prediction.tasks.panoptic import panoptic_entry, panoptic_results, panoptic_segments
 from cdl_d2.prediction.tasks.task import (
     Entry,
+    GroundTruth,
     Results,
     Save,
     Task,
-    Truth,
-    have_one_shape,
-    ordered,
-    unambiguous,
+    order_classes,
+    same_aspect_ratio,
+    unique_values,
 )
 
 FIELDS = ("boxes", "labels", "scores", "masks", "keypoints")
 
 
-class CocoTruth(Truth):
-    """Annotations in COCO's format, see read_coco; a file name in them may be in a folder that the
-    source is not in."""
+class CocoGroundTruth(GroundTruth):
+    """Annotations in COCO's format; the sources need not be in the folders that file names have."""
 
     def __init__(self, path: Path, class_names: Sequence[str]):
         super().__init__(path, class_names)
         self._content = read_coco(path)
-        ids = {each["name"]: each["id"] for each in self._content["categories"]}
-        theirs = ordered(class_names_of(self._content), class_names, path)
-        self.category_ids = [ids[name] for name in theirs]
+        ids = {category["name"]: category["id"] for category in self._content["categories"]}
+        names = order_classes(class_names_of(self._content), class_names, path)
+        self.category_ids = [ids[name] for name in names]
         self._ids: dict[str, int] = {}
         for image in self._content["images"]:
             stem = stem_of(image["file_name"])
@@ -54,60 +53,59 @@ class CocoTruth(Truth):
                 raise CdlError(f"{path} has two images of the name {stem}: rename one")
             self._ids[stem] = image["id"]
         self._sizes = {i["id"]: (i["height"], i["width"]) for i in self._content["images"]}
-        self._short_ids = unambiguous((PurePosixPath(k).name, v) for k, v in self._ids.items())
+        self._short_ids = unique_values((PurePosixPath(k).name, v) for k, v in self._ids.items())
 
     def image_id(self, name: str) -> int | None:
-        """See Truth."""
         stem = stem_of(name)
         return self._ids.get(stem, self._short_ids.get(PurePosixPath(stem).name))
 
     def size(self, name: str) -> tuple[int, int] | None:
-        """See Truth."""
         return self._sizes.get(self.image_id(name))
 
-    def fitted(self, entry: Entry) -> Entry:
-        """See Truth."""
-        seen, size = (entry["height"], entry["width"]), self.size(entry["file_name"])
-        if size is None or seen == size or not have_one_shape(seen, size):
+    def rescale(self, entry: Entry) -> Entry:
+        coded, size = (entry["height"], entry["width"]), self.size(entry["file_name"])
+        if size is None or coded == size or not same_aspect_ratio(coded, size):
             return entry
-        objects = [_resized(found, seen, size) for found in entry["objects"]]
+        objects = [_resize(record, coded, size) for record in entry["objects"]]
         return entry | {"height": size[0], "width": size[1], "objects": objects}
 
-    def knows(self, name: str) -> bool:
-        """See Truth."""
+    def has(self, name: str) -> bool:
         return self.image_id(name) is not None
 
     def results(
         self, entries: Sequence[Entry], names: Sequence[str], folder: Path = Path()
     ) -> Results:
-        """`bbox` and, of a detector of them, `segm` and `keypoints`, in pixels of the annotations.
-        A source without a prediction counts as one without objects. Raises as Truth says."""
-        self.check_some(names)
-        found = []
+        """Return the average precision, in pixels of the annotations.
+
+        `bbox` and, where predictions and annotations have them, `segm` and `keypoints`. A source
+        without a prediction counts as one without detections.
+        """
+        self.require_any(names)
+        records = []
         for entry in entries:
             name = entry["file_name"]
-            if self.knows(name):
+            if self.has(name):
                 self.check_size(name, (entry["height"], entry["width"]))
-                numbered = self.fitted(entry) | {"id": self.image_id(name)}
-                found += coco_results([numbered], self.category_ids)
+                numbered = self.rescale(entry) | {"id": self.image_id(name)}
+                records += coco_results([numbered], self.category_ids)
         coco, ids = index_coco(self._content), {self.image_id(name) for name in names} - {None}
-        return {kind: average_precision(coco, found, kind, ids) for kind in self._kinds(found)}
+        return {kind: average_precision(coco, records, kind, ids) for kind in self._kinds(records)}
 
-    def _kinds(self, found: Sequence[Entry]) -> list[str]:
+    def _kinds(self, records: Sequence[Entry]) -> list[str]:
         """Return the kinds of average precision that annotations and predictions have."""
-        annotations, kinds = self._content["annotations"], ["bbox"]
-        if has_masks(self._content):
-            kinds += ["segm"] if any("segmentation" in each for each in found) else []
-        if all(len(each.get("keypoints") or ()) == 3 * PERSON_KEYPOINTS for each in annotations):
-            points = (len(each.get("keypoints", ())) for each in found)
-            kinds += ["keypoints"] if set(points) == {3 * PERSON_KEYPOINTS} else []
+        kinds, persons = ["bbox"], {3 * PERSON_KEYPOINTS}
+        if has_masks(self._content) and any("segmentation" in record for record in records):
+            kinds.append("segm")
+        lengths = {len(a.get("keypoints") or ()) for a in self._content["annotations"]}
+        if lengths <= persons == {len(record.get("keypoints", ())) for record in records}:
+            kinds.append("keypoints")
         return kinds
 
 
 class DetectionTask(Task):
     """Task of detectors."""
 
-    name, answers, truth = "detection", "predictions.json", CocoTruth
+    name, answers, ground_truth = "detection", "predictions.json", CocoGroundTruth
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Detections:
         """Sort FIELDS by score; add `sem_seg` and `panoptic_seg` of a panoptic model."""
@@ -139,9 +137,9 @@ def coco_results(entries: Sequence[Entry], category_ids: Sequence[int]) -> list[
     ]
 
 
-def _resized(entry: Entry, seen: tuple[int, int], size: tuple[int, int]) -> Entry:
-    """Return an entry of a COCO results file for an image of another size, (H, W)."""
-    vertical, horizontal = (new / old for new, old in zip(size, seen, strict=True))
+def _resize(entry: Entry, old_size: tuple[int, int], size: tuple[int, int]) -> Entry:
+    """Scale a record of a COCO results file from one image size, (H, W), to another."""
+    vertical, horizontal = (new / old for new, old in zip(size, old_size, strict=True))
     left, top, width, height = entry["bbox"]
     box = [left * horizontal, top * vertical, width * horizontal, height * vertical]
     entry = entry | {"bbox": box}

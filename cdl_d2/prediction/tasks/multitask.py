@@ -13,52 +13,53 @@ from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
 from cdl_d2.metrics.attribute_accuracy import AttributeCounts
 from cdl_d2.prediction.results import AttributesAndParts
-from cdl_d2.prediction.tasks.segmentation import LabelTruth, SegmentationTask
-from cdl_d2.prediction.tasks.task import Entry, Results, Save, Task, Truth, table
+from cdl_d2.prediction.tasks.segmentation import LabelGroundTruth, SegmentationTask
+from cdl_d2.prediction.tasks.task import Entry, GroundTruth, Results, Save, Task, to_csv
 
 
-class MultitaskTruth(Truth):
-    """A folder with `attributes.csv`, see read_attributes, and `labels`, see LabelTruth."""
+class MultitaskGroundTruth(GroundTruth):
+    """Folder with `attributes.csv` and label maps in `labels`."""
 
     def __init__(self, path: Path, class_names: Sequence[str]):
         super().__init__(path, class_names)
         self._attributes = read_attributes(path / "attributes.csv")
-        self._labels = LabelTruth(path / "labels", class_names)
+        self._labels = LabelGroundTruth(path / "labels", class_names)
 
-    def knows(self, name: str) -> bool:
-        """See Truth."""
-        return stem_of(name) in self._attributes.rows and self._labels.knows(name)
+    def has(self, name: str) -> bool:
+        return stem_of(name) in self._attributes.rows and self._labels.has(name)
 
     def size(self, name: str) -> tuple[int, int] | None:
-        """See Truth."""
         return self._labels.size(name)
 
     def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
-        """`sem_seg`, see LabelTruth, and `attributes`, see AttributeCounts; raises as Truth says,
-        and CdlError for other attributes."""
-        known, results = self.known(entries), {}
-        if "label_map" in known[0]:
-            results |= self._labels.results(known, names, folder)
-        if "attributes" in known[0]:
-            ours, theirs = known[0]["attributes"], self._attributes.names
-            if not set(ours) == set(theirs):
+        """Return `sem_seg` and `attributes`, of what the model predicts.
+
+        Raises:
+            CdlError: if the model has other attributes than the annotations.
+        """
+        entries, results = self.annotated(entries), {}
+        if "label_map" in entries[0]:
+            results |= self._labels.results(entries, names, folder)
+        if "attributes" in entries[0]:
+            attributes = self._attributes.names
+            if set(entries[0]["attributes"]) != set(attributes):
                 raise CdlError(
-                    f"{self._attributes.path} has the attributes {', '.join(theirs)}; the model "
-                    f"knows {', '.join(ours)}"
+                    f"{self._attributes.path} has the attributes {', '.join(attributes)}; the "
+                    f"model has {', '.join(entries[0]['attributes'])}"
                 )
-            counts = AttributeCounts(len(theirs))
-            for entry in known:
-                truth = self._attributes.rows[stem_of(entry["file_name"])]
-                answers = [entry["attributes"][name] > 0.5 for name in theirs]
-                counts.add(np.array(truth, dtype=bool), np.array(answers))
-            results["attributes"] = counts.accuracies(theirs)
+            counts = AttributeCounts(len(attributes))
+            for entry in entries:
+                row = self._attributes.rows[stem_of(entry["file_name"])]
+                predictions = [entry["attributes"][name] > 0.5 for name in attributes]
+                counts.add(np.array(row, dtype=bool), np.array(predictions))
+            results["attributes"] = counts.accuracies(attributes)
         return results
 
 
 class MultitaskTask(Task):
     """Of models of several tasks; see Task. What a model has no head for is left out."""
 
-    name, answers, truth = "multitask", "predictions.csv", MultitaskTruth
+    name, answers, ground_truth = "multitask", "predictions.csv", MultitaskGroundTruth
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> AttributesAndParts:
         """From `attributes`, K probabilities, with `attribute_names`, and `sem_seg`, scores."""
@@ -95,4 +96,4 @@ class MultitaskTask(Task):
             )
             for each in entries
         ]
-        return table(["file", *maps, *names], rows)
+        return to_csv(["file", *maps, *names], rows)

@@ -17,38 +17,38 @@ from cdl_d2.metrics.segmentation import PixelConfusion
 from cdl_d2.prediction.results import Segmentation
 from cdl_d2.prediction.tasks.task import (
     Entry,
+    GroundTruth,
     Results,
     Save,
     Task,
-    Truth,
-    table,
+    to_csv,
 )
 
 IGNORED_LABEL = 255
 
 
-class LabelTruth(Truth):
-    """A folder of label maps, NAME.png, 8 bit; 255 is ignored."""
+class LabelGroundTruth(GroundTruth):
+    """Folder of 8-bit label maps, NAME.png; 255 is ignored."""
 
     def __init__(self, path: Path, class_names: Sequence[str]):
         super().__init__(path, class_names)
         if not path.is_dir():
             raise FileNotFoundError(f"there is no folder of annotations {path}")
 
-    def knows(self, name: str) -> bool:
-        """See Truth."""
+    def has(self, name: str) -> bool:
         return self._file(name).is_file()
 
     def size(self, name: str) -> tuple[int, int] | None:
-        """See Truth."""
         with open_image(self._file(name)) as file:
             return file.height, file.width
 
     def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
-        """`mIoU`, in percent, over all pixels of the annotations, of the classes that occur;
-        predictions of another size are resized, by nearest neighbours. Raises as Truth says."""
+        """Return `sem_seg` with `mIoU`, in percent, over all pixels of the annotations.
+
+        Label maps of another size are resized by nearest neighbors.
+        """
         confusion = PixelConfusion(len(self.class_names), IGNORED_LABEL)
-        for entry in self.known(entries):
+        for entry in self.annotated(entries):
             path = self._file(entry["file_name"])
             truth, labels = read_label_map(path), read_label_map(folder / entry["label_map"])
             self.check_size(entry["file_name"], labels.shape)
@@ -73,7 +73,7 @@ class LabelTruth(Truth):
 class SegmentationTask(Task):
     """Of segmentors; see Task."""
 
-    name, answers, truth = "segmentation", "predictions.csv", LabelTruth
+    name, answers, ground_truth = "segmentation", "predictions.csv", LabelGroundTruth
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Segmentation:
         """From `sem_seg`, K x H x W scores."""
@@ -85,7 +85,7 @@ class SegmentationTask(Task):
 
     def text(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> str:
         """A row for each image: its label map."""
-        return table(["file", "label_map"], [(e["file_name"], e["label_map"]) for e in entries])
+        return to_csv(["file", "label_map"], [(e["file_name"], e["label_map"]) for e in entries])
 
 
 def label_map(scores: torch.Tensor) -> torch.Tensor:

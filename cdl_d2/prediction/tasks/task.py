@@ -22,16 +22,16 @@ Entry = dict[str, Any]
 Save = Callable[[str, np.ndarray], str]
 
 
-class Truth(ABC):
-    """Annotations of an archive's sources, which are found by name without suffix.
+class GroundTruth(ABC):
+    """Annotations of an archive's sources, which are matched by name without suffix.
 
     Attributes:
-        path: of the annotations.
-        class_names: K, that the model knows.
-        category_ids: K, their numbers of these classes, if they have any.
+        path: file or folder of the annotations.
+        class_names: K names of the model's classes.
+        category_ids: K numbers of these classes in the annotations; None without numbers.
 
     Raises:
-        CdlError, OSError: if they cannot be read, or are of other classes.
+        CdlError, OSError: if they cannot be read, or have other classes than the model.
     """
 
     category_ids: Sequence[int] | None = None
@@ -40,52 +40,52 @@ class Truth(ABC):
         self.path, self.class_names = path, class_names
 
     def image_id(self, name: str) -> int | None:
-        """Their number of a source, if they have one."""
+        """Return the annotations' number of a source; None without one."""
         return None
 
     def size(self, name: str) -> tuple[int, int] | None:
-        """Return (H, W) in pixels of what is annotated of a source; None if it has no size."""
+        """Return the (H, W) in pixels of a source's annotation; None if it has no size."""
         return None
 
-    def fitted(self, entry: Entry) -> Entry:
-        """Return an entry in pixels of its annotation; as it is, if their shapes differ."""
+    def rescale(self, entry: Entry) -> Entry:
+        """Scale a prediction to the size of its annotation; unchanged if the aspect ratios differ."""
         return entry
 
     def check_size(self, name: str, size: tuple[int, int]) -> None:
-        """Raise CdlError unless a source of (H, W) pixels has the shape of its annotation."""
+        """Raise CdlError unless (H, W) has the aspect ratio of the source's annotation."""
         annotated = self.size(name)
-        if annotated is not None and not have_one_shape(size, annotated):
+        if annotated is not None and not same_aspect_ratio(size, annotated):
             raise CdlError(
                 f"{name} has {size} pixels, (height, width), and is annotated at {annotated} in "
                 f"{self.path}, which is of another shape: is it the same image, and upright?"
             )
 
     @abstractmethod
-    def knows(self, name: str) -> bool:
-        """Whether a source is annotated."""
+    def has(self, name: str) -> bool:
+        """Return True if a source is annotated."""
 
     @abstractmethod
     def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
-        """How good predictions are, on the sources that are annotated.
+        """Return the accuracy on the sources that are annotated.
 
         Args:
-            entries: of the predictions, see Task.entry; with `file_name`, `height` and `width`.
-            names: of all sources, also of those that could not be read.
-            folder: of the files that entries name.
+            entries: predictions as Task.entry returns them, with `file_name`, `height` and `width`.
+            names: of all sources, including those that could not be read.
+            folder: where the files that `entries` name are.
 
         Raises:
-            CdlError: if none is annotated, or one is not as its annotation.
+            CdlError: if no source is annotated, or one does not fit its annotation.
         """
 
-    def check_some(self, names: Iterable[str]) -> None:
+    def require_any(self, names: Iterable[str]) -> None:
         """Raise CdlError if none of the sources is annotated."""
-        if not any(map(self.knows, names)):
+        if not any(map(self.has, names)):
             raise CdlError(f"{self.path} annotates none of the predicted images")
 
-    def known(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The entries of sources that are annotated; raises CdlError if there are none."""
-        self.check_some(entry["file_name"] for entry in entries)
-        return [entry for entry in entries if self.knows(entry["file_name"])]
+    def annotated(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the entries of annotated sources. Raise CdlError if there are none."""
+        self.require_any(entry["file_name"] for entry in entries)
+        return [entry for entry in entries if self.has(entry["file_name"])]
 
 
 class Task(ABC):
@@ -94,13 +94,13 @@ class Task(ABC):
     Attributes:
         name: as in configs/, and of the engine's task.
         answers: name of the file with an archive's predictions.
-        truth: from the path of annotations, and the names of the model's classes.
+        ground_truth: from the path of annotations, and the names of the model's classes.
         of_one_size: whether images of evaluation have one size, and are cropped to it.
     """
 
     name: str
     answers: str
-    truth: type[Truth]
+    ground_truth: type[GroundTruth]
     of_one_size = False
 
     @abstractmethod
@@ -133,37 +133,38 @@ class Task(ABC):
         return {}
 
 
-def have_one_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Return whether images of (H, W) pixels can be resized to each other, within a pixel."""
-    difference = abs(size[0] * other[1] - size[1] * other[0])
-    return difference <= max(sum(size), sum(other))
+def same_aspect_ratio(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Return True if resizing one (H, W) can give the other, within a pixel."""
+    difference = abs(a[0] * b[1] - a[1] * b[0])
+    return difference <= max(sum(a), sum(b))
 
 
-def ordered(theirs: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
-    """The classes of annotations in the order of a model's, which has numbers where nobody named
-    them: then as they are.
+def order_classes(annotated: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
+    """Return the annotations' class names in the model's order.
+
+    A model without names has numbers, "0", "1", ...: then the order is that of the annotations.
 
     Raises:
-        CdlError: if they are others.
+        CdlError: if the annotations have other classes than the model.
     """
     numbered = list(names) == [str(i) for i in range(len(names))]
-    if len(theirs) != len(names) or not (numbered or set(theirs) == set(names)):
+    if len(annotated) != len(names) or not (numbered or set(annotated) == set(names)):
         raise CdlError(
-            f"{path} has the classes {', '.join(theirs)}; the model knows {', '.join(names)}"
+            f"{path} has the classes {', '.join(annotated)}; the model has {', '.join(names)}"
         )
-    return list(theirs if numbered else names)
+    return list(annotated if numbered else names)
 
 
-def unambiguous(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """What only one pair says."""
-    found: dict[str, list[int]] = {}
+def unique_values(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the values of keys that occur once."""
+    values: dict[str, list[int]] = {}
     for key, value in pairs:
-        found.setdefault(key, []).append(value)
-    return {key: values[0] for key, values in found.items() if len(values) == 1}
+        values.setdefault(key, []).append(value)
+    return {key: numbers[0] for key, numbers in values.items() if len(numbers) == 1}
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """CSV."""
+def to_csv(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a head and rows as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *rows])
     return text.getvalue()

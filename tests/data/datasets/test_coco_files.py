@@ -14,7 +14,7 @@ from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.data.datasets.sources import find_images_of
 from cdl_d2.errors import CdlError
 from cdl_d2.metrics.coco_precision import average_precision, index_coco
-from cdl_d2.prediction.tasks.detection import CocoTruth
+from cdl_d2.prediction.tasks.detection import CocoGroundTruth
 from cdl_d2.tv import CocoItems
 from tests.coco_files import (
     FAULTS,
@@ -62,7 +62,7 @@ def precision_of_truth(path, results, task):
         for number in (1, 2)
     ]
     names = [entry["file_name"] for entry in entries]
-    return without_nan(CocoTruth(path, ["disc", "bar"]).results(entries, names)[task])
+    return without_nan(CocoGroundTruth(path, ["disc", "bar"]).results(entries, names)[task])
 
 
 messy_files = st.lists(st.sampled_from(sorted(MESSES)), max_size=4, unique=True)

@@ -10,8 +10,8 @@ from pycocotools import mask as coco_mask
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.backends import get_backend
 from cdl_d2.prediction.results import Detections, PanopticSegments
-from cdl_d2.prediction.tasks.detection import CocoTruth, DetectionTask
-from cdl_d2.prediction.tasks.task import have_one_shape
+from cdl_d2.prediction.tasks.detection import CocoGroundTruth, DetectionTask
+from cdl_d2.prediction.tasks.task import same_aspect_ratio
 
 
 def test_bitstreams_of_resized_images_are_evaluated_at_the_size_of_the_annotations(tmp_path):
@@ -28,17 +28,17 @@ def test_bitstreams_of_resized_images_are_evaluated_at_the_size_of_the_annotatio
     found = {"image_id": 0, "category_id": 1, "bbox": [20, 20, 40, 40], "score": 1.0}
     found["segmentation"] = coco_mask.encode(mask)
     entries = [{"file_name": "a.cdlz", "height": 100, "width": 80, "objects": [found]}]
-    known = CocoTruth(annotations, ["disc"])
-    results = known.results(entries, ["a.cdlz"])
+    ground_truth = CocoGroundTruth(annotations, ["disc"])
+    results = ground_truth.results(entries, ["a.cdlz"])
     assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
-    fitted = known.fitted(entries[0])
-    assert (fitted["height"], fitted["width"]) == (50, 40)
-    assert fitted["objects"][0]["bbox"] == [10, 10, 20, 20]
-    assert json.loads(json.dumps(fitted)) == known.fitted(fitted) == fitted
+    rescaled = ground_truth.rescale(entries[0])
+    assert (rescaled["height"], rescaled["width"]) == (50, 40)
+    assert rescaled["objects"][0]["bbox"] == [10, 10, 20, 20]
+    assert json.loads(json.dumps(rescaled)) == ground_truth.rescale(rescaled) == rescaled
     entries[0] |= {"height": 80, "width": 100}
-    assert known.fitted(entries[0]) == entries[0]
+    assert ground_truth.rescale(entries[0]) == entries[0]
     with pytest.raises(CdlError, match="upright"):
-        known.results(entries, ["a.cdlz"])
+        ground_truth.results(entries, ["a.cdlz"])
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_bitstreams_of_resized_images_are_evaluated_at_the_size_of_the_annotatio
     ],
 )
 def test_sizes_that_resizing_can_give_are_of_one_shape(size, other, same):
-    assert have_one_shape(size, other) == have_one_shape(other, size) == same
+    assert same_aspect_ratio(size, other) == same_aspect_ratio(other, size) == same
 
 
 def test_keypoints_are_written_and_evaluated_in_pixels_of_the_annotations(tmp_path):
@@ -71,10 +71,10 @@ def test_keypoints_are_written_and_evaluated_in_pixels_of_the_annotations(tmp_pa
         keypoints=torch.tensor([[[2 * (10.5 + i), 2 * (12.5 + i), 0.7] for i in range(17)]]),
     )
     entry = DetectionTask().entry(found, None) | {"file_name": "a.cdlz", "height": 100, "width": 80}
-    known = CocoTruth(tmp_path / "a.json", ["person"])
-    fitted = known.fitted(entry)["objects"][0]["keypoints"]
-    assert fitted[::3] == pytest.approx(points[::3]) and fitted[2] == pytest.approx(0.7)
-    results = known.results([entry], ["a.cdlz"])
+    ground_truth = CocoGroundTruth(tmp_path / "a.json", ["person"])
+    rescaled = ground_truth.rescale(entry)["objects"][0]["keypoints"]
+    assert rescaled[::3] == pytest.approx(points[::3]) and rescaled[2] == pytest.approx(0.7)
+    results = ground_truth.results([entry], ["a.cdlz"])
     assert results["keypoints"]["AP"] == results["bbox"]["AP"] == pytest.approx(100)
     assert found.draw(np.zeros((100, 80, 3), np.uint8)).any()
 
@@ -86,7 +86,7 @@ def test_keypoints_that_are_none_are_refused(tmp_path, points):
     content = {"images": [image], "annotations": [truth], "categories": [{"id": 3, "name": "x"}]}
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(CdlError, match="keypoints"):
-        CocoTruth(tmp_path / "a.json", ["x"])
+        CocoGroundTruth(tmp_path / "a.json", ["x"])
 
 
 def test_panoptic_segments_are_in_cocos_format():

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cdl_d2.errors import CdlError
-from cdl_d2.prediction.tasks.segmentation import LabelTruth
+from cdl_d2.prediction.tasks.segmentation import LabelGroundTruth
 
 
 def write_map(folder, rows):
@@ -17,9 +17,9 @@ def results(tmp_path, truth, found):
     write_map(tmp_path / "truth", truth)
     write_map(tmp_path / "labels", found)
     entries = [{"file_name": "a.cdlz", "label_map": "labels/a.png"}, {"file_name": "b.cdlz"}]
-    known = LabelTruth(tmp_path / "truth", ["sky", "road", "car"])
-    assert known.knows("a.cdlz") and not known.knows("b.cdlz")
-    return known.results(entries, ["a.cdlz", "b.cdlz"], tmp_path)["sem_seg"]["mIoU"]
+    ground_truth = LabelGroundTruth(tmp_path / "truth", ["sky", "road", "car"])
+    assert ground_truth.has("a.cdlz") and not ground_truth.has("b.cdlz")
+    return ground_truth.results(entries, ["a.cdlz", "b.cdlz"], tmp_path)["sem_seg"]["mIoU"]
 
 
 def test_the_mean_iou_is_over_classes_that_occur_and_pixels_that_count(tmp_path):
@@ -49,4 +49,4 @@ def test_label_maps_of_something_else_are_named(tmp_path, truth, message):
 def test_annotations_of_other_images_are_refused_before_anything_is_predicted(tmp_path):
     write_map(tmp_path / "truth", [[0]])
     with pytest.raises(CdlError, match="none of the predicted"):
-        LabelTruth(tmp_path / "truth", ["sky"]).check_some(["other.png"])
+        LabelGroundTruth(tmp_path / "truth", ["sky"]).require_any(["other.png"])
