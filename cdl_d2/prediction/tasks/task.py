@@ -48,7 +48,7 @@ class GroundTruth(ABC):
         return None
 
     def rescale(self, entry: Entry) -> Entry:
-        """Scale a prediction to the size of its annotation; unchanged if the aspect ratios differ."""
+        """Scale a prediction to its annotation's size, unless the aspect ratios differ."""
         return entry
 
     def check_size(self, name: str, size: tuple[int, int]) -> None:
