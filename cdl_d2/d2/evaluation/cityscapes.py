@@ -1,4 +1,4 @@
-"""The public cityscapesscripts package, where Detectron2's Cityscapes evaluators look for it."""
+"""Import of cityscapesscripts by Detectron2's evaluators of Cityscapes."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ import types
 
 from cdl_d2.errors import imports_of_extra
 
-# Where the Detectron2 that this project is tested with looks for cityscapesscripts: a name that
-# exists inside one company only.
-PRIVATE = "deeplearning.projects.cityscapesApi"
-PARTS = (
-    "",
-    ".helpers",
-    ".helpers.labels",
-    ".evaluation",
-    ".evaluation.evalInstanceLevelSemanticLabeling",
-    ".evaluation.evalPixelLevelSemanticLabeling",
+# Detectron2's main branch imports cityscapesscripts by a name that exists inside Meta only.
+INTERNAL = "deeplearning.projects.cityscapesApi"
+MODULES = (
+    "cityscapesscripts",
+    "cityscapesscripts.helpers",
+    "cityscapesscripts.helpers.labels",
+    "cityscapesscripts.evaluation",
+    "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling",
+    "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling",
 )
 
 
-def provide_cityscapesscripts() -> None:
-    """Make it known under the name that the evaluators import.
+def alias_cityscapesscripts() -> None:
+    """Make cityscapesscripts importable under Detectron2's name for it, unless that exists.
 
     Raises:
         MissingPackageError: if cityscapesscripts is not installed.
     """
     with imports_of_extra("cityscapes"):
-        modules = {part: importlib.import_module(f"cityscapesscripts{part}") for part in PARTS}
-    names = PRIVATE.split(".")
-    for count in range(1, len(names) + 1):
-        name = ".".join(names[:count])
-        sys.modules.setdefault(name, types.ModuleType(name))
-    for part, module in modules.items():
-        sys.modules.setdefault(f"{PRIVATE}.cityscapesscripts{part}", module)
+        modules = {name: importlib.import_module(name) for name in MODULES}
+    try:
+        importlib.import_module(f"{INTERNAL}.cityscapesscripts")
+    except ImportError:
+        parts = INTERNAL.split(".")
+        for count in range(1, len(parts) + 1):
+            name = ".".join(parts[:count])
+            sys.modules.setdefault(name, types.ModuleType(name))
+        sys.modules.update({f"{INTERNAL}.{name}": module for name, module in modules.items()})

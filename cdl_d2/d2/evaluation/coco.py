@@ -1,4 +1,4 @@
-"""Detectron2's evaluator of COCO-format data sets, on annotations in normal form."""
+"""Evaluator of COCO-format data sets."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from cdl_d2.metrics.coco_precision import average_precision, index_coco
 
 
 class CocoEvaluator(COCOEvaluator):
-    """As COCOEvaluator; the average precision is that of pycocotools itself, exactly.
+    """COCOEvaluator that computes the average precision by pycocotools alone.
 
-    Masks and keypoints are evaluated if an object of the data set has some.
+    Masks and keypoints are evaluated if an object of the data set has them.
+
+    Args:
+        name: of the data set.
+        folder: where results are written.
+
+    Raises:
+        FileNotFoundError, CdlError: if the annotations cannot be read.
     """
 
     def __init__(self, name: str, folder: str):
-        """
-        Args:
-            name: of the data set.
-            folder: for results, see COCOEvaluator.
-
-        Raises:
-            FileNotFoundError, CdlError: as normalize_dataset.
-        """
         normalize_dataset(name)
         super().__init__(name, output_dir=folder, use_fast_impl=False)
         self._coco_api = index_coco(self._coco_api.dataset)
@@ -34,7 +33,7 @@ class CocoEvaluator(COCOEvaluator):
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
         content = self._coco_api.dataset
         missing = set() if has_masks(content) else {"segm"}
-        if not any("keypoints" in entry for entry in content.get("annotations", ())):
+        if not any("keypoints" in annotation for annotation in content.get("annotations", ())):
             missing.add("keypoints")
         tasks = super()._tasks_from_predictions(predictions)
         return [task for task in tasks if task not in missing]
@@ -42,6 +41,6 @@ class CocoEvaluator(COCOEvaluator):
     def _derive_coco_results(
         self, coco_eval: COCOeval | None, iou_type: str, class_names: list[str] | None = None
     ) -> dict[str, float]:
-        if coco_eval is None:  # nothing was found
+        if coco_eval is None:  # no detections
             return average_precision(self._coco_api, [], iou_type)
         return super()._derive_coco_results(coco_eval, iou_type, class_names)

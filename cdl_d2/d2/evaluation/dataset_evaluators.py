@@ -1,4 +1,4 @@
-"""How a data set is evaluated: by its `evaluator_type`, as in Detectron2's tools/train_net.py."""
+"""Evaluators of data sets, chosen by `evaluator_type` as in Detectron2's tools/train_net.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detectron2.evaluation import (
 )
 
 from cdl_d2.d2.data.label_datasets import load_labels
-from cdl_d2.d2.evaluation.cityscapes import provide_cityscapesscripts
+from cdl_d2.d2.evaluation.cityscapes import alias_cityscapesscripts
 from cdl_d2.d2.evaluation.coco import CocoEvaluator
 from cdl_d2.d2.evaluation.voc import VocEvaluator
 from cdl_d2.errors import CdlError, MissingPackageError
@@ -32,7 +32,7 @@ PACKAGES = {
 
 
 def segmentation_evaluator(name: str, folder: str) -> DatasetEvaluator:
-    """Cityscapes' own, or Detectron2's for any label maps; both report the mean IoU."""
+    """Build the evaluator of a data set with label maps: Cityscapes' own, or SemSegEvaluator."""
     metadata = MetadataCatalog.get(name)
     if metadata.evaluator_type == "cityscapes_sem_seg":
         return _cityscapes(CityscapesSemSegEvaluator, name, folder)
@@ -46,37 +46,42 @@ def segmentation_evaluator(name: str, folder: str) -> DatasetEvaluator:
 
 
 def _cityscapes(kind: type[DatasetEvaluator], name: str, folder: str) -> DatasetEvaluator:
-    provide_cityscapesscripts()
+    alias_cityscapesscripts()
     return kind(name)
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """An evaluator: which output of a model it reads, what makes it of a data set's name and a
-    folder, and the package that it imports, if any."""
+class EvaluatorSpec:
+    """How to build an evaluator.
+
+    Attributes:
+        output: model output that it evaluates.
+        build: from a data set's name and an output folder to the evaluator.
+        package: that it imports, if any.
+    """
 
     output: str
     build: Callable[[str, str], DatasetEvaluator]
     package: str = ""
 
 
-_SEGMENTATION = _Kind("sem_seg", segmentation_evaluator)
-_COCO = _Kind("instances", CocoEvaluator)
-EVALUATORS: Mapping[str, tuple[_Kind, ...]] = {
+_SEGMENTATION = EvaluatorSpec("sem_seg", segmentation_evaluator)
+_COCO = EvaluatorSpec("instances", CocoEvaluator)
+_PANOPTIC = EvaluatorSpec("panoptic_seg", COCOPanopticEvaluator, "panopticapi")
+_LVIS = EvaluatorSpec(
+    "instances", lambda name, folder: LVISEvaluator(name, output_dir=folder), "lvis"
+)
+_VOC = EvaluatorSpec("instances", lambda name, folder: VocEvaluator(name))
+_CITYSCAPES_MASKS = EvaluatorSpec(
+    "masks", partial(_cityscapes, CityscapesInstanceEvaluator), "cityscapesscripts"
+)
+EVALUATORS: Mapping[str, tuple[EvaluatorSpec, ...]] = {
     "coco": (_COCO,),
-    "coco_panoptic_seg": (
-        _SEGMENTATION,
-        _COCO,
-        _Kind("panoptic_seg", COCOPanopticEvaluator, "panopticapi"),
-    ),
-    "lvis": (
-        _Kind("instances", lambda name, folder: LVISEvaluator(name, output_dir=folder), "lvis"),
-    ),
-    "pascal_voc": (_Kind("instances", lambda name, folder: VocEvaluator(name)),),
-    "cityscapes_instance": (
-        _Kind("masks", partial(_cityscapes, CityscapesInstanceEvaluator), "cityscapesscripts"),
-    ),
-    "cityscapes_sem_seg": (_Kind("sem_seg", segmentation_evaluator, "cityscapesscripts"),),
+    "coco_panoptic_seg": (_SEGMENTATION, _COCO, _PANOPTIC),
+    "lvis": (_LVIS,),
+    "pascal_voc": (_VOC,),
+    "cityscapes_instance": (_CITYSCAPES_MASKS,),
+    "cityscapes_sem_seg": (EvaluatorSpec("sem_seg", segmentation_evaluator, "cityscapesscripts"),),
     "sem_seg": (_SEGMENTATION,),
 }
 
@@ -84,48 +89,49 @@ EVALUATORS: Mapping[str, tuple[_Kind, ...]] = {
 def build_dataset_evaluator(
     name: str, folder: str, outputs: Collection[str] = ("instances",)
 ) -> DatasetEvaluator:
-    """The evaluators of a data set that read what a model gives.
+    """Build the evaluators of a data set for a model's outputs.
 
     Args:
-        folder: for what they write.
-        outputs: of the model, `instances`, `masks` of these, `sem_seg` and `panoptic_seg`.
+        name: of the data set.
+        folder: where evaluators write files.
+        outputs: of the model: `instances`, `masks` of these, `sem_seg`, `panoptic_seg`.
 
     Raises:
-        CdlError: see check_evaluator.
+        CdlError: if the data set cannot be evaluated by these outputs.
     """
-    each = [kind.build(name, folder) for kind in _kinds(name, outputs)]
-    return each[0] if len(each) == 1 else DatasetEvaluators(each)
+    evaluators = [spec.build(name, folder) for spec in _specs(name, outputs)]
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
 def check_evaluator(name: str, outputs: Collection[str] = ("instances",)) -> None:
-    """Raise CdlError unless build_dataset_evaluator can build, as far as that costs no time.
+    """Check, before training, that a data set can be evaluated.
 
     Raises:
-        CdlError: for an `evaluator_type` that is not known, or has nothing for these outputs.
+        CdlError: for an unknown `evaluator_type`, or one that evaluates none of the outputs.
         MissingPackageError: if a package that an evaluator imports is not installed.
     """
-    for kind in _kinds(name, outputs):
-        if kind.package:
+    for spec in _specs(name, outputs):
+        if spec.package:
             try:
-                importlib.import_module(kind.package)
+                importlib.import_module(spec.package)
             except ImportError as error:
                 raise MissingPackageError(
-                    f"{error}: data set {name} is evaluated with {kind.package}, "
-                    f"{PACKAGES[kind.package]}"
+                    f"{error}: data set {name} is evaluated with {spec.package}, "
+                    f"{PACKAGES[spec.package]}"
                 ) from error
 
 
-def _kinds(name: str, outputs: Collection[str]) -> list[_Kind]:
-    known = MetadataCatalog.get(name).get("evaluator_type", "coco")  # which makes COCO of any
-    if known not in EVALUATORS:
+def _specs(name: str, outputs: Collection[str]) -> list[EvaluatorSpec]:
+    kind = MetadataCatalog.get(name).get("evaluator_type", "coco")
+    if kind not in EVALUATORS:
         raise CdlError(
-            f"data set {name} has evaluator_type {known!r}, which is not one of "
+            f"data set {name} has evaluator_type {kind!r}, which is not one of "
             f"{', '.join(EVALUATORS)}"
         )
-    kinds = [kind for kind in EVALUATORS[known] if kind.output in outputs]
-    if not kinds:
+    specs = [spec for spec in EVALUATORS[kind] if spec.output in outputs]
+    if not specs:
         raise CdlError(
-            f"data set {name} is evaluated as {known}, by {EVALUATORS[known][0].output}; the model "
+            f"data set {name} is evaluated as {kind}, by {EVALUATORS[kind][0].output}; the model "
             f"gives {', '.join(sorted(outputs))} only"
         )
-    return kinds
+    return specs

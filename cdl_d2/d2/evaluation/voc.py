@@ -10,19 +10,18 @@ from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 
 
 class VocEvaluator(PascalVOCDetectionEvaluator):
-    """As PascalVOCDetectionEvaluator; averages are over the classes that have an object in the
-    split, as COCO's are, where Detectron2's would be NaN.
+    """PascalVOCDetectionEvaluator that averages over the classes with an object in the split.
 
-    Objects that are marked as difficult count neither for nor against a detector.
+    Detectron2's average is NaN if a class has none. Objects that are marked as difficult are
+    ignored.
     """
 
     def evaluate(self) -> OrderedDict | None:
-        """`bbox` with `AP`, `AP50` and `AP75`, in percent."""
         names, predictions = self._class_names, self._predictions
-        found = self._classes_with_objects()
-        there = [index for index, name in enumerate(names) if name in found]
-        self._class_names = [names[index] for index in there]
-        self._predictions = {new: predictions[old] for new, old in enumerate(there)}
+        present = self._classes_with_objects()
+        labels = [label for label, name in enumerate(names) if name in present]
+        self._class_names = [names[label] for label in labels]
+        self._predictions = {new: predictions[old] for new, old in enumerate(labels)}
         try:
             return super().evaluate()
         finally:
@@ -30,5 +29,5 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
 
     def _classes_with_objects(self) -> set[str]:
         ids = Path(self._image_set_path).read_text(encoding="utf-8").split()
-        files = (self._anno_file_template.format(each) for each in ids)
+        files = (self._anno_file_template.format(image_id) for image_id in ids)
         return {o["name"] for file in files for o in parse_rec(file) if not o["difficult"]}
