@@ -17,6 +17,7 @@ EVERYONE = {
     "packaged",
     "ray_actors",
     "seeds",
+    "tasks",
     "workers",
     "yaml_text",
 }
@@ -50,12 +51,13 @@ ARROWS = {
     "d2.modeling.meta_arch": CORE | {"d2.config", "d2.checkpoint", "d2.modeling"},
     "d2.data": CORE | {"d2.config", "d2.modeling"},
     "d2.evaluation": CORE | {"d2.data"},
+    "d2.tasks": CORE | {"d2.config", "d2.modeling", "d2.data", "d2.evaluation"},
     "d2.engine": CORE
     | {"d2.config", "d2.config_files", "d2.checkpoint", "d2.modeling", "d2.data"}
-    | {"d2.evaluation", "export"},
+    | {"d2.evaluation", "d2.tasks", "export"},
     "d2.applications": CORE
     | {"d2.config", "d2.config_files", "d2.checkpoint", "d2.modeling", "d2.data"}
-    | {"d2.evaluation", "d2.engine", "export"},
+    | {"d2.evaluation", "d2.tasks", "d2.engine", "export"},
     "model_zoo": CORE | {"export", "d2", "tv"},
     "prediction.tasks": CORE | {"prediction.results"},
     "prediction": CORE | {"export", "d2", "tv", "model_zoo", "prediction.tasks"},

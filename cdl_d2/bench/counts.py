@@ -11,12 +11,12 @@ from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.codec import latent_grid
 from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.config import without_initialization
-from cdl_d2.d2.engine.tasks import task_of
 from cdl_d2.d2.modeling.backbone import build_backbone
 from cdl_d2.d2.modeling.building import naming_config
 from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
 from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import build_untrained_teacher, is_lazy, teacher_config
+from cdl_d2.d2.tasks import get_task
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.rgb_model import build_rgb_model
 from cdl_d2.nn.bridge.bridge import Bridge
@@ -32,7 +32,7 @@ CLASSIFICATION_SIDE = 256
 
 def usual_size(cfg: CfgNode) -> tuple[int, int]:
     """Height and width in pixels at which a model's parts are counted, unless others are given."""
-    if task_of(cfg).name != "classification":
+    if get_task(cfg).name != "classification":
         return DETECTION_SIZE
     return 2 * (cfg.INPUT.IMAGE_SIZE or CLASSIFICATION_SIDE,)
 
@@ -61,7 +61,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     cfg = without_initialization(cfg)
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
     cfg.MODEL.CLASSIFIER.INIT, cfg.MODEL.DEVICE = "", "cpu"
-    classifies = task_of(cfg).name == "classification"
+    classifies = get_task(cfg).name == "classification"
     kind = "network" if classifies else "backbone"
     build = build_classifier_network if classifies else build_backbone
     image = torch.zeros(1, 3, *size)
@@ -86,7 +86,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
 def _latents(cfg: CfgNode, size: tuple[int, int]) -> list[torch.Tensor]:
     """What a network on latents reads of an image: the latent, and perhaps its scales."""
     cells, architecture = latent_grid(size), architecture_of(cfg)
-    if task_of(cfg).name == "classification" and cfg.INPUT.AUGMENTATION == "latent":
+    if get_task(cfg).name == "classification" and cfg.INPUT.AUGMENTATION == "latent":
         cells = 2 * (cfg.INPUT.LATENT_CROP,)
     latent = torch.zeros(1, build_codec(cfg).latent_channels, *cells)
     with_scales = getattr(architecture, "reads_scales", lambda cfg: False)(cfg)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, field, make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+
+from cdl_d2.tasks import TASKS, DatasetOption
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from cdl_d2.codec import CodecChoice
 
 Pair = tuple[str, str]
-Triple = tuple[str, str, str]
-Quadruple = tuple[str, str, str, str]
 # Config overrides are the last words, and may begin with a dash, as in SOLVER.BASE_LR -1.
 Overrides = Annotated[
     str,
@@ -71,39 +71,23 @@ class CodecOptions:
         )
 
 
-@Parameter(name="*", group="Data sets of your own, by the name that the config uses")
-@dataclass(frozen=True)
-class Datasets:
-    """Data sets to make known; each option can be given several times.
-
-    Attributes:
-        register: In COCO format.
-        register_voc: A split of a folder in the layout of PASCAL VOC, such as
-            `--register-voc train VOCdevkit/VOC2007 trainval`.
-        register_classes: A folder with a folder of images for each class; or a text file that
-            names images of such folders, one a line.
-        register_labels: Images with label maps, PNG files of the same names.
-        register_multitask: As with label maps, and a table of yes-or-no attributes, such as
-            `--register-multitask train faces/images faces/labels faces/attributes.csv`.
-    """
-
-    register: Annotated[list[Triple], Parameter(metavar="NAME ANNOTATIONS IMAGE_DIR")] = field(
-        default_factory=list
-    )
-    register_voc: Annotated[list[Triple], Parameter(metavar="NAME FOLDER SPLIT")] = field(
-        default_factory=list
-    )
-    register_classes: Annotated[list[Pair], Parameter(metavar="NAME FOLDER")] = field(
-        default_factory=list
-    )
-    register_labels: Annotated[list[Triple], Parameter(metavar="NAME IMAGE_DIR LABEL_DIR")] = field(
-        default_factory=list
-    )
-    register_multitask: Annotated[
-        list[Quadruple], Parameter(metavar="NAME IMAGE_DIR LABEL_DIR ATTRIBUTES.csv")
-    ] = field(default_factory=list)
+def _dataset_field(option: DatasetOption) -> tuple[str, Any, Any]:
+    """Return the name, type and default of an option's field: a list of tuples of words."""
+    words = f"NAME {option.arguments}"
+    values = tuple[(str,) * len(words.split())]
+    kind = Annotated[list[values], Parameter(metavar=words, help=option.help)]
+    return option.name, kind, field(default_factory=list)
 
 
+# Data sets to register, one field per option of the table of tasks; each can be given repeatedly.
+Datasets = Parameter(name="*", group="Data sets of your own, by the name that the config uses")(
+    make_dataclass(
+        "Datasets",
+        [_dataset_field(option) for task in TASKS.values() for option in task.dataset_options],
+        namespace={"__module__": __name__},  # cyclopts takes no classes of the standard library
+        frozen=True,
+    )
+)
 NO_DATASETS = Datasets()
 
 
@@ -111,4 +95,4 @@ def load_config(file: str, overrides: tuple[str, ...], datasets: Datasets = NO_D
     """The config of a command for Detectron2, see RunConfig.load."""
     from cdl_d2.d2.engine.run_config import RunConfig
 
-    return RunConfig(file, overrides, **vars(datasets)).load()
+    return RunConfig(file, overrides, vars(datasets)).load()

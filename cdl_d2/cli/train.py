@@ -42,5 +42,5 @@ def train(
     from cdl_d2.d2.engine.run_config import RunConfig
     from cdl_d2.d2.engine.train_net import Training
 
-    config = RunConfig(config_file, overrides, **vars(datasets))
+    config = RunConfig(config_file, overrides, vars(datasets))
     Training(config, resume, eval_only, num_gpus, num_machines, machine_rank, dist_url).launch()

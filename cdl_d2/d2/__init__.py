@@ -21,7 +21,6 @@ import detectron2  # noqa: F401  before what is imported from it, in case it cal
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import add_cdl_config
 from cdl_d2.d2.data.coco_datasets import register_dataset
-from cdl_d2.d2.engine.tasks import build_mapper, check_datasets
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.evaluation.rate import RateEvaluator
 from cdl_d2.d2.modeling.backbone.bridged_backbone import build_bridged_backbone
@@ -46,6 +45,7 @@ from cdl_d2.d2.modeling.meta_arch.joint_multitask import JointMultitask
 from cdl_d2.d2.modeling.meta_arch.multitask import CompressedMultitask
 from cdl_d2.d2.modeling.meta_arch.segmentor import CompressedSegmentor, TransferSegmentor
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferPanopticFPN, TransferRCNN
+from cdl_d2.d2.tasks import build_mapper, check_datasets
 
 __all__ = [
     "CompressedClassifier",

@@ -21,8 +21,8 @@ from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.class_mapper import ClassMapper
-from cdl_d2.d2.engine.tasks import class_count, task_of
 from cdl_d2.d2.modeling.building import build_model
+from cdl_d2.d2.tasks import class_count, get_task
 from cdl_d2.data import Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.export.graphs import ModelGraphs
@@ -95,7 +95,7 @@ class Detectron2Backend(Backend):
         load_all_weights(network, str(path))
 
     def task(self, config: CfgNode) -> str:
-        return task_of(config).name
+        return get_task(config).name
 
     def class_names(self, config: CfgNode) -> tuple[str, ...]:
         return class_names_of(config)
@@ -112,7 +112,7 @@ class Detectron2Backend(Backend):
         return config.MODEL.CODEC.WEIGHTS
 
     def evaluation_transform(self, config: CfgNode) -> Transform:
-        if task_of(config).of_one_size:
+        if get_task(config).of_one_size:
             return ClassMapper(config.INPUT.IMAGE_SIZE, augment=False, channel_order="RGB").view
         return Variant(config.INPUT.MIN_SIZE_TEST, config.INPUT.MAX_SIZE_TEST).apply
 

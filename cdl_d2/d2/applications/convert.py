@@ -24,30 +24,16 @@ from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import INITIALIZATION_KEYS
 from cdl_d2.d2.config_files import find_config, read_config
 from cdl_d2.d2.engine.run_config import check_device
-from cdl_d2.d2.engine.tasks import build_mapper
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.d2.modeling.teacher import trained_weights
+from cdl_d2.d2.tasks import build_mapper, get_task
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, write_text
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
-# Meta-architectures of RGB models, and those that read latents in their place.
-LATENT_ARCHITECTURES = {
-    "GeneralizedRCNN": "CompressedRCNN",
-    "RetinaNet": "CompressedRetinaNet",
-    "PanopticFPN": "CompressedPanopticFPN",
-    "SemanticSegmentor": "CompressedSegmentor",
-    **{
-        name: name
-        for name in (
-            *("CompressedRCNN", "CompressedRetinaNet", "CompressedFCOS", "CompressedPanopticFPN"),
-            *("CompressedSegmentor", "CompressedClassifier"),
-        )
-    },
-}
 OUTPUT_FILES = (WEIGHTS_FILE, CONFIG_FILE, "last_checkpoint")
 
 
@@ -104,11 +90,12 @@ class Conversion:
         """
         path = self._rgb_config_path()
         cfg = read_config(path)
-        architecture = LATENT_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE)
+        name = cfg.MODEL.META_ARCHITECTURE
+        architecture = get_task(cfg).latent_architectures.get(name)
         if architecture is None:
             raise CdlError(
-                f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which cannot be converted; "
-                f"expected one of {', '.join(LATENT_ARCHITECTURES)}"
+                f"{path} is of a {name}, which cannot be converted: R-CNNs, RetinaNet, FCOS, "
+                "PanopticFPN, segmentation models and classifiers can"
             )
         if cfg.INPUT.DOMAIN != "image":
             raise CdlError(

@@ -17,9 +17,9 @@ from torch import nn
 
 from cdl_d2.codec import STRIDE
 from cdl_d2.d2.applications.post_processing import dense_post_processing, rcnn_post_processing
-from cdl_d2.d2.engine.tasks import class_count
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
+from cdl_d2.d2.tasks import class_count
 from cdl_d2.errors import CdlError
 from cdl_d2.export.graphs import (
     Axis,

@@ -12,9 +12,9 @@ from detectron2.data import build_detection_test_loader
 from tqdm import tqdm
 
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.engine.tasks import build_mapper, check_datasets
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.tasks import build_mapper, check_datasets
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.selection.channel_ranking import ChannelRanking

@@ -16,8 +16,8 @@ from cdl_d2.codec.io.image_files import read_image, write_png
 from cdl_d2.codec.pictures import latent_figure
 from cdl_d2.d2.applications.backend import class_names_of
 from cdl_d2.d2.checkpoint import load_all_weights
-from cdl_d2.d2.engine.tasks import build_mapper, class_count, task_of
 from cdl_d2.d2.modeling.building import build_model
+from cdl_d2.d2.tasks import build_mapper, class_count, get_task
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
@@ -43,7 +43,7 @@ class PictureMaker:
         self._model = build_model(cfg).eval()
         load_all_weights(self._model, cfg.MODEL.WEIGHTS)
         self._mapper, self._order = build_mapper(cfg, is_train=False), cfg.INPUT.FORMAT
-        self._cropped = task_of(cfg).of_one_size
+        self._cropped = get_task(cfg).of_one_size
 
     @torch.no_grad()
     def write(self, path: Path, folder: Path) -> None:

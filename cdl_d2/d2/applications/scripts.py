@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cdl_d2.errors import CdlError
 
-DATASETS = "CDL_DATASETS"  # a variable of the environment: arguments of register_datasets, as JSON
+DATASETS = "CDL_DATASETS"  # environment variable: argument of register_datasets, as JSON
 PROJECT = "CDL_PROJECT"  # another: a module that DETECTRON2_ENV_MODULE named before
 CONFIG_FILE = "--config-file"  # of all of Detectron2's scripts
 ENV_MODULE, THIS = "DETECTRON2_ENV_MODULE", "cdl_d2.d2"
@@ -30,10 +30,10 @@ def setup_environment() -> None:
     from detectron2.utils.env import setup_custom_environment
 
     from cdl_d2.d2.config import add_cdl_config
-    from cdl_d2.d2.engine.run_config import register_datasets
+    from cdl_d2.d2.tasks import register_datasets
 
     add_cdl_config(_C)
-    register_datasets(**json.loads(os.environ.get(DATASETS, "{}")))
+    register_datasets(json.loads(os.environ.get(DATASETS, "{}")))
     if os.environ.get(PROJECT):
         setup_custom_environment(os.environ[PROJECT])
 

@@ -22,9 +22,9 @@ from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.run_config import RunConfig
-from cdl_d2.d2.engine.tasks import check_datasets, keep_names
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.modeling.selected_channels import keep_channels
+from cdl_d2.d2.tasks import check_datasets, keep_names
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import CONFIG_FILE, is_disk_error, write_json, write_text
 

@@ -30,11 +30,11 @@ from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.data.coco_datasets import normalize_dataset
 from cdl_d2.d2.data.training_loader import TrainingLoader
 from cdl_d2.d2.engine.run_state import RunState
-from cdl_d2.d2.engine.tasks import build_evaluator, build_mapper, check_evaluators, task_of
 from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.building import build_model, naming_config
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import build_optimizer
+from cdl_d2.d2.tasks import build_evaluator, build_mapper, check_evaluators, get_task
 from cdl_d2.errors import CdlError
 from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
@@ -173,7 +173,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
         share = max(cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), 1)
-        batch = share if task_of(cfg).of_one_size else 1
+        batch = share if get_task(cfg).of_one_size else 1
         loader = build_detection_test_loader
         normalize_dataset(dataset_name)
         return loader(cfg, dataset_name, mapper=build_mapper(cfg, is_train=False), batch_size=batch)

@@ -1,6 +1,6 @@
 """Heads of a multi-task model: one a task, all on the features of one backbone.
 
-A new task is one head, its name in TASK_HEADS, and its evaluator in cdl_d2/d2/engine/tasks.py.
+A new task is one head, its name in TASK_HEADS, and its evaluator in cdl_d2/d2/tasks/multitask.py.
 """
 
 from __future__ import annotations

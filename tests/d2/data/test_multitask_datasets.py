@@ -9,7 +9,7 @@ from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.label_datasets import check_label_dataset
 from cdl_d2.d2.data.multitask_datasets import check_multitask_dataset
 from cdl_d2.d2.engine.run_config import RunConfig
-from cdl_d2.d2.engine.tasks import check_datasets
+from cdl_d2.d2.tasks import check_datasets
 from cdl_d2.data.datasets.synthetic import SHAPES, write_multitask
 from tests.d2.modeling.test_segmentor import FOLDER
 
@@ -33,7 +33,7 @@ def register():
 
     def register(folder, name="drawn"):
         files = folder / "images", folder / "labels", folder / "attributes.csv"
-        RunConfig(CONFIG, register_multitask=[(name, *map(str, files))]).load()
+        RunConfig(CONFIG, datasets={"register_multitask": [(name, *map(str, files))]}).load()
         return name
 
     yield register
@@ -77,7 +77,7 @@ def test_heads_of_another_size_are_named(folder, register, key, value):
 def test_data_of_one_task_is_refused_by_several_and_the_other_way_round(folder, register):
     cfg = read_config(CONFIG, [*FITS, "DATASETS.TEST", "('labels',)"])
     labels = "labels", str(folder / "images"), str(folder / "labels")
-    RunConfig(CONFIG, register_labels=[labels]).load()
+    RunConfig(CONFIG, datasets={"register_labels": [labels]}).load()
     with pytest.raises(ValueError, match="--register-multitask labels"):
         check_multitask_dataset(cfg, "labels")
     with pytest.raises(ValueError, match="--register-labels drawn"):

@@ -4,8 +4,8 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import Trainer
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.engine.tasks import task_of
 from cdl_d2.d2.modeling.building import build_model
+from cdl_d2.d2.tasks import get_task
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, small_cfg, small_model
 
@@ -48,7 +48,7 @@ def test_whatever_does_not_fit_is_one_error_that_names_the_file(key, value):
 
 def test_commands_ask_for_the_task_of_a_known_architecture_only():
     with pytest.raises(CdlError, match=r"META_ARCHITECTURE.*TransferRCNN"):
-        task_of(read_config(PIXEL_CONFIG, ["MODEL.META_ARCHITECTURE", "TransferRCN"]))
+        get_task(read_config(PIXEL_CONFIG, ["MODEL.META_ARCHITECTURE", "TransferRCN"]))
 
 
 def test_a_schedule_that_is_not_known_is_named():

@@ -31,7 +31,7 @@ def test_a_card_may_be_of_any_task():
 
 def test_what_is_trained_can_be_predicted():
     pytest.importorskip("detectron2", reason="Detectron2 is not installed")
-    from cdl_d2.d2.engine.tasks import TASKS as TRAINED
+    from cdl_d2.d2.tasks.table import _RECORDS as TRAINED
 
     assert {task.name for task in TRAINED} == set(TASKS)
     for task in TRAINED:

@@ -1,0 +1,138 @@
+"""The records of all tasks, and what a config's task does."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from operator import attrgetter
+from pathlib import Path
+from pkgutil import iter_modules
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluators
+from torch import nn
+
+from cdl_d2 import tasks
+from cdl_d2.d2.data.encoding_mapper import Mapper
+from cdl_d2.d2.evaluation.rate import RateEvaluator
+from cdl_d2.d2.modeling.coded_input import architecture_of
+from cdl_d2.d2.tasks.task import Task
+from cdl_d2.errors import CdlError
+
+_RECORDS: list[Task] = []
+
+
+def register_task(task: Task) -> None:
+    """Add a record to the table, and its `base` to the table of all packages."""
+    tasks.register_task(task.base)
+    _RECORDS.append(task)
+
+
+for _module in iter_modules([str(Path(__file__).parent)]):
+    if _module.name in tasks.TASKS:
+        for _task in import_module(f"{__package__}.{_module.name}").TASKS:
+            register_task(_task)
+
+
+def match_task(architecture: type[nn.Module]) -> Task:
+    """Return the record whose `architecture` is the nearest base class of a meta-architecture."""
+    matches = (task for task in _RECORDS if issubclass(architecture, task.architecture))
+    return max(matches, key=lambda task: len(task.architecture.__mro__))
+
+
+def get_task(cfg: CfgNode) -> Task:
+    """Return the record of a config's meta-architecture.
+
+    Raises:
+        CdlError: if no meta-architecture has that name.
+    """
+    return match_task(architecture_of(cfg))
+
+
+def class_count(cfg: CfgNode) -> int:
+    """Return the number of classes of a config's model; 0 for a task without classes."""
+    key = get_task(cfg).num_classes
+    return attrgetter(key)(cfg.MODEL) if key else 0
+
+
+def register_datasets(datasets: Mapping[str, Sequence[Sequence[str]]]) -> None:
+    """Register data sets under names that configs can use.
+
+    Args:
+        datasets: by option, such as `register_voc`, the values of each of its uses.
+
+    Raises:
+        FileNotFoundError, CdlError: for a data set that cannot be used, or a name that is taken.
+    """
+    functions = {option: f for task in _RECORDS for option, f in task.register.items()}
+    for option, uses in datasets.items():
+        for values in uses:
+            functions[option](*values)
+
+
+def keep_names(cfg: CfgNode) -> None:
+    """Copy names of classes and attributes from the training data to keys of the config that are
+    empty."""
+    task, dataset = get_task(cfg), cfg.DATASETS.TRAIN[0]
+    for key, names in {"CLASS_NAMES": task.class_names, **task.other_names}.items():
+        if not attrgetter(key)(cfg.MODEL):
+            cfg.merge_from_list([f"MODEL.{key}", list(names(dataset))])
+
+
+def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
+    """Return the function from a record of a data set to a sample of the model's batch.
+
+    Raises:
+        CdlError: for an unknown INPUT.LATENT_SOURCE, or a store that cannot be used.
+    """
+    return get_task(cfg).build_mapper(cfg, is_train)
+
+
+def build_evaluator(cfg: CfgNode, dataset: str, folder: str | Path) -> DatasetEvaluators:
+    """Return the task's evaluator and that of the rate, which write to a folder."""
+    evaluator = get_task(cfg).build_evaluator(cfg, dataset, str(folder))
+    return DatasetEvaluators([evaluator, RateEvaluator()])
+
+
+def check_evaluators(cfg: CfgNode) -> None:
+    """Raise CdlError if a data set of DATASETS.TEST cannot be evaluated."""
+    for dataset in cfg.DATASETS.TEST:
+        get_task(cfg).check_evaluator(cfg, dataset)
+
+
+def check_datasets(cfg: CfgNode, with_training: bool = True) -> None:
+    """Raise CdlError if a data set is not registered, or does not fit the model."""
+    task = get_task(cfg)
+    training = cfg.DATASETS.TRAIN if with_training else ()
+    for dataset in dict.fromkeys((*training, *cfg.DATASETS.TEST)):  # in order, without repeats
+        if dataset not in DatasetCatalog.list():
+            raise CdlError(
+                f"data set {dataset} is not registered: add {task.base.registration(dataset)}"
+            )
+        task.check_dataset(cfg, dataset)
+        if dataset in training and cfg.INPUT.RANDOM_FLIP == "horizontal":
+            _warn_of_sides(task, dataset)
+
+
+def _warn_of_sides(task: Task, dataset: str) -> None:
+    """Log a warning if the names of a data set tell left from right, which mirroring swaps."""
+    functions = (task.class_names, *task.other_names.values())
+    if pair := _left_and_right([name for names in functions for name in names(dataset)]):
+        logging.getLogger(__name__).warning(
+            f"data set {dataset} tells {pair[0]} from {pair[1]}, and mirrored images swap them: "
+            "set INPUT.RANDOM_FLIP none"
+        )
+
+
+def _left_and_right(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return two of the names that differ by left and right only, such as `l_eye` and `r_eye`."""
+    lowered = {name.lower() for name in names}
+    for name in names:
+        for left, right in (("left", "right"), ("l", "r")):
+            mirrored = re.sub(rf"(?<![a-z]){left}(?![a-z])", right, name, flags=re.IGNORECASE)
+            if mirrored != name and mirrored.lower() in lowered:
+                return name, mirrored
+    return None
