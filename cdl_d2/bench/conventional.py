@@ -19,6 +19,7 @@ from PIL import Image, features
 from tqdm import tqdm
 
 from cdl_d2.codec.io.image_files import find_images, read_image, write_png
+from cdl_d2.codec.io.output_paths import output_paths
 from cdl_d2.errors import CdlError, imports_of_extra
 from cdl_d2.files import check_empty_folder, write_json
 
@@ -51,19 +52,15 @@ class ConventionalCodec:
 
 
 def decoded_paths(images: Path, output: Path) -> dict[Path, Path]:
-    """Where the decoded copy of each image under a folder goes: a PNG of the same name and place.
+    """Return the PNG file for the decoded copy of each image under a folder.
 
     Raises:
-        NotADirectoryError, CdlError: as find_images; CdlError if the output is no empty folder, or
-            two copies would have the same name.
+        NotADirectoryError, CdlError: as find_images; CdlError if the output is not an empty folder,
+            or two copies would have the same name.
     """
     check_empty_folder(output)
-    sources: dict[Path, Path] = {}
-    for path in find_images(images):
-        target = (output / path.relative_to(images)).with_suffix(".png")
-        if sources.setdefault(target, path) != path:
-            raise CdlError(f"{sources[target]} and {path} would both be {target}: rename one")
-    return {path: target for target, path in sources.items()}
+    names = {path: path.relative_to(images) for path in find_images(images)}
+    return output_paths(names, output, (".png",))
 
 
 class Recoding:

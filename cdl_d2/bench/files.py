@@ -33,8 +33,8 @@ def time_files(
         device: of the models and codecs' networks; entropy coding is on the CPU.
 
     Returns:
-        a row for each `run`: `channels` in the first layer, `bpp`, bits a pixel of what the model
-        needs, and `bpp of the rest`, the second layer, 0 without one, on average; `encode (ms)`,
+        a row for each `run`: `channels` in the base layer, `bpp` of what the model needs, and
+        `bpp of the enhancement layer`, 0 without one, on average; `encode (ms)`,
         from pixels in memory to these bytes, and `decode + task (ms)`, from them to the result,
         medians.
 
@@ -80,17 +80,17 @@ def _measure(model: CompressedModel, item: dict[str, Any], repeats: int) -> dict
     given = {key: item[key] for key in ("height", "width") if key in item}
     for _ in range(repeats + 1):
         start = _now(model.device)
-        content = compress_for(model, image, with_rest=False).selected.to_bytes()
+        content = compress_for(model, image, with_enhancement=False).base.to_bytes()
         middle = _now(model.device)
         output = model([read_stream(model, Bitstream.from_bytes(content)) | given])[0]
         encode.append(middle - start)
         decode.append(_now(model.device) - middle)
     pixels = image.shape[1] * image.shape[2]
-    rest = compress_for(model, image).rest
+    enhancement = compress_for(model, image).enhancement
     return {
         "channels": output.get("channels", codec_of(model).latent_channels),
         "bpp": 8 * len(content) / pixels,
-        "bpp of the rest": 8 * len(rest.to_bytes()) / pixels if rest else 0.0,
+        "bpp of the enhancement layer": enhancement.bits / pixels if enhancement else 0.0,
         "encode (ms)": 1000 * median(encode[1:]),
         "decode + task (ms)": 1000 * median(decode[1:]),
     }

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from cdl_d2.cli.options import CodecOptions, Device, Json, NotNegative, Positive
-from cdl_d2.cli.output import for_each, print_rows, report
+from cdl_d2.cli.output import advice, for_each, print_rows, report
 from cdl_d2.errors import CdlError
 
 app = App(name="codec", help="Compress and decompress images; train and evaluate codecs.")
@@ -23,7 +23,7 @@ def compress(
     codec: CodecOptions | None = None,
     for_: Annotated[Path | None, Parameter(name="--for", metavar="RUN")] = None,
     channels: str | None = None,
-    no_rest: bool = False,
+    base_only: bool = False,
     as_is: bool = False,
     output: Path | None = None,
     force: bool = False,
@@ -39,41 +39,39 @@ def compress(
 
     With `--for` the codec and the channels are those that a trained model looks at, and images are
     resized, and for a classifier cropped, as in its evaluation. With a choice of channels an image
-    becomes two files: NAME.cdlz with these, which is enough for a task, and NAME.rest.cdlz with the
-    others. Decompressing needs both.
+    becomes two files: the base layer NAME.cdlz with these, which is enough for a task, and the
+    enhancement layer NAME.enhancement.cdlz with the others. Decompressing needs both.
 
     Args:
         images: Files; or folders, for all images under them.
         for_: Output folder of the model's training.
-        channels: Of the first layer, such as 0-31,40.
-        no_rest: Only what the model of `--for` looks at.
+        channels: Channels of the base layer, such as 0-31,40.
+        base_only: Write only the base layer, with the channels that the model of `--for` reads.
         as_is: Neither resize nor crop images for the model of `--for`.
         output: Folder; default beside each image.
         force: Replace files that exist.
     """
-    from cdl_d2.codec.coded_files import bitstream_paths, compressor
+    from cdl_d2.codec.coded_files import bitstream_paths, build_compressor
     from cdl_d2.device import usable_device
 
     if (codec is None) == (for_ is None):
         raise CdlError("give either --codec and --quality, or --for with a training's folder")
     if for_ is not None and channels is not None:
         raise CdlError("--channels does not go with --for: its model chooses the channels")
-    if for_ is None and (no_rest or as_is):
-        raise CdlError("--no-rest and --as-is belong to --for")
-    targets = bitstream_paths(images, output, force)
+    if for_ is None and (base_only or as_is):
+        raise CdlError("--base-only and --as-is belong to --for")
+    with advice("add --force to replace it", FileExistsError):
+        targets = bitstream_paths(images, output, force)
     if for_ is not None:
         from cdl_d2.d2.applications.bitstreams import compressor_for
 
-        coder = compressor_for(for_, usable_device(device), not no_rest, as_is)
+        coder = compressor_for(for_, usable_device(device), not base_only, as_is)
     else:
-        coder = compressor(codec.choice().load().on(usable_device(device)), channels)
+        coder = build_compressor(codec.choice().load().on(usable_device(device)), channels)
 
     def write(path: Path) -> None:
-        removed = coder.compress(path, targets[path])
-        if removed:
-            report(
-                "cdl codec compress", f"{removed} is removed: what replaced its image needs none"
-            )
+        for removed in coder.compress(path, targets[path]):
+            report("cdl codec compress", f"{removed} is removed: its base layer was replaced")
 
     status = for_each(targets, write, "cdl codec compress")
     print(coder.summary())
@@ -97,8 +95,8 @@ def decompress(
     ```
 
     Args:
-        files: Bitstreams, with their second layers beside them where there are two; or files of
-            CompressAI's examples/codec.py, NAME.bin.
+        files: Bitstreams, with their enhancement layers beside them; or files of CompressAI's
+            examples/codec.py, NAME.bin.
         codec_weights: The codec's weights, if not the zoo's or the package's.
         output: Folder; default beside each file.
         force: Replace files that exist.
@@ -106,7 +104,9 @@ def decompress(
     from cdl_d2.codec.coded_files import decompress_file, picture_paths
     from cdl_d2.device import usable_device
 
-    targets, device = picture_paths(files, output, force), usable_device(device)
+    device = usable_device(device)
+    with advice("add --force to replace it", FileExistsError):
+        targets = picture_paths(files, output, force)
 
     def write(path: Path) -> None:
         decompress_file(path, targets[path], codec_weights, device)

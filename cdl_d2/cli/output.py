@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ def for_each(paths: Iterable[Path], action: Callable[[Path], object], command: s
             text = str(error) if str(path) in str(error) else f"{path}: {error}"
             report(command, text)
     return 1 if failed else 0
+
+
+@contextmanager
+def advice(text: str, error_class: type[Exception]) -> Iterator[None]:
+    """Append what to do to the message of an error."""
+    try:
+        yield
+    except error_class as error:
+        raise type(error)(f"{error}: {text}") from error
 
 
 def report(command: str, text: str) -> None:

@@ -16,7 +16,7 @@ from cdl_d2.codec.architectures import (
     check_own_name,
     registered_codec,
 )
-from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
+from cdl_d2.codec.bitstream.stream import BASE, ENHANCEMENT, Bitstream, BitstreamError
 from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
 from cdl_d2.codec.entropy.coders import Coder, coder_for, has_rates, is_always_dequantized
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
@@ -277,10 +277,10 @@ class Codec(nn.Module):
     def read_symbols(self, stream: Bitstream) -> Quantized:
         """What the entropy decoder makes of a bitstream; raises as `decompress`."""
         coder, stream = self.cpu_coder, self.identify(stream)
-        if stream.coding in (SELECTED, REST):
+        if stream.coding in (BASE, ENHANCEMENT):
             raise BitstreamError(
-                "the stream is one of two layers and has not all channels: read both with "
-                "decompress_layers, or the selected channels with decompress_selected"
+                "the stream is one of two layers and does not have all channels: read both with "
+                "decompress_layers, or the base layer with decompress_base"
             )
         if stream.coding == COMPRESSAI and is_always_dequantized(self.network):
             raise BitstreamError(

@@ -1,4 +1,4 @@
-"""Image files to bitstream files, and back to PNG."""
+"""Compress image files to bitstream files, and decompress these to PNG."""
 
 from __future__ import annotations
 
@@ -19,71 +19,56 @@ from cdl_d2.codec.bitstream.layers import (
     decompress_layers,
 )
 from cdl_d2.codec.bitstream.stream import (
-    REST_SUFFIX,
-    SELECTED,
+    BASE,
+    ENHANCEMENT_SUFFIXES,
     SUFFIX,
     Bitstream,
     BitstreamError,
-    rest_of,
+    base_path,
+    enhancement_paths,
 )
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.io.image_files import find_images, read_image, write_png
+from cdl_d2.codec.io.output_paths import output_paths
 from cdl_d2.codec.latent import Latent
 from cdl_d2.errors import CdlError
 
-MOST_CHANNELS = 2**16
+CHANNELS_LIMIT = 2**16
 
 
 def bitstream_paths(images: Sequence[Path], output: Path | None, force: bool) -> dict[Path, Path]:
-    """Where the bitstream of each image goes.
+    """Return the bitstream file of each image, `output_paths` for its errors.
 
     Args:
-        images: files; of a folder all images under it, which keep their places in it.
-        output: folder; None for beside each image.
-        force: whether files may be replaced.
-
-    Raises:
-        FileExistsError, NotADirectoryError: if a file is in the way.
-        CdlError: if two results would have the same name.
+        images: files; or folders, for all images under them, which keep their relative paths.
+        output: folder; None to write beside each image.
+        force: whether existing files may be replaced.
     """
-    targets = {}
-    for given in images:
-        for path in find_images(given) if given.is_dir() else [given]:
-            folder = given if given.is_dir() else path.parent
-            place = path if output is None else output / path.relative_to(folder)
-            targets[path] = place.with_suffix(SUFFIX)
-    names: dict[Path, Path] = {}
-    for path, target in targets.items():
-        for name in map(_place, (target, rest_of(target))):
-            if names.setdefault(name, path) != path:
-                raise CdlError(f"{names[name]} and {path} would both be {name}: rename one")
-    _check_free([*names], output, force)
-    return targets
+    names = {}
+    for path in images:
+        if path.is_dir():
+            names |= {image: image.relative_to(path) for image in find_images(path)}
+        else:
+            names[path] = Path(path.name)
+    return output_paths(names, output, (SUFFIX, *ENHANCEMENT_SUFFIXES), force)
 
 
 def picture_paths(streams: Sequence[Path], output: Path | None, force: bool) -> dict[Path, Path]:
-    """Where the PNG of each bitstream goes; a second layer goes with its first one.
+    """Return the PNG file of each bitstream, except of enhancement layers.
 
     Raises:
-        FileExistsError, NotADirectoryError: if a file is in the way.
-        CdlError: if two results would have the same name, or a second layer comes alone.
+        CdlError: for an enhancement layer without its base layer.
+        CdlError, OSError: as `output_paths`.
     """
-    targets: dict[Path, Path] = {}
-    places: set[Path] = set()
+    names = {}
     for path in streams:
-        if path.name.endswith(REST_SUFFIX):
-            first = path.with_name(path.name.removesuffix(REST_SUFFIX) + SUFFIX)
-            if first not in streams:
-                raise CdlError(f"{path} is a second layer: give the first one, {first}")
-            continue
-        target = (output or path.parent) / f"{path.stem}.png"
-        if _place(target) in places:
-            raise CdlError(f"two files would both be {target}: do them separately")
-        places.add(_place(target))
-        targets[path] = target
-    _check_free([*targets.values()], output, force)
-    return targets
+        base = base_path(path)
+        if base is None:
+            names[path] = Path(path.name)
+        elif base not in streams:
+            raise CdlError(f"{path} is an enhancement layer: give its base layer {base} too")
+    return output_paths(names, output, (".png",), force)
 
 
 class FileCompressor:
@@ -97,32 +82,31 @@ class FileCompressor:
         self._encode = encode
         self._images, self._pixels, self._bits = 0, 0, [0, 0]
 
-    def compress(self, path: Path, target: Path) -> Path | None:
-        """Write the bitstream of an image, and its second layer if there is one.
+    def compress(self, path: Path, target: Path) -> list[Path]:
+        """Write the bitstream of an image, and its enhancement layer if it has one.
 
-        Whenever it is killed, there is the whole old image or the whole new one.
+        Whenever the process is killed, either the old or the new image can be decoded.
 
         Returns:
-            the second layer of what was replaced, if it had to be removed.
+            enhancement layers of a replaced image that were removed.
 
         Raises:
             CdlError, OSError: if the image cannot be read or the bitstream not be written.
         """
         layers = self._encode(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        rest, coming = rest_of(target), _coming_rest_of(target)
-        if layers.rest:
-            layers.rest.save(coming)
-        layers.selected.save(target)
-        removed = None
-        if layers.rest:
-            coming.replace(rest)
-        elif rest.exists():
-            rest.unlink()
-            removed = rest
-        for i, layer in enumerate((layers.selected, layers.rest)):
+        temporary, stale = _temporary_enhancement_path(target), enhancement_paths(target)
+        if layers.enhancement:
+            layers.enhancement.save(temporary)
+        layers.base.save(target)
+        if layers.enhancement:
+            temporary.replace(stale.pop(0))
+        removed = [enhancement for enhancement in stale if enhancement.exists()]
+        for enhancement in removed:
+            enhancement.unlink()
+        for i, layer in enumerate((layers.base, layers.enhancement)):
             self._bits[i] += layer.bits if layer else 0
-        self._pixels += math.prod(layers.selected.image_size)
+        self._pixels += math.prod(layers.base.image_size)
         self._images += 1
         return removed
 
@@ -130,85 +114,84 @@ class FileCompressor:
         """Return a line with the number of images and their bits per pixel."""
         if not self._pixels:
             return "no image was compressed"
-        first, second = (bits / self._pixels for bits in self._bits)
-        more = f", and {second:.3f} in second layers" if second else ""
-        return f"{self._images} images: {first:.3f} bits per pixel{more}"
+        base, enhancement = (bits / self._pixels for bits in self._bits)
+        more = f", and {enhancement:.3f} in enhancement layers" if enhancement else ""
+        return f"{self._images} images: {base:.3f} bits per pixel{more}"
 
 
-def compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
-    """Return a FileCompressor for a codec.
+def build_compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
+    """Build a FileCompressor for a codec.
 
     Args:
-        channels: of the first layer, such as `0-31,40`; None for one layer with all of them.
+        codec: codec with dequantized latents.
+        channels: channels of the base layer, such as `0-31,40`; None for one bitstream with all.
 
     Raises:
-        CdlError: for channels that the codec does not have or cannot code alone; for a codec whose
-            quantization no bitstream has.
+        CdlError: for channels that the codec does not have or cannot code alone; for a codec with
+            rounded latents.
     """
-    _ = codec.cpu_coder  # errors now, not once for every file
-    chosen = None if channels is None else parse_channels(channels)
-    if chosen is not None:
+    _ = codec.cpu_coder  # raises for rounded latents
+    selection = None if channels is None else parse_channels(channels)
+    if selection is not None:
         check_layered(codec)
-        channel_mask(codec.latent_channels, chosen)
+        channel_mask(codec.latent_channels, selection)
     device = next(codec.parameters()).device
 
-    def layers_of(path: Path) -> Layers:
+    def encode(path: Path) -> Layers:
         image = read_image(path).to(device).float() / 255
-        if chosen is None:
-            return Layers(codec.compress(image), None)
-        return compress_layers(codec, image, chosen)
+        if selection is None:
+            return Layers(codec.compress(image))
+        return compress_layers(codec, image, selection)
 
-    return FileCompressor(layers_of)
+    return FileCompressor(encode)
 
 
 def decompress_file(path: Path, target: Path, weights: str, device: str) -> None:
-    """Write the image of a bitstream, also of one of CompressAI's, as PNG, with whichever codec
-    wrote it.
+    """Decompress a bitstream file, also CompressAI's, with the codec that wrote it, to a PNG file.
 
     Args:
-        weights: of the codec, instead of the zoo's or the package's.
+        path: bitstream; its enhancement layer is beside it.
+        target: PNG file.
+        weights: file of the codec's weights; empty for the zoo's or the package's.
+        device: device of the codec.
 
     Raises:
-        BitstreamError, OSError: if it cannot be read or written; if a layer is missing.
+        BitstreamError, OSError: if a file cannot be read or written; if a layer is missing.
     """
     stream = load_bitstream(path)
-    wrote = stream.codec
-    codec = CodecChoice(wrote.name, wrote.quality, wrote.metric, weights).load().on(device)
-    if stream.coding == SELECTED:
-        latent = _from_layers(codec, path, stream)
+    identity = stream.codec
+    choice = CodecChoice(identity.name, identity.quality, identity.metric, weights)
+    codec = choice.load().on(device)
+    if stream.coding == BASE:
+        latent = _decompress_layers(codec, path, stream)
     else:
         latent = codec.decompress(stream)
     image = torch.round(codec.decode(latent.to(device)) * 255).byte().cpu()
     write_png(target, image.permute(1, 2, 0).numpy())
 
 
-def _from_layers(codec: Codec, path: Path, first: Bitstream) -> Latent:
-    """The latent of a first layer and the second one beside it."""
-    coming = _coming_rest_of(path)
-    if coming.is_file():  # who wrote them was killed between the two
+def _decompress_layers(codec: Codec, path: Path, base: Bitstream) -> Latent:
+    """Return the latent of a base layer and the enhancement layer beside it."""
+    temporary = _temporary_enhancement_path(path)
+    if temporary.is_file():  # the writer was killed between the two layers
         with suppress(BitstreamError):
-            return decompress_layers(codec, first, Bitstream.load(coming))
-    beside = rest_of(path)
-    rest = Bitstream.load(beside) if beside.is_file() else None
+            return decompress_layers(codec, base, Bitstream.load(temporary))
+    paths = enhancement_paths(path)
+    existing = next((enhancement for enhancement in paths if enhancement.is_file()), None)
     try:
-        return decompress_layers(codec, first, rest)
+        return decompress_layers(codec, base, existing and Bitstream.load(existing))
     except BitstreamError as error:
-        state = "beside it" if rest else "there is none beside it"
-        raise BitstreamError(f"{path}: {error} (in {beside}; {state})") from error
+        place = f"in {existing}" if existing else f"there is no {paths[0]}"
+        raise BitstreamError(f"{path}: {error} ({place})") from error
 
 
-def _coming_rest_of(path: Path) -> Path:
-    """Where a second layer is until its first one is written."""
-    return path.with_name(f".{rest_of(path).name}-coming")
-
-
-def _place(path: Path) -> Path:
-    """Where a file really is, whatever links lead to its folder."""
-    return path.parent.resolve() / path.name
+def _temporary_enhancement_path(path: Path) -> Path:
+    """Return the path of an enhancement layer until its base layer is written."""
+    return path.with_name(f".{enhancement_paths(path)[0].name}-coming")
 
 
 def describe_bitstream(path: Path) -> dict[str, str | int | float]:
-    """What the header of a bitstream says.
+    """Return the contents of a bitstream file's header.
 
     Raises:
         BitstreamError, OSError: if the file cannot be read.
@@ -221,7 +204,7 @@ def describe_bitstream(path: Path) -> dict[str, str | int | float]:
         "codec": stream.codec.name,
         "quality": stream.codec.quality,
         "metric": stream.codec.metric,
-        "weights": stream.codec.weights or "not said",
+        "weights": stream.codec.weights or "unknown",
         "coding": stream.coding,
         "width": width,
         "height": height,
@@ -239,10 +222,10 @@ def describe_bitstream(path: Path) -> dict[str, str | int | float]:
 
 
 def parse_channels(text: str) -> list[int]:
-    """Channels from `0-31,40`.
+    """Parse a list of channels such as `0-31,40`.
 
     Raises:
-        CdlError: for anything else.
+        CdlError: for any other text.
     """
     channels: list[int] = []
     for part in text.split(","):
@@ -252,15 +235,7 @@ def parse_channels(text: str) -> list[int]:
         first, last = int(span[1]), int(span[2] or span[1])
         if last < first:
             raise CdlError(f"channels {text!r}: {part} goes backwards")
-        if last >= MOST_CHANNELS:
+        if last >= CHANNELS_LIMIT:
             raise CdlError(f"channels {text!r}: no codec has channel {last}")
         channels += range(first, last + 1)
     return channels
-
-
-def _check_free(targets: Sequence[Path], output: Path | None, force: bool) -> None:
-    if output and output.exists() and not output.is_dir():
-        raise NotADirectoryError(f"--output {output} is a file, not a folder")
-    existing = [target for target in targets if target.exists()]
-    if existing and not force:
-        raise FileExistsError(f"{existing[0]} exists already: add --force to replace it")

@@ -90,7 +90,7 @@ class Predictor:
         """What the model says of one image.
 
         Args:
-            source: a path of an image, of a bitstream (`.cdlz`), also of a first layer, or of a
+            source: a path of an image, of a bitstream (`.cdlz`), also of a base layer, or of a
                 file of CompressAI's (`.bin`); the bytes of any of them; a Bitstream; or an image as
                 a picture of Pillow, an array H x W x 3 or a tensor 3 x H x W, of uint8, RGB. A
                 model of pixels decodes bitstreams; a model of latents encodes images.

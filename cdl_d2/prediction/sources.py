@@ -8,7 +8,7 @@ from glob import escape, glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from cdl_d2.codec.bitstream.compressai_file import COMPRESSAI_SUFFIX
-from cdl_d2.codec.bitstream.stream import REST_SUFFIX, SUFFIX
+from cdl_d2.codec.bitstream.stream import ENHANCEMENT_SUFFIXES, SUFFIX
 from cdl_d2.codec.io.folders import is_leftover, list_files, list_folders, report_skipped
 from cdl_d2.codec.io.image_files import IMAGE_SUFFIXES
 from cdl_d2.data.store.plan import Plan
@@ -23,7 +23,7 @@ Entries = Iterator[tuple[str, ArchiveSource | None]]
 
 def find_sources(inputs: Sequence[str], output: Path | None = None) -> dict[str, ArchiveSource]:
     """Return all images and bitstreams of the inputs, by name, in the order of the inputs and
-    sorted in each. Second layers are left out; other files are logged in a line.
+    sorted in each. Enhancement layers are left out; other files are logged in a line.
 
     What is named as an image, bitstream or tar file and cannot be read is Unreadable: a link that
     leads nowhere, a pipe, a folder without permission; in a folder or glob also a damaged tar file.
@@ -155,7 +155,7 @@ def _one_of_many(path: Path, name: str) -> Entries:
     elif is_named_as_source(path.name):
         error = _why_no_file(path)
         yield name, Unreadable(str(path), error) if error else path
-    elif not path.name.endswith(REST_SUFFIX):
+    elif not path.name.endswith(ENHANCEMENT_SUFFIXES):
         yield name, None
 
 
@@ -177,11 +177,13 @@ def _members(archive: Path) -> Entries:
             is_text = isinstance(member, str)
             source = Unreadable(f"{archive}/{name}", member, archive) if is_text else member
             yield name, source
-        elif not name.endswith(REST_SUFFIX):
+        elif not name.endswith(ENHANCEMENT_SUFFIXES):
             yield name, None
 
 
 def is_named_as_source(name: str) -> bool:
-    """Return whether the name of a file ends as an image's or a bitstream's does, and is not one of
-    a second layer."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.endswith(REST_SUFFIX)
+    """Return whether the name of a file ends as an image's or a bitstream's does, and is not an
+    enhancement layer."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.endswith(
+        ENHANCEMENT_SUFFIXES
+    )

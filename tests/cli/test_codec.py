@@ -76,34 +76,39 @@ def test_two_layers_give_the_image_and_one_alone_does_not(photo, tmp_path):
     words = [*COMPRESS, photo, *CODEC, "--channels", "0-31,40", "--output", tmp_path / "layers"]
     output_of(*words)
     output_of(*COMPRESS, photo, *CODEC, "--output", tmp_path / "whole")
-    first, rest = (tmp_path / "layers" / f"photo{s}.cdlz" for s in ("", ".rest"))
-    assert first.stat().st_size < (tmp_path / "whole" / "photo.cdlz").stat().st_size
+    base, enhancement = (tmp_path / "layers" / f"photo{s}.cdlz" for s in ("", ".enhancement"))
+    assert base.stat().st_size < (tmp_path / "whole" / "photo.cdlz").stat().st_size
     for folder in ("layers", "whole"):
         files = (tmp_path / folder).iterdir()
         output_of(*DECOMPRESS, *files, "--output", tmp_path / f"{folder}-png")
     pictures = [(tmp_path / f"{f}-png" / "photo.png").read_bytes() for f in ("layers", "whole")]
     assert pictures[0] == pictures[1]
     assert "--force" in refused(*words)
-    assert str(first) in refused(*DECOMPRESS, rest, "--output", tmp_path / "again")
-    rest.unlink()
-    status, _, errors = run(*DECOMPRESS, first, "--output", tmp_path / "again")
-    assert status == 1 and str(rest) in errors
+    assert str(base) in refused(*DECOMPRESS, enhancement, "--output", tmp_path / "again")
+    enhancement.rename(tmp_path / "layers" / "photo.rest.cdlz")  # its name in earlier versions
+    output_of(*DECOMPRESS, base, "--output", tmp_path / "old")
+    assert (tmp_path / "old" / "photo.png").read_bytes() == pictures[0]
+    (tmp_path / "layers" / "photo.rest.cdlz").unlink()
+    status, _, errors = run(*DECOMPRESS, base, "--output", tmp_path / "again")
+    assert status == 1 and str(enhancement) in errors
     assert not (tmp_path / "again").exists()
 
 
-def test_a_first_layer_with_all_channels_needs_no_second(photo, tmp_path):
+def test_a_base_layer_with_all_channels_needs_no_other(photo, tmp_path):
     output_of(*COMPRESS, photo, *CODEC, "--channels", "0-191")
-    (tmp_path / "photo.rest.cdlz").unlink()
+    (tmp_path / "photo.enhancement.cdlz").unlink()
     output_of(*DECOMPRESS, tmp_path / "photo.cdlz", "--force")
 
 
-def test_replacing_two_layers_leaves_no_second_one(photo, tmp_path):
+@pytest.mark.parametrize("name", ["photo.enhancement.cdlz", "photo.rest.cdlz"])
+def test_replacing_two_layers_leaves_no_enhancement_layer(photo, tmp_path, name):
     output_of(*COMPRESS, photo, *CODEC, "--channels", "0-31")
     (tmp_path / "photo.cdlz").unlink()
-    assert "photo.rest.cdlz" in refused(*COMPRESS, photo, *CODEC)
+    (tmp_path / "photo.enhancement.cdlz").rename(tmp_path / name)
+    assert name in refused(*COMPRESS, photo, *CODEC)
     status, _, errors = run(*COMPRESS, photo, *CODEC, "--force")
-    assert status == 0 and "photo.rest.cdlz is removed" in errors
-    assert not (tmp_path / "photo.rest.cdlz").exists()
+    assert status == 0 and f"{name} is removed" in errors
+    assert not (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])
@@ -183,8 +188,8 @@ def test_a_bad_file_is_named_and_the_others_are_done(photo, tmp_path):
 def test_two_results_of_one_name_are_refused(photo):
     Image.open(photo).save(photo.with_suffix(".jpg"))
     assert "photo.jpg" in refused(*COMPRESS, photo, photo.with_suffix(".jpg"), *CODEC)
-    Image.open(photo).save(photo.with_name("photo.rest.png"))
-    refused(*COMPRESS, photo, photo.with_name("photo.rest.png"), *CODEC)
+    Image.open(photo).save(photo.with_name("photo.enhancement.png"))
+    refused(*COMPRESS, photo, photo.with_name("photo.enhancement.png"), *CODEC)
     assert not list(photo.parent.glob("*.cdlz"))
 
 

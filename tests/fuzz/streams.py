@@ -17,8 +17,8 @@ from cdl_d2.codec.bitstream.compressai_file import load_bitstream
 from cdl_d2.codec.bitstream.layers import (
     Layers,
     compress_layers,
+    decompress_base,
     decompress_layers,
-    decompress_selected,
 )
 from tests.codec.bitstream.test_compressai_file import written
 from tests.conftest import small_codec, small_network
@@ -50,7 +50,7 @@ def make_layers() -> dict[str, bytes]:
     return {
         f"{name} {part}": getattr(both, part).to_bytes()
         for name, both in layers.items()
-        for part in ("selected", "rest")
+        for part in ("base", "enhancement")
     }
 
 
@@ -79,14 +79,14 @@ def read_compressai_file(name: str, content: bytes, folder: Path) -> Any:
 
 
 def read_layer(name: str, content: bytes, folder: Path) -> Any:
-    """The latent of a first layer, and of both; of a second layer with the genuine first one."""
+    """The latent of a base layer, and of both; of an enhancement layer with its base layer."""
     (folder / "a.cdlz").write_bytes(content)
     codec, stream = small_codec(name.split()[0]), Bitstream.load(folder / "a.cdlz")
     layers = _layers(name.split()[0])
-    if name.endswith("rest"):
-        return decompress_layers(codec, layers.selected, stream).y_hat
-    first, mask = decompress_selected(codec, stream)
-    return first.y_hat, mask, decompress_layers(codec, stream, layers.rest).y_hat
+    if name.endswith("enhancement"):
+        return decompress_layers(codec, layers.base, stream).y_hat
+    first, mask = decompress_base(codec, stream)
+    return first.y_hat, mask, decompress_layers(codec, stream, layers.enhancement).y_hat
 
 
 def forge_stream(rng: Random, content: bytes) -> bytes:

@@ -1,1 +1,1 @@
-"""Files of compressed images, whole or in two layers."""
+"""Bitstream files: formats and layers."""

@@ -67,7 +67,7 @@ CODECS = {
     21: "tiny-mbt2018-vbr",
 }
 METRICS = {0: "mse", 1: "ms-ssim"}
-CODINGS = {0: "compressai", 1: "exact", 2: "selected", 3: "rest"}  # up to 7
+CODINGS = {0: "compressai", 1: "exact", 2: "base", 3: "enhancement"}  # up to 7
 
 _HEAD = struct.Struct("<4sBBBB8sBBIIIII")
 _PADDING = struct.Struct("<BB")

@@ -1,11 +1,10 @@
-"""Bitstreams in two layers: the channels that a task needs, and the rest.
+"""Bitstreams in two layers: selected channels (base), and the others (enhancement).
 
-The first layer holds the selected channels of y and the hyperprior, if they need it; dropped
-channels are not coded in it. The second holds the dropped ones, so that the whole latent, and with
-it the image, can be had later, bit for bit (the residual of section 2.1 of *Semantic Segmentation
-in Learned Compressed Domain*). Both are Bitstream files. Their strings are the mask of their
-channels, a bit each; those of the coder for these channels; and that of the hyperprior, in the
-first layer that needs it.
+The base layer holds the selected channels of y, and the hyperprior if they need it. Together with
+the enhancement layer it gives the whole latent bit for bit, and with it the image (the residual of
+section 2.1 of *Semantic Segmentation in Learned Compressed Domain*). The strings of a layer are the
+mask of its channels, one bit per channel; the coder's strings for these channels; and the
+hyperprior's, in the first layer that needs it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cdl_d2.codec.bitstream.stream import REST, SELECTED, Bitstream, BitstreamError
+from cdl_d2.codec.bitstream.stream import BASE, ENHANCEMENT, Bitstream, BitstreamError
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.entropy.latent_coder import Quantized
 from cdl_d2.codec.latent import Latent, coded_cells, crop_to_image
@@ -30,14 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layers:
-    """The bitstreams of an image; `selected` can be used alone. `rest` is None if not coded."""
+    """Bitstreams of an image.
 
-    selected: Bitstream
-    rest: Bitstream | None
+    Attributes:
+        base: layer that can be decoded alone, or a bitstream with all channels.
+        enhancement: the other channels; None if they are not coded.
+    """
+
+    base: Bitstream
+    enhancement: Bitstream | None = None
 
     def resized_from(self, original_size: tuple[int, int]) -> Layers:
-        """Return the same layers, which say that their image was resized from (H, W) pixels."""
-        layers = (self.selected, self.rest)
+        """Return the same layers, of an image that was resized from (H, W) pixels."""
+        layers = (self.base, self.enhancement)
         return Layers(*(s and replace(s, original_size=original_size) for s in layers))
 
 
@@ -45,85 +49,93 @@ def compress_layers(
     codec: Codec,
     image: torch.Tensor,
     channels: Sequence[int] | Callable[[torch.Tensor], Sequence[int]],
-    with_rest: bool = True,
+    with_enhancement: bool = True,
 ) -> Layers:
-    """Code an image in two layers.
+    """Compress an image in two layers.
 
     Args:
+        codec: codec with dequantized latents.
         image: 3 x H x W, float, RGB in [0, 1].
-        channels: of y_hat, for the first layer, in any order; or what chooses them from the cells
-            of y_hat that the image covers, M x ceil(H/16) x ceil(W/16), on the CPU.
-        with_rest: whether to code the second layer.
+        channels: channels of the base layer, in any order; or a function that chooses them, given
+            the latent of the image, M x ceil(H/16) x ceil(W/16), on the CPU.
+        with_enhancement: whether to code the enhancement layer.
 
     Raises:
-        CdlError: as Codec.compress; for channels that the codec does not have; for a codec
-            whose context model needs all channels to decode any.
+        CdlError: as Codec.compress; for channels that the codec does not have; for a codec whose
+            context model needs all channels to decode any.
     """
     check_layered(codec)
     quantized, size = codec.quantize(image), tuple(image.shape[1:])
     if callable(channels):
         channels = channels(crop_to_image(quantized.y_hat, size))
     mask, coder = channel_mask(codec.latent_channels, channels), codec.cpu_coder
-    side_first = coder.needs_hyperprior(mask)
+    side_in_base = coder.needs_hyperprior(mask)
 
-    def layer(channels: torch.Tensor, with_side: bool, coding: str, checksum: int) -> Bitstream:
-        strings = [_pack(channels), *coder.encode_channels(quantized, channels.nonzero()[:, 0])]
+    def layer(mask: torch.Tensor, with_side: bool, coding: str, checksum: int) -> Bitstream:
+        strings = [_pack(mask), *coder.encode_channels(quantized, mask.nonzero()[:, 0])]
         if with_side:
             strings.append(coder.encode_hyperprior(quantized))
         return Bitstream(codec.identity, size, tuple(strings), coding=coding, checksum=checksum)
 
-    selected = layer(mask, side_first, SELECTED, _checksum(quantized, mask, side_first))
-    if not with_rest:
-        return Layers(selected, None)
-    return Layers(selected, layer(~mask, not side_first, REST, quantized.checksum))
+    base = layer(mask, side_in_base, BASE, _checksum(quantized, mask, side_in_base))
+    if not with_enhancement:
+        return Layers(base)
+    return Layers(base, layer(~mask, not side_in_base, ENHANCEMENT, quantized.checksum))
 
 
-def decompress_selected(codec: Codec, stream: Bitstream) -> tuple[Latent, torch.Tensor]:
-    """The selected channels of a latent, on the CPU.
+def decompress_base(codec: Codec, stream: Bitstream) -> tuple[Latent, torch.Tensor]:
+    """Decode a base layer, on the CPU.
 
     Returns:
-        the latent, zero in dropped channels, its bits those of the selected ones and the
-        hyperprior; and the mask of the selected channels, M booleans.
+        the latent, zero in the other channels, with the bits of this layer; and the mask of its
+        channels, M booleans.
 
     Raises:
-        BitstreamError: if it is no first layer, another codec's, or damaged.
+        BitstreamError: if it is not a base layer, is another codec's, or corrupted.
     """
-    quantized, mask = read_selected(codec, stream)
-    return _latent(codec, quantized, mask, stream), mask
+    quantized, mask = read_base(codec, stream)
+    return _to_latent(codec, quantized, mask, stream), mask
 
 
-def read_selected(codec: Codec, stream: Bitstream) -> tuple[Quantized, torch.Tensor]:
-    """What the entropy decoder makes of a first layer, and its mask; as decompress_selected, but
-    nothing is estimated, and dropped channels hold what the entropy model expects of them."""
+def read_base(codec: Codec, stream: Bitstream) -> tuple[Quantized, torch.Tensor]:
+    """Decode the symbols of a base layer, without estimating bits.
+
+    Returns:
+        the symbols, those of the other channels being what the entropy model expects; and the mask
+        of its channels, M booleans.
+
+    Raises:
+        BitstreamError: as `decompress_base`.
+    """
     return _read(codec, stream, None)
 
 
-def decompress_layers(codec: Codec, selected: Bitstream, rest: Bitstream | None) -> Latent:
-    """The whole latent of an image, on the CPU; `Codec.decode` makes the image of it.
+def decompress_layers(codec: Codec, base: Bitstream, enhancement: Bitstream | None) -> Latent:
+    """Decode the whole latent of an image from its layers, on the CPU.
 
     Raises:
-        BitstreamError: as decompress_selected; if the second layer is missing where the first has
-            not all channels, or is of another image or selection.
+        BitstreamError: as `decompress_base`; if the enhancement layer belongs to another image or
+            selection, or is missing and the base layer does not have all channels.
     """
-    if rest is None:
-        mask = _mask_of(codec, selected, SELECTED)
+    if enhancement is None:
+        mask = _read_mask(codec, base, BASE)
         if mask.all():
-            return decompress_selected(codec, selected)[0]
+            return decompress_base(codec, base)[0]
         raise BitstreamError(
-            f"the stream holds {int(mask.sum())} of {len(mask)} channels: give its second layer "
-            "to get the image"
+            f"the base layer has {int(mask.sum())} of {len(mask)} channels: the image needs the "
+            "enhancement layer too"
         )
-    quantized, mask = _read(codec, selected, rest)
-    if quantized.checksum != rest.checksum:
-        raise BitstreamError("the second layer belongs to another image: take the one it came with")
-    return _latent(codec, quantized, torch.ones_like(mask), selected)
+    quantized, mask = _read(codec, base, enhancement)
+    if quantized.checksum != enhancement.checksum:
+        raise BitstreamError("base and enhancement layer belong to different images")
+    return _to_latent(codec, quantized, torch.ones_like(mask), base)
 
 
 def channel_mask(count: int, channels: Sequence[int]) -> torch.Tensor:
-    """Booleans, `count` of them, true for the channels.
+    """Return `count` booleans that are true for the channels.
 
     Raises:
-        CdlError: for a channel below 0, from `count` on, or given twice.
+        CdlError: for a channel outside of 0..count - 1, or given twice.
     """
     mask = torch.zeros(count, dtype=torch.bool)
     for channel in map(int, channels):
@@ -146,30 +158,34 @@ def check_layered(codec: Codec) -> None:
 
 
 def _read(
-    codec: Codec, selected: Bitstream, rest: Bitstream | None
+    codec: Codec, base: Bitstream, enhancement: Bitstream | None
 ) -> tuple[Quantized, torch.Tensor]:
     check_layered(codec)
-    coder, mask = codec.cpu_coder, _mask_of(codec, selected, SELECTED)
-    side_first = coder.needs_hyperprior(mask)
-    strings, side = _strings(codec, selected, side_first)
+    coder, mask = codec.cpu_coder, _read_mask(codec, base, BASE)
+    side_in_base = coder.needs_hyperprior(mask)
+    strings, side = _split_strings(codec, base, side_in_base)
     parts = [(mask, strings)]
-    if rest is not None:
-        others = _mask_of(codec, rest, REST)
-        places = [(layer.image_size, layer.padding) for layer in (selected, rest)]
-        if not torch.equal(others, ~mask) or places[0] != places[1]:
-            raise BitstreamError("the second layer has other channels or another image size")
-        strings, side_of_rest = _strings(codec, rest, not side_first)
-        parts, side = [*parts, (others, strings)], side if side_first else side_of_rest
+    if enhancement is not None:
+        other_mask = _read_mask(codec, enhancement, ENHANCEMENT)
+        sizes = [(layer.image_size, layer.padding) for layer in (base, enhancement)]
+        if not torch.equal(other_mask, ~mask) or sizes[0] != sizes[1]:
+            raise BitstreamError(
+                "the enhancement layer has other channels or another image size than the base layer"
+            )
+        strings, other_side = _split_strings(codec, enhancement, not side_in_base)
+        parts.append((other_mask, strings))
+        side = side if side_in_base else other_side
     with exact_arithmetic(torch.device("cpu")):
-        quantized = coder.decode_channels(parts, side, coded_cells(selected.image_size))
-    if selected.checksum != _checksum(quantized, mask, side_first):
+        quantized = coder.decode_channels(parts, side, coded_cells(base.image_size))
+    if base.checksum != _checksum(quantized, mask, side_in_base):
         raise BitstreamError("the stream decodes to other symbols than were written")
     if not quantized.is_finite:
         raise BitstreamError("the stream decodes to a latent that is not finite")
     return quantized, mask
 
 
-def _mask_of(codec: Codec, stream: Bitstream, coding: str) -> torch.Tensor:
+def _read_mask(codec: Codec, stream: Bitstream, coding: str) -> torch.Tensor:
+    """Return the channels of a layer as M booleans, after checking codec and coding."""
     if stream.codec != codec.identity:
         raise BitstreamError(f"the stream was made by {stream.codec}; this is {codec.identity}")
     if stream.coding != coding or not stream.strings:
@@ -183,10 +199,10 @@ def _mask_of(codec: Codec, stream: Bitstream, coding: str) -> torch.Tensor:
     return torch.from_numpy(bits)
 
 
-def _strings(
+def _split_strings(
     codec: Codec, stream: Bitstream, with_side: bool
 ) -> tuple[tuple[bytes, ...], bytes | None]:
-    """Those of the channels of a layer, and that of the hyperprior, if it has one."""
+    """Split the strings of a layer into those of channels and the hyperprior's, if it has one."""
     count, expected = len(stream.strings), 1 + codec.cpu_coder.channel_string_count + with_side
     if count != expected:
         raise BitstreamError(f"a layer of these channels has {expected} strings, not {count}")
@@ -198,14 +214,14 @@ def _pack(mask: torch.Tensor) -> bytes:
 
 
 def _checksum(quantized: Quantized, mask: torch.Tensor, with_side: bool) -> int:
-    """CRC-32 of what the first layer holds."""
+    """Return the CRC-32 of the symbols in a base layer."""
     value = zlib.crc32(quantized.y_symbols[mask].contiguous().numpy().tobytes())
     if not with_side:
         return value
     return zlib.crc32(quantized.z_symbols.contiguous().numpy().tobytes(), value)
 
 
-def _latent(codec: Codec, quantized: Quantized, mask: torch.Tensor, stream: Bitstream) -> Latent:
+def _to_latent(codec: Codec, quantized: Quantized, mask: torch.Tensor, stream: Bitstream) -> Latent:
     with exact_arithmetic(torch.device("cpu")):
         bits, side_bits = codec.cpu_coder.bits(quantized)
     y_hat = quantized.y_hat * mask[:, None, None]

@@ -1,5 +1,4 @@
-"""Bitstream of one compressed image: what the header of its file says, see header.py, and the
-strings of the entropy coder."""
+"""Bitstream of one compressed image: the header of its file and the entropy coder's strings."""
 
 from __future__ import annotations
 
@@ -11,20 +10,14 @@ from typing import Any
 from cdl_d2.codec.architectures import OWN_NAME
 from cdl_d2.codec.bitstream.header import CODECS, Header, read_header
 from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
-from cdl_d2.codec.latent import (
-    HYPERPRIOR_CELLS,
-    STRIDE,
-    CodecIdentity,
-    coded_cells,
-)
+from cdl_d2.codec.latent import HYPERPRIOR_CELLS, STRIDE, CodecIdentity, coded_cells
 from cdl_d2.errors import BitstreamError, CdlError
 from cdl_d2.files import write_atomically
 
 SUFFIX = ".cdlz"
-REST_SUFFIX = f".rest{SUFFIX}"  # of a second layer
+ENHANCEMENT_SUFFIXES = (f".enhancement{SUFFIX}", f".rest{SUFFIX}")  # the second is read only
 
-# Codings of the two layers of layers.py, beside those of a whole latent.
-SELECTED, REST = "selected", "rest"
+BASE, ENHANCEMENT = "base", "enhancement"  # codings of the two layers of an image
 
 
 @dataclass(frozen=True)
@@ -32,22 +25,21 @@ class Bitstream:
     """One compressed image.
 
     Attributes:
-        codec: what wrote it; the quantization of its latents is always `dequantized`.
+        codec: identity of the codec that wrote it; its latents are dequantized.
         image_size: (H, W) in pixels.
-        strings: of the entropy coder: y; with a hyperprior, z; with a global vector, g.
-        coding: `exact`, or `compressai` for what CompressAI itself wrote, see autoregressive.py;
-            `selected` or `rest` for a layer, see layers.py, whose strings begin with a mask.
-        checksum: of the symbols that the strings decode to (Quantized.checksum), without which a
-            stream is not decoded; None for `compressai`.
-        scale_floor: of the string of y, 0 to 31, see latent_coder.py; 0 unless coded `exact`.
-        padding: rows above and columns left of the image on the coded grid, in pixels; what is
-            padded below and to the right follows from image_size.
-        original_size: (H, W) in pixels of the image before it was resized for coding; None if it
-            was not. Results are in its pixels.
-        file_bytes: of a file of another format that it was read from, see compressai_file.py.
+        strings: the entropy coder's strings: y; z, with a hyperprior; g, with a global vector.
+        coding: `exact`; `compressai` for strings that CompressAI wrote; `base` or `enhancement`
+            for one of two layers, whose first string is the mask of its channels.
+        checksum: CRC-32 of the decoded symbols; None for `compressai`, required otherwise.
+        scale_floor: scale floor of the string of y, 0 to 31; 0 unless coded `exact`.
+        padding: (top, left), rows above and columns left of the image on the coded grid, in
+            pixels. The padding below and to the right follows from image_size.
+        original_size: (H, W) in pixels of the image before it was resized for coding, in which
+            results are given; None if it was not resized.
+        file_bytes: size of the file, if it was read from one of another format.
 
     Raises:
-        BitstreamError: if the padding leaves no place for the image.
+        BitstreamError: if the padding leaves no space for the image.
     """
 
     codec: CodecIdentity
@@ -63,7 +55,7 @@ class Bitstream:
 
     def __post_init__(self) -> None:
         if self.original_size == self.image_size:
-            object.__setattr__(self, "original_size", None)  # a file says it once
+            object.__setattr__(self, "original_size", None)  # not written to the header
         sides = zip(self.padding, self.image_size, self.coded_size, strict=True)
         if not all(0 <= before <= coded - side for before, side, coded in sides):
             raise BitstreamError(
@@ -84,24 +76,24 @@ class Bitstream:
 
     @property
     def bits(self) -> int:
-        """Of the file that it was read from, or that `save` writes."""
+        """Bits of its file."""
         return 8 * (self.file_bytes or len(self.to_bytes()))
 
     def to_bytes(self) -> bytes:
-        """The content of a file.
+        """Return the content of a file.
 
         Raises:
-            CdlError: for a larger image than from_bytes accepts; if the weights that wrote the
-                stream are not known, see Codec.identify.
+            CdlError: for an image larger than from_bytes accepts, or a codec whose weights are
+                unknown, as in files of CompressAI (`Codec.identify` fills them in).
         """
         if not self.codec.weights:
-            raise CdlError(f"a bitstream says who wrote it, not {self.codec}: see Codec.identify")
+            raise CdlError(f"a bitstream names the weights of its codec, {self.codec} does not")
         name, strings = self.codec.name, self.strings
-        known = name in CODECS.values()
-        if not known:
+        has_number = name in CODECS.values()
+        if not has_number:
             strings = (name.encode(), *strings)
         header = Header(
-            codec=name if known else None,
+            codec=name if has_number else None,
             quality=self.codec.quality,
             metric=self.codec.metric,
             weights=self.codec.weights,
@@ -118,23 +110,23 @@ class Bitstream:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Bitstream:
-        """Read the content of a file; `Codec.decompress` makes a latent of it.
+        """Read the content of a file; `Codec.decompress` decodes it to a latent.
 
         Raises:
-            BitstreamError: if it is no bitstream, of another version, damaged, or of more pixels
-                than latent.max_pixels.
+            BitstreamError: if it is not a bitstream, is corrupted, has another version or more
+                pixels than latent.max_pixels.
         """
         header, start = read_header(content)
-        name, strings = header.codec, _strings(content, start, header.strings)
+        name, strings = header.codec, _read_strings(content, start, header.strings)
         if name is None:
-            name, *strings = _own_name(strings), *strings[1:]
-        unknown = None if header.coding == COMPRESSAI else 0
+            name, *strings = _read_codec_name(strings), *strings[1:]
+        no_checksum = None if header.coding == COMPRESSAI else 0
         stream = cls(
             CodecIdentity(name, header.quality, header.metric, "dequantized", header.weights),
             header.image_size,
             tuple(strings),
             coding=header.coding,
-            checksum=header.checksum or unknown,
+            checksum=header.checksum or no_checksum,
             scale_floor=header.scale_floor,
             padding=header.padding,
             original_size=header.original_size,
@@ -153,14 +145,14 @@ class Bitstream:
         image_size: tuple[int, int],
         padding: tuple[int, int, int, int] | None = None,
     ) -> Bitstream:
-        """What CompressAI's own `compress` gave for one image.
+        """Make a bitstream of what a CompressAI network's `compress` returns for one image.
 
         Args:
-            codec: the codec whose network it was, of quantization `dequantized`.
+            codec: identity of the codec with this network, dequantized latents.
             coded: `strings` and `shape`, as CompressAI returns them.
             image_size: (H, W) of the image before it was padded to multiples of 64.
-            padding: (left, right, top, bottom) in pixels, as `compute_padding` of CompressAI gives
-                it and `torch.nn.functional.pad` takes it; None for the right and the bottom only.
+            padding: (left, right, top, bottom) in pixels, as `compute_padding` of CompressAI
+                returns and `torch.nn.functional.pad` takes it; None for right and bottom only.
 
         Raises:
             CdlError: if there is not exactly one image, or it was padded to another size.
@@ -168,25 +160,25 @@ class Bitstream:
         if any(len(strings) != 1 for strings in coded["strings"]):
             raise CdlError("CompressAI coded several images at once: give one at a time")
         left, right, top, bottom = padding or (0, 0, 0, 0)
-        strings, place = tuple(s[0] for s in coded["strings"]), (top, left)
-        stream = cls(codec, image_size, strings, coding=COMPRESSAI, padding=place)
+        strings = tuple(s[0] for s in coded["strings"])
+        stream = cls(codec, image_size, strings, coding=COMPRESSAI, padding=(top, left))
         padded = (top + image_size[0] + bottom, left + image_size[1] + right)
         if padding is not None and padded != stream.coded_size:
             raise CdlError(
                 f"a padding (left, right, top, bottom) of {tuple(padding)} makes {padded} pixels "
                 f"of {image_size}, not the next multiples of 64, {stream.coded_size}"
             )
-        cells = coded_cells(image_size)
-        latent = cells if len(stream.strings) == 1 else tuple(s // HYPERPRIOR_CELLS for s in cells)
-        if tuple(coded["shape"]) != latent:
+        grid = coded_cells(image_size)
+        shape = grid if len(strings) == 1 else tuple(s // HYPERPRIOR_CELLS for s in grid)
+        if tuple(coded["shape"]) != shape:
             raise CdlError(
                 f"a coded shape of {tuple(coded['shape'])} is not that of an image of "
-                f"{image_size}, {latent}: was it padded to multiples of 64?"
+                f"{image_size}, {shape}: was it padded to multiples of 64?"
             )
         return stream
 
     def save(self, path: str | Path) -> None:
-        """Write a file, whole or not at all."""
+        """Write a file atomically."""
         with write_atomically(path) as temporary:
             temporary.write_bytes(self.to_bytes())
 
@@ -195,8 +187,8 @@ class Bitstream:
         """Read a file.
 
         Raises:
-            FileNotFoundError: if there is none.
-            BitstreamError: see from_bytes; it names the file.
+            FileNotFoundError: if it does not exist.
+            BitstreamError: as `from_bytes`, with the name of the file.
         """
         path = Path(path)
         if not path.is_file():
@@ -207,35 +199,38 @@ class Bitstream:
             raise BitstreamError(f"{path}: {error}") from error
 
 
-def _number(table: dict[int, str], name: str) -> int | None:
-    """The number of a name in files."""
-    return next((number for number, known in table.items() if known == name), None)
-
-
-def _strings(
-    content: bytes, start: int, expected: tuple[tuple[int, int], ...]
+def _read_strings(
+    content: bytes, start: int, table: tuple[tuple[int, int], ...]
 ) -> tuple[bytes, ...]:
-    """Return the strings behind a header, whose lengths and CRC-32 are expected."""
+    """Return the strings that follow a header, given the length and CRC-32 of each."""
     strings = []
-    announced = start + sum(length for length, _ in expected)
-    if announced != len(content):
-        raise BitstreamError(f"truncated or damaged: {len(content)} bytes of {announced} announced")
-    for length, crc in expected:
+    size = start + sum(length for length, _ in table)
+    if size != len(content):
+        raise BitstreamError(f"truncated or corrupted: {len(content)} of {size} bytes")
+    for length, crc in table:
         string = content[start : start + length]
         if zlib.crc32(string) != crc:
-            raise BitstreamError("damaged: the checksum of a string does not match")
+            raise BitstreamError("corrupted: the checksum of a string does not match")
         strings.append(string)
         start += length
     return tuple(strings)
 
 
-def _own_name(strings: tuple[bytes, ...]) -> str:
+def _read_codec_name(strings: tuple[bytes, ...]) -> str:
     name = strings[0].decode("ascii", "replace") if strings else ""
     if not OWN_NAME.fullmatch(name):
-        raise BitstreamError(f"damaged: {name[:60]!r} is no name of a codec")
+        raise BitstreamError(f"corrupted: {name[:60]!r} is not the name of a codec")
     return name
 
 
-def rest_of(path: Path) -> Path:
-    """Where the second layer of a first one is."""
-    return path.with_suffix(REST_SUFFIX)
+def enhancement_paths(path: Path) -> list[Path]:
+    """Return where the enhancement layer of a base layer can be; it is written to the first."""
+    return [path.with_suffix(suffix) for suffix in ENHANCEMENT_SUFFIXES]
+
+
+def base_path(path: Path) -> Path | None:
+    """Return the path of the base layer of an enhancement layer; None for any other file."""
+    for suffix in ENHANCEMENT_SUFFIXES:
+        if path.name.endswith(suffix):
+            return path.with_name(path.name.removesuffix(suffix) + SUFFIX)
+    return None

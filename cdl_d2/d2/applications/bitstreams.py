@@ -1,4 +1,4 @@
-"""A trained model at both ends of a bitstream: what a sender writes, and what a receiver reads."""
+"""Compress images for a trained model, and read their bitstreams."""
 
 from __future__ import annotations
 
@@ -17,77 +17,81 @@ from cdl_d2.errors import CdlError
 
 
 @torch.no_grad()
-def compress_for(model: CompressedModel, image: torch.Tensor, with_rest: bool = True) -> Layers:
-    """Code an image for a model: the channels that it looks at first.
+def compress_for(
+    model: CompressedModel, image: torch.Tensor, with_enhancement: bool = True
+) -> Layers:
+    """Compress an image for a model: the channels that it selects become the base layer.
 
     Args:
         model: in eval mode.
         image: 3 x H x W in 0..255, channels in the model's order.
-        with_rest: whether to code the other channels, in a second layer.
+        with_enhancement: whether to code the other channels in an enhancement layer.
 
     Returns:
-        the two layers; of a model without a selection one bitstream with everything.
+        the layers; for a model without a selection one bitstream with all channels.
 
     Raises:
-        CdlError: if the model looks at original images; see compress_layers.
+        CdlError: if the model takes original images; as `compress_layers`.
     """
     codec = codec_of(model)
     pixels = model.coded_input.swap(image.to(model.device).float() / 255)
     if model.selection is None:
-        return Layers(codec.compress(pixels), None)
+        return Layers(codec.compress(pixels))
 
     def choose(cells: torch.Tensor) -> list[int]:
         choice = model.selection.choose({"latent": cells.to(model.device)})
         return choice.nonzero()[:, 0].tolist()
 
-    return compress_layers(codec, pixels, choose, with_rest)
+    return compress_layers(codec, pixels, choose, with_enhancement)
 
 
 @torch.no_grad()
 def read_stream(model: CompressedModel, stream: Bitstream) -> dict[str, Any]:
-    """A bitstream, or the first layer of one, as an item of the model's batch.
+    """Return a bitstream or base layer as a sample of the model's batch.
 
     Raises:
-        CdlError: if the model looks at original images; see CodedInput.read.
+        CdlError: if the model takes original images; as `CodedInput.read`.
     """
     codec_of(model)  # an error that names the kind of model
     return model.coded_input.read(stream, model.device)
 
 
 def codec_of(model: CompressedModel) -> Codec:
-    """The codec whose bitstreams a model reads.
+    """Return the codec whose bitstreams a model reads.
 
     Raises:
-        CdlError: if it looks at original images.
+        CdlError: if it takes original images.
     """
     if not isinstance(model, CompressedModel):
-        raise CdlError(f"a {type(model).__name__} looks at original images and reads no bitstreams")
+        raise CdlError(f"a {type(model).__name__} takes original images and reads no bitstreams")
     return model.coded_input.codec_on(model.device)
 
 
 def compressor_for(
-    run: Path, device: str, with_rest: bool = True, as_is: bool = False
+    run: Path, device: str, with_enhancement: bool = True, as_is: bool = False
 ) -> FileCompressor:
-    """Codes for the model of a training's output folder.
+    """Build a FileCompressor for the model in a training's output folder.
 
     Args:
-        with_rest: whether to write the other channels too, with which the image can be had.
-        as_is: neither resize nor crop images as in the model's evaluation.
+        run: output folder.
+        device: device of the model.
+        with_enhancement: whether to code the channels that the model does not select.
+        as_is: whether to skip the resizing and cropping of the model's evaluation.
 
     Raises:
-        CdlError, OSError: if there is no such model, or it looks at original images.
+        CdlError, OSError: if there is no such model, or it takes original images.
     """
     model = load_trained(run, device)
-    codec_of(model)  # an error now, not once for every image
+    codec_of(model)  # raises for a model of original images
     mapper = evaluation_mapper(run)
 
-    def layers_of(path: Path) -> Layers:
+    def encode(path: Path) -> Layers:
         if as_is:
-            return compress_for(model, model.coded_input.swap(read_image(path)), with_rest)
+            return compress_for(model, model.coded_input.swap(read_image(path)), with_enhancement)
         item = mapper({"file_name": str(path)})
-        layers = compress_for(model, item["image"], with_rest)
-        if "height" in item:  # a classifier's crop is no resized image
+        layers = compress_for(model, item["image"], with_enhancement)
+        if "height" in item:  # absent for a classifier's crop
             layers = layers.resized_from((item["height"], item["width"]))
         return layers
 
-    return FileCompressor(layers_of)
+    return FileCompressor(encode)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cdl_d2.codec.bitstream.layers import read_selected
-from cdl_d2.codec.bitstream.stream import SELECTED, Bitstream, BitstreamError
+from cdl_d2.codec.bitstream.layers import read_base
+from cdl_d2.codec.bitstream.stream import BASE, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE, CodecIdentity, coded_cells, crop_to_image
 from cdl_d2.errors import CdlError
@@ -113,7 +113,7 @@ class ReconstructionDomain(Domain):
     def read(
         self, stream: Bitstream, codec: Codec, device: torch.device | str
     ) -> dict[str, torch.Tensor]:
-        if stream.coding == SELECTED:
+        if stream.coding == BASE:
             raise BitstreamError("a base layer has some channels only: no image is decoded from it")
         y_hat = codec.read_symbols(stream).y_hat.to(device)
         decoded = codec.reconstruct(y_hat, stream.image_size, stream.padding)
@@ -170,8 +170,8 @@ class LatentDomain(Domain):
         self, stream: Bitstream, codec: Codec, device: torch.device | str
     ) -> dict[str, torch.Tensor]:
         entries: dict[str, Any] = {}
-        if stream.coding == SELECTED:
-            quantized, entries["channel_mask"] = read_selected(codec, stream)
+        if stream.coding == BASE:
+            quantized, entries["channel_mask"] = read_base(codec, stream)
         else:
             quantized = codec.read_symbols(stream)
         size, padding = stream.image_size, stream.padding

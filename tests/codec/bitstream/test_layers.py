@@ -8,8 +8,8 @@ from cdl_d2.codec.bitstream.layers import (
     Layers,
     channel_mask,
     compress_layers,
+    decompress_base,
     decompress_layers,
-    decompress_selected,
 )
 from tests.conftest import small_codec
 
@@ -24,14 +24,14 @@ def photo(height=100, width=130):
 
 
 def through_files(layers: Layers) -> Layers:
-    return Layers(*(Bitstream.from_bytes(s.to_bytes()) for s in (layers.selected, layers.rest)))
+    return Layers(*(Bitstream.from_bytes(s.to_bytes()) for s in (layers.base, layers.enhancement)))
 
 
 @pytest.mark.parametrize("channels", SELECTIONS, ids=len)
 def test_both_layers_give_the_latent_bit_for_bit(codec, channels):
     whole = codec.decompress(codec.compress(photo()))
     layers = through_files(compress_layers(codec, photo(), channels))
-    latent = decompress_layers(codec, layers.selected, layers.rest)
+    latent = decompress_layers(codec, layers.base, layers.enhancement)
     assert torch.equal(latent.y_hat, whole.y_hat)
     assert latent.total_bits == pytest.approx(whole.total_bits)
     assert torch.equal(codec.decode(latent), codec.decode(whole))
@@ -43,8 +43,8 @@ def test_a_codec_that_predicts_means_can_be_layered(name):
     whole = codec.encode(photo())
     channels = range(0, codec.latent_channels, 2)
     layers = through_files(compress_layers(codec, photo(), channels))
-    assert torch.equal(decompress_layers(codec, layers.selected, layers.rest).y_hat, whole.y_hat)
-    latent, mask = decompress_selected(codec, layers.selected)
+    assert torch.equal(decompress_layers(codec, layers.base, layers.enhancement).y_hat, whole.y_hat)
+    latent, mask = decompress_base(codec, layers.base)
     assert torch.equal(latent.y_hat[mask], whole.y_hat[mask])
 
 
@@ -52,7 +52,7 @@ def test_a_codec_that_predicts_means_can_be_layered(name):
 def test_the_first_layer_has_the_selected_channels_and_zeros(codec, channels):
     whole = codec.encode(photo())
     layers = compress_layers(codec, photo(), channels)
-    latent, mask = decompress_selected(codec, layers.selected)
+    latent, mask = decompress_base(codec, layers.base)
     assert mask.nonzero()[:, 0].tolist() == list(channels)
     assert torch.equal(latent.y_hat[mask], whole.y_hat[mask])
     assert not latent.y_hat[~mask].any()
@@ -66,16 +66,16 @@ def test_dropped_channels_are_saved_bits(codec):
         bits = codec.cpu_coder.bits(codec.read_symbols(full))[0].sum((1, 2))
     for channels in (range(64), range(0, 192, 6), range(100, 116)):
         mask = channel_mask(192, channels)
-        selected = compress_layers(codec, image, channels).selected
+        selected = compress_layers(codec, image, channels).base
         saved = 8 * (len(full.to_bytes()) - len(selected.to_bytes()))
         assert saved >= 0.98 * float(bits[~mask].sum())
 
 
 def test_a_missing_second_layer_is_named(codec):
     layers = compress_layers(codec, photo(), range(32))
-    with pytest.raises(BitstreamError, match="holds 32 of 192 channels: give its second layer"):
-        decompress_layers(codec, layers.selected, None)
-    for layer in (layers.selected, layers.rest):
+    with pytest.raises(BitstreamError, match="has 32 of 192 channels"):
+        decompress_layers(codec, layers.base, None)
+    for layer in (layers.base, layers.enhancement):
         with pytest.raises(BitstreamError, match="one of two layers"):
             codec.decompress(layer)
 
@@ -84,12 +84,12 @@ def test_layers_of_different_images_do_not_go_together(codec):
     first = compress_layers(codec, photo(), range(32))
     other = compress_layers(codec, 1 - photo(), range(32))
     narrow = compress_layers(codec, photo(), range(31))
-    with pytest.raises(BitstreamError, match="another image"):
-        decompress_layers(codec, first.selected, other.rest)
+    with pytest.raises(BitstreamError, match="different images"):
+        decompress_layers(codec, first.base, other.enhancement)
     with pytest.raises(BitstreamError, match="other channels"):
-        decompress_layers(codec, first.selected, narrow.rest)
-    with pytest.raises(BitstreamError, match="expected a stream of coding 'selected'"):
-        decompress_selected(codec, codec.compress(photo()))
+        decompress_layers(codec, first.base, narrow.enhancement)
+    with pytest.raises(BitstreamError, match="expected a stream of coding 'base'"):
+        decompress_base(codec, codec.compress(photo()))
 
 
 @pytest.mark.parametrize("channels", [[192], [-1], [3, 3]])
@@ -105,25 +105,25 @@ def test_a_context_model_cannot_be_layered():
 
 def test_a_second_layer_without_its_channels_is_refused(codec):
     layers = compress_layers(codec, photo(), range(32))
-    cut = replace(layers.rest, strings=layers.rest.strings[:1])
+    cut = replace(layers.enhancement, strings=layers.enhancement.strings[:1])
     with pytest.raises(BitstreamError, match="has 2 strings, not 1"):
-        decompress_layers(codec, layers.selected, cut)
+        decompress_layers(codec, layers.base, cut)
 
 
 def test_a_mask_of_another_codec_is_refused(codec):
-    stream = compress_layers(codec, photo(), range(32)).selected
+    stream = compress_layers(codec, photo(), range(32)).base
     wrong = replace(stream, strings=(stream.strings[0][:4], *stream.strings[1:]))
     with pytest.raises(BitstreamError, match="mask of 4 bytes does not fit 192 channels"):
-        decompress_selected(codec, wrong)
+        decompress_base(codec, wrong)
 
 
 def test_layers_keep_padding_and_original_size_and_have_no_scales(codec):
     layers = compress_layers(codec, photo(), range(60)).resized_from((300, 390))
-    moved = Layers(*(replace(s, padding=(20, 11)) for s in (layers.selected, layers.rest)))
+    moved = Layers(*(replace(s, padding=(20, 11)) for s in (layers.base, layers.enhancement)))
     received = through_files(moved)
-    assert received == moved and received.selected.result_size == (300, 390)
+    assert received == moved and received.base.result_size == (300, 390)
     for latent in (
-        decompress_layers(codec, received.selected, received.rest),
-        decompress_selected(codec, received.selected)[0],
+        decompress_layers(codec, received.base, received.enhancement),
+        decompress_base(codec, received.base)[0],
     ):
         assert latent.padding == (20, 11) and latent.scales_hat is None

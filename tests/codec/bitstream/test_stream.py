@@ -140,7 +140,7 @@ def test_every_truncation_is_noticed(file, request):
     for length in range(len(content)):
         with pytest.raises(BitstreamError):
             Bitstream.from_bytes(content[:length])
-    with pytest.raises(BitstreamError, match="truncated or damaged"):
+    with pytest.raises(BitstreamError, match="truncated or corrupted"):
         Bitstream.from_bytes(content + b"0")
 
 
@@ -158,7 +158,7 @@ def forged(content: bytes, place: int, form: str, *values) -> bytes:
         (5, "<B", (99,), "codec number 99 is unknown"),
         (16, "<B", (7,), "coding number 7"),
         (16, "<B", (8,), "coding 'compressai' has no scale floor"),
-        (16, "<B", (8 + 2,), "coding 'selected' has no scale floor"),
+        (16, "<B", (8 + 2,), "coding 'base' has no scale floor"),
         (18, "<IIII", (2**20, 2**20, 2**20, 2**20), "is not between 1 and"),
         (18, "<II", (0, 90), "is not between 1 and"),
         (18, "<II", (700, 900), "is not coded as"),

@@ -9,10 +9,10 @@ from cdl_d2.codec import Bitstream, BitstreamError, Codec
 from cdl_d2.codec.bitstream.layers import (
     Layers,
     compress_layers,
+    decompress_base,
     decompress_layers,
-    decompress_selected,
 )
-from cdl_d2.codec.bitstream.stream import rest_of
+from cdl_d2.codec.bitstream.stream import enhancement_paths
 from cdl_d2.codec.coded_files import decompress_file
 from cdl_d2.codec.io.weights_file import save_weights
 from cdl_d2.nn.input.coded_input import CodedInput
@@ -30,7 +30,7 @@ def codec() -> Codec:
 
 
 def through_files(layers: Layers) -> Layers:
-    return Layers(*(Bitstream.from_bytes(s.to_bytes()) for s in (layers.selected, layers.rest)))
+    return Layers(*(Bitstream.from_bytes(s.to_bytes()) for s in (layers.base, layers.enhancement)))
 
 
 def test_the_global_vector_stands_behind_the_spatial_channels_as_constant_planes(codec):
@@ -54,7 +54,7 @@ def test_the_bits_of_the_global_vector_are_those_of_its_channels(codec):
 def test_two_layers_give_the_latent_and_the_image_bit_for_bit(codec, first):
     whole = codec.decompress(codec.compress(IMAGE))
     layers = through_files(compress_layers(codec, IMAGE, first))
-    latent = decompress_layers(codec, layers.selected, layers.rest)
+    latent = decompress_layers(codec, layers.base, layers.enhancement)
     assert torch.equal(latent.y_hat, whole.y_hat)
     assert latent.total_bits == pytest.approx(whole.total_bits)
     assert torch.equal(codec.decode(latent), codec.decode(whole))
@@ -62,29 +62,32 @@ def test_two_layers_give_the_latent_and_the_image_bit_for_bit(codec, first):
 
 @pytest.mark.parametrize(("first", "other"), [(SPATIAL, GLOBAL), (GLOBAL, SPATIAL)])
 def test_either_stream_is_read_without_the_other(codec, first, other):
-    whole, layers = codec.encode(IMAGE), compress_layers(codec, IMAGE, first, with_rest=False)
-    latent, mask = decompress_selected(codec, layers.selected)
+    whole, layers = (
+        codec.encode(IMAGE),
+        compress_layers(codec, IMAGE, first, with_enhancement=False),
+    )
+    latent, mask = decompress_base(codec, layers.base)
     assert mask.nonzero()[:, 0].tolist() == list(first)
     assert torch.equal(latent.y_hat[first], whole.y_hat[first])
     assert not latent.y_hat[other].any()
-    item = CodedInput("latent", codec, with_scales=True).read(layers.selected)
+    item = CodedInput("latent", codec, with_scales=True).read(layers.base)
     assert torch.equal(item["latent"], latent.cells)
-    assert item["bits"] == 8 * len(layers.selected.to_bytes())
+    assert item["bits"] == 8 * len(layers.base.to_bytes())
 
 
 def test_the_global_stream_alone_costs_the_global_vector_alone(codec):
     """No hyperprior is in it, and none is counted."""
-    latent, stream = codec.encode(IMAGE), compress_layers(codec, IMAGE, GLOBAL).selected
-    alone, _ = decompress_selected(codec, stream)
+    latent, stream = codec.encode(IMAGE), compress_layers(codec, IMAGE, GLOBAL).base
+    alone, _ = decompress_base(codec, stream)
     assert alone.total_bits == pytest.approx(float(latent.channel_bits[M:].sum()))
     assert len(stream.to_bytes()) < 128 < len(codec.compress(IMAGE).to_bytes()) / 4
 
 
 def test_a_stream_of_other_strings_is_refused(codec):
     layers = compress_layers(codec, IMAGE, GLOBAL)
-    short = replace(layers.rest, strings=layers.rest.strings[:-1])
+    short = replace(layers.enhancement, strings=layers.enhancement.strings[:-1])
     with pytest.raises(BitstreamError, match="strings"):
-        decompress_layers(codec, layers.selected, short)
+        decompress_layers(codec, layers.base, short)
     with pytest.raises(BitstreamError, match="strings"):
         codec.decompress(replace(codec.compress(IMAGE), strings=(b"", b"")))
 
@@ -94,11 +97,11 @@ def test_empty_strings_are_damage(codec, first):
     layers = compress_layers(codec, IMAGE, first)
     hollow = [
         replace(layer, strings=(layer.strings[0], *[b""] * len(layer.strings[1:])))
-        for layer in (layers.selected, layers.rest)
+        for layer in (layers.base, layers.enhancement)
     ]
-    for selected, rest in ((hollow[0], layers.rest), (layers.selected, hollow[1])):
-        with pytest.raises(BitstreamError, match=r"other symbols|another image"):
-            decompress_layers(codec, selected, rest)
+    for base, enhancement in ((hollow[0], layers.enhancement), (layers.base, hollow[1])):
+        with pytest.raises(BitstreamError, match=r"other symbols|different images"):
+            decompress_layers(codec, base, enhancement)
 
 
 def test_another_process_reads_the_files_exactly(codec, server, tmp_path):
@@ -106,8 +109,8 @@ def test_another_process_reads_the_files_exactly(codec, server, tmp_path):
     save_weights(weights, codec.network, {})
     codec.compress(IMAGE).save(tmp_path / "whole.cdlz")
     layers = compress_layers(codec, IMAGE, GLOBAL)
-    layers.selected.save(tmp_path / "split.cdlz")
-    layers.rest.save(rest_of(tmp_path / "split.cdlz"))
+    layers.base.save(tmp_path / "split.cdlz")
+    layers.enhancement.save(enhancement_paths(tmp_path / "split.cdlz")[0])
     code = (
         "import sys, torch; from pathlib import Path; torch.set_num_threads(2);"
         "from cdl_d2.codec.coded_files import decompress_file;"

@@ -108,7 +108,7 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
         Image.open(path).resize((192, 128)).save(large / path.name)
     words = ["codec", "compress", large, "--for", tmp_path / "fixed"]
     output_of(*words, "--output", coded)
-    assert len(list(coded.glob("*.rest.cdlz"))) == 4 and len(list(coded.iterdir())) == 8
+    assert len(list(coded.glob("*.enhancement.cdlz"))) == 4 and len(list(coded.iterdir())) == 8
     for stream in map(Bitstream.load, coded.iterdir()):
         assert (stream.image_size, stream.original_size) == ((64, 96), (128, 192))
     output_of("codec", "decompress", *coded.iterdir(), "--output", tmp_path / "png")

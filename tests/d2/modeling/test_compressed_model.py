@@ -95,30 +95,30 @@ def test_the_first_layer_alone_gives_what_the_image_gives(kind, selection):
         without_most(model)
     item = make_item(kind)
     layers = compress_for(model, item["image"])
-    received = read_stream(model, layers.selected)
+    received = read_stream(model, layers.base)
     given = {key: item[key] for key in ("height", "width") if key in item}
     with torch.no_grad():
         ours, theirs = model([received | given])[0], model([item])[0]
     assert torch.equal(answer(ours), answer(theirs))
     assert ours["channels"] == theirs["channels"]
     assert 0 < ours["channels"] < 192
-    assert ours["bits"] == 8 * len(layers.selected.to_bytes()) > 0.98 * theirs["bits"]
+    assert ours["bits"] == 8 * len(layers.base.to_bytes()) > 0.98 * theirs["bits"]
 
 
 def test_a_first_layer_with_more_channels_than_needed_will_do():
     model = make_model("segmentor", *FIXED).eval()
     item, codec = make_item("segmentor"), model.coded_input.codec
     layers = compress_layers(codec, image_of(item, model), [*KEPT, 40, 41])
-    received = model.select([read_stream(model, layers.selected)])[0]
+    received = model.select([read_stream(model, layers.base)])[0]
     expected = model.select(model.encode([item]))[0]
     assert torch.equal(received["latent"], expected["latent"])
-    assert received["bits"] == 8 * len(layers.selected.to_bytes()) > expected["bits"]
+    assert received["bits"] == 8 * len(layers.base.to_bytes()) > expected["bits"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_bitstream_gives_what_the_image_gives(kind):
     model, item = make_model(kind).eval(), make_item(kind)
-    stream = compress_for(model, item["image"]).selected
+    stream = compress_for(model, item["image"]).base
     given = {key: item[key] for key in ("height", "width") if key in item}
     with torch.no_grad():
         ours, theirs = model([read_stream(model, stream) | given])[0], model([item])[0]
@@ -159,7 +159,7 @@ def test_channels_that_are_not_there_are_named():
     item = make_item("segmentor")
     model, whole = make_model("segmentor", *FIXED).eval(), make_model("segmentor").eval()
     codec = model.coded_input.codec
-    stream = compress_layers(codec, image_of(item, model), KEPT[1:]).selected
+    stream = compress_layers(codec, image_of(item, model), KEPT[1:]).base
     received = read_stream(model, stream)
     with pytest.raises(ValueError, match=r"lacks the channels \[0\], which this model looks at"):
         model([received])

@@ -58,10 +58,10 @@ def test_pytorchs_moving_average_averages_the_student_alone(transfer_cfg, storag
 def test_a_model_saved_whole_is_the_same(kind):
     options = ["MODEL.META_ARCHITECTURE", "CompressedRCNN"]
     model, item = small_model(small_cfg(kind, *options)).eval(), make_item(64, 96)
-    stream = compress_for(model, item["image"]).selected
+    stream = compress_for(model, item["image"]).base
     again, _ = saved_and_loaded(model)
     assert_same_detections(model, again, item)
-    assert compress_for(again, item["image"]).selected.to_bytes() == stream.to_bytes()
+    assert compress_for(again, item["image"]).base.to_bytes() == stream.to_bytes()
 
 
 def test_a_student_saved_whole_learns_on_and_does_not_hold_its_teacher(transfer_cfg, storage):

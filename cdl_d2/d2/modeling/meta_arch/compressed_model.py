@@ -97,7 +97,7 @@ class CompressedModel(nn.Module):
             if not mask.all():
                 raise CdlError(
                     f"a latent has {int(mask.sum())} of {len(mask)} channels, and this model looks "
-                    "at all: give the second layer too, or set MODEL.SELECTION"
+                    "at all: give the enhancement layer too, or set MODEL.SELECTION"
                 )
         return self._translated(items)
 
