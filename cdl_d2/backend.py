@@ -29,13 +29,19 @@ class Backend(ABC):
 
     @abstractmethod
     def load(
-        self, weights: str | Path, device: str, config_file: Path | None = None
+        self,
+        weights: str | Path | None,
+        device: str,
+        config_file: Path | None = None,
+        overrides: Sequence[Any] = (),
     ) -> tuple[nn.Module, Config, Transform]:
         """Return a trained network, in eval mode, its config and its evaluation transform.
 
         Args:
-            weights: a checkpoint, or what else the library loads weights from.
+            weights: a checkpoint, or what else the library loads weights from; None to find those
+                of the config.
             config_file: of the model, if the checkpoint does not hold its config.
+            overrides: KEY, VALUE, ... changes of the config.
 
         Raises:
             FileNotFoundError, CdlError: if the checkpoint or its config is missing or corrupted.

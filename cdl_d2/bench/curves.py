@@ -45,7 +45,7 @@ def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) ->
         FileNotFoundError, CdlError: as read_value.
     """
     if not folders:
-        raise CdlError(f"point {name!r} has no folder: give NAME FOLDER ...")
+        raise CdlError(f"point {name!r} has no model")
     curve, _, point = name.rpartition(":")
     values = {key: fmean(read_value(folder, key) for folder in folders) for key in keys}
     return Point(point, curve, values, len(folders))
@@ -116,7 +116,7 @@ def compare_trainings(
 
     Args:
         keys: of the values, such as `bbox/AP`.
-        runs: name and output folder of each; those of one name are averaged.
+        runs: name and MODEL of each, see read_tables; those of one name are averaged.
         baselines: the same, without a rate.
         plot: two keys.
         output: PNG file of the plot.

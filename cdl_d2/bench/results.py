@@ -1,4 +1,4 @@
-"""What a training's `results.json` says."""
+"""Results of trained models: a training's `results.json`, or the metrics of a zoo card."""
 
 from __future__ import annotations
 
@@ -6,36 +6,52 @@ import math
 from pathlib import Path
 from typing import Any
 
+from cdl_d2 import model_zoo
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo import metrics
 
 RESULTS = "results.json"  # in a training's folder
 
 
-def read_tables(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """What a training's `results.json` says, such as `{"rate": {"bpp": 0.25}}`.
+def results_path(model: str | Path) -> Path:
+    """Return the path of `results.json` of a training, named by its folder or a file in it.
+
+    Raises:
+        FileNotFoundError: if there are no results.
+    """
+    path = Path(model)
+    path = (path.parent if path.is_file() else path) / RESULTS
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no results {path}: has the training ended?")
+    return path
+
+
+def read_tables(model: str | Path) -> dict[str, dict[str, Any]]:
+    """Read the results of a trained model, such as `{"rate": {"bpp": 0.25}}`.
+
+    Args:
+        model: a training's folder or a file in it; or a name of the zoo.
 
     Raises:
         FileNotFoundError: if the folder has no results.
-        CdlError: if they are damaged.
+        CdlError: if they are corrupted.
     """
-    path = Path(folder) / RESULTS
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no results {path}: has the training ended?")
-    return metrics.read_tables(path)
+    if not Path(model).exists() and str(model) in model_zoo.names():
+        return metrics.tables_of_card(model_zoo.card(str(model)).metrics)
+    return metrics.read_tables(results_path(model))
 
 
-def read_value(folder: str | Path, key: str) -> float:
-    """Read a value of a training's results, such as `rate/bpp`, or `val/rate/bpp` of one of several
+def read_value(model: str | Path, key: str) -> float:
+    """Read a value of a model's results, such as `rate/bpp`, or `val/rate/bpp` of one of several
     data sets.
 
     Raises:
         FileNotFoundError, CdlError: as read_tables; CdlError if they lack the value.
     """
-    path, known = Path(folder) / RESULTS, metrics.flat_values(read_tables(folder))
-    value = known.get(key)
+    values = metrics.flat_values(read_tables(model))
+    value = values.get(key)
     if value is None:
-        raise CdlError(f"{path} has no {key!r}; it has {', '.join(known) or 'no results'}")
+        raise CdlError(f"{model} has no {key!r}; it has {', '.join(values) or 'no results'}")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CdlError(f"{path} has {value!r} for {key!r}, which is no finite number")
+        raise CdlError(f"{model} has {value!r} for {key!r}, which is no finite number")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,6 @@ import torch
 
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.io.image_files import read_image
-from cdl_d2.data.datasets.sources import find_images_of
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.data.store.latent_store import LatentStore
 from cdl_d2.data.store.plan import Plan
@@ -22,11 +22,11 @@ from cdl_d2.workers import load_in_workers, usable_cores
 
 
 def time_everything(
-    codec: Codec, images: Path, variant: Variant, count: int, repeats: int, workers: int | None
+    codec: Codec, files: Sequence[Path], variant: Variant, repeats: int, workers: int | None
 ) -> list[dict[str, Any]]:
     """Milliseconds and bytes an image of all ways to a latent, and how busy the bulk encoder is.
 
-    Of the first images of a folder, in one run; times are the median of `repeats` rounds.
+    All are measured in one run; times are the median of `repeats` rounds.
 
     Args:
         workers: of the bulk encoder; None for one a core.
@@ -34,7 +34,8 @@ def time_everything(
     Returns:
         rows of a table: `measure`, `what`, `value`.
     """
-    names = find_images_of(images)[:count]
+    images = Path(os.path.commonpath([path.parent for path in files]))
+    names = [path.relative_to(images).as_posix() for path in files]
     workers = workers or usable_cores()
     with tempfile.TemporaryDirectory() as folder:
         rows = _time_access(codec, images, names, variant, Path(folder), repeats)

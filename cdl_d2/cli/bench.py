@@ -9,25 +9,30 @@ from cyclopts import App, Parameter
 
 from cdl_d2.cli.options import (
     CodecOptions,
-    ConfigFile,
     Device,
+    Inputs,
     Json,
+    Model,
     NotNegative,
     Overrides,
-    Pair,
     Positive,
     load_config,
 )
 from cdl_d2.cli.output import print_rows
 from cdl_d2.errors import CdlError
 
+Against = Annotated[
+    list[str] | None,
+    Parameter(metavar="MODEL", help="Another model, measured in turn with the first; repeatable."),
+]
 app = App(name="bench", help="Measure time, memory and sizes.")
 
 
 @app.command
 def model(
+    model: Model,
+    /,
     *overrides: Overrides,
-    config_file: ConfigFile,
     size: tuple[int, int] = (800, 1280),
     repeats: Positive = 5,
     detection_only: bool = False,
@@ -38,8 +43,8 @@ def model(
     On a GPU if there is one, unless MODEL.DEVICE is given.
 
     ```
-    cdl bench model --size 800 1280 --repeats 5 MODEL.TRANSFER.MASKS foreground \\
-        --config-file detection/latent_mask_rcnn_R50_FPN.yaml
+    cdl bench model detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280 \\
+        MODEL.TRANSFER.MASKS foreground
     ```
 
     Args:
@@ -51,7 +56,7 @@ def model(
         raise CdlError(f"--size {size[0]} {size[1]}: at least 256 pixels a side are needed")
     from cdl_d2.device import usable_device
 
-    cfg = load_config(config_file, ("MODEL.DEVICE", usable_device(None), *overrides))
+    cfg = load_config(model, ("MODEL.DEVICE", usable_device(None), *overrides))
     from cdl_d2.bench.model import run_benchmark
 
     print_rows(run_benchmark(cfg, size, repeats, detection_only), json)
@@ -59,10 +64,10 @@ def model(
 
 @app.command
 def files(
-    images: Path,
+    model: Model,
     /,
-    *,
-    run: Annotated[list[Pair], Parameter(metavar="NAME FOLDER")],
+    *inputs: Inputs,
+    against: Against = None,
     count: Positive = 10,
     repeats: Positive = 3,
     threads: Positive = 1,
@@ -73,16 +78,13 @@ def files(
     """Time trained models from an image to its file, and from the file to the result.
 
     ```
-    cdl bench files city/val --count 10 \\
-        --run decoded output/decoded --run static-32 output/static-32
+    cdl bench files output/static-32 city/val --against output/decoded --count 10
     ```
 
     Each model codes what it looks at: all channels, the selected ones, or for a network on decoded
     images the whole image. Models are measured in turn, image by image.
 
     Args:
-        images: Folder.
-        run: Output folder of a training, and a name for it; repeatable.
         count: Images to take.
         repeats: Of each measurement.
         threads: Of PyTorch.
@@ -93,27 +95,26 @@ def files(
 
     from cdl_d2.bench.files import record_times, time_files
     from cdl_d2.bench.results import read_tables
-    from cdl_d2.codec.io.image_files import find_images
-    from cdl_d2.device import usable_device
+    from cdl_d2.prediction.loading import load_model
+    from cdl_d2.prediction.sources import find_image_files
 
-    folders = dict(run)
-    if len(folders) < len(run):
-        raise CdlError(f"two runs have one name: {', '.join(name for name, _ in run)}")
-    for folder in folders.values() if record else ():
-        read_tables(folder)  # an error now, not after minutes
+    names = [model, *(against or ())]
+    for name in names if record else ():
+        read_tables(name)  # an error now, not after minutes
     torch.set_num_threads(threads)
-    rows = time_files(folders, find_images(images)[:count], repeats, usable_device(device))
+    images = find_image_files(inputs)[:count]
+    rows = time_files({name: load_model(name, device) for name in names}, images, repeats)
     print_rows(rows, json)
     if record:
-        record_times(folders, rows)
+        record_times(rows)
 
 
 @app.command
 def predict(
-    models: Annotated[list[str], Parameter(metavar="MODEL", consume_multiple=True)],
+    model: Model,
     /,
-    *,
-    streams: Path,
+    *inputs: Inputs,
+    against: Against = None,
     count: Positive = 20,
     workers: Annotated[list[Positive] | None, Parameter(consume_multiple=True)] = None,
     runtime: Literal["eager", "compile", "onnxruntime"] = "eager",
@@ -122,14 +123,12 @@ def predict(
     """Time predictions from bitstreams, file to result, and where the time goes, on one core.
 
     ```
-    cdl bench predict nuclei-bridge nuclei-pixel --streams coded --workers 1 2
+    cdl bench predict nuclei-bridge coded --against nuclei-pixel --workers 1 2
     ```
 
     A model of pixels decodes. Models are measured in turn, image by image.
 
     Args:
-        models: As `cdl predict` takes them.
-        streams: Folder of bitstreams.
         count: Bitstreams to take.
         workers: Processes, for each number of which a whole stream of predictions is timed.
         runtime: Of the backbone.
@@ -142,22 +141,21 @@ def predict(
     from cdl_d2.prediction.loading import load_model
     from cdl_d2.prediction.sources import find_sources
 
-    paths = [*find_sources([str(streams)]).values()][:count]
+    paths = [*find_sources(inputs).values()][:count]
     if workers and runtime != "eager":
         raise CdlError(f"--workers are other processes, which have no --runtime {runtime}")
     predictors = {}
     with tempfile.TemporaryDirectory() as folder:
-        for i, model in enumerate(models):
+        for i, name in enumerate([model, *(against or ())]):
             place = Path(folder) / str(i)
-            predictors[model] = Predictor(with_runtime(load_model(model, "cpu"), runtime, place))
+            predictors[name] = Predictor(with_runtime(load_model(name, "cpu"), runtime, place))
         print_rows(time_predictions(predictors, paths, workers or []), json)
 
 
 @app.command
 def storage(
-    *,
+    *inputs: Inputs,
     codec: CodecOptions,
-    images: Path,
     short_edge: NotNegative = 800,
     max_size: Positive = 1333,
     count: Positive = 20,
@@ -169,11 +167,10 @@ def storage(
     """Time all ways to get at latents, in one run: stores, bitstreams, encoding on the fly.
 
     ```
-    cdl bench storage --images val2017 --codec bmshj2018-hyperprior --quality 4
+    cdl bench storage val2017 --codec bmshj2018-hyperprior --quality 4
     ```
 
     Args:
-        images: Folder of images.
         short_edge: Size of the stored variant; 0 as it is.
         max_size: Of the longer side.
         count: Images to take.
@@ -185,9 +182,10 @@ def storage(
 
     from cdl_d2.bench.storage import time_everything
     from cdl_d2.data import Variant
+    from cdl_d2.prediction.sources import find_image_files
 
     torch.set_num_threads(threads)
     variant = Variant(short_edge, max_size)
-    print_rows(
-        time_everything(codec.choice().load(), images, variant, count, repeats, workers), json
-    )
+    images = find_image_files(inputs)[:count]
+    rows = time_everything(codec.choice().load(), images, variant, repeats, workers)
+    print_rows(rows, json)

@@ -21,7 +21,7 @@ def compress(
     /,
     *,
     codec: CodecOptions | None = None,
-    for_: Annotated[Path | None, Parameter(name="--for", metavar="RUN")] = None,
+    for_: Annotated[str | None, Parameter(name="--for", metavar="MODEL")] = None,
     channels: str | None = None,
     base_only: bool = False,
     as_is: bool = False,
@@ -44,7 +44,7 @@ def compress(
 
     Args:
         images: Files; or folders, for all images under them.
-        for_: Output folder of the model's training.
+        for_: Trained model, as `cdl predict` takes it.
         channels: Channels of the base layer, such as 0-31,40.
         base_only: Write only the base layer, with the channels that the model of `--for` reads.
         as_is: Neither resize nor crop images for the model of `--for`.
@@ -55,7 +55,7 @@ def compress(
     from cdl_d2.device import usable_device
 
     if (codec is None) == (for_ is None):
-        raise CdlError("give either --codec and --quality, or --for with a training's folder")
+        raise CdlError("give either --codec and --quality, or --for with a trained model")
     if for_ is not None and channels is not None:
         raise CdlError("--channels does not go with --for: its model chooses the channels")
     if for_ is None and (base_only or as_is):
@@ -63,9 +63,10 @@ def compress(
     with advice("add --force to replace it", FileExistsError):
         targets = bitstream_paths(images, output, force)
     if for_ is not None:
-        from cdl_d2.d2.applications.bitstreams import compressor_for
+        from cdl_d2.prediction.bitstreams import compressor_for
+        from cdl_d2.prediction.loading import load_model
 
-        coder = compressor_for(for_, usable_device(device), not base_only, as_is)
+        coder = compressor_for(load_model(for_, device), not base_only, as_is)
     else:
         coder = build_compressor(codec.choice().load().on(usable_device(device)), channels)
 

@@ -10,14 +10,13 @@ from cyclopts import Parameter
 from cdl_d2.cli.options import Json, Pair
 from cdl_d2.cli.output import print_rows
 
-RUN = Parameter(metavar="NAME FOLDER")
+NAMED_MODEL = Parameter(metavar="[NAME=]MODEL")
 
 
 def compare(
-    *,
+    *models: Annotated[str, NAMED_MODEL],
     keys: Annotated[list[str], Parameter(consume_multiple=True)],
-    point: Annotated[list[Pair], RUN],
-    baseline: Annotated[list[Pair] | None, RUN] = None,
+    baseline: Annotated[list[str] | None, NAMED_MODEL] = None,
     plot: Annotated[Pair | None, Parameter(metavar="X Y")] = None,
     output: Path | None = None,
     saving: Annotated[list[Pair] | None, Parameter(metavar="REFERENCE CURVE")] = None,
@@ -25,42 +24,54 @@ def compare(
     history_output: Path = Path("history.png"),
     json: Json = False,
 ) -> None:
-    """Compare trainings: a table of what they report, and a plot of one value against another.
+    """Compare trained models: a table of their results, and a plot of one value against another.
 
     ```
-    cdl compare --keys classification/top1 rate/psnr \\
-        --point frozen output/frozen-1 --point frozen output/frozen-2 \\
-        --point "joint:task x 1" output/joint-1
-    cdl compare --keys rate/kB --baseline "original images" output/pixel \\
-        --point decoded:1 output/decoded-1 --point decoded:2 output/decoded-2 \\
-        --point static:16 output/static-16 --point static:32 output/static-32 \\
+    cdl compare frozen=output/frozen-1 frozen=output/frozen-2 \\
+        "joint:task x 1=output/joint-1" --keys classification/top1 rate/psnr
+    cdl compare decoded:1=output/decoded-1 decoded:2=output/decoded-2 \\
+        static:16=output/static-16 static:32=output/static-32 --keys rate/kB \\
+        --baseline "original images=output/pixel" \\
         --plot rate/bpp sem_seg/mIoU --output rate.png --saving decoded static
-    cdl compare --keys classification/top1 --point cresnet39 output/cresnet39_rsscn7 \\
+    cdl compare output/cresnet39_rsscn7 --keys classification/top1 \\
         --history total_loss classification/loss --history-output losses.png
     ```
 
-    A point is a training's output folder, or the mean of several (seeds) that are given under one
-    name. Points named CURVE:NAME are joined by a line. Between two curves of the plot, X a rate and
-    Y an accuracy, a Bjontegaard saving can be computed.
+    Each point is a model, or the mean of several (seeds) that have one name. Points named
+    CURVE:NAME are joined by a line. Between two curves of the plot, X a rate and Y an accuracy, a
+    Bjontegaard saving can be computed.
 
     Args:
-        keys: Columns of the table, such as bbox/AP, sem_seg/mIoU or rate/bpp; of an evaluation on
+        models: Output folder of a training, or a name of `cdl zoo list`; NAME defaults to the last
+            part of MODEL.
+        keys: Columns of the table, such as bbox/AP, sem_seg/mIoU or rate/bpp; for an evaluation on
             several data sets NAME/bbox/AP.
-        point: Repeatable.
-        baseline: A training without a rate: a line across the plot at its Y; repeatable.
+        baseline: A model without a rate: a line across the plot at its Y; repeatable.
         plot: Two keys.
         output: PNG file of the plot.
         saving: Print how much rate a curve of the plot saves at equal accuracy; repeatable.
         history: Draw these values of each training over its iterations, such as the losses of
             training and of validation (the latter every TEST.EVAL_PERIOD iterations).
-        history_output: PNG file of that.
+        history_output: PNG file of that drawing.
     """
     from cdl_d2.bench.curves import compare_trainings
     from cdl_d2.bench.history import draw_history
+    from cdl_d2.errors import CdlError
 
-    rows, savings = compare_trainings(keys, point, baseline or [], plot, output, saving or [])
+    if not models:
+        raise CdlError("there are no models: give output folders of trainings")
+    points, baselines = [_split_name(m) for m in models], [_split_name(m) for m in baseline or ()]
+    rows, savings = compare_trainings(keys, points, baselines, plot, output, saving or [])
     if history:
-        draw_history(point, history, history_output)
+        draw_history(points, history, history_output)
     print_rows(rows, json)
     for line in [] if json else savings:
         print(line)
+
+
+def _split_name(model: str) -> Pair:
+    """Return the NAME and the MODEL of [NAME=]MODEL."""
+    name, separator, path = model.partition("=")
+    if separator and not Path(model).exists():
+        return name, path
+    return Path(model).name or model, model

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json as json_format
 
-from cdl_d2.cli.options import ConfigFile, Json, Overrides, load_config
+from cdl_d2.cli.options import Json, Model, Overrides, load_config
 from cdl_d2.cli.output import print_rows
 
 
 def count(
+    model: Model,
+    /,
     *overrides: Overrides,
-    config_file: ConfigFile,
     size: tuple[int, int] | None = None,
     json: Json = False,
 ) -> None:
     """Count the multiply-adds of a model's parts.
 
     ```
-    cdl count --config-file detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280
-    cdl count --config-file classification/latent_resnet50.yaml
+    cdl count detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280
+    cdl count classification/latent_resnet50.yaml
     ```
 
     Prints GMACs (10^9 multiply-adds); with `--json`, an object of multiply-adds.
@@ -27,7 +28,7 @@ def count(
         size: Height and width of the image in pixels, multiples of 32; default 800 1280, and of a
             classifier INPUT.IMAGE_SIZE.
     """
-    cfg = load_config(config_file, (*overrides, "MODEL.DEVICE", "cpu"))  # where it is counted
+    cfg = load_config(model, (*overrides, "MODEL.DEVICE", "cpu"))  # where it is counted
     from cdl_d2.bench.counts import count_multiply_adds, usual_size
 
     size = size or usual_size(cfg)

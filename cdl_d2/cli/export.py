@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from cdl_d2.cli.options import Model
 from cdl_d2.errors import CdlError
 
 
 def export(
-    model: str,
+    model: Model,
     /,
     *,
     output: Path,
@@ -29,7 +30,6 @@ def export(
     written and compared with the model: nothing is left of an export that differs.
 
     Args:
-        model: A name of `cdl zoo list`, the output folder of a training, or a checkpoint.
         output: Folder to make.
         format: `onnx`, or `torch` for `.pt2` files.
         size: Height and width in pixels, for graphs of only this size; default any size, if the

@@ -10,9 +10,9 @@ from cyclopts import App
 
 from cdl_d2.cli.options import (
     NO_DATASETS,
-    ConfigFile,
     Datasets,
     Json,
+    Model,
     Overrides,
     Positive,
     load_config,
@@ -24,8 +24,9 @@ app = App(name="latents", help="Statistics of latents, and selections of their c
 
 @app.command
 def statistics(
+    model: Model,
+    /,
     *overrides: Overrides,
-    config_file: ConfigFile,
     output: Path,
     images: Positive = 500,
     datasets: Datasets = NO_DATASETS,
@@ -33,8 +34,8 @@ def statistics(
     """Write mean and deviation of each channel of the latents of training images.
 
     ```
-    cdl latents statistics --images 500 --output statistics.safetensors \\
-        --config-file detection/latent_mask_rcnn_R50_FPN.yaml
+    cdl latents statistics detection/latent_mask_rcnn_R50_FPN.yaml --images 500 \\
+        --output statistics.safetensors
     ```
 
     Give the file to a training as MODEL.LATENT_RESNET.STATISTICS; the checkpoint keeps them.
@@ -45,14 +46,15 @@ def statistics(
     """
     from cdl_d2.d2.applications.latents import write_statistics
 
-    mean, std = write_statistics(load_config(config_file, overrides, datasets), images, output)
+    mean, std = write_statistics(load_config(model, overrides, datasets), images, output)
     print(f"{output}: {len(mean)} channels, deviation {std.min():.3f} to {std.max():.3f}")
 
 
 @app.command
 def select(
+    model: Model,
+    /,
     *overrides: Overrides,
-    config_file: ConfigFile,
     count: Positive | None = None,
     output: Path | None = None,
     by: Literal["gate", "variance"] = "gate",
@@ -63,9 +65,8 @@ def select(
     """Choose the channels of a fixed selection, from a trained gate or by variance.
 
     ```
-    cdl latents select --config-file output/gate/config.yaml --output selection.json \\
-        MODEL.WEIGHTS output/gate/model_final.pth
-    cdl latents select --config-file output/gate/config.yaml --count 32 --by variance
+    cdl latents select output/gate --output selection.json
+    cdl latents select output/gate --count 32 --by variance
     ```
 
     Counts how often the gate of a model chooses each channel on the training data (empty channels
@@ -83,7 +84,7 @@ def select(
         raise CdlError("give --count, how many channels to print, or --output, a file to write")
     from cdl_d2.d2.applications.latents import rank_channels
 
-    ranking = rank_channels(load_config(config_file, overrides, datasets), by, images, count)
+    ranking = rank_channels(load_config(model, overrides, datasets), by, images, count)
     kept = list(ranking.channels) if count is None else ranking.most_wanted(count)
     if output is not None:
         ranking.save(output)

@@ -38,6 +38,21 @@ from cdl_d2.files import is_disk_error
 warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
 
 MISTAKES = (CdlError, OSError)
+REMOVED_OPTIONS = {  # by command: the new form
+    ("convert", "--images"): "cdl convert MODEL INPUTS",
+    ("convert", "--weights"): "cdl convert CONFIG:WEIGHTS INPUTS",
+    ("visualize", "--config-file"): "cdl visualize MODEL INPUTS",
+    ("visualize", "--input"): "cdl visualize MODEL INPUTS",
+    ("latents statistics", "--config-file"): "cdl latents statistics MODEL",
+    ("latents select", "--config-file"): "cdl latents select MODEL",
+    ("count", "--config-file"): "cdl count MODEL",
+    ("compare", "--point"): "cdl compare NAME=MODEL",
+    ("bench model", "--config-file"): "cdl bench model MODEL",
+    ("bench files", "--run"): "cdl bench files MODEL INPUTS --against MODEL",
+    ("bench predict", "--streams"): "cdl bench predict MODEL INPUTS --against MODEL",
+    ("bench storage", "--images"): "cdl bench storage INPUTS",
+    ("quickstart", "--engine"): "--backend",
+}
 RENAMED_COMMANDS = {"draw": "it is called 'synthesize' now"}
 LOST_WORKER = "a worker was killed, maybe for want of memory; with fewer of them there is more"
 
@@ -84,6 +99,9 @@ def main(arguments: Sequence[object] | None = None) -> int:
     name = "cdl"
     try:
         name = " ".join(["cdl", *app.parse_commands(words)[0]])
+        for (command, option), new in REMOVED_OPTIONS.items():
+            if name == f"cdl {command}" and option in words:
+                raise CdlError(f"the option {option} is removed: write {new}")
         status = _call(words) or 0
         sys.stdout.flush()  # what is printed can meet a full disk, too
         return status

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +25,27 @@ Overrides = Annotated[
     Parameter(
         allow_leading_hyphen=True,
         help="Changes of the config, KEY VALUE ...; the keys are in `cdl_d2/d2/config.py`.",
+    ),
+]
+Model = Annotated[
+    str,
+    Parameter(
+        help="Trained model: a name of `cdl zoo list`; the output folder of a training; a "
+        "checkpoint, of Detectron2 with its `config.yaml` beside it; a config, or "
+        "`CONFIG.yaml:WEIGHTS`; one of Detectron2's model zoo, such as "
+        "`COCO-Detection/retinanet_R_50_FPN_3x.yaml`; or `coco`, torchvision's Mask R-CNN."
+    ),
+]
+Inputs = Annotated[
+    str,
+    Parameter(help="Images and bitstreams: files, folders, globs, tar files or latent stores."),
+]
+InputsAndOverrides = Annotated[
+    str,
+    Parameter(
+        name="inputs",
+        allow_leading_hyphen=True,
+        help="Images: files, folders or globs; then changes of the config, KEY VALUE ...",
     ),
 ]
 ConfigFile = Annotated[
@@ -91,8 +115,19 @@ Datasets = Parameter(name="*", group="Data sets of your own, by the name that th
 NO_DATASETS = Datasets()
 
 
-def load_config(file: str, overrides: tuple[str, ...], datasets: Datasets = NO_DATASETS) -> CfgNode:
-    """The config of a command for Detectron2, see RunConfig.load."""
+def load_config(model: str, overrides: Sequence[str], datasets: Datasets = NO_DATASETS) -> CfgNode:
+    """Return the config of MODEL, of Detectron2, with its weights as MODEL.WEIGHTS."""
     from cdl_d2.d2.engine.run_config import RunConfig
+    from cdl_d2.prediction.loading import find_detectron2_config
 
-    return RunConfig(file, overrides, vars(datasets)).load()
+    config_file, changes, weights = find_detectron2_config(model)
+    changes += ["MODEL.WEIGHTS", weights] if weights else []
+    return RunConfig(str(config_file), (*changes, *overrides), vars(datasets)).load()
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split INPUTS [KEY VALUE ...] before the first word that is a config key and no file."""
+    for index, word in enumerate(words):
+        if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", word) and not os.path.lexists(word):
+            return list(words[:index]), list(words[index:])
+    return list(words), []

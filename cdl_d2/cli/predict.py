@@ -9,14 +9,14 @@ from typing import Annotated
 from cyclopts import Parameter
 from tqdm import tqdm
 
-from cdl_d2.cli.options import Device, Json, NotNegative, Positive
+from cdl_d2.cli.options import Device, Inputs, Json, Model, NotNegative, Positive
 from cdl_d2.cli.output import report
 
 
 def predict(
-    model: str,
+    model: Model,
     /,
-    *inputs: str,
+    *inputs: Inputs,
     output: Path,
     annotations: Path | None = None,
     draw: bool = False,
@@ -45,8 +45,6 @@ def predict(
     then 1.
 
     Args:
-        model: A name of `cdl zoo list`, the output folder of a training, or a checkpoint.
-        inputs: A model of latents encodes images; a model of pixels decodes bitstreams.
         output: Folder of the predictions.
         annotations: To evaluate on: COCO-format JSON; for a segmentor a folder of label maps; for a
             classifier a folder with a folder of images for each class.

@@ -2,53 +2,60 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from cdl_d2.cli.options import ConfigFile, Overrides, load_config
+from cdl_d2.cli.options import Device, InputsAndOverrides, Model, split_overrides
 from cdl_d2.cli.output import for_each
-from cdl_d2.errors import CdlError
-
-MANY = Parameter(consume_multiple=True)
 
 
 def visualize(
-    *overrides: Overrides,
-    config_file: ConfigFile,
-    input: Annotated[list[Path], MANY],
+    model: Model,
+    /,
+    *inputs: InputsAndOverrides,
     output: Path,
     threshold: float = 0.5,
-    classes: Annotated[list[str] | None, MANY] = None,
+    classes: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    device: Device = None,
 ) -> int:
-    """Draw what a detector, segmentor or classifier sees and finds in images.
+    """Draw the predictions of a model on images, and what it reads of them.
 
     ```
-    cdl visualize --input photos/*.jpg --output pictures \\
-        --config-file output/mine/config.yaml \\
-        MODEL.WEIGHTS output/mine/model_final.pth
+    cdl visualize output/mine photos/*.jpg --output pictures
     ```
 
     For each image NAME: NAME_prediction.png and, for a model with a codec, NAME_decoded.png, the
-    image that its decoder makes, and NAME_latent.png, the bits of each cell, the strongest channels
-    of the latent, and the scales that its entropy model predicts for them.
+    reconstructed image, and NAME_latent.png, the bits of each latent position, the strongest
+    channels of the latent, and the standard deviations that its entropy model predicts for them.
 
     Args:
-        input: Images.
-        output: Folder for the pictures.
+        output: Folder of the pictures.
         threshold: Lowest score of a detection that is drawn.
-        classes: Their names; default COCO's, or numbers.
+        classes: Class names, instead of the model's own.
     """
-    stems = [path.stem for path in input]
-    twice = [stem for stem in stems if stems.count(stem) > 1]
-    if twice:
-        raise CdlError(f"pictures are named by file name, and {twice[0]} comes twice")
-    cfg = load_config(config_file, overrides)
-    from cdl_d2.d2.applications.pictures import PictureMaker
+    from cdl_d2.errors import CdlError
+    from cdl_d2.prediction import Predictor
+    from cdl_d2.prediction.loading import load_model
+    from cdl_d2.prediction.pictures import write_pictures
+    from cdl_d2.prediction.sources import find_sources
 
-    maker = PictureMaker(cfg, classes, threshold)
-    output.mkdir(parents=True, exist_ok=True)
-    status = for_each(input, lambda path: maker.write(path, output), "cdl visualize")
+    words, overrides = split_overrides(inputs)
+    if not words:
+        raise CdlError("there are no inputs: give images, bitstreams, or folders of them")
+    sources = find_sources(words, output)
+    predictor = Predictor(load_model(model, device, classes, overrides))
+    names = [PurePosixPath(name).with_suffix("") for name in sources]
+    paths = dict(zip(sources, (output / name for name in names), strict=True))
+    for name, path in paths.items():
+        if list(paths.values()).count(path) > 1:
+            raise CdlError(f"the pictures of {name} and of another input would both be {path}")
+
+    def write(name: str) -> None:
+        paths[name].parent.mkdir(parents=True, exist_ok=True)
+        write_pictures(predictor, sources[name], paths[name], threshold)
+
+    status = for_each(sources, write, "cdl visualize")
     print(f"pictures in {output}")
     return status

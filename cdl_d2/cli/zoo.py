@@ -27,7 +27,7 @@ def list_(*, json: Json = False) -> int:
     remote, or missing. The cache, and your own cards, are in `~/.cache/cdl_d2`, or where the
     variable CDL_HOME says. A card that cannot be used is reported; the exit status is then 1.
     """
-    from cdl_d2.model_zoo.catalog import home, read_cards, where
+    from cdl_d2.model_zoo.catalog import home, read_cards, weights_state
 
     cards, broken = read_cards()
     for error in broken:
@@ -43,7 +43,7 @@ def list_(*, json: Json = False) -> int:
                 "codec": f"{card.codec.name} {card.codec.quality}" if card.codec else None,
                 "metrics": metrics if json else ", ".join(f"{k} {v}" for k, v in metrics.items()),
                 "MB": round(card.weights.bytes / 1e6, 2),
-                "where": where(card),
+                "where": weights_state(card),
             }
         )
     if rows or json:
@@ -66,13 +66,13 @@ def show(name: str, /, *, json: Json = False) -> None:
     """
     import json as json_format
 
-    from cdl_d2.model_zoo.catalog import find_card, place_of, where
+    from cdl_d2.model_zoo.catalog import find_card, weights_path, weights_state
 
     card = find_card(name)
     if json:
-        print(json_format.dumps(asdict(card) | {"where": where(card)}, default=str))
+        print(json_format.dumps(asdict(card) | {"where": weights_state(card)}, default=str))
         return
-    print(f"# {card.path}\n# weights {where(card)}: {place_of(card)}")
+    print(f"# {card.path}\n# weights {weights_state(card)}: {weights_path(card)}")
     print(card.path.read_text(encoding="utf-8").rstrip())
 
 
@@ -107,18 +107,20 @@ def verify(names: list[str] | None = None, /) -> int:
     Args:
         names: As `cdl zoo list` prints them; default all whose weights are here.
     """
-    from cdl_d2.model_zoo.catalog import find_card, place_of, read_cards, where
+    from cdl_d2.model_zoo.catalog import find_card, read_cards, weights_path, weights_state
     from cdl_d2.model_zoo.download import check_file
 
     cards = [find_card(name) for name in names or ()]
     for card in cards:
-        if where(card) in ("remote", "missing"):
+        if weights_state(card) in ("remote", "missing"):
             raise CdlError(f"the weights of {card.name} are not here: cdl zoo download {card.name}")
-    here = cards or [c for c in read_cards()[0].values() if where(c) in ("packaged", "cached")]
+    here = cards or [
+        c for c in read_cards()[0].values() if weights_state(c) in ("packaged", "cached")
+    ]
     status = 0
     for card in here:
         try:
-            check_file(place_of(card), card.weights.bytes, card.weights.sha256)
+            check_file(weights_path(card), card.weights.bytes, card.weights.sha256)
             print(f"{card.name}: as its card says")
         except (CdlError, OSError) as error:
             status = 1

@@ -7,13 +7,14 @@ needed for its own models only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.backends import get_backend
 from cdl_d2.model_zoo.card import Card
-from cdl_d2.model_zoo.catalog import find_card, local_weights, place_of, read_cards
+from cdl_d2.model_zoo.catalog import find_card, local_weights, read_cards, weights_path
 from cdl_d2.packaged import CONFIGS, matching_configs, packaged_configs
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def get_checkpoint_url(name: str) -> str:
     """
     found = find_card(name)
     url = found.weights.url or ""
-    return url if url.startswith("http") else str(place_of(found))
+    return url if url.startswith("http") else str(weights_path(found))
 
 
 def get_config_file(name: str) -> str:
@@ -85,11 +86,12 @@ def get_config_file(name: str) -> str:
     return _config_file_of(found) if found else str(CONFIGS / matching_configs(name)[0])
 
 
-def get_config(name: str | Card, trained: bool = False) -> Config:
+def get_config(name: str | Card, trained: bool = False, overrides: Sequence[Any] = ()) -> Config:
     """The config of a trained model, with its changes, or one that comes with the package.
 
     Args:
         trained: set MODEL.WEIGHTS to the file of the model's weights on this machine.
+        overrides: KEY, VALUE, ... changes of a Detectron2 model's config.
 
     Returns:
         Detectron2's config; of a model of torchvision a DetectorConfig, which has no weights in it.
@@ -104,10 +106,11 @@ def get_config(name: str | Card, trained: bool = False) -> Config:
             raise CdlError(f"{name} is a config, which has no trained weights: {_known()}")
         from cdl_d2.d2.config_files import read_config
 
-        return read_config(get_config_file(name))
+        return read_config(get_config_file(name), overrides)
     backend = get_backend(found.backend, f"the model {found.name}")
     try:
-        config = backend.read_card_config(found.config, found.overrides, found.classes)
+        changes = [*found.overrides, *overrides]
+        config = backend.read_card_config(found.config, changes, found.classes)
     except CdlError as error:
         raise CdlError(f"card {found.path}: {error}") from error
     return backend.with_weights(config, local_weights(found)) if trained else config
@@ -133,9 +136,10 @@ def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn
     return backend.build(get_config(found or name, trained), device)
 
 
-def load(card: Card, device: str) -> tuple[nn.Module, Config]:
+def load(card: Card, device: str, overrides: Sequence[Any] = ()) -> tuple[nn.Module, Config]:
     """Return a trained model, in eval mode, and its config; raises as `get`."""
-    backend, config = get_backend(card.backend, f"the model {card.name}"), get_config(card)
+    backend = get_backend(card.backend, f"the model {card.name}")
+    config = get_config(card, overrides=overrides)
     model = backend.build(config, device, local_weights(card))
     _check_codec(model, card)
     return model, config

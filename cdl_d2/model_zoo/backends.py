@@ -42,6 +42,7 @@ class BackendEntry:
     tasks: tuple[str, ...] = ()
 
 
+TORCHVISION_ZOO = "coco"  # name of torchvision's Mask R-CNN R50-FPN, trained on COCO
 BACKENDS = {  # the preferred one first
     "detectron2": BackendEntry(
         _import_detectron2, "detectron2", str, "the name of a config of this package"
@@ -79,7 +80,6 @@ def default_backend() -> str:
     return next(filter(is_installed, BACKENDS))
 
 
-def backend_of_checkpoint(checkpoint: Path) -> Backend:
-    """Return the backend of a training's checkpoint: Detectron2's has its config beside it."""
-    has_config = (checkpoint.parent / CONFIG_FILE).is_file()
-    return get_backend("detectron2" if has_config else "torchvision", str(checkpoint))
+def checkpoint_backend(checkpoint: Path) -> str:
+    """Return the name of a checkpoint's backend: one of Detectron2 has its config beside it."""
+    return "detectron2" if (checkpoint.parent / CONFIG_FILE).is_file() else "torchvision"

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from cdl_d2.errors import CdlError, imports_of_extra
 from cdl_d2.files import write_atomically, write_text
-from cdl_d2.model_zoo.card import Card, read_card
-from cdl_d2.model_zoo.card_keys import BESIDE
+from cdl_d2.model_zoo.card import BESIDE, Card, read_card
 from cdl_d2.model_zoo.catalog import local_weights
 
 CARD_FILE, WEIGHTS_FILE = "card.yaml", "model.safetensors"

@@ -51,6 +51,17 @@ def flat_values(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
+def tables_of_card(card_metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Return the metrics of a card as the tables of a `results.json`."""
+    keys = {name: key for key, (name, _) in reversed(METRICS.items())}
+    tables: dict[str, dict[str, float]] = {}
+    for name, value in card_metrics.items():
+        if name in keys:
+            table, key = keys[name].split("/")
+            tables.setdefault(table, {})[key] = value
+    return tables
+
+
 def read_metrics(path: Path, needed: bool) -> dict[str, float]:
     """Read the metrics that a card reports of a training's results.json, by name, of several data
     sets as `box AP (val)`; nothing if there is no file, unless it is needed.

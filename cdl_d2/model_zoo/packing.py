@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cdl_d2.errors import CdlError
 from cdl_d2.files import WEIGHTS_FILE, write_atomically, write_text
-from cdl_d2.model_zoo.backends import backend_of_checkpoint
-from cdl_d2.model_zoo.card import Card, CardCodec, CardData, CardWeights, parse_card
-from cdl_d2.model_zoo.card_keys import PACKAGED
+from cdl_d2.model_zoo.backends import checkpoint_backend, get_backend
+from cdl_d2.model_zoo.card import PACKAGED, Card, CardCodec, CardData, CardWeights, parse_card
 from cdl_d2.model_zoo.catalog import read_cards
 from cdl_d2.model_zoo.metrics import read_metrics
 
@@ -65,7 +64,7 @@ class Addition:
             raise CdlError(f"there is a model {self.name} already: give another --name")
         folder = self.model if self.model.is_dir() else self.model.parent
         checkpoint = self.model / WEIGHTS_FILE if self.model.is_dir() else self.model
-        backend = backend_of_checkpoint(checkpoint)
+        backend = get_backend(checkpoint_backend(checkpoint), str(checkpoint))
         network, config, _ = backend.load(checkpoint, "cpu")
         classes = self._classes(backend, config)
         codec, content = _codec_of(network), _packed(network, self.precision)

@@ -1,18 +1,19 @@
-"""Where a model to predict with comes from: a zoo, a training's folder, a checkpoint."""
+"""Resolution of MODEL, the one way to name a trained model, and loading."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cdl_d2 import model_zoo
 from cdl_d2.backend import Backend, Config, Transform
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
-from cdl_d2.model_zoo.backends import backend_of_checkpoint, get_backend
+from cdl_d2.model_zoo.backends import TORCHVISION_ZOO, checkpoint_backend, get_backend
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.hub import CARD_FILE, read_model
 from cdl_d2.prediction.models import PredictionModel
@@ -21,44 +22,111 @@ from cdl_d2.prediction.tasks import TASKS
 if TYPE_CHECKING:
     from torch import nn
 
+CONFIG = r"\.(?:yaml|yml|py)"
 
-def load_model(
-    name_or_path: str | Path, device: str | None = None, class_names: Sequence[str] | None = None
-) -> PredictionModel:
-    """A model of the zoo, or one that was trained.
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Location of a model's config and weights.
+
+    Attributes:
+        backend: name of its backend.
+        config_file: of a model whose checkpoint does not hold its config.
+        weights: file, URL or name; None to find those of the config.
+        card: of a model of the zoo, which says all of the above.
+    """
+
+    backend: str
+    config_file: Path | None = None
+    weights: str | None = None
+    card: Card | None = None
+
+
+def find_model(name: str | Path) -> ModelSource:
+    """Resolve MODEL: find the config and the weights of a trained model.
 
     Args:
-        name_or_path: a name of `cdl zoo list`; the output folder of a training, or of
-            save_pretrained; or a checkpoint.
-        device: default a GPU if there is one.
-        class_names: instead of those that the model says.
+        name: a name of the zoo; the output folder of a training, or of `save_pretrained`; a
+            checkpoint; a config, of a file, of this package or of Detectron2's model zoo;
+            CONFIG:WEIGHTS; or `coco`, torchvision's Mask R-CNN.
 
     Raises:
-        CdlError, FileNotFoundError: if there is no such model, or it cannot be loaded; for another
-            number of names.
-        MissingPackageError: if it is Detectron2's, and that is not installed.
+        CdlError, FileNotFoundError: if there is no such model.
+        MissingPackageError: for a config, if Detectron2 is not installed.
     """
-    path, device = Path(name_or_path), usable_device(device)
-    checkpoint = path / WEIGHTS_FILE if path.is_dir() else path
-    if (path / CARD_FILE).is_file():
-        return _named(load_card(read_model(path), device), class_names)
-    if _is_name(path, checkpoint):
-        model = load_card(model_zoo.card(str(name_or_path)), device)
+    text, path = str(name), Path(name)
+    if path.is_dir():
+        if (path / CARD_FILE).is_file():
+            return _card_source(read_model(path))
+        if (path / CONFIG_FILE).is_file() or (path / WEIGHTS_FILE).is_file():
+            return _checkpoint_source(path / WEIGHTS_FILE)
+        if text not in model_zoo.names():  # a folder, such as one of predictions, may have a name
+            raise FileNotFoundError(
+                f"{path} has neither {CONFIG_FILE} nor {WEIGHTS_FILE}: it is no training's folder"
+            )
+    elif path.is_file() and not re.search(f"{CONFIG}$", text):
+        return _checkpoint_source(path)
+    elif match := re.fullmatch(f"(.+{CONFIG})(?::(.+))?", text):
+        get_backend("detectron2", text)
+        from cdl_d2.d2.config_files import find_config
+
+        return ModelSource("detectron2", find_config(match[1]), match[2])
+    elif path.suffix == ".pth":
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    elif text == TORCHVISION_ZOO:
+        return ModelSource("torchvision", weights=text)
+    return _card_source(model_zoo.card(text))
+
+
+def find_detectron2_config(name: str | Path) -> tuple[Path, list[Any], str | None]:
+    """Resolve MODEL to the config file, its overrides and the weights of a Detectron2 model.
+
+    Returns:
+        the weights may be None, for a config alone.
+
+    Raises:
+        CdlError, FileNotFoundError: as find_model, or if the model is of another backend.
+    """
+    source = find_model(name)
+    if source.backend != "detectron2":
+        raise CdlError(
+            f"{name} is a model of {source.backend}; expected one of Detectron2, with its "
+            f"{CONFIG_FILE}"
+        )
+    if source.card is None:
+        return source.config_file, [], source.weights
+    card = source.card
+    overrides = [*card.overrides, "MODEL.CLASS_NAMES", [*card.classes]]
+    config_file = Path(model_zoo.get_config_file(card.name))
+    return config_file, overrides, str(model_zoo.weights_file(card))
+
+
+def load_model(
+    name: str | Path,
+    device: str | None = None,
+    class_names: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+) -> PredictionModel:
+    """Load a trained model.
+
+    Args:
+        name: MODEL, as find_model resolves it.
+        device: default a GPU if there is one.
+        class_names: K names that replace the model's own.
+        overrides: KEY VALUE changes of a Detectron2 model's config.
+
+    Raises:
+        CdlError, FileNotFoundError: if there is no such model, or it cannot be loaded; for a wrong
+            number of names.
+        MissingPackageError: if the package of its backend is not installed.
+    """
+    source, device = find_model(name), usable_device(device)
+    if source.card is not None:
+        model = load_card(source.card, device, overrides)
     else:
-        backend = backend_of_checkpoint(checkpoint)
-        model = _prediction_model(backend, *backend.load(checkpoint, device))
-    return _named(model, class_names)
-
-
-def _is_name(path: Path, checkpoint: Path) -> bool:
-    """Return whether a name is one of the zoo, though a folder of no model may have it as well,
-    such as one of predictions."""
-    if path.is_dir() and not checkpoint.exists() and not (path / CONFIG_FILE).exists():
-        return str(path) in model_zoo.names()
-    return not path.exists() and path.suffix != ".pth"
-
-
-def _named(model: PredictionModel, class_names: Sequence[str] | None) -> PredictionModel:
+        backend = get_backend(source.backend, str(name))
+        parts = backend.load(source.weights, device, source.config_file, overrides)
+        model = _prediction_model(backend, *parts)
     if class_names is None:
         return model
     if len(class_names) != len(model.class_names):
@@ -68,17 +136,25 @@ def _named(model: PredictionModel, class_names: Sequence[str] | None) -> Predict
     return replace(model, class_names=tuple(class_names))
 
 
-def load_card(card: Card, device: str | None = None) -> PredictionModel:
-    """A model of the zoo.
-
-    Raises:
-        CdlError, FileNotFoundError: if its weights cannot be had or loaded.
-        MissingPackageError: if the package of its backend is not installed.
-    """
+def load_card(
+    card: Card, device: str | None = None, overrides: Sequence[str] = ()
+) -> PredictionModel:
+    """Load a model of the zoo; raises as load_model."""
     backend = get_backend(card.backend, f"the model {card.name}")
-    network, config = model_zoo.load(card, usable_device(device))
+    network, config = model_zoo.load(card, usable_device(device), overrides)
     model = _prediction_model(backend, network, config, backend.evaluation_transform(config))
     return replace(model, class_names=tuple(card.classes), card=card)
+
+
+def _card_source(card: Card) -> ModelSource:
+    return ModelSource(card.backend, card=card)
+
+
+def _checkpoint_source(checkpoint: Path) -> ModelSource:
+    backend = checkpoint_backend(checkpoint)
+    config_file = checkpoint.parent / CONFIG_FILE
+    is_beside = config_file.is_file()
+    return ModelSource(backend, config_file if is_beside else None, str(checkpoint))
 
 
 def _prediction_model(

@@ -42,11 +42,12 @@ class Prediction:
     bits_per_pixel: float | None = None
     picture: Callable[[], torch.Tensor] | None = field(default=None, repr=False, compare=False)
 
-    def draw(self, image: Picture | None = None) -> np.ndarray:
+    def draw(self, image: Picture | None = None, threshold: float = THRESHOLD) -> np.ndarray:
         """The prediction on an image, H x W x 3, uint8, RGB.
 
         Args:
-            image: as read_image takes it; default what was looked at; a bitstream is decoded.
+            image: as read_image takes it; default the model's input, a bitstream decoded.
+            threshold: lowest score of a detection that is drawn.
 
         Raises:
             CdlError, OSError: if there is no such image, or it is of another size.
@@ -59,9 +60,9 @@ class Prediction:
                 f"the prediction is of an image of {self.image_size} pixels, (height, width), and "
                 f"cannot be drawn on one of {tuple(pixels.shape[1:])}"
             )
-        return self._draw(pixels).permute(1, 2, 0).contiguous().numpy()
+        return self._draw(pixels, threshold).permute(1, 2, 0).contiguous().numpy()
 
-    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _draw(self, pixels: torch.Tensor, threshold: float) -> torch.Tensor:
         raise NotImplementedError
 
 
@@ -137,8 +138,8 @@ class Detections(Prediction):
         names = ("boxes", "labels", "scores", "masks", "keypoints")
         return build_instances(self.image_size, **{name: getattr(self, name) for name in names})
 
-    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
-        kept = (self.scores >= THRESHOLD).nonzero()[:, 0]
+    def _draw(self, pixels: torch.Tensor, threshold: float) -> torch.Tensor:
+        kept = (self.scores >= threshold).nonzero()[:, 0]
         if not len(kept):
             return pixels
         colors = [PALETTE[int(label) % len(PALETTE)] for label in self.labels[kept]]
@@ -163,7 +164,7 @@ class Segmentation(Prediction):
 
     segmentation: torch.Tensor
 
-    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _draw(self, pixels: torch.Tensor, threshold: float) -> torch.Tensor:
         return _draw_classes(pixels, self.segmentation)
 
 
@@ -187,7 +188,7 @@ class Classification(Prediction):
         """Its name."""
         return self.class_names[self.label]
 
-    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _draw(self, pixels: torch.Tensor, threshold: float) -> torch.Tensor:
         best = self.probabilities.topk(min(BEST, len(self.class_names)))
         lines = [
             f"{self.class_names[label]} {score:.0%}"
@@ -218,7 +219,7 @@ class AttributesAndParts(Prediction):
         pairs = zip(self.attribute_names, self.attributes.tolist(), strict=True)
         return [name for name, probability in pairs if probability > 0.5]
 
-    def _draw(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _draw(self, pixels: torch.Tensor, threshold: float) -> torch.Tensor:
         if self.segmentation is not None:
             pixels = _draw_classes(pixels, self.segmentation)
         return _caption(pixels, self.names) if self.names else pixels

@@ -63,6 +63,21 @@ def find_sources(inputs: Sequence[str], output: Path | None = None) -> dict[str,
     return sources
 
 
+def find_image_files(inputs: Sequence[str]) -> list[Path]:
+    """Return the image files of inputs, in the order of find_sources.
+
+    Raises:
+        OSError, CdlError: as find_sources, or for what is no image file of its own.
+    """
+    if not inputs:
+        raise CdlError("there are no inputs: give images, or folders of them")
+    sources = list(find_sources(inputs).values())
+    for source in sources:
+        if not isinstance(source, Path) or source.suffix.lower() not in IMAGE_SUFFIXES:
+            raise CdlError(f"{source} is no image file; expected {', '.join(IMAGE_SUFFIXES)}")
+    return sources
+
+
 def _with_names_of_tars(
     entries: list[tuple[str, ArchiveSource]],
 ) -> list[tuple[str, ArchiveSource]]:

@@ -33,8 +33,14 @@ class TorchvisionBackend(Backend):
     name = "torchvision"
 
     def load(
-        self, weights: str | Path, device: str, config_file: Path | None = None
+        self,
+        weights: str | Path | None,
+        device: str,
+        config_file: Path | None = None,
+        overrides: Sequence[Any] = (),
     ) -> tuple[nn.Module, DetectorConfig, Transform]:
+        if overrides:
+            raise CdlError(f"{overrides[0]}: a model of torchvision has no config to change")
         if str(weights) == TORCHVISION_ZOO:
             network, config = load_pixel_detector(TORCHVISION_ZOO)
             return network.to(device), config, self.evaluation_transform(config)
@@ -53,6 +59,8 @@ class TorchvisionBackend(Backend):
     def read_card_config(
         self, config: dict[str, Any], overrides: Sequence[Any], classes: Sequence[str]
     ) -> DetectorConfig:
+        if overrides:
+            raise CdlError(f"{overrides[0]}: a model of torchvision has no config to change")
         try:
             detector_config = DetectorConfig.from_dict(config)
         except (AttributeError, KeyError, TypeError) as error:

@@ -26,7 +26,7 @@ def test_seeds_are_averaged_and_curves_named(folders):
 def test_what_is_missing_is_named(folders, tmp_path):
     with pytest.raises(FileNotFoundError, match="no results"):
         read_point("a", [tmp_path], ["rate/bpp"])
-    with pytest.raises(ValueError, match="point 'a' has no folder"):
+    with pytest.raises(ValueError, match="point 'a' has no"):
         read_point("a", [], ["rate/bpp"])
     with pytest.raises(ValueError, match=r"no 'rate/psnr'; it has rate/bpp"):
         read_point("a", folders, ["rate/psnr"])
@@ -76,7 +76,7 @@ def test_curves_that_cannot_be_compared_are_named(rates, accuracies, message):
 )
 def test_results_that_cannot_be_used_are_named(tmp_path, content, message):
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"results\.json .*{message}"):
+    with pytest.raises(ValueError, match=message):
         read_point("a", [tmp_path], ["rate/bpp"])
 
 
@@ -89,20 +89,12 @@ def test_a_baseline_is_named_in_the_picture():
 
 
 def test_the_command_averages_seeds_and_draws(folders, tmp_path):
-    words = [
-        "compare",
-        "--keys",
-        "rate/bpp",
-        "--point",
-        "a",
-        folders[0],
-        "--point",
-        "a",
-        folders[1],
-    ]
-    words += ["--point", "joint:b", folders[1], "--point", "joint:c", folders[0]]
-    words += ["--plot", "rate/bpp", "classification/top1", "--output", tmp_path / "plot.png"]
-    words += ["--baseline", "pixels", folders[1]]
+    models = [f"a={folder}" for folder in folders[:2]]
+    models += [f"joint:b={folders[1]}", f"joint:c={folders[0]}"]
+    plot = ["--plot", "rate/bpp", "classification/top1"]
+    keys = ["--keys", "rate/bpp"]
+    baseline = ["--baseline", f"pixels={folders[1]}"]
+    words = ["compare", *models, *keys, *plot, *baseline, "--output", tmp_path / "plot.png"]
     pixels, mean, *joint = json.loads(output_of(*words, "--json"))
     assert (pixels["rate/bpp"], pixels["classification/top1"]) == (None, 70.0)
     assert (mean["seeds"], mean["rate/bpp"], mean["classification/top1"]) == (2, 0.5, 60.0)
@@ -110,5 +102,8 @@ def test_the_command_averages_seeds_and_draws(folders, tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 1000
     saving = output_of(*words, "--saving", "joint", "joint").splitlines()[-1]
     assert "joint" in saving and "0.0 %" in saving
-    refused(*words[:-6], "--plot", "rate/bpp", "classification/top1")
-    refused(*words[:3], *words[-3:], "--point", "a", folders[0])
+    refused("compare", *models, *keys, *plot)  # no --output
+    refused("compare", *models, *keys, *baseline)
+    assert json.loads(output_of("compare", "nuclei-bridge", "--keys", "segm/AP", "--json"))[0][
+        "segm/AP"
+    ]

@@ -40,6 +40,6 @@ def test_what_is_missing_is_named(folder, tmp_path):
 
 def test_the_command_draws_them_beside_its_table(folder):
     picture = folder / "losses.png"
-    words = ["compare", "--keys", "classification/top1", "--point", "a", folder]
+    words = ["compare", f"a={folder}", "--keys", "classification/top1"]
     text = output_of(*words, "--history", "loss_cls", "--history-output", picture)
     assert "50.000" in text and picture.stat().st_size > 1000

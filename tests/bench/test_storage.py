@@ -12,7 +12,7 @@ CODEC = "--codec", "tiny-bmshj2018-hyperprior", "--quality", 2
 
 def test_one_image_is_enough(tmp_path):
     Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(tmp_path / "a.png")
-    words = "--images", tmp_path, "--repeats", 1, "--workers", 1, "--short-edge", 0, "--json"
+    words = tmp_path, "--repeats", 1, "--workers", 1, "--short-edge", 0, "--json"
     rows = json.loads(output_of("bench", "storage", *words, *CODEC))
     assert len(rows) == 11 and rows[-1]["value"] is None  # the rate of one image
     assert all(row["value"] > 0 for row in rows[:-1])
@@ -21,10 +21,10 @@ def test_one_image_is_enough(tmp_path):
 @pytest.mark.parametrize(
     ("command", "option"),
     [
-        *((("storage", *CODEC), o) for o in ("count", "repeats", "threads", "max-size")),
-        *((("files", "images", "--run", "a", "b"), o) for o in ("count", "repeats", "threads")),
-        *((("predict", "model", "--streams", "coded"), o) for o in ("count", "workers")),
-        (("model", "--config-file", "x.yaml"), "repeats"),
+        *((("storage", "images", *CODEC), o) for o in ("count", "repeats", "threads", "max-size")),
+        *((("files", "model", "images"), o) for o in ("count", "repeats", "threads")),
+        *((("predict", "model", "coded"), o) for o in ("count", "workers")),
+        (("model", "x.yaml"), "repeats"),
     ],
 )
 def test_numbers_are_above_zero(command, option):

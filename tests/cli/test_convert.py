@@ -12,9 +12,9 @@ from torchvision.io import write_png
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.applications.bitstreams import read_stream
 from cdl_d2.d2.applications.trained import load_trained
 from cdl_d2.d2.config_files import read_config
+from cdl_d2.prediction.bitstreams import read_stream
 from tests.commands import output_of, refused, run
 from tests.d2.conftest import small_cfg, small_model
 
@@ -37,7 +37,7 @@ def test_a_converted_detector_runs_without_training_and_without_its_teachers_fil
     teacher, coco_dataset, codec, tmp_path
 ):
     images, out = coco_dataset[1], tmp_path / "converted"
-    arguments = "--images", images, *CODEC, "--output", out
+    arguments = images, *CODEC, "--output", out
     before = torch.load(teacher / "model_final.pth", weights_only=True)["model"]
     output_of("convert", teacher, *arguments)
     assert str(out) in refused("convert", teacher, *arguments)  # nothing is written over
@@ -84,7 +84,7 @@ OTHERS = {"RetinaNet": RETINANET, "Cascade": CASCADE, "C4": C4, "Keypoints": KEY
 @pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS)
 def test_other_detectors_are_converted_alike(options, coco_dataset, codec, tmp_path):
     run = save_run(small_cfg("pixel", *options), tmp_path / "run")
-    output_of("convert", run, "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out")
+    output_of("convert", run, coco_dataset[1], *CODEC, "--output", tmp_path / "out")
     found = finds_in_a_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
     assert found["instances"].image_size == (96, 128) and found["bits"] > 0
 
@@ -101,7 +101,7 @@ def test_segmentors_and_classifiers_are_converted_alike(
 ):
     cfg = read_config(config, ["INPUT.IMAGE_SIZE", 96, "INPUT.MIN_SIZE_TEST", 96])
     run = save_run(cfg, tmp_path / "run")
-    arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    arguments = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     output_of("convert", run, *arguments)
     found = finds_in_a_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
     assert found[answer].isfinite().all()
@@ -116,7 +116,7 @@ def test_one_model_is_made_for_files_of_several_qualities(teacher, tmp_path):
         image = patches.repeat_interleave(16, 1).repeat_interleave(16, 2)
         write_png(image, str(images / f"{number:02}.png"))
     qualities = "MODEL.CODEC.QUALITIES", "[0, 2]", "MODEL.BRIDGE.FIT_IMAGES", 32
-    output_of("convert", teacher, "--images", images, *CODEC, "--output", out, *qualities)
+    output_of("convert", teacher, images, *CODEC, "--output", out, *qualities)
     assert load_trained(out).translation.is_fitted
     for quality in (0, 2):
         codec = Codec.load("tiny-bmshj2018-hyperprior", quality)
@@ -125,7 +125,7 @@ def test_one_model_is_made_for_files_of_several_qualities(teacher, tmp_path):
 
 
 def test_an_output_of_something_else_is_not_touched(teacher, coco_dataset, tmp_path):
-    arguments = "--images", coco_dataset[1], *CODEC, "--output"
+    arguments = coco_dataset[1], *CODEC, "--output"
     before = {path: path.read_bytes() for path in teacher.iterdir()}
     assert str(teacher) in refused("convert", teacher, *arguments, teacher)
     assert before == {path: path.read_bytes() for path in teacher.iterdir()}
@@ -133,7 +133,7 @@ def test_an_output_of_something_else_is_not_touched(teacher, coco_dataset, tmp_p
 
 def test_an_interrupted_fit_is_done_again_by_the_same_command(teacher, coco_dataset, tmp_path):
     out = tmp_path / "out"
-    words = "convert", teacher, "--images", coco_dataset[1], *CODEC, "--output", out
+    words = "convert", teacher, coco_dataset[1], *CODEC, "--output", out
     output_of(*words)
     before = (out / "model_final.pth").read_bytes()
     for name in ("last_checkpoint", "model_final.pth"):  # in the order in which they are not there
@@ -146,13 +146,13 @@ def test_an_interrupted_fit_is_done_again_by_the_same_command(teacher, coco_data
 def test_a_conversion_that_fails_leaves_nothing(teacher, coco_dataset, tmp_path):
     out, weights = tmp_path / "out", tmp_path / "other.pth"
     torch.save({"model": {"proposal_generator.rpn_head.conv.weight": torch.zeros(16)}}, weights)
-    words = "convert", teacher, "--images", coco_dataset[1], *CODEC, "--output", out
-    refused(*words, "--weights", weights)
+    words = "convert", teacher, coco_dataset[1], *CODEC, "--output", out
+    refused("convert", f"{teacher}/config.yaml:{weights}", *words[2:])
     assert not out.exists()
 
 
 def test_a_fit_of_an_untrained_codec_is_called_useless(teacher, coco_dataset, tmp_path):
-    words = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    words = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     status, output, errors = run("convert", teacher, *words, "--codec-weights", "untrained")
     assert status == 0 and "% of the variance" in output
     assert "--codec-weights" in errors
@@ -163,29 +163,29 @@ def test_a_model_that_cannot_predict_the_images_is_not_written(coco_dataset, tmp
     run = save_run(
         read_config("segmentation/small/pixel_deeplab_small.yaml", size), tmp_path / "run"
     )
-    words = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    words = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     assert "INPUT.CROP.SIZE" in refused("convert", run, *words)
     assert not (tmp_path / "out").exists()
 
 
 def test_weights_that_are_not_of_the_pixel_model_are_refused(teacher, coco_dataset, tmp_path):
-    arguments = "--images", coco_dataset[1], *CODEC, "--output"
+    arguments = coco_dataset[1], *CODEC, "--output"
     output_of("convert", teacher, *arguments, tmp_path / "once")
-    weights = "--weights", tmp_path / "once" / "model_final.pth"
-    again = refused("convert", teacher, *arguments, tmp_path / "twice", *weights)
+    other = f"{teacher}/config.yaml:{tmp_path}/once/model_final.pth"
+    again = refused("convert", other, *arguments, tmp_path / "twice")
     assert "reads latents already" in again
     state = torch.load(teacher / "model_final.pth", weights_only=True)
     del state["model"]["roi_heads.box_predictor.cls_score.weight"]
     torch.save(state, tmp_path / "headless.pth")
-    weights = "--weights", tmp_path / "headless.pth"
-    assert "cls_score" in refused("convert", teacher, *arguments, tmp_path / "third", *weights)
+    headless = f"{teacher}/config.yaml:{tmp_path}/headless.pth"
+    assert "cls_score" in refused("convert", headless, *arguments, tmp_path / "third")
     assert not (tmp_path / "third" / "model_final.pth").exists()
 
 
 def test_an_evaluation_leaves_the_config_of_the_training(teacher, coco_dataset, tmp_path):
     annotations, images = coco_dataset
     out = tmp_path / "out"
-    output_of("convert", teacher, "--images", images, *CODEC, "--output", out)
+    output_of("convert", teacher, images, *CODEC, "--output", out)
     before = (out / "config.yaml").read_bytes()
     evaluation = (
         "--eval-only",
@@ -201,7 +201,7 @@ def test_an_evaluation_leaves_the_config_of_the_training(teacher, coco_dataset, 
 
 
 def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
-    arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    arguments = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     assert "nowhere" in refused("convert", tmp_path / "nowhere", *arguments)
     for key, value in {"ENTRY": "stem", "FIT_IMAGES": 0, "WIDTH": -1, "STRIDE": 7}.items():
         said = refused("convert", teacher, *arguments, f"MODEL.BRIDGE.{key}", value)
@@ -213,20 +213,22 @@ def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     (teacher / "config.yaml").write_text(text.replace("DOMAIN: image", "DOMAIN: latent"))
     assert "'latent'" in refused("convert", teacher, *arguments)
     for config in ("detection/small/pixel_mask_rcnn_small.yaml", "Base-RCNN-FPN.yaml"):
-        assert "give --weights" in refused("convert", config, *arguments)
+        assert f"{config}:WEIGHTS" in refused("convert", config, *arguments)
     lazy = "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py"
     assert "LazyConfig" in refused("convert", lazy, *arguments)
 
 
 def test_what_a_folder_lacks_to_be_converted_is_named(teacher, coco_dataset, tmp_path):
-    arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    arguments = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     (teacher / "model_final.pth").rename(tmp_path / "weights.pth")
     assert "model_final.pth" in refused("convert", teacher, *arguments)
     (teacher / "config.yaml").unlink()
-    assert "teacher/config.yaml" in refused("convert", teacher, *arguments)
+    assert str(teacher) in refused("convert", teacher, *arguments)
+    (tmp_path / "weights.pth").rename(teacher / "model_final.pth")
+    assert "config.yaml" in refused("convert", teacher, *arguments)
 
 
 def test_the_weights_of_a_config_are_those_that_its_training_left(teacher, coco_dataset, tmp_path):
-    arguments = "--images", coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    arguments = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     output_of("convert", teacher / "config.yaml", *arguments)
     assert (tmp_path / "out" / "model_final.pth").is_file()

@@ -49,7 +49,7 @@ def test_help_of_all_commands_needs_no_torch():
         ["codec", "nothing"],
         ["codec", "info"],
         ["codec", "info", "--nothing"],
-        ["count", "--config-file", "nowhere.yaml"],
+        ["count", "nowhere.yaml"],
         ["data", "synthesize", "--task", "nothing", "--output", "x", "--count", "1"],
         ["data", "synthesize", "--task", "detection", "--output", "x", "--count", "many"],
     ],

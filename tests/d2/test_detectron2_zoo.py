@@ -60,5 +60,5 @@ def test_a_lazy_config_is_no_yaml_config(tmp_path):
 
 def test_a_model_is_converted(pkg_resources, coco_dataset, tmp_path):
     run, out = save_run(small_cfg("pixel"), tmp_path / "run"), tmp_path / "out"
-    output_of("convert", run, "--images", coco_dataset[1], *CODEC, "--output", out)
+    output_of("convert", run, coco_dataset[1], *CODEC, "--output", out)
     assert (out / "model_final.pth").is_file()

@@ -114,13 +114,13 @@ def teacher(tmp_path_factory):
 @needs_detectron2
 def test_a_detector_is_converted_predicts_and_is_timed(teacher, images, tmp_path):
     target = tmp_path / "converted"
-    convert = ["convert", teacher, "--images", images, *CODEC, "--output", target]
+    convert = ["convert", teacher, images, *CODEC, "--output", target]
     output_of(*convert, "MODEL.DEVICE", NAME)
     predict = ["predict", target, images, "--output", tmp_path / "predictions", "--batch-size", 2]
     output_of(*predict, "--device", NAME, "--workers", 1, "--draw")
     there = json.loads((tmp_path / "predictions/predictions.json").read_text(encoding="utf-8"))
     assert isinstance(there, list)
-    timed = ["bench", "files", images, "--run", "a", target, "--count", 1, "--repeats", 1]
+    timed = ["bench", "files", target, images, "--count", 1, "--repeats", 1]
     [row] = json.loads(output_of(*timed, "--device", NAME, "--json"))
     assert row["decode + task (ms)"] > 0
     model = Predictor.load(target, NAME).model

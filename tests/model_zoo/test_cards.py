@@ -34,45 +34,43 @@ def test_a_card_comes_back_as_it_was_written(home, changes):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "expected"),
+    ("key", "value"),
     [
-        ("name", "../x", "lower-case letters"),
-        ("task", "detecting", "one of detection, segmentation, classification"),
-        ("task", ["detection"], "one of detection"),
-        ("backend", "jax", "one of detectron2, torchvision"),
-        ("config", {"a": 1}, "the name of a config"),
-        ("config", "/etc/hostname", "the name of a config"),
-        ("config", "detection/../../../pyproject.toml", "the name of a config"),
-        ("overrides", ["MODEL.WEIGHTS"], "a list KEY, VALUE"),
-        ("classes", [], "a list of names"),
-        ("classes", "nucleus", "a list of names"),
-        ("codec", "tiny", "a mapping, or null"),
-        ("codec.weights", 1234567812345678, "a fingerprint of 16 hexadecimal digits, in quotes"),
-        ("codec.quality", True, "a number from 0 on"),
-        ("data.licence", None, "some text"),
-        ("data.images", 0, "a number from 1 on, or null"),
-        ("metrics", {"box AP": "high"}, "numbers by name"),
-        ("metrics", {"box AP": float("nan")}, "numbers by name"),
-        ("seed", -1, "a number from 0 on"),
-        ("date", "yesterday", "a date such as"),
-        ("weights.url", "http://example.org/x.safetensors", "https://"),
-        ("weights.url", "package:../x.safetensors", "https://"),
-        ("weights.sha256", "abc", "64 hexadecimal digits"),
-        ("weights.url", f"package:{'x' * 250}.safetensors", "https://"),
-        ("weights.bytes", 1.5, "a number from 1 on"),
-        ("weights.bytes", 10**400, "a number from 1 on"),
-        ("seed", 2**64, "a number from 0 on"),
+        ("name", "../x"),
+        ("task", "detecting"),
+        ("task", ["detection"]),
+        ("backend", "jax"),
+        ("config", {"a": 1}),
+        ("config", "/etc/hostname"),
+        ("config", "detection/../../../pyproject.toml"),
+        ("overrides", ["MODEL.WEIGHTS"]),
+        ("classes", []),
+        ("classes", "nucleus"),
+        ("codec", "tiny"),
+        ("codec.weights", 1234567812345678),
+        ("codec.quality", True),
+        ("data.licence", None),
+        ("data.images", 0),
+        ("metrics", {"box AP": "high"}),
+        ("metrics", {"box AP": float("nan")}),
+        ("seed", -1),
+        ("date", "yesterday"),
+        ("weights.url", "http://example.org/x.safetensors"),
+        ("weights.url", "package:../x.safetensors"),
+        ("weights.sha256", "abc"),
+        ("weights.url", f"package:{'x' * 250}.safetensors"),
+        ("weights.bytes", 1.5),
+        ("weights.bytes", 10**400),
+        ("seed", 2**64),
     ],
 )
-def test_a_value_of_another_kind_is_named_with_file_key_and_what_is_expected(
-    home, key, value, expected
-):
+def test_a_value_of_another_kind_is_named_with_file_and_key(home, key, value):
     path = changed(home, key, value)
-    with pytest.raises(CdlError) as refused:
+    with pytest.raises(CdlError) as error:
         model_zoo.card("nuclei-bridge")
-    assert str(path) in str(refused.value)
-    assert f" {key} is " in str(refused.value)
-    assert f"expected {expected}" in str(refused.value)
+    assert str(path) in str(error.value)
+    assert f" {key}" in str(error.value) and repr(value)[:20] in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -89,6 +87,12 @@ def test_a_model_of_torchvision_is_a_detector_with_its_config_in_the_card(home, 
         read_card(path)
 
 
+def test_a_card_written_before_calls_its_backend_an_engine(home):
+    path = put(home, make_card())
+    path.write_text(path.read_text().replace("backend:", "engine:"))
+    assert read_card(path) == make_card()
+
+
 def test_a_config_that_makes_no_detector_is_named_with_its_card(home):
     put(home, make_card(backend="torchvision", overrides=(), config={"domain": "image"}))
     with pytest.raises(CdlError, match=r"nuclei-bridge\.yaml: config is not that of a Detector"):
@@ -97,11 +101,11 @@ def test_a_config_that_makes_no_detector_is_named_with_its_card(home):
 
 def test_a_key_that_is_missing_or_unknown_is_named(home):
     path = changed(home, "data.licence", KeyError)
-    with pytest.raises(CdlError, match=r"data\.licence is missing; expected some text"):
+    with pytest.raises(CdlError, match=r"data\.licence is missing"):
         read_card(path)
-    with pytest.raises(CdlError, match="unknown key metric; expected metrics"):
+    with pytest.raises(CdlError, match="unknown key metric"):
         read_card(changed(home, "metric", 1))
-    with pytest.raises(CdlError, match=r"unknown key weights\.size; expected url, bytes, sha256"):
+    with pytest.raises(CdlError, match=r"unknown key weights\.size"):
         read_card(changed(home, "weights.size", 1))
 
 

@@ -15,7 +15,7 @@ from tests.tv.conftest import shallow
 
 
 def test_models_are_measured_side_by_side(latent_model, pixel_model, coded):
-    words = latent_model, pixel_model, "--streams", coded, "--workers", 1, "--json"
+    words = latent_model, coded, "--against", pixel_model, "--workers", 1, "--json"
     latent, pixel = json.loads(output_of("bench", "predict", *words))
     for row in (latent, pixel):
         assert row["images/s with 1"] > 0
@@ -24,7 +24,7 @@ def test_models_are_measured_side_by_side(latent_model, pixel_model, coded):
 
 
 def test_what_cannot_be_measured_is_one_line(latent_model, images, coded):
-    words = "bench", "predict", latent_model, "--streams"
+    words = "bench", "predict", latent_model
     assert "0.png" in refused(*words, images)
     assert "--workers" in refused(*words, coded, "--runtime", "compile", "--workers", 2)
 

@@ -7,7 +7,7 @@ the weights of the RGB model.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from operator import attrgetter
@@ -19,10 +19,10 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from cdl_d2.codec import CodecChoice
-from cdl_d2.codec.io.image_files import find_images, read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import INITIALIZATION_KEYS
-from cdl_d2.d2.config_files import find_config, read_config
+from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.run_config import check_device
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
@@ -42,19 +42,21 @@ class Conversion:
     """Arguments of a conversion.
 
     Attributes:
-        model: RGB model: output folder of a training, or a config as read_config takes it.
-        images: folder of images, searched recursively.
+        config_file: config of the RGB model.
+        images: files of unlabelled images.
         codec: codec whose latents the converted model reads.
         output: folder to write, laid out as that of a training.
-        weights: weights of the RGB model; default those that trained_weights finds for its config.
+        weights: file or URL of the RGB model's weights; default those that trained_weights finds.
+        base_overrides: KEY, VALUE, ... changes that belong to the RGB model's config.
         overrides: KEY VALUE changes of the new config, such as MODEL.BRIDGE.FIT_IMAGES 500.
     """
 
-    model: str
-    images: Path
+    config_file: Path
+    images: Sequence[Path]
     codec: CodecChoice
     output: Path
     weights: str | None = None
+    base_overrides: Sequence[Any] = ()
     overrides: tuple[str, ...] = ()
 
     def run(self) -> float:
@@ -66,7 +68,7 @@ class Conversion:
         Raises:
             CdlError, OSError: for unusable arguments, or an output folder with another model.
         """
-        cfg, files = self.latent_config(), find_images(self.images)
+        cfg, files = self.latent_config(), list(self.images)
         self._check_output(cfg)
         with self._output_folder():
             random.Random(0).shuffle(files)
@@ -88,8 +90,13 @@ class Conversion:
         Raises:
             CdlError, FileNotFoundError: if it is missing, or of a model that cannot be converted.
         """
-        path = self._rgb_config_path()
-        cfg = read_config(path)
+        path = self.config_file
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no {path}, the config of that training: write one, such as Detectron2's "
+                "cfg.dump() gives"
+            )
+        cfg = read_config(path, self.base_overrides)
         name = cfg.MODEL.META_ARCHITECTURE
         architecture = get_task(cfg).latent_architectures.get(name)
         if architecture is None:
@@ -123,7 +130,7 @@ class Conversion:
             **{f"MODEL.CODEC.{key.upper()}": v for key, v in asdict(self.codec).items()},
         }
         pairs = [word for pair in options.items() for word in pair]
-        changed = read_config(path, [*pairs, *self.overrides])
+        changed = read_config(path, [*self.base_overrides, *pairs, *self.overrides])
         for key, value in bridge.items():
             if attrgetter(key)(changed) != value:
                 raise CdlError(
@@ -133,21 +140,11 @@ class Conversion:
         check_device(changed)
         return changed
 
-    def _rgb_config_path(self) -> Path:
-        folder = Path(self.model)
-        path = folder / CONFIG_FILE if folder.is_dir() else find_config(self.model)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"there is no {path}, the config of that training: write one, such as Detectron2's "
-                "cfg.dump() gives"
-            )
-        return path
-
     def _rgb_weights(self, path: Path, cfg: CfgNode) -> str:
         """Return the full path or the URL of the RGB model's weights."""
         weights = self.weights or trained_weights(path, cfg.OUTPUT_DIR)
         if not weights:
-            raise CdlError(f"the weights of {self.model} are needed: give --weights")
+            raise CdlError(f"there are no weights of {path}: name {path}:WEIGHTS")
         return weights if "://" in weights else str(Path(weights).absolute())
 
     def _written_config(self, cfg: CfgNode) -> str:

@@ -90,7 +90,7 @@ def trained_weights(file: Path, output: str) -> str:
     if file.name == CONFIG_FILE and not beside.is_file():
         raise FileNotFoundError(
             f"there are no weights {beside} beside their config: end that training, or name others "
-            "(MODEL.TEACHER.WEIGHTS; --weights of cdl convert)"
+            "(MODEL.TEACHER.WEIGHTS, or CONFIG:WEIGHTS on the command line)"
         )
     for weights in (beside, Path(output or file.parent) / WEIGHTS_FILE):
         if weights.is_file():

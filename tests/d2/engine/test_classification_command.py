@@ -51,8 +51,7 @@ def test_a_teacher_a_student_and_a_joint_tuning(folder, tmp_path):
     assert (tmp_path / "student" / "inference" / "confusion_matrix.png").exists()
     weights = tmp_path / "student" / "model_final.pth"
     image = next((folder / "disc").iterdir())
-    run = ["--config-file", tmp_path / "student" / "config.yaml", "MODEL.WEIGHTS", weights]
-    output_of("visualize", *run[:2], "--input", image, "--output", tmp_path / "pictures", *run[2:])
+    output_of("visualize", tmp_path / "student", image, "--output", tmp_path / "pictures")
     assert len(list((tmp_path / "pictures").iterdir())) == 3
     train("joint_classifier", folder, tmp_path / "joint", "MODEL.WEIGHTS", weights)
     assert results(tmp_path / "joint")["rate"]["psnr"] > 10

@@ -49,11 +49,8 @@ def test_a_teacher_and_a_student(folder, tmp_path):
         *("MODEL.TEACHER.WEIGHTS", tmp_path / "teacher" / "model_final.pth"),
     ]
     train("latent", folder, tmp_path / "student", *teacher)
-    run = ["--config-file", tmp_path / "student" / "config.yaml"]
-    weights = ["MODEL.WEIGHTS", tmp_path / "student" / "model_final.pth"]
     image = next((folder / "images").iterdir())
-    words = ["--input", image, "--output", tmp_path / "pictures"]
-    output_of("visualize", *run, *words, *weights)
+    output_of("visualize", tmp_path / "student", image, "--output", tmp_path / "pictures")
     assert len(list((tmp_path / "pictures").iterdir())) == 3
     results = json.loads((tmp_path / "student" / "results.json").read_text())
     assert {"mIoU", "IoU-disc"} <= results["sem_seg"].keys()
@@ -65,14 +62,14 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
     train("latent", folder, tmp_path / "gate", *gate)
     labels = ["--register-labels", "train", folder / "images", folder / "labels"]
     labels += ["--register-labels", "val", folder / "images", folder / "labels"]
-    config = ["--config-file", tmp_path / "gate" / "config.yaml", "--count", 16, *labels]
+    select = ["latents", "select", tmp_path / "gate"]
     weights = ["MODEL.WEIGHTS", tmp_path / "gate" / "model_final.pth"]
     for how in (["--by", "gate"], ["--by", "variance"]):
-        printed = output_of("latents", "select", *config, *how, *weights)
+        printed = output_of(*select, "--count", 16, *labels, *how)
         _, _, _, channels = shlex.split(printed.splitlines()[-1])
         assert len(set(json.loads(channels))) == 16
     file = tmp_path / "selections" / "variance.json"
-    output_of("latents", "select", *config[:2], *labels, "--by", "variance", "--output", file)
+    output_of(*select, *labels, "--by", "variance", "--output", file)
     fixed = ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.FILE", file]
     train("latent", folder, tmp_path / "fixed", *PLAIN, *fixed, "MODEL.SELECTION.COUNT", 16)
     file.unlink()  # the training has kept the numbers
@@ -83,22 +80,22 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
         for name in ("fixed", "gate")
     ]
     assert rates[0] < rates[1]
-    last = refused("latents", "select", *config, "--count", 193, *weights)
+    last = refused(*select, *labels, "--count", 193)
     assert "--count 193: tiny-bmshj2018-hyperprior has 192 channels" in last
     alone = words_for("latent", folder, tmp_path / "e", *PLAIN, *weights, arguments=["--eval-only"])
     last = refused("train", *alone)
     assert "of a model that selects channels: set MODEL.SELECTION" in last
 
     table = output_of(
-        *("bench", "files", folder / "images", "--count", 2, "--repeats", 1),
-        *("--run", "gate", tmp_path / "gate", "--run", "fixed", tmp_path / "fixed", "--record"),
+        *("bench", "files", tmp_path / "gate", folder / "images", "--count", 2, "--repeats", 1),
+        *("--against", tmp_path / "fixed", "--record"),
     )
     rows = [[float(cell) for cell in line.split("|")[2:-1]] for line in table.splitlines()[2:]]
     assert rows[1][0] == 16 < rows[0][0]  # channels
     assert rows[1][1] < rows[0][1] and rows[1][2] > rows[0][2]  # bits of both layers
     for name, row in zip(("gate", "fixed"), rows, strict=True):
-        point = ["--point", name, tmp_path / name]
-        shown = output_of("compare", "--keys", "time/result_ms", "rate/bpp", *point, "--json")
+        keys = ["--keys", "time/result_ms", "rate/bpp"]
+        shown = output_of("compare", tmp_path / name, *keys, "--json")
         (said,) = json.loads(shown)
         assert said["time/result_ms"] == pytest.approx(row[-1], abs=0.1) and said["rate/bpp"] > 0
 

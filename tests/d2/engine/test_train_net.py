@@ -135,7 +135,7 @@ def test_a_pixel_network_codes_no_images(arguments, coco_dataset, tmp_path):
 
 def test_statistics_are_kept_by_the_checkpoint(arguments, tmp_path):
     statistics = tmp_path / "statistics.safetensors"
-    options = [*arguments[:2], "--images", 4, "--output", statistics, *arguments[2:]]
+    options = [*arguments[1:], "--images", 4, "--output", statistics]
     output_of("latents", "statistics", *options)
     output_of("train", *arguments, "MODEL.LATENT_RESNET.STATISTICS", statistics)
     state = torch.load(tmp_path / "out/model_final.pth", weights_only=True)["model"]
@@ -148,9 +148,8 @@ def test_pictures_of_a_checkpoint(arguments, coco_dataset, tmp_path):
     unreadable = tmp_path / "text.png"
     unreadable.write_text("no picture")
     status, _, errors = run(  # goes on after what it cannot read
-        *("visualize", "--config-file", tmp_path / "out/config.yaml", "--output", pictures),
-        *("--input", coco_dataset[1] / "000.png", unreadable, "--threshold", 0.5),
-        *("MODEL.WEIGHTS", tmp_path / "out/model_final.pth"),
+        *("visualize", tmp_path / "out", coco_dataset[1] / "000.png", unreadable),
+        *("--output", pictures, "--threshold", 0.5, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.1),
     )
     assert status == 1 and "text.png" in errors
     written = sorted(p.name for p in pictures.iterdir())

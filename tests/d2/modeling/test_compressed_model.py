@@ -9,9 +9,9 @@ from detectron2.utils.events import EventStorage
 
 from cdl_d2.codec.bitstream.layers import compress_layers
 from cdl_d2.d2 import Trainer
-from cdl_d2.d2.applications.bitstreams import codec_of, compress_for, read_stream
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.selection.channel_ranking import ChannelRanking
+from cdl_d2.prediction.bitstreams import compress_for, get_codec, read_stream
 from tests.d2 import conftest
 from tests.d2.modeling import test_classifier, test_segmentor
 
@@ -171,7 +171,7 @@ def test_models_on_original_images_read_no_bitstreams():
     ours = test_segmentor.tiny_model(test_segmentor.tiny_cfg("pixel"))
     for model in (ours, conftest.small_model(conftest.small_cfg("pixel"))):
         with pytest.raises(CdlError, match="original images"):
-            codec_of(model)
+            get_codec(model)
 
 
 def test_a_gate_has_a_learning_rate_of_its_own():

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.codec import Codec
-from cdl_d2.d2.applications.bitstreams import compress_for
+from cdl_d2.prediction.bitstreams import compress_for
 from tests.d2.conftest import make_item, small_cfg, small_model
 from tests.d2.modeling import test_classifier
 

@@ -10,13 +10,13 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from detectron2.utils.events import EventStorage
 
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.applications.bitstreams import read_stream
 from cdl_d2.d2.applications.export import model_graphs
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.modeling.meta_arch.joint_codec import check_joint
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CodecStamp
+from cdl_d2.prediction.bitstreams import read_stream
 from cdl_d2.seeds import seeded
 from tests.d2.conftest import make_item as make_detector_item
 from tests.d2.conftest import small_model

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cdl_d2.model_zoo import card_keys
+from cdl_d2.model_zoo import card
 from cdl_d2.prediction.tasks import TASKS
 
 K, SIZE = 3, (4, 6)
@@ -26,7 +26,7 @@ OUTPUTS = {  # of a network, for one image
 
 
 def test_a_card_may_be_of_any_task():
-    assert set(card_keys.TASKS) == set(TASKS) == set(OUTPUTS)
+    assert set(card.TASKS) == set(TASKS) == set(OUTPUTS)
 
 
 def test_what_is_trained_can_be_predicted():
