@@ -15,10 +15,16 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import VARIABLE_RATE
-from cdl_d2.codec.networks import new_network
+from cdl_d2.codec.entropy.layered_coder import LayeredCoder
+from cdl_d2.codec.registry import architectures, get_architecture, wire_names
 from tests.documents import warm_server
 from tests.warm import shorten_fits
+
+# Codecs that have a `tiny-` variant, by name.
+ARCHITECTURES = {a.name: a for a in architectures() if f"tiny-{a.name}" in wire_names().values()}
+VARIABLE_RATE = {name: a for name, a in ARCHITECTURES.items() if a.is_variable_rate}
+GENERATIVE = {name: a for name, a in ARCHITECTURES.items() if name.startswith("zhang2022")}
+LAYERED = {name: a for name, a in ARCHITECTURES.items() if a.coder is LayeredCoder}
 
 torch.set_num_threads(1)  # the suite runs in two processes
 shorten_fits()
@@ -73,7 +79,7 @@ def loud_network(name: str, seed: int = 0) -> torch.nn.Module:
     """An untrained codec network whose latents, unlike most untrained ones, are not all zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = new_network(name, 1)
+        network = get_architecture(name).new_network(1)
     last = [m for m in network.g_a.modules() if isinstance(m, torch.nn.Conv2d)][-1]
     last.weight.data *= 30
     for layer in network.g_a.modules():

@@ -21,7 +21,7 @@ EVERYONE = {
     "workers",
     "yaml_text",
 }
-BASE = {"codec.architectures", "codec.latent"}  # of the codec: knows nothing else of it
+BASE = {"codec.registry", "codec.latent"}  # of the codec: knows nothing else of it
 CORE = {"codec", "nn", "transfer", "data", "metrics"}
 # What a room's files may import, beside their own room and EVERYONE. A name stands for all in it.
 ARROWS = {

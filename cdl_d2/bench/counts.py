@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from cdl_d2.bench.multiply_adds import count_network
-from cdl_d2.codec import latent_grid
+from cdl_d2.codec import Codec, latent_grid
 from cdl_d2.codec.codec import UNTRAINED
 from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.modeling.backbone import build_backbone
@@ -79,7 +78,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
         teacher = build_rgb_model("resnet50", cfg.MODEL.CLASSIFIER.NUM_CLASSES)
         counts[f"teacher_{kind}"] = count_network(teacher, image)
     if cfg.INPUT.DOMAIN != "image":
-        counts |= _count_codec(build_codec(cfg).network, image)
+        counts |= _count_codec(build_codec(cfg), image)
     return counts
 
 
@@ -93,11 +92,12 @@ def _latents(cfg: CfgNode, size: tuple[int, int]) -> list[torch.Tensor]:
     return [latent, latent] if with_scales else [latent]
 
 
-def _count_codec(network: nn.Module, image: torch.Tensor) -> dict[str, int]:
+def _count_codec(codec: Codec, image: torch.Tensor) -> dict[str, int]:
+    network = codec.network
     with torch.no_grad():
         y = network.g_a(image)
         encoder = count_network(network.g_a, image)
-        if hasattr(network, "h_a"):
-            encoder += count_network(network.h_a, y)
-            encoder += count_network(network.h_s, network.h_a(y))
+        if codec.predicts_scales:
+            h_a, h_s = codec.coder.hyperprior_transforms
+            encoder += count_network(h_a, y) + count_network(h_s, h_a(y))
     return {"codec_encoder": encoder, "codec_decoder": count_network(network.g_s, y)}

@@ -1,10 +1,11 @@
 """Image <-> latent <-> bitstream, with frozen learned codecs."""
 
-from cdl_d2.codec.architectures import register_codec
+import cdl_d2.codec.architectures  # noqa: F401, fills the registry
 from cdl_d2.codec.bitstream.stream import Bitstream, BitstreamError
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE, CodecIdentity, Latent, latent_grid
+from cdl_d2.codec.registry import register_codec
 
 __all__ = [
     "STRIDE",

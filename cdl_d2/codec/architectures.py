@@ -1,179 +1,229 @@
-"""Which image codecs exist.
+"""Codecs of this package: CompressAI's, and those of `generative/`.
 
-A codec is named as CompressAI names it, or is one of `generative/`; `tiny-...` is the same
-architecture with 32 inner channels and 192 latent channels, whose weights can be in this package.
-Others are made known by `register_codec`: those of CompressAI with a `latent_codec`, of which it
-has no weights, and a user's own.
+`tiny-<name>` is the same architecture with 32 inner and 192 latent channels. CompressAI is imported
+when a network is built. Wire numbers are in files: they never change.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import entry_points
+from dataclasses import replace
 from itertools import count, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cdl_d2.errors import CdlError
+from cdl_d2.codec.entropy.latent_codec_coder import LatentCodecCoder
+from cdl_d2.codec.entropy.latent_coder import LatentCoder
+from cdl_d2.codec.entropy.layered_coder import LayeredCoder
+from cdl_d2.codec.entropy.variable_rate_coder import VariableRateCoder
+from cdl_d2.codec.registry import Architecture, register
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-COMPRESSAI_ARCHITECTURES = {
-    "bmshj2018-factorized": range(1, 9),
-    "bmshj2018-hyperprior": range(1, 9),
-    "mbt2018-mean": range(1, 9),
-    "mbt2018": range(1, 9),
-    "cheng2020-anchor": range(1, 7),
-    "cheng2020-attn": range(1, 7),
-}
-# Qualities are the paper's 0.048, 0.096, 0.175 and 0.254 bits per pixel.
-GENERATIVE = {"zhang2022": range(1, 5), "zhang2022-layered": range(1, 5)}
-LAYERED = ("zhang2022-layered",)  # with a global vector behind the channels of the latent
-# One network for all qualities, each a gain of it: CompressAI's `s` plus 1.
-VARIABLE_RATE = {
-    "bmshj2018-hyperprior-vbr": range(1, 9),
-    "mbt2018-mean-vbr": range(1, 9),
-    "mbt2018-vbr": range(1, 9),
-}
-ARCHITECTURES = {**COMPRESSAI_ARCHITECTURES, **GENERATIVE, **VARIABLE_RATE}
-TINY_PREFIX = "tiny-"
-TINY_CHANNELS = {"N": 32, "M": 192}
-TINY_QUALITIES = {"tiny-bmshj2018-hyperprior": range(3)}
-METRICS = ("mse", "ms-ssim")
-ENTRY_POINTS = "cdl_d2.codecs"  # of installed packages: modules that register codecs
-OWN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")  # files and checkpoints have room for it
+State = Mapping[str, "torch.Tensor"]
+TINY_WIDTHS = 32, 192  # N, M
 
 
-def check_codec_choice(name: str, quality: int, metric: str, own_weights: bool = False) -> None:
-    """Raise CdlError, naming the value and what is possible, unless the choice exists.
-
-    Args:
-        own_weights: the weights come from the user, not from this package or a zoo.
-    """
-    tiny = {
-        TINY_PREFIX + k: v if k in VARIABLE_RATE else range(v.stop)
-        for k, v in ARCHITECTURES.items()
-    }
-    if not own_weights:
-        tiny |= TINY_QUALITIES
-    own = registered_codec(name)
-    qualities = own.qualities if own else {**ARCHITECTURES, **tiny}.get(name)
-    if qualities is None:
-        known = ", ".join([*ARCHITECTURES, *tiny, *REGISTERED])
-        raise CdlError(f"codec name {name!r} is not one of {known}")
-    if quality not in qualities:
-        raise CdlError(f"quality {quality} is not one of {_span(qualities)} for {name}")
-    metrics = METRICS[:1] if name in TINY_QUALITIES and not own_weights else METRICS
-    if metric not in metrics:
-        raise CdlError(f"metric {metric!r} is not one of {', '.join(metrics)} for {name}")
-
-
-def _span(qualities: range) -> str:
-    return f"{qualities.start}..{qualities.stop - 1}"
-
-
-@dataclass(frozen=True)
-class RegisteredCodec:
-    """What `register_codec` was given."""
-
-    build: Callable[[int], nn.Module]
-    channels: int
-    qualities: range
-    # Gives a network of the width that some weights have, and its channels.
-    build_like: Callable[[Mapping[str, torch.Tensor]], tuple[nn.Module, int]] | None = None
-
-    def network_like(self, state: Mapping[str, torch.Tensor], quality: int) -> nn.Module:
-        """Build an untrained network of the width of some weights, or else of a quality.
-
-        Raises:
-            KeyError: if the weights are not those of such a network.
-        """
-        if self.build_like is None:
-            return self.new_network(quality)
-        network, network.M = self.build_like(state)
-        return network
-
-    def new_network(self, quality: int) -> nn.Module:
-        """An untrained network for a quality."""
-        network = self.build(quality)
-        network.M = self.channels  # where CompressAI's models say it
-        return network
-
-
-REGISTERED: dict[str, RegisteredCodec] = {}
-
-
-def register_codec(
-    name: str,
-    build: Callable[[int], nn.Module],
-    channels: int,
-    qualities: range = range(1, 9),
+def _register_with_tiny(
+    architecture: Architecture,
+    tiny_number: int,
+    build_tiny: Callable[[], nn.Module],
+    tiny_qualities: range,
+    packaged: range | None = None,
 ) -> None:
-    """Make a codec known by name, to `Codec.load`, configs and commands, with weights of its own.
-
-    Commands know it if an installed package has an entry point of the group `cdl_d2.codecs` with
-    this name, whose value is the module that calls this.
+    """Register a codec and its tiny variant, whose wire number and qualities are given.
 
     Args:
-        name: lower-case letters, digits, dots, dashes and underscores, up to 40.
-        build: from a quality to an untrained network, see `check_network` for what it must have.
-        channels: M, of its latent.
-        qualities: that it is trained for, between 0 and 255.
-
-    Raises:
-        CdlError: for another name.
+        packaged: qualities of the tiny variant whose weights are in this package.
     """
-    check_own_name(name)
-    REGISTERED[name] = RegisteredCodec(build, channels, qualities)
+    register(architecture)
+    tiny = replace(
+        architecture,
+        name=f"tiny-{architecture.name}",
+        build=lambda quality: build_tiny(),
+        qualities=tiny_qualities,
+        wire_number=tiny_number,
+        weights_url=None,
+        packaged=packaged,
+    )
+    register(tiny)
 
 
-def registered_codec(name: str) -> RegisteredCodec | None:
-    """The codec of a name; None if there is none that was registered."""
-    if name not in REGISTERED and name.removeprefix(TINY_PREFIX) not in ARCHITECTURES:
-        for entry in entry_points(group=ENTRY_POINTS, name=name):
-            entry.load()
-    return REGISTERED.get(name)
+def _register_fixed_rate(
+    name: str,
+    wire_number: int,
+    tiny_number: int,
+    coder: type[LatentCoder],
+    qualities: range = range(1, 9),
+    widths_of: Callable[[State], tuple[int, ...]] | None = None,
+    tiny_widths: tuple[int, ...] = TINY_WIDTHS,
+    packaged: range | None = None,
+) -> None:
+    """Register a codec of CompressAI's zoo that has one network per quality.
+
+    Args:
+        widths_of: return the network's arguments for a state dict; None for N and M.
+        tiny_widths: the tiny network's arguments.
+    """
+
+    def build(*widths: int) -> nn.Module:
+        from compressai.zoo.image import model_architectures
+
+        return model_architectures[name](*widths)
+
+    def build_quality(quality: int) -> nn.Module:
+        from compressai.zoo.image import cfgs
+
+        return build(*cfgs[name][quality])
+
+    def weights_url(quality: int, metric: str) -> str | None:
+        from compressai.zoo.image import model_urls
+
+        return model_urls[name].get(metric, {}).get(quality)
+
+    architecture = Architecture(
+        name=name,
+        build=build_quality,
+        build_like=lambda state: build(*(widths_of or _widths_of)(state)),
+        qualities=qualities,
+        coder=coder,
+        wire_number=wire_number,
+        weights_url=weights_url,
+    )
+    tiny_qualities = range(qualities.stop)
+    _register_with_tiny(
+        architecture, tiny_number, lambda: build(*tiny_widths), tiny_qualities, packaged
+    )
 
 
-def check_own_name(name: str) -> None:
-    """Raise CdlError unless a name is one that a user's codec may have."""
-    if not OWN_NAME.fullmatch(name) or name.removeprefix(TINY_PREFIX) in ARCHITECTURES:
-        raise CdlError(
-            f"codec name {name!r}: one of your own has up to 40 lower-case letters, digits, dots, "
-            "dashes and underscores, and is none that CompressAI or this package has"
-        )
+def _register_variable_rate(
+    name: str, wire_number: int, tiny_number: int, coder: type[LatentCoder], **z_step: bool
+) -> None:
+    """Register a codec of CompressAI's zoo that has one network for all qualities.
+
+    A quality is CompressAI's `s` plus 1.
+    """
+
+    def build(*widths: int, **options: bool) -> nn.Module:
+        from compressai.zoo.image_vbr import model_architectures
+
+        return model_architectures[name](*widths, **options)
+
+    def build_quality(quality: int) -> nn.Module:
+        from compressai.zoo.image_vbr import cfgs
+
+        return build(*cfgs[name], **z_step)
+
+    def build_like(state: State) -> nn.Module:
+        has_z_step = "gayn2zqstep.0.weight" in state
+        return build(*_widths_of(state), **({"vr_entbttlnck": True} if has_z_step else {}))
+
+    def weights_url(quality: int, metric: str) -> str | None:
+        from compressai.zoo.image_vbr import model_urls
+
+        return model_urls[name].get(metric)
+
+    architecture = Architecture(
+        name=name,
+        build=build_quality,
+        build_like=build_like,
+        coder=coder,
+        wire_number=wire_number,
+        weights_url=weights_url,
+    )
+    _register_with_tiny(
+        architecture, tiny_number, lambda: build(*TINY_WIDTHS, **z_step), architecture.qualities
+    )
 
 
-def _class_of_compressai(name: str, *arguments: Any) -> nn.Module:
-    import compressai.models
+def _register_generative(
+    name: str, wire_number: int, tiny_number: int, coder: type[LatentCoder], class_name: str
+) -> None:
+    """Register a codec of `generative/`, whose qualities are 0.048, 0.096, 0.175 and 0.254 bpp."""
 
-    return getattr(compressai.models, name)(*arguments)
+    def network_class() -> type[nn.Module]:
+        from cdl_d2.codec.generative import networks
+
+        return getattr(networks, class_name)
+
+    architecture = Architecture(
+        name=name,
+        build=lambda quality: network_class()(),
+        build_like=lambda state: network_class()(**network_class().sizes_of(state)),
+        qualities=range(1, 5),
+        coder=coder,
+        wire_number=wire_number,
+    )
+    _register_with_tiny(
+        architecture, tiny_number, lambda: network_class()(**network_class().TINY), range(5)
+    )
 
 
-def _like_checkerboard(state: Mapping[str, torch.Tensor]) -> tuple[nn.Module, int]:
-    width = len(state["g_a.0.conv1.weight"])
-    return _class_of_compressai("Cheng2020AnchorCheckerboard", width), width
+def _widths_of(state: State) -> tuple[int, ...]:
+    """Return N and M of a state dict."""
+    return len(state["g_a.0.weight"]), len(state["g_a.6.weight"])
 
 
-def _like_elic(name: str, state: Mapping[str, torch.Tensor]) -> tuple[nn.Module, int]:
+def _width_of(state: State) -> tuple[int, ...]:
+    """Return N of a state dict whose M is N."""
+    return (len(state["g_a.0.conv1.weight"]),)
+
+
+def _elic_widths_of(state: State) -> tuple[int, int, list[int]]:
+    """Return N, M and the channels of each group."""
     contexts = (f"latent_codec.y.latent_codec.y{n}.context_prediction.weight" for n in count())
     groups = [state[key].shape[1] for key in takewhile(state.__contains__, contexts)]
-    width, channels = len(state["g_a.0.weight"]), sum(groups)
-    return _class_of_compressai(name, width, channels, groups), channels
+    return len(state["g_a.0.weight"]), sum(groups), groups
 
 
-for _name, _network, _channels, _like in (
-    ("cheng2020-anchor-checkerboard", "Cheng2020AnchorCheckerboard", 192, _like_checkerboard),
-    ("elic2022-official", "Elic2022Official", 320, partial(_like_elic, "Elic2022Official")),
-    ("elic2022-chandelier", "Elic2022Chandelier", 320, partial(_like_elic, "Elic2022Chandelier")),
-):
-    REGISTERED[_name] = RegisteredCodec(
-        lambda quality, _network=_network: _class_of_compressai(_network),
-        _channels,
-        range(1, 9),
-        _like,
+def _register_latent_codec(
+    name: str, class_name: str, channels: int, widths_of: Callable[[State], tuple]
+) -> None:
+    """Register an image model of CompressAI that has a `latent_codec`, and no published weights.
+
+    Args:
+        channels: M at the default widths.
+        widths_of: return the network's arguments, M the second or only one, for a state dict.
+    """
+
+    def build(*widths: int | list[int]) -> nn.Module:
+        import compressai.models
+
+        network = getattr(compressai.models, class_name)(*widths)
+        network.M = widths[:2][-1] if widths else channels
+        return network
+
+    register(
+        Architecture(
+            name=name,
+            build=lambda quality: build(),
+            build_like=lambda state: build(*widths_of(state)),
+            coder=LatentCodecCoder,
+        )
     )
+
+
+_register_fixed_rate("bmshj2018-factorized", 0, 6, LatentCoder)
+_register_fixed_rate("bmshj2018-hyperprior", 1, 7, LatentCoder, packaged=range(3))
+_register_fixed_rate("mbt2018-mean", 2, 8, LatentCoder)
+_register_fixed_rate("mbt2018", 3, 9, LatentCoder)
+for _name, _numbers in (("cheng2020-anchor", (4, 10)), ("cheng2020-attn", (5, 11))):
+    _register_fixed_rate(
+        _name,
+        *_numbers,
+        LatentCoder,
+        range(1, 7),
+        widths_of=_width_of,
+        tiny_widths=TINY_WIDTHS[:1],
+    )
+_register_generative("zhang2022", 12, 14, LatentCoder, "GenerativeHyperprior")
+_register_generative("zhang2022-layered", 13, 15, LayeredCoder, "LayeredGenerativeHyperprior")
+_register_variable_rate("bmshj2018-hyperprior-vbr", 16, 19, VariableRateCoder, vr_entbttlnck=True)
+_register_variable_rate("mbt2018-mean-vbr", 17, 20, VariableRateCoder, vr_entbttlnck=True)
+_register_variable_rate("mbt2018-vbr", 18, 21, VariableRateCoder)
+_register_latent_codec(
+    "cheng2020-anchor-checkerboard", "Cheng2020AnchorCheckerboard", 192, _width_of
+)
+_register_latent_codec("elic2022-official", "Elic2022Official", 320, _elic_widths_of)
+_register_latent_codec("elic2022-chandelier", "Elic2022Chandelier", 320, _elic_widths_of)

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cdl_d2.codec.architectures import TINY_PREFIX, VARIABLE_RATE
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import current_fields
+from cdl_d2.codec.registry import find_architecture
 from cdl_d2.errors import CdlError
 
 QUALITY = "{quality}"  # in the path of weights
@@ -84,8 +84,8 @@ class CodecChoice:
 
 @lru_cache(maxsize=16)
 def _shared(choice: CodecChoice, file_state: tuple[int, ...] | None) -> Codec:
-    architecture = choice.name.removeprefix(TINY_PREFIX)
-    if architecture in VARIABLE_RATE and choice.quality != 1:  # one network for all rates
+    architecture = find_architecture(choice.name)
+    if architecture and architecture.is_variable_rate and choice.quality != 1:
         return _shared(replace(choice, quality=1), file_state).at_quality(choice.quality)
     return Codec.load(
         choice.name, choice.quality, choice.metric, choice.weights, choice.quantization

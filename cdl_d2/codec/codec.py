@@ -10,21 +10,16 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from cdl_d2.codec.architectures import (
-    METRICS,
-    check_codec_choice,
-    check_own_name,
-    registered_codec,
-)
 from cdl_d2.codec.bitstream.stream import BASE, ENHANCEMENT, Bitstream, BitstreamError
 from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
-from cdl_d2.codec.entropy.coders import Coder, coder_for, has_rates, is_always_dequantized
+from cdl_d2.codec.entropy.coders import select_coder
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
-from cdl_d2.codec.entropy.latent_coder import Quantized
+from cdl_d2.codec.entropy.latent_coder import LatentCoder, Quantized
 from cdl_d2.codec.io.weights_file import fingerprint, load_state_dict
 from cdl_d2.codec.latent import QUANTIZATIONS, CodecIdentity, Latent, coded_cells, pad_for_coding
 from cdl_d2.codec.network_check import check_network
-from cdl_d2.codec.networks import network_from_weights, new_network
+from cdl_d2.codec.networks import network_from_weights
+from cdl_d2.codec.registry import METRICS, check_own_name, find_architecture, get_architecture
 from cdl_d2.codec.zoo import weights_path
 from cdl_d2.device import device_of, network_on, usable_device
 from cdl_d2.errors import CdlError
@@ -61,13 +56,16 @@ class Codec(nn.Module):
         super().__init__()
         if quantization not in QUANTIZATIONS:
             raise CdlError(f"quantization {quantization!r} is not one of {QUANTIZATIONS}")
-        if is_always_dequantized(network) and quantization != "dequantized":
-            raise CdlError(f"latents of {name} have one quantization only, 'dequantized'")
+        coder = _coder_class(name, network)
+        if quantization not in coder.quantizations:
+            raise CdlError(
+                f"latents of {name} have one quantization only, {' or '.join(coder.quantizations)}"
+            )
         self.network = network
         self.name = name
         self.identity = CodecIdentity(name, quality, metric, quantization, fingerprint(network))
-        self._coder = coder_for(network, quality)
-        self._cpu_coder: Coder | None = None
+        self.coder = coder(network, quality)
+        self._cpu_coder: LatentCoder | None = None
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> Codec:
@@ -94,15 +92,16 @@ class Codec(nn.Module):
             CdlError: for an unknown name, quality, metric or quantization, or unreadable weights.
             FileNotFoundError: if the weights are missing.
         """
-        check_codec_choice(name, quality, metric, own_weights=bool(weights))
+        architecture = get_architecture(name)
+        architecture.check_choice(quality, metric, own_weights=bool(weights))
         with torch.random.fork_rng(devices=[]):  # networks are made with random weights
             if weights == UNTRAINED:
                 torch.default_generator.manual_seed(0)  # other devices' numbers go on
-                network = new_network(name, quality)
+                network = architecture.new_network(quality)
             else:
                 path = weights_path(name, quality, metric, weights)
                 network = network_from_weights(name, quality, load_state_dict(path), path)
-        if registered_codec(name):
+        if architecture.wire_number is None:  # its network is perhaps a user's
             return cls.from_network(name, network, network.M, quality, metric, quantization)
         return cls(network, name, quality, metric, quantization)
 
@@ -136,7 +135,7 @@ class Codec(nn.Module):
             network = network.module
         network = copy.deepcopy(network).eval()
         network.M = channels  # where CompressAI's models say it
-        check_network(network, channels, quality)
+        check_network(network, channels, _coder_class(name, network), quality)
         return cls(network, name, quality, metric, quantization)
 
     def at_quality(self, quality: int) -> Codec:
@@ -145,7 +144,7 @@ class Codec(nn.Module):
         Raises:
             CdlError: for a rate that it has not, or a codec that has one only.
         """
-        if not has_rates(self.network):
+        if not self.coder.is_variable_rate:
             raise CdlError(f"{self.name} has one rate: load the codec of quality {quality}")
         identity = self.identity
         return Codec(self.network, self.name, quality, identity.metric, identity.quantization)
@@ -168,12 +167,12 @@ class Codec(nn.Module):
     @property
     def latent_channels(self) -> int:
         """Channels of y_hat: M, and with a layered representation M + G."""
-        return self._coder.channels
+        return self.coder.channels
 
     @property
     def predicts_scales(self) -> bool:
         """Whether the entropy model predicts a deviation for every symbol of y."""
-        return self._coder.has_hyperprior
+        return self.coder.has_hyperprior
 
     def encode(
         self, image: torch.Tensor, with_scales: bool = False, with_bits: bool = True
@@ -200,7 +199,7 @@ class Codec(nn.Module):
         Raises:
             CdlError: as `encode`; and for images of several coded sizes.
         """
-        coder, rounded = self._coder, self.identity.quantization == "rounded"
+        coder, rounded = self.coder, self.identity.quantization == "rounded"
         latents = []
         with exact_arithmetic(images[0].device):
             for image, y in zip(images, self._transform(images), strict=True):
@@ -282,7 +281,7 @@ class Codec(nn.Module):
                 "the stream is one of two layers and does not have all channels: read both with "
                 "decompress_layers, or the base layer with decompress_base"
             )
-        if stream.coding == COMPRESSAI and is_always_dequantized(self.network):
+        if stream.coding == COMPRESSAI and not coder.reads_compressai:
             raise BitstreamError(
                 f"what CompressAI itself wrote of {self.name} is not read: it is coded in another "
                 "precision or order there"
@@ -332,7 +331,7 @@ class Codec(nn.Module):
         return x_hat[0, :, top : top + height, left : left + width].clamp(0, 1)
 
     @property
-    def cpu_coder(self) -> Coder:
+    def cpu_coder(self) -> LatentCoder:
         """Writes and reads strings, on the CPU, so that what a GPU wrote a CPU can read.
 
         Raises:
@@ -344,9 +343,9 @@ class Codec(nn.Module):
                 "'dequantized'"
             )
         if device_of(self.network).type == "cpu":
-            return self._coder
+            return self.coder
         if self._cpu_coder is None:
-            self._cpu_coder = self.on("cpu")._coder
+            self._cpu_coder = self.on("cpu").coder
         return self._cpu_coder
 
     def _transform(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -366,8 +365,13 @@ class Codec(nn.Module):
         return y
 
 
+def _coder_class(name: str, network: nn.Module) -> type[LatentCoder]:
+    architecture = find_architecture(name)
+    return (architecture and architecture.coder) or select_coder(network)
+
+
 def _describe(
-    coder: Coder,
+    coder: LatentCoder,
     quantized: Quantized,
     image_size: Sequence[int],
     with_scales: bool,

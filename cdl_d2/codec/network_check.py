@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cdl_d2.codec.entropy.coders import coder_for, has_rates, is_always_dequantized
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
+from cdl_d2.codec.entropy.latent_coder import LatentCoder
 from cdl_d2.codec.latent import CODING_MULTIPLE, HYPERPRIOR_CELLS, STRIDE
 from cdl_d2.errors import CdlError
 
@@ -14,7 +14,9 @@ SIZE = CODING_MULTIPLE, 2 * CODING_MULTIPLE  # of the image that is tried
 MOST_FLIPPED = 0.01  # of the symbols: rounding can fall otherwise in float32 than in float64
 
 
-def check_network(network: nn.Module, channels: int, quality: int) -> None:
+def check_network(
+    network: nn.Module, channels: int, coder: type[LatentCoder], quality: int
+) -> None:
     """Try a network, in eval mode, on an image of noise.
 
     It must be built as CompressAI's image models are: `g_a` to a latent y at stride 16 and `g_s`
@@ -39,7 +41,7 @@ def check_network(network: nn.Module, channels: int, quality: int) -> None:
             side = len(network.entropy_bottleneck.quantiles)
             z = _run(network, "h_a", y, (side, *_grid(STRIDE * HYPERPRIOR_CELLS)))
             _run(network, "h_s", z, (None, *_grid(STRIDE)))
-        _check_forward(network, quality, noise, y)
+        _check_forward(network, coder(network, quality), noise, y)
 
 
 def _check_parts(network: nn.Module) -> None:
@@ -77,18 +79,17 @@ def _run(
     return made
 
 
-def _check_forward(network: nn.Module, quality: int, image: torch.Tensor, y: torch.Tensor) -> None:
+def _check_forward(
+    network: nn.Module, coder: LatentCoder, image: torch.Tensor, y: torch.Tensor
+) -> None:
     """That `forward` decodes the latent that is decoded here, by `g_s` alone."""
-    coder, seen = coder_for(network, quality), []
+    seen = []
     handle = network.g_s.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        rate = {"s": quality - 1} if has_rates(network) else {}
-        x_hat = network(image, **rate)["x_hat"]
+        x_hat = network(image, **coder.forward_arguments)["x_hat"]
     finally:
         handle.remove()
-    rounds = coder.has_context and not is_always_dequantized(
-        network
-    )  # forward sees round(y) everywhere
+    rounds = coder.has_context and len(coder.quantizations) > 1  # forward sees round(y) everywhere
     ours = coder.round(y[0]) if rounds else coder.quantize(y[0])
     for theirs in seen:
         flipped = ((theirs[0] - ours.y_hat).abs() > 1e-3).float().mean()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cdl_d2.codec.architectures import TINY_PREFIX, VARIABLE_RATE
+from cdl_d2.codec.registry import get_architecture
 from cdl_d2.download import LARGEST, TIMEOUT, Download
 from cdl_d2.errors import CdlError
 from cdl_d2.files import sha256_of
@@ -26,7 +26,7 @@ def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Pat
     """
     if weights:
         return Path(weights)
-    if name.startswith(TINY_PREFIX):
+    if get_architecture(name).packaged is not None:
         path = PACKAGED_WEIGHTS / f"{name}-{quality}.safetensors"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing from this installation: {TRAIN_ONE}")
@@ -35,17 +35,18 @@ def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Pat
 
 
 def zoo_url(name: str, quality: int, metric: str) -> str:
-    """Address of CompressAI's weights."""
-    from compressai.zoo import image, image_vbr
+    """Return the address of a codec's weights.
 
-    try:
-        if name in VARIABLE_RATE:
-            return image_vbr.model_urls[name][metric]
-        return image.model_urls[name][metric][quality]
-    except KeyError:
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    weights_url = get_architecture(name).weights_url
+    url = weights_url(quality, metric) if weights_url else None
+    if url is None:
         raise FileNotFoundError(
-            f"CompressAI's zoo has no weights of {name} quality {quality} ({metric}): {TRAIN_ONE}"
-        ) from None
+            f"there are no weights of {name} quality {quality} ({metric}): {TRAIN_ONE}"
+        )
+    return url
 
 
 def download(

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from cdl_d2.codec import Bitstream, Codec
-from cdl_d2.codec.architectures import VARIABLE_RATE
 from cdl_d2.codec.latent import pad_for_coding
-from tests.conftest import small_network, small_quality
+from tests.conftest import VARIABLE_RATE, small_network, small_quality
 
 WITH_CONTEXT = ("mbt2018", "cheng2020-anchor", "cheng2020-attn", "mbt2018-vbr")
 IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))

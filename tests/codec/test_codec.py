@@ -2,11 +2,10 @@ import pytest
 import torch
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import ARCHITECTURES, GENERATIVE, LAYERED, VARIABLE_RATE
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.errors import CdlError
 from tests.codec.conftest import IMAGE, WITH_CONTEXT, compressai_round_trip
-from tests.conftest import small_codec
+from tests.conftest import ARCHITECTURES, GENERATIVE, LAYERED, VARIABLE_RATE, small_codec
 
 WITH_MEANS = {"mbt2018-mean", "mbt2018-mean-vbr", *GENERATIVE, *WITH_CONTEXT}
 OF_ONE_RATE = sorted(ARCHITECTURES.keys() - set(VARIABLE_RATE))

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import ARCHITECTURES
 from cdl_d2.codec.latent import pad_for_coding
 from tests.codec.conftest import WITH_CONTEXT
-from tests.conftest import small_codec, small_network, small_quality
+from tests.conftest import ARCHITECTURES, small_codec, small_network, small_quality
 
 IMAGE = torch.rand(3, 120, 150, generator=torch.Generator().manual_seed(1))
 

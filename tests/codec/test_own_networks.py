@@ -15,9 +15,9 @@ from compressai.models import (
 from torch import nn
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice, register_codec
-from cdl_d2.codec.architectures import REGISTERED
 from cdl_d2.codec.io.weights_file import fingerprint, load_state_dict, save_weights
 from cdl_d2.codec.latent import pad_for_coding
+from cdl_d2.codec.registry import unregister
 from cdl_d2.errors import CdlError
 from tests import warm
 
@@ -191,7 +191,7 @@ class WithOffset(ScaleHyperprior):
 def with_offset():
     register_codec("with-offset", lambda quality: WithOffset(), 12)
     yield loud(WithOffset())
-    del REGISTERED["with-offset"]
+    unregister("with-offset")
 
 
 @pytest.mark.parametrize("name", ["y_offset", "scale_table"])

@@ -16,11 +16,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import ARCHITECTURES, COMPRESSAI_ARCHITECTURES, VARIABLE_RATE
 from cdl_d2.codec.io.state_dicts import WRAPPERS, fit_names, load_into, state_dict_in
 from cdl_d2.codec.io.weights_file import fingerprint, load_network, load_state_dict
-from cdl_d2.codec.networks import network_from_weights, new_network
+from cdl_d2.codec.networks import network_from_weights
+from cdl_d2.codec.registry import get_architecture
 from cdl_d2.errors import CdlError
+from tests.conftest import ARCHITECTURES, GENERATIVE
 
 PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "module._orig_mod.", "lit.codec.")
 
@@ -29,7 +30,7 @@ PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "module._orig_mod.", "lit
 def network_of(name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return new_network(f"tiny-{name}", 1)
+        return get_architecture(f"tiny-{name}").new_network(1)
 
 
 def with_old_names(state):
@@ -208,7 +209,7 @@ def narrow_network(name):
 @pytest.mark.parametrize(
     "name",
     [
-        *(*COMPRESSAI_ARCHITECTURES, *VARIABLE_RATE),
+        *(name for name in ARCHITECTURES if name not in GENERATIVE),
         *("cheng2020-anchor-checkerboard", "elic2022-official", "elic2022-chandelier"),
     ],
 )

@@ -20,7 +20,7 @@ from cdl_d2.codec.io.weights_file import (
     save_tensors,
     save_weights,
 )
-from cdl_d2.codec.networks import new_network
+from cdl_d2.codec.registry import METRICS, architectures, get_architecture
 from cdl_d2.codec.zoo import download, zoo_url
 from cdl_d2.errors import CdlError
 from tests.conftest import loud_network
@@ -146,7 +146,7 @@ def test_weights_in_the_zoos_form_load_and_give_the_same_latent(weights):
 
 
 def test_fingerprint_follows_weights_but_not_coding_tables():
-    network = new_network(NAME, 1)
+    network = get_architecture(NAME).new_network(1)
     before = fingerprint(network)
     network.update()
     assert fingerprint(network) == before
@@ -230,12 +230,12 @@ def test_a_download_that_fails_says_what_to_do(tmp_path):
 
 
 def test_every_codec_of_the_zoo_has_an_address_with_a_hash():
-    from cdl_d2.codec.architectures import COMPRESSAI_ARCHITECTURES, METRICS
-
-    for name, qualities in COMPRESSAI_ARCHITECTURES.items():
-        for metric in METRICS:
-            for quality in qualities:
-                assert re.search(r"-[0-9a-f]{8}\.pth\.tar$", zoo_url(name, quality, metric))
+    in_zoo = [a for a in architectures() if a.weights_url]
+    assert len(in_zoo) == 9
+    for codec in in_zoo:
+        for metric in METRICS[: 1 if codec.is_variable_rate else 2]:
+            for quality in codec.qualities:
+                assert re.search(r"-[0-9a-f]{8}\.pth\.tar$", zoo_url(codec.name, quality, metric))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from cdl_d2.codec import CodecChoice
-from cdl_d2.codec.architectures import ARCHITECTURES
-from cdl_d2.codec.entropy.coders import is_always_dequantized
 from cdl_d2.codec.latent import Latent
 from cdl_d2.nn.input.coded_input import CodedInput
-from tests.conftest import small_codec, small_network
+from tests.conftest import ARCHITECTURES, small_codec
 from tests.second_device import NAME
 
 IMAGE = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(1))
 CASES = [(name, "dequantized") for name in ARCHITECTURES] + [
-    (name, "rounded") for name in ARCHITECTURES if not is_always_dequantized(small_network(name))
+    (name, "rounded")
+    for name in ARCHITECTURES
+    if "rounded" in ARCHITECTURES[name].coder.quantizations
 ]
 
 

@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from cdl_d2.codec.architectures import ARCHITECTURES
 from cdl_d2.nn.bridge.bridge import Bridge, decoder_layers
-from tests.conftest import small_codec
+from tests.conftest import ARCHITECTURES, small_codec
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

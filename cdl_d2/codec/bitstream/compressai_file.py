@@ -16,10 +16,10 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
-from cdl_d2.codec.architectures import check_codec_choice
 from cdl_d2.codec.bitstream.header import MAGIC
 from cdl_d2.codec.bitstream.stream import Bitstream
 from cdl_d2.codec.latent import STRIDE, CodecIdentity, check_pixels, coded_cells
+from cdl_d2.codec.registry import get_architecture
 from cdl_d2.errors import BitstreamError, CdlError
 
 COMPRESSAI_SUFFIX = ".bin"
@@ -48,7 +48,7 @@ def read_compressai_file(content: bytes) -> Bitstream:
 
     Raises:
         BitstreamError: if it is not such a file, is corrupted, has more pixels than
-            latent.max_pixels or a model that is not one of ARCHITECTURES.
+            latent.max_pixels or a model that is not registered.
     """
     if len(content) < _HEAD.size:
         raise BitstreamError(f"truncated: {len(content)} bytes are less than CompressAI's header")
@@ -68,7 +68,7 @@ def read_compressai_file(content: bytes) -> Bitstream:
     strings = _read_strings(content, count)
     height, width = size
     try:
-        check_codec_choice(codec.name, codec.quality, codec.metric)
+        get_architecture(codec.name).check_choice(codec.quality, codec.metric)
         check_pixels((height, width))
         coded = {"strings": [[string] for string in strings], "shape": (rows, columns)}
         padding = _centre_padding(height, width)

@@ -35,37 +35,14 @@ import zlib
 from dataclasses import dataclass
 
 from cdl_d2.codec.latent import check_pixels
+from cdl_d2.codec.registry import wire_names
 from cdl_d2.errors import BitstreamError, CdlError
 
 MAGIC = b"CDLZ"
 PLAIN, PADDED, RESIZED = 1, 2, 3  # format versions
 OWN_CODEC = 255
 
-# Numbers in files. Never change one, whatever codecs and metrics are added elsewhere.
-CODECS = {
-    0: "bmshj2018-factorized",
-    1: "bmshj2018-hyperprior",
-    2: "mbt2018-mean",
-    3: "mbt2018",
-    4: "cheng2020-anchor",
-    5: "cheng2020-attn",
-    6: "tiny-bmshj2018-factorized",
-    7: "tiny-bmshj2018-hyperprior",
-    8: "tiny-mbt2018-mean",
-    9: "tiny-mbt2018",
-    10: "tiny-cheng2020-anchor",
-    11: "tiny-cheng2020-attn",
-    12: "zhang2022",
-    13: "zhang2022-layered",
-    14: "tiny-zhang2022",
-    15: "tiny-zhang2022-layered",
-    16: "bmshj2018-hyperprior-vbr",
-    17: "mbt2018-mean-vbr",
-    18: "mbt2018-vbr",
-    19: "tiny-bmshj2018-hyperprior-vbr",
-    20: "tiny-mbt2018-mean-vbr",
-    21: "tiny-mbt2018-vbr",
-}
+# Numbers in files: they never change. Those of codecs are in the registry.
 METRICS = {0: "mse", 1: "ms-ssim"}
 CODINGS = {0: "compressai", 1: "exact", 2: "base", 3: "enhancement"}  # up to 7
 
@@ -120,7 +97,7 @@ class Header:
         head = _HEAD.pack(
             MAGIC,
             version,
-            _number(CODECS, self.codec, OWN_CODEC),
+            OWN_CODEC if self.codec is None else _number(wire_names(), self.codec),
             self.quality,
             _number(METRICS, self.metric),
             bytes.fromhex(self.weights),
@@ -167,7 +144,7 @@ def read_header(content: bytes) -> tuple[Header, int]:
         raise BitstreamError("damaged: the checksum of the header does not match")
     scale_floor, coding = divmod(coding, _FLOOR)
     header = Header(
-        codec=None if codec == OWN_CODEC else _name(CODECS, "codec", codec),
+        codec=None if codec == OWN_CODEC else _name(wire_names(), "codec", codec),
         quality=quality,
         metric=_name(METRICS, "metric", metric),
         weights=weights.hex(),
@@ -184,9 +161,9 @@ def read_header(content: bytes) -> tuple[Header, int]:
     return header, crc_at + _CRC.size
 
 
-def _number(table: dict[int, str], name: str | None, otherwise: int | None = None) -> int | None:
+def _number(table: dict[int, str], name: str) -> int:
     """Return the number of a name in files."""
-    return next((number for number, known in table.items() if known == name), otherwise)
+    return next(number for number, entry in table.items() if entry == name)
 
 
 def _name(table: dict[int, str], what: str, number: int) -> str:

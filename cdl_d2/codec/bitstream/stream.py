@@ -7,10 +7,10 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdl_d2.codec.architectures import OWN_NAME
-from cdl_d2.codec.bitstream.header import CODECS, Header, read_header
+from cdl_d2.codec.bitstream.header import Header, read_header
 from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
 from cdl_d2.codec.latent import HYPERPRIOR_CELLS, STRIDE, CodecIdentity, coded_cells
+from cdl_d2.codec.registry import CODEC_NAME, wire_names
 from cdl_d2.errors import BitstreamError, CdlError
 from cdl_d2.files import write_atomically
 
@@ -89,7 +89,7 @@ class Bitstream:
         if not self.codec.weights:
             raise CdlError(f"a bitstream names the weights of its codec, {self.codec} does not")
         name, strings = self.codec.name, self.strings
-        has_number = name in CODECS.values()
+        has_number = name in wire_names().values()
         if not has_number:
             strings = (name.encode(), *strings)
         header = Header(
@@ -218,7 +218,7 @@ def _read_strings(
 
 def _read_codec_name(strings: tuple[bytes, ...]) -> str:
     name = strings[0].decode("ascii", "replace") if strings else ""
-    if not OWN_NAME.fullmatch(name):
+    if not CODEC_NAME.fullmatch(name):
         raise BitstreamError(f"corrupted: {name[:60]!r} is not the name of a codec")
     return name
 

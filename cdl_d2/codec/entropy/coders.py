@@ -12,25 +12,15 @@ from cdl_d2.codec.entropy.variable_rate_coder import VariableRateCoder
 Coder = LatentCoder | LayeredCoder
 
 
-def coder_for(network: nn.Module, quality: int) -> Coder:
-    """What quantizes and codes the latents of a network, at a rate where it has several.
-
-    Raises:
-        CdlError: for a quality that a variable-rate network has not.
-    """
-    if has_rates(network):
-        return VariableRateCoder(network, quality)
-    if hasattr(network, "latent_codec"):
-        return LatentCodecCoder(network)
-    layered = hasattr(network, "global_bottleneck")
-    return LayeredCoder(network) if layered else LatentCoder(network)
+# Parts of networks that only one coder needs.
+CODERS = {
+    "Gain": VariableRateCoder,
+    "latent_codec": LatentCodecCoder,
+    "global_bottleneck": LayeredCoder,
+}
 
 
-def is_always_dequantized(network: nn.Module) -> bool:
-    """Whether its latents are always those that a receiver has: round(y) means nothing there."""
-    return has_rates(network) or hasattr(network, "latent_codec")
-
-
-def has_rates(network: nn.Module) -> bool:
-    """Whether a network codes at several rates, of which one is chosen when coding."""
-    return hasattr(network, "Gain")
+def select_coder(network: nn.Module) -> type[Coder]:
+    """Return the coder for the parts that a network has."""
+    fitting = (coder for part, coder in CODERS.items() if hasattr(network, part))
+    return next(fitting, LatentCoder)

@@ -35,7 +35,10 @@ class LatentCodecCoder(LatentCoder):
         CdlError: for another latent codec.
     """
 
-    def __init__(self, network: nn.Module):
+    quantizations, training_quantizations = ("dequantized",), ()
+    reads_compressai = False
+
+    def __init__(self, network: nn.Module, quality: int = 1):
         codec = network.latent_codec
         try:
             hyper, self._y_codec = codec["hyper"], codec["y"]

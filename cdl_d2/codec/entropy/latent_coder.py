@@ -83,14 +83,30 @@ class LatentCoder:
     """
 
     channel_string_count = 1
+    quantizations = ("dequantized", "rounded")
+    training_quantizations = ("noise", "straight-through")
+    is_variable_rate = False
+    reads_compressai = True
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, quality: int = 1):
         self._network = network
         self.has_hyperprior = hasattr(network, "h_a")
         self.has_context = hasattr(network, "context_prediction")
+        if self.has_context:
+            self.training_quantizations = self.training_quantizations[:1]
         self.codes_channels_alone = self.has_hyperprior and not self.has_context
         self.string_count = 1 + self.has_hyperprior  # of a whole latent
         self._is_scale_only = self.codes_channels_alone and self._side_channels == self.channels
+
+    @property
+    def hyperprior_transforms(self) -> tuple[nn.Module, nn.Module]:
+        """Return h_a and h_s."""
+        return self._network.h_a, self._network.h_s
+
+    @property
+    def forward_arguments(self) -> dict[str, int]:
+        """Arguments of the network's `forward` besides the image."""
+        return {}
 
     @property
     def channels(self) -> int:

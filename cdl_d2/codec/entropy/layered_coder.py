@@ -22,7 +22,7 @@ from cdl_d2.codec.entropy.latent_coder import ChannelStrings, LatentCoder, Quant
 from cdl_d2.codec.entropy.tables import MAKING_TABLES, EntropyTables
 
 
-class LayeredCoder:
+class LayeredCoder(LatentCoder):
     """Quantizes and codes latents of a codec with a layered representation; see LatentCoder.
 
     Scales of global channels are 0: nothing predicts them.
@@ -34,7 +34,9 @@ class LayeredCoder:
     has_hyperprior, has_context, codes_channels_alone = True, False, True
     string_count, channel_string_count = 3, 2
 
-    def __init__(self, network: nn.Module):
+    forward_arguments = {}
+
+    def __init__(self, network: nn.Module, quality: int = 1):
         self._network, self._spatial = network, LatentCoder(network)
 
     @property

@@ -30,11 +30,19 @@ class VariableRateCoder(LatentCoder):
         CdlError: for a quality that the network has not.
     """
 
+    quantizations, training_quantizations = ("dequantized",), ()
+    is_variable_rate, reads_compressai = True, False
+
     def __init__(self, network: nn.Module, quality: int):
         if quality not in range(1, len(network.Gain) + 1):
             raise CdlError(f"quality {quality} is not one of the network's 1..{len(network.Gain)}")
         super().__init__(network)
         self._quality = quality
+
+    @property
+    def forward_arguments(self) -> dict[str, int]:
+        """The rate, as CompressAI counts it."""
+        return {"s": self._quality - 1}
 
     def y_hat(self, y: torch.Tensor, rounded: bool) -> torch.Tensor:
         """As LatentCoder.y_hat; what is not zero depends on the scales."""

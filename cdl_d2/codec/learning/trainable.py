@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.entropy.coders import is_always_dequantized
 from cdl_d2.codec.io.weights_file import save_weights
 from cdl_d2.codec.latent import CodecIdentity, latent_grid, pad_for_coding
 from cdl_d2.errors import CdlError
@@ -82,12 +81,12 @@ class TrainableCodec(nn.Module):
         if unknown:
             raise CdlError(f"part {min(unknown)!r} of a codec is not one of {PARTS}")
         self._straight = quantization == "straight-through"
-        if is_always_dequantized(codec.network):
+        if not codec.coder.training_quantizations:
             raise CdlError(
                 f"{codec.name} has several rates, or a latent codec, which is not trained here: "
                 "take another codec"
             )
-        if self._straight and hasattr(codec.network, "context_prediction"):
+        if quantization not in codec.coder.training_quantizations:
             raise CdlError(
                 f"straight-through rounding is for codecs without a context model; {codec.name} "
                 "decodes step by step: take quantization noise"

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import hflip
 from tqdm import tqdm
 
-from cdl_d2.codec.architectures import TINY_PREFIX, VARIABLE_RATE, check_codec_choice
 from cdl_d2.codec.io.image_files import find_images, read_image
 from cdl_d2.codec.io.weights_file import (
     load_state_dict,
@@ -27,7 +26,8 @@ from cdl_d2.codec.io.weights_file import (
     save_weights,
 )
 from cdl_d2.codec.latent import CODING_MULTIPLE
-from cdl_d2.codec.networks import network_from_weights, new_network
+from cdl_d2.codec.networks import network_from_weights
+from cdl_d2.codec.registry import get_architecture
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.seeds import seed_all
 from cdl_d2.workers import end_with_parent
@@ -55,8 +55,9 @@ class CodecTraining:
     seed: int = 0
 
     def __post_init__(self):
-        check_codec_choice(self.name, self.quality, self.metric, own_weights=True)
-        if self.name.removeprefix(TINY_PREFIX) in VARIABLE_RATE:
+        architecture = get_architecture(self.name)
+        architecture.check_choice(self.quality, self.metric, own_weights=True)
+        if not architecture.is_trainable:
             raise CdlError(
                 f"{self.name} has several rates, which are not trained here: train it with "
                 "CompressAI, and give the file as --codec-weights"
@@ -150,7 +151,7 @@ def train_codec(
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
     if initial_weights is None:
-        network = new_network(plan.name, plan.quality)
+        network = get_architecture(plan.name).new_network(plan.quality)
     else:
         state = load_state_dict(initial_weights)
         network = network_from_weights(plan.name, plan.quality, state, initial_weights)

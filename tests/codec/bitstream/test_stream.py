@@ -8,11 +8,17 @@ import torch.nn.functional as F
 from compressai.ops import compute_padding
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec
-from cdl_d2.codec.architectures import ARCHITECTURES, LAYERED, VARIABLE_RATE
 from cdl_d2.codec.entropy.autoregressive import steps
 from cdl_d2.errors import CdlError, MisalignedImageError
 from tests.codec.conftest import IMAGE, WITH_CONTEXT, compressai_round_trip
-from tests.conftest import loud_network, small_codec, small_network
+from tests.conftest import (
+    ARCHITECTURES,
+    LAYERED,
+    VARIABLE_RATE,
+    loud_network,
+    small_codec,
+    small_network,
+)
 
 OVERHEAD = 58  # bytes of the header with two strings
 

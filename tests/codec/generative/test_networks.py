@@ -2,13 +2,14 @@ import pytest
 import torch
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import GENERATIVE
-from cdl_d2.codec.networks import network_from_weights, new_network
+from cdl_d2.codec.networks import network_from_weights
+from cdl_d2.codec.registry import get_architecture
+from tests.conftest import GENERATIVE
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_a_network_is_rebuilt_from_its_weights_whatever_its_size(name):
-    network_class = type(new_network(f"tiny-{name}", 1))
+    network_class = type(get_architecture(f"tiny-{name}").new_network(1))
     odd = network_class(**{**network_class.TINY, "N": 8, "M": 12, "width": 2, "blocks": 1})
     rebuilt = network_from_weights(name, 1, odd.state_dict())
     image = torch.rand(1, 3, 64, 64)
@@ -24,7 +25,7 @@ def test_missing_weights_say_how_to_get_some(name):
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_what_is_far_away_in_an_image_changes_no_feature(name):
     """Normalization looks at a position only."""
-    network = new_network(f"tiny-{name}", 1).eval()
+    network = get_architecture(f"tiny-{name}").new_network(1).eval()
     features = network.g_a[:-1]
     image = torch.rand(1, 3, 64, 256)
     other = image.clone()
@@ -37,7 +38,7 @@ def test_what_is_far_away_in_an_image_changes_no_feature(name):
 def test_random_weights_give_grey_and_tell_brightnesses_apart(name):
     """In the middle of smooth images, behind the first normalization."""
     torch.manual_seed(0)
-    network = new_network(f"tiny-{name}", 1).eval()
+    network = get_architecture(f"tiny-{name}").new_network(1).eval()
     smooth = torch.tensor([0.2, 0.4, 0.6, 0.8])[:, None, None, None].expand(-1, 3, 64, 64)
     with torch.no_grad():
         features = network.g_a[:2](smooth)[:, :, 32, 32]

@@ -2,11 +2,10 @@ import pytest
 import torch
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.architectures import ARCHITECTURES, GENERATIVE, VARIABLE_RATE
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.codec.learning.trainable import PARTS, TrainableCodec, part_of
 from tests.codec.conftest import WITH_CONTEXT
-from tests.conftest import small_codec
+from tests.conftest import ARCHITECTURES, GENERATIVE, VARIABLE_RATE, small_codec
 
 
 def images(count=1, seed=0):
