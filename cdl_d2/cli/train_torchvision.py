@@ -12,7 +12,8 @@ from cyclopts import App, Parameter
 from cdl_d2.cli.options import CodecOptions
 from cdl_d2.errors import CdlError
 from cdl_d2.files import without_nan
-from cdl_d2.tv.run import DetectorOptions, Run, TrainingOptions, TransferOptions
+from cdl_d2.tv.options import DetectorOptions, TrainingOptions, TransferOptions
+from cdl_d2.tv.run import Run
 
 EXAMPLES = """A teacher on original images, a student on latents, and the teacher on decoded images:
 

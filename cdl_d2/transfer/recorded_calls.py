@@ -1,16 +1,51 @@
-"""What a library's model computes inside and gives to nobody."""
+"""Record intermediate results of a third-party model, by forward hooks or a wrapped method."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
+
+from torch import nn
+
+Select = Callable[[tuple[Any, ...], Any], Any]
+
+
+def output(inputs: tuple[Any, ...], output: Any) -> Any:
+    """Select the output of a module."""
+    return output
+
+
+def input_at(index: int) -> Select:
+    """Select a positional input of a module."""
+    return lambda inputs, output: inputs[index]
+
+
+@contextmanager
+def recorded_modules(
+    record: object, modules: Mapping[str, tuple[nn.Module, Select]]
+) -> Iterator[None]:
+    """Set an attribute of `record` at each call of a module inside the context.
+
+    Args:
+        modules: by name of the attribute: a module, and what to record of its inputs and output.
+    """
+
+    def hook(name: str, select: Select) -> Callable[..., None]:
+        return lambda module, inputs, output: setattr(record, name, select(inputs, output))
+
+    with ExitStack() as stack:
+        for name, (module, select) in modules.items():
+            stack.callback(module.register_forward_hook(hook(name, select)).remove)
+        yield
 
 
 @contextmanager
 def recorded_calls(owner: object, name: str, record: Callable[[Any], None]) -> Iterator[None]:
-    """Inside, `record` gets the result of each call of a method, or of a callable attribute, of
-    `owner`: for what no forward hook sees."""
+    """Pass the result of each call of a method or callable attribute to `record` inside the context.
+
+    For intermediate results that no forward hook reaches.
+    """
     original, own = getattr(owner, name), name in vars(owner)
 
     def call(*args: Any, **kwargs: Any) -> Any:

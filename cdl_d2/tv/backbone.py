@@ -1,4 +1,7 @@
-"""Backbones with torchvision's feature pyramid: on latents, and a narrow one on pixels."""
+"""Backbones with torchvision's feature pyramid: on latents, and a narrow one on pixels.
+
+Shapes: N images, M latent channels, h x w latent positions.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,26 @@ from cdl_d2.codec import Codec
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentPyramidTrunk
 from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
-from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.bridge import STAGE_STRIDES, Bridge
 
-# torchvision's names of pyramid levels, and the pixels a side of their cells.
+# torchvision's names of pyramid levels, and their strides in pixels.
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
-
-# Where a bridge stands for whole stages of torchvision's ResNet, by Detectron2's names of layers:
-# the stride of its output, and how many stages.
-ENTRIES = {"stem": (4, 0), "res2": (4, 1), "res3": (8, 2)}
+REPLACED_STAGES = {"stem": 0, "res2": 1, "res3": 2}  # stages of a ResNet that a bridge replaces
 
 
 class BridgedBody(nn.Module):
-    """The stages of torchvision's ResNet behind its entry, under their own names, so that a pixel
-    checkpoint fits them; what the layers before gave comes from a bridge.
+    """A torchvision ResNet whose stem and first stages are replaced by a bridge.
+
+    The other stages keep their names, so that checkpoints of the RGB network fit.
 
     Args:
-        codec: whose latents are read.
-        resnet: its layers before the entry are left out.
-        entry: one of ENTRIES.
-        norm_layer: of the bridge's projection; default none.
+        codec: codec of the latents.
+        resnet: the RGB network; its layers before the entry are left out.
+        entry: last replaced part, a key of STAGE_STRIDES.
+        norm_layer: normalization of the bridge's projection; None for none.
 
     Raises:
-        CdlError: for an unknown entry; see Bridge.
+        CdlError: if the entry is unknown, or the codec's decoder lacks its stride.
     """
 
     def __init__(
@@ -47,13 +48,13 @@ class BridgedBody(nn.Module):
         norm_layer: Callable[[int], nn.Module] | None = None,
     ):
         super().__init__()
-        if entry not in ENTRIES:
-            raise CdlError(f"a bridge's entry {entry!r} is not one of {', '.join(ENTRIES)}")
-        stride, replaced = ENTRIES[entry]
+        if entry not in STAGE_STRIDES:
+            raise CdlError(f"a bridge's entry {entry!r} is not one of {', '.join(STAGE_STRIDES)}")
+        replaced = REPLACED_STAGES[entry]
         stages = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
         widths = [stage[-1].bn3.weight.shape[0] for stage in stages]
         channels = widths[replaced - 1] if replaced else resnet.conv1.out_channels
-        self.bridge = Bridge(codec, stride, channels, norm=norm_layer)
+        self.bridge = Bridge(codec, STAGE_STRIDES[entry], channels, norm=norm_layer)
         self._names = [f"layer{i + 1}" for i in range(replaced, 4)]
         for name in self._names:
             self.add_module(name, getattr(resnet, name))
@@ -61,7 +62,7 @@ class BridgedBody(nn.Module):
         self.channels = {f"res{i + 2}": widths[i] for i in range(first, 4)}
 
     def forward(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From N x M x h x w latents to res2 or res3, ..., res5."""
+        """Return the features `res2` or `res3` to `res5` of latents, N x M x h x w."""
         feature = self.bridge(latents)
         features = [] if len(self._names) == len(self.channels) else [feature]
         for name in self._names:
@@ -71,14 +72,15 @@ class BridgedBody(nn.Module):
 
 
 class LatentBackboneWithFPN(nn.Module):
-    """A network on latents under torchvision's feature pyramid network (figure 2 of
-    *Learning in Compressed Domain via Knowledge Transfer*).
+    """A latent network under torchvision's feature pyramid network.
+
+    Figure 2 of *Learning in Compressed Domain via Knowledge Transfer*.
 
     Args:
-        body: the latent ResNet with sub-pixel upsampling, or a pixel ResNet behind a bridge; gives
-            features of the last levels, all four or those from P3.
-        out_channels: of every level.
-        norm_layer: of the pyramid's convolutions; default none.
+        body: a latent ResNet with sub-pixel upsampling, or an RGB ResNet behind a bridge; returns
+            features of the pyramid levels from P2 or P3 on.
+        out_channels: channels of every level.
+        norm_layer: normalization of the pyramid's convolutions; None for none.
     """
 
     def __init__(
@@ -99,15 +101,15 @@ class LatentBackboneWithFPN(nn.Module):
         self.levels = list(STRIDES)[:-1][-len(body.channels) :]
 
     def forward(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From N x M x h x w latents, h and w even, to `levels` of STRIDES."""
+        """Return the pyramid levels of latents, N x M x h x w with even h and w."""
         features = self.body(latents).values()
         return self.fpn(OrderedDict(zip(self.levels, features, strict=True)))
 
 
-def narrow_resnet_fpn(
+def build_narrow_resnet_fpn(
     width: float, out_channels: int, norm_layer: Callable[[int], nn.Module]
 ) -> BackboneWithFPN:
-    """A NarrowResNet under torchvision's feature pyramid network."""
+    """Build a NarrowResNet under torchvision's feature pyramid network."""
     return BackboneWithFPN(
         NarrowResNet(width, norm_layer=norm_layer),
         {f"layer{i + 1}": str(i) for i in range(4)},

@@ -20,7 +20,7 @@ from cdl_d2.tv.checkpoint import (
     TORCHVISION_ZOO,
     load_all,
     load_detector,
-    load_pixel_detector,
+    load_rgb_detector,
     read_checkpoint,
 )
 from cdl_d2.tv.detector_config import DetectorConfig, build_detector
@@ -42,7 +42,7 @@ class TorchvisionBackend(Backend):
         if overrides:
             raise CdlError(f"{overrides[0]}: a model of torchvision has no config to change")
         if str(weights) == TORCHVISION_ZOO:
-            network, config = load_pixel_detector(TORCHVISION_ZOO)
+            network, config = load_rgb_detector(TORCHVISION_ZOO)
             return network.to(device), config, self.evaluation_transform(config)
         try:
             training = read_checkpoint(weights).get("training", {})

@@ -1,4 +1,4 @@
-"""Detectors on disk, weights and config together, read without unpickling objects."""
+"""Checkpoints of detectors: weights and config in one file, read without unpickling objects."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ TORCHVISION_ZOO = "coco"  # torchvision's Mask R-CNN R50-FPN, trained on COCO
 
 
 def save_detector(
-    path: str | Path, config: DetectorConfig, state: dict[str, torch.Tensor], **more: Any
+    path: str | Path, config: DetectorConfig, state: dict[str, torch.Tensor], **content: Any
 ) -> None:
-    """Write a detector, and what else is given, so that no partial file is ever left."""
-    save_checkpoint(path, {"config": asdict(config), "model": state, **more})
+    """Write a detector and further content to a file, atomically."""
+    save_checkpoint(path, {"config": asdict(config), "model": state, **content})
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a file of save_detector, its `config` a DetectorConfig.
+    """Return the content of a file of `save_detector`, its `config` a DetectorConfig.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CdlError: if it is damaged or something else.
+        CdlError: if it is corrupted, or not a detector's checkpoint.
     """
     return _with_config(read_weights(path), path)
 
 
 def load_detector(path: str | Path) -> tuple[CompressedMaskRCNN, DetectorConfig]:
-    """A detector with its weights, in eval mode.
+    """Load a detector with its weights, in eval mode.
 
     Raises:
-        FileNotFoundError, CdlError: as read_checkpoint, or if weights and config do not fit.
+        FileNotFoundError: if there is no such file.
+        CdlError: if it is not a detector's checkpoint, or weights and config do not fit.
     """
     content = read_checkpoint(path)
     detector = build_detector(content["config"])
@@ -47,19 +48,20 @@ def load_detector(path: str | Path) -> tuple[CompressedMaskRCNN, DetectorConfig]
     return detector.eval(), content["config"]
 
 
-def load_pixel_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig]:
-    """A detector on original images: from a checkpoint, or with weights of torchvision's zoo.
+def load_rgb_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig]:
+    """Load a detector on original images, in eval mode.
 
     Args:
-        source: a checkpoint of `cdl train-torchvision`; or `coco` for the zoo's weights, downloaded
-            and checked; or a local file of those.
+        source: a detector's checkpoint; `coco` for torchvision's weights, downloaded and checked;
+            or a file of those weights.
 
     Raises:
-        FileNotFoundError, CdlError: as load_detector, or if it does not look at images.
+        FileNotFoundError: if there is no such file.
+        CdlError: if it cannot be loaded, or its input is not original images.
     """
     config, state = _read(source)
     if config.domain != "image":
-        raise CdlError(f"{source} looks at domain {config.domain!r}, not at original images")
+        raise CdlError(f"{source} has the domain {config.domain!r}; 'image' is needed")
     detector = build_detector(config)
     load_all(detector, state, source)
     return detector.eval(), config
@@ -68,21 +70,21 @@ def load_pixel_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig
 def keep_classes(
     detector: CompressedMaskRCNN, config: DetectorConfig, classes: tuple[str, ...]
 ) -> DetectorConfig:
-    """Leave a detector's outputs for some of its classes, in that order.
+    """Reduce a detector's outputs to some of its classes, in the given order.
 
     Returns:
-        the config of what is left.
+        the config of the reduced detector.
 
     Raises:
-        CdlError: if the detector does not know one of the classes.
+        CdlError: if the detector lacks one of the classes.
     """
     if tuple(classes) == config.classes:
         return config
     unknown = [name for name in classes if name not in config.classes]
     if unknown:
         raise CdlError(
-            f"the teacher does not know the class {unknown[0]!r}; it knows "
-            f"{len(config.classes)}: {', '.join(config.classes[:10])}"
+            f"the teacher lacks the class {unknown[0]!r}; it has {len(config.classes)}: "
+            f"{', '.join(config.classes[:10])}"
         )
     rows = torch.tensor([0, *(1 + config.classes.index(name) for name in classes)])
     heads = detector.roi_heads
@@ -94,32 +96,33 @@ def keep_classes(
 
 
 def check_teacher(student: DetectorConfig, teacher: DetectorConfig) -> None:
-    """Raise CdlError unless outputs and features of the two can be compared."""
+    """Raise CdlError unless outputs and features of student and teacher can be compared."""
     for name in ("anchor_sizes", "channels"):
-        ours, theirs = (getattr(c.architecture, name) for c in (student, teacher))
-        if ours != theirs:
-            raise CdlError(f"{name} is {ours} for the student but {theirs} for the teacher")
+        values = [getattr(config.architecture, name) for config in (student, teacher)]
+        if values[0] != values[1]:
+            raise CdlError(f"{name} is {values[0]} for the student but {values[1]} for the teacher")
     if student.architecture.masks and not teacher.architecture.masks:
-        raise CdlError("the teacher finds no masks: give --boxes-only for the student, too")
+        raise CdlError("the teacher predicts no masks: take a student of boxes only, too")
 
 
 def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
-    """Start from another detector's entries where names and shapes agree; how many did.
+    """Load the entries of another detector whose names and shapes fit, and return their number.
 
-    A pyramid that begins at P3 takes the last levels of one that begins at P2.
+    A pyramid from P3 takes the last levels of a pyramid from P2.
 
     Raises:
-        FileNotFoundError, CdlError: if the file cannot be read or nothing in it fits.
+        FileNotFoundError: if there is no such file.
+        CdlError: if it cannot be read, or nothing in it fits.
     """
     own = detector.state_dict()
     state = fit_names(_read(source)[1], own)
-    ours, theirs = (_pyramid_levels(each) for each in (own, state))
+    shift = _count_pyramid_levels(own) - _count_pyramid_levels(state)
     for kind in ("inner", "layer"):  # numbered from the finest level on
         blocks = {k: v for k, v in state.items() if k.startswith(f"backbone.fpn.{kind}_blocks.")}
         state = {k: v for k, v in state.items() if k not in blocks}
         for key, value in blocks.items():
             parts = key.split(".")
-            parts[3] = str(int(parts[3]) - theirs + ours)
+            parts[3] = str(int(parts[3]) + shift)
             state[".".join(parts)] = value
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if not fitting:
@@ -128,15 +131,15 @@ def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
     return len(fitting)
 
 
-def _pyramid_levels(state: dict[str, torch.Tensor]) -> int:
+def _count_pyramid_levels(state: dict[str, torch.Tensor]) -> int:
     return len({key.split(".")[3] for key in state if key.startswith("backbone.fpn.inner_blocks.")})
 
 
 def load_all(detector: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Load weights and insist that they are those of this detector, see load_into.
+    """Load weights that must be exactly those of this detector.
 
     Raises:
-        CdlError: if entries are missing, left over or of another shape, or of another codec.
+        CdlError: if entries are missing, unknown or of another shape, or of another codec.
     """
     load_into(detector, state, source)
 
@@ -147,7 +150,7 @@ def _keep_rows(layer: nn.Linear | nn.Conv2d, rows: torch.Tensor) -> None:
 
 
 def _read(source: str) -> tuple[DetectorConfig, dict[str, torch.Tensor]]:
-    """Config and weights; see load_pixel_detector for the sources."""
+    """Return config and weights of a source as load_rgb_detector takes it."""
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights as Weights
 
     weights = Weights.COCO_V1
@@ -164,10 +167,10 @@ def _read(source: str) -> tuple[DetectorConfig, dict[str, torch.Tensor]]:
 
 def _with_config(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
     if not isinstance(content.get("config"), dict) or not isinstance(content.get("model"), dict):
-        raise CdlError(f"{path} is no checkpoint of a detector: it has no config, or no weights")
+        raise CdlError(f"{path} is not a detector's checkpoint: it lacks config or weights")
     state = state_dict_in({"model": content["model"]}, path)
     try:
         config = DetectorConfig.from_dict(content["config"])
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # or of a tensor's truth
-        raise CdlError(f"{path} has a config that cannot be used: {error!r}") from error
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # RuntimeError: a tensor
+        raise CdlError(f"{path} has an unusable config: {error!r}") from error
     return content | {"config": config, "model": state}

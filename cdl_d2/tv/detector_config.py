@@ -1,4 +1,4 @@
-"""What a detector of this room is made of: plain values, kept in its checkpoints."""
+"""Configs of torchvision detectors: plain values, saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -23,33 +23,34 @@ from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 from cdl_d2.nn.backbones.latent_resnet import NORMS
 from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
+from cdl_d2.nn.bridge.bridge import FIRST_CONVOLUTION
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.domains import check_domain
-from cdl_d2.tv.backbone import STRIDES, BridgedBody, LatentBackboneWithFPN, narrow_resnet_fpn
+from cdl_d2.tv.backbone import STRIDES, BridgedBody, LatentBackboneWithFPN, build_narrow_resnet_fpn
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
-
-FIRST_CONVOLUTION = "conv1"  # an entry that takes any backbone, see LinearBridge
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a Mask R-CNN, or of a Faster R-CNN; the defaults are torchvision's.
+    """Sizes of a Mask R-CNN or Faster R-CNN; the defaults are torchvision's.
 
     Attributes:
-        bridge: where a latent enters a pixel ResNet, FIRST_CONVOLUTION or a key of
-            backbone.ENTRIES; "" for a latent ResNet.
-        width: of the backbone, against ResNet-50.
-        stem: of the latent ResNet, `residual` or `conv1x1`.
-        norm: everywhere; "" for torchvision's choice, frozen BatchNorm in the pixel backbone and
-            none elsewhere, with BatchNorm in the latent ResNet.
-        channels: of the pyramid and of the convolutions of the heads.
-        anchor_sizes: pixels, one for each level.
-        proposals: kept for each image.
-        anchors_sampled, proposals_sampled: of each image, for the task losses.
-        box_convolutions, box_features: of the box head.
-        mask_convolutions: of the mask head.
-        masks: whether it finds masks, too.
+        bridge: part of an RGB ResNet that a latent replaces, an entry of cdl_d2.nn.bridge.bridge;
+            "" for a latent ResNet.
+        width: width of the backbone relative to ResNet-50.
+        stem: stem of the latent ResNet, `residual` or `conv1x1`.
+        norm: normalization of all parts; "" for torchvision's choice: frozen BatchNorm in an RGB
+            backbone, BatchNorm in the latent ResNet, none elsewhere.
+        channels: channels of the pyramid and of the heads' convolutions.
+        anchor_sizes: in pixels, one per pyramid level.
+        proposals: number of proposals per image.
+        anchors_sampled: anchors per image in the RPN's losses.
+        proposals_sampled: proposals per image in the heads' losses.
+        box_convolutions: number of convolutions in the box head.
+        box_features: width of the box head's fully connected layers.
+        mask_convolutions: number of convolutions in the mask head.
+        masks: True for Mask R-CNN, False for Faster R-CNN.
     """
 
     bridge: str = ""
@@ -70,18 +71,18 @@ class Architecture:
         object.__setattr__(self, "anchor_sizes", tuple(self.anchor_sizes))
         if len(self.anchor_sizes) != 5 or min(self.anchor_sizes) < 1:
             raise CdlError(
-                f"anchor sizes {self.anchor_sizes}: five, of at least a pixel, are needed"
+                f"anchor sizes {self.anchor_sizes}: five sizes of at least 1 pixel are needed"
             )
 
     @property
     def evaluation_sizes(self) -> tuple[int, int]:
-        """Short edge and longest side of an image in evaluation, unless others are asked for."""
+        """Default short edge and longest side of an image in evaluation, in pixels."""
         return EVALUATION_SIZES["standard" if self.width == 1 else "small"]
 
 
-# Short edge and longest side in pixels, in evaluation.
+# Short edge and longest side in evaluation, in pixels.
 EVALUATION_SIZES = {"standard": (800, 1333), "small": (256, 384)}
-# `small` trains from scratch on two CPU cores, as configs/detection/small/ does with Detectron2.
+# `small` can be trained from scratch on two CPU cores.
 MODELS = {
     "standard": Architecture(),
     "small": Architecture(
@@ -102,13 +103,13 @@ MODELS = {
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """A detector up to its weights.
+    """All of a detector but its weights.
 
     Attributes:
         classes: names, in the order of the labels 1, 2, ...
-        domain: `latent`, `reconstruction` or `image`.
-        codec: None for domain `image`.
-        architecture: see Architecture.
+        domain: input domain, `latent`, `reconstruction` or `image`.
+        codec: codec of the input; None for domain `image`.
+        architecture: sizes of the network.
     """
 
     classes: tuple[str, ...]
@@ -121,35 +122,37 @@ class DetectorConfig:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DetectorConfig:
-        """The inverse of `dataclasses.asdict`."""
+        """Build a config from the dict that `dataclasses.asdict` makes of one."""
         codec = content["codec"] and CodecChoice.from_dict(content["codec"])
         architecture = Architecture(**content["architecture"])
-        changed = {"classes": tuple(content["classes"]), "codec": codec}
-        return cls(**content | changed | {"architecture": architecture})
+        parts = {"classes": tuple(content["classes"]), "codec": codec}
+        return cls(**content | parts | {"architecture": architecture})
 
     def with_classes(self, classes: tuple[str, ...]) -> DetectorConfig:
-        """The same detector for other classes."""
+        """Return a config of the same detector for other classes."""
         return replace(self, classes=tuple(classes))
 
 
 def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
-    """A detector with random weights.
+    """Build a detector with random weights.
 
     Raises:
-        CdlError, FileNotFoundError: if the codec cannot be loaded, see Codec.load.
+        CdlError, FileNotFoundError: if the codec cannot be loaded.
     """
     architecture, codec = config.architecture, config.codec and config.codec.load()
     if config.domain == "latent" and architecture.bridge != FIRST_CONVOLUTION:
-        backbone = _latent_backbone(architecture, codec)
+        backbone = _build_latent_backbone(architecture, codec)
         levels = backbone.levels
     else:
-        backbone, levels = _pixel_backbone(architecture), list(STRIDES)[:-1]
+        backbone, levels = _build_rgb_backbone(architecture), list(STRIDES)[:-1]
         if config.domain == "latent":
             bridge_first_convolution(backbone, codec)
     sizes = architecture.anchor_sizes[-len(levels) - 1 :]
-    classes = 1 + len(config.classes)
-    box_modules = _box_modules(architecture, classes)
-    mask_modules = _mask_modules(architecture, levels, classes) if architecture.masks else None
+    num_classes = 1 + len(config.classes)  # with the background
+    box_modules = _build_box_modules(architecture, num_classes)
+    mask_modules = (
+        _build_mask_modules(architecture, levels, num_classes) if architecture.masks else None
+    )
     return CompressedMaskRCNN(
         backbone,
         CodedInput(config.domain, codec, others=config.codec.load_others() if codec else ()),
@@ -169,15 +172,15 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
     )
 
 
-def _pixel_backbone(architecture: Architecture) -> nn.Module:
+def _build_rgb_backbone(architecture: Architecture) -> nn.Module:
     if architecture.width != 1:
         norm = NORMS[architecture.norm or "BN"]
-        return narrow_resnet_fpn(architecture.width, architecture.channels, norm)
+        return build_narrow_resnet_fpn(architecture.width, architecture.channels, norm)
     norm = {"norm_layer": NORMS[architecture.norm]} if architecture.norm else {}
     return resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=5, **norm)
 
 
-def _latent_backbone(architecture: Architecture, codec: Codec) -> LatentBackboneWithFPN:
+def _build_latent_backbone(architecture: Architecture, codec: Codec) -> LatentBackboneWithFPN:
     norm = NORMS[architecture.norm] if architecture.norm else None
     if architecture.bridge:
         norm_layer = NORMS[architecture.norm or "FrozenBN"]
@@ -198,8 +201,8 @@ def _latent_backbone(architecture: Architecture, codec: Codec) -> LatentBackbone
     return LatentBackboneWithFPN(body, architecture.channels, norm)
 
 
-def _box_modules(architecture: Architecture, num_classes: int) -> dict[str, nn.Module]:
-    """The box head, under the names that torchvision's weights have."""
+def _build_box_modules(architecture: Architecture, num_classes: int) -> dict[str, nn.Module]:
+    """Build the box head, with the names in torchvision's weights."""
     channels, features = architecture.channels, architecture.box_features
     norm = NORMS[architecture.norm] if architecture.norm else None
     if architecture.box_convolutions:
@@ -210,15 +213,15 @@ def _box_modules(architecture: Architecture, num_classes: int) -> dict[str, nn.M
     return {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, num_classes)}
 
 
-def _mask_modules(
+def _build_mask_modules(
     architecture: Architecture, levels: list[str], num_classes: int
 ) -> dict[str, nn.Module]:
-    """The mask head and its pooling, likewise."""
+    """Build the mask head and its pooling, with the names in torchvision's weights."""
     channels = architecture.channels
     norm = NORMS[architecture.norm] if architecture.norm else None
-    masks = [channels] * architecture.mask_convolutions
+    convolutions = [channels] * architecture.mask_convolutions
     return {
         "mask_roi_pool": MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
-        "mask_head": MaskRCNNHeads(channels, masks, dilation=1, norm_layer=norm),
+        "mask_head": MaskRCNNHeads(channels, convolutions, dilation=1, norm_layer=norm),
         "mask_predictor": MaskRCNNPredictor(channels, channels, num_classes),
     }

@@ -1,4 +1,4 @@
-"""Losses of torchvision's heads where some objects have no mask."""
+"""Losses of torchvision's heads if some objects have no mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss
 from cdl_d2.transfer import recorded_calls
 
 
-def losses_of_heads(
+def head_losses(
     heads: nn.Module,
     pyramid: dict[str, torch.Tensor],
     proposals: list[torch.Tensor],
@@ -23,20 +23,19 @@ def losses_of_heads(
         targets: with `masks`, and `has_mask` (G booleans) where an object has none.
     """
     samples: list[tuple[list[torch.Tensor], ...]] = []
-    pool, heads.mask_roi_pool = heads.mask_roi_pool, None  # heads of boxes for a while
+    pool, heads.mask_roi_pool = heads.mask_roi_pool, None  # no masks in this call
     try:
         with recorded_calls(heads, "select_training_samples", samples.append):
             _, losses = heads(pyramid, proposals, sizes, targets)
     finally:
         heads.mask_roi_pool = pool
-    sampled, matched, labels, _ = samples[0]
     boxes, objects = [], []
-    for target, here, indices, classes in zip(targets, sampled, matched, labels, strict=True):
-        learned = classes > 0
+    for target, sampled, matched, labels in zip(targets, *samples[0][:3], strict=True):
+        foreground = labels > 0
         if "has_mask" in target:
-            learned &= target["has_mask"][indices]
-        boxes.append(here[learned])
-        objects.append(indices[learned])
+            foreground &= target["has_mask"][matched]
+        boxes.append(sampled[foreground])
+        objects.append(matched[foreground])
     logits = heads.mask_predictor(heads.mask_head(pool(pyramid, boxes, sizes)))
     masks, classes = ([target[name] for target in targets] for name in ("masks", "labels"))
     return losses | {"loss_mask": maskrcnn_loss(logits, boxes, masks, classes, objects)}

@@ -1,37 +1,35 @@
-"""Training on one or several processes, resumed exactly.
+"""Training of a detector on one or several processes, resumed exactly.
 
-The loop is plain PyTorch: exact resume needs the seed, the sampler and every state in one place,
-and what Lightning Fabric would take over, DistributedDataParallel and autocast, is ten lines.
+The loop is plain PyTorch: exact resume needs seed, sampler and states in one place, and what
+Lightning Fabric would do, DistributedDataParallel and autocast, is ten lines.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cdl_d2.errors import CdlError, DivergedError
-from cdl_d2.files import WEIGHTS_FILE, read_json_lines, without_nan, write_text
+from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES, fit_bridge
 from cdl_d2.seeds import seed_all
 from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig
+from cdl_d2.tv.metrics_log import LossMeans, append_metrics, drop_metrics_from
+from cdl_d2.tv.processes import rank_and_world_size
+from cdl_d2.tv.schedule import Schedule
 from cdl_d2.tv.training_batches import TrainingBatches
 from cdl_d2.workers import end_with_parent
 
@@ -39,60 +37,24 @@ REPORT_EVERY = 20  # iterations
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train; stochastic gradient descent with momentum 0.9.
-
-    Attributes:
-        iterations: steps; with 0, a bridge is fitted, and nothing trained.
-        batch_size: images a step, over all processes.
-        learning_rate: after `warmup` steps of linear growth.
-        decays: shares of the iterations from which on the rate is a tenth of what it was before;
-            210,000 and 250,000 of 270,000 (appendix A.4 of *Learning in Compressed Domain via
-            Knowledge Transfer*).
-        clip: largest norm of the gradient.
-    """
-
-    iterations: int = 270_000
-    batch_size: int = 16
-    learning_rate: float = 0.02
-    warmup: int = 1000
-    decays: tuple[float, ...] = (210 / 270, 250 / 270)
-    weight_decay: float = 1e-4
-    clip: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("iterations", 0), ("batch_size", 1), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise CdlError(f"{name} {getattr(self, name)}: at least {least} is needed")
-        if not 0 < self.learning_rate < math.inf:
-            raise CdlError(f"learning_rate {self.learning_rate} is not a positive number")
-
-    def rate(self, iteration: int) -> float:
-        """The learning rate of an iteration."""
-        decays = sum(iteration >= round(part * self.iterations) for part in self.decays)
-        warm = min(1.0, (iteration + 1) / max(self.warmup, 1))
-        return self.learning_rate * warm * 0.1**decays
-
-
 class Trainer:
-    """Trains a detector, alone or inside its TransferMaskRCNN.
+    """Training of a detector, alone or as the student of a TransferMaskRCNN.
 
     Args:
-        config: of `detector`; goes into checkpoints.
-        detector: what is saved.
-        model: what gives the losses: `detector` itself, or a module around it.
-        dataset: to train on.
+        config: config of `detector`, saved in checkpoints.
+        detector: module to save.
+        model: module that returns the losses: `detector`, or a TransferMaskRCNN around it.
+        dataset: training data.
         output: folder of `checkpoint.pth`, `model_final.pth` and `metrics.json`.
         precision: a key of PRECISIONS.
-        workers: processes that load data.
+        workers: number of processes that load data.
         checkpoint_period: iterations between checkpoints.
-        settings: plain values that the result depends on beside those above, such as the teacher;
-            they go into checkpoints, and only a training with the same ones resumes.
+        settings: other plain values on which the result depends, such as the teacher; saved in
+            checkpoints, and must be equal to resume.
 
     Raises:
-        CdlError: for a precision that is unknown, or mixed on a CPU; for a batch that the
-            processes cannot share; for a seed or period below its least value.
+        CdlError: if the precision is unknown, or not float32 on a CPU; if the processes cannot
+            share a batch; if the seed or the period is too small.
     """
 
     def __init__(
@@ -111,16 +73,8 @@ class Trainer:
         checkpoint_period: int = 5000,
         settings: Mapping[str, Any] | None = None,
     ):
-        if min(seed, workers) < 0 or checkpoint_period < 1:
-            raise CdlError(
-                f"seed {seed}, {workers} workers and checkpoint period {checkpoint_period}: at "
-                "least 0, 0 and 1 are needed"
-            )
-        if precision not in PRECISIONS:
-            raise CdlError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
-        if precision != "float32" and torch.device(device).type == "cpu":
-            raise CdlError(f"precision {precision} needs a GPU: train in float32 on a CPU")
         self._rank, self._world_size = rank_and_world_size()
+        _check(seed, workers, checkpoint_period, precision, device)
         if schedule.batch_size % self._world_size:
             raise CdlError(
                 f"a batch of {schedule.batch_size} images cannot be shared by {self._world_size} "
@@ -142,21 +96,21 @@ class Trainer:
         self._start = 0
 
     def resume(self) -> int:
-        """Go on from `checkpoint.pth`, if there is one; the iteration that comes next.
+        """Restore the state in `checkpoint.pth`, if there is one, and return the next iteration.
 
         Raises:
-            CdlError: if that training had another config, schedule or seed.
+            CdlError: if the checkpoint's training had another config, schedule or seed.
         """
         path = self._output / "checkpoint.pth"
         if not path.exists():
             return 0
         state = read_checkpoint(path)
         try:
-            theirs = {"config": state["config"], **state["training"]}
-            for name, ours in {"config": self._config, **self._training()}.items():
-                if theirs.get(name) != ours:
+            saved = {"config": state["config"], **state["training"]}
+            for name, value in {"config": self._config, **self._training()}.items():
+                if saved.get(name) != value:
                     raise CdlError(
-                        f"{path} was trained with {name} {theirs.get(name)}, not {ours}: resume "
+                        f"{path} was trained with {name} {saved.get(name)}, not {value}: resume "
                         "with the same arguments, or take another output folder"
                     )
             load_all(self._detector, state["model"], str(path))
@@ -164,57 +118,51 @@ class Trainer:
             self._scaler.load_state_dict(state["scaler"])
             self._start = range(self._schedule.iterations + 1)[state["iteration"]]
         except (AttributeError, KeyError, TypeError, IndexError) as error:
-            raise CdlError(f"{path} is no checkpoint to resume from: {error!r}") from error
+            raise CdlError(f"{path} is not a checkpoint to resume from: {error!r}") from error
         return self._start
 
     def train(self) -> None:
-        """Run the iterations that are left, with a progress bar.
+        """Run the remaining iterations, with a progress bar.
 
         Raises:
             DivergedError: if the loss is not finite.
-            CdlError: if an item cannot be read.
+            CdlError: if a sample cannot be read.
         """
         model, schedule = self._model.train(), self._schedule
         self._fit_bridge()
         if self._world_size > 1:
             model = DistributedDataParallel(model)
-        remaining = range(self._start, schedule.iterations)
-        shown = tqdm(remaining, initial=self._start, total=schedule.iterations, unit="step",
-                     disable=self._rank > 0)  # fmt: skip
-        self._forget_metrics_after(self._start)
-        recent: list[dict[str, float]] = []
-        before = time.perf_counter()
-        for iteration, items in zip(shown, self._batches(), strict=True):
-            losses = self._step(model, items, iteration)
-            recent.append(losses)
-            done = iteration + 1
-            if done % REPORT_EVERY == 0 or done == schedule.iterations:
-                now = time.perf_counter()
-                means = {k: float(np.mean([each[k] for each in recent])) for k in losses}
-                means["total_loss"] = sum(means.values())
-                means |= {"lr": schedule.rate(iteration), "time": (now - before) / len(recent)}
-                self._report({"iteration": iteration, **means})
-                shown.set_postfix(loss=f"{means['total_loss']:.3f}")
-                recent, before = [], now
-            if done % self._period == 0 and done < schedule.iterations:
-                self._save("checkpoint.pth", done)
-        self._save("checkpoint.pth", schedule.iterations)
         if self._rank == 0:
-            save_detector(
-                self._output / WEIGHTS_FILE,
-                self._config,
-                self._detector.state_dict(),
-                training=self._training(),
-            )
+            drop_metrics_from(self._output, self._start)
+        progress = tqdm(
+            range(self._start, schedule.iterations),
+            initial=self._start,
+            total=schedule.iterations,
+            unit="step",
+            disable=self._rank > 0,
+        )
+        means = LossMeans()
+        for iteration, samples in zip(progress, self._batches(), strict=True):
+            means.add(self._step(model, samples, iteration))
+            count = iteration + 1
+            if count % REPORT_EVERY == 0 or count == schedule.iterations:
+                values = means.take() | {"iteration": iteration, "lr": schedule.rate(iteration)}
+                progress.set_postfix(loss=f"{values['total_loss']:.3f}")
+                if self._rank == 0:
+                    append_metrics(self._output, values)
+            if count % self._period == 0 and count < schedule.iterations:
+                self._save_checkpoint(count)
+        self._save_checkpoint(schedule.iterations)
+        self._save(WEIGHTS_FILE)
 
-    def _step(self, model: nn.Module, items: list[dict], iteration: int) -> dict[str, float]:
-        # All that is drawn in a step follows from its number: resuming needs no random state.
+    def _step(self, model: nn.Module, samples: list[dict], iteration: int) -> dict[str, float]:
+        # Random numbers depend on the iteration only: resuming needs no random state.
         seed_all(self._seed, iteration, self._rank)
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule.rate(iteration)
         enabled = self._dtype is not None
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=enabled):
-            losses = model(items)
+            losses = model(samples)
             total = sum(losses.values())
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         if not math.isfinite(sum(values.values())):
@@ -231,15 +179,14 @@ class Trainer:
         return values
 
     def _fit_bridge(self) -> None:
-        detector, shown = self._detector, self._detector.coded_input
-        batches = chain.from_iterable(self._draws(0, FIT_IMAGES))
+        detector, coded_input = self._detector, self._detector.coded_input
         fit_bridge(
             detector,
-            (self._dataset[draw] for draw in batches),
+            (self._dataset[draw] for draw in chain.from_iterable(self._draws(0, FIT_IMAGES))),
             -(-FIT_IMAGES // self._world_size),
             detector.encode,
             detector.normalize,
-            partial(shown.encode_by_all, device=self._device),
+            partial(coded_input.encode_by_all, device=self._device),
         )
 
     def _draws(self, start: int, end: int) -> TrainingBatches:
@@ -261,7 +208,7 @@ class Trainer:
                 collate_fn=list,
                 num_workers=self._workers,
                 worker_init_fn=end_with_parent,
-                generator=torch.Generator(),  # a loader draws a seed; not from the model's numbers
+                generator=torch.Generator(),  # else a loader uses up the model's numbers
             )
         )
 
@@ -273,59 +220,27 @@ class Trainer:
             **self._settings,
         }
 
-    def _save(self, name: str, iteration: int) -> None:
+    def _save(self, name: str, **state: Any) -> None:
         if self._rank == 0:
-            save_detector(
-                self._output / name,
-                self._config,
-                self._detector.state_dict(),
-                optimizer=self._optimizer.state_dict(),
-                scaler=self._scaler.state_dict(),
-                training=self._training(),
-                iteration=iteration,
-            )
+            detector, training = self._detector.state_dict(), self._training()
+            save_detector(self._output / name, self._config, detector, training=training, **state)
 
-    def _forget_metrics_after(self, iteration: int) -> None:
-        """Drop what an interrupted run wrote after its last checkpoint."""
-        path = self._output / "metrics.json"
-        if self._rank == 0 and path.exists():
-            kept = [e for e in read_json_lines(path) if e.get("iteration", 0) < iteration]
-            write_text(path, "".join(map(_line, kept)))
-
-    def _report(self, values: dict[str, float]) -> None:
-        if self._rank == 0:
-            append_metrics(self._output, values)
+    def _save_checkpoint(self, iteration: int) -> None:
+        self._save(
+            "checkpoint.pth",
+            optimizer=self._optimizer.state_dict(),
+            scaler=self._scaler.state_dict(),
+            iteration=iteration,
+        )
 
 
-def append_metrics(output: Path, values: dict[str, Any]) -> None:
-    """Add a line to `metrics.json`, as Detectron2 writes it."""
-    with (output / "metrics.json").open("a", encoding="utf-8") as file:
-        file.write(_line(values))
-
-
-def _line(values: dict[str, Any]) -> str:
-    return json.dumps(without_nan(values), sort_keys=True) + "\n"
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    """Which process of how many this is."""
-    if distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-@contextmanager
-def process_group(device: str) -> Iterator[str]:
-    """Join the processes that torchrun started, if it did; the device of this one."""
-    if "WORLD_SIZE" not in os.environ:
-        yield device
-        return
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
-    try:
-        yield device
-    finally:
-        distributed.destroy_process_group()
+def _check(seed: int, workers: int, period: int, precision: str, device: str) -> None:
+    if min(seed, workers) < 0 or period < 1:
+        raise CdlError(
+            f"seed {seed}, {workers} workers and checkpoint period {period}: at least 0, 0 and 1 "
+            "are needed"
+        )
+    if precision not in PRECISIONS:
+        raise CdlError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if precision != "float32" and torch.device(device).type == "cpu":
+        raise CdlError(f"precision {precision} needs a GPU: train in float32 on a CPU")

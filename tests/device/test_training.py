@@ -12,7 +12,8 @@ from cdl_d2.codec.learning.training import CodecTraining, train_codec
 from cdl_d2.data import Variant
 from cdl_d2.transfer import DetectorTransfer
 from cdl_d2.tv.coco_items import CocoItems
-from cdl_d2.tv.trainer import Schedule, Trainer
+from cdl_d2.tv.schedule import Schedule
+from cdl_d2.tv.trainer import Trainer
 from cdl_d2.tv.transfer_mask_rcnn import TransferMaskRCNN
 from tests.conftest import make_coco_dataset
 from tests.second_device import NAME

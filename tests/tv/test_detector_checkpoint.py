@@ -7,7 +7,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn
 
 from cdl_d2.codec.io.weights_file import fingerprint
 from cdl_d2.errors import CdlError
-from cdl_d2.tv import load_detector, load_pixel_detector, save_detector
+from cdl_d2.tv import load_detector, load_rgb_detector, save_detector
 from cdl_d2.tv.checkpoint import check_teacher, keep_classes, load_initial_weights
 from tests.tv.conftest import make_item, tiny_config, tiny_detector
 
@@ -55,7 +55,7 @@ def test_torchvisions_own_weights_make_a_teacher(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # torch.hub finds it there, already downloaded
     image = torch.rand(1, 3, 64, 64)
     for source in ("coco", str(path)):
-        detector, config = load_pixel_detector(source)
+        detector, config = load_rgb_detector(source)
         assert config.classes[0] == "person" and len(config.classes) == 90
         with torch.no_grad():
             assert torch.equal(detector.backbone(image)["0"], theirs.backbone(image)["0"])
@@ -63,7 +63,7 @@ def test_torchvisions_own_weights_make_a_teacher(tmp_path, monkeypatch):
 
 
 def test_a_teacher_keeps_the_classes_of_its_student(teacher_file):
-    teacher, config = load_pixel_detector(str(teacher_file))
+    teacher, config = load_rgb_detector(str(teacher_file))
     pyramid = {k: torch.rand(1, 16, n, n) for k, n in zip("0123", (16, 8, 4, 2), strict=True)}
     arguments = pyramid, [torch.tensor([[0.0, 0, 32, 32]])], [(64, 64)]
     scores, boxes = teacher.boxes_at(*arguments)
@@ -90,7 +90,7 @@ def test_weights_are_read_as_training_scripts_write_them(tmp_path, prefix):
     detector, config = tiny_detector("image"), tiny_config("image")
     wrapped = {f"{prefix}{key}": value for key, value in detector.state_dict().items()}
     save_detector(tmp_path / "a.pth", config, wrapped, args=Namespace(lr=0.1))
-    teacher, _ = load_pixel_detector(str(tmp_path / "a.pth"))
+    teacher, _ = load_rgb_detector(str(tmp_path / "a.pth"))
     assert fingerprint(teacher) == fingerprint(detector)
     torch.save({"net": wrapped, "epoch": 3}, tmp_path / "b.pth")
     again = tiny_detector("image")
@@ -108,7 +108,7 @@ def test_an_unknown_entry_is_refused_by_name(tmp_path):
 def test_a_student_cannot_teach(tmp_path):
     save_detector(tmp_path / "a.pth", tiny_config(), tiny_detector().state_dict())
     with pytest.raises(ValueError, match="domain 'latent'"):
-        load_pixel_detector(str(tmp_path / "a.pth"))
+        load_rgb_detector(str(tmp_path / "a.pth"))
 
 
 def test_initial_weights_are_taken_where_they_fit(teacher_file):

@@ -22,6 +22,9 @@ from cdl_d2.nn.backbones.latent_resnet import initialize_convolution
 from cdl_d2.nn.input.latent_input import LatentInput
 
 KINDS = ("decoder", "deconv", "res")
+FIRST_CONVOLUTION = "conv1"  # entry of a LinearBridge, which fits any RGB network
+STAGE_STRIDES = {"stem": 4, "res2": 4, "res3": 8}  # entries of a Bridge: output stride in pixels
+ENTRIES = (FIRST_CONVOLUTION, *STAGE_STRIDES)
 
 
 class Bridge(nn.Module):

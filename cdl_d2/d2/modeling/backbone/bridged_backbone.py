@@ -11,12 +11,8 @@ from cdl_d2.codec import STRIDE
 from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.coded_input import build_codec, check_reads_latents
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.bridge import ENTRIES, FIRST_CONVOLUTION, STAGE_STRIDES, Bridge
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
-
-FIRST_CONVOLUTION = "conv1"
-STAGES = {"stem": 4, "res2": 4, "res3": 8}  # after which part, and its stride in pixels
-ENTRIES = (FIRST_CONVOLUTION, *STAGES)
 
 
 class BridgedResNet(Backbone):
@@ -26,7 +22,7 @@ class BridgedResNet(Backbone):
     Args:
         bridge: from latents to the feature `entry`.
         resnet: its layers up to `entry` are left out.
-        entry: one of STAGES.
+        entry: one of STAGE_STRIDES.
     """
 
     def __init__(self, bridge: Bridge, resnet: ResNet, entry: str):
@@ -120,7 +116,7 @@ def _bridged_resnet(cfg: CfgNode, resnet: ResNet) -> BridgedResNet:
     norm = "BN" if cfg.MODEL.RESNETS.NORM == "FrozenBN" else cfg.MODEL.RESNETS.NORM
     bridge = Bridge(
         build_codec(cfg),
-        STAGES[keys.ENTRY],
+        STAGE_STRIDES[keys.ENTRY],
         channels,
         keys.KIND,
         keys.WIDTH or None,
