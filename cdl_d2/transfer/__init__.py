@@ -19,7 +19,7 @@ from cdl_d2.transfer.outputs import (
     objectness_transfer_loss,
     sigmoid_class_transfer_loss,
 )
-from cdl_d2.transfer.recorded_calls import recorded_calls
+from cdl_d2.transfer.recorded_calls import input_at, output, recorded_calls, recorded_modules
 from cdl_d2.transfer.segmentor import SegmentorTransfer
 from cdl_d2.transfer.teacher_mixin import TeacherMixin
 from cdl_d2.transfer.teachers_view import teachers_view
@@ -40,9 +40,12 @@ __all__ = [
     "class_transfer_loss",
     "covered_cells",
     "feature_transfer_loss",
+    "input_at",
     "mask_transfer_loss",
     "objectness_transfer_loss",
+    "output",
     "recorded_calls",
+    "recorded_modules",
     "sigmoid_class_transfer_loss",
     "teachers_view",
 ]

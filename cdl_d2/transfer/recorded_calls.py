@@ -42,7 +42,7 @@ def recorded_modules(
 
 @contextmanager
 def recorded_calls(owner: object, name: str, record: Callable[[Any], None]) -> Iterator[None]:
-    """Pass the result of each call of a method or callable attribute to `record` inside the context.
+    """Pass the result of each call of a method or attribute to `record` inside the context.
 
     For intermediate results that no forward hook reaches.
     """

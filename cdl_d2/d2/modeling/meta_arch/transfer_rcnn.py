@@ -39,7 +39,10 @@ from cdl_d2.transfer import (
     DetectorOutputs,
     DetectorTransfer,
     anchors_by_level,
+    input_at,
+    output,
     recorded_calls,
+    recorded_modules,
     teachers_view,
 )
 
@@ -129,39 +132,30 @@ class TransferRCNN(Student, CompressedRCNN):
 
     @contextmanager
     def _capture(self) -> Iterator[_Step]:
-        """Record what the student's modules compute, so that no head runs twice."""
-        seen = _Step()
-
-        def record(name: str, *, of=lambda inputs, output: output):
-            return lambda module, inputs, output: setattr(seen, name, of(inputs, output))
-
-        heads = self.roi_heads
-        hooks = {
-            self.backbone: [record("pyramid")],
-            heads: [
-                record("images", of=lambda inputs, _: inputs[0]),
-                record("proposals", of=lambda _, output: output[0]),
-            ],
+        """Record the student's intermediate results, so that no head runs twice."""
+        step, heads = _Step(), self.roi_heads
+        modules = {
+            "pyramid": (self.backbone, output),
+            "images": (heads, input_at(0)),
+            "proposals": (heads, lambda _, output: output[0]),
         }
         if self._transfer.needs_anchors:
-            hooks[self.proposal_generator.rpn_head] = [record("anchors")]
+            modules["anchors"] = self.proposal_generator.rpn_head, output
         if self._transfer.heads == "student":
             if self._transfer.needs_boxes:
-                hooks[heads.box_predictor] = [record("boxes")]
+                modules["boxes"] = heads.box_predictor, output
             if self._compares_masks:
-                hooks[heads.mask_head.predictor] = [record("foreground_masks")]
+                modules["foreground_masks"] = heads.mask_head.predictor, output
 
-        def label(result: tuple[list[torch.Tensor], list[torch.Tensor]]) -> None:
-            seen.anchor_labels = result[0]
+        def record_labels(result: tuple[list[torch.Tensor], list[torch.Tensor]]) -> None:
+            step.anchor_labels = result[0]
 
         with ExitStack() as stack:
-            for module, each in hooks.items():
-                for hook in each:
-                    stack.callback(module.register_forward_hook(hook).remove)
+            stack.enter_context(recorded_modules(step, modules))
             if self._transfer.anchors == "sampled":
                 rpn = self.proposal_generator
-                stack.enter_context(recorded_calls(rpn, "label_and_sample_anchors", label))
-            yield seen
+                stack.enter_context(recorded_calls(rpn, "label_and_sample_anchors", record_labels))
+            yield step
 
     def _student_outputs(self, step: _Step) -> DetectorOutputs:
         if self._transfer.heads == "teacher":
