@@ -33,7 +33,7 @@ def test_a_flipped_bit_in_the_weights_is_refused(teacher_file):
     content = bytearray(teacher_file.read_bytes())
     content[len(content) // 2] ^= 4
     teacher_file.write_bytes(content)
-    with pytest.raises(CdlError, match="is damaged"):
+    with pytest.raises(CdlError, match="teacher.pth"):
         load_detector(teacher_file)
 
 
@@ -74,7 +74,7 @@ def test_a_teacher_keeps_the_classes_of_its_student(teacher_file):
     assert torch.allclose(fewer, scores[:, [0, 2]])
     assert torch.allclose(moved[:, 4:], boxes[:, 8:])
     assert torch.allclose(teacher.masks_at(*arguments)[:, 1], masks[:, 2])
-    with pytest.raises(ValueError, match="does not know the class 'cat'"):
+    with pytest.raises(ValueError, match="the class 'cat'"):
         keep_classes(teacher, kept, ("cat",))
 
 
