@@ -33,7 +33,7 @@ def test_a_flipped_bit_in_the_weights_is_refused(teacher_file):
     content = bytearray(teacher_file.read_bytes())
     content[len(content) // 2] ^= 4
     teacher_file.write_bytes(content)
-    with pytest.raises(CdlError, match="teacher.pth"):
+    with pytest.raises(CdlError, match=r"teacher\.pth"):
         load_detector(teacher_file)
 
 
