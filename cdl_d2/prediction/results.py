@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.utils import draw_bounding_boxes, draw_keypoints, draw_segmentation_masks
 
 from cdl_d2.codec.io.image_files import Picture, read_image
 from cdl_d2.errors import CdlError, MissingPackageError
 from cdl_d2.metrics.coco_results import detections_to_coco
+from cdl_d2.prediction.drawing import THRESHOLD, draw_label_map, draw_lines, draw_objects
 
-THRESHOLD = 0.5  # lowest score of a detection that is drawn
 BEST = 5  # classes of an image that are named
-PALETTE = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,18 +138,17 @@ class Detections(Prediction):
 
     def _draw(self, pixels: torch.Tensor, threshold: float) -> torch.Tensor:
         kept = (self.scores >= threshold).nonzero()[:, 0]
-        if not len(kept):
-            return pixels
-        colors = [PALETTE[int(label) % len(PALETTE)] for label in self.labels[kept]]
-        if self.masks is not None:
-            pixels = draw_segmentation_masks(pixels, self.masks[kept], alpha=0.5, colors=colors)
         texts = None  # a single class needs no names
         if len(self.class_names) > 1:
             texts = [f"{self.names[i]} {float(self.scores[i]):.0%}" for i in kept.tolist()]
-        pixels = draw_bounding_boxes(pixels, self.boxes[kept], texts, colors)
-        if self.keypoints is not None:
-            pixels = draw_keypoints(pixels, self.keypoints[kept][..., :2], colors=PALETTE[0])
-        return pixels
+        return draw_objects(
+            pixels,
+            self.boxes[kept],
+            self.labels[kept].tolist(),
+            texts,
+            None if self.masks is None else self.masks[kept],
+            None if self.keypoints is None else self.keypoints[kept][..., :2],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,7 +162,7 @@ class Segmentation(Prediction):
     segmentation: torch.Tensor
 
     def _draw(self, pixels: torch.Tensor, threshold: float) -> torch.Tensor:
-        return _draw_classes(pixels, self.segmentation)
+        return draw_label_map(pixels, self.segmentation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -194,7 +191,7 @@ class Classification(Prediction):
             f"{self.class_names[label]} {score:.0%}"
             for score, label in zip(*(each.tolist() for each in best), strict=True)
         ]
-        return _caption(pixels, lines)
+        return draw_lines(pixels, lines)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -221,17 +218,5 @@ class AttributesAndParts(Prediction):
 
     def _draw(self, pixels: torch.Tensor, threshold: float) -> torch.Tensor:
         if self.segmentation is not None:
-            pixels = _draw_classes(pixels, self.segmentation)
-        return _caption(pixels, self.names) if self.names else pixels
-
-
-def _draw_classes(pixels: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
-    found = segmentation.unique().tolist()
-    masks = torch.stack([segmentation == label for label in found])
-    colors = [PALETTE[label % len(PALETTE)] for label in found]
-    return draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colors)
-
-
-def _caption(pixels: torch.Tensor, lines: list[str]) -> torch.Tensor:
-    corner = torch.tensor([[0.0, 0.0, *(side - 1 for side in pixels.shape[:0:-1])]])
-    return draw_bounding_boxes(pixels, corner, ["\n".join(lines)], ["#e6194b"])
+            pixels = draw_label_map(pixels, self.segmentation)
+        return draw_lines(pixels, self.names) if self.names else pixels

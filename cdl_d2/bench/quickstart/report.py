@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from cdl_d2.bench.quickstart.commands import Task
 from cdl_d2.bench.quickstart.page import Cost, Row, as_html, embedded, write_page
@@ -23,9 +22,9 @@ from cdl_d2.codec.pictures import show_bits, show_channels
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.errors import imports_of_extra
 from cdl_d2.files import write_atomically
+from cdl_d2.prediction.drawing import draw_objects
 
 with imports_of_extra("report"):
-    import matplotlib
     from matplotlib.figure import Figure
 
 THRESHOLD = 0.3  # scores that are drawn; small models are rarely sure
@@ -128,7 +127,7 @@ def image_figure(task: Task, codec: Codec, index: int) -> Figure:
         shown[TITLES[run]] = read_detections(task, run, record["id"])
     for axis, (title, objects) in zip(axes, shown.items(), strict=True):
         objects = [entry for entry in objects if entry["score"] >= THRESHOLD]
-        _show(axis, draw_objects(image, objects), title)
+        _show(axis, draw_results(image, objects), title)
         for entry in objects:
             label = {"color": "white", "backgroundcolor": "black", "fontsize": 7}
             axis.text(*entry["bbox"][:2], names[entry["category_id"]], **label)
@@ -145,17 +144,15 @@ def read_detections(task: Task, run: str, image_id: int) -> list[dict[str, Any]]
     ]
 
 
-def draw_objects(image: torch.Tensor, objects: Sequence[dict[str, Any]]) -> torch.Tensor:
-    """Boxes and masks, in COCO's result format, on a 3 x H x W uint8 image."""
+def draw_results(image: torch.Tensor, objects: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """Draw boxes and masks of objects in COCO's result format on a 3 x H x W uint8 image."""
     if not objects:
         return image
-    palette = [tuple(int(255 * c) for c in rgb) for rgb in matplotlib.colormaps["tab10"].colors]
-    colors = [palette[entry["category_id"] % len(palette)] for entry in objects]
-    masks = [coco_mask.decode(entry["segmentation"]).astype(bool) for entry in objects]
     boxes = torch.tensor([entry["bbox"] for entry in objects])
     boxes[:, 2:] += boxes[:, :2]
-    drawn = draw_segmentation_masks(image, torch.from_numpy(np.stack(masks)), 0.5, colors)
-    return draw_bounding_boxes(drawn, boxes, colors=colors, width=2)
+    masks = np.stack([coco_mask.decode(entry["segmentation"]).astype(bool) for entry in objects])
+    labels = [entry["category_id"] for entry in objects]
+    return draw_objects(image, boxes, labels, masks=torch.from_numpy(masks), width=2)
 
 
 def _show(axis, image: torch.Tensor, title: str) -> None:
