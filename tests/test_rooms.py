@@ -23,6 +23,10 @@ EVERYONE = {
 }
 BASE = {"codec.registry", "codec.latent"}  # of the codec: knows nothing else of it
 CORE = {"codec", "nn", "transfer", "data", "metrics"}
+D2_CONFIG = {  # of d2: configs, and what is built from them by name
+    *("d2.config", "d2.config_files", "d2.detectron2_zoo", "d2.checkpoint"),
+    *("d2.building", "d2.model_input"),
+}
 # What a room's files may import, beside their own room and EVERYONE. A name stands for all in it.
 ARROWS = {
     "codec.entropy": BASE,
@@ -44,20 +48,18 @@ ARROWS = {
     "export": {"codec", "nn"},
     "tv": CORE | {"export"},
     "d2": CORE,
-    "d2.modeling.backbone": CORE | {"d2.config", "d2.checkpoint", "d2.modeling.coded_input"},
-    "d2.modeling": CORE
-    | {"d2.config", "d2.config_files", "d2.detectron2_zoo", "d2.checkpoint"}
-    | {"d2.modeling.backbone"},
-    "d2.modeling.meta_arch": CORE | {"d2.config", "d2.checkpoint", "d2.modeling"},
-    "d2.data": CORE | {"d2.config", "d2.modeling"},
+    "d2.modeling.backbone": CORE | D2_CONFIG,
+    "d2.modeling": CORE | D2_CONFIG | {"d2.modeling.backbone"},
+    "d2.modeling.meta_arch": CORE | D2_CONFIG | {"d2.modeling"},
+    "d2.data": CORE | D2_CONFIG,
     "d2.evaluation": CORE | {"d2.data"},
-    "d2.tasks": CORE | {"d2.config", "d2.modeling", "d2.data", "d2.evaluation"},
+    "d2.tasks": CORE | D2_CONFIG | {"d2.modeling", "d2.data", "d2.evaluation"},
     "d2.engine": CORE
-    | {"d2.config", "d2.config_files", "d2.checkpoint", "d2.modeling", "d2.data"}
-    | {"d2.evaluation", "d2.tasks", "export"},
+    | D2_CONFIG
+    | {"d2.modeling", "d2.data", "d2.evaluation", "d2.tasks", "export"},
     "d2.applications": CORE
-    | {"d2.config", "d2.config_files", "d2.checkpoint", "d2.modeling", "d2.data"}
-    | {"d2.evaluation", "d2.tasks", "d2.engine", "export"},
+    | D2_CONFIG
+    | {"d2.modeling", "d2.data", "d2.evaluation", "d2.tasks", "d2.engine", "export"},
     "model_zoo": CORE | {"export", "d2", "tv"},
     "prediction.tasks": CORE | {"prediction.results"},
     "prediction": CORE | {"export", "d2", "tv", "model_zoo", "prediction.tasks"},

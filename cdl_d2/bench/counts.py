@@ -9,11 +9,11 @@ import torch
 from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.codec import Codec, latent_grid
 from cdl_d2.codec.codec import UNTRAINED
+from cdl_d2.d2.building import naming_config
 from cdl_d2.d2.config import without_initialization
+from cdl_d2.d2.model_input import ModelTraits, build_codec
 from cdl_d2.d2.modeling.backbone import build_backbone
-from cdl_d2.d2.modeling.building import naming_config
 from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
-from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import build_untrained_teacher, is_lazy, teacher_config
 from cdl_d2.d2.tasks import get_task
 from cdl_d2.errors import CdlError
@@ -84,11 +84,11 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
 
 def _latents(cfg: CfgNode, size: tuple[int, int]) -> list[torch.Tensor]:
     """What a network on latents reads of an image: the latent, and perhaps its scales."""
-    cells, architecture = latent_grid(size), architecture_of(cfg)
+    cells = latent_grid(size)
     if get_task(cfg).name == "classification" and cfg.INPUT.AUGMENTATION == "latent":
         cells = 2 * (cfg.INPUT.LATENT_CROP,)
     latent = torch.zeros(1, build_codec(cfg).latent_channels, *cells)
-    with_scales = getattr(architecture, "reads_scales", lambda cfg: False)(cfg)
+    with_scales = ModelTraits.from_config(cfg).reads_scales
     return [latent, latent] if with_scales else [latent]
 
 

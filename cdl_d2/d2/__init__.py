@@ -23,6 +23,7 @@ from cdl_d2.d2.config import add_cdl_config
 from cdl_d2.d2.data.coco_datasets import register_dataset
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.evaluation.rate import RateEvaluator
+from cdl_d2.d2.model_input import build_codec
 from cdl_d2.d2.modeling.backbone.bridged_backbone import build_bridged_backbone
 from cdl_d2.d2.modeling.backbone.latent_resnet import (
     build_fcos_latent_resnet_fpn_backbone,
@@ -31,7 +32,6 @@ from cdl_d2.d2.modeling.backbone.latent_resnet import (
     build_retinanet_latent_resnet_fpn_backbone,
 )
 from cdl_d2.d2.modeling.backbone.timm_backbone import build_timm_backbone
-from cdl_d2.d2.modeling.coded_input import build_codec
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier, TransferClassifier
 from cdl_d2.d2.modeling.meta_arch.compressed_dense_detector import (
     CompressedFCOS,

@@ -17,11 +17,11 @@ from cdl_d2.backend import Backend, Transform
 from cdl_d2.d2.applications.export import model_graphs
 from cdl_d2.d2.applications.trained import build_trained
 from cdl_d2.d2.applications.zoo_models import overrides_between
+from cdl_d2.d2.building import build_model
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.class_mapper import ClassMapper
-from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.d2.modeling.teacher import trained_weights
 from cdl_d2.d2.tasks import class_count, get_task
 from cdl_d2.data import Variant

@@ -20,13 +20,13 @@ from torch import nn
 
 from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.io.image_files import read_image
+from cdl_d2.d2.building import build_model
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import INITIALIZATION_KEYS
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.run_config import check_device
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
-from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.d2.modeling.teacher import trained_weights
 from cdl_d2.d2.tasks import build_mapper, get_task
 from cdl_d2.errors import CdlError

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.engine.trainer import Trainer
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.model_input import build_codec
 from cdl_d2.d2.tasks import build_mapper, check_datasets
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.coded_input import CodedInput

@@ -18,7 +18,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from cdl_d2.codec.codec import UNTRAINED
-from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
+from cdl_d2.d2.model_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
 from cdl_d2.d2.modeling.optimizers import build_optimizer

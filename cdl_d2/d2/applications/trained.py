@@ -9,10 +9,10 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
+from cdl_d2.d2.building import build_model
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.d2.tasks import build_mapper
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 

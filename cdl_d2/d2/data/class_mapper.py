@@ -11,10 +11,10 @@ from torchvision.transforms import v2
 
 from cdl_d2.codec import STRIDE
 from cdl_d2.d2.config import AUGMENTATIONS, check_source
-from cdl_d2.d2.data.encoding_mapper import Mapper, encode_where_asked
+from cdl_d2.d2.data.encoding_mapper import Mapper, add_encoding
 from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.data.store_mapper import open_store
-from cdl_d2.d2.modeling.coded_input import architecture_of, needs_image
+from cdl_d2.d2.model_input import ModelTraits
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.batch_item import image_checksum
@@ -137,7 +137,7 @@ def build_class_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
     if source == "store":
         return _stored(cfg, is_train)
     mapper = ClassMapper(cfg.INPUT.IMAGE_SIZE, is_train and kind == "exact", cfg.INPUT.FORMAT)
-    return encode_where_asked(mapper, cfg, is_train)
+    return add_encoding(mapper, cfg, is_train)
 
 
 def _stored(cfg: CfgNode, is_train: bool) -> StoredClassMapper:
@@ -147,6 +147,6 @@ def _stored(cfg: CfgNode, is_train: bool) -> StoredClassMapper:
     flips = [v.flip for v in store.variants if v.short_edge == size] if is_train else [False]
     longest = next((v.max_size for v in store.variants if v.short_edge == size), size)
     variants = [Variant(size, longest, flip) for flip in flips] or [Variant(size, longest)]
-    scales = architecture_of(cfg).reads_scales(cfg)
-    order = cfg.INPUT.FORMAT if is_train and needs_image(cfg) else None
-    return StoredClassMapper(store, variants, scales, order, square=size > 0)
+    traits = ModelTraits.from_config(cfg)
+    order = cfg.INPUT.FORMAT if is_train and traits.needs_image else None
+    return StoredClassMapper(store, variants, traits.reads_scales, order, square=size > 0)

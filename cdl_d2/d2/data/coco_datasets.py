@@ -18,7 +18,7 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
 from cdl_d2.d2.data.checked_records import check_records
-from cdl_d2.d2.modeling.coded_input import needs_image
+from cdl_d2.d2.model_input import ModelTraits
 from cdl_d2.data.datasets.coco import PARTS, check_coco, class_names, has_masks
 from cdl_d2.data.datasets.coco_images import require_image_files
 from cdl_d2.errors import CdlError
@@ -126,7 +126,8 @@ def check_coco_dataset(cfg: CfgNode, name: str, num_classes: str) -> None:
         )
     _check_mask_format(cfg, name)
     files = metadata.get("file_names") or check_records(name)
-    if cfg.INPUT.DOMAIN != "latent" or cfg.INPUT.LATENT_SOURCE != "store" or needs_image(cfg):
+    from_store = cfg.INPUT.DOMAIN == "latent" and cfg.INPUT.LATENT_SOURCE == "store"
+    if not from_store or ModelTraits.from_config(cfg).needs_image:
         require_image_files(map(Path, files), f"data set {name}")
 
 

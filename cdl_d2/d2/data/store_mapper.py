@@ -15,7 +15,7 @@ from detectron2.data import detection_utils as utils
 
 from cdl_d2.codec.io.image_files import read_label_map
 from cdl_d2.d2.data.image_mapper import AnnotatedMapper, read_pixels
-from cdl_d2.d2.modeling.coded_input import build_coded_input, needs_image
+from cdl_d2.d2.model_input import ModelTraits, build_coded_input
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.batch_item import image_checksum
@@ -59,7 +59,7 @@ class StoredLatentMapper(AnnotatedMapper):
             **super().from_config(cfg, is_train),
             "store": open_store(cfg, is_train),
             "variants": variants_of(cfg, is_train),
-            "with_image": is_train and needs_image(cfg),
+            "with_image": is_train and ModelTraits.from_config(cfg).needs_image,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:

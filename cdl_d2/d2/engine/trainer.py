@@ -26,12 +26,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
+from cdl_d2.d2.building import build_model, naming_config
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.data.coco_datasets import normalize_dataset
 from cdl_d2.d2.data.training_loader import TrainingLoader
 from cdl_d2.d2.engine.run_state import RunState
 from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
-from cdl_d2.d2.modeling.building import build_model, naming_config
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.d2.tasks import build_evaluator, build_mapper, check_evaluators, get_task

@@ -9,10 +9,10 @@ from torch import nn
 from cdl_d2.codec.io.state_dicts import fit_names, load_into
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.codec.latent import latent_grid
+from cdl_d2.d2.model_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
-from cdl_d2.d2.modeling.coded_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CResNet, LatentClassifier, LatentInput

@@ -11,7 +11,7 @@ from torch import nn
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.bitstream.layers import check_layered
-from cdl_d2.d2.modeling.coded_input import build_codec
+from cdl_d2.d2.model_input import build_codec
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.selection.channel_ranking import ChannelRanking
 from cdl_d2.nn.selection.channel_selection import ChannelGate, FixedChannels

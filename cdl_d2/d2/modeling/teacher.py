@@ -12,11 +12,11 @@ import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from torch import nn
 
+from cdl_d2.d2.building import build_model
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import add_cdl_config, without_initialization
 from cdl_d2.d2.config_files import find_config, is_trusted, read_config, trust_program
 from cdl_d2.d2.detectron2_zoo import import_model_zoo, zoo_weights
-from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 from cdl_d2.transfer.teacher_mixin import TeacherMixin

@@ -13,8 +13,8 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from torch import nn
 
 from cdl_d2 import tasks
+from cdl_d2.d2.data.build import build_detection_mapper
 from cdl_d2.d2.data.coco_datasets import check_coco_dataset, register_dataset
-from cdl_d2.d2.data.encoding_mapper import build_detection_mapper
 from cdl_d2.d2.data.voc_datasets import register_voc
 from cdl_d2.d2.evaluation.dataset_evaluators import build_dataset_evaluator, check_evaluator
 from cdl_d2.d2.tasks.task import Task

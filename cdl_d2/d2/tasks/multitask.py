@@ -7,7 +7,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
 from cdl_d2 import tasks
-from cdl_d2.d2.data.encoding_mapper import build_segmentation_mapper
+from cdl_d2.d2.data.build import build_segmentation_mapper
 from cdl_d2.d2.data.multitask_datasets import check_multitask_dataset, register_multitask
 from cdl_d2.d2.evaluation.attributes import AttributeEvaluator
 from cdl_d2.d2.evaluation.dataset_evaluators import segmentation_evaluator

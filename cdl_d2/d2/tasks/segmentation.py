@@ -8,7 +8,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import SemanticSegmentor
 
 from cdl_d2 import tasks
-from cdl_d2.d2.data.encoding_mapper import build_segmentation_mapper
+from cdl_d2.d2.data.build import build_segmentation_mapper
 from cdl_d2.d2.data.label_datasets import check_label_dataset, register_label_folder
 from cdl_d2.d2.evaluation.dataset_evaluators import build_dataset_evaluator, check_evaluator
 from cdl_d2.d2.tasks.task import Task

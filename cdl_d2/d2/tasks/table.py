@@ -18,7 +18,7 @@ from torch import nn
 from cdl_d2 import tasks
 from cdl_d2.d2.data.encoding_mapper import Mapper
 from cdl_d2.d2.evaluation.rate import RateEvaluator
-from cdl_d2.d2.modeling.coded_input import architecture_of
+from cdl_d2.d2.model_input import architecture_of
 from cdl_d2.d2.tasks.task import Task
 from cdl_d2.errors import CdlError
 

@@ -144,7 +144,7 @@ def test_a_project_brings_its_own_keys_and_classes(tmp_path):
     )
     (tmp_path / "build.py").write_text(
         "from cdl_d2.d2.config_files import read_config\n"
-        "from cdl_d2.d2.modeling.building import build_model\n"
+        "from cdl_d2.d2.building import build_model\n"
         "cfg = read_config('my.yaml')\n"
         "print(cfg.MODEL.MINE, type(build_model(cfg).roi_heads.box_head).__name__)\n"
     )

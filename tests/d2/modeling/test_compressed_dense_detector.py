@@ -7,7 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 
 from cdl_d2.d2 import CompressedFCOS
-from cdl_d2.d2.modeling.coded_input import build_coded_input
+from cdl_d2.d2.model_input import build_coded_input
 from tests.d2.conftest import make_item, small_cfg, small_model
 
 RETINANET = [

@@ -9,7 +9,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.utils.analysis import FlopCountAnalysis, activation_count_operators
 
 from cdl_d2.d2 import SafeCheckpointer, build_codec
-from cdl_d2.d2.modeling.coded_input import build_coded_input
+from cdl_d2.d2.model_input import build_coded_input
 from tests.d2.conftest import make_item, small_cfg, small_model
 
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")

@@ -7,7 +7,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from detectron2.modeling import GeneralizedRCNNWithTTA
 
-from cdl_d2.d2.modeling.coded_input import build_coded_input
+from cdl_d2.d2.model_input import build_coded_input
 from tests.d2.conftest import make_item, small_cfg, small_model
 
 PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")

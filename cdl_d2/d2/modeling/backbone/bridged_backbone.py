@@ -8,8 +8,8 @@ from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
 
 from cdl_d2.codec import STRIDE
+from cdl_d2.d2.model_input import build_codec, check_reads_latents
 from cdl_d2.d2.modeling.backbone.initialization import initialize
-from cdl_d2.d2.modeling.coded_input import build_codec, check_reads_latents
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.bridge import ENTRIES, FIRST_CONVOLUTION, STAGE_STRIDES, Bridge
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution

@@ -13,8 +13,8 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
 from cdl_d2.codec import Codec
+from cdl_d2.d2.model_input import build_codec, check_reads_latents
 from cdl_d2.d2.modeling.backbone.initialization import initialize
-from cdl_d2.d2.modeling.coded_input import build_codec, check_reads_latents
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 
 

@@ -13,7 +13,7 @@ from detectron2.structures import ImageList
 from torch import nn
 
 from cdl_d2.codec import STRIDE
-from cdl_d2.d2.modeling.coded_input import build_coded_input
+from cdl_d2.d2.model_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.bridge_fit import fit_bridge

@@ -1,4 +1,4 @@
-"""Builds what a config names, with errors that name the config's file and key."""
+"""Building of what a config names, with errors that name the config's file and keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from cdl_d2.d2.config import PROJECT_ADVICE, add_cdl_config, leaves
 from cdl_d2.errors import CdlError
 
-REGISTRIES: dict[str, Registry] = {  # of the names that MODEL has
+REGISTRIES: dict[str, Registry] = {  # by the key in MODEL that names a component
     "META_ARCHITECTURE": d2.META_ARCH_REGISTRY,
     "BACKBONE.NAME": d2.BACKBONE_REGISTRY,
     "BRIDGE.BACKBONE": d2.BACKBONE_REGISTRY,
@@ -29,8 +29,7 @@ REGISTRIES: dict[str, Registry] = {  # of the names that MODEL has
     "ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
     "SEM_SEG_HEAD.NAME": d2.SEM_SEG_HEADS_REGISTRY,
 }
-# What Detectron2 and PyTorch raise for values that do not fit; not OSError.
-MISFITS = (
+MISFITS = (  # what Detectron2 and PyTorch raise for values that do not fit; not OSError
     *(ArithmeticError, AssertionError, AttributeError, LookupError),
     *(RuntimeError, TypeError, ValueError),
 )
@@ -40,7 +39,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     """Build the model of MODEL.META_ARCHITECTURE on MODEL.DEVICE, with random weights.
 
     Raises:
-        CdlError: see naming_config.
+        CdlError: if the config does not fit.
     """
     with naming_config(cfg):
         return d2.build_model(cfg)
@@ -48,8 +47,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
 @contextmanager
 def naming_config(cfg: CfgNode) -> Iterator[None]:
-    """Turn errors while something is built into a CdlError that names the config's file, and the
-    keys whose values the error is about."""
+    """Turn errors into a CdlError that names the config's file and the keys with the values."""
     try:
         yield
     except CdlError:
@@ -57,31 +55,31 @@ def naming_config(cfg: CfgNode) -> Iterator[None]:
     except MISFITS as error:
         reason = " ".join(str(error.args[0] if error.args else "").split())[:200]
         file = vars(cfg).get("file")
-        place = f"config {file}" if file else "config"
+        source = f"config {file}" if file else "config"
         raise CdlError(
-            f"{place}: {type(error).__name__}: {reason}{_suspects(cfg, reason)}"
+            f"{source}: {type(error).__name__}: {reason}{_suggest_keys(cfg, reason)}"
         ) from error
 
 
-def _suspects(cfg: CfgNode, reason: str) -> str:
-    """Name the keys with values of their own that an error speaks of, and the names near them."""
+def _suggest_keys(cfg: CfgNode, reason: str) -> str:
+    """Name the changed keys whose values an error mentions, with similar registered names."""
     default = get_cfg()
     add_cdl_config(default)
-    ours, known = leaves(cfg), leaves(default)
-    changed = {key: value for key, value in ours.items() if value != known.get(key)}
+    values, defaults = leaves(cfg), leaves(default)
+    changed = {key: value for key, value in values.items() if value != defaults.get(key)}
     words = reason.replace("'", " ").replace('"', " ").replace(",", " ").split()
     texts = {key: value for key, value in changed.items() if isinstance(value, str) and value}
-    named = changed if len(words) == 1 else texts  # a KeyError is a value and no more
-    keys = [key for key, value in named.items() if str(value) in words]
+    candidates = changed if len(words) == 1 else texts  # a KeyError is only a value
+    keys = [key for key, value in candidates.items() if str(value) in words]
     numbers = {key: value for key, value in changed.items() if isinstance(value, (int, float))}
-    keys = keys or [key for key, value in numbers.items() if value < 0 <= (known.get(key) or 0)]
-    hints = [f"{key} {ours[key]!r}{_near(key, ours[key])}" for key in keys[:3]]
-    return f": look at {', '.join(hints)}" if hints else ""
+    keys = keys or [key for key, value in numbers.items() if value < 0 <= (defaults.get(key) or 0)]
+    hints = [f"{key} {values[key]!r}{_similar_names(key, values[key])}" for key in keys[:3]]
+    return f": check {', '.join(hints)}" if hints else ""
 
 
-def _near(key: str, name: str) -> str:
+def _similar_names(key: str, name: str) -> str:
     registry = REGISTRIES.get(key.removeprefix("MODEL."))
     if registry is None or name in registry:
         return ""
-    near = get_close_matches(name, [each for each, _ in registry])
-    return f" (did you mean {' or '.join(near)}?)" if near else f" ({PROJECT_ADVICE})"
+    names = get_close_matches(name, [registered for registered, _ in registry])
+    return f" (did you mean {' or '.join(names)}?)" if names else f" ({PROJECT_ADVICE})"

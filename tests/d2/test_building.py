@@ -3,8 +3,8 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import Trainer
+from cdl_d2.d2.building import build_model
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.modeling.building import build_model
 from cdl_d2.d2.tasks import get_task
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, small_cfg, small_model
