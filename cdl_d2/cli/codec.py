@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from cdl_d2.cli.options import CodecOptions, Device, Json, NotNegative, Positive
+from cdl_d2.cli.codec_training import train
+from cdl_d2.cli.options import CodecOptions, Device, Json
 from cdl_d2.cli.output import advice, for_each, print_rows, report
 from cdl_d2.errors import CdlError
 
 app = App(name="codec", help="Compress and decompress images; train and evaluate codecs.")
+app.command(train)
 
 
 @app.command
@@ -37,19 +39,19 @@ def compress(
     cdl codec compress photos --output files --for output/gate
     ```
 
-    With `--for` the codec and the channels are those that a trained model looks at, and images are
-    resized, and for a classifier cropped, as in its evaluation. With a choice of channels an image
-    becomes two files: the base layer NAME.cdlz with these, which is enough for a task, and the
-    enhancement layer NAME.enhancement.cdlz with the others. Decompressing needs both.
+    `--for MODEL` takes the codec and the channels of a trained model, and resizes (for a
+    classifier, also crops) images as in its evaluation. With a selection of channels, each image
+    gives two files: the base layer NAME.cdlz with the selected channels, which suffices for the
+    task, and the enhancement layer NAME.enhancement.cdlz with the others. Decompression needs both.
 
     Args:
-        images: Files; or folders, for all images under them.
-        for_: Trained model, as `cdl predict` takes it.
+        images: Image files, or folders that are searched for images.
+        for_: Trained model, in any form that `cdl predict` accepts.
         channels: Channels of the base layer, such as 0-31,40.
-        base_only: Write only the base layer, with the channels that the model of `--for` reads.
+        base_only: Write only the base layer, with the channels selected by the model of `--for`.
         as_is: Neither resize nor crop images for the model of `--for`.
-        output: Folder; default beside each image.
-        force: Replace files that exist.
+        output: Output folder. Default: the folder of each image.
+        force: Replace existing files.
     """
     from cdl_d2.codec.coded_files import bitstream_paths, build_compressor
     from cdl_d2.device import usable_device
@@ -89,18 +91,18 @@ def decompress(
     force: bool = False,
     device: Device = None,
 ) -> int:
-    """Make PNG images of bitstream files.
+    """Decompress bitstream files to PNG images.
 
     ```
     cdl codec decompress files/*.cdlz --output decoded
     ```
 
     Args:
-        files: Bitstreams, with their enhancement layers beside them; or files of CompressAI's
-            examples/codec.py, NAME.bin.
-        codec_weights: The codec's weights, if not the zoo's or the package's.
-        output: Folder; default beside each file.
-        force: Replace files that exist.
+        files: Bitstreams, with their enhancement layers in the same folder; or NAME.bin files of
+            CompressAI's examples/codec.py.
+        codec_weights: Weights file of the codec, in place of the published or packaged weights.
+        output: Output folder. Default: the folder of each file.
+        force: Replace existing files.
     """
     from cdl_d2.codec.coded_files import decompress_file, picture_paths
     from cdl_d2.device import usable_device
@@ -117,14 +119,14 @@ def decompress(
 
 @app.command
 def info(files: list[Path], /, *, json: Json = False) -> int:
-    """Say what the headers of bitstream files say.
+    """Print the headers of bitstream files.
 
     ```
     cdl codec info files/*.cdlz
     ```
 
     Args:
-        files: Bitstreams, also CompressAI's, NAME.bin.
+        files: Bitstreams, including CompressAI's NAME.bin.
     """
     from cdl_d2.codec.coded_files import describe_bitstream
 
@@ -149,7 +151,7 @@ def evaluate(
     plot: Path | None = None,
     json: Json = False,
 ) -> int:
-    """Bits per pixel, PSNR and MS-SSIM of a codec on a folder of images.
+    """Measure bits per pixel, PSNR and MS-SSIM of codecs on a folder of images.
 
     ```
     cdl codec evaluate kodak --codec tiny-bmshj2018-hyperprior --quality 1 2
@@ -157,36 +159,36 @@ def evaluate(
         --plot rate.png
     ```
 
-    `bpp` counts the bits of the bitstreams with their headers, `estimated` what the entropy model
-    predicts, both over the pixels of the images; `coded` stands for those with padding. The exit
-    status is 1 if an image failed, which is left out.
+    `bpp` is the size of the bitstreams with their headers, `estimated` the rate estimated by the
+    entropy model, both per pixel of the original images; `coded` includes padding. Images that fail
+    are left out, and the exit status is then 1.
 
     Args:
         images: Folder, searched recursively.
-        codec: As CompressAI names it, or tiny-bmshj2018-hyperprior, which is built in; one or
-            several.
-        quality: One or several, of each codec.
-        metric: What the codec was trained for, mse or ms-ssim.
-        codec_weights: A local file, not the zoo's or the package's.
-        per_image: Print a row for each image as well.
-        plot: PNG file of the averages, a curve for each codec.
+        codec: One or several names of codecs in CompressAI's zoo, or tiny-bmshj2018-hyperprior,
+            which is packaged.
+        quality: One or several qualities of each codec.
+        metric: Training metric of the codec, mse or ms-ssim.
+        codec_weights: Local weights file, in place of the published or packaged weights.
+        per_image: Print a row per image as well.
+        plot: PNG file for the rate-distortion curves of the averages, one per codec.
     """
     from cdl_d2.bench.rate_distortion import AVERAGE, evaluate_codec, plot_rate_distortion
     from cdl_d2.codec import CodecChoice
     from cdl_d2.device import usable_device
 
     if codec_weights and len(codec) * len(quality) > 1:
-        raise CdlError("--codec-weights are of one codec and quality: give one of each")
+        raise CdlError("--codec-weights needs exactly one --codec and one --quality")
     if plot and not plot.parent.is_dir():
-        raise FileNotFoundError(f"--plot {plot}: there is no folder for it")
+        raise FileNotFoundError(f"--plot {plot}: its folder does not exist")
     rows, failed = [], []
 
     def leave_out(error: str) -> None:
         failed.append(error)
         report("cdl codec evaluate", error)
 
-    for name, each in product(codec, quality):
-        loaded = CodecChoice(name, each, metric, codec_weights).load().on(usable_device(device))
+    for name, level in product(codec, quality):
+        loaded = CodecChoice(name, level, metric, codec_weights).load().on(usable_device(device))
         rows += evaluate_codec(loaded, images, per_image, leave_out)
     print_rows(rows, json)
     if plot:
@@ -208,25 +210,25 @@ def conventional(
     rate: float | None = None,
     output: Path,
 ) -> int:
-    """Make images as they look after a conventional codec, to train and evaluate networks on.
+    """Compress images with JPEG, HEVC or BPG and save the reconstructions, as a baseline.
 
     ```
     cdl codec conventional kodak --format jpeg --quality 10 --output kodak-jpeg
     cdl codec conventional kodak --format heif --rate 0.1 --output kodak-heif
     ```
 
-    The decoded images are PNG files of the same names, so that label maps and tables of attributes
-    go with them. `rate.json` beside them says what the files would cost: `bpp` by their sizes,
-    `bpp_of_pictures` without the container, about 400 bytes of a HEIF file. The exit status is 1 if
-    an image failed.
+    Reconstructions are PNG files with the names of the images, so that label maps and attribute
+    tables still match. `rate.json` in the same folder holds the rate: `bpp` from the file sizes,
+    `bpp_of_pictures` without the container (about 400 bytes of a HEIF file). The exit status is 1
+    if an image failed.
 
     Args:
         images: Folder, searched recursively.
-        format: JPEG, HEVC intra in HEIF (needs the extra `heif`), or BPG (needs its programs
+        format: JPEG, HEVC intra in HEIF (needs the extra `heif`), or BPG (needs the programs
             `bpgenc` and `bpgdec`).
-        quality: 1 to 95 for jpeg, 0 to 100 for heif, the quantizer, 51 to 0, for bpg.
-        rate: Instead, the quality at which the folder comes nearest to so many bits per pixel.
-        output: Folder for the decoded images, which must be empty.
+        quality: 1 to 95 for jpeg, 0 to 100 for heif, the quantizer from 51 to 0 for bpg.
+        rate: Target rate in bits per pixel, instead of a quality: the nearest quality is used.
+        output: Folder for the reconstructions, which must be empty.
     """
     from cdl_d2.bench.conventional import FORMATS, Recoding, decoded_paths, nearest_quality
 
@@ -237,87 +239,10 @@ def conventional(
     targets = decoded_paths(images, output)
     if quality is None:
         quality = nearest_quality(codec, targets, rate)
-    coded = Recoding(codec, quality)
+    recoding = Recoding(codec, quality)
     status = for_each(
-        targets, lambda path: coded.write(path, targets[path]), "cdl codec conventional"
+        targets, lambda path: recoding.write(path, targets[path]), "cdl codec conventional"
     )
-    coded.save(output)
-    print(f"{format} of quality {quality}: {coded.bpp:.3f} bits per pixel")
+    recoding.save(output)
+    print(f"{format} of quality {quality}: {recoding.bpp:.3f} bits per pixel")
     return status
-
-
-@app.command
-def train(
-    images: Path,
-    /,
-    *,
-    codec: str,
-    quality: int,
-    lmbda: float,
-    iterations: int,
-    output: Path,
-    metric: str = "mse",
-    batch_size: int = 8,
-    patch_size: int = 192,
-    learning_rate: float = 1e-3,
-    seed: NotNegative = 0,
-    initial_weights: Path | None = None,
-    device: Device = None,
-    workers: NotNegative = 0,
-    threads: Positive | None = None,
-    checkpoint_every: Positive = 500,
-    resume: bool = False,
-) -> None:
-    """Train a codec of any architecture on a folder of photographs.
-
-    ```
-    cdl codec train photos --output output/tiny-2 --quality 2 \\
-        --codec tiny-bmshj2018-hyperprior --lmbda 0.0130 --iterations 9000
-    ```
-
-    Args:
-        images: Folder, searched recursively.
-        codec: The architecture, as CompressAI names it, or tiny- before that.
-        quality: That the weights stand for.
-        lmbda: Weight of the distortion against bits per pixel.
-        iterations: Steps.
-        output: Folder for checkpoint, metrics and weights.
-        metric: The distortion, mse or ms-ssim.
-        batch_size: Crops a step.
-        patch_size: Pixels a side of a crop, a multiple of 64.
-        learning_rate: At the start.
-        seed: Of weights and crops.
-        initial_weights: Start from these, say of another quality.
-        workers: Processes that load images.
-        threads: Of the training on a CPU.
-        checkpoint_every: Iterations between checkpoints.
-        resume: Go on from the checkpoint in the output folder.
-    """
-    import torch
-
-    from cdl_d2.codec.learning.training import CodecTraining, train_codec
-    from cdl_d2.device import usable_device
-
-    if threads:
-        torch.set_num_threads(threads)
-    path = train_codec(
-        CodecTraining(
-            codec,
-            quality,
-            metric,
-            lmbda,
-            iterations,
-            batch_size=batch_size,
-            patch_size=patch_size,
-            learning_rate=learning_rate,
-            seed=seed,
-        ),
-        images,
-        output,
-        initial_weights=initial_weights,
-        device=usable_device(device),
-        resume=resume,
-        checkpoint_every=checkpoint_every,
-        workers=workers,
-    )
-    print(f"weights: {path} ({path.stat().st_size / 1e6:.2f} MB)")
