@@ -113,7 +113,7 @@ class TorchvisionBackend(Backend):
         return None
 
     def read_output(self, output: dict[str, Any]) -> dict[str, Any]:
-        """Number labels without the background, and make masks binary."""
+        """Return labels without the background, and binary masks."""
         fields = {name: output[name].cpu() for name in ("boxes", "labels", "scores")}
         fields["labels"] = fields["labels"] - 1  # a copy
         if "masks" in output:

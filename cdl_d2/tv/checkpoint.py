@@ -15,7 +15,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 from cdl_d2.tv.detector_config import DetectorConfig, build_detector
 
-TORCHVISION_ZOO = "coco"  # torchvision's Mask R-CNN R50-FPN, trained on COCO
+TORCHVISION_ZOO = "coco"  # torchvision's Mask R-CNN R50-FPN with COCO weights
 
 
 def save_detector(

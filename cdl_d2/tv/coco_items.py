@@ -1,4 +1,4 @@
-"""A COCO-format data set as items of a batch, resized and flipped before anything is encoded."""
+"""A COCO-format data set as samples, resized and flipped before they are encoded."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ from cdl_d2.workers import PlainlyPickled
 
 
 class CocoItems(PlainlyPickled, Dataset):
-    """Items for CompressedMaskRCNN.
+    """Samples for CompressedMaskRCNN.
 
     Args:
         annotations: COCO-format JSON.
-        images: the folder that its file names are relative to.
-        variants: the sizes and flips of an image that can be asked for.
-        training: leave out images without objects, and give items their `target`.
-        store: read latents from there; `image` is then read only if `with_image`.
-        with_image: for a teacher.
-        with_masks: of a target; a detector of boxes needs none. Where some objects have none, the
-            target's `has_mask` (G booleans) says which have one.
+        images: folder to which the file names in `annotations` are relative.
+        variants: sizes and flips of an image that can be requested.
+        training: leave out images without objects, and add `target` to samples.
+        store: latent store to read from; `image` is then read only if `with_image`.
+        with_image: add `image`, for a teacher.
+        with_masks: add masks to targets, and `has_mask` (G booleans) if some objects have none.
 
     Raises:
-        FileNotFoundError, CdlError: as read_coco; if there is no such folder; for a store that
-            lacks a variant or an image; if no image is left to train on, or none has a mask where
-            masks are wanted; if image files that will be read do not exist.
+        FileNotFoundError: if annotations, the folder or an image file do not exist.
+        CdlError: if the annotations are invalid; if the store lacks a variant or an image; if no
+            image is left to train on, or masks are needed and no object has one.
     """
 
     def __init__(
@@ -69,8 +68,8 @@ class CocoItems(PlainlyPickled, Dataset):
             raise CdlError(f"no image of {annotations} has an object to train on")
         if training and with_masks and not self.has_masks:
             raise CdlError(
-                f"{annotations} has no mask for any object: give --boxes-only, or add "
-                "'segmentation'"
+                f"{annotations} has no mask for any object: add 'segmentation', or train a "
+                "detector of boxes only"
             )
         if store is not None:
             self._check_store(store)
@@ -80,31 +79,30 @@ class CocoItems(PlainlyPickled, Dataset):
 
     @property
     def has_masks(self) -> bool:
-        """Whether masks can be learned and evaluated, see cdl_d2.data.datasets.coco.has_masks."""
+        """True if objects have masks that can be learned and evaluated."""
         return has_masks(self.coco.dataset)
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, draw: int | tuple[int, int]) -> dict[str, Any]:
-        """The item of an image, or of (image, variant).
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """Return the sample of an image, or of (image, variant).
 
         Raises:
-            CdlError: if an image or its latent cannot be read, or has another size than
-                annotated.
+            CdlError: if an image or its latent cannot be read, or its size is not the annotated.
         """
-        index, choice = draw if isinstance(draw, tuple) else (draw, 0)
+        index, choice = index if isinstance(index, tuple) else (index, 0)
         record, variant = self._records[index], self.variants[choice]
         original = record["height"], record["width"]
         size = variant.size(*original)
-        item = {"image_id": record["id"], "height": original[0], "width": original[1]}
+        sample = {"image_id": record["id"], "height": original[0], "width": original[1]}
         if self._store is not None:
             self._store.check_image(self._folder / record["file_name"])
-            item |= self._store.read(record["file_name"], variant)
-            if item["image_size"] != size:
+            sample |= self._store.read(record["file_name"], variant)
+            if sample["image_size"] != size:
                 raise CdlError(
-                    f"the store has an image of {item['image_size']} pixels for "
-                    f"{record['file_name']}, which should have {size}: is it another?"
+                    f"the store has an image of {sample['image_size']} pixels for "
+                    f"{record['file_name']}, which should have {size}: was another image stored?"
                 )
         if self._with_image:
             image = read_image(self._folder / record["file_name"])
@@ -113,38 +111,38 @@ class CocoItems(PlainlyPickled, Dataset):
                     f"{self._folder / record['file_name']} has {tuple(image.shape[1:])} pixels, "
                     f"but is annotated as {original}"
                 )
-            item["image"] = variant.apply(image)
+            sample["image"] = variant.apply(image)
         if self._training:
-            item["target"] = self._target(record, variant, size)
-        return item
+            sample["target"] = self._target(record, variant, size)
+        return sample
 
     def _objects(self, record: dict[str, Any]) -> list[dict[str, Any]]:
-        """Annotations to train on: no crowds, and boxes with an area on the image."""
+        """Return the annotations to train on: no crowds, and boxes with an area on the image."""
         annotations = self.coco.imgToAnns.get(record["id"], [])
-        objects = [entry for entry in annotations if not entry["iscrowd"]]
-        return [entry for entry in objects if (_corners(entry, record).diff(dim=0) > 0).all()]
+        objects = [obj for obj in annotations if not obj["iscrowd"]]
+        return [obj for obj in objects if (_corners(obj, record).diff(dim=0) > 0).all()]
 
     def _target(
         self, record: dict[str, Any], variant: Variant, size: tuple[int, int]
     ) -> dict[str, torch.Tensor]:
         objects = self._objects(record)
-        boxes = torch.stack([_corners(entry, record).flatten() for entry in objects])
+        boxes = torch.stack([_corners(obj, record).flatten() for obj in objects])
         boxes *= torch.tensor([size[1] / record["width"], size[0] / record["height"]] * 2)
         if variant.flip:
             boxes[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
-        labels = [1 + self.category_ids.index(entry["category_id"]) for entry in objects]
+        labels = [1 + self.category_ids.index(obj["category_id"]) for obj in objects]
         target = {"boxes": boxes, "labels": torch.tensor(labels)}
         if self._with_masks:
-            masks = torch.from_numpy(np.stack([self._mask(entry, record) for entry in objects]))
+            masks = torch.from_numpy(np.stack([self._mask(obj, record) for obj in objects]))
             masks = F.interpolate(masks[None], size=size, mode="nearest")[0]
             target["masks"] = masks.flip(2) if variant.flip else masks
-            masked = [bool(entry.get("segmentation")) for entry in objects]
+            masked = [bool(obj.get("segmentation")) for obj in objects]
             if not all(masked):
                 target["has_mask"] = torch.tensor(masked)
         return target
 
     def _mask(self, annotation: dict[str, Any], record: dict[str, Any]) -> np.ndarray:
-        """H x W of 0 and 1, uint8; zeros for an object without a mask."""
+        """Return a mask, H x W of 0 and 1, uint8; zeros for an object without a mask."""
         if not annotation.get("segmentation"):
             return np.zeros((record["height"], record["width"]), dtype=np.uint8)
         return self.coco.annToMask(annotation)
@@ -158,7 +156,7 @@ class CocoItems(PlainlyPickled, Dataset):
 
 
 def _corners(annotation: dict[str, Any], record: dict[str, Any]) -> torch.Tensor:
-    """[[left, top], [right, bottom]] of a box, cut to its image."""
+    """Return [[left, top], [right, bottom]] of a box, clipped to its image."""
     left, top, width, height = annotation["bbox"]
     corners = torch.tensor([[left, top], [left + width, top + height]], dtype=torch.float32)
     return corners.clamp(min=0).minimum(torch.tensor([record["width"], record["height"]]))

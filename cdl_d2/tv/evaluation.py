@@ -21,7 +21,7 @@ from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 def evaluate(
     detector: CompressedMaskRCNN, dataset: CocoItems, output: Path
 ) -> dict[str, dict[str, float]]:
-    """Return the average precision in percent, and the rate, as Detectron2 reports them.
+    """Return the average precision in percent, and the rate of a detector.
 
     Images are evaluated one by one, so that none is padded to the size of another. Detections are
     written to `output/coco_instances_results.json`.
@@ -33,9 +33,9 @@ def evaluate(
     detector.eval()
     records, rate = [], RateTotals()
     for index in tqdm(range(len(dataset)), desc="evaluate", unit="image"):
-        item = dataset[index]
-        result = detector([item])[0]
-        records += _to_coco(result, item["image_id"], dataset.category_ids)
+        sample = dataset[index]
+        result = detector([sample])[0]
+        records += _to_coco(result, sample["image_id"], dataset.category_ids)
         if "bits" in result:
             height, width = result["image_size"]
             rate.add(result["bits"], height * width)

@@ -1,4 +1,4 @@
-"""Which parts of torchvision's Mask R-CNN are functions of tensors, that can be exported."""
+"""Export of torchvision's R-CNN: its parts that are functions of tensors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cdl_d2.export.post_processing import Decoding, Pooling, post_processing
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import DIVISIBILITY, CompressedMaskRCNN
 
-# torchvision's names of pyramid levels, and ours.
+# Names of pyramid levels, p2 ..., by torchvision's names.
 LEVELS = {name: f"p{stride.bit_length() - 1}" for name, stride in STRIDES.items()}
-SMALLEST_SIDE = 0.01  # of a detection, in torchvision's RoIHeads.postprocess_detections
+SMALLEST_SIDE = 0.01  # pixels of a detection, in torchvision's RoIHeads
 NOT_IN_THE_GRAPHS = [
     "encoding images and reading bitstreams; padding",
     "anchors, proposals from them and their NMS",
@@ -35,15 +35,14 @@ MASKS_NOT_IN_THE_GRAPHS = "a sigmoid of the detected class's mask, and its place
 def detector_graphs(
     detector: CompressedMaskRCNN, size: tuple[int, int] | None = None
 ) -> ModelGraphs:
-    """`backbone`, `rpn`, `box` and, of a detector of masks, `mask`; levels of the pyramid are named
-    by their stride, p2 ...
+    """Return the graphs `backbone`, `rpn`, `box` and, of a Mask R-CNN, `mask`.
 
     Args:
-        detector: in eval mode; one on another device is copied to the CPU.
-        size: (H, W) in pixels of the only images that the graphs will fit; None for any.
+        detector: in eval mode; copied to the CPU from another device.
+        size: (H, W) in pixels of all images; None for any size.
 
     Raises:
-        CdlError: see check_one_codec.
+        CdlError: if the detector translates latents of several codecs.
     """
     check_one_codec(detector)
     detector = on_cpu(detector)
@@ -103,34 +102,34 @@ def _post_processing(detector: CompressedMaskRCNN, levels: list[str]) -> dict[st
         heads.nms_thresh,
         heads.detections_per_img,
     )
-    pooling = {
-        name: Pooling(
-            [LEVELS[name] for name in pooler.featmap_names],
-            "ROIAlign",
-            pooler.sampling_ratio,
-            False,
-            pooler.canonical_scale,
-            pooler.canonical_level,
-        )
-        for name, pooler in (("box", heads.box_roi_pool), ("mask", heads.mask_roi_pool))
-        if pooler is not None
-    }
+    poolers = {"box": heads.box_roi_pool, "mask": heads.mask_roi_pool}
     return post_processing(
         levels,
         rpn.anchor_generator.cell_anchors,
         0.0,
         proposals=proposals,
-        pooling=pooling,
+        pooling={name: _pooling(pooler) for name, pooler in poolers.items() if pooler},
         detections=detections,
     )
 
 
+def _pooling(pooler: nn.Module) -> Pooling:
+    return Pooling(
+        [LEVELS[name] for name in pooler.featmap_names],
+        "ROIAlign",
+        pooler.sampling_ratio,
+        False,
+        pooler.canonical_scale,
+        pooler.canonical_level,
+    )
+
+
 class _Values(nn.Module):
-    """A backbone, giving its levels without torchvision's names of them."""
+    """A backbone that returns its levels as a tuple."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone
 
-    def forward(self, shown: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.backbone(shown).values())
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.backbone(x).values())

@@ -19,8 +19,11 @@ def head_losses(
     """Return the losses of torchvision's RoIHeads; objects without a mask train boxes only.
 
     Args:
-        heads: with modules for masks.
-        targets: with `masks`, and `has_mask` (G booleans) where an object has none.
+        heads: torchvision's RoIHeads with mask modules.
+        pyramid: features, by level.
+        proposals: boxes, R x 4 per image.
+        sizes: (H, W) of each image in pixels.
+        targets: one per image, with `masks`, and `has_mask` (G booleans) if an object has none.
     """
     samples: list[tuple[list[torch.Tensor], ...]] = []
     pool, heads.mask_roi_pool = heads.mask_roi_pool, None  # no masks in this call

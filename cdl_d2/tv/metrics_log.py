@@ -1,4 +1,4 @@
-"""The file `metrics.json` of a training, as Detectron2 writes it: a JSON object per line."""
+"""The file `metrics.json` of a training: a JSON object per line, Detectron2's format."""
 
 from __future__ import annotations
 

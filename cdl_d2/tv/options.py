@@ -25,7 +25,7 @@ class DetectorOptions:
 
     Attributes:
         domain: Input of the detector.
-        model: standard, of the size of ResNet-50, or small, which trains on two CPU cores.
+        model: standard, of the size of ResNet-50, or small, for two CPU cores.
         bridge: Part of an RGB ResNet that an input adapter (bridge) replaces: the first
             convolution (conv1), or all layers up to stem, res2 (stride 4) or res3 (stride 8);
             default none, a latent ResNet.
@@ -119,7 +119,7 @@ class TrainingOptions:
         batch_size: Images per step, over all processes.
         learning_rate: Learning rate after the warmup.
         warmup: Iterations of linear warmup.
-        short_edges: Short edges of training images in pixels, one drawn at random per image.
+        short_edges: Short edges of training images in pixels, one per image at random.
         short_edge_val: Short edge of evaluation images in pixels.
         max_size: Limit of the longer side in pixels.
         seed: Seed of weights and batches.

@@ -1,4 +1,4 @@
-"""The order in which a training sees its images."""
+"""The order of images in a training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
     """Endless shuffled batches, a pure function of the seed: any iteration can be the first.
 
     Args:
-        images, variants: how many there are; a variant is drawn for each image.
-        batch_size: of this process.
-        iterations: first (included) and last (excluded).
-        rank, world_size: which process of how many this is; they share the images.
+        images: number of images.
+        variants: number of variants; one per image, at random.
+        batch_size: images per batch of this process.
+        iterations: first (included) and last (excluded) iteration.
+        rank: rank of this process.
+        world_size: number of processes, which share the images.
     """
 
     def __init__(
@@ -43,9 +45,9 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
             yield [self._draw(first + i) for i in range(self._batch_size)]
 
     def _draw(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, self._images)
+        epoch, index = divmod(position, self._images)
         variant = np.random.default_rng([self._seed, 1, position]).integers(self._variants)
-        return int(self._order(epoch)[place]), int(variant)
+        return int(self._order(epoch)[index]), int(variant)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self._seed, 0, epoch]).permutation(self._images)

@@ -121,12 +121,9 @@ class TransferMaskRCNN(TeacherMixin, nn.Module):
         step: _Step,
         recorded: bool = False,
     ) -> DetectorOutputs:
-        """Return a network's outputs at the student's proposals.
+        """Return a network's outputs at the student's proposals, recorded ones where possible.
 
         Background columns of boxes and masks, which are never trained, are left out.
-
-        Args:
-            recorded: use the outputs that the step recorded, where there are any.
         """
         transfer, sizes, outputs = self._transfer, step.images.image_sizes, DetectorOutputs(pyramid)
         if transfer.needs_anchors:
