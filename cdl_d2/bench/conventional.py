@@ -1,4 +1,8 @@
-"""Codecs that are not learned, to compare with: images as they look after JPEG, HEVC or BPG."""
+"""Conventional codecs as baselines: images as they look after JPEG, HEVC or BPG compression."""
+
+# CompressAI's `utils.bench.codecs` and `utils.find_close` do not fit here: they end the process if
+# a program fails, search the quality of one image instead of a folder, keep JPEG's default Huffman
+# tables, code BPG at 4:4:4 by default and have no HEIF.
 
 from __future__ import annotations
 
@@ -9,9 +13,8 @@ import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,14 +29,15 @@ from cdl_d2.files import check_empty_folder, write_json
 
 @dataclass(frozen=True)
 class ConventionalCodec:
-    """A format of image files; colour is stored at half the resolution (4:2:0) in all of them.
+    """A format of image files, with 4:2:0 chroma subsampling.
 
     Attributes:
-        qualities: from those of the smallest files to those of the largest.
-        encode: from an RGB image and a quality to the file's content.
-        decode: back to an image.
-        version: names the encoder; raises CdlError if it is not installed.
-        picture_bytes: of a file's content, without the container around the picture.
+        name: name of the format.
+        qualities: in the order of file size, smallest first.
+        encode: function from an RGB image and a quality to the content of a file.
+        decode: function from the content back to an image.
+        version: function that names the encoder; raises CdlError if it is not installed.
+        picture_bytes: function that counts the bytes of a file's content without its container.
     """
 
     name: str
@@ -44,7 +48,7 @@ class ConventionalCodec:
     picture_bytes: Callable[[bytes], int] = len
 
     def check(self, quality: int | None) -> None:
-        """Raise CdlError if it cannot be used, or does not have a quality."""
+        """Raise CdlError if the encoder is not installed or does not have the quality."""
         self.version()
         if quality is not None and quality not in self.qualities:
             low, high = min(self.qualities), max(self.qualities)
@@ -52,29 +56,29 @@ class ConventionalCodec:
 
 
 def decoded_paths(images: Path, output: Path) -> dict[Path, Path]:
-    """Return the PNG file for the decoded copy of each image under a folder.
+    """Return the PNG file for the reconstruction of each image under a folder.
 
     Raises:
         NotADirectoryError, CdlError: as find_images; CdlError if the output is not an empty folder,
-            or two copies would have the same name.
+            or two files would have the same name.
     """
     check_empty_folder(output)
     names = {path: path.relative_to(images) for path in find_images(images)}
     return output_paths(names, output, (".png",))
 
 
-class Recoding:
-    """Writes decoded copies of images, and sums up what their files would cost."""
+class Reconstructor:
+    """Writes reconstructions of images, and counts the bits of their compressed files."""
 
     def __init__(self, codec: ConventionalCodec, quality: int):
         self._codec, self._quality = codec, quality
         self._images = self._pixels = self._bits = self._picture_bits = 0
 
     def write(self, path: Path, target: Path | None = None) -> None:
-        """Code an image, and write it as it looks afterwards, if anywhere.
+        """Compress an image, and write its reconstruction if there is a target.
 
         Raises:
-            CdlError, OSError: if it cannot be read, coded or written.
+            CdlError, OSError: if a file cannot be read, compressed or written.
         """
         image = Image.fromarray(read_image(path).permute(1, 2, 0).numpy())
         content = self._codec.encode(image, self._quality)
@@ -87,13 +91,13 @@ class Recoding:
 
     @property
     def bpp(self) -> float:
-        """All bits of the files, over all pixels; raises CdlError if there are none."""
+        """Bits per pixel of all files; raises CdlError if there are none."""
         if not self._pixels:
             raise CdlError("no image could be coded")
         return self._bits / self._pixels
 
     def save(self, output: Path) -> None:
-        """Write `rate.json`, in which `bpp_of_pictures` is without the files' containers."""
+        """Write `rate.json`; its `bpp_of_pictures` excludes the files' containers."""
         summary: dict[str, Any] = {
             "format": self._codec.name,
             "quality": self._quality,
@@ -106,12 +110,12 @@ class Recoding:
 
 
 def nearest_quality(codec: ConventionalCodec, paths: Iterable[Path], rate: float) -> int:
-    """The quality at which images, together, come nearest to a rate in bits per pixel.
+    """Return the quality at which images together are nearest to a rate in bits per pixel.
 
-    Images that cannot be read do not count.
+    Images that cannot be read are skipped.
 
     Raises:
-        CdlError: if none can, or the rate is not positive.
+        CdlError: if no image can be read, or the rate is not positive.
     """
     if not rate > 0:
         raise CdlError(f"rate {rate} is not a positive number of bits per pixel")
@@ -119,26 +123,26 @@ def nearest_quality(codec: ConventionalCodec, paths: Iterable[Path], rate: float
 
     @cache
     def rate_at(quality: int) -> float:
-        recoding = Recoding(codec, quality)
+        reconstructor = Reconstructor(codec, quality)
         for path in tqdm(paths, desc=f"quality {quality}", leave=False, unit="image"):
             try:
-                recoding.write(path)
+                reconstructor.write(path)
             except (CdlError, OSError):
                 continue
-        return recoding.bpp
+        return reconstructor.bpp
 
     above = bisect_left(codec.qualities, rate, key=rate_at)
-    nearest = codec.qualities[max(above - 1, 0) : above + 1]
-    return min(nearest, key=lambda quality: abs(rate_at(quality) - rate))
+    candidates = codec.qualities[max(above - 1, 0) : above + 1]
+    return min(candidates, key=lambda quality: abs(rate_at(quality) - rate))
 
 
-def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
+def _encode_with_pillow(image: Image.Image, quality: int, **options: Any) -> bytes:
     content = io.BytesIO()
-    image.save(content, format="JPEG", quality=quality, optimize=True)  # Huffman tables of its own
+    image.save(content, quality=quality, **options)
     return content.getvalue()
 
 
-def _decode_jpeg(content: bytes) -> Image.Image:
+def _decode_with_pillow(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
@@ -147,38 +151,26 @@ def _jpeg_version() -> str:
     return f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
 
 
-def _pillow_heif() -> ModuleType:
+def _heif_version() -> str:
+    """Register HEIF with Pillow, and return the encoder's version."""
     with imports_of_extra("heif"):
         import pillow_heif
-    return pillow_heif
-
-
-def _encode_heif(image: Image.Image, quality: int) -> bytes:
-    content = io.BytesIO()
-    _pillow_heif().from_pillow(image).save(content, quality=quality)
-    return content.getvalue()
-
-
-def _decode_heif(content: bytes) -> Image.Image:
-    return _pillow_heif().open_heif(io.BytesIO(content)).to_pillow()
-
-
-def _heif_version() -> str:
-    info = _pillow_heif().libheif_info()
+    pillow_heif.register_heif_opener()
+    info = pillow_heif.libheif_info()
     if not info["HEIF"]:
         raise CdlError("pillow-heif has no HEVC encoder here: install one of its wheels")
     return f"libheif {info['libheif']}, {info['HEIF']}"
 
 
 def _heif_picture_bytes(content: bytes) -> int:
-    """Of the media data, a box (ISO/IEC 14496-12) behind some that describe it."""
-    start = found = 0
+    """Return the bytes of the media data boxes (ISO/IEC 14496-12)."""
+    start = total = 0
     while start < len(content):
         size = int.from_bytes(content[start : start + 4], "big") or len(content) - start
         if content[start + 4 : start + 8] == b"mdat":
-            found += size - 8
+            total += size - 8
         start += size
-    return found
+    return total
 
 
 def _encode_bpg(image: Image.Image, quality: int) -> bytes:
@@ -201,22 +193,33 @@ def _bpg_version() -> str:
     for name in ("bpgenc", "bpgdec"):
         if shutil.which(name) is None:
             raise CdlError(f"there is no program {name} on PATH: install libbpg, or use heif")
-    said = subprocess.run(["bpgenc", "-h"], capture_output=True, encoding="utf-8", errors="replace")
-    return (said.stdout + said.stderr).partition("\n")[0].strip()
+    run = subprocess.run(["bpgenc", "-h"], capture_output=True, encoding="utf-8", errors="replace")
+    return (run.stdout + run.stderr).partition("\n")[0].strip()
 
 
-def _run(*words: str) -> None:
-    done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace")
-    if done.returncode:
-        raise CdlError(f"{words[0]} failed: {done.stderr.strip() or done.returncode}")
+def _run(*command: str) -> None:
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    if run.returncode:
+        raise CdlError(f"{command[0]} failed: {run.stderr.strip() or run.returncode}")
 
 
 FORMATS = {
     codec.name: codec
     for codec in (
-        ConventionalCodec("jpeg", range(1, 96), _encode_jpeg, _decode_jpeg, _jpeg_version),
         ConventionalCodec(
-            "heif", range(101), _encode_heif, _decode_heif, _heif_version, _heif_picture_bytes
+            "jpeg",
+            range(1, 96),
+            partial(_encode_with_pillow, format="JPEG", optimize=True),  # own Huffman tables
+            _decode_with_pillow,
+            _jpeg_version,
+        ),
+        ConventionalCodec(
+            "heif",
+            range(101),
+            partial(_encode_with_pillow, format="HEIF"),
+            _decode_with_pillow,
+            _heif_version,
+            _heif_picture_bytes,
         ),
         ConventionalCodec("bpg", range(51, -1, -1), _encode_bpg, _decode_bpg, _bpg_version),
     )

@@ -230,7 +230,7 @@ def conventional(
         rate: Target rate in bits per pixel, instead of a quality: the nearest quality is used.
         output: Folder for the reconstructions, which must be empty.
     """
-    from cdl_d2.bench.conventional import FORMATS, Recoding, decoded_paths, nearest_quality
+    from cdl_d2.bench.conventional import FORMATS, Reconstructor, decoded_paths, nearest_quality
 
     if (quality is None) == (rate is None):
         raise CdlError("give either --quality or --rate")
@@ -239,10 +239,10 @@ def conventional(
     targets = decoded_paths(images, output)
     if quality is None:
         quality = nearest_quality(codec, targets, rate)
-    recoding = Recoding(codec, quality)
+    reconstructor = Reconstructor(codec, quality)
     status = for_each(
-        targets, lambda path: recoding.write(path, targets[path]), "cdl codec conventional"
+        targets, lambda path: reconstructor.write(path, targets[path]), "cdl codec conventional"
     )
-    recoding.save(output)
-    print(f"{format} of quality {quality}: {recoding.bpp:.3f} bits per pixel")
+    reconstructor.save(output)
+    print(f"{format} of quality {quality}: {reconstructor.bpp:.3f} bits per pixel")
     return status

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdl_d2.bench.conventional import FORMATS, Recoding, nearest_quality
+from cdl_d2.bench.conventional import FORMATS, Reconstructor, nearest_quality
 from cdl_d2.codec.io.image_files import find_images
 from tests.commands import output_of, refused, run
 
@@ -101,10 +101,10 @@ def test_the_quality_is_the_one_nearest_to_a_rate(codec, images):
     paths = find_images(images)
     qualities, rates = codec.qualities[30:40:3], []
     for quality in qualities:
-        recoding = Recoding(codec, quality)
+        reconstructor = Reconstructor(codec, quality)
         for path in paths:
-            recoding.write(path)
-        rates.append(recoding.bpp)
+            reconstructor.write(path)
+        rates.append(reconstructor.bpp)
     assert rates == sorted(set(rates))
     for quality, rate in zip(qualities, rates, strict=True):
         for wanted in (rate - 1e-4, rate, rate + 1e-4):

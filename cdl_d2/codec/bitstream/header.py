@@ -1,31 +1,28 @@
-"""Header of a bitstream file, byte for byte.
+"""Header of a bitstream file.
 
 ```
  4 magic "CDLZ"    1 format version       1 codec           1 quality       1 metric
  8 fingerprint of the codec's weights     1 coding (below)  1 number of strings, S
  8 image H, W      8 coded H, W (pixels)  4 CRC-32 of the decoded symbols
- 2 top, left (of versions 2 and 3): the padding above and left of the image, in pixels
- 8 original H, W (of version 3): the image before it was resized for coding, in pixels
+ 2 top, left (versions 2 and 3): padding above and left of the image, in pixels
+ 8 original H, W (version 3): size of the image before it was resized for coding, in pixels
  S x (4 length     4 CRC-32)              4 CRC-32 of all above
    the strings
 ```
 
-The lower three bits of the coding are its number, the upper five the scale floor: channels whose
-scales stay below it are zero and not in the string of y (entropy/latent_coder.py). Files of
-version 0.1.0 have floor 0: all channels are in it.
+Little endian; 58 bytes with two strings in version 1. All bytes are covered by checksums, and sizes
+are checked before anything is decoded or allocated.
 
-The version is the lowest that has a place for what is to be said: version 3 for images that were
-resized before they were coded, so that results can be given in pixels of the original; version 2
-for images that are padded above or to the left, as CompressAI's own tools do; version 1 for all
-others, which are padded on the right and at the bottom.
+Version: the lowest that has the necessary fields. 1: the image is padded right and below only;
+2: it is padded above or to the left, as by CompressAI's tools; 3: it was resized before coding.
 
-Coded by CompressAI itself, a stream has 0 for the CRC-32 of its symbols, which nobody took.
+Coding: the lower three bits are its number, the upper five the scale floor. Channels whose scales
+are below the floor are zero and not in the string of y; with floor 0 all channels are in it.
 
-The quality of a variable-rate codec is the rate at which it coded. A codec that has no number here,
-such as one that a user brought, has the number 255, and its name is the first of the strings.
+Symbol checksum: 0 for strings that CompressAI itself wrote.
 
-Little endian; 58 bytes with two strings in version 1. Every byte is covered by a checksum, and the
-sizes are checked, before anything is decoded or allocated.
+Codec: 255 for one without a number here, such as a user's own; its name is then the first string.
+The quality of a variable-rate codec is the rate at which it coded.
 """
 
 from __future__ import annotations
@@ -56,16 +53,17 @@ _FLOOR = 8  # of a coding's byte: its number plus this many times the scale floo
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file says before its strings.
+    """Contents of a header.
 
     Attributes:
-        codec: its name; None for one without a number, whose name is the first string.
-        quality, metric: those of the codec.
-        weights: fingerprint of its weights, 16 hexadecimal digits.
+        codec: name of the codec; None if it has no number, when the name is the first string.
+        quality: quality of the codec.
+        metric: metric that the codec was trained for.
+        weights: fingerprint of the codec's weights, 16 hexadecimal digits.
         coding: one of CODINGS.
         scale_floor: 0 to 31.
         image_size: (H, W) of the coded image in pixels.
-        coded_size: the same with its padding.
+        coded_size: (H, W) with padding to multiples of 64.
         checksum: CRC-32 of the decoded symbols.
         padding: (top, left) in pixels.
         original_size: (H, W) of the image before it was resized; None if it was not.
@@ -117,15 +115,15 @@ def read_header(content: bytes) -> tuple[Header, int]:
     """Read the header of a file.
 
     Returns:
-        the header, and how many bytes it has.
+        the header, and its size in bytes.
 
     Raises:
-        BitstreamError: if it is none, of another version, damaged, or of more pixels than
+        BitstreamError: if it is not a header, is corrupted, has another version or more pixels than
             latent.max_pixels.
     """
     if content[: len(MAGIC)] != MAGIC:
         raise BitstreamError(f"not a bitstream: it starts with {content[:4]!r}, not {MAGIC!r}")
-    truncated = BitstreamError(f"truncated: {len(content)} bytes are no whole header")
+    truncated = BitstreamError(f"truncated: {len(content)} bytes are less than a header")
     if len(content) < _HEAD.size:
         raise truncated
     _, version, codec, quality, metric, weights, coding, count, *numbers = _HEAD.unpack_from(
@@ -141,7 +139,7 @@ def read_header(content: bytes) -> tuple[Header, int]:
     if len(content) < crc_at + _CRC.size:
         raise truncated
     if _CRC.unpack_from(content, crc_at)[0] != zlib.crc32(content[:crc_at]):
-        raise BitstreamError("damaged: the checksum of the header does not match")
+        raise BitstreamError("corrupted: the checksum of the header does not match")
     scale_floor, coding = divmod(coding, _FLOOR)
     header = Header(
         codec=None if codec == OWN_CODEC else _name(wire_names(), "codec", codec),
@@ -163,7 +161,7 @@ def read_header(content: bytes) -> tuple[Header, int]:
 
 def _number(table: dict[int, str], name: str) -> int:
     """Return the number of a name in files."""
-    return next(number for number, entry in table.items() if entry == name)
+    return next(number for number, value in table.items() if value == name)
 
 
 def _name(table: dict[int, str], what: str, number: int) -> str:

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its image, in one number to minimize.
+"""Distortion between images and reconstructions, as a loss.
 
 Shapes: N x 3 x H x W, RGB in [0, 1].
 """
@@ -14,21 +14,21 @@ from torch import nn
 from cdl_d2.codec.learning.perceptual import PerceptualDistance
 from cdl_d2.errors import CdlError
 
-# Of *Multiscale structural similarity for image quality assessment*, the finest scale first.
+# *Multiscale structural similarity for image quality assessment*, finest scale first.
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-WINDOW = 11  # pixels a side
-LEAST = 1e-6  # of a scale's contrast: a power of 0 or less has no gradient
+WINDOW_PIXELS = 11  # per side
+MIN_CONTRAST = 1e-6  # powers of 0 or less have no gradient
 
 
 @dataclass
 class DistortionTerms:
-    """Scalars, means over a batch; all but `total` are unweighted.
+    """Means over a batch; all but `total` are unweighted.
 
     Attributes:
-        total: d, the weighted sum.
-        mae: the mean absolute error.
+        total: weighted sum d.
+        mae: mean absolute error.
         ssim: 1 - MS-SSIM.
-        perceptual: d_p; None without a network.
+        perceptual: perceptual distance d_p; None without a network.
     """
 
     total: torch.Tensor
@@ -38,17 +38,19 @@ class DistortionTerms:
 
 
 class Distortion(nn.Module):
-    """d = k_MAE d_MAE + k_SSIM (1 - MS-SSIM) + k_p d_p (*Analysis on Compressed Domain: A
-    Multi-Task Learning Approach*, which does not give the weights).
+    """Weighted distortion d = k_MAE d_MAE + k_SSIM (1 - MS-SSIM) + k_p d_p.
 
-    The network of d_p is held outside of the parameters and the state.
+    *Analysis on Compressed Domain: A Multi-Task Learning Approach*, which does not give the
+    weights. The network of d_p is not part of the parameters and the state.
 
     Args:
-        mae, ssim, perceptual: the weights k, from 0 up.
-        network: of d_p; without one there is no such term.
+        mae: weight k_MAE, at least 0.
+        ssim: weight k_SSIM, at least 0.
+        perceptual: weight k_p, at least 0.
+        network: perceptual distance d_p; None to leave the term out.
 
     Raises:
-        CdlError: for a weight below 0, or one of d_p without a network.
+        CdlError: for a negative weight, or a weight k_p without a network.
     """
 
     def __init__(
@@ -65,13 +67,13 @@ class Distortion(nn.Module):
         if perceptual and network is None:
             raise CdlError(f"a perceptual distortion of weight {perceptual} needs a network")
         self._weights = mae, ssim, perceptual
-        self._network = [network]  # a list, which nn.Module does not look into
+        self._network = [network]  # in a list: not registered as a submodule
 
     def forward(self, x: torch.Tensor, x_hat: torch.Tensor) -> DistortionTerms:
-        """Of images and their reconstructions, whose values may lie outside [0, 1].
+        """Return the distortion of reconstructions, whose values may lie outside [0, 1].
 
         Raises:
-            CdlError: as ms_ssim.
+            CdlError: as `ms_ssim`.
         """
         mae, ssim = (x - x_hat).abs().mean(), 1 - ms_ssim(x, x_hat).mean()
         total = self._weights[0] * mae + self._weights[1] * ssim
@@ -83,34 +85,34 @@ class Distortion(nn.Module):
 
 
 def ms_ssim(x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
-    """MS-SSIM of each image, N.
+    """Return the MS-SSIM of each image, N.
 
-    The original has five scales, each half the size of the one before, and windows of 11 pixels,
-    for which images must have 161 pixels a side. Smaller ones have fewer scales, four from 81
-    pixels, three from 41, two from 21, with the weights of these made to sum to 1 again. Unlike the
-    figure of evaluation, it has a gradient where contrasts are opposite: they count as 1e-6.
+    The original has five scales, each half the size of the previous one, and windows of 11 pixels,
+    which requires 161 pixels per side. Smaller images have fewer scales: four from 81 pixels, three
+    from 41, two from 21, with weights normalized to a sum of 1. Contrasts below 1e-6 count as 1e-6,
+    for a gradient where contrasts are opposite.
 
     Raises:
-        CdlError: below 11 pixels a side, or for images of two sizes.
+        CdlError: for images of fewer than 11 pixels per side, or of two sizes.
     """
-    # Its public functions know five scales only.
+    # The public functions of pytorch_msssim support five scales only.
     from pytorch_msssim.ssim import _fspecial_gauss_1d, _ssim
 
     side = min(x.shape[2:])
-    if x.shape != x_hat.shape or side < WINDOW:
+    if x.shape != x_hat.shape or side < WINDOW_PIXELS:
         raise CdlError(
             f"images of {tuple(x.shape)} and {tuple(x_hat.shape)} cannot be compared by MS-SSIM: "
-            f"it needs two of one size, from {WINDOW} pixels a side up"
+            f"they must have one size of at least {WINDOW_PIXELS} pixels per side"
         )
-    scales = 1 + sum(side > (WINDOW - 1) * 2**i for i in range(1, len(SCALE_WEIGHTS)))
+    scales = 1 + sum(side > (WINDOW_PIXELS - 1) * 2**i for i in range(1, len(SCALE_WEIGHTS)))
     weights = x.new_tensor(SCALE_WEIGHTS[:scales])
-    window = _fspecial_gauss_1d(WINDOW, 1.5).repeat(x.shape[1], 1, 1, 1)
-    found = []
+    window = _fspecial_gauss_1d(WINDOW_PIXELS, 1.5).repeat(x.shape[1], 1, 1, 1)
+    terms = []
     for scale in range(scales):
         if scale:
             padding = [length % 2 for length in x.shape[2:]]
-            x, x_hat = (F.avg_pool2d(each, 2, padding=padding) for each in (x, x_hat))
+            x, x_hat = (F.avg_pool2d(image, 2, padding=padding) for image in (x, x_hat))
         similarity, contrast = _ssim(x, x_hat, 1.0, window, size_average=False)  # N, 3
-        found.append(similarity if scale == scales - 1 else contrast)
+        terms.append(similarity if scale == scales - 1 else contrast)
     powers = (weights / weights.sum())[:, None, None]
-    return (torch.stack(found).clamp(min=LEAST) ** powers).prod(0).mean(1)
+    return (torch.stack(terms).clamp(min=MIN_CONTRAST) ** powers).prod(0).mean(1)

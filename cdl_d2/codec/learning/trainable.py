@@ -1,4 +1,4 @@
-"""A codec that goes on learning, together with a network that reads its latents."""
+"""A codec that is trained further, for example jointly with a network on its latents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.io.weights_file import save_weights
-from cdl_d2.codec.latent import CodecIdentity, latent_grid, pad_for_coding
+from cdl_d2.codec.latent import CodecIdentity, crop_to_image, pad_for_coding
 from cdl_d2.errors import CdlError
 
 QUANTIZATIONS = ("noise", "straight-through")
@@ -24,17 +24,17 @@ PARTS = ("encoder", "hyperprior", "decoder")
 
 @dataclass
 class CodedImages:
-    """What a trainable codec makes of N images of H x W pixels; everything carries gradients.
+    """Output of a trainable codec for N images of H x W pixels, with gradients.
 
     Attributes:
-        y_hat: N x C x ceil(H/16) x ceil(W/16), quantized in a way that lets gradients pass: the
-            cells that cover the images, as Latent.cells.
-        scales_hat: as y_hat, the deviations that the entropy model predicts, 0 for global channels;
-            None without.
-        x_hat: N x 3 x H x W, the reconstructions, not clamped to [0, 1].
-        bits_per_pixel: scalar, estimated with additive noise, over all images and their own pixels.
-        quantized_bits_per_pixel: the same of rounded values, which is what files have; no gradient.
-        distortion: scalar, the mean squared error on the 0..255 scale.
+        y_hat: N x C x ceil(H/16) x ceil(W/16), quantized such that gradients pass, cropped to the
+            images.
+        scales_hat: predicted standard deviations, shaped as y_hat, 0 for global channels; None for
+            a codec without a hyperprior.
+        x_hat: N x 3 x H x W, reconstructions, not clamped to [0, 1].
+        bits_per_pixel: estimate with additive noise, a scalar over all pixels of the images.
+        quantized_bits_per_pixel: estimate for rounded values, as in files; without gradients.
+        distortion: mean squared error on the 0..255 scale, a scalar.
     """
 
     y_hat: torch.Tensor
@@ -45,26 +45,27 @@ class CodedImages:
     distortion: torch.Tensor
 
     def detach(self) -> CodedImages:
-        """The same without gradients."""
+        """Return the same output without gradients."""
         tensors = {key: value for key, value in vars(self).items() if value is not None}
         return replace(self, **{key: value.detach() for key, value in tensors.items()})
 
 
 class TrainableCodec(nn.Module):
-    """The network of a codec, parts of it frozen, with gradients through the quantizer.
+    """Copy of a codec's network with gradients through the quantizer, some parts frozen.
 
-    `start` is the identity of the codec where training starts.
+    Likelihoods are computed with additive noise, as in CompressAI's training. The input of the task
+    and the decoder is, with `noise`, the noisy latent; with `straight-through`, the latent that a
+    receiver decodes (rounded around the predicted mean or the channel's median), with the gradient
+    of y (*High-Fidelity Generative Image Compression*, arXiv 2006.09965, section 3.2). The
+    hyperprior then also takes the rounded z.
 
-    Likelihoods are computed with additive noise, as CompressAI trains. The latent that the task
-    and the decoder see is the noisy one; or the one that a receiver decodes, rounded around the
-    predicted mean, or the median of its channel, with the gradient of y (straight-through, as in
-    *High-Fidelity Generative Image Compression*, arXiv 2006.09965, section 3.2). Then the
-    hyperprior, too, is decoded from what a receiver has of z.
+    Attributes:
+        start: identity of the codec at the start of training.
 
     Args:
-        codec: where training starts; it stays as it is.
+        codec: initialization; it is not changed.
         quantization: `noise` or `straight-through`.
-        trained: parts that learn: `encoder` (g_a), `hyperprior` (all that models the entropy) and
+        trained: parts that are trained: `encoder` (g_a), `hyperprior` (all entropy models) and
             `decoder` (g_s).
 
     Raises:
@@ -94,53 +95,52 @@ class TrainableCodec(nn.Module):
         self.network, self.start = copy.deepcopy(codec.network), codec.identity
         self._learns_entropy = "hyperprior" in trained
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(part_of(name) in trained)
+            parameter.requires_grad_(find_part(name) in trained)
 
     def forward(self, images: torch.Tensor) -> CodedImages:
-        """Code N x 3 x H x W images, RGB in [0, 1], each padded as Codec.encode pads it."""
-        seen: dict[str, Any] = {"quantized": []}
+        """Code N x 3 x H x W images, RGB in [0, 1], padded as `Codec.encode` pads them."""
+        records: dict[str, Any] = {"quantized": []}
         images = images.float()
-        with self._recording(seen), torch.autocast(images.device.type, enabled=False):
-            # In float32 whatever the trainer says, as every codec here runs.
-            coded = self.network.train()(pad_for_coding(images))
+        with self._recording(records), torch.autocast(images.device.type, enabled=False):
+            coded = self.network.train()(pad_for_coding(images))  # in float32, as in Codec
         height, width = images.shape[2:]
-        rows, columns = latent_grid((height, width))
-        y_hat, scales_hat = seen["y_hat"], seen.get("scales_hat")
+        y_hat, scales_hat = records["y_hat"], records.get("scales_hat")
         if scales_hat is not None:
             missing = y_hat.shape[1] - scales_hat.shape[1]  # global channels
-            scales_hat = F.pad(scales_hat, (0, 0, 0, 0, 0, missing))[..., :rows, :columns]
+            scales_hat = F.pad(scales_hat, (0, 0, 0, 0, 0, missing))
+            scales_hat = crop_to_image(scales_hat, (height, width))
         x_hat = coded["x_hat"][..., :height, :width]
         pixels = len(images) * height * width
         return CodedImages(
-            y_hat=y_hat[..., :rows, :columns],
+            y_hat=crop_to_image(y_hat, (height, width)),
             scales_hat=scales_hat,
             x_hat=x_hat,
             bits_per_pixel=_bits(coded["likelihoods"].values()) / pixels,
-            quantized_bits_per_pixel=_bits(seen["quantized"]) / pixels,
+            quantized_bits_per_pixel=_bits(records["quantized"]) / pixels,
             distortion=255**2 * (x_hat - images).square().mean(),
         )
 
     @contextmanager
-    def _recording(self, seen: dict[str, Any]) -> Iterator[None]:
-        """Fill `seen` while the network runs, and quantize as this codec does."""
+    def _recording(self, records: dict[str, Any]) -> Iterator[None]:
+        """Record intermediate results within the context, and round if straight-through."""
         from compressai.entropy_models import EntropyModel
 
         network = self.network
         handles = [
             network.g_s.register_forward_pre_hook(
-                lambda _, inputs: seen.__setitem__("y_hat", inputs[0])
+                lambda _, inputs: records.__setitem__("y_hat", inputs[0])
             )
         ]
         if hasattr(network, "gaussian_conditional"):
             record = network.gaussian_conditional.register_forward_pre_hook(
-                lambda _, inputs: seen.__setitem__("scales_hat", inputs[1])
+                lambda _, inputs: records.__setitem__("scales_hat", inputs[1])
             )
             handles.append(record)
 
         @torch.no_grad()
         def quantize(model: EntropyModel, inputs, keywords, output) -> None:
             _, likelihoods = model.forward(*inputs, **(keywords | {"training": False}))
-            seen["quantized"].append(likelihoods)
+            records["quantized"].append(likelihoods)
 
         for module in network.children():
             if isinstance(module, EntropyModel):
@@ -154,7 +154,7 @@ class TrainableCodec(nn.Module):
                 handle.remove()
 
     def _round(self, model: nn.Module, inputs, keywords, output):
-        """In the place of an entropy model's noise: what a receiver has, its gradient that of y."""
+        """Replace an entropy model's noisy values by rounded ones with the gradient of y."""
         y, center = inputs[0], 0
         if hasattr(model, "quantiles"):
             center = model.quantiles[:, :, 1:2]
@@ -164,14 +164,16 @@ class TrainableCodec(nn.Module):
         return rounded.detach() + (y - y.detach()), output[1]
 
     def quantile_loss(self) -> torch.Tensor:
-        """What fits the ranges of the entropy tables to the hyperprior; moves nothing else. A mean
-        over the quantiles, where CompressAI has the sum, which would hide all other losses."""
+        """Return CompressAI's auxiliary loss, whose only gradient is that of the quantiles.
+
+        It is averaged over quantiles; CompressAI's sum would dominate all other losses.
+        """
         named = self.network.named_parameters()
-        count = sum(each.numel() for name, each in named if name.endswith(".quantiles"))
+        count = sum(p.numel() for name, p in named if name.endswith(".quantiles"))
         return self.network.aux_loss() / count
 
     def as_codec(self) -> Codec:
-        """A frozen codec of the present weights, its entropy tables built anew."""
+        """Return a frozen codec with the current weights and rebuilt entropy tables."""
         network = copy.deepcopy(self.network).eval()
         with torch.no_grad():
             network.update(force=True, update_quantiles=self._learns_entropy)
@@ -179,7 +181,7 @@ class TrainableCodec(nn.Module):
         return Codec(network, start.name, start.quality, start.metric, start.quantization)
 
     def save(self, path: str | Path) -> CodecIdentity:
-        """Write the present weights as a codec's weights file; the identity that they give."""
+        """Save the current weights as a codec's weights file, and return the codec's identity."""
         codec = self.as_codec()
         details = {"name": codec.name, "quality": str(codec.identity.quality)}
         save_weights(Path(path), codec.network, details)
@@ -187,9 +189,9 @@ class TrainableCodec(nn.Module):
 
 
 def _bits(likelihoods: Iterable[torch.Tensor]) -> torch.Tensor:
-    return sum(-torch.log2(each).sum() for each in likelihoods)
+    return sum(-torch.log2(values).sum() for values in likelihoods)
 
 
-def part_of(parameter: str) -> str:
-    """The part of a codec that a parameter of its network belongs to."""
+def find_part(parameter: str) -> str:
+    """Return the part of a codec that a parameter of its network belongs to."""
     return {"g_a": "encoder", "g_s": "decoder"}.get(parameter.partition(".")[0], "hyperprior")

@@ -1,7 +1,7 @@
-"""Training a codec: rate + lambda * distortion on random crops of photographs.
+"""Training of a codec: rate + lambda * distortion on random crops of photographs.
 
-Every crop is a pure function of the seed and its number, and the noise of an iteration of the seed
-and the iteration, on any device: a resumed run draws what an uninterrupted one would have drawn.
+A crop depends on the seed and its index only, the noise of an iteration on the seed and the
+iteration, on any device: resuming a run gives the same weights as not interrupting it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ CHECKPOINT, WEIGHTS = "checkpoint.pth", "model.safetensors"  # in the output fol
 
 @dataclass(frozen=True)
 class CodecTraining:
-    """What a codec is trained with.
+    """Hyperparameters of a codec's training.
 
-    `lmbda` weighs the distortion against bits per pixel: mean squared error on the 0..255 scale
-    for metric mse (CompressAI's 0.0018 to 0.18), or 1 - MS-SSIM (CompressAI's 2.4 to 220).
+    `lmbda` is the weight of the distortion relative to bits per pixel. The distortion is the mean
+    squared error on the 0..255 scale (CompressAI's values: 0.0018 to 0.18) or, for metric ms-ssim,
+    1 - MS-SSIM (CompressAI's: 2.4 to 220).
     """
 
     name: str
@@ -60,7 +61,7 @@ class CodecTraining:
         if not architecture.is_trainable:
             raise CdlError(
                 f"{self.name} has several rates, which are not trained here: train it with "
-                "CompressAI, and give the file as --codec-weights"
+                "CompressAI, and use the file of its weights"
             )
         if min(self.iterations, self.batch_size) < 1:
             raise CdlError(
@@ -70,18 +71,18 @@ class CodecTraining:
         if self.patch_size < smallest or self.patch_size % CODING_MULTIPLE:
             raise CdlError(
                 f"patch size {self.patch_size} is not a multiple of {CODING_MULTIPLE} from "
-                f"{smallest} up (MS-SSIM needs more than 160 pixels)"
+                f"{smallest} (MS-SSIM needs more than 160 pixels)"
             )
 
 
 class RandomCrops(Dataset):
-    """An endless-looking list of crops: item i is a function of the images, `seed` and i alone.
+    """Random crops, 3 x patch x patch, float, RGB in [0, 1], flipped half of the time.
 
-    Items are 3 x patch x patch, float, RGB in [0, 1]. In the place of an image that is smaller than
-    a patch, or cannot be read, the next one is taken, with a warning.
+    Crop i depends on the images, `seed` and i only. An image that cannot be read or is smaller than
+    a patch is replaced by the next one, with a warning.
 
     Raises:
-        CdlError: if the folder has no image; from an item, if none of them can be taken.
+        CdlError: if the folder has no image; by indexing, if no image is usable.
     """
 
     def __init__(self, folder: Path, patch_size: int, count: int, seed: int):
@@ -104,7 +105,7 @@ class RandomCrops(Dataset):
         return hflip(crop) if draw(2) else crop
 
     def _image_from(self, start: int) -> torch.Tensor:
-        """Read the first image, from a place in the list on, that a patch can be cut from."""
+        """Read the first usable image of the list, beginning at an index."""
         size, reason = self.patch_size, ""
         for path in self.paths[start:] + self.paths[:start]:
             try:
@@ -116,8 +117,8 @@ class RandomCrops(Dataset):
                 if min(height, width) >= size:
                     return image
                 reason = f"{path} is {width}x{height}, smaller than the patch size {size}"
-            warnings.warn(f"{reason}: another image takes its place", stacklevel=2)
-        raise CdlError(f"no image can be trained on; the last: {reason}")
+            warnings.warn(f"{reason}: another image is used", stacklevel=2)
+        raise CdlError(f"no image can be used for training; the last: {reason}")
 
 
 def train_codec(
@@ -131,39 +132,45 @@ def train_codec(
     checkpoint_every: int = 500,
     workers: int = 0,
 ) -> Path:
-    """Train and write `output/model.safetensors`; returns its path.
+    """Train a codec, and return the path of its weights, `output/model.safetensors`.
 
     `output/checkpoint.pth` is replaced atomically every `checkpoint_every` iterations, and
-    `output/metrics.jsonl` holds a line every 100 iterations.
+    `output/metrics.jsonl` gets a line every 100 iterations.
+
+    Args:
+        plan: hyperparameters.
+        images: folder, searched recursively.
+        output: folder for weights, checkpoint and metrics.
+        initial_weights: weights file to initialize from; None for random weights.
+        device: device of the network.
+        resume: whether to continue from the checkpoint, if there is one.
+        checkpoint_every: iterations between checkpoints.
+        workers: processes that read images.
 
     Raises:
-        CdlError: without images; if the folder has a training and `resume` is false, or the
-            checkpoint to resume is of another plan.
+        CdlError: if there is no image; if the folder contains a training and `resume` is false; if
+            the checkpoint has other hyperparameters.
         DivergedError: if the loss is not finite.
     """
     from compressai.losses import RateDistortionLoss
 
     if checkpoint_every < 1:
-        raise CdlError(f"a checkpoint every {checkpoint_every} iterations: at least 1 is needed")
-    before = [name for name in (CHECKPOINT, WEIGHTS) if (output / name).exists()]
-    if before and not resume:
-        raise CdlError(f"{output} has a {before[0]}: add --resume to go on, or take another folder")
+        raise CdlError(f"checkpoint_every {checkpoint_every} is less than 1")
+    existing = [name for name in (CHECKPOINT, WEIGHTS) if (output / name).exists()]
+    if existing and not resume:
+        raise CdlError(
+            f"{output} has {existing[0]} of a training: resume it, or choose another folder"
+        )
     output.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(plan.seed)
-    if initial_weights is None:
-        network = get_architecture(plan.name).new_network(plan.quality)
-    else:
-        state = load_state_dict(initial_weights)
-        network = network_from_weights(plan.name, plan.quality, state, initial_weights)
-    network.to(device).train()
+    network = _build_network(plan, initial_weights).to(device).train()
     criterion = RateDistortionLoss(lmbda=plan.lmbda, metric=plan.metric)
-    optimizers, schedule = _optimizers(network, plan)
+    optimizers, schedule = _build_optimizers(network, plan)
 
     checkpoint = output / CHECKPOINT
     start = _restore(checkpoint, plan, network, optimizers, schedule) if resume else 0
     crops = RandomCrops(images, plan.patch_size, plan.iterations * plan.batch_size, plan.seed)
     remaining = range(start * plan.batch_size, len(crops))
-    # A generator of its own, so that the loader takes nothing from the training's random numbers.
+    # With its own generator, the loader does not advance the global one.
     loader = DataLoader(
         crops,
         plan.batch_size,
@@ -187,7 +194,15 @@ def train_codec(
     return _export(network, plan, output / WEIGHTS)
 
 
-def _optimizers(network: nn.Module, plan: CodecTraining):
+def _build_network(plan: CodecTraining, initial_weights: Path | None) -> nn.Module:
+    torch.manual_seed(plan.seed)
+    if initial_weights is None:
+        return get_architecture(plan.name).new_network(plan.quality)
+    state = load_state_dict(initial_weights)
+    return network_from_weights(plan.name, plan.quality, state, initial_weights)
+
+
+def _build_optimizers(network: nn.Module, plan: CodecTraining):
     main = [p for n, p in network.named_parameters() if not n.endswith(".quantiles")]
     quantiles = [p for n, p in network.named_parameters() if n.endswith(".quantiles")]
     optimizers = {
@@ -207,7 +222,7 @@ def _step(network, criterion, batch, optimizers, plan) -> dict:
     losses = criterion(network(batch), batch)
     if not torch.isfinite(losses["loss"]):
         raise DivergedError(
-            f"the loss is {float(losses['loss'])}: lower the learning rate ({plan.learning_rate})"
+            f"the loss is {float(losses['loss'])}: reduce the learning rate, {plan.learning_rate}"
         )
     for optimizer in optimizers.values():
         optimizer.zero_grad()
@@ -241,7 +256,7 @@ def _restore(path, plan, network, optimizers, schedule) -> int:
         return 0
     state = read_weights(path)
     if state.get("plan") != asdict(plan):
-        raise CdlError(f"{path} was made with {state.get('plan')}, not with {asdict(plan)}")
+        raise CdlError(f"{path} was trained with {state.get('plan')}, not {asdict(plan)}")
     network.load_state_dict(state["network"])
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])

@@ -49,9 +49,8 @@ def test_what_compressai_wrote_can_be_read(name):
     assert torch.equal(codec.decode(codec.decompress(stream)), expected)
 
 
-@pytest.mark.parametrize("name", ["bmshj2018-factorized", "mbt2018"])
-def test_an_image_that_compressai_padded_around_is_cut_out(name):
-    codec, network = small_codec(name), small_network(name)
+def test_an_image_that_compressai_padded_around_is_cut_out():
+    codec, network = small_codec("bmshj2018-factorized"), small_network("bmshj2018-factorized")
     padding, unpadding = compute_padding(70, 90, min_div=64)
     with torch.no_grad():
         coded = network.compress(F.pad(IMAGE, padding)[None])
@@ -222,7 +221,7 @@ def test_predictions_that_are_not_finite_are_seen(codec):
 )
 def test_hostile_strings_with_valid_checksums_do_no_harm(name, coding):
     codec = small_codec(name)
-    genuine = codec.compress(IMAGE)
+    genuine = codec.compress(IMAGE[:, :60, :60])
     scale_floor = genuine.scale_floor if coding == "exact" else 0
     endings = [b"", b"\0" * 4, b"\xff" * 100, b"\0" * 100, torch.rand(50).numpy().tobytes()]
     for strings in ([end] * len(genuine.strings) for end in endings):

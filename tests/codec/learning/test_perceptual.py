@@ -60,5 +60,5 @@ def test_the_network_that_is_taken_by_default_does_not_depend_on_what_is_install
 def test_an_unknown_choice_is_named(trunk):
     with pytest.raises(ValueError, match="'vgg' is not one of"):
         perceptual_distance("vgg")
-    with pytest.raises(ValueError, match="of which network"):
+    with pytest.raises(ValueError, match="lpips-alex"):
         perceptual_distance("", trunk)

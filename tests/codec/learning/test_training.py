@@ -67,7 +67,7 @@ def test_training_lowers_the_loss(photos, tmp_path):
 def test_a_checkpoint_of_another_plan_is_not_resumed(photos, tmp_path):
     train_codec(PLAN, photos, tmp_path / "out")
     other = CodecTraining(**{**vars(PLAN), "lmbda": 0.05})
-    with pytest.raises(ValueError, match="was made with"):
+    with pytest.raises(ValueError, match="trained with"):
         train_codec(other, photos, tmp_path / "out", resume=True)
 
 
