@@ -53,7 +53,10 @@ ARROWS = {
     "d2.modeling.meta_arch": CORE | D2_CONFIG | {"d2.modeling"},
     "d2.data": CORE | D2_CONFIG,
     "d2.evaluation": CORE | {"d2.data"},
-    "d2.tasks": CORE | D2_CONFIG | {"d2.modeling", "d2.data", "d2.evaluation"},
+    "d2.export": CORE | {"d2.modeling", "export"},
+    "d2.tasks": CORE
+    | D2_CONFIG
+    | {"d2.modeling", "d2.data", "d2.evaluation", "d2.export", "export"},
     "d2.engine": CORE
     | D2_CONFIG
     | {"d2.modeling", "d2.data", "d2.evaluation", "d2.tasks", "export"},

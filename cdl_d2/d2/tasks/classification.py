@@ -13,6 +13,7 @@ from cdl_d2.d2.data.class_datasets import (
 )
 from cdl_d2.d2.data.class_mapper import build_class_mapper
 from cdl_d2.d2.evaluation.classification import ClassificationEvaluator
+from cdl_d2.d2.export.image_models import classifier_graphs
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
 from cdl_d2.d2.tasks.task import Task
 
@@ -32,6 +33,7 @@ TASKS = (
         num_classes="CLASSIFIER.NUM_CLASSES",
         class_names=class_names_of,
         of_one_size=True,
+        build_graphs=classifier_graphs,
         latent_architectures={"CompressedClassifier": "CompressedClassifier"},
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from detectron2.config import CfgNode
@@ -17,12 +17,15 @@ from cdl_d2.d2.data.build import build_detection_mapper
 from cdl_d2.d2.data.coco_datasets import check_coco_dataset, register_dataset
 from cdl_d2.d2.data.voc_datasets import register_voc
 from cdl_d2.d2.evaluation.dataset_evaluators import build_dataset_evaluator, check_evaluator
+from cdl_d2.d2.export.detectors import dense_detector_graphs, rcnn_graphs
 from cdl_d2.d2.tasks.task import Task
+from cdl_d2.export.graphs import ModelGraphs
 
 
 def _detection(
     architecture: type[nn.Module],
     latent_architectures: Mapping[str, str] | None = None,
+    build_graphs: Callable[..., ModelGraphs] | None = None,
     num_classes: str = "ROI_HEADS.NUM_CLASSES",
     outputs: frozenset[str] = frozenset(),
 ) -> Task:
@@ -48,6 +51,7 @@ def _detection(
         check_evaluator=lambda cfg, dataset: check_evaluator(dataset, evaluated_outputs(cfg)),
         num_classes=num_classes,
         class_names=lambda dataset: MetadataCatalog.get(dataset).get("thing_classes", ()),
+        build_graphs=build_graphs,
         latent_architectures=latent_architectures or {},
     )
 
@@ -57,6 +61,7 @@ TASKS = (
     _detection(
         GeneralizedRCNN,
         {"GeneralizedRCNN": "CompressedRCNN", "CompressedRCNN": "CompressedRCNN"},
+        rcnn_graphs,
     ),
     _detection(
         PanopticFPN,
@@ -73,6 +78,7 @@ TASKS = (
             "CompressedRetinaNet": "CompressedRetinaNet",
             "CompressedFCOS": "CompressedFCOS",
         },
+        dense_detector_graphs,
         num_classes="RETINANET.NUM_CLASSES",
     ),
 )

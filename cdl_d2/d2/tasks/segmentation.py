@@ -11,6 +11,7 @@ from cdl_d2 import tasks
 from cdl_d2.d2.data.build import build_segmentation_mapper
 from cdl_d2.d2.data.label_datasets import check_label_dataset, register_label_folder
 from cdl_d2.d2.evaluation.dataset_evaluators import build_dataset_evaluator, check_evaluator
+from cdl_d2.d2.export.image_models import segmentor_graphs
 from cdl_d2.d2.tasks.task import Task
 
 OUTPUTS = ("sem_seg",)
@@ -31,6 +32,7 @@ TASKS = (
         check_evaluator=lambda cfg, dataset: check_evaluator(dataset, OUTPUTS),
         num_classes="SEM_SEG_HEAD.NUM_CLASSES",
         class_names=lambda dataset: MetadataCatalog.get(dataset).get("stuff_classes", ()),
+        build_graphs=segmentor_graphs,
         latent_architectures={
             "SemanticSegmentor": "CompressedSegmentor",
             "CompressedSegmentor": "CompressedSegmentor",

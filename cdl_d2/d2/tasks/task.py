@@ -11,6 +11,8 @@ from torch import nn
 
 from cdl_d2 import tasks
 from cdl_d2.d2.data.encoding_mapper import Mapper
+from cdl_d2.export.graphs import ModelGraphs
+from cdl_d2.nn.input.coded_input import CodedInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class Task:
         class_names: returns a data set's class names, in the order of labels.
         other_names: keys of further names in MODEL, and functions like `class_names` for them.
         of_one_size: whether evaluation resizes and crops all images to one size and batches them.
+        build_graphs: returns what can be exported of a model, from the model, its coded input,
+            its config and the fixed size of images or None; None if nothing can.
         latent_architectures: for each meta-architecture that `cdl convert` takes, the one that
             reads latents in its place.
     """
@@ -46,6 +50,9 @@ class Task:
     class_names: Callable[[str], Sequence[str]] = lambda dataset: ()
     other_names: Mapping[str, Callable[[str], Sequence[str]]] = field(default_factory=dict)
     of_one_size: bool = False
+    build_graphs: (
+        Callable[[nn.Module, CodedInput, CfgNode, tuple[int, int] | None], ModelGraphs] | None
+    ) = None
     latent_architectures: Mapping[str, str] = field(default_factory=dict)
 
     @property

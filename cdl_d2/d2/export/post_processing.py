@@ -1,4 +1,4 @@
-"""What Detectron2's detectors do with the outputs of their networks, for the card of an export."""
+"""Post-processing of Detectron2's detectors, described for the card of an export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cdl_d2.export.post_processing import Decoding, Pooling, post_processing
 
 
 def rcnn_post_processing(model: GeneralizedRCNN) -> dict[str, Any]:
-    """See post_processing."""
+    """Describe how an R-CNN turns the outputs of its graphs into boxes."""
     rpn, heads = model.proposal_generator, model.roi_heads
     proposals = Decoding(
         "sigmoid of objectness",
@@ -29,9 +29,9 @@ def rcnn_post_processing(model: GeneralizedRCNN) -> dict[str, Any]:
     else:
         stages = {"box": heads.box_predictor}
     last = list(stages.values())[-1]
-    kind = "sigmoid" if last.use_sigmoid_ce else "softmax"
+    activation = "sigmoid" if last.use_sigmoid_ce else "softmax"
     detections = Decoding(
-        f"{kind} of class_logits",
+        f"{activation} of class_logits",
         None,
         {name: stage.box2box_transform.weights for name, stage in stages.items()},
         last.box2box_transform.scale_clamp,
@@ -40,26 +40,31 @@ def rcnn_post_processing(model: GeneralizedRCNN) -> dict[str, Any]:
         last.test_nms_thresh,
         last.test_topk_per_image,
     )
-    if isinstance(heads, Res5ROIHeads):
-        poolers = dict.fromkeys(stages, (heads.in_features, heads.pooler))
-        seen = poolers["box"]
-    else:
-        poolers = dict.fromkeys(stages, (heads.box_in_features, heads.box_pooler))
-        seen = (heads.mask_in_features, heads.mask_pooler) if heads.mask_on else None
-    if heads.mask_on and seen[1] is not None:
-        poolers["mask"] = seen
     return post_processing(
         rpn.in_features,
         list(rpn.anchor_generator.cell_anchors),
         rpn.anchor_generator.offset,
         proposals=proposals,
-        pooling={name: _pooling(*each) for name, each in poolers.items()},
+        pooling={graph: _pooling(*inputs) for graph, inputs in _pooled(heads, stages).items()},
         detections=detections,
     )
 
 
+def _pooled(heads: Any, stages: dict[str, Any]) -> dict[str, tuple[list[str], ROIPooler]]:
+    """Return the levels that each graph of RoI heads pools from, and its pooler."""
+    if isinstance(heads, Res5ROIHeads):
+        boxes = masks = (heads.in_features, heads.pooler)
+    else:
+        boxes = (heads.box_in_features, heads.box_pooler)
+        masks = (heads.mask_in_features, heads.mask_pooler) if heads.mask_on else (None, None)
+    pooled = dict.fromkeys(stages, boxes)
+    if heads.mask_on and masks[1] is not None:
+        pooled["mask"] = masks
+    return pooled
+
+
 def dense_post_processing(model: RetinaNet | FCOS) -> dict[str, Any]:
-    """See post_processing."""
+    """Describe how a dense detector turns the outputs of its head into boxes."""
     scores, weights, clamp = "sigmoid of class_logits", {}, None
     if isinstance(model, FCOS):
         scores = f"square root of {scores} times that of centerness"
