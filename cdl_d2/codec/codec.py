@@ -352,7 +352,7 @@ class Codec(nn.Module):
         """y of the padded images, N x M x h x w."""
         for image in images:
             _check_image(image)
-        if len({coded_cells(image.shape[1:]) for image in images}) > 1:
+        if len(images) > 1 and len({coded_cells(image.shape[1:]) for image in images}) > 1:
             sizes = sorted({tuple(image.shape[1:]) for image in images})
             raise CdlError(f"a batch has images of several coded sizes: {sizes}")
         padded = torch.stack([pad_for_coding(image.float()) for image in images])

@@ -4,7 +4,6 @@ Domain via Knowledge Transfer*)."""
 from cdl_d2.transfer.classifier import ClassifierTransfer
 from cdl_d2.transfer.detector import (
     OUTPUT_TERMS,
-    PROPOSALS,
     DetectorOutputs,
     DetectorTransfer,
     anchors_by_level,
@@ -19,15 +18,20 @@ from cdl_d2.transfer.outputs import (
     objectness_transfer_loss,
     sigmoid_class_transfer_loss,
 )
-from cdl_d2.transfer.recorded_calls import input_at, output, recorded_calls, recorded_modules
+from cdl_d2.transfer.recorded_calls import (
+    input_at,
+    output,
+    output_at,
+    recorded_calls,
+    recorded_modules,
+)
 from cdl_d2.transfer.segmentor import SegmentorTransfer
+from cdl_d2.transfer.teacher_batch import batch_for_teacher
 from cdl_d2.transfer.teacher_mixin import TeacherMixin
-from cdl_d2.transfer.teachers_view import teachers_view
 
 __all__ = [
     "DISTANCES",
     "OUTPUT_TERMS",
-    "PROPOSALS",
     "ClassifierTransfer",
     "DetectorOutputs",
     "DetectorTransfer",
@@ -36,6 +40,7 @@ __all__ = [
     "anchor_delta_transfer_loss",
     "anchors_by_level",
     "anchors_on_images",
+    "batch_for_teacher",
     "box_delta_transfer_loss",
     "class_transfer_loss",
     "covered_cells",
@@ -44,8 +49,8 @@ __all__ = [
     "mask_transfer_loss",
     "objectness_transfer_loss",
     "output",
+    "output_at",
     "recorded_calls",
     "recorded_modules",
     "sigmoid_class_transfer_loss",
-    "teachers_view",
 ]

@@ -1,4 +1,4 @@
-"""The transfer losses of a classifier (formula 1 of *Learning in Compressed Domain via Knowledge
+"""Transfer losses of a classifier (formula 1 of *Learning in Compressed Domain via Knowledge
 Transfer*)."""
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ STAGES = ("c4", "c5")
 
 
 class ClassifierTransfer(TransferTerms):
-    """Distances of the features `c4` and `c5`, and the divergence D(teacher || student) of the
-    distributions over classes, `class`; arguments as TransferTerms."""
+    """Terms `c4` and `c5`, distances of features, and `class`, the divergence D(teacher || student)
+    of the class distributions.
+
+    Attributes:
+        compares_features: feature maps are compared, so that they must be spatially aligned.
+    """
 
     KNOWN = frozenset({*STAGES, "class"})
 
-    @property
-    def compares_features(self) -> bool:
-        """Whether features are compared, and must lie over each other."""
-        return bool(self.terms.intersection(STAGES))
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.compares_features = not self.terms.isdisjoint(STAGES)
 
     def __call__(
         self,
@@ -32,7 +35,7 @@ class ClassifierTransfer(TransferTerms):
         student_logits: torch.Tensor,
         teacher_logits: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """`loss_transfer_<term>`, weighted scalars.
+        """Return `loss_transfer_<term>`, weighted scalars.
 
         Args:
             student_features, teacher_features: stage to N x C x H x W, before the last ReLU.
@@ -41,10 +44,15 @@ class ClassifierTransfer(TransferTerms):
         Raises:
             CdlError: if features or logits differ in shape.
         """
-        losses = {}
-        for stage in [stage for stage in STAGES if stage in self.terms]:
-            ours, theirs = {stage: student_features[stage]}, {stage: teacher_features[stage]}
-            losses[stage] = feature_transfer_loss(ours, theirs, distance=self.distance)
+        losses = {
+            stage: feature_transfer_loss(
+                {stage: student_features[stage]},
+                {stage: teacher_features[stage]},
+                distance=self.distance,
+            )
+            for stage in STAGES
+            if stage in self.terms
+        }
         if "class" in self.terms:
             losses["class"] = class_transfer_loss(student_logits, teacher_logits)
         return self.weighted(losses)

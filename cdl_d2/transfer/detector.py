@@ -1,7 +1,8 @@
-"""All transfer losses of a detector with a feature pyramid, whichever library it is built with.
+"""Transfer losses of a detector with a feature pyramid, of any library (formulas 2 and 3 of
+*Learning in Compressed Domain via Knowledge Transfer*).
 
-Shapes: N images, A anchors a cell, H_i x W_i cells of level i, R sampled proposals, K classes,
-S x S mask pixels.
+Shapes: N images, A anchors per position, H_i x W_i positions of level i, R sampled proposals, K
+classes, S x S mask pixels.
 """
 
 from __future__ import annotations
@@ -26,25 +27,27 @@ from cdl_d2.transfer.terms import TransferTerms
 ANCHOR_TERMS = {"objectness", "anchor_deltas"}
 BOX_TERMS = {"class", "box_deltas"}
 OUTPUT_TERMS = (*sorted(ANCHOR_TERMS), *sorted(BOX_TERMS), "mask")
-ANCHORS = ("all", "sampled")  # that are compared
-PROPOSALS = ("all", "foreground")  # of which masks are compared
-HEADS = ("student", "teacher")  # through which the student's features become outputs
+CHOICES = {
+    "anchors": ("all", "sampled"),
+    "masks": ("all", "foreground"),
+    "heads": ("student", "teacher"),
+}
 
 
 @dataclass
 class DetectorOutputs:
-    """What a detector computes from a batch; only what the chosen terms compare need be there.
+    """What a detector computes from a batch; only what the terms compare is needed.
 
     Attributes:
         pyramid: level name to N x C x H_i x W_i features.
         objectness: level name to N x A x H_i x W_i logits.
         anchor_deltas: level name to N x 4A x H_i x W_i.
-        class_logits: R x (K + 1); R x K of a head that predicts each class by a sigmoid.
-        by_sigmoid: whether the head does, and not by a softmax.
+        class_logits: R x (K + 1); R x K of a head with sigmoids.
+        by_sigmoid: the head predicts each class by a sigmoid, not all by a softmax.
         box_deltas: R x 4K, or R x 4 for class-agnostic boxes.
         mask_logits: R x K x S x S, of all sampled proposals or of the foreground ones.
-        sampled_anchors: level name to N x A x H_i x W_i booleans, those that the task's own loss
-            is averaged over; of a student.
+        sampled_anchors: level name to N x A x H_i x W_i booleans, the anchors in a student's own
+            loss.
     """
 
     pyramid: Mapping[str, torch.Tensor]
@@ -58,25 +61,29 @@ class DetectorOutputs:
 
 
 class DetectorTransfer(TransferTerms):
-    """Formulas (2) and (3): `features` of the pyramid, and `objectness`, `anchor_deltas`, `class`,
-    `box_deltas` and `mask` of the heads.
+    """Terms `features` of the pyramid, and `objectness`, `anchor_deltas`, `class`, `box_deltas` and
+    `mask` of the heads.
 
-    The paper does not say what a term is divided by. Here each is an average over what it compares,
-    over coordinates, classes and pixels too.
+    The paper does not give the divisor of a term. Here each is an average over everything that it
+    compares, coordinates, classes and pixels included.
 
     Args:
-        weight, weights, distance: see TransferTerms.
-        ignore_padding: leave out cells and anchors outside of the images.
-        anchors: compare `all` anchors (formula 2), of which nearly all are plain background, or
-            those that the region proposal network's own loss has `sampled`, positive or not: the
-            losses then have about the size of the task's.
-        masks: compare masks on `all` sampled proposals (formula 2) or the `foreground` ones.
-        heads: whose heads make outputs of the student's features: the `student`'s own (formula 2),
-            or the `teacher`'s, which are frozen, so that only features learn from the teacher and
-            the student's heads from the task alone (CrossKD, arXiv 2306.11369, for two stages).
+        weight, weights, distance: arguments of TransferTerms.
+        ignore_padding: leave out positions and anchors outside of the images.
+        anchors: compare `all` anchors (formula 2), nearly all of which are plain background, or
+            those `sampled` for the region proposal network's own loss, positive or not: the losses
+            then have about the size of the task's.
+        masks: compare masks of `all` sampled proposals (formula 2) or of `foreground` ones.
+        heads: heads applied to the student's features: the `student`'s own (formula 2), or the
+            `teacher`'s frozen ones, so that the student's heads learn from the task alone (CrossKD,
+            arXiv 2306.11369, for two stages).
+
+    Attributes:
+        needs_anchors: outputs of the region proposal network are compared.
+        needs_boxes: classes or boxes of sampled proposals are compared.
 
     Raises:
-        CdlError: see TransferTerms; for another choice of masks or heads.
+        CdlError: for an unknown term, distance or choice, or an invalid weight.
     """
 
     KNOWN = frozenset({"features", *OUTPUT_TERMS})
@@ -92,25 +99,14 @@ class DetectorTransfer(TransferTerms):
         heads: str = "student",
     ):
         super().__init__(weight, weights, distance)
-        for name, value, known in (
-            ("anchors", anchors, ANCHORS),
-            ("masks", masks, PROPOSALS),
-            ("heads", heads, HEADS),
-        ):
-            if value not in known:
-                raise CdlError(f"{name} {value!r} of transfer is not one of {', '.join(known)}")
-        self._ignore_padding, self.heads = ignore_padding, heads
-        self.anchors, self.masks = anchors, masks
-
-    @property
-    def needs_anchors(self) -> bool:
-        """Whether outputs of the region proposal network are compared."""
-        return bool(self.terms & ANCHOR_TERMS)
-
-    @property
-    def needs_boxes(self) -> bool:
-        """Whether classes or boxes of sampled proposals are compared."""
-        return bool(self.terms & BOX_TERMS)
+        self._ignore_padding = ignore_padding
+        self.anchors, self.masks, self.heads = anchors, masks, heads
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise CdlError(f"{name} {value!r} of transfer is not one of {', '.join(choices)}")
+        self.needs_anchors = not self.terms.isdisjoint(ANCHOR_TERMS)
+        self.needs_boxes = not self.terms.isdisjoint(BOX_TERMS)
 
     def __call__(
         self,
@@ -119,19 +115,18 @@ class DetectorTransfer(TransferTerms):
         image_sizes: Sequence[tuple[int, int]],
         strides: Mapping[str, int],
     ) -> dict[str, torch.Tensor]:
-        """`loss_transfer_<term>`, weighted scalars, of the levels that both have; zero if there are
-        none.
+        """Return `loss_transfer_<term>`, weighted scalars; zero without a common level.
 
         Args:
-            student, teacher: of the same batch, at the same proposals.
+            student, teacher: outputs for the same batch, at the same proposals.
             image_sizes: (H, W) of each image in pixels.
-            strides: pixels a side of a cell of each level.
+            strides: pixels per position of each level, along each side.
         """
         losses = {}
         if "features" in self.terms:
-            losses["features"] = self._of_features(student, teacher, image_sizes, strides)
-        for name in sorted(self.terms & ANCHOR_TERMS):
-            losses[name] = self._of_anchors(name, student, teacher, image_sizes, strides)
+            losses["features"] = self._feature_loss(student, teacher, image_sizes, strides)
+        if self.needs_anchors:
+            losses |= self._anchor_losses(student, teacher, image_sizes, strides)
         if "class" in self.terms:
             compare = sigmoid_class_transfer_loss if student.by_sigmoid else class_transfer_loss
             losses["class"] = compare(student.class_logits, teacher.class_logits)
@@ -141,7 +136,7 @@ class DetectorTransfer(TransferTerms):
             losses["mask"] = mask_transfer_loss(student.mask_logits, teacher.mask_logits)
         return self.weighted(losses)
 
-    def _of_features(
+    def _feature_loss(
         self,
         student: DetectorOutputs,
         teacher: DetectorOutputs,
@@ -150,7 +145,7 @@ class DetectorTransfer(TransferTerms):
     ) -> torch.Tensor:
         shared = {k: v for k, v in student.pyramid.items() if k in teacher.pyramid}
         if not shared:
-            return _nothing_of(student)
+            return _zero(student)
         return feature_transfer_loss(
             shared,
             teacher.pyramid,
@@ -159,37 +154,35 @@ class DetectorTransfer(TransferTerms):
             strides=strides,
         )
 
-    def _of_anchors(
+    def _anchor_losses(
         self,
-        name: str,
         student: DetectorOutputs,
         teacher: DetectorOutputs,
         image_sizes: Sequence[tuple[int, int]],
         strides: Mapping[str, int],
-    ) -> torch.Tensor:
-        """The loss of `objectness` or `anchor_deltas`, over the anchors that count."""
-        ours, theirs = getattr(student, name), getattr(teacher, name)
-        levels = [level for level in ours if level in theirs]
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses of `objectness` and `anchor_deltas`, over the anchors to compare."""
+        terms = sorted(self.terms & ANCHOR_TERMS)
+        outputs = {term: (getattr(student, term), getattr(teacher, term)) for term in terms}
+        levels = [level for level in outputs[terms[0]][0] if level in outputs[terms[0]][1]]
         if not levels:
-            return _nothing_of(student)
-        numbers = 4 if name == "anchor_deltas" else 1  # of an anchor
+            return dict.fromkeys(terms, _zero(student))
         valid = None
         if self._ignore_padding:
-            anchors = {level: ours[level][:, ::numbers] for level in levels}
+            step = 4 if terms[0] == "anchor_deltas" else 1
+            anchors = {level: outputs[terms[0]][0][level][:, ::step] for level in levels}
             valid = anchors_on_images(anchors, image_sizes, strides)
         if self.anchors == "sampled":
-            sampled = _flat_logits([student.sampled_anchors[level] for level in levels])
+            sampled = _flatten_logits([student.sampled_anchors[level] for level in levels])
             valid = sampled if valid is None else valid & sampled
-        flatten = _flat_deltas if name == "anchor_deltas" else _flat_logits
-        compare = {
-            "objectness": objectness_transfer_loss,
-            "anchor_deltas": anchor_delta_transfer_loss,
-        }[name]
-        both = (flatten([outputs[level] for level in levels]) for outputs in (ours, theirs))
-        return compare(*both, valid)
+        flat = {
+            term: [_FLATTEN[term]([values[level] for level in levels]) for values in outputs[term]]
+            for term in terms
+        }
+        return {term: _ANCHOR_LOSSES[term](*flat[term], valid) for term in terms}
 
 
-def _nothing_of(student: DetectorOutputs) -> torch.Tensor:
+def _zero(student: DetectorOutputs) -> torch.Tensor:
     """Return zero, with a gradient of zero for the student's features."""
     return torch.stack([f.flatten()[:0].sum() for f in student.pyramid.values()]).sum()
 
@@ -199,21 +192,30 @@ def anchors_on_images(
     image_sizes: Sequence[tuple[int, int]],
     strides: Mapping[str, int],
 ) -> torch.Tensor:
-    """Which anchors lie on their image, N x all anchors, booleans."""
+    """Return N x all anchors booleans, true for anchors that lie on their image.
+
+    Args:
+        objectness: level name to N x A x H_i x W_i; only the shapes are used.
+        image_sizes: (H, W) of each image in pixels.
+        strides: pixels per position of each level, along each side.
+    """
     covered = {
         level: covered_cells(image_sizes, strides[level], logits.shape[2:], logits.device)
-        .bool()
-        .expand_as(logits)
         for level, logits in objectness.items()
     }
-    return _flat_logits(list(covered.values()))
+    return _flatten_logits([covered[k].bool().expand_as(v) for k, v in objectness.items()])
 
 
 def anchors_by_level(
     anchors: torch.Tensor, objectness: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """N x all anchors, in the order of levels, rows, columns and anchors of a cell that Detectron2
-    and torchvision share, as a tensor of each level, of the shape that its `objectness` has."""
+    """Split N x all anchors into N x A x H_i x W_i for each level.
+
+    Args:
+        anchors: in the order of levels, rows, columns and anchors of a position, which Detectron2
+            and torchvision share.
+        objectness: level name to N x A x H_i x W_i; only the shapes are used.
+    """
     sizes = [logits[0].numel() for logits in objectness.values()]
     return {
         level: part.view(len(logits), *logits.shape[2:], -1).movedim(-1, 1)
@@ -221,12 +223,19 @@ def anchors_by_level(
     }
 
 
-def _flat_logits(levels: Sequence[torch.Tensor]) -> torch.Tensor:
-    """N x A x H_i x W_i a level to N x all anchors."""
+def _flatten_logits(levels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Concatenate N x A x H_i x W_i of each level to N x all anchors."""
     return torch.cat([level.flatten(1) for level in levels], dim=1)
 
 
-def _flat_deltas(levels: Sequence[torch.Tensor]) -> torch.Tensor:
-    """N x 4A x H_i x W_i a level to N x all anchors x 4, in the order of _flat_logits."""
+def _flatten_deltas(levels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Concatenate N x 4A x H_i x W_i of each level to N x all anchors x 4."""
     flat = [d.unflatten(1, (-1, 4)).movedim(2, -1).flatten(1, 3) for d in levels]
     return torch.cat(flat, dim=1)
+
+
+_FLATTEN = {"objectness": _flatten_logits, "anchor_deltas": _flatten_deltas}
+_ANCHOR_LOSSES = {
+    "objectness": objectness_transfer_loss,
+    "anchor_deltas": anchor_delta_transfer_loss,
+}

@@ -16,28 +16,31 @@ def output(inputs: tuple[Any, ...], output: Any) -> Any:
     return output
 
 
+def output_at(index: int) -> Select:
+    """Select an element of a module's output."""
+    return lambda inputs, output: output[index]
+
+
 def input_at(index: int) -> Select:
     """Select a positional input of a module."""
     return lambda inputs, output: inputs[index]
 
 
-@contextmanager
-def recorded_modules(
-    record: object, modules: Mapping[str, tuple[nn.Module, Select]]
-) -> Iterator[None]:
-    """Set an attribute of `record` at each call of a module inside the context.
+def recorded_modules(record: object, modules: Mapping[str, tuple[nn.Module, Select]]) -> ExitStack:
+    """Set an attribute of `record` at each call of a module, until the returned context is left.
 
     Args:
-        modules: by name of the attribute: a module, and what to record of its inputs and output.
+        record: the object that has the attributes.
+        modules: attribute to a module, and what to record of its inputs and output.
     """
 
-    def hook(name: str, select: Select) -> Callable[..., None]:
+    def make_hook(name: str, select: Select) -> Callable[..., None]:
         return lambda module, inputs, output: setattr(record, name, select(inputs, output))
 
-    with ExitStack() as stack:
-        for name, (module, select) in modules.items():
-            stack.callback(module.register_forward_hook(hook(name, select)).remove)
-        yield
+    stack = ExitStack()
+    for name, (module, select) in modules.items():
+        stack.callback(module.register_forward_hook(make_hook(name, select)).remove)
+    return stack
 
 
 @contextmanager
@@ -46,7 +49,7 @@ def recorded_calls(owner: object, name: str, record: Callable[[Any], None]) -> I
 
     For intermediate results that no forward hook reaches.
     """
-    original, own = getattr(owner, name), name in vars(owner)
+    original, is_own = getattr(owner, name), name in vars(owner)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
@@ -57,7 +60,7 @@ def recorded_calls(owner: object, name: str, record: Callable[[Any], None]) -> I
     try:
         yield
     finally:
-        if own:
+        if is_own:
             setattr(owner, name, original)
         else:
             delattr(owner, name)

@@ -1,4 +1,4 @@
-"""What all transfer losses have in common: lambda, weighted terms, and a distance of features."""
+"""Weights and terms that all transfer losses have in common."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from cdl_d2.transfer.features import DISTANCES
 
 
 class TransferTerms:
-    """Lambda times the weighted terms of a task; the task's own class computes them.
+    """Base class of a task's transfer losses: lambda times its weighted terms.
 
     Args:
-        weight: lambda of formula (4).
-        weights: of the terms; one that is missing or 0 is left out. Default: all of them, 1.
-        distance: of features, `mse` or `l2norm`, see feature_transfer_loss.
+        weight: lambda of formula (4) of *Learning in Compressed Domain via Knowledge Transfer*.
+        weights: weight of each term, from 0 up; missing terms are left out. None for 1 each.
+        distance: distance of features, `mse` or `l2norm` (`feature_transfer_loss`).
+
+    Attributes:
+        terms: names of the terms with a weight above 0.
+        distance: as in Args.
 
     Raises:
-        CdlError: for an unknown term or distance, or a weight that is no number from 0 up.
+        CdlError: for an unknown term or distance, or a negative or infinite weight.
     """
 
     KNOWN: frozenset[str] = frozenset()
@@ -40,15 +44,10 @@ class TransferTerms:
         if distance not in DISTANCES:
             raise CdlError(f"transfer distance {distance!r} is not one of {DISTANCES}")
         self._weights = {name: weight * value for name, value in weights.items() if weight * value}
-        self.distance = distance
-
-    @property
-    def terms(self) -> set[str]:
-        """The terms that count."""
-        return set(self._weights)
+        self.terms, self.distance = frozenset(self._weights), distance
 
     def weighted(self, losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """`loss_transfer_<term>`, scalars; terms that do not count are left out."""
+        """Return the weighted `loss_transfer_<term>` of the terms that have a weight."""
         return {
             f"loss_transfer_{name}": self._weights[name] * loss
             for name, loss in losses.items()

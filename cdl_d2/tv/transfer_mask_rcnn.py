@@ -19,11 +19,11 @@ from cdl_d2.transfer import (
     DetectorTransfer,
     TeacherMixin,
     anchors_by_level,
+    batch_for_teacher,
     input_at,
     output,
     recorded_calls,
     recorded_modules,
-    teachers_view,
 )
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
@@ -79,8 +79,8 @@ class TransferMaskRCNN(TeacherMixin, nn.Module):
         sizes, teacher = step.images.image_sizes, self.teacher
         padded_size = tuple(step.images.tensors.shape[2:])  # of the pixel grid of the anchors
         with torch.no_grad():
-            views = teachers_view(samples, sizes, padded_size, teacher.normalize)
-            teacher_outputs = self._outputs(teacher, teacher.backbone(views), step)
+            images = batch_for_teacher(samples, sizes, padded_size, teacher.normalize)
+            teacher_outputs = self._outputs(teacher, teacher.backbone(images), step)
         crossed = self._transfer.heads == "teacher"
         network = teacher if crossed else self.student
         student_outputs = self._outputs(network, step.pyramid, step, recorded=not crossed)

@@ -1,222 +1,169 @@
-"""What the heads of a Detectron2 R-CNN say at given places, for student and teacher alike.
+"""Outputs of Detectron2 R-CNNs, student and teacher, at the student's proposals.
 
-Shapes: N images, A anchors a cell, H_i x W_i cells of level i, R boxes, K classes, S x S mask
-pixels.
+Shapes: N images, A anchors per position, H_i x W_i positions of level i, R boxes, K classes, S x S
+mask pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from operator import attrgetter
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
-from detectron2.layers import ShapeSpec
+from detectron2.layers import cat
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.proposal_generator import RPN
-from detectron2.modeling.roi_heads import (
-    FastRCNNOutputLayers,
-    MaskRCNNConvUpsampleHead,
-    StandardROIHeads,
+from detectron2.modeling.roi_heads import select_foreground_proposals
+from detectron2.structures import Boxes, ImageList, Instances
+
+from cdl_d2.d2.modeling.mask_losses import HAS_MASK
+from cdl_d2.transfer import (
+    DetectorOutputs,
+    DetectorTransfer,
+    anchors_by_level,
+    input_at,
+    output,
+    output_at,
+    recorded_calls,
+    recorded_modules,
 )
-from detectron2.structures import Boxes
-
-from cdl_d2.errors import CdlError
-from cdl_d2.transfer.detector import ANCHOR_TERMS, BOX_TERMS, OUTPUT_TERMS, DetectorTransfer
-
-# The heads whose outputs each term compares: where a detector has them, and of which kind.
-_BOX_HEADS = {"roi_heads": StandardROIHeads, "roi_heads.box_predictor": FastRCNNOutputLayers}
-KINDS: dict[str, dict[str, type]] = {
-    "objectness": {"proposal_generator": RPN},
-    "anchor_deltas": {"proposal_generator": RPN},
-    "class": _BOX_HEADS,
-    "box_deltas": _BOX_HEADS,
-    "mask": {"roi_heads": StandardROIHeads, "roi_heads.mask_head": MaskRCNNConvUpsampleHead},
-}
-# What must be the same for outputs of student and teacher to be compared: the key that says it, and
-# where a built detector has it.
-_ANCHOR_PLACES = {"MODEL.ANCHOR_GENERATOR.OFFSET": "proposal_generator.anchor_generator.offset"}
-SHARED = {
-    "objectness": _ANCHOR_PLACES,
-    "anchor_deltas": _ANCHOR_PLACES
-    | {"MODEL.RPN.BBOX_REG_WEIGHTS": "proposal_generator.box2box_transform.weights"},
-    "class": {
-        "MODEL.ROI_HEADS.NUM_CLASSES": "roi_heads.num_classes",
-        "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": "roi_heads.box_predictor.use_sigmoid_ce",
-    },
-    "box_deltas": {
-        "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "roi_heads.box_predictor.box2box_transform.weights",
-        "outputs for boxes (ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG)": (
-            "roi_heads.box_predictor.bbox_pred.out_features"
-        ),
-    },
-    "mask": {
-        "outputs for masks (ROI_MASK_HEAD.CLS_AGNOSTIC_MASK)": (
-            "roi_heads.mask_head.predictor.out_channels"
-        ),
-        "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": "roi_heads.mask_pooler.output_size",
-    },
-}
 
 Levels = dict[str, torch.Tensor]
 
 
-def compared_terms(ours: GeneralizedRCNN, transfer: DetectorTransfer) -> set[str]:
-    """The terms that count for a student: no masks of one that finds none."""
-    has_masks = getattr(ours.roi_heads, "mask_on", False)
-    return transfer.terms if has_masks else transfer.terms - {"mask"}
+@dataclass
+class StudentStep:
+    """One training step of a student: what it computed, so that no head runs twice.
 
-
-def check_student(ours: GeneralizedRCNN, transfer: DetectorTransfer) -> None:
-    """Raise CdlError unless a student has what the terms that count compare."""
-    terms = compared_terms(ours, transfer)
-    if transfer.heads == "student":
-        _check_kinds("student", ours, terms)
-    if terms & {*BOX_TERMS, "mask"}:
-        if not isinstance(ours.roi_heads, StandardROIHeads):
-            raise CdlError(
-                f"roi_heads of the student, a {type(ours.roi_heads).__name__}, are no "
-                f"StandardROIHeads, at whose proposals outputs are compared: {_without(terms)}"
-            )
-        if ours.roi_heads.train_on_pred_boxes:
-            raise CdlError(
-                "transfer compares heads at the sampled proposals: set "
-                "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES False"
-            )
-
-
-def check_detectors(
-    ours: GeneralizedRCNN, theirs: GeneralizedRCNN, transfer: DetectorTransfer
-) -> None:
-    """Raise CdlError unless a student and a teacher can be compared, in the terms that count.
-
-    Other heads, class sets and anchors than the student's are no matter for terms that do not look
-    at them; nor where the teacher's heads make the outputs of both.
+    Attributes:
+        student: an R-CNN that is distilled.
+        transfer: its losses.
+        images: the student's batch.
+        proposals: sampled proposals of each image.
+        pyramid: level name to N x C x H_i x W_i.
+        anchors: objectness logits and deltas of each level.
+        anchor_labels: of each image's anchors; -1 if not sampled.
+        boxes: class logits and box deltas.
+        masks: mask logits of the foreground proposals.
     """
-    terms, crossed = compared_terms(ours, transfer), transfer.heads == "teacher"
-    _check_kinds("teacher", theirs, terms)
-    mine, other = ours.backbone.output_shape(), theirs.backbone.output_shape()
-    if "features" in terms or crossed:
-        _check_levels(mine, other)
-    if crossed:
-        _check_teachers_levels(theirs, mine, terms)
-        return
-    differing = {
-        term: f"{key} is {student} for the student but {teacher} for the teacher"
-        for term, keys in SHARED.items()
-        for key, place in keys.items()
-        if term in terms
-        for student, teacher in [[attrgetter(place)(network) for network in (ours, theirs)]]
-        if student != teacher
-    }
-    if differing:
-        raise CdlError(f"{next(iter(differing.values()))}: {_without({*differing})}")
-    if terms & ANCHOR_TERMS:
-        _check_anchors(ours, theirs)
 
+    student: GeneralizedRCNN
+    transfer: DetectorTransfer
+    images: ImageList | None = None
+    proposals: list[Instances] | None = None
+    pyramid: Levels | None = None
+    anchors: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+    anchor_labels: list[torch.Tensor] | None = None
+    boxes: tuple[torch.Tensor, torch.Tensor] | None = None
+    masks: torch.Tensor | None = None
 
-def _check_kinds(whose: str, network: GeneralizedRCNN, terms: set[str]) -> None:
-    for term in [term for term in KINDS if term in terms]:
-        for place, kind in KINDS[term].items():
-            head = network
-            for name in place.split("."):
-                head = getattr(head, name, None)
-            if not isinstance(head, kind):
-                within = type(network.roi_heads).__name__
-                alike = {each for each in terms if place in KINDS.get(each, {})}
-                raise CdlError(
-                    f"{term} is compared of a {kind.__name__}, but {place} of the {whose}, with "
-                    f"{within}, is a {type(head).__name__}: {_without(alike)}, or take other heads"
-                )
+    def __post_init__(self) -> None:
+        has_masks = getattr(self.student.roi_heads, "mask_on", False)
+        self._compares_masks = has_masks and "mask" in self.transfer.terms
 
+    def record(self) -> ExitStack:
+        """Start to record outputs of the student's modules; the returned context ends that."""
+        heads, rpn = self.student.roi_heads, self.student.proposal_generator
+        modules = {
+            "pyramid": (self.student.backbone, output),
+            "images": (heads, input_at(0)),
+            "proposals": (heads, output_at(0)),
+        }
+        if self.transfer.needs_anchors:
+            modules["anchors"] = rpn.rpn_head, output
+        if self.transfer.heads == "student":
+            if self.transfer.needs_boxes:
+                modules["boxes"] = heads.box_predictor, output
+            if self._compares_masks:
+                modules["masks"] = heads.mask_head.predictor, output
 
-def _without(terms: set[str]) -> str:
-    """What to set to leave terms of outputs out."""
-    keys = [term.upper() for term in OUTPUT_TERMS if term in terms]
-    return "set " + " ".join(f"MODEL.TRANSFER.OUTPUTS.{key} 0.0" for key in keys)
+        def record_labels(result: tuple[list[torch.Tensor], list[torch.Tensor]]) -> None:
+            self.anchor_labels = result[0]
 
+        stack = recorded_modules(self, modules)
+        if self.transfer.anchors == "sampled":
+            stack.enter_context(recorded_calls(rpn, "label_and_sample_anchors", record_labels))
+        return stack
 
-def _check_levels(mine: Mapping[str, ShapeSpec], other: Mapping[str, ShapeSpec]) -> None:
-    shared = mine.keys() & other.keys()
-    if not shared:
-        raise CdlError(
-            f"student and teacher have no level in common: {', '.join(mine)} and {', '.join(other)}"
+    def student_outputs(self) -> DetectorOutputs:
+        """Return what the student's own heads computed, and masks of the background if needed."""
+        outputs = DetectorOutputs(self.pyramid)
+        if self.transfer.needs_anchors:
+            outputs.objectness, outputs.anchor_deltas = _by_level(self.student, self.anchors)
+        if self.transfer.needs_boxes:
+            _set_boxes(outputs, self.student, self.boxes)
+        if self._compares_masks:
+            outputs.mask_logits = self.masks
+            if self.transfer.masks == "all":
+                _, background = self._split_proposals()
+                masks = _compute_masks(self.student, self.pyramid, background)
+                outputs.mask_logits = cat([self.masks, masks])
+        return self._with_sampled_anchors(outputs)
+
+    def outputs_of(self, network: GeneralizedRCNN, pyramid: Levels) -> DetectorOutputs:
+        """Apply the heads of a network to a pyramid, at the student's proposals."""
+        outputs, rpn, heads = (
+            DetectorOutputs(pyramid),
+            network.proposal_generator,
+            network.roi_heads,
         )
-    for level in shared:
-        if mine[level] != other[level]:
-            raise CdlError(
-                f"level {level} is {mine[level]} for the student but {other[level]} for the "
-                "teacher: see MODEL.FPN.OUT_CHANNELS"
-            )
+        if self.transfer.needs_anchors:
+            anchors = rpn.rpn_head([pyramid[level] for level in rpn.in_features])
+            outputs.objectness, outputs.anchor_deltas = _by_level(network, anchors)
+        if self.transfer.needs_boxes:
+            boxes = [proposals.proposal_boxes for proposals in self.proposals]
+            pooled = heads.box_pooler([pyramid[level] for level in heads.box_in_features], boxes)
+            _set_boxes(outputs, network, heads.box_predictor(heads.box_head(pooled)))
+        if self._compares_masks:
+            foreground, background = self._split_proposals()
+            outputs.mask_logits = _compute_masks(network, pyramid, foreground)
+            if self.transfer.masks == "all":
+                masks = _compute_masks(network, pyramid, background)
+                outputs.mask_logits = cat([outputs.mask_logits, masks])
+        return self._with_sampled_anchors(outputs)
+
+    def _with_sampled_anchors(self, outputs: DetectorOutputs) -> DetectorOutputs:
+        if self.transfer.needs_anchors and self.anchor_labels is not None:
+            logits, _ = _by_level(self.student, self.anchors)
+            sampled = torch.stack(self.anchor_labels) >= 0
+            outputs.sampled_anchors = anchors_by_level(sampled, logits)
+        return outputs
+
+    def _split_proposals(self) -> tuple[list[Boxes], list[Boxes]]:
+        """Return each image's foreground boxes, which the mask head reads, and the other boxes."""
+        classes = self.student.roi_heads.num_classes
+        _, masks = select_foreground_proposals(self.proposals, classes)
+        foreground, background = [], []
+        for proposals, mask in zip(self.proposals, masks, strict=True):
+            if proposals.has(HAS_MASK):
+                mask = mask & proposals.get(HAS_MASK)
+            foreground.append(proposals[mask].proposal_boxes)
+            background.append(proposals[~mask].proposal_boxes)
+        return foreground, background
 
 
-def _check_teachers_levels(
-    theirs: GeneralizedRCNN, mine: Mapping[str, ShapeSpec], terms: set[str]
-) -> None:
-    needed: set[str] = set()
-    if terms & ANCHOR_TERMS:
-        needed |= {*theirs.proposal_generator.in_features}
-    if terms & BOX_TERMS:
-        needed |= {*theirs.roi_heads.box_in_features}
-    if "mask" in terms:
-        needed |= {*theirs.roi_heads.mask_in_features}
-    if needed - mine.keys():
-        raise CdlError(
-            f"the teacher's heads look at {min(needed - mine.keys())}, which the student's pyramid "
-            "has not: set MODEL.TRANSFER.HEADS student"
-        )
-
-
-def _check_anchors(ours: GeneralizedRCNN, theirs: GeneralizedRCNN) -> None:
-    mine, other = (_anchors_by_level(network) for network in (ours, theirs))
-    if not mine.keys() & other.keys():
-        raise CdlError(
-            f"the region proposal networks have no level in common: {', '.join(mine)} and "
-            f"{', '.join(other)}"
-        )
-    for level in mine.keys() & other.keys():
-        if mine[level] != other[level]:
-            raise CdlError(
-                f"anchors of {level} are {mine[level]} for the student but {other[level]} for the "
-                "teacher: see MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS, or "
-                f"{_without(ANCHOR_TERMS)}"
-            )
-
-
-def _anchors_by_level(network: GeneralizedRCNN) -> dict[str, list[list[float]]]:
-    """The anchors of a cell of each level of the RPN, corners in pixels around its place."""
-    rpn = network.proposal_generator
-    cells = [[[round(c, 3) for c in box] for box in level.tolist()]
-             for level in rpn.anchor_generator.cell_anchors]  # fmt: skip
-    return dict(zip(rpn.in_features, cells, strict=True))
-
-
-def anchor_outputs(
-    network: GeneralizedRCNN, outputs: tuple[list[torch.Tensor], list[torch.Tensor]]
+def _by_level(
+    network: GeneralizedRCNN, anchors: tuple[list[torch.Tensor], list[torch.Tensor]]
 ) -> tuple[Levels, Levels]:
-    """What an RPN head gave, by the name of the level: objectness logits, N x A x H_i x W_i, and
-    deltas, N x 4A x H_i x W_i."""
+    """Return objectness, N x A x H_i x W_i, and deltas, N x 4A x H_i x W_i, by level name."""
     levels = network.proposal_generator.in_features
-    logits, deltas = (dict(zip(levels, each, strict=True)) for each in outputs)
-    return logits, deltas
+    logits, deltas = anchors
+    return dict(zip(levels, logits, strict=True)), dict(zip(levels, deltas, strict=True))
 
 
-def anchors_at(network: GeneralizedRCNN, pyramid: Levels) -> tuple[Levels, Levels]:
-    """anchor_outputs of a pyramid."""
-    rpn = network.proposal_generator
-    return anchor_outputs(network, rpn.rpn_head([pyramid[level] for level in rpn.in_features]))
+def _set_boxes(
+    outputs: DetectorOutputs, network: GeneralizedRCNN, boxes: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Set class logits, R x (K + 1), and box deltas, R x 4K.
+
+    A predictor with sigmoids has an unused output for the background, which is left out.
+    """
+    outputs.by_sigmoid = network.roi_heads.box_predictor.use_sigmoid_ce
+    logits, outputs.box_deltas = boxes
+    outputs.class_logits = logits[:, :-1] if outputs.by_sigmoid else logits
 
 
-def boxes_at(
-    network: GeneralizedRCNN, pyramid: Levels, boxes: list[Boxes]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Class logits R x (K + 1) and box deltas R x 4K at the boxes of each image."""
-    heads = network.roi_heads
-    pooled = heads.box_pooler([pyramid[level] for level in heads.box_in_features], boxes)
-    return heads.box_predictor(heads.box_head(pooled))
-
-
-def masks_at(network: GeneralizedRCNN, pyramid: Levels, boxes: list[Boxes]) -> torch.Tensor:
-    """Mask logits R x K x S x S at the boxes of each image."""
+def _compute_masks(network: GeneralizedRCNN, pyramid: Levels, boxes: list[Boxes]) -> torch.Tensor:
+    """Return mask logits, R x K x S x S, at the boxes of each image."""
     heads = network.roi_heads
     pooled = heads.mask_pooler([pyramid[level] for level in heads.mask_in_features], boxes)
     return heads.mask_head.layers(pooled)

@@ -10,19 +10,17 @@ import torch
 from detectron2.structures import Instances
 from torch import nn
 
-FIELD = "gt_has_mask"
+HAS_MASK = "gt_has_mask"  # field of Instances: G booleans
 
 
 @contextmanager
-def without_unmasked(model: nn.Module, items: list[dict[str, Any]]) -> Iterator[None]:
-    """Keep proposals of objects without a mask from the mask head of an R-CNN, inside.
+def without_unmasked(model: nn.Module) -> Iterator[None]:
+    """Keep proposals of objects without a mask from the mask head of an R-CNN.
 
-    Args:
-        items: of the batch, whose `instances` have `gt_has_mask` (G booleans) where an object has
-            no mask.
+    Their `instances` have `gt_has_mask`; a model without a mask head is not changed.
     """
     head = getattr(getattr(model, "roi_heads", None), "mask_head", None)
-    if head is None or not any("instances" in i and i["instances"].has(FIELD) for i in items):
+    if head is None:
         yield
         return
     hook = head.register_forward_pre_hook(_drop_unmasked)
@@ -34,8 +32,8 @@ def without_unmasked(model: nn.Module, items: list[dict[str, Any]]) -> Iterator[
 
 def has_mask(proposals: Instances) -> torch.Tensor:
     """Return P booleans: which sampled proposals are not of an object without a mask."""
-    if proposals.has(FIELD):
-        return proposals.get(FIELD)
+    if proposals.has(HAS_MASK):
+        return proposals.get(HAS_MASK)
     return torch.ones(len(proposals), dtype=torch.bool, device=proposals.proposal_boxes.device)
 
 

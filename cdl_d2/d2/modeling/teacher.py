@@ -1,14 +1,11 @@
-"""The frozen pixel network that teaches, and which losses compare with it: MODEL.TEACHER and
-MODEL.TRANSFER."""
+"""Builds the frozen RGB teacher of MODEL.TEACHER with its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from torch import nn
 
@@ -19,22 +16,6 @@ from cdl_d2.d2.config_files import find_config, is_trusted, read_config, trust_p
 from cdl_d2.d2.detectron2_zoo import import_model_zoo, zoo_weights
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
-from cdl_d2.transfer.teacher_mixin import TeacherMixin
-from cdl_d2.transfer.terms import TransferTerms
-
-
-class Student(TeacherMixin):
-    """TeacherMixin configured by MODEL.TRANSFER."""
-
-    @staticmethod
-    def transfer_of(cfg: CfgNode) -> TransferTerms:
-        """The transfer losses of a config, see transfer_options."""
-        raise NotImplementedError
-
-    @classmethod
-    def needs_image(cls, cfg: CfgNode) -> bool:
-        """Whether items to train on need the original `image`: for the teacher, if any."""
-        return bool(cls.transfer_of(cfg).terms)
 
 
 def build_teacher(
@@ -180,48 +161,3 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     if domain != "image":
         raise CdlError(f"the teacher {name} looks at domain {domain!r}, not at original images")
     return theirs
-
-
-def transfer_options(
-    cfg: CfgNode, features: Mapping[str, float], outputs: Collection[str] = ()
-) -> dict[str, Any]:
-    """What MODEL.TRANSFER says, as arguments of a TransferTerms.
-
-    Args:
-        features: the terms that compare features, and the share of FEATURES.WEIGHT of each.
-        outputs: the terms that compare outputs, keys of MODEL.TRANSFER.OUTPUTS in small letters.
-    """
-    keys, weights = cfg.MODEL.TRANSFER, {}
-    if keys.FEATURES.ENABLED:
-        weights |= {term: keys.FEATURES.WEIGHT * share for term, share in features.items()}
-    if keys.OUTPUTS.ENABLED:
-        weights |= {term: keys.OUTPUTS[term.upper()] for term in outputs}
-    return {"weight": keys.WEIGHT, "weights": weights, "distance": keys.DISTANCE}
-
-
-def channel_order_of(network: nn.Module) -> str:
-    """`BGR` or `RGB`, how a pixel network was trained: its own `channel_order`, or the
-    `input_format` that Detectron2's detectors have.
-
-    Raises:
-        CdlError: if it does not say.
-    """
-    for name in ("channel_order", "input_format"):
-        if getattr(network, name, None):
-            return getattr(network, name)
-    raise CdlError(
-        f"the teacher, a {type(network).__name__}, does not say the order of its channels: set its "
-        "attribute `channel_order` to BGR or RGB"
-    )
-
-
-def normalizer(network: nn.Module, channel_order: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """From an image, 3 x H x W in 0..255 of some order of channels, to what a pixel network of
-    Detectron2 reads."""
-    swap = channel_order != channel_order_of(network)
-
-    def normalize(image: torch.Tensor) -> torch.Tensor:
-        pixels = image.to(network.device)
-        return ((pixels.flip(0) if swap else pixels) - network.pixel_mean) / network.pixel_std
-
-    return normalize

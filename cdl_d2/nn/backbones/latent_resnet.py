@@ -161,17 +161,19 @@ class LatentPyramidTrunk(nn.Module):
         self.upsample4, self.upsample2 = upsample("res2", 4), upsample("res3", 2)
         for upsampling in filter(None, (self.upsample4, self.upsample2)):
             initialize_convolution(upsampling[0])
-        self._out_features = list(self.channels)
 
     def forward(self, y_hat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From y_hat, N x M x h x w with even h and w, to `out_features`."""
-        features = self.trunk(y_hat)
-        named = {"res4": features["c4"], "res5": features["c5"]}
+        """Compute the `out_features` of y_hat, N x M x h x w with even h and w."""
+        features, pyramid = self.trunk(y_hat), {}
         if self.upsample4 is not None:
-            named["res2"] = self.upsample4(features["c4_1"])
+            pyramid["res2"] = self.upsample4(features["c4_1"])
         if self.upsample2 is not None:
-            named["res3"] = self.upsample2(features["c4_2"])
-        return {name: named[name] for name in self._out_features}
+            pyramid["res3"] = self.upsample2(features["c4_2"])
+        if "res4" in self.channels:
+            pyramid["res4"] = features["c4"]
+        if "res5" in self.channels:
+            pyramid["res5"] = features["c5"]
+        return pyramid
 
 
 class LatentClassifier(nn.Module):

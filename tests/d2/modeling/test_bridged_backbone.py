@@ -6,7 +6,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.trainer import check_bridged_weights
-from cdl_d2.d2.modeling.detector_outputs import check_detectors
+from cdl_d2.d2.modeling.transfer_checks import check_detectors
 from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.transfer import DetectorTransfer

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,10 +11,9 @@ from detectron2.modeling import build_model
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.config_files import read_config, trust_program
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
-from cdl_d2.d2.modeling.detector_outputs import check_detectors
-from cdl_d2.d2.modeling.teacher import normalizer
+from cdl_d2.d2.modeling.transfer_checks import check_detectors
 from cdl_d2.errors import CdlError
-from cdl_d2.transfer import DetectorTransfer, teachers_view
+from cdl_d2.transfer import DetectorTransfer
 from tests.d2.conftest import PIXEL, make_item, small_cfg, small_model
 
 TERMS = {"objectness", "anchor_deltas", "class", "box_deltas", "mask", "features"}
@@ -214,12 +215,13 @@ def test_a_students_checkpoint_loads_and_runs_without_the_teacher(
 
 def test_the_teacher_sees_what_it_sees_alone(transfer_cfg, storage):
     model, _ = train_step(transfer_cfg)
-    item, size = make_item(96, 128), (96, 128)
+    item, swapped = make_item(96, 128), make_item(96, 128)
+    swapped["image"] = item["image"].flip(0)
     alone = model.teacher.preprocess_image([item]).tensor
-    swapped = {"image": item["image"].flip(0)}
     for order, each in (("BGR", item), ("RGB", swapped)):
-        seen = teachers_view([each], [size], size, normalizer(model.teacher, order))
-        assert torch.equal(seen, alone)
+        model.coded_input = replace(model.coded_input, channel_order=order)
+        images = model.preprocess_image(model.encode([each]))
+        assert torch.equal(model.teacher_batch(model.teacher, [each], images), alone)
 
 
 def test_images_without_annotations_train(transfer_cfg, storage):
@@ -263,7 +265,7 @@ def test_the_teacher_needs_an_image(transfer_cfg, storage):
     model, item = small_model(transfer_cfg).train(), make_item(64, 64)
     encoded = model.encode([item])[0]
     del encoded["image"]
-    with pytest.raises(ValueError, match="the teacher looks at images"):
+    with pytest.raises(ValueError, match="the teacher reads images"):
         model([encoded])
 
 
@@ -271,7 +273,7 @@ def test_the_teacher_needs_an_image(transfer_cfg, storage):
 def test_teacher_and_student_must_see_one_geometry(transfer_cfg, storage, size):
     model, item = small_model(transfer_cfg).train(), make_item(64, 64)
     encoded = model.encode([item])[0] | {"image": make_item(*size)["image"]}
-    with pytest.raises(ValueError, match="one geometry"):
+    with pytest.raises(ValueError, match="same geometry"):
         model([encoded])
 
 

@@ -22,7 +22,7 @@ from cdl_d2.d2.modeling.classifier_networks import (
 from cdl_d2.d2.modeling.latent_augmentation import LatentAugmentation
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.d2.modeling.teacher import Student, transfer_options
+from cdl_d2.d2.modeling.student import Student, transfer_options
 from cdl_d2.errors import CdlError
 from cdl_d2.metrics.image_quality import psnr_and_ms_ssim
 from cdl_d2.nn import stage_ends, stage_features
@@ -211,11 +211,11 @@ class TransferClassifier(Student, CompressedClassifier):
         return {
             **super().from_config(cfg),
             "teacher": partial(build_classifier_teacher, cfg),
-            "transfer": cls.transfer_of(cfg),
+            "transfer": cls.build_transfer(cfg),
         }
 
     @staticmethod
-    def transfer_of(cfg: CfgNode) -> ClassifierTransfer:
+    def build_transfer(cfg: CfgNode) -> ClassifierTransfer:
         """The losses that MODEL.TRANSFER says."""
         stages = cfg.MODEL.TRANSFER.FEATURES
         features = {"c4": stages.C4, "c5": stages.C5}

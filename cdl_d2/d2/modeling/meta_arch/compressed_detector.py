@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import ImageList
 
-from cdl_d2.d2.modeling.mask_losses import without_unmasked
+from cdl_d2.d2.modeling.mask_losses import HAS_MASK, without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
@@ -77,7 +78,9 @@ class CompressedDetector(CompressedModel):
         if not self.training:
             return self.inference(batched_inputs)
         items = self.select(self.encode(batched_inputs))
-        with without_unmasked(self, items):
+        instances = [item["instances"] for item in items if "instances" in item]
+        some_unmasked = any(objects.has(HAS_MASK) for objects in instances)
+        with without_unmasked(self) if some_unmasked else nullcontext():
             losses = super().forward(items)
         return losses | self.selection_losses(items)
 

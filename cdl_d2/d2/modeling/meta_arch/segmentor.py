@@ -19,11 +19,12 @@ from torch import nn
 from cdl_d2.d2.modeling.label_maps import padded_labels
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.d2.modeling.teacher import Student, build_teacher, normalizer, transfer_options
+from cdl_d2.d2.modeling.student import Student, transfer_options
+from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.batch_item import output_size, reported
 from cdl_d2.nn.input.coded_input import CodedInput
-from cdl_d2.transfer import SegmentorTransfer, teachers_view
+from cdl_d2.transfer import SegmentorTransfer
 
 FIRST = "res2"  # the feature that is taught
 
@@ -157,11 +158,11 @@ class TransferSegmentor(Student, CompressedSegmentor):
         return {
             **super().from_config(cfg),
             "teacher": partial(build_segmentor_teacher, cfg),
-            "transfer": cls.transfer_of(cfg),
+            "transfer": cls.build_transfer(cfg),
         }
 
     @staticmethod
-    def transfer_of(cfg: CfgNode) -> SegmentorTransfer:
+    def build_transfer(cfg: CfgNode) -> SegmentorTransfer:
         """The loss that MODEL.TRANSFER says."""
         return SegmentorTransfer(**transfer_options(cfg, {FIRST: 1.0}))
 
@@ -179,10 +180,8 @@ class TransferSegmentor(Student, CompressedSegmentor):
 
     @torch.no_grad()
     def _teachers_feature(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
-        teacher, padded_size = self.teacher, self.coded_input.padded_size(batch.tensor)
-        normalize = normalizer(teacher, self.coded_input.channel_order)
-        views = teachers_view(items, batch.image_sizes, padded_size, normalize)
-        return first_layers(teacher.backbone, views)
+        teacher = self.teacher
+        return first_layers(teacher.backbone, self.teacher_batch(teacher, items, batch))
 
 
 def first_layers(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
