@@ -42,6 +42,15 @@ def check_system() -> None:
 
 
 @contextmanager
+def with_advice(advice: str) -> Iterator[None]:
+    """Append advice to the message of a CdlError or FileNotFoundError inside the block."""
+    try:
+        yield
+    except (CdlError, FileNotFoundError) as error:
+        raise type(error)(f"{error}: {advice}") from error
+
+
+@contextmanager
 def within_memory() -> Iterator[None]:
     """Around work on one file of many: a lack of memory is an error like others.
 

@@ -85,7 +85,7 @@ def select(
     from cdl_d2.d2.applications.latents import rank_channels
 
     ranking = rank_channels(load_config(model, overrides, datasets), by, images, count)
-    kept = list(ranking.channels) if count is None else ranking.most_wanted(count)
+    kept = list(ranking.channels) if count is None else ranking.top_channels(count)
     if output is not None:
         ranking.save(output)
     if json:

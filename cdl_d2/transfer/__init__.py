@@ -1,5 +1,7 @@
-"""Knowledge-transfer losses, pure functions of tensors (formulas 2 and 3 of *Learning in Compressed
-Domain via Knowledge Transfer*)."""
+"""Distillation: transfer losses as pure functions of tensors, and the frozen teacher.
+
+The formulas are those of *Learning in Compressed Domain via Knowledge Transfer*.
+"""
 
 from cdl_d2.transfer.classifier import ClassifierTransfer
 from cdl_d2.transfer.detector import (
@@ -9,7 +11,7 @@ from cdl_d2.transfer.detector import (
     anchors_by_level,
     anchors_on_images,
 )
-from cdl_d2.transfer.features import DISTANCES, covered_cells, feature_transfer_loss
+from cdl_d2.transfer.features import DISTANCES, coverage_mask, feature_transfer_loss
 from cdl_d2.transfer.outputs import (
     anchor_delta_transfer_loss,
     box_delta_transfer_loss,
@@ -43,7 +45,7 @@ __all__ = [
     "batch_for_teacher",
     "box_delta_transfer_loss",
     "class_transfer_loss",
-    "covered_cells",
+    "coverage_mask",
     "feature_transfer_loss",
     "input_at",
     "mask_transfer_loss",

@@ -1,5 +1,7 @@
-"""Transfer losses of a classifier (formula 1 of *Learning in Compressed Domain via Knowledge
-Transfer*)."""
+"""Transfer losses of a classifier.
+
+Formula (1) of *Learning in Compressed Domain via Knowledge Transfer*.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,7 @@ STAGES = ("c4", "c5")
 
 
 class ClassifierTransfer(TransferTerms):
-    """Terms `c4` and `c5`, distances of features, and `class`, the divergence D(teacher || student)
-    of the class distributions.
+    """Terms `c4`, `c5` (features) and `class` (divergence D(teacher || student) of classes).
 
     Attributes:
         compares_features: feature maps are compared, so that they must be spatially aligned.
@@ -38,8 +39,10 @@ class ClassifierTransfer(TransferTerms):
         """Return `loss_transfer_<term>`, weighted scalars.
 
         Args:
-            student_features, teacher_features: stage to N x C x H x W, before the last ReLU.
-            student_logits, teacher_logits: N x K.
+            student_features: stage to N x C x H x W, before the last ReLU.
+            teacher_features: as student_features.
+            student_logits: N x K.
+            teacher_logits: N x K.
 
         Raises:
             CdlError: if features or logits differ in shape.

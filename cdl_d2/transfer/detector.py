@@ -1,5 +1,6 @@
-"""Transfer losses of a detector with a feature pyramid, of any library (formulas 2 and 3 of
-*Learning in Compressed Domain via Knowledge Transfer*).
+"""Transfer losses of a detector with a feature pyramid, of any library.
+
+Formulas (2) and (3) of *Learning in Compressed Domain via Knowledge Transfer*.
 
 Shapes: N images, A anchors per position, H_i x W_i positions of level i, R sampled proposals, K
 classes, S x S mask pixels.
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from cdl_d2.errors import CdlError
-from cdl_d2.transfer.features import covered_cells, feature_transfer_loss
+from cdl_d2.transfer.features import coverage_mask, feature_transfer_loss
 from cdl_d2.transfer.outputs import (
     anchor_delta_transfer_loss,
     box_delta_transfer_loss,
@@ -61,14 +62,15 @@ class DetectorOutputs:
 
 
 class DetectorTransfer(TransferTerms):
-    """Terms `features` of the pyramid, and `objectness`, `anchor_deltas`, `class`, `box_deltas` and
-    `mask` of the heads.
+    """Terms `features`, `objectness`, `anchor_deltas`, `class`, `box_deltas` and `mask`.
 
     The paper does not give the divisor of a term. Here each is an average over everything that it
     compares, coordinates, classes and pixels included.
 
     Args:
-        weight, weights, distance: arguments of TransferTerms.
+        weight: lambda of formula (4).
+        weights: weight of each term; None for 1 each.
+        distance: distance of features, `mse` or `l2norm`.
         ignore_padding: leave out positions and anchors outside of the images.
         anchors: compare `all` anchors (formula 2), nearly all of which are plain background, or
             those `sampled` for the region proposal network's own loss, positive or not: the losses
@@ -118,7 +120,8 @@ class DetectorTransfer(TransferTerms):
         """Return `loss_transfer_<term>`, weighted scalars; zero without a common level.
 
         Args:
-            student, teacher: outputs for the same batch, at the same proposals.
+            student: outputs of the student.
+            teacher: outputs of the teacher for the same batch, at the same proposals.
             image_sizes: (H, W) of each image in pixels.
             strides: pixels per position of each level, along each side.
         """
@@ -200,7 +203,7 @@ def anchors_on_images(
         strides: pixels per position of each level, along each side.
     """
     covered = {
-        level: covered_cells(image_sizes, strides[level], logits.shape[2:], logits.device)
+        level: coverage_mask(image_sizes, strides[level], logits.shape[2:], logits.device)
         for level, logits in objectness.items()
     }
     return _flatten_logits([covered[k].bool().expand_as(v) for k, v in objectness.items()])

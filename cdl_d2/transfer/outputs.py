@@ -1,12 +1,11 @@
-"""Output-level transfer: the five terms of formula (2) of *Learning in Compressed Domain via
-Knowledge Transfer*.
+"""Output-level transfer: terms of formula (2).
 
-The teacher's predictions serve as soft labels over all anchors, all sampled proposals and all
-classes. Each term is an average over its elements, computed in float32, and is zero with no
-gradient from the data when there are no elements. Cross entropies are given less the teacher's own
-entropy, which is a constant: their gradients are those of the formula, and equal outputs give 0.
+*Learning in Compressed Domain via Knowledge Transfer*. The teacher's predictions are soft labels
+over all anchors, sampled proposals and classes. Each term is an average over its elements, in
+float32, and zero without elements. The teacher's entropy, a constant, is subtracted from cross
+entropies: gradients are those of the formula, and equal outputs give 0.
 
-Shapes: A anchors of a batch, R sampled proposals, K classes.
+Shapes: N images, A anchors, R sampled proposals, K classes, S x S mask pixels.
 """
 
 from __future__ import annotations
@@ -20,11 +19,9 @@ from cdl_d2.errors import CdlError
 def objectness_transfer_loss(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, valid: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Binary cross entropy of objectness, first term of formula (2).
+    """Compute the binary cross entropy of objectness, N x A logits, first term of formula (2).
 
-    Args:
-        student_logits, teacher_logits: N x A logits.
-        valid: N x A booleans, the anchors to compare; default all.
+    Only anchors where `valid`, N x A booleans, is true are compared; None for all.
     """
     return _mean(_soft_bce(student_logits, teacher_logits), valid)
 
@@ -32,21 +29,15 @@ def objectness_transfer_loss(
 def anchor_delta_transfer_loss(
     student_deltas: torch.Tensor, teacher_deltas: torch.Tensor, valid: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Smooth L1 (beta 1) between anchor deltas, second term of formula (2).
+    """Compute smooth L1 (beta 1) of anchor deltas, N x A x 4, second term of formula (2).
 
-    Args:
-        student_deltas, teacher_deltas: N x A x 4.
-        valid: N x A booleans, the anchors to compare; default all.
+    Only anchors where `valid`, N x A booleans, is true are compared; None for all.
     """
     return _mean(_smooth_l1(student_deltas, teacher_deltas).mean(-1), valid)
 
 
 def class_transfer_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
-    """Kullback-Leibler divergence D(teacher || student) of classes, third term of formula (2).
-
-    Args:
-        student_logits, teacher_logits: R x (K + 1) logits.
-    """
+    """Compute the divergence D(teacher || student) of R x (K + 1) logits, third term."""
     _check_shapes(student_logits, teacher_logits)
     divergence = F.kl_div(
         F.log_softmax(student_logits.float(), dim=1),
@@ -60,11 +51,9 @@ def class_transfer_loss(student_logits: torch.Tensor, teacher_logits: torch.Tens
 def sigmoid_class_transfer_loss(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor
 ) -> torch.Tensor:
-    """class_transfer_loss of heads that tell each class from all others by itself: the sum over
-    classes of the divergences of two probabilities, the class's and the rest's.
+    """Compute the third term for heads with sigmoids, R x K logits without background.
 
-    Args:
-        student_logits, teacher_logits: R x K logits, without one for the background.
+    It is the sum over classes of the divergences of binary distributions.
     """
     return _mean(_soft_bce(student_logits, teacher_logits).sum(1))
 
@@ -72,20 +61,12 @@ def sigmoid_class_transfer_loss(
 def box_delta_transfer_loss(
     student_deltas: torch.Tensor, teacher_deltas: torch.Tensor
 ) -> torch.Tensor:
-    """Smooth L1 (beta 1) between the boxes of all classes, fourth term of formula (2).
-
-    Args:
-        student_deltas, teacher_deltas: R x 4K, or R x 4 for class-agnostic boxes.
-    """
+    """Compute smooth L1 (beta 1) of box deltas, R x 4K, or R x 4 without classes, fourth term."""
     return _mean(_smooth_l1(student_deltas, teacher_deltas))
 
 
 def mask_transfer_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy between the masks of all classes, fifth term of formula (2).
-
-    Args:
-        student_logits, teacher_logits: R x K x S x S logits of S x S pixels.
-    """
+    """Compute the binary cross entropy of mask logits, R x K x S x S, fifth term."""
     return _mean(_soft_bce(student_logits, teacher_logits))
 
 

@@ -1,5 +1,7 @@
-"""The transfer loss of a segmentor (formula 3 of *Semantic Segmentation in Learned Compressed
-Domain*)."""
+"""Transfer loss of a segmentation model.
+
+Formula (3) of *Semantic Segmentation in Learned Compressed Domain*.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from cdl_d2.transfer.terms import TransferTerms
 
 
 class SegmentorTransfer(TransferTerms):
-    """The distance of `res2`, the feature that replaced layers gave; arguments as TransferTerms."""
+    """Term `res2`, the distance of the features at the output of the replaced layers."""
 
     KNOWN = frozenset({"res2"})
 
@@ -23,12 +25,13 @@ class SegmentorTransfer(TransferTerms):
         image_sizes: Sequence[tuple[int, int]],
         stride: int,
     ) -> dict[str, torch.Tensor]:
-        """`loss_transfer_res2`, a weighted scalar.
+        """Return `loss_transfer_res2`, a weighted scalar.
 
         Args:
-            student_feature, teacher_feature: N x C x H/stride x W/stride.
-            image_sizes: (H, W) of each image in pixels; only cells that it covers are compared.
-            stride: pixels a side of a cell.
+            student_feature: N x C x H/stride x W/stride.
+            teacher_feature: feature of the same shape.
+            image_sizes: (H, W) of each image in pixels; positions outside are left out.
+            stride: pixels per position, along each side.
 
         Raises:
             CdlError: if the features differ in shape.

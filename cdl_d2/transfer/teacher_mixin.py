@@ -1,4 +1,4 @@
-"""What every student shares: a teacher that it learns from and does not own."""
+"""Frozen teacher of a student, outside of the student's module tree."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from cdl_d2.device import network_on
 
 
 class TeacherMixin:
-    """For a student, a module with a `device`, to inherit from; its `__init__` calls `set_teacher`.
+    """Mixin for students, modules with a `device`; their `__init__` calls `set_teacher`.
 
     The teacher is built at the first training step, or by `prepare_teacher`. It is in eval mode
-    without gradients, and outside the student's parameters, state dict and train/eval mode: no
-    optimizer, checkpoint, DistributedDataParallel or parameter count sees it. Copies of a student
-    share its teacher; a pickled one has what `set_teacher` was given.
+    without gradients, and no part of the student's parameters, state dict and train/eval mode:
+    optimizers, checkpoints, DistributedDataParallel and parameter counts ignore it. Copies of a
+    student share its teacher; pickled ones keep the argument of `set_teacher`.
+
+    Attributes:
+        uses_teacher: a transfer loss is enabled.
     """
 
     def set_teacher(
         self, teacher: nn.Module | Callable[[], nn.Module], enabled: bool = True
     ) -> None:
-        """Say where the teacher comes from.
+        """Set the teacher.
 
         Args:
-            teacher: a network, which is frozen then; or what makes one.
-            enabled: whether any loss compares with it; if not, it is never built.
+            teacher: a network, which is frozen, or a function that builds one.
+            enabled: a transfer loss needs it; otherwise it is never built.
         """
         self._late_teacher, self.uses_teacher = _LateTeacher(teacher), enabled
 
     def check_teacher(self, teacher: nn.Module) -> None:
-        """Raise CdlError unless the student can be compared with a teacher; any will do here."""
+        """Raise CdlError unless the student can be compared with a teacher."""
 
     def prepare_teacher(self) -> None:
-        """Build the teacher now rather than at the first training step; raises what that raises."""
+        """Build the teacher now rather than at the first training step, to raise its errors now."""
         if self.uses_teacher:
             self._late_teacher.build(self.check_teacher)
 
@@ -46,15 +49,14 @@ class TeacherMixin:
 
 
 class _LateTeacher:
-    """A teacher that is built once, for a student and all its copies; no module, so that nn.Module
-    does not look into it."""
+    """Teacher that is built once for a student and its copies; no nn.Module, to stay hidden."""
 
     def __init__(self, source: nn.Module | Callable[[], nn.Module]):
         self._source, self._network = source, None
         self._copies: dict[torch.device, nn.Module] = {}
 
     def build(self, check: Callable[[nn.Module], None]) -> nn.Module:
-        """The network, frozen; raises what `check` or the building raises, every time."""
+        """Build, check and freeze the network unless that has succeeded before."""
         if self._network is None:
             ready = isinstance(self._source, nn.Module)
             network = self._source if ready else self._source()
@@ -63,7 +65,7 @@ class _LateTeacher:
         return self._network
 
     def on(self, device: torch.device, check: Callable[[nn.Module], None]) -> nn.Module:
-        """Return the network, or its copy on another device, as students there need it."""
+        """Return the network, or its copy on another device, in eval mode."""
         network = self._copies[device] = network_on(self.build(check), device)
         return network.eval() if network.training else network
 

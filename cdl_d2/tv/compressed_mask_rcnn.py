@@ -15,8 +15,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.latent_translation import translation_for
-from cdl_d2.nn.input.batch_item import output_size, reported
+from cdl_d2.nn.bridge.latent_translation import build_translation
+from cdl_d2.nn.input.batch_item import get_output_size, rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.mask_losses import head_losses
@@ -55,7 +55,7 @@ class CompressedMaskRCNN(FasterRCNN):
             finest = min(STRIDES[level] for level in pool.featmap_names)
             pool.map_levels = initLevelMapper(finest.bit_length() - 1, 5)
         coded_input.stamp(self)
-        self.translation = translation_for(self, coded_input)
+        self.translation = build_translation(self, coded_input)
 
     @property
     def has_masks(self) -> bool:
@@ -96,9 +96,9 @@ class CompressedMaskRCNN(FasterRCNN):
         detections, losses = self.roi_heads(pyramid, proposals, batch.image_sizes, targets)
         if self.training:
             return losses | rpn_losses
-        sizes = [tuple(map(int, output_size(sample))) for sample in samples]
+        sizes = [tuple(map(int, get_output_size(sample))) for sample in samples]
         detections = self.transform.postprocess(detections, batch.image_sizes, sizes)
-        return [d | reported(sample) for d, sample in zip(detections, samples, strict=True)]
+        return [d | rate_fields(sample) for d, sample in zip(detections, samples, strict=True)]
 
     def encode(self, sample: dict[str, Any], with_bits: bool = False) -> dict[str, Any]:
         """Add the backbone's input to a sample.
@@ -107,7 +107,7 @@ class CompressedMaskRCNN(FasterRCNN):
             CdlError: if the sample has neither an image nor an input that fits the codec.
         """
         sample = self.coded_input.encode(sample, self.device, with_bits, self.training)
-        return sample if self.translation is None else self.translation.of_item(sample)
+        return sample if self.translation is None else self.translation.translate_item(sample)
 
     def batch(self, samples: list[dict[str, Any]]) -> ImageList:
         """Stack inputs into one tensor, zero-padded on the right and below to whole strides.

@@ -14,7 +14,7 @@ from detectron2.engine import DefaultTrainer
 from cdl_d2.d2 import SafeCheckpointer, build_codec, build_mapper
 from cdl_d2.d2.config_files import find_config, read_config
 from cdl_d2.d2.data.store_mapper import variants_of
-from cdl_d2.d2.modeling.teacher import build_teacher, trained_weights
+from cdl_d2.d2.modeling.teacher import build_teacher, find_weights
 from cdl_d2.data import Plan
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.errors import CdlError
@@ -165,6 +165,6 @@ def test_the_teacher_of_a_packaged_config_is_what_its_training_left(tmp_path, mo
 
 def test_a_teacher_of_detectron2s_zoo_has_the_weights_of_the_zoo():
     name = read_config("detection/latent_mask_rcnn_R50_FPN.yaml").MODEL.TEACHER.CONFIG_FILE
-    found = trained_weights(find_config(name), "")
+    found = find_weights(find_config(name), "")
     assert found.endswith("mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl")
-    assert not trained_weights(find_config("Base-RCNN-FPN.yaml"), "")
+    assert not find_weights(find_config("Base-RCNN-FPN.yaml"), "")

@@ -10,7 +10,7 @@ from detectron2.config import LazyConfig
 
 from cdl_d2.d2.config_files import find_config, read_config
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO, import_model_zoo, zoo_weights
-from cdl_d2.d2.modeling.teacher import teacher_of, trained_weights
+from cdl_d2.d2.modeling.teacher import find_weights, teacher_of
 from cdl_d2.errors import CdlError
 from tests.cli.test_convert import CODEC, save_run
 from tests.commands import output_of
@@ -33,7 +33,7 @@ def pkg_resources(request, monkeypatch):
 def test_configs_and_weights_of_the_zoo_are_found(pkg_resources):
     file = find_config(MASK_RCNN)
     assert zoo_weights(file).endswith("mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl")
-    assert trained_weights(file, "") == zoo_weights(file)
+    assert find_weights(file, "") == zoo_weights(file)
     assert not zoo_weights(find_config("Base-RCNN-FPN.yaml"))
     assert import_model_zoo().get_config_file(MASK_RCNN) == str(DETECTRON2_ZOO / MASK_RCNN)
     assert sys.modules.get("pkg_resources") is pkg_resources  # as it was

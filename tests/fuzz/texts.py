@@ -126,7 +126,7 @@ def make_selections() -> dict[str, bytes]:
 def read_selection(name: str, content: bytes, folder: Path) -> Any:
     """The first channels of a selection."""
     (folder / name).write_bytes(content)
-    return ChannelRanking.load(folder / name, SELECTED).most_wanted(4)
+    return ChannelRanking.load(folder / name, SELECTED).top_channels(4)
 
 
 def make_voc_annotations() -> dict[str, bytes]:

@@ -85,7 +85,7 @@ def test_exactly_n_channels_are_kept_and_stay_with_the_state(count):
     assert torch.equal(again(latents()), choice)
     module.load_state_dict({})  # weights from before there was a selection
     if count < 24:
-        with pytest.raises(ValueError, match="the checkpoint keeps the channels"):
+        with pytest.raises(ValueError, match="the checkpoint selects channels"):
             FixedChannels(24, list(range(24))).load_state_dict(module.state_dict())
 
 
@@ -111,11 +111,11 @@ def test_scores_count_choices_and_order_ties_by_probability():
 
 @pytest.mark.parametrize("kept", [[24], [-1], [2, 2]])
 def test_channels_that_do_not_fit_are_named(kept):
-    with pytest.raises(ValueError, match=r"not different ones of 0\.\.23"):
+    with pytest.raises(ValueError, match=r"0\.\.23"):
         FixedChannels(24, kept)
 
 
 @pytest.mark.parametrize("module", [gate(), FixedChannels(24, [1])])
 def test_a_latent_of_another_codec_is_refused(module):
-    with pytest.raises(ValueError, match="12 channels for a selection among 24"):
+    with pytest.raises(ValueError, match="12 channels, expected 24"):
         module(torch.zeros(1, 12, 4, 4))

@@ -36,9 +36,9 @@ def test_a_network_of_several_qualities_can_be_fed_some_of_them_and_no_other():
         stamp.load_state_dict(state)
         assert stamp.identities == fed
     for fed in ((replace(OURS, quality=3),), (OURS, OTHER, replace(OURS, quality=3))):
-        with pytest.raises(ValueError, match=r"quality 4 .* or .* quality 2 .* is fed .*quality 3"):
+        with pytest.raises(ValueError, match=r"quality 4 .* quality 2 .* quality 3"):
             CodecStamp(*fed).load_state_dict(state)
-    with pytest.raises(ValueError, match="is fed"):
+    with pytest.raises(ValueError, match="this model is for"):
         CodecStamp(OURS, OTHER).load_state_dict(CodecStamp(OURS).state_dict())
 
 

@@ -14,7 +14,7 @@ OURS = CodecIdentity("mbt2018", 4, "mse", "dequantized", "0123456789abcdef")
 )
 def test_a_state_of_another_codec_is_refused_naming_both(field, value):
     theirs = CodecIdentity(**{**vars(OURS), field: value})
-    with pytest.raises(ValueError, match="this model is fed") as caught:
+    with pytest.raises(ValueError, match="this model is for") as caught:
         LatentInput(4, OURS).load_state_dict(LatentInput(4, theirs).state_dict())
     assert str(OURS) in str(caught.value) and str(theirs) in str(caught.value)
 

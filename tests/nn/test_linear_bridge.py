@@ -111,18 +111,18 @@ def test_what_a_linear_bridge_cannot_stand_for_is_named(small):
     )
     with pytest.raises(ValueError, match="a latent of 64 channels"):
         bridge(torch.zeros(1, 64, 2, 2))
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="without data"):
         bridge.fit([])
-    with pytest.raises(ValueError, match="the latent cover the image"):
+    with pytest.raises(ValueError, match="must cover the image"):
         bridge.fit([(torch.zeros(1, small.latent_channels, 2, 2), torch.zeros(1, 3, 48, 48))])
     patches = nn.Conv2d(3, 6, kernel_size=16, stride=16)
-    with pytest.raises(ValueError, match=r"divides MODEL\.BRIDGE\.STRIDE, 8"):
+    with pytest.raises(ValueError, match="a bridge of stride 8"):
         LinearBridge(small, patches)
     convolution = nn.Conv2d(3, 6, kernel_size=3, stride=2, padding=1)
     for width in (-1, 109):
-        with pytest.raises(ValueError, match=rf"WIDTH {width} is not in 1\.\.108"):
+        with pytest.raises(ValueError, match=rf"width {width} .* 1\.\.108"):
             LinearBridge(small, convolution, width, decoder_stride=16)
-    with pytest.raises(ValueError, match="STRIDE 32 is not one of 16, 8, 4"):
+    with pytest.raises(ValueError, match="stride 32 is not one of 16, 8, 4"):
         LinearBridge(small, convolution, decoder_stride=32)
     with pytest.raises(ValueError, match="must pad"):
         bare = LinearBridge(small, nn.Conv2d(3, 6, kernel_size=3, stride=2))

@@ -21,7 +21,7 @@ def solved(pairs, rank):
     regression = Regression()
     for inputs, targets in pairs:
         regression.add(inputs, targets)
-    return regression.over_processes().solve(rank)
+    return regression.sum_over_processes().solve(rank)
 
 
 def predicted(found, inputs):
@@ -53,7 +53,7 @@ def test_what_the_map_reads_is_reduced_to_numbers_of_unit_variance_without_corre
 
 def test_what_cannot_be_fitted_is_named():
     inputs, targets = data()
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="without data"):
         solved([], rank=1)
     inputs[0, 0] = float("nan")
     with pytest.raises(ValueError, match="not finite"):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cdl_d2.transfer import covered_cells, feature_transfer_loss
+from cdl_d2.transfer import coverage_mask, feature_transfer_loss
 
 STRIDES = {"p2": 4, "p3": 8}
 
@@ -49,7 +49,7 @@ def test_padding_changes_nothing_when_it_is_left_out(distance):
 
 
 def test_a_cell_is_covered_if_the_image_reaches_into_it():
-    covered = covered_cells([(5, 8), (16, 1)], 4, (4, 4))
+    covered = coverage_mask([(5, 8), (16, 1)], 4, (4, 4))
     assert covered.shape == (2, 1, 4, 4)
     assert covered[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert covered[1, 0].tolist() == [[1, 0, 0, 0]] * 4

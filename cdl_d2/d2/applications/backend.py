@@ -22,7 +22,7 @@ from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.class_mapper import ClassMapper
-from cdl_d2.d2.modeling.teacher import trained_weights
+from cdl_d2.d2.modeling.teacher import find_weights
 from cdl_d2.d2.tasks import class_count, get_task
 from cdl_d2.data import Variant
 from cdl_d2.errors import CdlError
@@ -56,7 +56,7 @@ class Detectron2Backend(Backend):
         cfg = read_config(config_file or Path(weights).parent / CONFIG_FILE, overrides)
         cfg.INPUT.LATENT_SOURCE = "model"  # images are encoded where the model is
         if weights is None:
-            weights = trained_weights(config_file, cfg.OUTPUT_DIR)
+            weights = find_weights(config_file, cfg.OUTPUT_DIR)
         if not weights:
             raise CdlError(f"there are no weights of {config_file}: name {config_file}:WEIGHTS")
         return build_trained(cfg, weights, device), cfg, self.evaluation_transform(cfg)

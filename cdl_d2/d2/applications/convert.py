@@ -27,7 +27,7 @@ from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.run_config import check_device
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
-from cdl_d2.d2.modeling.teacher import trained_weights
+from cdl_d2.d2.modeling.teacher import find_weights
 from cdl_d2.d2.tasks import build_mapper, get_task
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, write_text
@@ -46,7 +46,7 @@ class Conversion:
         images: files of unlabelled images.
         codec: codec whose latents the converted model reads.
         output: folder to write, laid out as that of a training.
-        weights: file or URL of the RGB model's weights; default those that trained_weights finds.
+        weights: file or URL of the RGB model's weights; default those that find_weights finds.
         base_overrides: KEY, VALUE, ... changes that belong to the RGB model's config.
         overrides: KEY VALUE changes of the new config, such as MODEL.BRIDGE.FIT_IMAGES 500.
     """
@@ -142,7 +142,7 @@ class Conversion:
 
     def _rgb_weights(self, path: Path, cfg: CfgNode) -> str:
         """Return the full path or the URL of the RGB model's weights."""
-        weights = self.weights or trained_weights(path, cfg.OUTPUT_DIR)
+        weights = self.weights or find_weights(path, cfg.OUTPUT_DIR)
         if not weights:
             raise CdlError(f"there are no weights of {path}: name {path}:WEIGHTS")
         return weights if "://" in weights else str(Path(weights).absolute())

@@ -91,4 +91,4 @@ def rank_channels(
     else:
         pairs = ((each["latent"], each["channel_bits"]) for each in encoded)
         scores = gate_scores(model.selection.chooser, pairs).cpu()
-    return ChannelRanking.of(scores, by, build_codec(cfg).identity)
+    return ChannelRanking.from_scores(scores, by, build_codec(cfg).identity)

@@ -105,7 +105,7 @@ def _detection_parts(
     """Return a detector and its two halves, `NAME_detector`, `NAME_backbone` and `NAME_heads`."""
     network.eval()
     selects = isinstance(network, CompressedRCNN)
-    images = network.preprocess_image(network.select(items) if selects else items)
+    images = network.preprocess_image(network.select_channels(items) if selects else items)
     features = network.backbone(images.tensor)
 
     @torch.no_grad()

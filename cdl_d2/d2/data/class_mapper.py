@@ -17,7 +17,7 @@ from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.model_input import ModelTraits
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import image_checksum
+from cdl_d2.nn.input.batch_item import compute_crc32
 
 
 class ClassMapper:
@@ -97,7 +97,7 @@ class StoredClassMapper:
         self._channel_order, self._square = channel_order, square
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record with what LatentStore.read gives, and `encoded_image`; for a teacher also
+        """The record with what LatentStore.read gives, and `image_crc32`; for a teacher also
         `image`."""
         item = dict(record)
         variant = self._variants[int(torch.randint(len(self._variants), ()))]
@@ -106,7 +106,7 @@ class StoredClassMapper:
         if self._channel_order:
             item["image"] = variant.apply(read_pixels(item["file_name"], self._channel_order))
         item = central_square(item) if self._square else item
-        return item | {"encoded_image": image_checksum(item.get("image"))}
+        return item | {"image_crc32": compute_crc32(item.get("image"))}
 
 
 def central_square(item: dict[str, Any]) -> dict[str, Any]:

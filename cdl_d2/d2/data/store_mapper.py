@@ -18,7 +18,7 @@ from cdl_d2.d2.data.image_mapper import AnnotatedMapper, read_pixels
 from cdl_d2.d2.model_input import ModelTraits, build_coded_input
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import image_checksum
+from cdl_d2.nn.input.batch_item import compute_crc32
 
 
 class StoredLatentMapper(AnnotatedMapper):
@@ -64,7 +64,7 @@ class StoredLatentMapper(AnnotatedMapper):
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """As DatasetMapper, with `latent`, `codec_identity`, `image_size`, `bits` and
-        `encoded_image`.
+        `image_crc32`.
 
         Raises:
             CdlError: see LatentStore.read; and if another image was stored.
@@ -100,7 +100,7 @@ class StoredLatentMapper(AnnotatedMapper):
             self._transform_annotations(item, transforms, size)
         else:
             item.pop("annotations", None)
-        return item | stored | {"encoded_image": image_checksum(item.get("image"))}
+        return item | stored | {"image_crc32": compute_crc32(item.get("image"))}
 
 
 def open_store(cfg: CfgNode, is_train: bool) -> LatentStore:

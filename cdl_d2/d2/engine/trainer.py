@@ -146,7 +146,7 @@ class Trainer(DefaultTrainer):
             self.checkpointer.save(Path(WEIGHTS_FILE).stem)
         model = self.checkpointer.model
         if isinstance(model, CompressedModel) and comm.is_main_process():
-            model.export(Path(self.cfg.OUTPUT_DIR))
+            model.save_artifacts(Path(self.cfg.OUTPUT_DIR))
         return getattr(self, "_last_eval_results", None)
 
     def before_train(self) -> None:

@@ -10,14 +10,14 @@ from cdl_d2.codec.io.state_dicts import fit_names, load_into
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.codec.latent import latent_grid
 from cdl_d2.d2.model_input import architecture_of, build_codec
-from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
+from cdl_d2.d2.modeling.backbone.bridged_backbone import BRIDGE_ADVICE, FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.backbone.initialization import initialize
 from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
 from cdl_d2.d2.modeling.teacher import build_teacher
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.nn import CResNet, LatentClassifier, LatentInput
 from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
-from cdl_d2.nn.backbones.rgb_model import build_rgb_model, resnet_file
+from cdl_d2.nn.backbones.rgb_model import build_rgb_model, find_resnet_weights
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 
 CRESNETS = {  # arguments of CResNet
@@ -50,7 +50,8 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
                 f"MODEL.BRIDGE.ENTRY {bridge.ENTRY!r} of a classifier is not {FIRST_CONVOLUTION}"
             )
         codec = build_codec(cfg)
-        bridge_first_convolution(network, codec, bridge.WIDTH or None, bridge.STRIDE)
+        with with_advice(BRIDGE_ADVICE):
+            bridge_first_convolution(network, codec, bridge.WIDTH or None, bridge.STRIDE)
         initialize(network, cfg)
         if size:
             latent = torch.zeros(1, codec.latent_channels, *latent_grid(2 * (size,)))
@@ -97,7 +98,7 @@ def _latent_network(cfg: CfgNode) -> LatentClassifier:
         **options,
     )
     if classifier.INIT:
-        trunk.load_resnet50(resnet_file("resnet50", classifier.INIT))
+        trunk.load_resnet50(find_resnet_weights("resnet50", classifier.INIT))
     initialize(trunk, cfg)
     return LatentClassifier(trunk, classifier.NUM_CLASSES)
 
@@ -116,7 +117,7 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
                 "knowledge transfer needs a teacher: give MODEL.TEACHER.CONFIG_FILE, or in "
                 "MODEL.TEACHER.WEIGHTS a ResNet-50 of torchvision"
             )
-        path = resnet_file("resnet50", teacher.WEIGHTS)
+        path = find_resnet_weights("resnet50", teacher.WEIGHTS)
         state = fit_names(load_state_dict(path), ["fc.weight"])
         head = state.get("fc.weight")
         network = build_rgb_model("resnet50", 1000 if head is None else len(head))

@@ -12,7 +12,7 @@ from torch import nn
 from cdl_d2.codec import Codec
 from cdl_d2.codec.bitstream.layers import check_layered
 from cdl_d2.d2.model_input import build_codec
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.nn.selection.channel_ranking import ChannelRanking
 from cdl_d2.nn.selection.channel_selection import ChannelGate, FixedChannels
 
@@ -24,13 +24,16 @@ KINDS = ("none", "gate", "fixed")
 
 
 class SelectedChannels(nn.Module):
-    """A gate or a fixed selection, with the rate of what it lets through.
+    """Dynamic (gate) or static channel selection, with the rate of the selected channels.
 
     Args:
-        chooser: from y_hat to N x M x 1 x 1 of 0 and 1.
-        rate_weight: of bits per pixel in the loss; only a gate has one.
-        temperatures: of a gate, at the first and the last iteration.
-        iterations: of the training.
+        chooser: maps y_hat to N x M x 1 x 1 of 0 and 1.
+        rate_weight: weight of bits per pixel in a gate's loss.
+        temperatures: a gate's temperatures at the first and the last iteration.
+        iterations: number of training iterations.
+
+    Attributes:
+        needs_bits: training needs the bits of each channel.
     """
 
     def __init__(
@@ -43,36 +46,36 @@ class SelectedChannels(nn.Module):
         super().__init__()
         self.chooser, self._rate_weight = chooser, rate_weight
         self._temperatures, self._iterations = temperatures, iterations
-
-    @property
-    def needs_bits(self) -> bool:
-        """Whether training needs the bits of each channel."""
-        return bool(self._rate_weight)
+        self.needs_bits = bool(rate_weight)
 
     def forward(self, item: dict[str, Any]) -> dict[str, Any]:
-        """An item with the selected channels of its `latent`, M x h x w, the others zero.
+        """Set the channels of an item's `latent`, M x h x w, to zero that are not selected.
 
-        An item whose latent has some channels only, those of its `channel_mask`, was gated when it
-        was coded: a gate keeps them.
+        A gate keeps the channels of a latent that was gated when it was encoded, as recorded in
+        `channel_mask`.
 
         Returns:
             a copy of the item with `choice`, M of 0 and 1, with gradients in training; `channels`,
-            how many are selected; and `bits`, the estimated bits of these and of the hyperprior. A
-            stored latent or bitstream keeps the bits that it has.
+            the number of selected channels; and `bits`, the estimated bits of these and of the
+            hyperprior. Stored latents and bitstreams keep their bits.
 
         Raises:
-            CdlError: if the item lacks channels of a fixed selection.
+            CdlError: if the item lacks channels of a static selection.
         """
         choice = self.choose(item)
         latent = item["latent"] * choice[:, None, None]
-        extra = {"latent": latent, "choice": choice, "channels": int(choice.detach().sum())}
+        selected = {"latent": latent, "choice": choice, "channels": int(choice.detach().sum())}
         if "channel_bits" in item:
-            chosen = choice.detach().cpu() * item["channel_bits"].cpu()
-            extra["bits"] = float(chosen.sum() + item["side_bits"])
-        return item | extra
+            bits = choice.detach().cpu() * item["channel_bits"].cpu()
+            selected["bits"] = float(bits.sum() + item["side_bits"])
+        return item | selected
 
     def choose(self, item: dict[str, Any]) -> torch.Tensor:
-        """The choice for an item, M of 0 and 1; raises as forward."""
+        """Return the selection for an item, M of 0 and 1.
+
+        Raises:
+            CdlError: if the item lacks channels of a static selection.
+        """
         latent, mask = item["latent"], item.get("channel_mask")
         if mask is not None:
             mask = mask.to(latent.device)
@@ -85,22 +88,22 @@ class SelectedChannels(nn.Module):
         if mask is not None and (choice.bool() & ~mask).any():
             missing = (choice.bool() & ~mask).nonzero()[:, 0].tolist()
             raise CdlError(
-                f"the latent lacks the channels {missing}, which this model looks at: code the "
+                f"the latent lacks the channels {missing}, which this model reads: encode the "
                 "image with all channels of MODEL.SELECTION.CHANNELS"
             )
         return choice
 
     def _anneal(self) -> None:
-        """Let the temperature follow the iteration."""
-        done = min(get_event_storage().iter / max(self._iterations - 1, 1), 1.0)
+        """Set the gate's temperature for the current iteration."""
+        progress = min(get_event_storage().iter / max(self._iterations - 1, 1), 1.0)
         first, last = self._temperatures
-        self.chooser.anneal(first * (last / first) ** done)
+        self.chooser.anneal(first * (last / first) ** progress)
 
     def losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`loss_rate`, the weighted bits per pixel of a gate's choice for selected items.
+        """Return `loss_rate`, the weighted bits per pixel of the channels that a gate selected.
 
         Raises:
-            CdlError: if an item does not say the bits of its channels.
+            CdlError: if an item has no bits of its channels.
         """
         if not self.needs_bits:
             return {}
@@ -114,11 +117,11 @@ class SelectedChannels(nn.Module):
 
 
 def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | None:
-    """The selection of MODEL.SELECTION, or None for all channels.
+    """Build the selection of MODEL.SELECTION; None for all channels.
 
     Raises:
-        CdlError: for an unknown kind, channels that the codec does not have or cannot code
-            without the others, or no latents.
+        CdlError: for an unknown kind, invalid options, a domain without latents, or channels that
+            the codec does not have or cannot code without the others.
         FileNotFoundError: if MODEL.SELECTION.FILE does not exist.
     """
     keys = cfg.MODEL.SELECTION
@@ -127,7 +130,7 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
     if keys.KIND == "none":
         return None
     if cfg.INPUT.DOMAIN != "latent":
-        raise CdlError(f"channels are selected of latents, not of domain {cfg.INPUT.DOMAIN!r}")
+        raise CdlError(f"MODEL.SELECTION needs INPUT.DOMAIN latent, not {cfg.INPUT.DOMAIN!r}")
     check_layered(codec)
     if keys.KIND == "fixed":
         channels = _fixed_channels(keys, codec)
@@ -136,9 +139,9 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
         except ValueError as error:
             raise CdlError(f"MODEL.SELECTION.CHANNELS: {error}") from error
     temperatures = tuple(keys.TEMPERATURES)
-    numbers = [type(each) in (int, float) and each > 0 for each in temperatures]
-    if len(numbers) != 2 or not all(numbers):
-        raise CdlError(f"MODEL.SELECTION.TEMPERATURES {temperatures}: two above 0 are needed")
+    valid = [type(value) in (int, float) and value > 0 for value in temperatures]
+    if len(valid) != 2 or not all(valid):
+        raise CdlError(f"MODEL.SELECTION.TEMPERATURES {temperatures}, expected two above 0")
     if keys.RATE_WEIGHT < 0 or keys.LR_FACTOR < 0:
         raise CdlError(
             f"MODEL.SELECTION.RATE_WEIGHT {keys.RATE_WEIGHT} and LR_FACTOR {keys.LR_FACTOR} must "
@@ -147,13 +150,11 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
     if cfg.INPUT.LATENT_SOURCE == "store" and keys.RATE_WEIGHT:
         raise CdlError(GATE_FROM_STORE)
     gate = ChannelGate(codec.latent_channels, bias=keys.BIAS)
-    schedule = temperatures, cfg.SOLVER.MAX_ITER
-    return SelectedChannels(gate, keys.RATE_WEIGHT, *schedule)
+    return SelectedChannels(gate, keys.RATE_WEIGHT, temperatures, cfg.SOLVER.MAX_ITER)
 
 
 def keep_channels(cfg: CfgNode) -> None:
-    """Put the numbers of the channels in the place of MODEL.SELECTION.FILE, so that a trained model
-    needs the file no more; raises as build_selection."""
+    """Replace MODEL.SELECTION.FILE by the channels in it, so that a model no longer needs it."""
     keys = cfg.MODEL.SELECTION
     if keys.KIND == "fixed" and keys.FILE:
         keys.CHANNELS = _fixed_channels(keys, build_codec(cfg))
@@ -163,10 +164,12 @@ def keep_channels(cfg: CfgNode) -> None:
 def _fixed_channels(keys: CfgNode, codec: Codec) -> list[int]:
     channels = list(keys.CHANNELS)
     if keys.FILE and not channels:
-        return ChannelRanking.load(keys.FILE, codec.identity).most_wanted(keys.COUNT)
+        with with_advice(f"write it by `cdl latents select --output {keys.FILE}`"):
+            ranking = ChannelRanking.load(keys.FILE, codec.identity)
+        return ranking.top_channels(keys.COUNT)
     if keys.FILE or not channels or not all(type(channel) is int for channel in channels):
         raise CdlError(
             f"MODEL.SELECTION.CHANNELS {channels}, FILE {keys.FILE!r}: KIND fixed needs one of "
-            "them, numbers of channels, such as `cdl latents select` prints, or its file"
+            "them: the channels that `cdl latents select` prints, or its file"
         )
     return channels

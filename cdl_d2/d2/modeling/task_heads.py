@@ -20,8 +20,8 @@ from torch import nn
 
 from cdl_d2.d2.modeling.label_maps import padded_labels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import image_size_of, output_size
-from cdl_d2.transfer.features import covered_cells
+from cdl_d2.nn.input.batch_item import get_image_size, get_output_size
+from cdl_d2.transfer.features import coverage_mask
 
 Features = Mapping[str, torch.Tensor]
 
@@ -133,7 +133,7 @@ class AttributeHead(TaskHead):
         averages = []
         for name, stride in self._strides.items():
             feature = features[name].relu()
-            covered = covered_cells(shown.image_sizes, stride, feature.shape[2:], feature.device)
+            covered = coverage_mask(shown.image_sizes, stride, feature.shape[2:], feature.device)
             averages.append((feature * covered).sum((2, 3)) / covered.sum((2, 3)))
         return self.predictor(torch.cat(averages, dim=1))
 
@@ -174,7 +174,7 @@ class ParsingHead(TaskHead):
     def predict(self, features: Features, shown: Shown) -> list[torch.Tensor]:
         scores = self.head(features)[0]
         return [
-            sem_seg_postprocess(image_scores, image_size_of(item), *output_size(item))
+            sem_seg_postprocess(image_scores, get_image_size(item), *get_output_size(item))
             for image_scores, item in zip(scores, shown.items, strict=True)
         ]
 

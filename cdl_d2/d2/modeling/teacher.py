@@ -19,53 +19,59 @@ from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 
 
 def build_teacher(
-    cfg: CfgNode, check: Callable[[CfgNode, CfgNode], None] = lambda ours, theirs: None
+    cfg: CfgNode, check: Callable[[CfgNode, CfgNode], None] = lambda cfg, teacher_cfg: None
 ) -> nn.Module:
-    """The teacher of a student's config, with all its weights and its `channel_order`.
+    """Build the teacher of a student's config, with all its weights and its `channel_order`.
 
     Args:
-        check: raises CdlError unless a student's and a teacher's config can be compared; a
-            LazyConfig is not shown to it.
+        cfg: the student's config.
+        check: function that raises CdlError unless the configs of student and teacher can be
+            compared; it is not called for a LazyConfig.
 
     Raises:
-        FileNotFoundError: if its config or weights do not exist.
-        CdlError: if it is not named, does not look at original images, does not fit the student,
-            or its weights are incomplete.
+        FileNotFoundError: if the teacher's config or weights do not exist.
+        CdlError: if there is no teacher, it does not read original images or does not fit the
+            student, or its weights are incomplete.
     """
     if is_lazy(cfg):
-        network, named = _build_lazy_network(cfg)
-        output = ""
+        network, default_weights = _build_lazy_network(cfg)
+        output_dir = ""
     else:
-        theirs = teacher_config(cfg)
-        check(cfg, theirs)
-        network, named, output = None, theirs.MODEL.WEIGHTS, theirs.OUTPUT_DIR
+        teacher_cfg = teacher_config(cfg)
+        check(cfg, teacher_cfg)
+        default_weights, output_dir = teacher_cfg.MODEL.WEIGHTS, teacher_cfg.OUTPUT_DIR
     file = find_config(cfg.MODEL.TEACHER.CONFIG_FILE)
-    weights = cfg.MODEL.TEACHER.WEIGHTS or trained_weights(file, output) or named
+    weights = cfg.MODEL.TEACHER.WEIGHTS or find_weights(file, output_dir) or default_weights
     if not weights:
         raise CdlError(
             f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no weights, neither "
-            f"{WEIGHTS_FILE} beside it nor in {output or 'its OUTPUT_DIR'}: train it, or give "
+            f"{WEIGHTS_FILE} beside it nor in {output_dir or 'its OUTPUT_DIR'}: train it, or give "
             "MODEL.TEACHER.WEIGHTS"
         )
     if "://" not in weights and not Path(weights).is_file():
         raise FileNotFoundError(
             f"there is no file {weights} with the teacher's weights: check MODEL.TEACHER.WEIGHTS"
         )
-    network = network or build_pixel_network(theirs)
+    if not is_lazy(cfg):
+        network = build_rgb_network(teacher_cfg)
     load_all_weights(network, weights)
     return network
 
 
-def trained_weights(file: Path, output: str) -> str:
-    """Those that a training of a config left beside it or in the OUTPUT_DIR that it names, or that
-    Detectron2's model zoo has of it; empty if there are none.
+def find_weights(file: Path, output_dir: str) -> str:
+    """Return the weights of a config: a training's final ones, or those of Detectron2's model zoo.
+
+    A training's weights are beside the config's file or in OUTPUT_DIR.
 
     Args:
-        file: of the config.
-        output: its OUTPUT_DIR; empty for none.
+        file: path of the config.
+        output_dir: its OUTPUT_DIR; empty for none.
+
+    Returns:
+        a path or URL; empty if there are no weights.
 
     Raises:
-        FileNotFoundError: if a training's own copy of its config has none beside it.
+        FileNotFoundError: if a training's own copy of its config has no weights beside it.
     """
     beside = file.parent / WEIGHTS_FILE
     if file.name == CONFIG_FILE and not beside.is_file():
@@ -73,36 +79,36 @@ def trained_weights(file: Path, output: str) -> str:
             f"there are no weights {beside} beside their config: end that training, or name others "
             "(MODEL.TEACHER.WEIGHTS, or CONFIG:WEIGHTS on the command line)"
         )
-    for weights in (beside, Path(output or file.parent) / WEIGHTS_FILE):
+    for weights in (beside, Path(output_dir or file.parent) / WEIGHTS_FILE):
         if weights.is_file():
             return str(weights)
     return zoo_weights(file)
 
 
 def teacher_of(config_file: str, weights: str = "") -> Callable[[], nn.Module]:
-    """Return build_teacher for a student without a config, such as one of a LazyConfig. A teacher's
-    LazyConfig that is named here is trusted, and run.
+    """Return a function that builds a teacher, for a student of a LazyConfig.
 
     Args:
-        config_file, weights: as MODEL.TEACHER says.
+        config_file: the teacher's config; a LazyConfig is trusted, and executed.
+        weights: path or URL of its weights; empty to find them by `find_weights`.
     """
     cfg = get_cfg()
     add_cdl_config(cfg)
     trust_program(config_file)
     cfg.MODEL.TEACHER.CONFIG_FILE, cfg.MODEL.TEACHER.WEIGHTS = config_file, weights
-    cfg.MODEL.DEVICE = "cpu"  # a student moves it to its own
+    cfg.MODEL.DEVICE = "cpu"  # a student moves it to its own device
     return partial(build_teacher, cfg)
 
 
-def build_pixel_network(cfg: CfgNode) -> nn.Module:
-    """A model on images that knows the order of channels which it was trained with."""
+def build_rgb_network(cfg: CfgNode) -> nn.Module:
+    """Build a model on images, with the `channel_order` of its training."""
     network = build_model(cfg)
     network.channel_order = cfg.INPUT.FORMAT
     return network
 
 
 def is_lazy(cfg: CfgNode) -> bool:
-    """Tell whether the teacher is a LazyConfig of Detectron2, a Python file."""
+    """Return True if the teacher is a LazyConfig, a Python file."""
     return cfg.MODEL.TEACHER.CONFIG_FILE.endswith(".py")
 
 
@@ -110,19 +116,19 @@ def build_untrained_teacher(cfg: CfgNode) -> nn.Module:
     """Build the teacher of a student's config, YAML or LazyConfig, with random weights.
 
     Raises:
-        FileNotFoundError, CdlError: see build_teacher.
+        FileNotFoundError, CdlError: if the teacher's config is missing, or none of an RGB model.
     """
     if is_lazy(cfg):
         return _build_lazy_network(cfg)[0]
-    return build_pixel_network(teacher_config(cfg))
+    return build_rgb_network(teacher_config(cfg))
 
 
 def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
-    """Run the teacher's LazyConfig; return its model, and where its weights are.
+    """Execute the teacher's LazyConfig; return its model, and the path or URL of its weights.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CdlError: if the file is not to be trusted, see is_trusted; or is no LazyConfig.
+        CdlError: if the file is not trusted, or is no LazyConfig.
     """
     path = find_config(cfg.MODEL.TEACHER.CONFIG_FILE)
     if not is_trusted(path):
@@ -130,7 +136,7 @@ def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
             f"the teacher {path} is a Python program, and a config may not choose which to run: "
             f"if you trust it, give MODEL.TEACHER.CONFIG_FILE {path} on the command line"
         )
-    import_model_zoo()  # which such files import
+    import_model_zoo()  # imported by LazyConfigs
     try:
         lazy = LazyConfig.load(str(path))
         network = instantiate(lazy.model).to(cfg.MODEL.DEVICE)
@@ -140,12 +146,11 @@ def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
-    """The config that MODEL.TEACHER.CONFIG_FILE of a student's config names, on its device; see
-    read_config for where it is looked for.
+    """Return the config MODEL.TEACHER.CONFIG_FILE of a student's config, on the same device.
 
     Raises:
-        FileNotFoundError: if it is nowhere.
-        CdlError: if none is named, or it is not of a network on original images.
+        FileNotFoundError: if there is no such config.
+        CdlError: if the key is empty, or the config is not of an RGB model.
     """
     name = cfg.MODEL.TEACHER.CONFIG_FILE
     if not name:
@@ -155,9 +160,9 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
             f"the teacher {name} is a LazyConfig, whose values have no keys: give a YAML as "
             "MODEL.TEACHER.CONFIG_FILE"
         )
-    theirs = without_initialization(read_config(name))
-    theirs.MODEL.DEVICE = cfg.MODEL.DEVICE
-    domain = theirs.INPUT.DOMAIN
+    teacher_cfg = without_initialization(read_config(name))
+    teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
+    domain = teacher_cfg.INPUT.DOMAIN
     if domain != "image":
-        raise CdlError(f"the teacher {name} looks at domain {domain!r}, not at original images")
-    return theirs
+        raise CdlError(f"the teacher {name} reads domain {domain!r}, expected original images")
+    return teacher_cfg

@@ -1,4 +1,4 @@
-"""Starting a latent ResNet from weights that exist already."""
+"""Initialization of a latent ResNet from a latent classifier or an RGB ResNet."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torchvision.ops import FrozenBatchNorm2d
 from cdl_d2.codec.io.state_dicts import fit_names
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.backbones.cresnet import RESNET_KEY
 from cdl_d2.nn.backbones.latent_resnet import LatentResNet
 
-IN_RESNET = "layer4.0.conv1.weight"  # tells torchvision's ResNets
-# What a pixel ResNet's first conv4 block has in another shape, behind another stem.
-INPUT_SIDE = ("conv4_1.0.conv1.", "conv4_1.0.downsample.0.")
+# Entries of the first conv4 block whose shapes depend on the stem.
+STEM_DEPENDENT = ("conv4_1.0.conv1.", "conv4_1.0.downsample.0.")
 
 
 def initialize_trunk(trunk: LatentResNet, path: str | Path) -> list[str]:
-    """Load what fits from a latent classifier's checkpoint or from a pixel ResNet-50.
+    """Load weights from a latent classifier's checkpoint or from an RGB ResNet-50.
 
-    A latent classifier (keys `trunk.*`) gives the whole trunk. A ResNet-50 with torchvision's
-    keys gives conv5 (`layer4`) and, in order, as many conv4 blocks as `layer3` has; the conv4
-    blocks beyond them start as identities (their last normalization scales by zero).
+    A latent classifier (keys `trunk.*`) has the whole trunk. A ResNet-50 with torchvision's keys
+    has conv5 (`layer4`) and the first conv4 blocks (`layer3`); further conv4 blocks are initialized
+    as identities, by a zero scale of their last normalization.
 
     Returns:
-        the names of the trunk's entries that were loaded.
+        the names of the loaded entries.
 
     Raises:
-        FileNotFoundError, CdlError: if the file is missing, is not a state dict, or does not fit,
-            or if blocks that start as identities could not learn (FrozenBN).
+        FileNotFoundError, CdlError: if the file is missing, is no state dict, or does not fit, or
+            if identity blocks could not learn (FrozenBN).
     """
-    state = fit_names(load_state_dict(path), [IN_RESNET])
+    state = fit_names(load_state_dict(path), [RESNET_KEY])
     own = trunk.state_dict()
     if any(key.startswith("layer4.") for key in state):
-        state, beyond = _from_pixel_resnet(trunk, state)
+        state, identity_blocks = _convert_resnet(trunk, state)
     else:
-        state, beyond = _from_latent_network(state), []
+        state, identity_blocks = _extract_trunk(state), []
     state = {k: v for k, v in state.items() if k in own}
     wrong = [
-        k for k, v in state.items() if own[k].shape != v.shape and not k.startswith(INPUT_SIDE)
+        k for k, v in state.items() if own[k].shape != v.shape and not k.startswith(STEM_DEPENDENT)
     ]
     if wrong or not any(k.startswith("conv5.") for k in state):
         raise CdlError(
@@ -51,17 +51,20 @@ def initialize_trunk(trunk: LatentResNet, path: str | Path) -> list[str]:
         )
     fitting = {k: v for k, v in state.items() if own[k].shape == v.shape}
     trunk.load_state_dict(fitting, strict=False)
-    for block in beyond:
+    for block in identity_blocks:
         nn.init.zeros_(block.bn3.weight)
     return sorted(fitting)
 
 
-def _from_latent_network(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    found = ((re.search(r"(?:^|\.)trunk\.(.*)", key), value) for key, value in state.items())
-    return {match[1]: value for match, value in found if match}
+def _extract_trunk(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    matches = ((re.search(r"(?:^|\.)trunk\.(.*)", key), value) for key, value in state.items())
+    return {match[1]: value for match, value in matches if match}
 
 
-def _from_pixel_resnet(trunk: LatentResNet, state: dict[str, torch.Tensor]):
+def _convert_resnet(
+    trunk: LatentResNet, state: dict[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], list[nn.Module]]:
+    """Return a ResNet's entries under the trunk's names, and the blocks that it has not."""
     stages = ("conv4_1", "conv4_2", "conv4_3")
     blocks = [f"{s}.{i}" for s in stages for i in range(len(getattr(trunk, s)))]
     numbers = {int(m[1]) for key in state if (m := re.match(r"layer3\.(\d+)\.", key))}
@@ -70,16 +73,16 @@ def _from_pixel_resnet(trunk: LatentResNet, state: dict[str, torch.Tensor]):
     count = 1 + max(numbers)
     renamed = {}
     for key, value in state.items():
-        layer, _, rest = key.partition(".")
-        index, _, name = rest.partition(".")
+        layer, _, entry = key.partition(".")
+        index, _, name = entry.partition(".")
         if layer == "layer3" and index.isdigit() and int(index) < len(blocks):
             renamed[f"{blocks[int(index)]}.{name}"] = value
         elif layer == "layer4":
-            renamed[f"conv5.{rest}"] = value
-    beyond = [trunk.get_submodule(name) for name in blocks[count:]]
-    if any(isinstance(block.bn3, FrozenBatchNorm2d) for block in beyond):
+            renamed[f"conv5.{entry}"] = value
+    identity_blocks = [trunk.get_submodule(name) for name in blocks[count:]]
+    if any(isinstance(block.bn3, FrozenBatchNorm2d) for block in identity_blocks):
         raise CdlError(
-            f"a ResNet-50 has {count} of the {len(blocks)} blocks of conv4; the others could never "
-            "learn behind FrozenBN: set MODEL.LATENT_RESNET.NORM BN"
+            f"a ResNet-50 has {count} of the {len(blocks)} blocks of conv4; the remaining ones "
+            "cannot learn with norm FrozenBN, expected BN"
         )
-    return renamed, beyond
+    return renamed, identity_blocks

@@ -1,7 +1,9 @@
-"""ResNet-50 for latents (sections 3.2.1 and 3.3.1, tables 1, 5 and 6, figure 2 of *Learning in
-Compressed Domain via Knowledge Transfer*).
+"""ResNet-50 for latents.
 
-Shapes: N images, M latent channels, h x w latent cells of 16 x 16 pixels.
+Sections 3.2.1 and 3.3.1, tables 1, 5 and 6, figure 2 of *Learning in Compressed Domain via
+Knowledge Transfer*.
+
+Shapes: N images, M latent channels, h x w latent positions of 16 x 16 pixels.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from cdl_d2.nn.input.latent_input import LatentInput
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups, or fewer, for a layered codec's 208 channels."""
+    """Return a GroupNorm of 32 groups, or of fewer if channels are no multiple of 32."""
     return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
+Norm = Callable[[int], nn.Module]
+NORMS: dict[str, Norm] = {
     "BN": nn.BatchNorm2d,
     "GN": group_norm,
     "FrozenBN": FrozenBatchNorm2d,
@@ -33,23 +36,26 @@ STEMS = ("residual", "conv1x1", "none")
 
 
 class LatentResNet(nn.Module):
-    """Stem, conv4 in sub-stages, conv5: the trunk that all tasks share.
+    """Trunk of all tasks: stem, conv4 in three sub-stages, conv5.
 
     ```
     y_hat (16) -> input -> stem -> conv4_1 -> conv4_2 -> conv4_3 -> conv5 (32)
     ```
 
     Args:
-        input_layer: checks and normalizes y_hat; knows the number of latent channels.
-        stem: `residual`, three basic blocks as wide as the latent; `conv1x1`, one convolution to
+        input_layer: checks and normalizes y_hat, whose number of channels it has.
+        stem: `residual`, three basic blocks with M channels; `conv1x1`, one convolution to
             512 * width channels (table 6); or `none`, conv4 reads the latent itself.
-        conv4_blocks: bottlenecks in each sub-stage of conv4.
-        conv5_blocks: bottlenecks in conv5, whose first has stride 2.
-        width: scales the channels of conv4 (1024), conv5 (2048) and of the 1x1 stem (512).
-        norm: `BN`, `GN` (32 groups, for batches of a few images), `FrozenBN` or `SyncBN`.
+        conv4_blocks: number of bottlenecks in each sub-stage of conv4.
+        conv5_blocks: number of bottlenecks in conv5; the first has stride 2.
+        width: factor of the channels of conv4 (1024), conv5 (2048) and of the 1x1 stem (512).
+        norm: `BN`, `GN` (32 groups, for small batches), `FrozenBN` or `SyncBN`.
+
+    Attributes:
+        stage_ends: last blocks of the stages at strides 16 and 32, `c4` and `c5`.
 
     Raises:
-        CdlError: for an unknown stem or norm, no blocks, or a width that leaves no channels.
+        CdlError: for an unknown stem or norm, a stage without blocks, or a width without channels.
     """
 
     def __init__(
@@ -69,17 +75,16 @@ class LatentResNet(nn.Module):
             raise CdlError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
         if len(conv4_blocks) != 3 or min(*conv4_blocks, conv5_blocks) < 1:
             raise CdlError(
-                f"blocks {tuple(conv4_blocks)} and {conv5_blocks}: conv4 has three sub-stages, and "
-                "every one of them and conv5 needs at least one block"
+                f"blocks {tuple(conv4_blocks)} and {conv5_blocks}: three sub-stages of conv4 and "
+                "conv5 need at least one block each"
             )
         if int(256 * width) < 1:
             raise CdlError(f"width {width} leaves conv4 without channels: give at least 1/256")
-        self.input = input_layer
-        self._norm = NORMS[norm]
+        self.input, layer = input_layer, NORMS[norm]
         channels = input_layer.channels
         if stem == "residual":
             self.stem = nn.Sequential(
-                *(BasicBlock(channels, channels, norm_layer=self._norm) for _ in range(3))
+                *(BasicBlock(channels, channels, norm_layer=layer) for _ in range(3))
             )
         elif stem == "none":
             self.stem = nn.Identity()
@@ -87,26 +92,19 @@ class LatentResNet(nn.Module):
             self.stem = nn.Conv2d(channels, int(512 * width), kernel_size=1)
             channels = self.stem.out_channels
         planes4, planes5 = int(256 * width), int(512 * width)
-        self.conv4_1 = self._stage(channels, planes4, conv4_blocks[0])
-        self.conv4_2 = self._stage(planes4 * 4, planes4, conv4_blocks[1])
-        self.conv4_3 = self._stage(planes4 * 4, planes4, conv4_blocks[2])
-        self.conv5 = self._stage(planes4 * 4, planes5, conv5_blocks, stride=2)
+        self.conv4_1 = bottleneck_stage(channels, planes4, conv4_blocks[0], layer)
+        self.conv4_2 = bottleneck_stage(planes4 * 4, planes4, conv4_blocks[1], layer)
+        self.conv4_3 = bottleneck_stage(planes4 * 4, planes4, conv4_blocks[2], layer)
+        self.conv5 = bottleneck_stage(planes4 * 4, planes5, conv5_blocks, layer, stride=2)
         self.conv4_channels, self.conv5_channels = planes4 * 4, planes5 * 4
         self.apply(initialize_convolution)
 
-    def _stage(self, channels: int, planes: int, blocks: int, stride: int = 1) -> nn.Sequential:
-        out = planes * Bottleneck.expansion
-        shortcut = None
-        if stride != 1 or channels != out:
-            shortcut = nn.Sequential(
-                nn.Conv2d(channels, out, kernel_size=1, stride=stride, bias=False), self._norm(out)
-            )
-        first = Bottleneck(channels, planes, stride, shortcut, norm_layer=self._norm)
-        rest = (Bottleneck(out, planes, norm_layer=self._norm) for _ in range(blocks - 1))
-        return nn.Sequential(first, *rest)
+    @property
+    def stage_ends(self) -> dict[str, nn.Module]:
+        return {"c4": self.conv4_3[-1], "c5": self.conv5[-1]}
 
     def forward(self, y_hat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From y_hat, N x M x h x w, to the features of figure 2.
+        """Compute the features of figure 2 from y_hat, N x M x h x w.
 
         Returns:
             c4_1, c4_2 and c4: N x 1024 * width x h x w; c5: N x 2048 * width x h/2 x w/2.
@@ -118,16 +116,14 @@ class LatentResNet(nn.Module):
 
 
 class LatentPyramidTrunk(nn.Module):
-    """A latent ResNet whose first two features are upsampled for a feature pyramid network.
+    """Latent ResNet with an RGB ResNet's outputs, for a feature pyramid network.
 
-    Sub-pixel upsampling is a 1x1 convolution and a pixel shuffle. The outputs carry the names and
-    strides that a pixel ResNet's have, so that any feature pyramid network takes them: res2
-    (stride 4, 128 * width channels) from c4_1, res3 (8, 512 * width) from c4_2, res4 (16,
-    1024 * width) and res5 (32, 2048 * width).
+    A 1x1 convolution and a pixel shuffle upsample c4_1 to res2 (stride 4, 128 * width channels) and
+    c4_2 to res3 (8, 512 * width). c4 is res4 (16, 1024 * width), c5 is res5 (32, 2048 * width).
 
     Args:
         trunk: the latent ResNet.
-        out_features: those that are made; a pyramid from P3 needs no res2.
+        out_features: names of the outputs; a pyramid from P3 needs no res2.
 
     Raises:
         CdlError: for an unknown feature.
@@ -143,19 +139,19 @@ class LatentPyramidTrunk(nn.Module):
                 f"a latent ResNet has no feature {min(unknown)!r}, only {', '.join(self.strides)}"
             )
         self.trunk = trunk
-        between = trunk.conv5_channels
+        width = trunk.conv5_channels
         channels = {
-            "res2": between // 16,
-            "res3": between // 4,
+            "res2": width // 16,
+            "res3": width // 4,
             "res4": trunk.conv4_channels,
-            "res5": trunk.conv5_channels,
+            "res5": width,
         }
-        self.channels = {name: each for name, each in channels.items() if name in out_features}
+        self.channels = {name: channels[name] for name in channels if name in out_features}
 
         def upsample(name: str, factor: int) -> nn.Module | None:
             if name not in self.channels:
                 return None
-            convolution = nn.Conv2d(trunk.conv4_channels, between, kernel_size=1)
+            convolution = nn.Conv2d(trunk.conv4_channels, width, kernel_size=1)
             return nn.Sequential(convolution, nn.PixelShuffle(factor))
 
         self.upsample4, self.upsample2 = upsample("res2", 4), upsample("res3", 2)
@@ -177,10 +173,11 @@ class LatentPyramidTrunk(nn.Module):
 
 
 class LatentClassifier(nn.Module):
-    """A trunk with average pooling and a fully connected layer (table 5).
+    """Trunk, average pooling and a fully connected layer (table 5).
 
     Args:
-        trunk: gives `c5`; a LatentResNet, or a CResNet, which reads scales as well.
+        trunk: a LatentResNet, or a CResNet, which reads scales as well.
+        num_classes: number of classes.
     """
 
     def __init__(self, trunk: nn.Module, num_classes: int = 1000):
@@ -188,13 +185,47 @@ class LatentClassifier(nn.Module):
         self.trunk = trunk
         self.fc = nn.Linear(trunk.conv5_channels, num_classes)
 
+    @property
+    def stage_ends(self) -> dict[str, nn.Module]:
+        return self.trunk.stage_ends
+
     def forward(self, *latents: torch.Tensor) -> torch.Tensor:
-        """Class logits, N x num_classes, of y_hat (and scales_hat), N x M x h x w."""
+        """Compute class logits, N x num_classes, of y_hat (and scales_hat), N x M x h x w."""
         return self.fc(self.trunk(*latents)["c5"].mean(dim=(2, 3)))
 
 
+def bottleneck_stage(
+    channels: int,
+    planes: int,
+    blocks: int,
+    norm: Norm,
+    stride: int = 1,
+    projection: bool | None = None,
+) -> nn.Sequential:
+    """Build a ResNet stage of bottlenecks with 4 * planes output channels.
+
+    Args:
+        channels: number of input channels.
+        planes: channels inside of the bottlenecks.
+        blocks: number of bottlenecks.
+        norm: function from a number of channels to a normalization.
+        stride: stride of the first bottleneck.
+        projection: project the first shortcut; default where the shape changes.
+    """
+    out = planes * Bottleneck.expansion
+    if projection is None:
+        projection = stride != 1 or channels != out
+    shortcut = None
+    if projection:
+        convolution = nn.Conv2d(channels, out, kernel_size=1, stride=stride, bias=False)
+        shortcut = nn.Sequential(convolution, norm(out))
+    first = Bottleneck(channels, planes, stride, shortcut, norm_layer=norm)
+    following = (Bottleneck(out, planes, norm_layer=norm) for _ in range(blocks - 1))
+    return nn.Sequential(first, *following)
+
+
 def initialize_convolution(module: nn.Module) -> None:
-    """He initialization, as torchvision's ResNet has it; other modules stay as they are."""
+    """Apply torchvision's He initialization to a convolution; leave other modules unchanged."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:

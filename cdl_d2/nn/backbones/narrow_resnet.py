@@ -1,4 +1,4 @@
-"""A pixel ResNet with fewer channels, for small experiments."""
+"""RGB ResNet with fewer channels, for small experiments."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from torchvision.models.resnet import Bottleneck, ResNet
 class NarrowResNet(ResNet):
     """torchvision's ResNet-50 with fewer channels behind its stem, to train on a CPU.
 
-    Bottlenecks are half as wide as their outputs, not a quarter, as group norms need channels.
+    Bottlenecks are half as wide as their outputs, not a quarter: group norms need channels.
 
     Args:
-        width: of the stages' outputs, against ResNet-50's.
+        width: factor of the channels of ResNet-50's stages.
+        num_classes: number of outputs.
+        norm_layer: function from a number of channels to a normalization; default BatchNorm.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Features at the ends of a network's last two stages, where knowledge transfer compares them."""
+"""Features at the ends of a network's last two stages, for knowledge transfer."""
 
 from __future__ import annotations
 
@@ -13,36 +13,35 @@ from cdl_d2.errors import CdlError
 
 
 def stage_ends(network: nn.Module) -> dict[str, nn.Module]:
-    """The last layers of the stages at strides 16 and 32, under the names c4 and c5: the last
-    residual blocks of conv4 and conv5, or what a network of timm lists.
+    """Return the last layers of the stages at strides 16 and 32, `c4` and `c5`.
+
+    These are the attribute `stage_ends` of our networks, torchvision's last residual blocks, or
+    the layers in timm's `feature_info`.
 
     Raises:
         CdlError: if the network has no such stages.
     """
+    if hasattr(network, "stage_ends"):
+        return network.stage_ends
     if isinstance(network, ResNet):
         return {"c4": network.layer3[-1], "c5": network.layer4[-1]}
-    if hasattr(network, "feature_info"):
-        by_stride = {each["reduction"]: each["module"] for each in network.feature_info}
-        if 32 in by_stride:
-            strides = {"c4": 16, "c5": 32}
-            return {name: network.get_submodule(by_stride[s]) for name, s in strides.items()}
-    trunk = getattr(network, "trunk", network)
-    conv4 = getattr(trunk, "conv4_3", getattr(trunk, "conv4", None))
-    if conv4 is None or not hasattr(trunk, "conv5"):
-        raise CdlError(
-            f"{type(network).__name__} has no stages at strides 16 and 32 to compare: set "
-            "MODEL.TRANSFER.FEATURES.ENABLED False"
-        )
-    return {"c4": conv4[-1], "c5": trunk.conv5[-1]}
+    if hasattr(network, "feature_info"):  # timm's
+        modules = {stage["reduction"]: stage["module"] for stage in network.feature_info}
+        if 32 in modules:
+            return {name: network.get_submodule(modules[s]) for name, s in (("c4", 16), ("c5", 32))}
+    raise CdlError(
+        f"{type(network).__name__} has no stages at strides 16 and 32 whose features could be "
+        "compared: leave feature transfer out"
+    )
 
 
 @contextmanager
 def stage_features(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
-    """Fill a dict, while networks run, with what layers give.
+    """Record features of layers in a dict while networks run inside the block.
 
     Args:
-        layers: of torchvision's BasicBlock or Bottleneck, whose ReLU is called several times and
-            last, what enters it; of others, their output.
+        layers: name to layer. The feature of torchvision's BasicBlock and Bottleneck is the input
+            of their final ReLU; that of other layers is their output.
     """
     features: dict[str, torch.Tensor] = {}
 

@@ -1,10 +1,10 @@
-"""From a latent into the middle of a pixel network, whose trained weights then do the rest.
+"""Input adapter (bridge) from a latent to an intermediate stage of an RGB model.
 
-The first layers are those of the codec's own decoder, or a transform module of *Semantic
-Segmentation in Learned Compressed Domain* (figure 4), whose idea this generalizes.
+Its layers are the first ones of the codec's decoder, or a transform module of *Semantic
+Segmentation in Learned Compressed Domain* (figure 4), which this generalizes.
 
-Shapes: N images, M latent channels, h x w cells of 16 x 16 pixels, C channels of the pixel network
-where it is entered.
+Shapes: N images, M latent channels, h x w latent positions of 16 x 16 pixels, C channels of the RGB
+model's stage.
 """
 
 from __future__ import annotations
@@ -28,25 +28,26 @@ ENTRIES = (FIRST_CONVOLUTION, *STAGE_STRIDES)
 
 
 class Bridge(nn.Module):
-    """Upsamples a latent to stride 4 or 8, with as many channels as a pixel network has there.
+    """Upsampling of a latent to stride 4 or 8, with the channels of an RGB model's stage.
 
     ```
     y_hat (16) -> input -> first layers of g_s (8 or 4) -> 3x3 conv, norm, ReLU -> feature
     ```
 
     Args:
-        codec: whose latents are read; its decoder's layers are copied, and learn.
-        stride: of the output, in pixels.
-        out_channels: C.
+        codec: codec of the latents, whose decoder layers are copied.
+        stride: stride of the output, in pixels.
+        out_channels: number of output channels C.
         kind: `decoder`; or, for stride 4 and without the projection, `deconv`, two transposed
-            convolutions of 5 x 5 with an inverse GDN between them, as the hyperprior's decoder, or
-            `res`, twice a residual block and one that upsamples by pixel shuffle, as cheng2020's.
-        width: of `deconv` and `res`, channels between the two halves; default M.
-        frozen: keep the decoder's layers as they are.
-        norm: makes the projection's normalization from a number of channels; default none.
+            convolutions of 5 x 5 with an inverse GDN between them, as in the hyperprior's decoder,
+            or `res`, twice a residual block and one that upsamples by pixel shuffle, as in
+            cheng2020's.
+        width: channels between the two halves of `deconv` and `res`; default M.
+        frozen: do not train the decoder's layers.
+        norm: function from a number of channels to the projection's normalization; default none.
 
     Raises:
-        CdlError: for an unknown kind, or a decoder that has no such stride.
+        CdlError: for an unknown kind, or a decoder without this stride.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Bridge(nn.Module):
     ):
         super().__init__()
         if kind not in KINDS:
-            raise CdlError(f"bridge {kind!r} is not one of {', '.join(KINDS)}")
+            raise CdlError(f"bridge kind {kind!r} is not one of {', '.join(KINDS)}")
         self.input = LatentInput(codec.latent_channels, codec.identity)
         self.project = nn.Identity()
         if kind != "decoder":
@@ -79,7 +80,7 @@ class Bridge(nn.Module):
         self.project.apply(initialize_convolution)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """From y_hat, N x M x h x w, to N x C x 16h/stride x 16w/stride.
+        """Map y_hat, N x M x h x w, to features N x C x 16h/stride x 16w/stride.
 
         Raises:
             CdlError: if y_hat has another number of channels.
@@ -88,26 +89,26 @@ class Bridge(nn.Module):
 
 
 def decoder_layers(codec: Codec, stride: int) -> nn.Sequential:
-    """A copy of the first layers of a codec's decoder, all that end at a stride in pixels.
+    """Copy the first layers of a codec's decoder, up to the last one with a stride in pixels.
 
     Raises:
-        CdlError: if the decoder has no such stride, or does not say which layers it has.
+        CdlError: if the decoder has no such stride, or is no nn.Sequential.
     """
-    decoder, cells = codec.network.g_s, 2
+    decoder, side = codec.network.g_s, 2
     if not isinstance(decoder, nn.Sequential):
-        raise CdlError(f"the decoder of {codec.name} is no nn.Sequential: take another bridge")
-    feature = next(decoder.parameters()).new_zeros(1, codec.latent_channels, cells, cells)
+        raise CdlError(f"the decoder of {codec.name} is no nn.Sequential: use another bridge kind")
+    feature = next(decoder.parameters()).new_zeros(1, codec.latent_channels, side, side)
     end, strides = 0, []
     with torch.no_grad():
         for count, layer in enumerate(decoder, start=1):
             feature = layer(feature)
-            strides.append(STRIDE * cells // feature.shape[-1])
+            strides.append(STRIDE * side // feature.shape[-1])
             if strides[-1] == stride:
                 end = count
     if not end:
         raise CdlError(
-            f"the decoder of {codec.name} has the strides {sorted(set(strides), reverse=True)}, "
-            f"and none of {stride}"
+            f"the decoder of {codec.name} has no stride {stride}, only "
+            f"{sorted(set(strides), reverse=True)}"
         )
     return copy.deepcopy(decoder[:end]).cpu()
 

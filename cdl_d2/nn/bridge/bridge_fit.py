@@ -1,4 +1,4 @@
-"""Fitting the bridge of a whole network to images."""
+"""Fit of a network's linear bridge to images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
-FIT_IMAGES = 200  # that a fit is made of, if nobody says how many
+FIT_IMAGES = 200  # default number of images
 
 
 def fit_bridge(
@@ -28,45 +28,44 @@ def fit_bridge(
     normalize: Callable[[torch.Tensor], torch.Tensor],
     encode_by_all: Callable[[dict[str, Any]], Mapping[CodecIdentity, torch.Tensor]],
 ) -> float | None:
-    """Fit the linear bridge of a network, if it has one that is not fitted yet; before it, what
-    translates the latents of several codecs.
+    """Fit a network's linear bridge, unless it has none or a fitted one.
+
+    A LatentTranslation before the bridge is fitted first.
 
     Args:
-        items: of batches, each with its `image`, 3 x H x W.
-        count: how many of them.
-        encode: adds `latent`, M x h x w, as the network reads it.
-        normalize: from an image to what the pixel network reads of it.
-        encode_by_all: the latents of several codecs, see CodedInput.encode_by_all.
+        network: the network with the bridge.
+        items: batch items with `image`, 3 x H x W.
+        count: number of items to fit to.
+        encode: function that adds `latent`, M x h x w, as the network reads it.
+        normalize: function from an image to the RGB model's input.
+        encode_by_all: function that returns the item's latent by each codec.
 
     Returns:
-        What LinearBridge.fit does; None if there is nothing to fit.
+        the share of the first convolution's variance that the bridge explains, at most 1; None if
+        there is nothing to fit.
 
     Raises:
-        CdlError: for an item without image; see LinearBridge.fit.
+        CdlError: for an item without image, too few images, or images that do not fit the bridge.
     """
-    waiting = [m for m in network.modules() if isinstance(m, LinearBridge) and not m.is_fitted]
-    if not waiting:
+    unfitted = [m for m in network.modules() if isinstance(m, LinearBridge) and not m.is_fitted]
+    if not unfitted:
         return None
-    (bridge,) = waiting
+    (bridge,) = unfitted
     if count < 1:
-        raise CdlError(
-            f"a bridge is fitted to {count} images (MODEL.BRIDGE.FIT_IMAGES): at least 1"
-        )
-    items = map(_with_image, islice(items, count))
+        raise CdlError(f"a bridge cannot be fitted to {count} images: give at least 1")
+    items = map(_require_image, islice(items, count))
     for translation in (m for m in network.modules() if isinstance(m, LatentTranslation)):
-        items = list(items)  # they are read twice
+        items = list(items)  # read twice
         progress = tqdm(items, desc="fit the translation of latents", unit="image")
         translation.fit(map(encode_by_all, progress))
 
     def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for item in tqdm(items, total=count, desc="fit bridge", unit="image"):
-            y_hat, pixels = (
-                encode(item)["latent"].to(bridge.weight.device),
-                normalize(item["image"]),
-            )
+            y_hat = encode(item)["latent"].to(bridge.weight.device)
+            pixels = normalize(item["image"])
             height, width = (side * STRIDE for side in y_hat.shape[1:])
-            room = (0, width - pixels.shape[2], 0, height - pixels.shape[1])
-            yield y_hat[None], F.pad(pixels, room)[None]
+            padding = (0, width - pixels.shape[2], 0, height - pixels.shape[1])
+            yield y_hat[None], F.pad(pixels, padding)[None]
 
     with torch.no_grad():
         explained = bridge.fit(pairs())
@@ -76,7 +75,7 @@ def fit_bridge(
     return explained
 
 
-def _with_image(item: dict[str, Any]) -> dict[str, Any]:
+def _require_image(item: dict[str, Any]) -> dict[str, Any]:
     if "image" not in item:
         raise CdlError(
             "a bridge is fitted to images, and a batch item has none: keep 'image' beside 'latent' "

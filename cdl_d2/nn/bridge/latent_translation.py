@@ -1,10 +1,10 @@
-"""Latents of codecs that were trained apart, brought to the meaning of one of them.
+"""Linear maps from the latents of separately trained codecs to the latent space of one of them.
 
-The channels of one codec have nothing to do with those of another. But each is close to a linear
-code of the image, and so is, nearly, the way from one latent to the other: it is fitted, as a
-bridge is, to latents of the same images.
+Channels of different codecs are unrelated, but each latent is close to a linear code of the image,
+and so the map between two latents is close to linear. It is fitted in closed form to latents of the
+same images.
 
-Shapes: M latent channels, h x w cells of 16 x 16 pixels.
+Shapes: M latent channels, h x w latent positions of 16 x 16 pixels.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ from cdl_d2.nn.input.coded_input import CodedInput
 
 
 class LatentTranslation(nn.Module):
-    """A convolution for each codec but one, whose latents the others' are made alike.
+    """A convolution for each codec, into the latent space of the codec of the highest quality.
 
-    It does not learn by gradients; until it is fitted, latents stay as they are. It is part of the
-    state dict.
+    It is part of the state dict and has no gradients. It is the identity until it is fitted.
 
     Args:
-        identities: of the same codec at several qualities, the highest of which is aimed at; an
-            item that does not say whose latent it has is of the first.
-        channels: M.
+        identities: identities of a codec at several qualities; items without `codec_identity` are
+            of the first.
+        channels: number of latent channels M.
     """
 
     def __init__(self, identities: Sequence[CodecIdentity], channels: int):
         super().__init__()
-        self._assumed = identities[0]
+        self._default = identities[0]
         self.target = max(identities, key=lambda identity: identity.quality)
         self.maps = nn.ModuleDict()
         for identity in sorted(set(identities) - {self.target}, key=str):
@@ -47,26 +46,26 @@ class LatentTranslation(nn.Module):
         self.register_buffer("is_fitted", torch.tensor(False))
 
     def forward(self, y_hat: torch.Tensor, identity: CodecIdentity) -> torch.Tensor:
-        """From a codec's latent, M x h x w, to what the target's is of the same image, nearly."""
+        """Map a codec's latent, M x h x w, to the target's latent space."""
         if identity == self.target:
             return y_hat
         return self.maps[str(identity.quality)](y_hat[None])[0]
 
-    def of_item(self, item: dict[str, Any]) -> dict[str, Any]:
-        """An encoded item with its latent of the target's meaning."""
-        latent, identity = item["latent"], item.get("codec_identity", self._assumed)
+    def translate_item(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Return an encoded item with its latent in the target's latent space."""
+        latent, identity = item["latent"], item.get("codec_identity", self._default)
         return item | {"latent": self(latent.to(self.is_fitted.device), identity)}
 
     @torch.no_grad()
     def fit(self, images: Iterable[Mapping[CodecIdentity, torch.Tensor]]) -> None:
-        """Set the maps to those of the least squared error over all cells; processes of a
-        distributed run add up what each has seen.
+        """Fit the maps by least squares over all latent positions of a distributed run.
 
         Args:
-            images: of each, y_hat of every codec, M x h x w.
+            images: y_hat, M x h x w, by each codec, for each image.
 
         Raises:
-            CdlError: if there are fewer cells than a map has unknowns; see Regression.solve.
+            CdlError: if there are fewer positions than a map has unknowns, or values are not
+                finite.
         """
         regressions = {quality: Regression() for quality in self.maps}
         for latents in images:
@@ -76,17 +75,19 @@ class LatentTranslation(nn.Module):
                     windows = F.unfold(y_hat[None], WINDOW, padding=WINDOW // 2)[0].T
                     regressions[str(identity.quality)].add(windows, target)
         for quality, convolution in self.maps.items():
-            found = regressions[quality].over_processes().solve(convolution.out_channels)
-            weight = (found.reduce @ found.expand).T
+            solution = regressions[quality].sum_over_processes().solve(convolution.out_channels)
+            weight = (solution.reduce @ solution.expand).T
             convolution.weight.copy_(weight.reshape(convolution.weight.shape))
-            convolution.bias.copy_(found.bias)
+            convolution.bias.copy_(solution.bias)
         self.is_fitted.fill_(True)
 
 
-def translation_for(network: nn.Module, shown: CodedInput) -> LatentTranslation | None:
-    """What a network needs before its linear bridge, which stands for one codec, if it is shown
-    latents of several; not of one network's several rates, which have one meaning."""
-    weights = {identity.weights for identity in shown.identities}
-    if len(weights) < 2 or not any(isinstance(each, LinearBridge) for each in network.modules()):
+def build_translation(network: nn.Module, coded_input: CodedInput) -> LatentTranslation | None:
+    """Return a LatentTranslation for a network with a linear bridge and several codecs, else None.
+
+    Qualities of one variable-rate codec share a latent space and need no translation.
+    """
+    weights = {identity.weights for identity in coded_input.identities}
+    if len(weights) < 2 or not any(isinstance(m, LinearBridge) for m in network.modules()):
         return None
-    return LatentTranslation(shown.identities, shown.codec.latent_channels)
+    return LatentTranslation(coded_input.identities, coded_input.channels)

@@ -1,4 +1,4 @@
-"""What stands in an item of a batch, a dict, beside the image that a network is shown."""
+"""Entries of a batch item, a dict, that describe its image and how it was encoded."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from cdl_d2.codec.latent import STRIDE, latent_grid
 from cdl_d2.errors import CdlError
 
-REPORTED = ("bits", "image_size", "channels")
-CODED = (  # what an item says of its coded image, which another image makes untrue
-    *("latent", "scales", "reconstruction", "codec_identity", "image_size", "encoded_image"),
+RATE_FIELDS = ("bits", "image_size", "channels")
+ENCODING_FIELDS = (  # invalid once `image` changes
+    *("latent", "scales", "reconstruction", "codec_identity", "image_size", "image_crc32"),
     *("bits", "channel_bits", "side_bits", "channel_mask"),
 )
 
@@ -20,12 +20,12 @@ CODED = (  # what an item says of its coded image, which another image makes unt
 def check_image(image: object) -> None:
     """Raise CdlError unless an item's image, or a batch of them, can be pixels in 0..255.
 
-    Floats up to 1 that are not whole numbers are taken for pixels in 0..1, as torchvision has them.
+    Floats up to 1 that are not whole numbers are rejected as pixels in 0..1, torchvision's range.
     """
     if not isinstance(image, torch.Tensor):
         raise CdlError(
             f"an item's image is a {type(image).__name__}, not a tensor 3 x H x W with values from "
-            "0 to 255: of an array H x W x 3, take torch.as_tensor(array.transpose(2, 0, 1))"
+            "0 to 255: convert an array H x W x 3 by torch.as_tensor(array.transpose(2, 0, 1))"
         )
     if not image.is_floating_point() or torch.jit.is_tracing() or not image.numel():
         return
@@ -38,8 +38,7 @@ def check_image(image: object) -> None:
 
 
 def check_encodable(image: torch.Tensor) -> None:
-    """Raise CdlError unless a codec can encode an item's image: pixels in 0..255, of a latent
-    position at least."""
+    """Raise CdlError unless an item's image is in 0..255 and at least a latent position large."""
     check_image(image)
     height, width = image.shape[-2:]
     if max(height, width) < STRIDE:
@@ -57,32 +56,31 @@ def check_encodable(image: torch.Tensor) -> None:
         )
 
 
-def has_another_image(item: dict[str, Any]) -> bool:
-    """Whether `image` is not what was encoded, as far as the item says what that was."""
+def is_image_changed(item: dict[str, Any]) -> bool:
+    """Return True if `image` differs from what was encoded, by size or checksum if recorded."""
     if "image" not in item:
         return False
-    image, coded = item["image"], item.get("image_size")
-    if coded is None and "reconstruction" in item:
-        coded = item["reconstruction"].shape[-2:]
-    if coded is not None and tuple(coded) != tuple(image.shape[-2:]):
+    image, encoded_size = item["image"], item.get("image_size")
+    if encoded_size is None and "reconstruction" in item:
+        encoded_size = item["reconstruction"].shape[-2:]
+    if encoded_size is not None and tuple(encoded_size) != tuple(image.shape[-2:]):
         return True
-    return "encoded_image" in item and item["encoded_image"] != image_checksum(image)
+    return "image_crc32" in item and item["image_crc32"] != compute_crc32(image)
 
 
-def without_coded(item: dict[str, Any]) -> dict[str, Any]:
-    """An item that says nothing of a coded image."""
-    return {key: value for key, value in item.items() if key not in CODED}
+def drop_encoding(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item without the entries that depend on the encoded image."""
+    return {key: value for key, value in item.items() if key not in ENCODING_FIELDS}
 
 
-def image_checksum(image: torch.Tensor | None) -> int | None:
-    """CRC-32 of an item's image, by which one that was flipped later is told from the one that was
-    encoded; of None, an item that had no image, None."""
+def compute_crc32(image: torch.Tensor | None) -> int | None:
+    """Return the CRC-32 of an item's image, to detect later flips; None for None."""
     if image is None:
         return None
     return zlib.crc32(image.detach().cpu().contiguous().numpy())
 
 
-def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
+def get_image_size(item: dict[str, Any]) -> tuple[int, int]:
     """Return (H, W) of an item's image in pixels.
 
     Raises:
@@ -93,28 +91,28 @@ def image_size_of(item: dict[str, Any]) -> tuple[int, int]:
     sides = item.get("image_size")
     if sides is None:
         sides = item["image"].shape[-2:]
-    size = tuple(int(side) for side in sides)
+    height, width = sides
+    size = int(height), int(width)
     if "latent" in item and tuple(item["latent"].shape[-2:]) != latent_grid(size):
         raise CdlError(
-            f"a latent of {tuple(item['latent'].shape[-2:])} cells does not cover an image of "
-            f"{size} pixels, which has {latent_grid(size)}"
+            f"a latent of {tuple(item['latent'].shape[-2:])} positions does not cover an image of "
+            f"{size} pixels, which needs {latent_grid(size)}"
         )
     return size
 
 
-def output_size(item: dict[str, Any]) -> tuple[int, int]:
+def get_output_size(item: dict[str, Any]) -> tuple[int, int]:
     """Return (H, W) in pixels of an item's results: its `height` and `width`, or its image's size.
 
     Raises:
-        CdlError: as `image_size_of`.
+        CdlError: if the item has no size, or if its latent has another size.
     """
-    height, width = image_size_of(item)
+    height, width = get_image_size(item)
     return item.get("height", height), item.get("width", width)
 
 
-def reported(item: dict[str, Any]) -> dict[str, Any]:
-    """What a model's output says about the coded image, for the rate in evaluation; nothing while
-    it is traced, when outputs are tensors."""
+def rate_fields(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of an item that a model's output reports for the rate; {} in tracing."""
     if torch.jit.is_tracing():
         return {}
-    return {key: item[key] for key in REPORTED if key in item}
+    return {key: item[key] for key in RATE_FIELDS if key in item}

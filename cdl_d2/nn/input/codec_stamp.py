@@ -1,4 +1,4 @@
-"""Which codec a network was trained with, as part of its state."""
+"""Identity of a network's codec, as part of the network's state."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ _FINGERPRINT = 16  # digits of CodecIdentity.weights
 
 
 class CodecStamp(nn.Module):
-    """Keeps the identity of a codec, or of one at several qualities, in the state dict of the
-    network that reads what it gives.
+    """Identities of a codec, at one or several qualities, in the state dict of a network.
 
-    Loading a state with the stamp of another codec raises CdlError, so that a network trained on
-    latents of one quantization never reads the other by mistake. A network of several qualities
-    can be loaded to be fed some of them. A stamp without identity adopts what it loads first.
+    Loading the state of a network for another codec raises CdlError. A network of several qualities
+    can be loaded for some of them. A stamp without identities adopts those that it loads.
 
     Args:
-        identities: of the codec at all its qualities; none for a network not committed to one.
-        required: whether a state without a stamp is incomplete. A network on decoded images can
-            have weights from original ones.
+        identities: the codec at all its qualities; none for a network of any codec.
+        required: a state without a stamp is incomplete. False for models on reconstructed images,
+            which may have the weights of an RGB model.
     """
 
     def __init__(self, *identities: CodecIdentity, required: bool = True):
@@ -35,43 +33,47 @@ class CodecStamp(nn.Module):
 
     @property
     def identities(self) -> tuple[CodecIdentity, ...]:
-        """The codec, at all qualities; empty if the network is not committed to one."""
+        """Identities of the codec at all qualities; empty for any codec."""
         return _from_bytes(self.stamp)
 
     def commit(self, *identities: CodecIdentity) -> None:
-        """Name another codec, or none: for a network whose codec is being trained."""
+        """Replace the identities, as for a network whose codec is being trained."""
         self.stamp.copy_(_to_bytes(identities))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        stored = state_dict.get(prefix + "stamp")
-        if stored is not None:
-            theirs, ours = _from_bytes(stored), self.identities
-            if theirs and not set(ours) <= set(theirs):
+        stamp = state_dict.get(prefix + "stamp")
+        if stamp is not None:
+            stored, own = _from_bytes(stamp), self.identities
+            if stored and not set(own) <= set(stored):
                 raise CdlError(
-                    f"the checkpoint reads {in_words(theirs)}; this model is fed {in_words(ours)}"
+                    f"the checkpoint reads {format_identities(stored)}; this model is for "
+                    f"{format_identities(own)}"
                 )
-            if ours or not theirs:
+            if own or not stored:
                 state_dict[prefix + "stamp"] = self.stamp
         elif not self._required:
             state_dict[prefix + "stamp"] = self.stamp
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def in_words(identities: tuple[CodecIdentity, ...]) -> str:
-    """Identities for a message."""
+def format_identities(identities: tuple[CodecIdentity, ...]) -> str:
+    """Return identities as text for a message."""
     return "; or ".join(map(str, identities))
 
 
 def _to_bytes(identities: tuple[CodecIdentity, ...]) -> torch.Tensor:
-    """One as it is; several as one whose quality and weights are lists."""
+    """Return JSON as 256 bytes, uint8.
+
+    Several identities become one object with a list of qualities and concatenated fingerprints, or
+    one fingerprint if all are equal, as for a variable-rate codec.
+    """
     text = b""
     if identities:
-        content = dict(vars(identities[0]))
+        content = vars(identities[0]).copy()
         if len(identities) > 1:
-            content["quality"] = [each.quality for each in identities]
-            content["weights"] = "".join(each.weights for each in identities)
-            if len({each.weights for each in identities}) == 1:  # of one variable-rate network
-                content["weights"] = identities[0].weights
+            weights = [identity.weights for identity in identities]
+            content["quality"] = [identity.quality for identity in identities]
+            content["weights"] = weights[0] if len(set(weights)) == 1 else "".join(weights)
         separators = (",", ":") if len(identities) > 1 else None
         text = json.dumps(content, separators=separators).encode()
     if len(text) > _BYTES:
@@ -79,24 +81,24 @@ def _to_bytes(identities: tuple[CodecIdentity, ...]) -> torch.Tensor:
     return torch.tensor(list(text.ljust(_BYTES)), dtype=torch.uint8)
 
 
-def _from_bytes(stored: torch.Tensor) -> tuple[CodecIdentity, ...]:
+def _from_bytes(stamp: torch.Tensor) -> tuple[CodecIdentity, ...]:
     try:
-        text = bytes(torch.as_tensor(stored).tolist()).decode().strip()
-        return _read(text) if text else ()
+        text = bytes(torch.as_tensor(stamp).tolist()).decode().strip()
+        return _parse(text) if text else ()
     except (KeyError, RecursionError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise CdlError("the name of their codec in the weights is damaged: copy them again") from (
+        raise CdlError("the codec's identity in the weights is corrupted: copy them again") from (
             error
         )
 
 
-def _read(text: str) -> tuple[CodecIdentity, ...]:
+def _parse(text: str) -> tuple[CodecIdentity, ...]:
     content = json.loads(text)
     if not isinstance(content["quality"], list):
         return (CodecIdentity.from_dict(content),)
     qualities, weights = content["quality"], content["weights"]
-    each = [weights[i : i + _FINGERPRINT] for i in range(0, len(weights), _FINGERPRINT)]
-    each *= len(qualities) // len(each)
+    fingerprints = [weights[i : i + _FINGERPRINT] for i in range(0, len(weights), _FINGERPRINT)]
+    fingerprints *= len(qualities) // len(fingerprints)
     return tuple(
         CodecIdentity.from_dict(content | {"quality": quality, "weights": fingerprint})
-        for quality, fingerprint in zip(qualities, each, strict=True)
+        for quality, fingerprint in zip(qualities, fingerprints, strict=True)
     )

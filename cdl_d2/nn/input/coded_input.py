@@ -1,5 +1,4 @@
-"""Model input: encodes images or reads bitstreams into latents, reconstructions or pixels, and
-batches them.
+"""Model inputs: latents, reconstructions or pixels, from images and bitstreams, in batches.
 
 Shapes: M latent channels, h x w latent positions of 16 x 16 pixels, H x W pixels.
 """
@@ -21,12 +20,12 @@ from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.batch_item import (
     check_encodable,
     check_image,
-    has_another_image,
-    image_checksum,
-    image_size_of,
-    without_coded,
+    compute_crc32,
+    drop_encoding,
+    get_image_size,
+    is_image_changed,
 )
-from cdl_d2.nn.input.codec_stamp import in_words
+from cdl_d2.nn.input.codec_stamp import format_identities
 from cdl_d2.nn.input.domains import DOMAINS, check_domain
 
 
@@ -142,7 +141,7 @@ class CodedInput:
         Returns:
             the item with `latent`, M x ceil(H/16) x ceil(W/16), `channel_bits` (M), `side_bits` and
             `scales` (as latent), or with `reconstruction`, 3 x H x W whole numbers in 0..255; and
-            with `codec_identity`, `image_size` (H, W), `encoded_image` (checksum) and `bits`.
+            with `codec_identity`, `image_size` (H, W), `image_crc32` (checksum) and `bits`.
 
         Raises:
             CdlError: for an image that cannot be encoded, or an input of another codec.
@@ -152,10 +151,10 @@ class CodedInput:
                 check_image(item["image"])
             if self.codec is None:
                 return item
-            if training or not has_another_image(item):
+            if training or not is_image_changed(item):
                 self._check_identity(item)
                 return item
-            item = without_coded(item)
+            item = drop_encoding(item)
         if "image" not in item:
             raise CdlError(f"a batch item has neither {self.domain!r} nor 'image': {sorted(item)}")
         codec = self.codec
@@ -179,13 +178,13 @@ class CodedInput:
         codec = self.codec_on(device, codec)
         check_encodable(image)
         common = {"codec_identity": codec.identity, "image_size": tuple(image.shape[-2:])}
-        common["encoded_image"] = image_checksum(image)
+        common["image_crc32"] = compute_crc32(image)
         return common | self._domain.encode(image.to(device), codec, with_bits)
 
     def _check_identity(self, item: dict[str, Any]) -> None:
         identity = item.get("codec_identity")
         if identity is not None and identity not in self.identities:
-            expected = in_words(self.identities)
+            expected = format_identities(self.identities)
             raise CdlError(f"{self.domain} was produced by {identity}; this model reads {expected}")
 
     def read(self, stream: Bitstream, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -244,7 +243,7 @@ class CodedInput:
             for sides in zip(*(x.shape[1:] for x in inputs), strict=True)
         )
         padded = [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in inputs]
-        return torch.stack(padded), [image_size_of(item) for item in items]
+        return torch.stack(padded), [get_image_size(item) for item in items]
 
     def padded_size(self, batch: torch.Tensor) -> tuple[int, int]:
         """Return (H', W') in pixels of a padded batch."""

@@ -17,7 +17,7 @@ from cdl_d2.codec.bitstream.stream import BASE, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE, CodecIdentity, coded_cells, crop_to_image
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import image_size_of
+from cdl_d2.nn.input.batch_item import get_image_size
 from cdl_d2.nn.input.codec_stamp import CodecStamp
 
 LATENT, RECONSTRUCTION, IMAGE = "latent", "reconstruction", "image"
@@ -185,7 +185,7 @@ class LatentDomain(Domain):
 
     def picture(self, item: dict[str, Any], codec: Codec) -> torch.Tensor:
         """Decode a latent, with zeros in the positions outside of the image."""
-        latent, size = item[LATENT].detach(), image_size_of(item)
+        latent, size = item[LATENT].detach(), get_image_size(item)
         rows, columns = coded_cells(size)
         y_hat = F.pad(latent, (0, columns - latent.shape[2], 0, rows - latent.shape[1]))
         return self.swap(torch.round(codec.reconstruct(y_hat, size) * 255).byte())

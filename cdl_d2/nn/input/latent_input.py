@@ -1,4 +1,4 @@
-"""The first layer of every network on latents: checks what it is fed, and may normalize it."""
+"""First layer of every latent model: checks and normalizes its input."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from torch import nn
 
 from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.codec_stamp import CodecStamp, in_words
+from cdl_d2.nn.input.codec_stamp import CodecStamp, format_identities
 
 
 class LatentInput(nn.Module):
-    """Per-channel normalization of y_hat, and the identity of the codec that made it.
-
-    Both are part of the state dict.
+    """Per-channel normalization of y_hat, and the identity of its codec; both are state.
 
     Args:
-        channels: channels M of y_hat.
-        identity: the codec of the latents; CodedInput.stamp adds those of other qualities.
+        channels: number of channels M of y_hat.
+        identity: codec of the latents, to which CodedInput.stamp adds other qualities; None for
+            any.
         mean, std: per-channel statistics of y_hat; default 0 and 1.
+
+    Raises:
+        CdlError: for statistics of another number of channels.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class LatentInput(nn.Module):
             if tuple(statistic.shape) != (channels,):
                 raise CdlError(
                     f"latent statistics of shape {tuple(statistic.shape)} do not fit {channels} "
-                    "channels: compute them with this codec (`cdl latents statistics`)"
+                    "channels: compute them with this codec"
                 )
         self.register_buffer("mean", mean.float().clone())
         self.register_buffer("std", std.float().clone())
@@ -44,8 +46,7 @@ class LatentInput(nn.Module):
 
     @property
     def identities(self) -> tuple[CodecIdentity, ...]:
-        """The codec whose latents this network reads, at all qualities that it reads; empty if it
-        is not committed to one."""
+        """Identities of the codec at all qualities that the network reads; empty for any codec."""
         return self.codec.identities
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
@@ -55,7 +56,7 @@ class LatentInput(nn.Module):
             CdlError: if y_hat has another number of channels.
         """
         if y_hat.shape[1] != self.channels:
-            reads = in_words(self.identities) or "latents of another codec"
+            reads = format_identities(self.identities) or "latents of another codec"
             raise CdlError(
                 f"a latent of {y_hat.shape[1]} channels for a network of {self.channels}: the "
                 f"network reads {reads}"

@@ -1,4 +1,4 @@
-"""The channels of a codec's latents in the order in which a task wants them, and their file."""
+"""Channels of a codec's latents in order of importance for a task, and their file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from cdl_d2.files import write_json
 
 @dataclass(frozen=True)
 class ChannelRanking:
-    """From which a fixed selection of any number of channels is taken (*Semantic Segmentation in
-    Learned Compressed Domain*, section 2.2.3).
+    """Channels in order of importance; the first k form a static channel selection.
+
+    *Semantic Segmentation in Learned Compressed Domain*, section 2.2.3.
 
     Attributes:
-        channels: different ones of 0..M - 1, the most wanted first.
-        by: what was ranked, `gate`, how often a gate chooses each, or `variance` (the baseline of
-            Wang et al., 2022).
-        codec: whose channels.
+        channels: permutation of 0..M - 1, the most important first.
+        by: ranking criterion: `gate`, how often a gate selects a channel, or `variance` (the
+            baseline of Wang et al., 2022).
+        codec: identity of the codec.
     """
 
     channels: tuple[int, ...]
@@ -31,16 +32,16 @@ class ChannelRanking:
     codec: CodecIdentity
 
     @classmethod
-    def of(cls, scores: torch.Tensor, by: str, codec: CodecIdentity) -> ChannelRanking:
-        """By M scores, the highest first; of equal ones the lower index first."""
+    def from_scores(cls, scores: torch.Tensor, by: str, codec: CodecIdentity) -> ChannelRanking:
+        """Rank channels by M scores, the highest first; of equal scores the lower index first."""
         order = scores.sort(descending=True, stable=True).indices
         return cls(tuple(order.tolist()), by, codec)
 
-    def most_wanted(self, count: int) -> list[int]:
-        """The first `count` channels, sorted.
+    def top_channels(self, count: int) -> list[int]:
+        """Return the `count` most important channels, sorted by index.
 
         Raises:
-            CdlError: for a count that is not one of 1..M.
+            CdlError: for a count outside of 1..M.
         """
         if not 1 <= count <= len(self.channels):
             raise CdlError(
@@ -49,28 +50,24 @@ class ChannelRanking:
         return sorted(self.channels[:count])
 
     def save(self, path: str | Path) -> None:
-        """Write the file that `load` reads, JSON; makes its folder."""
+        """Write the ranking as JSON, and create the folder if needed."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path, codec: CodecIdentity) -> ChannelRanking:
-        """A file of the channels of `codec`.
+        """Read a ranking of the channels of a codec.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            CdlError: if it is no such file, or of another codec.
+            CdlError: if it is no ranking, or of another codec.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"there is no selection {path}: make it with `cdl latents select --output {path}`"
-            )
+            raise FileNotFoundError(f"there is no channel ranking {path}")
         try:
             ranking = cls._parse(json.loads(Path(path).read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise CdlError(
-                f"{path} is no file of `cdl latents select --output` ({error})"
-            ) from error
+            raise CdlError(f"{path} is no channel ranking ({error})") from error
         if ranking.codec != codec:
             raise CdlError(f"{path} ranks channels of {ranking.codec}; this model reads {codec}")
         return ranking

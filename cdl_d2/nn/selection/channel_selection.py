@@ -1,7 +1,8 @@
-"""Which channels of a latent a task needs (section 2.2 of *Semantic Segmentation in Learned
-Compressed Domain*).
+"""Dynamic and static selection of latent channels.
 
-Shapes: N images, M latent channels, h x w cells.
+Section 2.2 of *Semantic Segmentation in Learned Compressed Domain*.
+
+Shapes: N images, M latent channels, h x w latent positions.
 """
 
 from __future__ import annotations
@@ -16,26 +17,25 @@ from cdl_d2.errors import CdlError
 
 
 class ChannelGate(nn.Module):
-    """Dynamic selection: looks at a latent and chooses channels for this image (figure 3).
+    """Dynamic selection: a gate that selects channels for each image by its latent (figure 3).
 
     ```
     y_hat -> average pool -> 1x1 conv -> ReLU -> 1x1 conv -> 2M logits (drop | keep) -> 0 or 1
     ```
 
-    In training the choice is drawn by straight-through Gumbel-softmax; in evaluation it is the
-    likelier one, the same on every run.
+    In training the selection is sampled by straight-through Gumbel-softmax; in evaluation it is the
+    more probable one.
 
-    The paper says neither the channels between the convolutions, nor what is between them, nor the
-    temperature, nor how the gate starts. Its losses (formula 3) do not ask for fewer channels:
-    `bias` 0 and temperature 1 leave its gate as it is drawn. A rate term, temperatures that fall,
-    `bias` and a learning rate of the gate's own are ours (`MODEL.SELECTION`).
+    The paper gives neither the hidden layer, nor the temperature, nor the initialization, and its
+    losses (formula 3) do not ask for fewer channels. `bias` 0 and temperature 1 are nearest to it;
+    a rate loss, decreasing temperatures, a bias and a learning rate for the gate are ours.
 
     Args:
-        channels: M.
+        channels: number of latent channels M.
         hidden: channels between the two convolutions; default a quarter of M.
-        temperature: of the Gumbel-softmax, above 0; see `anneal`.
-        bias: logit with which each channel is kept at the start, and minus the one with which it is
-            dropped: 1 keeps 88 % of them, 0 half.
+        temperature: temperature of the Gumbel-softmax, above 0.
+        bias: initial logit of "keep", and minus that of "drop": 1 keeps 88 % of the channels, 0
+            half.
 
     Raises:
         CdlError: for a temperature that is not above 0.
@@ -61,30 +61,28 @@ class ChannelGate(nn.Module):
         self.anneal(temperature)
 
     def anneal(self, temperature: float) -> None:
-        """Set the temperature: high explores, low is nearly a hard choice."""
+        """Set the temperature: high values explore, low values are nearly deterministic."""
         if not temperature > 0:
             raise CdlError(f"temperature {temperature} of the gate is not above 0")
         self.temperature = temperature
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """The choice for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1, with gradients.
+        """Return the selection for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1, with gradients.
 
         Raises:
             CdlError: if y_hat has another number of channels.
         """
         logits = self._logits(y_hat)
         if self.training:
-            choice = F.gumbel_softmax(logits, tau=self.temperature, hard=True, dim=1)[:, 1]
-        else:
-            choice = (logits[:, 1] > logits[:, 0]).to(y_hat.dtype)
-        return choice
+            return F.gumbel_softmax(logits, tau=self.temperature, hard=True, dim=1)[:, 1]
+        return (logits[:, 1] > logits[:, 0]).to(y_hat.dtype)
 
     def keep_probability(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """How likely each channel of y_hat, N x M x h x w, is kept: N x M x 1 x 1."""
+        """Return the probability to keep each channel of y_hat, N x M x 1 x 1."""
         return self._logits(y_hat).softmax(dim=1)[:, 1]
 
     def _logits(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """To drop and to keep, N x 2 x M x 1 x 1."""
+        """Return the logits of "drop" and "keep", N x 2 x M x 1 x 1."""
         _check_channels(y_hat, self.channels)
         pooled = y_hat.mean(dim=(2, 3), keepdim=True)
         scores = self.score(pooled).float()  # Gumbel noise in half precision can be infinite
@@ -92,14 +90,14 @@ class ChannelGate(nn.Module):
 
 
 class FixedChannels(nn.Module):
-    """Static selection: the same channels of every image, kept with the model's state.
+    """Static selection: the same channels of every image, part of the model's state.
 
     Args:
-        channels: M.
-        kept: indices of the channels; none for those of the first state that is loaded.
+        channels: number of latent channels M.
+        kept: indices of the channels; empty to adopt those of the state that is loaded.
 
     Raises:
-        CdlError: for an index that is not one of 0..M - 1, or comes twice.
+        CdlError: for an index outside of 0..M - 1, or a repeated one.
     """
 
     def __init__(self, channels: int, kept: torch.Tensor):
@@ -107,24 +105,23 @@ class FixedChannels(nn.Module):
         kept = torch.as_tensor(kept, dtype=torch.long)
         if len(kept.unique()) < len(kept) or ((kept < 0) | (kept >= channels)).any():
             raise CdlError(
-                f"kept channels {kept.tolist()} are not different ones of 0..{channels - 1}"
+                f"kept channels {kept.tolist()} are not distinct numbers of 0..{channels - 1}"
             )
         self.channels = channels
         self.register_buffer("mask", torch.zeros(channels, dtype=torch.bool))
         self.mask[kept] = True
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        """A state without a selection takes this one; one with another is refused."""
         stored = state_dict.setdefault(prefix + "mask", self.mask)
         if self.mask.any() and not torch.equal(stored.bool().cpu(), self.mask.cpu()):
             raise CdlError(
-                f"the checkpoint keeps the channels {stored.nonzero()[:, 0].tolist()}, this model "
-                f"{self.mask.nonzero()[:, 0].tolist()}: give the same MODEL.SELECTION.CHANNELS"
+                f"the checkpoint selects channels {stored.nonzero()[:, 0].tolist()}, this model "
+                f"{self.mask.nonzero()[:, 0].tolist()}: select the same channels"
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """The choice for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1.
+        """Return the selection for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1.
 
         Raises:
             CdlError: if y_hat has another number of channels.
@@ -136,35 +133,34 @@ class FixedChannels(nn.Module):
 def gate_scores(
     gate: ChannelGate, latents: Iterable[tuple[torch.Tensor, torch.Tensor]]
 ) -> torch.Tensor:
-    """How often a gate chooses each channel where it carries a bit or more.
+    """Count how often a gate selects each channel where the channel carries a bit or more.
 
-    Nothing teaches a gate to drop a channel that is empty, as some of a codec often are: a choice
-    of it does not count.
+    Selections of empty channels do not count: no loss makes a gate drop them.
 
     Args:
-        latents: y_hat, M x h x w, and the bits of its channels, M.
+        gate: a gate in evaluation mode.
+        latents: pairs of y_hat, M x h x w, and the bits of its channels, M.
 
     Returns:
-        M numbers: the counts, whole ones, plus the mean probability of such a choice, which orders
-        channels that are chosen equally often.
+        M numbers: the counts plus the mean probability of such a selection, below 1, which ranks
+        channels with equal counts.
 
     Raises:
         CdlError: without any latent.
     """
-    chosen, likely, count = 0, 0, 0
+    selected, probability, count = 0, 0, 0
     for latent, bits in latents:
-        full = bits.to(latent.device) >= 1
-        chosen = chosen + gate(latent[None]).flatten() * full
-        likely = likely + gate.keep_probability(latent[None]).flatten() * full
+        carries_bits = bits.to(latent.device) >= 1
+        selected = selected + gate(latent[None]).flatten() * carries_bits
+        probability = probability + gate.keep_probability(latent[None]).flatten() * carries_bits
         count += 1
     if not count:
-        raise CdlError("no latents to count the choices of")
-    return chosen + 0.999 * likely / count
+        raise CdlError("no latents to count a gate's selections of")
+    return selected + 0.999 * probability / count
 
 
 def _check_channels(y_hat: torch.Tensor, channels: int) -> None:
     if y_hat.shape[1] != channels:
         raise CdlError(
-            f"a latent of {y_hat.shape[1]} channels for a selection among {channels}: it belongs "
-            "to another codec"
+            f"a latent of {y_hat.shape[1]} channels, expected {channels}: it is of another codec"
         )

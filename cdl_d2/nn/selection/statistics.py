@@ -11,26 +11,28 @@ import torch
 from cdl_d2.codec.io.weights_file import save_tensors
 from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.codec_stamp import in_words
+from cdl_d2.nn.input.codec_stamp import format_identities
 
 
 def latent_statistics(
     latents: Iterable[torch.Tensor], smallest_std: float = 0.05
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each channel over all cells of M x h x w latents.
+    """Return the mean and standard deviation of each channel over all latent positions.
 
-    Deviations are at least `smallest_std`: a channel that is nearly always the same is not
-    amplified into noise.
+    Args:
+        latents: M x h x w each.
+        smallest_std: lower bound of deviations, so that nearly constant channels are not amplified
+            into noise.
 
     Raises:
         CdlError: without any latent.
     """
     count, total, squares = 0, 0.0, 0.0
     for latent in latents:
-        cells = latent.double().flatten(1)
-        count += cells.shape[1]
-        total = total + cells.sum(1)
-        squares = squares + cells.square().sum(1)
+        values = latent.double().flatten(1)
+        count += values.shape[1]
+        total = total + values.sum(1)
+        squares = squares + values.square().sum(1)
     if not count:
         raise CdlError("no latents to compute statistics from")
     mean = total / count
@@ -46,7 +48,7 @@ def save_statistics(
 
 
 def load_statistics(path: str | Path, *codecs: CodecIdentity) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation, each of M channels, of the latents of one of some codecs.
+    """Read the mean and deviation, M each, of the latents of one of some codecs.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -55,15 +57,13 @@ def load_statistics(path: str | Path, *codecs: CodecIdentity) -> tuple[torch.Ten
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"there are no latent statistics {path}: make them with `cdl latents statistics`"
-        )
+        raise FileNotFoundError(f"there are no latent statistics {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            theirs = CodecIdentity.from_dict(json.loads((file.metadata() or {})["codec"]))
+            identity = CodecIdentity.from_dict(json.loads((file.metadata() or {})["codec"]))
             mean, std = file.get_tensor("mean"), file.get_tensor("std")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CdlError(f"{path} is not a file of latent statistics: {error}") from error
-    if theirs not in codecs:
-        raise CdlError(f"{path} describes {theirs}; this model reads {in_words(codecs)}")
+    if identity not in codecs:
+        raise CdlError(f"{path} is of {identity}; this model reads {format_identities(codecs)}")
     return mean, std

@@ -194,7 +194,7 @@ def test_a_jointly_tuned_model_is_a_plain_classifier_with_the_exported_codec(tmp
             sum(model(items).values()).backward()
             optimizer.step()
     SafeCheckpointer(model, str(tmp_path)).save("joint")
-    model.export(tmp_path)
+    model.save_artifacts(tmp_path)
     ours = model.eval()(items)
     options = "MODEL.META_ARCHITECTURE", "CompressedClassifier", "MODEL.CODEC.WEIGHTS"
     plain = tiny_model(tiny_cfg("latent_resnet", *options, str(tmp_path / "codec.safetensors")))

@@ -107,7 +107,7 @@ def test_codec_and_tasks_learn_in_turn(items):
 def test_a_codec_can_learn_without_tasks(items, tmp_path):
     model = tiny_model(joint_cfg("MODEL.TASKS.NAMES", (), "MODEL.TASKS.WEIGHTS", ()))
     assert losses_at(model, items, 2)[0].keys() == CODING | JUDGED
-    model.export(tmp_path)
+    model.save_artifacts(tmp_path)
     codec = Codec.load("tiny-zhang2022", 2, weights=str(tmp_path / "codec.safetensors"))
     image = items[0]["image"].float() / 255
     stream = codec.compress(image)

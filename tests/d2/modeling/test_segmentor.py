@@ -167,7 +167,7 @@ def test_a_label_outside_the_set_is_named(label):
         (["MODEL.SELECTION.KIND", "best"], "'best' is not one of none, gate, fixed"),
         (
             ["MODEL.SELECTION.KIND", "gate", "MODEL.SELECTION.TEMPERATURES", (0.0, 1.0)],
-            "two above 0",
+            r"\(0\.0, 1\.0\)",
         ),
         (["MODEL.RESNETS.OUT_FEATURES", ["res5"]], "lacks 'res2'"),
         (["MODEL.SELECTION.KIND", "fixed"], r"CHANNELS \[\].*KIND fixed needs"),

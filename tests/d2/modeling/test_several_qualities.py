@@ -108,7 +108,7 @@ def test_a_bridge_reads_codecs_that_were_trained_apart(teacher_files, storage):
     item, shown = patches(100), model.coded_input
     encoded = [replace(shown, codec=c, others=()).encode(item) for c in shown.codecs]
     (target,) = (each for each in encoded if each["codec_identity"].quality == 2)
-    for each, translated in zip(encoded, model.select(encoded), strict=True):
+    for each, translated in zip(encoded, model.select_channels(encoded), strict=True):
         before = (each["latent"] - target["latent"]).square().mean()
         after = (translated["latent"] - target["latent"]).square().mean()
         assert after < before / 2 or each is target
@@ -117,7 +117,9 @@ def test_a_bridge_reads_codecs_that_were_trained_apart(teacher_files, storage):
     state = model.state_dict()
     fresh = small_model(bridge_cfg(teacher_files, "conv1", *ALL, "MODEL.CODEC.QUALITY", 0)).eval()
     fresh.load_state_dict(state)
-    for a, b in zip(fresh.select(encoded), model.eval().select(encoded), strict=True):
+    for a, b in zip(
+        fresh.select_channels(encoded), model.eval().select_channels(encoded), strict=True
+    ):
         assert torch.equal(a["latent"], b["latent"])  # whichever quality evaluation encodes at
     with pytest.raises(CdlError, match="one quality"):
         model_graphs(fresh, cfg)

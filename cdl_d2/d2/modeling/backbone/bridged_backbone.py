@@ -10,9 +10,11 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
 from cdl_d2.codec import STRIDE
 from cdl_d2.d2.model_input import build_codec, check_reads_latents
 from cdl_d2.d2.modeling.backbone.initialization import initialize
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.nn.bridge.bridge import ENTRIES, FIRST_CONVOLUTION, STAGE_STRIDES, Bridge
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
+
+BRIDGE_ADVICE = "check MODEL.BRIDGE.STRIDE and MODEL.BRIDGE.WIDTH"
 
 
 class BridgedResNet(Backbone):
@@ -86,7 +88,8 @@ def build_bridged_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 def _bridged(cfg: CfgNode, backbone: Backbone) -> Backbone:
     keys = cfg.MODEL.BRIDGE
     if keys.ENTRY == FIRST_CONVOLUTION:
-        bridge_first_convolution(backbone, build_codec(cfg), keys.WIDTH or None, keys.STRIDE)
+        with with_advice(BRIDGE_ADVICE):
+            bridge_first_convolution(backbone, build_codec(cfg), keys.WIDTH or None, keys.STRIDE)
         return backbone
     resnet = getattr(backbone, "bottom_up", backbone)
     if not isinstance(resnet, ResNet):

@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import nn
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.backbones.rgb_model import pixel_statistics, timm_network
+from cdl_d2.nn.backbones.rgb_model import build_timm_network, pixel_statistics
 
 STAGES = ("res2", "res3", "res4", "res5")
 STRIDE = 4  # pixels: of the first one
@@ -83,14 +83,14 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         input_shape: describes pixels.
 
     Raises:
-        CdlError: see TimmBackbone and timm_network; for an unknown NORM.
+        CdlError: see TimmBackbone and build_timm_network; for an unknown NORM.
         FileNotFoundError: if INIT is a file that does not exist.
     """
     keys = cfg.MODEL.TIMM
     if keys.NORM not in NORMS:
         raise CdlError(f"MODEL.TIMM.NORM {keys.NORM!r} is not one of {', '.join(NORMS)}")
     options = {} if keys.OUTPUT_STRIDE == 32 else {"output_stride": keys.OUTPUT_STRIDE}
-    network = timm_network(keys.NAME, classes=1, init=keys.INIT, **options)
+    network = build_timm_network(keys.NAME, classes=1, init=keys.INIT, **options)
     _compare_normalization(cfg, network)
     if keys.NORM == "FrozenBN":
         from timm.layers import freeze_batch_norm_2d

@@ -27,7 +27,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.metrics.image_quality import psnr_and_ms_ssim
 from cdl_d2.nn import stage_ends, stage_features
 from cdl_d2.nn.backbones.rgb_model import pixel_statistics
-from cdl_d2.nn.input.batch_item import reported
+from cdl_d2.nn.input.batch_item import rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.transfer import ClassifierTransfer
 
@@ -104,13 +104,13 @@ class CompressedClassifier(CompressedModel):
             CdlError: for a label that the network has no output for; for items of several sizes;
                 see CodedInput.encode.
         """
-        items = self.select(self.encode(batched_inputs))
+        items = self.select_channels(self.encode(batched_inputs))
         if self.training:
             losses = {"loss_cls": F.cross_entropy(self.logits(items), self.labels(items))}
-            return losses | self.selection_losses(items)
+            return losses | self.gate_losses(items)
         scores = self.logits(items).softmax(dim=1)
         return [
-            {"scores": each, **reported(item), **self._distortion(item)}
+            {"scores": each, **rate_fields(item), **self._distortion(item)}
             for each, item in zip(scores, items, strict=True)
         ]
 
@@ -227,7 +227,7 @@ class TransferClassifier(Student, CompressedClassifier):
         if not (self.training and self.uses_teacher):
             return super().forward(batched_inputs)
         teacher = self.teacher
-        items = self.select(self.encode(batched_inputs))
+        items = self.select_channels(self.encode(batched_inputs))
         compared = stage_ends if self._transfer.compares_features else lambda network: {}
         with stage_features(compared(self.network)) as ours:
             logits = self.logits(items)
@@ -235,5 +235,5 @@ class TransferClassifier(Student, CompressedClassifier):
         with torch.no_grad(), stage_features(compared(teacher)) as theirs:
             soft = teacher(images)
         losses = {"loss_cls": F.cross_entropy(logits, self.labels(items))}
-        losses |= self.selection_losses(items)
+        losses |= self.gate_losses(items)
         return losses | self._transfer(ours, theirs, logits, soft)

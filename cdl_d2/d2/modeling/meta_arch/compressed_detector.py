@@ -13,7 +13,7 @@ from cdl_d2.d2.modeling.mask_losses import HAS_MASK, without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import image_size_of, reported
+from cdl_d2.nn.input.batch_item import get_image_size, rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
 
 
@@ -77,12 +77,12 @@ class CompressedDetector(CompressedModel):
         """
         if not self.training:
             return self.inference(batched_inputs)
-        items = self.select(self.encode(batched_inputs))
+        items = self.select_channels(self.encode(batched_inputs))
         instances = [item["instances"] for item in items if "instances" in item]
         some_unmasked = any(objects.has(HAS_MASK) for objects in instances)
         with without_unmasked(self) if some_unmasked else nullcontext():
             losses = super().forward(items)
-        return losses | self.selection_losses(items)
+        return losses | self.gate_losses(items)
 
     def inference(self, batched_inputs: list[dict[str, Any]], *args, **kwargs):
         """What `forward` gives in evaluation, by Detectron2's own `inference`, if it has one.
@@ -98,11 +98,11 @@ class CompressedDetector(CompressedModel):
             without post-processing what Detectron2's gives, such as bare Instances, whose boxes
             are in pixels of what is shown, as those of `detected_instances` are.
         """
-        items = self.select(self.encode(batched_inputs))
+        items = self.select_channels(self.encode(batched_inputs))
         detect = getattr(super(), "inference", super().forward)
         results = self._in_equal_batches(items, detect, args, kwargs)
         if isinstance(results, list) and all(isinstance(result, dict) for result in results):
-            return [result | reported(item) for result, item in zip(results, items, strict=True)]
+            return [result | rate_fields(item) for result, item in zip(results, items, strict=True)]
         return results
 
     def visualize_training(self, batched_inputs: list[dict[str, Any]], *found: Any) -> None:
@@ -135,7 +135,7 @@ class CompressedDetector(CompressedModel):
         multiple = self.padding_multiple
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, item in enumerate(items):
-            size = tuple(-(-side // multiple) for side in image_size_of(item))
+            size = tuple(-(-side // multiple) for side in get_image_size(item))
             groups.setdefault(size, []).append(index)
         results: list[Any] = [None] * len(items)
         several = False  # kinds of results, such as instances and label maps

@@ -1,8 +1,9 @@
-"""What the models of the compressed domain share: a coded input, and a choice of channels."""
+"""Base of all models on codec output: their input, and their selection of channels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,38 +16,44 @@ from torch import nn
 from cdl_d2.codec import STRIDE
 from cdl_d2.d2.model_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.nn.bridge.bridge_fit import fit_bridge
-from cdl_d2.nn.bridge.latent_translation import translation_for
+from cdl_d2.nn.bridge.latent_translation import build_translation
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.selection.channel_selection import FixedChannels
 
 
 class CompressedModel(nn.Module):
-    """For a meta-architecture to inherit from, before Detectron2's; it calls `set_input` when its
-    networks are there."""
+    """Mixin for Detectron2 meta-architectures that take codec output instead of pixels.
+
+    List it before Detectron2's class, and call `set_input` at the end of `__init__`. Items pass
+    through `encode`, `select_channels` and `batch`. The codec is frozen and outside the module
+    tree: it appears neither in `state_dict` nor in `parameters`.
+    """
 
     def set_input(self, coded_input: CodedInput, selection: SelectedChannels | None = None) -> None:
-        """Say what the model looks at. A linear bridge stands for one codec: the latents of others
-        are brought to the quantization of that one's.
+        """Set the input and the channel selection, and build what depends on them.
+
+        With several codecs before a linear bridge, this builds a LatentTranslation into the latent
+        space of the highest quality.
 
         Args:
-            coded_input: domain, codec, order of channels.
-            selection: of a latent's channels; None for all.
+            coded_input: domain, codec and channel order.
+            selection: selection of a latent's channels; None for all.
         """
         self.coded_input, self.selection = coded_input, selection
         coded_input.stamp(self)
-        self.translation = translation_for(self, coded_input)
+        self.translation = build_translation(self, coded_input)
 
     @staticmethod
     def input_from_config(cfg: CfgNode) -> dict[str, Any]:
-        """`coded_input` and `selection` of a config."""
+        """Return the arguments `coded_input` and `selection` of `__init__` for a config."""
         coded_input = build_coded_input(cfg)
         return {"coded_input": coded_input, "selection": build_selection(cfg, coded_input.codec)}
 
     @staticmethod
     def reads_scales(cfg: CfgNode) -> bool:
-        """Whether the model of a config reads the scales of the entropy model beside latents."""
+        """Return True if a config's model reads the predicted standard deviations (scales)."""
         return False
 
     def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -69,8 +76,10 @@ class CompressedModel(nn.Module):
         ]
 
     def _check_source(self, items: list[dict[str, Any]]) -> None:
-        """Raise CdlError if items lack what a store or a mapper should have produced: encoding here
-        would silently replace stored latents by those of augmented images."""
+        """Raise CdlError if items lack what a store or a mapper should have encoded.
+
+        Encoding them here would silently replace stored latents by those of augmented images.
+        """
         coded_input = self.coded_input
         if coded_input.codec is None or coded_input.source == "model":
             return
@@ -83,80 +92,87 @@ class CompressedModel(nn.Module):
                     "INPUT.LATENT_SOURCE model"
                 )
 
-    def select(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Encoded items with the channels that the model looks at, and the bits of these; of one
-        quantization, see `set_input`.
+    def select_channels(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Apply the channel selection, and update bits; translate latents for a linear bridge.
 
         Raises:
-            CdlError: if an item lacks channels that the model looks at; see SelectedChannels.
+            CdlError: if an item lacks channels that the model reads.
         """
         if self.selection is not None:
-            here = [item | {"latent": item["latent"].to(self.device)} for item in items]
-            return self._translated([self.selection(item) for item in here])
+            items = [item | {"latent": item["latent"].to(self.device)} for item in items]
+            return self._translate([self.selection(item) for item in items])
         for mask in [item["channel_mask"] for item in items if "channel_mask" in item]:
             if not mask.all():
                 raise CdlError(
-                    f"a latent has {int(mask.sum())} of {len(mask)} channels, and this model looks "
-                    "at all: give the enhancement layer too, or set MODEL.SELECTION"
+                    f"a latent has {int(mask.sum())} of {len(mask)} channels, expected all: give "
+                    "the enhancement layer too, or set MODEL.SELECTION"
                 )
-        return self._translated(items)
+        return self._translate(items)
 
-    def _translated(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return items if self.translation is None else [*map(self.translation.of_item, items)]
+    def _translate(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return items if self.translation is None else [*map(self.translation.translate_item, items)]
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What a pixel network reads of an item's image, 3 x H x W in 0..255."""
+        """Normalize an item's image, 3 x H x W in 0..255, as the RGB model's input."""
         return (pixels.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def batch(self, items: list[dict[str, Any]]) -> ImageList:
-        """What a `backbone` reads of encoded items, padded; sizes always in pixels."""
+        """Stack encoded items into one zero-padded tensor, N x C x H'/stride x W'/stride.
+
+        `image_sizes` are in pixels in every domain.
+        """
         multiple = max(self.backbone.size_divisibility, STRIDE)
         return ImageList(*self.coded_input.batch(items, self.device, multiple, self.normalized))
 
     def fit_bridge(self, items: Iterable[dict[str, Any]], count: int) -> float | None:
-        """Fit a linear bridge that is not fitted yet to `count` items with `image`, see
-        cdl_d2.nn.fit_bridge. What a gate will choose is not known yet: it gets all channels."""
+        """Fit a linear bridge to `count` items with `image`, unless there is none or a fitted one.
+
+        All channels are used if a gate selects them: it is not trained yet.
+
+        Returns:
+            the explained share of the first convolution's variance, or None.
+        """
 
         def encode(item: dict[str, Any]) -> dict[str, Any]:
             items = self.encode([item])
-            fixed = isinstance(getattr(self.selection, "chooser", None), FixedChannels)
-            return (self.select(items) if fixed else self._translated(items))[0]
+            is_static = isinstance(getattr(self.selection, "chooser", None), FixedChannels)
+            return (self.select_channels(items) if is_static else self._translate(items))[0]
 
         by_all = partial(self.coded_input.encode_by_all, device=self.device)
-        return fit_bridge(self, items, count, encode, self.normalized, by_all)
+        with with_advice("set MODEL.BRIDGE.FIT_IMAGES") if count < 1 else nullcontext():
+            return fit_bridge(self, items, count, encode, self.normalized, by_all)
 
-    def selection_losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`loss_rate` of a gate, for selected items."""
+    def gate_losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return a gate's `loss_rate` for selected items; {} without a gate."""
         return {} if self.selection is None else self.selection.losses(items)
 
     def build_optimizer(
         self, cfg: CfgNode, default: Callable[[], torch.optim.Optimizer]
     ) -> torch.optim.Optimizer:
-        """Detectron2's own, with a learning rate of its own for a gate."""
+        """Return Detectron2's optimizer, with a separate learning rate for a gate."""
         optimizer = default()
         gate = [] if self.selection is None else list(self.selection.parameters())
         if gate:
-            moved = {id(parameter) for parameter in gate}
+            gate_ids = {id(parameter) for parameter in gate}
             for group in optimizer.param_groups:
-                group["params"] = [each for each in group["params"] if id(each) not in moved]
+                group["params"] = [p for p in group["params"] if id(p) not in gate_ids]
             rate = cfg.SOLVER.BASE_LR * cfg.MODEL.SELECTION.LR_FACTOR
             optimizer.add_param_group({"params": gate, "lr": rate})
         return optimizer
 
     @property
     def task_networks(self) -> Sequence[nn.Module]:
-        """What does the task: everything but a codec that learns with it."""
+        """Modules that perform the task: everything except a codec trained jointly."""
         return [self]
 
     def parameter_counts(self) -> dict[str, int]:
-        """How many `parameters` the networks of the task have, and how many the whole `codec`, 0
-        for a model of original images."""
+        """Return the numbers of `parameters` of the task's networks, and of the `codec`, if any."""
         codec = self.coded_input.codec
         networks = {"parameters": self.task_networks, "codec": [codec.network] if codec else []}
         return {
-            name: sum(each.numel() for module in modules for each in module.parameters())
+            name: sum(p.numel() for module in modules for p in module.parameters())
             for name, modules in networks.items()
         }
 
-    def export(self, folder: Path) -> None:
-        """Write what a training makes beside the checkpoint: nothing, for most models."""
+    def save_artifacts(self, folder: Path) -> None:
+        """Write files that belong beside the checkpoint, such as a jointly trained codec."""

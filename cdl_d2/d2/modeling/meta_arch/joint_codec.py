@@ -156,7 +156,7 @@ class JointCodec(CompressedModel):
         judge = adam(discriminator.parameters(), lr=rate * joint.DISCRIMINATOR_LR_FACTOR)
         return Optimizers({"model": model, "discriminator": judge})
 
-    def export(self, folder: Path) -> None:
+    def save_artifacts(self, folder: Path) -> None:
         """Write the codec's present weights, `codec.safetensors`; warn of a rate that was not
         reached."""
         self.objective.warn_if_missed()

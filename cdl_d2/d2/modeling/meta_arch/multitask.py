@@ -16,7 +16,7 @@ from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.task_heads import Features, Shown, TaskHead, build_head
 from cdl_d2.d2.modeling.task_weighting import TaskWeighting
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import reported
+from cdl_d2.nn.input.batch_item import rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
 
 
@@ -100,11 +100,11 @@ class CompressedMultitask(CompressedModel):
         Raises:
             CdlError: see CodedInput.encode and the heads.
         """
-        items = self.select(self.encode(batched_inputs))
+        items = self.select_channels(self.encode(batched_inputs))
         if self.training:
-            return self.task_losses(items) | self.selection_losses(items)
+            return self.task_losses(items) | self.gate_losses(items)
         features, shown = self.features(items)
-        outputs = [reported(item) for item in items]
+        outputs = [rate_fields(item) for item in items]
         if self._report is not None:
             for output, item in zip(outputs, items, strict=True):
                 output |= self._report(self.coded_input, item, self.device)

@@ -22,7 +22,7 @@ from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.student import Student, transfer_options
 from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import output_size, reported
+from cdl_d2.nn.input.batch_item import get_output_size, rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.transfer import SegmentorTransfer
 
@@ -79,7 +79,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         Raises:
             CdlError: for a label that the head has no output for; see CodedInput.encode.
         """
-        items = self.select(self.encode(batched_inputs))
+        items = self.select_channels(self.encode(batched_inputs))
         batch = self.batch(items)
         if self.training:
             return self.losses(items, batch)[1]
@@ -110,7 +110,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         """Features, and `loss_sem_seg` and, of a gate, `loss_rate`."""
         features = self.backbone(batch.tensor)
         losses = self.sem_seg_head(features, self.labels(items, batch))[1]
-        return features, losses | self.selection_losses(items)
+        return features, losses | self.gate_losses(items)
 
     def labels(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
         """Label maps, N x H x W, padded as the batch is; raises as padded_labels."""
@@ -120,8 +120,8 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
     def _output(
         self, logits: torch.Tensor, size: tuple[int, int], item: dict[str, Any]
     ) -> dict[str, Any]:
-        scores = sem_seg_postprocess(logits, size, *output_size(item))
-        return {"sem_seg": scores, **reported(item)}
+        scores = sem_seg_postprocess(logits, size, *get_output_size(item))
+        return {"sem_seg": scores, **rate_fields(item)}
 
 
 @META_ARCH_REGISTRY.register()
@@ -171,7 +171,7 @@ class TransferSegmentor(Student, CompressedSegmentor):
         original `image` too."""
         if not (self.training and self.uses_teacher):
             return super().forward(batched_inputs)
-        items = self.select(self.encode(batched_inputs))
+        items = self.select_channels(self.encode(batched_inputs))
         batch = self.batch(items)
         features, losses = self.losses(items, batch)
         theirs = self._teachers_feature(items, batch)

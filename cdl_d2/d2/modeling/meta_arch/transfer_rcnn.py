@@ -1,5 +1,7 @@
-"""R-CNN on latents that is distilled from a frozen RGB R-CNN (sections 3.3.2 and 5 of *Learning in
-Compressed Domain via Knowledge Transfer*)."""
+"""R-CNN on latents that is distilled from a frozen RGB R-CNN.
+
+Sections 3.3.2 and 5 of *Learning in Compressed Domain via Knowledge Transfer*.
+"""
 
 from __future__ import annotations
 
