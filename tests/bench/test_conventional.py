@@ -1,4 +1,4 @@
-"""Images after JPEG, HEVC and BPG, by the command that writes them."""
+"""Images after JPEG, HEVC and BPG compression, by `cdl codec conventional`."""
 
 import io
 import json
@@ -36,13 +36,13 @@ def images(tmp_path):
     return folder
 
 
-def recoded(images, output, *words):
+def compressed(images, output, *words):
     output_of(*CONVENTIONAL, images, "--output", output, *words)
     return json.loads((output / "rate.json").read_text())
 
 
-def test_jpeg_looks_and_costs_as_its_files_do(images, tmp_path):
-    said = recoded(images, tmp_path / "out", "--format", "jpeg", "--quality", 20)
+def test_jpeg_reconstructions_and_bits_are_those_of_its_files(images, tmp_path):
+    row = compressed(images, tmp_path / "out", "--format", "jpeg", "--quality", 20)
     bits = pixels = 0
     for path in images.rglob("*.*"):
         content, original = io.BytesIO(), Image.open(path).convert("RGB")
@@ -52,25 +52,23 @@ def test_jpeg_looks_and_costs_as_its_files_do(images, tmp_path):
         copy = Image.open((tmp_path / "out" / path.relative_to(images)).with_suffix(".png"))
         assert np.array_equal(np.array(copy), np.array(Image.open(content)))
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
-    assert said["bpp"] == said["bpp_of_pictures"] == bits / pixels
-    assert (
-        said | {"format": "jpeg", "quality": 20, "images": 3} == said and "jpeg" in said["encoder"]
-    )
+    assert row["bpp"] == row["bpp_of_pictures"] == bits / pixels
+    assert row | {"format": "jpeg", "quality": 20, "images": 3} == row and "jpeg" in row["encoder"]
 
 
 @pytest.mark.parametrize("name", ["jpeg", "heif"])
-def test_more_bits_come_closer_to_the_image_and_odd_sizes_stay(name, images, tmp_path):
+def test_more_bits_have_less_error_and_odd_sizes_are_kept(name, images, tmp_path):
     if name == "heif":
         pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
     codec, rates, errors = FORMATS[name], [], []
     for quality in (codec.qualities[5], codec.qualities[-10]):
         output = tmp_path / str(quality)
-        said = recoded(images, output, "--format", name, "--quality", quality)
+        row = compressed(images, output, "--format", name, "--quality", quality)
         originals = [np.array(Image.open(images / n), int) for n in ("a.png", "more/a.png")]
         copies = [np.array(Image.open(output / n), int) for n in ("a.png", "more/a.png")]
         errors.append(sum(np.square(a - b).sum() for a, b in zip(originals, copies, strict=True)))
-        rates.append(said["bpp_of_pictures"])
-        assert said["encoder"] and 0 < said["bpp_of_pictures"] <= said["bpp"]
+        rates.append(row["bpp_of_pictures"])
+        assert row["encoder"] and 0 < row["bpp_of_pictures"] <= row["bpp"]
     assert rates[0] < rates[1] and errors[0] > errors[1]
 
 
@@ -80,8 +78,8 @@ def test_programs_of_bpg_are_called_with_their_arguments(images, tmp_path, monke
         (tmp_path / "bin" / name).write_text(script)
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    said = recoded(images, tmp_path / "out", "--format", "bpg", "--quality", 30)
-    assert said["encoder"] == "BPG Image Encoder version 0.0" and said["images"] == 3
+    row = compressed(images, tmp_path / "out", "--format", "bpg", "--quality", 30)
+    assert row["encoder"] == "BPG Image Encoder version 0.0" and row["images"] == 3
     copy, original = (Image.open(folder / "more/a.png") for folder in (tmp_path / "out", images))
     assert np.array_equal(np.array(copy), np.array(original))
     words = [*CONVENTIONAL, images, "--format", "bpg", "--quality", 31, "--output", tmp_path / "x"]
@@ -107,15 +105,15 @@ def test_the_quality_is_the_one_nearest_to_a_rate(codec, images):
         rates.append(reconstructor.bpp)
     assert rates == sorted(set(rates))
     for quality, rate in zip(qualities, rates, strict=True):
-        for wanted in (rate - 1e-4, rate, rate + 1e-4):
-            assert nearest_quality(codec, paths, wanted) == quality
+        for target in (rate - 1e-4, rate, rate + 1e-4):
+            assert nearest_quality(codec, paths, target) == quality
     assert nearest_quality(codec, paths, 1e-6) == codec.qualities[0]
     assert nearest_quality(codec, iter(paths), 100) == codec.qualities[-1]
 
 
 def test_the_command_takes_a_rate(images, tmp_path):
-    said = recoded(images, tmp_path / "out", "--format", "jpeg", "--rate", 4)
-    assert said["quality"] == nearest_quality(JPEG, find_images(images), 4)
+    row = compressed(images, tmp_path / "out", "--format", "jpeg", "--rate", 4)
+    assert row["quality"] == nearest_quality(JPEG, find_images(images), 4)
 
 
 @pytest.mark.parametrize("how", [["--quality", 20], ["--rate", 1]])
@@ -139,13 +137,13 @@ def test_a_bad_image_is_named_and_the_others_are_done(images, tmp_path, how):
         (["--format", "bpg", "--quality", 30], "bpgenc"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(words, named, images, tmp_path, monkeypatch):
+def test_invalid_options_are_one_line(words, named, images, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert named in refused(*CONVENTIONAL, images, *words, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_mixed_with_what_is_there(images, tmp_path):
+def test_the_output_folder_must_be_empty_and_names_distinct(images, tmp_path):
     words = [*CONVENTIONAL, images, "--format", "jpeg", "--quality", 5, "--output"]
     assert str(images) in refused(*words, images)
     Image.open(images / "a.png").save(images / "a.jpg")

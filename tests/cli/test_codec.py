@@ -35,10 +35,10 @@ def test_an_image_goes_to_a_file_and_back(photo, tmp_path, codec):
 
 def test_info_names_codec_sizes_and_rates(photo):
     output_of(*COMPRESS, photo, *CODEC)
-    (said,) = json.loads(output_of("codec", "info", photo.with_suffix(".cdlz"), "--json"))
+    (row,) = json.loads(output_of("codec", "info", photo.with_suffix(".cdlz"), "--json"))
     expected = {"codec": "tiny-bmshj2018-hyperprior", "quality": 2, "width": 90, "height": 70}
-    assert said | expected | {"coded width": 128, "coded height": 128} == said
-    assert said["bpp"] == 8 * photo.with_suffix(".cdlz").stat().st_size / (90 * 70)
+    assert row | expected | {"coded width": 128, "coded height": 128} == row
+    assert row["bpp"] == 8 * photo.with_suffix(".cdlz").stat().st_size / (90 * 70)
 
 
 def test_evaluation_reports_each_quality(photo):
@@ -185,7 +185,7 @@ def test_a_bad_file_is_named_and_the_others_are_done(photo, tmp_path):
     assert [p.name for p in (tmp_path / "files").iterdir()] == ["photo.cdlz"]
 
 
-def test_two_results_of_one_name_are_refused(photo):
+def test_two_results_of_one_name_are_rejected(photo):
     Image.open(photo).save(photo.with_suffix(".jpg"))
     assert "photo.jpg" in refused(*COMPRESS, photo, photo.with_suffix(".jpg"), *CODEC)
     Image.open(photo).save(photo.with_name("photo.enhancement.png"))

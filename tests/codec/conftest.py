@@ -1,4 +1,4 @@
-"""An image, and what CompressAI's own coder makes of it."""
+"""An image, and its bitstreams of CompressAI's own coder."""
 
 import copy
 from functools import cache
@@ -18,7 +18,7 @@ IMAGE = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(1))
 @cache
 @torch.no_grad()
 def compressai_round_trip(name: str) -> tuple[dict[str, Any], torch.Tensor]:
-    """What CompressAI writes of IMAGE with a small codec, and the image that it reads again."""
+    """Return CompressAI's strings for IMAGE with a small codec, and its reconstruction."""
     network, rate = small_network(name), {}
     if name in VARIABLE_RATE:
         network, rate = copy.deepcopy(network), {"s": small_quality(name) - 1}
@@ -32,7 +32,7 @@ def compressai_round_trip(name: str) -> tuple[dict[str, Any], torch.Tensor]:
 def compressai_stream(
     codec: Codec, image: torch.Tensor, padding: tuple[int, int, int, int]
 ) -> Bitstream:
-    """What CompressAI makes of an image that is padded with black, as its own tools pad.
+    """Return CompressAI's bitstream of an image padded with black, as by its own tools.
 
     Args:
         padding: left, right, top, bottom.

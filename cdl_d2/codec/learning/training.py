@@ -33,6 +33,7 @@ from cdl_d2.seeds import seed_all
 from cdl_d2.workers import end_with_parent
 
 CHECKPOINT, WEIGHTS = "checkpoint.pth", "model.safetensors"  # in the output folder
+ITERATIONS_PER_LOG = 100
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def train_codec(
         seed_all(plan.seed, iteration)
         losses = _step(network, criterion, batch.to(device), optimizers, plan)
         schedule.step()
-        if iteration % 100 == 0:
+        if iteration % ITERATIONS_PER_LOG == 0:
             _log(output / "metrics.jsonl", iteration, losses)
             progress.set_postfix(
                 bpp=f"{float(losses['bpp_loss']):.3f}", loss=f"{float(losses['loss']):.3f}"

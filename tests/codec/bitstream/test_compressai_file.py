@@ -99,9 +99,9 @@ def test_a_file_decodes_to_what_compressai_decodes(image, name):
 
 
 def test_commands_describe_and_decode_a_file(file, weights, tmp_path):
-    (said,) = json.loads(output_of("codec", "info", file, "--json"))
+    (row,) = json.loads(output_of("codec", "info", file, "--json"))
     expected = {"codec": NAME, "quality": 1, "metric": "mse", "height": 70, "width": 90}
-    assert said | expected | {"top": 29, "left": 19, "bytes": file.stat().st_size} == said
+    assert row | expected | {"top": 29, "left": 19, "bytes": file.stat().st_size} == row
     with pytest.warns(UserWarning, match="do not say which weights"):
         output_of("codec", "decompress", file, "--codec-weights", weights, "--output", tmp_path)
     decoded = pil_to_tensor(Image.open(tmp_path / "photo.png"))
@@ -129,7 +129,7 @@ def test_a_predictor_reads_a_file_its_bytes_and_its_folder(aligned_file, file, w
     output_of("predict", tmp_path / "model", tmp_path / "archive", "--output", tmp_path / "answers")
 
 
-def test_a_file_of_another_codec_is_refused(image, codec):
+def test_a_file_of_another_codec_is_rejected(image, codec):
     with pytest.raises(BitstreamError, match="was made by bmshj2018-hyperprior"):
         codec.decompress(read_compressai_file(written(image)))
     with pytest.raises(CdlError, match="does not"):
@@ -174,15 +174,15 @@ def test_an_impossible_number_is_named(file, place, form, value, message):
 
 
 @pytest.mark.filterwarnings("ignore:files of CompressAI")
-def test_damaged_strings_end_in_an_error_or_a_finite_latent(image):
+def test_corrupted_strings_end_in_an_error_or_a_finite_latent(image):
     codec = Codec(small_network(NAME), NAME, 1, "mse", "dequantized")
     content, random = written(image), np.random.default_rng(0)
     for _ in range(50):
-        damaged = bytearray(content)
+        corrupted = bytearray(content)
         for place in random.integers(HEAD, len(content), 3):
-            damaged[place] = random.integers(256)
+            corrupted[place] = random.integers(256)
         try:
-            received = codec.decompress(read_compressai_file(bytes(damaged)))
+            received = codec.decompress(read_compressai_file(bytes(corrupted)))
         except BitstreamError:
             continue
         assert received.y_hat.isfinite().all()

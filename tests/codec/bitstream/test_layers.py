@@ -49,7 +49,7 @@ def test_a_codec_that_predicts_means_can_be_layered(name):
 
 
 @pytest.mark.parametrize("channels", SELECTIONS[:2], ids=len)
-def test_the_first_layer_has_the_selected_channels_and_zeros(codec, channels):
+def test_the_base_layer_has_the_selected_channels_and_zeros(codec, channels):
     whole = codec.encode(photo())
     layers = compress_layers(codec, photo(), channels)
     latent, mask = decompress_base(codec, layers.base)
@@ -58,7 +58,7 @@ def test_the_first_layer_has_the_selected_channels_and_zeros(codec, channels):
     assert not latent.y_hat[~mask].any()
 
 
-def test_dropped_channels_are_saved_bits(codec):
+def test_dropped_channels_save_their_bits(codec):
     """The file shrinks by the dropped channels' estimated bits, less 2 percent."""
     image = photo(256, 320)
     full = codec.compress(image)
@@ -71,7 +71,7 @@ def test_dropped_channels_are_saved_bits(codec):
         assert saved >= 0.98 * float(bits[~mask].sum())
 
 
-def test_a_missing_second_layer_is_named(codec):
+def test_a_missing_enhancement_layer_is_named(codec):
     layers = compress_layers(codec, photo(), range(32))
     with pytest.raises(BitstreamError, match="has 32 of 192 channels"):
         decompress_layers(codec, layers.base, None)
@@ -103,14 +103,14 @@ def test_a_context_model_cannot_be_layered():
         compress_layers(small_codec("mbt2018"), photo(), [0])
 
 
-def test_a_second_layer_without_its_channels_is_refused(codec):
+def test_an_enhancement_layer_without_its_channels_is_rejected(codec):
     layers = compress_layers(codec, photo(), range(32))
     cut = replace(layers.enhancement, strings=layers.enhancement.strings[:1])
     with pytest.raises(BitstreamError, match="has 2 strings, not 1"):
         decompress_layers(codec, layers.base, cut)
 
 
-def test_a_mask_of_another_codec_is_refused(codec):
+def test_a_mask_of_another_codec_is_rejected(codec):
     stream = compress_layers(codec, photo(), range(32)).base
     wrong = replace(stream, strings=(stream.strings[0][:4], *stream.strings[1:]))
     with pytest.raises(BitstreamError, match="mask of 4 bytes does not fit 192 channels"):

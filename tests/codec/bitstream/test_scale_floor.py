@@ -1,4 +1,4 @@
-"""Channels of zeros that a bitstream leaves out: those whose scales stay below its floor."""
+"""The scale floor: channels of zeros with small scales are not in the string of y."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ IMAGES = {"flat": FLAT, "smooth": SMOOTH, "noise": NOISE}
 
 
 def old_stream(codec, image) -> Bitstream:
-    """As version 0.1.0 wrote it, with all channels."""
+    """Return a stream of version 0.1.0, with all channels in the string of y."""
     quantized = codec.quantize(image)
     return Bitstream(
         codec=codec.identity,
@@ -31,8 +31,8 @@ def through_file(stream: Bitstream) -> Bitstream:
     return Bitstream.from_bytes(stream.to_bytes())
 
 
-def left_out(codec, stream) -> torch.Tensor:
-    """Which channels are not in the string of y."""
+def dropped_channels(codec, stream) -> torch.Tensor:
+    """Return a mask of the channels that are not in the string of y."""
     scales = codec.read_symbols(stream).scales_hat
     return codec.cpu_coder._top_rows(scales) < stream.scale_floor
 
@@ -40,10 +40,10 @@ def left_out(codec, stream) -> torch.Tensor:
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
 def test_a_stream_with_a_floor_holds_the_symbols_of_one_without(codec, image):
     old, new = old_stream(codec, image), codec.compress(image)
-    expected, found = (codec.read_symbols(through_file(stream)) for stream in (old, new))
+    expected, decoded = (codec.read_symbols(through_file(stream)) for stream in (old, new))
     for name in ("y_hat", "y_symbols", "z_symbols", "scales_hat"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
-    assert found.checksum == expected.checksum == new.checksum
+        assert torch.equal(getattr(decoded, name), getattr(expected, name))
+    assert decoded.checksum == expected.checksum == new.checksum
 
 
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
@@ -52,10 +52,10 @@ def test_a_stream_with_a_floor_is_never_larger(codec, image):
 
 
 @pytest.mark.parametrize("image", [FLAT, SMOOTH], ids=["flat", "smooth"])
-def test_most_channels_of_zeros_are_left_out(codec, image):
+def test_most_channels_of_zeros_are_dropped(codec, image):
     stream = codec.compress(image)
     empty = ~codec.read_symbols(stream).y_symbols.flatten(1).any(1)
-    dropped = left_out(codec, stream)
+    dropped = dropped_channels(codec, stream)
     assert empty[dropped].all()
     assert dropped.sum() > 0.5 * empty.sum() > 40
 
@@ -69,11 +69,11 @@ def test_a_latent_of_zeros_has_an_empty_string():
     strings = coder.encode(zeros, floor)
     assert strings[0] == b""
     with torch.no_grad():
-        found = coder.decode(strings, zeros.y_symbols.shape[1:], scale_floor=floor)
-    assert found.checksum == zeros.checksum
+        decoded = coder.decode(strings, zeros.y_symbols.shape[1:], scale_floor=floor)
+    assert decoded.checksum == zeros.checksum
 
 
-def test_a_latent_without_a_channel_of_zeros_is_coded_whole(codec):
+def test_without_channels_of_zeros_all_are_coded(codec):
     quantized, coder = codec.quantize(NOISE), codec.cpu_coder
     symbols = quantized.y_symbols.clone()
     symbols[:, 0, 0] = 1
@@ -83,11 +83,11 @@ def test_a_latent_without_a_channel_of_zeros_is_coded_whole(codec):
     strings = coder.encode(full, floor)
     assert strings == coder.encode(full)
     with torch.no_grad():
-        found = coder.decode(strings, symbols.shape[1:], scale_floor=floor)
-    assert torch.equal(found.y_symbols, symbols)
+        decoded = coder.decode(strings, symbols.shape[1:], scale_floor=floor)
+    assert torch.equal(decoded.y_symbols, symbols)
 
 
-def test_means_are_added_to_channels_that_are_left_out():
+def test_means_are_added_to_dropped_channels():
     codec = small_codec("mbt2018-mean")
     old, new = old_stream(codec, SMOOTH), codec.compress(SMOOTH)
     latents = [codec.decompress(through_file(stream)).y_hat for stream in (old, new)]
@@ -95,7 +95,7 @@ def test_means_are_added_to_channels_that_are_left_out():
 
 
 @pytest.mark.parametrize("name", ["bmshj2018-factorized", "mbt2018"])
-def test_a_codec_whose_channels_need_each_other_has_no_floor(name):
+def test_a_codec_with_dependent_channels_has_no_floor(name):
     codec = small_codec(name)
     stream = codec.compress(IMAGE)
     assert stream.scale_floor == 0
@@ -103,9 +103,9 @@ def test_a_codec_whose_channels_need_each_other_has_no_floor(name):
         codec.read_symbols(through_file(replace(stream, scale_floor=1)))
 
 
-def test_another_floor_than_the_written_one_is_refused(codec):
+def test_another_floor_than_the_written_one_is_rejected(codec):
     stream = codec.compress(SMOOTH)
-    dropped = left_out(codec, stream)
+    dropped = dropped_channels(codec, stream)
     rows = codec.cpu_coder._top_rows(codec.read_symbols(stream).scales_hat)
     for floor in range(MAX_SCALE_FLOOR + 1):
         if torch.equal(rows < floor, dropped):

@@ -38,7 +38,7 @@ def test_a_file_holds_the_encoders_latent_exactly(name, size, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - set(LAYERED)))
-def test_what_compressai_wrote_can_be_read(name):
+def test_compressais_strings_can_be_read(name):
     codec = small_codec(name)
     coded, expected = compressai_round_trip(name)
     stream = Bitstream.from_compressai(codec.identity, coded, (70, 90))
@@ -49,7 +49,7 @@ def test_what_compressai_wrote_can_be_read(name):
     assert torch.equal(codec.decode(codec.decompress(stream)), expected)
 
 
-def test_an_image_that_compressai_padded_around_is_cut_out():
+def test_centre_padding_is_cropped():
     codec, network = small_codec("bmshj2018-factorized"), small_network("bmshj2018-factorized")
     padding, unpadding = compute_padding(70, 90, min_div=64)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_an_image_that_compressai_padded_around_is_cut_out():
 
 
 @pytest.mark.parametrize("padding", [(19, 19, 29, 28), (-1, 39, 0, 58), (19, 19, 29, 93)])
-def test_a_padding_that_does_not_fit_is_refused(padding):
+def test_a_padding_that_does_not_fit_is_rejected(padding):
     codec, (coded, _) = small_codec("mbt2018"), compressai_round_trip("mbt2018")
     with pytest.raises(CdlError, match="128, 128"):
         Bitstream.from_compressai(codec.identity, coded, (70, 90), padding)
@@ -133,10 +133,10 @@ def test_only_an_image_that_is_padded_around_takes_two_bytes_more(content, padde
 def test_every_changed_byte_is_noticed(file, request):
     content = request.getfixturevalue(file)
     for place in range(len(content)):
-        damaged = bytearray(content)
-        damaged[place] ^= 1 << place % 8
+        corrupted = bytearray(content)
+        corrupted[place] ^= 1 << place % 8
         with pytest.raises(BitstreamError):
-            Bitstream.from_bytes(bytes(damaged))
+            Bitstream.from_bytes(bytes(corrupted))
 
 
 @pytest.mark.parametrize("file", ["content", "padded_content", "resized_content"])
@@ -174,7 +174,7 @@ def test_an_impossible_header_is_named(content, place, form, values, message):
         Bitstream.from_bytes(forged(content, place, form, *values))
 
 
-def test_a_larger_image_than_allowed_is_refused(content, monkeypatch):
+def test_a_larger_image_than_allowed_is_rejected(content, monkeypatch):
     monkeypatch.setenv("CDL_MAX_PIXELS", str(128 * 128 - 1))
     with pytest.raises(BitstreamError, match="16383 pixels"):
         Bitstream.from_bytes(content)
@@ -190,7 +190,7 @@ def test_what_cannot_be_read_is_not_written(codec, content, monkeypatch):
 
 @pytest.mark.parametrize("name", ["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018"])
 @pytest.mark.parametrize("place", [0, -1])
-def test_a_string_that_is_longer_than_its_symbols_can_be_is_refused(name, place):
+def test_a_string_that_is_longer_than_its_symbols_can_be_is_rejected(name, place):
     codec = small_codec(name)
     genuine = codec.compress(IMAGE)
     strings = list(genuine.strings)
@@ -202,9 +202,9 @@ def test_a_string_that_is_longer_than_its_symbols_can_be_is_refused(name, place)
 @pytest.mark.parametrize("checksum", [None, 0])
 def test_a_stream_without_the_checksum_of_its_symbols_is_not_decoded(codec, content, checksum):
     stream = dataclasses.replace(Bitstream.from_bytes(content), checksum=checksum)
-    for each in (stream, Bitstream.from_bytes(stream.to_bytes())):
+    for unchecked in (stream, Bitstream.from_bytes(stream.to_bytes())):
         with pytest.raises(BitstreamError, match="other symbols"):
-            codec.decompress(each)
+            codec.decompress(unchecked)
 
 
 def test_predictions_that_are_not_finite_are_seen(codec):
@@ -232,13 +232,13 @@ def test_hostile_strings_with_valid_checksums_do_no_harm(name, coding):
             codec.decompress(Bitstream.from_bytes(hostile.to_bytes()))
 
 
-def test_a_stream_of_another_codec_is_refused(codec):
+def test_a_stream_of_another_codec_is_rejected(codec):
     other = Codec.load("tiny-bmshj2018-hyperprior", 1)
     with pytest.raises(BitstreamError, match=r"made by .* quality 2 .*; this is .* quality 1"):
         other.decompress(codec.compress(IMAGE))
 
 
-def test_a_stream_of_other_weights_is_refused(codec):
+def test_a_stream_of_other_weights_is_rejected(codec):
     stream = dataclasses.replace(
         codec.compress(IMAGE), codec=dataclasses.replace(codec.identity, weights="0" * 16)
     )
@@ -251,7 +251,7 @@ def test_rounded_latents_have_no_bitstream():
         small_codec("mbt2018-mean", "rounded").compress(IMAGE)
 
 
-def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
+def test_a_missing_file_and_a_corrupted_one_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no bitstream .*nowhere\.cdlz"):
         Bitstream.load(tmp_path / "nowhere.cdlz")
     (tmp_path / "text.cdlz").write_text("hello")

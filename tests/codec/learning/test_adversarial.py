@@ -12,14 +12,14 @@ def discriminator():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 70), (16, 16)])
-def test_images_of_any_size_get_a_logit_a_patch(discriminator, size):
-    cells = [-(-side // 16) for side in size]
-    logits = discriminator(torch.rand(2, 3, *size), torch.randn(2, 208, *cells))
+def test_images_of_any_size_get_a_logit_per_patch(discriminator, size):
+    grid = [-(-side // 16) for side in size]
+    logits = discriminator(torch.rand(2, 3, *size), torch.randn(2, 208, *grid))
     assert logits.shape[:2] == (2, 1)
-    assert all(0 < found <= side // 8 for found, side in zip(logits.shape[2:], size, strict=True))
+    assert all(0 < n <= side // 8 for n, side in zip(logits.shape[2:], size, strict=True))
 
 
-def test_a_frozen_discriminator_teaches_the_codec_and_learns_nothing(discriminator):
+def test_a_frozen_discriminator_passes_gradients_to_the_codec_only(discriminator):
     trainable = TrainableCodec(small_codec("zhang2022-layered"), "straight-through", PARTS)
     coded = trainable(torch.rand(2, 3, 64, 64))
     discriminator.requires_grad_(False)
@@ -36,13 +36,13 @@ def test_a_latent_gets_no_gradient_from_the_discriminator(discriminator):
     assert y_hat.grad is None and image.grad.any()
 
 
-def test_a_discriminator_looks_at_the_latent_too(discriminator):
+def test_logits_depend_on_the_latent(discriminator):
     image = torch.rand(1, 3, 64, 64)
     first, second = (discriminator.eval()(image, torch.randn(1, 208, 4, 4)) for _ in range(2))
     assert not torch.allclose(first, second)
 
 
-def test_a_discriminator_learns_to_tell_and_a_generator_to_deceive(discriminator):
+def test_training_the_discriminator_lowers_its_loss_and_raises_the_generators(discriminator):
     real, fake = torch.rand(4, 3, 32, 32), torch.full((4, 3, 32, 32), 0.5)
     y_hat, optimizer = torch.zeros(4, 208, 2, 2), torch.optim.Adam(discriminator.parameters(), 1e-3)
     losses = []

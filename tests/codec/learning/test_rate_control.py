@@ -15,16 +15,16 @@ def test_before_its_start_there_is_no_target():
     assert [control.weight(0.2, iteration) for iteration in range(4)] == [0.5, 0.5, 4.0, 4.0]
 
 
-def test_steering_ends_near_the_target():
-    """Of a rate that falls with its weight and otherwise grows."""
+def test_the_rate_converges_to_the_target():
     control, rate = RateControl(0.1, above=4.0, below=0.5), 0.5
+    # a rate that falls with its weight
     for i in range(400):
         rate *= 1.02 - 0.01 * control.weight(rate, i)
     assert control.reached == pytest.approx(0.1, rel=0.05)
 
 
 @pytest.mark.parametrize(("rate", "warned"), [(0.1, False), (0.109, False), (0.12, True)])
-def test_a_target_that_was_missed_is_told_with_the_rate_that_was_reached(rate, warned, caplog):
+def test_a_missed_target_is_logged_with_the_reached_rate(rate, warned, caplog):
     control = RateControl(0.1, above=4.0, below=0.5)
     control.weight(5.0, 0)  # long ago
     for _ in range(200):
@@ -35,6 +35,6 @@ def test_a_target_that_was_missed_is_told_with_the_rate_that_was_reached(rate, w
 
 
 @pytest.mark.parametrize("wrong", [(0.0, 4.0, 0.5), (0.1, 0.5, 0.5), (0.1, 1.0, -1.0)])
-def test_what_cannot_steer_is_named(wrong):
+def test_invalid_controls_are_named(wrong):
     with pytest.raises(ValueError, match=r"bits per pixel|weights of the rate"):
         RateControl(*wrong)

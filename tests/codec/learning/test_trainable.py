@@ -19,14 +19,14 @@ def test_every_part_gets_a_gradient_from_its_own_terms(codec, quantization):
     trainable = TrainableCodec(codec, quantization, PARTS)
     coded = trainable(images())
     coded.y_hat.sum().backward(retain_graph=True)
-    reached = {find_part(n) for n, p in trainable.network.named_parameters() if p.grad is not None}
-    assert reached == {"encoder"}
+    parts = {find_part(n) for n, p in trainable.network.named_parameters() if p.grad is not None}
+    assert parts == {"encoder"}
     (coded.bits_per_pixel + coded.distortion + trainable.quantile_loss()).backward()
     missing = [n for n, p in trainable.network.named_parameters() if p.grad is None]
     assert not missing
 
 
-def test_straight_through_shows_what_a_receiver_decodes_and_noise_does_not(codec):
+def test_straight_through_gives_the_decoded_latent_and_noise_another(codec):
     image = images()
     decoded = codec.encode(image[0]).y_hat
     straight = TrainableCodec(codec, "straight-through", PARTS)(image).y_hat[0]
@@ -58,7 +58,7 @@ def test_frozen_parts_do_not_change_and_the_start_codec_stays(codec):
     assert all(torch.equal(v, before[k]) for k, v in codec.network.state_dict().items())
 
 
-def test_a_tuned_codec_reads_its_own_streams_after_it_was_saved(codec, tmp_path):
+def test_a_saved_codec_reads_its_own_streams(codec, tmp_path):
     trainable = TrainableCodec(codec, "noise", PARTS)
     optimizer = torch.optim.Adam(trainable.parameters(), lr=1e-3)
     for step in range(3):
@@ -136,7 +136,7 @@ def test_images_of_any_size_are_coded_as_the_codec_codes_them(name):
 
 def test_the_parts_of_a_layered_codec():
     trainable = TrainableCodec(small_codec("zhang2022-layered"), "noise", ["hyperprior"])
-    learns = {n.split(".")[0] for n, p in trainable.network.named_parameters() if p.requires_grad}
-    assert learns == {"h_a", "h_s", "entropy_bottleneck", "global_bottleneck"}
+    trained = {n.split(".")[0] for n, p in trainable.network.named_parameters() if p.requires_grad}
+    assert trained == {"h_a", "h_s", "entropy_bottleneck", "global_bottleneck"}
     trainable.quantile_loss().backward()
     assert trainable.network.global_bottleneck.quantiles.grad.any()
