@@ -62,10 +62,5 @@ def generator_loss(fake: torch.Tensor) -> torch.Tensor:
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """Return mean(-log D(x, y')) + mean(-log(1 - D(x', y'))).
-
-    Args:
-        real: logits of images.
-        fake: logits of reconstructions that are detached from the codec.
-    """
+    """Return -log D(x, y') - log(1 - D(x', y')), means over the logits of both."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()

@@ -44,10 +44,10 @@ class Distortion(nn.Module):
     weights. The network of d_p is not part of the parameters and the state.
 
     Args:
-        mae: weight k_MAE, at least 0.
-        ssim: weight k_SSIM, at least 0.
-        perceptual: weight k_p, at least 0.
-        network: perceptual distance d_p; None to leave the term out.
+        mae: k_MAE.
+        ssim: k_SSIM.
+        perceptual: k_p.
+        network: d_p; None to leave the term out.
 
     Raises:
         CdlError: for a negative weight, or a weight k_p without a network.

@@ -59,9 +59,8 @@ class CodecObjective(nn.Module):
             iteration: iteration of the training, counted from 0.
 
         Returns:
-            losses: `loss_rate`, `loss_distortion` and, once the discriminator is used,
-                `loss_adversarial` and `loss_discriminator`.
-            metrics: numbers to log, named `codec/...`.
+            `loss_rate`, `loss_distortion` and, once the discriminator is used, `loss_adversarial`
+            and `loss_discriminator`; and metrics named `codec/...`.
         """
         bpp = float(coded.quantized_bits_per_pixel)
         weight = self.rate

@@ -138,19 +138,9 @@ def train_codec(
     `output/checkpoint.pth` is replaced atomically every `checkpoint_every` iterations, and
     `output/metrics.jsonl` gets a line every 100 iterations.
 
-    Args:
-        plan: hyperparameters.
-        images: folder, searched recursively.
-        output: folder for weights, checkpoint and metrics.
-        initial_weights: weights file to initialize from; None for random weights.
-        device: device of the network.
-        resume: whether to continue from the checkpoint, if there is one.
-        checkpoint_every: iterations between checkpoints.
-        workers: processes that read images.
-
     Raises:
-        CdlError: if there is no image; if the folder contains a training and `resume` is false; if
-            the checkpoint has other hyperparameters.
+        CdlError: if there is no image; if the folder has a training and `resume` is false; if the
+            checkpoint has other hyperparameters.
         DivergedError: if the loss is not finite.
     """
     from compressai.losses import RateDistortionLoss
