@@ -16,8 +16,8 @@ from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.latent_translation import build_translation
-from cdl_d2.nn.input.batch_item import get_output_size, rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.input.sample import get_output_size, rate_fields
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.mask_losses import head_losses
 
@@ -107,7 +107,7 @@ class CompressedMaskRCNN(FasterRCNN):
             CdlError: if the sample has neither an image nor an input that fits the codec.
         """
         sample = self.coded_input.encode(sample, self.device, with_bits, self.training)
-        return sample if self.translation is None else self.translation.translate_item(sample)
+        return sample if self.translation is None else self.translation.translate_sample(sample)
 
     def batch(self, samples: list[dict[str, Any]]) -> ImageList:
         """Stack inputs into one tensor, zero-padded on the right and below to whole strides.

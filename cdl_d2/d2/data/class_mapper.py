@@ -17,7 +17,7 @@ from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.model_input import ModelTraits
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import compute_crc32
+from cdl_d2.nn.input.sample import compute_crc32
 
 
 class ClassMapper:

@@ -18,7 +18,7 @@ from cdl_d2.d2.data.image_mapper import AnnotatedMapper, read_pixels
 from cdl_d2.d2.model_input import ModelTraits, build_coded_input
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import compute_crc32
+from cdl_d2.nn.input.sample import compute_crc32
 
 
 class StoredLatentMapper(AnnotatedMapper):

@@ -48,35 +48,35 @@ class SelectedChannels(nn.Module):
         self._temperatures, self._iterations = temperatures, iterations
         self.needs_bits = bool(rate_weight)
 
-    def forward(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Set the channels of an item's `latent`, M x h x w, to zero that are not selected.
+    def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Set the channels of a sample's `latent`, M x h x w, to zero that are not selected.
 
         A gate keeps the channels of a latent that was gated when it was encoded, as recorded in
         `channel_mask`.
 
         Returns:
-            a copy of the item with `choice`, M of 0 and 1, with gradients in training; `channels`,
-            the number of selected channels; and `bits`, the estimated bits of these and of the
-            hyperprior. Stored latents and bitstreams keep their bits.
+            a copy of the sample with `choice`, M of 0 and 1, with gradients in training;
+            `channels`, the number of selected channels; and `bits`, the estimated bits of these and
+            of the hyperprior. Stored latents and bitstreams keep their bits.
 
         Raises:
-            CdlError: if the item lacks channels of a static selection.
+            CdlError: if the sample lacks channels of a static selection.
         """
-        choice = self.choose(item)
-        latent = item["latent"] * choice[:, None, None]
+        choice = self.choose(sample)
+        latent = sample["latent"] * choice[:, None, None]
         selected = {"latent": latent, "choice": choice, "channels": int(choice.detach().sum())}
-        if "channel_bits" in item:
-            bits = choice.detach().cpu() * item["channel_bits"].cpu()
-            selected["bits"] = float(bits.sum() + item["side_bits"])
-        return item | selected
+        if "channel_bits" in sample:
+            bits = choice.detach().cpu() * sample["channel_bits"].cpu()
+            selected["bits"] = float(bits.sum() + sample["side_bits"])
+        return sample | selected
 
-    def choose(self, item: dict[str, Any]) -> torch.Tensor:
-        """Return the selection for an item, M of 0 and 1.
+    def choose(self, sample: dict[str, Any]) -> torch.Tensor:
+        """Return the selection for a sample, M of 0 and 1.
 
         Raises:
-            CdlError: if the item lacks channels of a static selection.
+            CdlError: if the sample lacks channels of a static selection.
         """
-        latent, mask = item["latent"], item.get("channel_mask")
+        latent, mask = sample["latent"], sample.get("channel_mask")
         if mask is not None:
             mask = mask.to(latent.device)
         if isinstance(self.chooser, ChannelGate):
@@ -99,20 +99,20 @@ class SelectedChannels(nn.Module):
         first, last = self._temperatures
         self.chooser.anneal(first * (last / first) ** progress)
 
-    def losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def losses(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return `loss_rate`, the weighted bits per pixel of the channels that a gate selected.
 
         Raises:
-            CdlError: if an item has no bits of its channels.
+            CdlError: if a sample has no bits of its channels.
         """
         if not self.needs_bits:
             return {}
-        if not all("channel_bits" in item for item in items):
+        if not all("channel_bits" in sample for sample in samples):
             raise CdlError(GATE_FROM_STORE)
-        choices = torch.stack([item["choice"] for item in items])
-        bits = torch.stack([item["channel_bits"].to(choices) for item in items])
-        pixels = sum(item["image_size"][0] * item["image_size"][1] for item in items)
-        side = sum(item["side_bits"] for item in items)
+        choices = torch.stack([sample["choice"] for sample in samples])
+        bits = torch.stack([sample["channel_bits"].to(choices) for sample in samples])
+        pixels = sum(sample["image_size"][0] * sample["image_size"][1] for sample in samples)
+        side = sum(sample["side_bits"] for sample in samples)
         return {"loss_rate": self._rate_weight * ((choices * bits).sum() + side) / pixels}
 
 

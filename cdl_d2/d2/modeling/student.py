@@ -30,12 +30,12 @@ class Student(TeacherMixin):
         return bool(cls.build_transfer(cfg).terms)
 
     def teacher_batch(
-        self, teacher: nn.Module, items: Sequence[dict[str, Any]], images: ImageList
+        self, teacher: nn.Module, samples: Sequence[dict[str, Any]], images: ImageList
     ) -> torch.Tensor:
-        """Return the images of items as the teacher reads them, padded as the student's batch.
+        """Return the images of samples as the teacher reads them, padded as the student's batch.
 
         Raises:
-            CdlError: if an item has no image, or one of another size than the student's.
+            CdlError: if a sample has no image, or one of another size than the student's.
         """
         swap = self.coded_input.channel_order != channel_order_of(teacher)
 
@@ -44,7 +44,7 @@ class Student(TeacherMixin):
             return ((pixels.flip(0) if swap else pixels) - teacher.pixel_mean) / teacher.pixel_std
 
         padded_size = self.coded_input.padded_size(images.tensor)
-        return batch_for_teacher(items, images.image_sizes, padded_size, normalize)
+        return batch_for_teacher(samples, images.image_sizes, padded_size, normalize)
 
 
 def transfer_options(

@@ -20,7 +20,7 @@ from torch import nn
 
 from cdl_d2.d2.modeling.label_maps import padded_labels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import get_image_size, get_output_size
+from cdl_d2.nn.input.sample import get_image_size, get_output_size
 from cdl_d2.transfer.features import coverage_mask
 
 Features = Mapping[str, torch.Tensor]

@@ -22,7 +22,7 @@ FIT_IMAGES = 200  # default number of images
 
 def fit_bridge(
     network: nn.Module,
-    items: Iterable[dict[str, Any]],
+    samples: Iterable[dict[str, Any]],
     count: int,
     encode: Callable[[dict[str, Any]], dict[str, Any]],
     normalize: Callable[[torch.Tensor], torch.Tensor],
@@ -34,18 +34,18 @@ def fit_bridge(
 
     Args:
         network: the network with the bridge.
-        items: batch items with `image`, 3 x H x W.
-        count: number of items to fit to.
+        samples: samples with `image`, 3 x H x W.
+        count: number of samples to fit to.
         encode: function that adds `latent`, M x h x w, as the network reads it.
         normalize: function from an image to the RGB model's input.
-        encode_by_all: function that returns the item's latent by each codec.
+        encode_by_all: function that returns the sample's latent by each codec.
 
     Returns:
         the share of the first convolution's variance that the bridge explains, at most 1; None if
         there is nothing to fit.
 
     Raises:
-        CdlError: for an item without image, too few images, or images that do not fit the bridge.
+        CdlError: for a sample without image, too few images, or images that do not fit the bridge.
     """
     unfitted = [m for m in network.modules() if isinstance(m, LinearBridge) and not m.is_fitted]
     if not unfitted:
@@ -53,16 +53,16 @@ def fit_bridge(
     (bridge,) = unfitted
     if count < 1:
         raise CdlError(f"a bridge cannot be fitted to {count} images: give at least 1")
-    items = map(_require_image, islice(items, count))
+    samples = map(_require_image, islice(samples, count))
     for translation in (m for m in network.modules() if isinstance(m, LatentTranslation)):
-        items = list(items)  # read twice
-        progress = tqdm(items, desc="fit the translation of latents", unit="image")
+        samples = list(samples)  # read twice
+        progress = tqdm(samples, desc="fit the translation of latents", unit="image")
         translation.fit(map(encode_by_all, progress))
 
     def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for item in tqdm(items, total=count, desc="fit bridge", unit="image"):
-            y_hat = encode(item)["latent"].to(bridge.weight.device)
-            pixels = normalize(item["image"])
+        for sample in tqdm(samples, total=count, desc="fit bridge", unit="image"):
+            y_hat = encode(sample)["latent"].to(bridge.weight.device)
+            pixels = normalize(sample["image"])
             height, width = (side * STRIDE for side in y_hat.shape[1:])
             padding = (0, width - pixels.shape[2], 0, height - pixels.shape[1])
             yield y_hat[None], F.pad(pixels, padding)[None]
@@ -75,10 +75,10 @@ def fit_bridge(
     return explained
 
 
-def _require_image(item: dict[str, Any]) -> dict[str, Any]:
-    if "image" not in item:
+def _require_image(sample: dict[str, Any]) -> dict[str, Any]:
+    if "image" not in sample:
         raise CdlError(
-            "a bridge is fitted to images, and a batch item has none: keep 'image' beside 'latent' "
+            "a bridge is fitted to images, and a sample has none: keep 'image' beside 'latent' "
             "until it is fitted"
         )
-    return item
+    return sample

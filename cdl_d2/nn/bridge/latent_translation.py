@@ -28,7 +28,7 @@ class LatentTranslation(nn.Module):
     It is part of the state dict and has no gradients. It is the identity until it is fitted.
 
     Args:
-        identities: identities of a codec at several qualities; items without `codec_identity` are
+        identities: identities of a codec at several qualities; samples without `codec_identity` are
             of the first.
         channels: number of latent channels M.
     """
@@ -51,10 +51,10 @@ class LatentTranslation(nn.Module):
             return y_hat
         return self.maps[str(identity.quality)](y_hat[None])[0]
 
-    def translate_item(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Return an encoded item with its latent in the target's latent space."""
-        latent, identity = item["latent"], item.get("codec_identity", self._default)
-        return item | {"latent": self(latent.to(self.is_fitted.device), identity)}
+    def translate_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Return an encoded sample with its latent in the target's latent space."""
+        latent, identity = sample["latent"], sample.get("codec_identity", self._default)
+        return sample | {"latent": self(latent.to(self.is_fitted.device), identity)}
 
     @torch.no_grad()
     def fit(self, images: Iterable[Mapping[CodecIdentity, torch.Tensor]]) -> None:

@@ -17,7 +17,9 @@ from cdl_d2.codec.bitstream.stream import Bitstream
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import (
+from cdl_d2.nn.input.codec_stamp import format_identities
+from cdl_d2.nn.input.domains import DOMAINS, check_domain
+from cdl_d2.nn.input.sample import (
     check_encodable,
     check_image,
     compute_crc32,
@@ -25,20 +27,18 @@ from cdl_d2.nn.input.batch_item import (
     get_image_size,
     is_image_changed,
 )
-from cdl_d2.nn.input.codec_stamp import format_identities
-from cdl_d2.nn.input.domains import DOMAINS, check_domain
 
 
 @dataclass(frozen=True, eq=False)
 class CodedInput:
     """Input of a model: its domain, and the codec, which is no part of the network's state.
 
-    Batch items are dicts, in which the domain's name is the key of what the network reads.
+    Samples are dicts, in which the domain's name is the key of what the network reads.
 
     Attributes:
         domain: `latent`, `reconstruction` or `image`, a key of DOMAINS.
         codec: None for domain `image`.
-        channel_order: order of the pixels in items, `BGR` or `RGB`.
+        channel_order: order of the pixels in samples, `BGR` or `RGB`.
         with_scales: the network reads the predicted standard deviations (scales) beside latents.
         source: where inputs come from in training: the `model` encodes, a `mapper`, or a `store`.
         others: the codec at further qualities that the network reads; evaluation uses `codec`.
@@ -79,7 +79,7 @@ class CodedInput:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of the tensors in an item that the network reads."""
+        """Keys of the tensors in a sample that the network reads."""
         return self._domain.keys
 
     @property
@@ -121,74 +121,74 @@ class CodedInput:
 
     def encode(
         self,
-        item: dict[str, Any],
+        sample: dict[str, Any],
         device: torch.device | str = "cpu",
         with_bits: bool = True,
         training: bool = False,
     ) -> dict[str, Any]:
-        """Return a copy of an item with its latent or reconstruction.
+        """Return a copy of a sample with its latent or reconstruction.
 
-        An item that has what its domain needs is returned as it is, except in evaluation after its
+        A sample that has what its domain needs is returned as it is, except in evaluation after its
         image was resized or flipped: then it is encoded again.
 
         Args:
-            item: has `image`, 3 x H x W in 0..255, or what the domain needs already.
+            sample: has `image`, 3 x H x W in 0..255, or what the domain needs already.
             device: device to encode on.
             with_bits: estimate bits, which costs time.
             training: labels belong to what was encoded; and the codec is drawn at random from
                 `codecs`, by PyTorch's generator.
 
         Returns:
-            the item with `latent`, M x ceil(H/16) x ceil(W/16), `channel_bits` (M), `side_bits` and
-            `scales` (as latent), or with `reconstruction`, 3 x H x W whole numbers in 0..255; and
-            with `codec_identity`, `image_size` (H, W), `image_crc32` (checksum) and `bits`.
+            the sample with `latent`, M x ceil(H/16) x ceil(W/16), `channel_bits` (M), `side_bits`
+            and `scales` (as latent), or with `reconstruction`, 3 x H x W whole numbers in 0..255;
+            and with `codec_identity`, `image_size` (H, W), `image_crc32` and `bits`.
 
         Raises:
             CdlError: for an image that cannot be encoded, or an input of another codec.
         """
-        if self.codec is None or self.domain in item:
-            if "image" in item:
-                check_image(item["image"])
+        if self.codec is None or self.domain in sample:
+            if "image" in sample:
+                check_image(sample["image"])
             if self.codec is None:
-                return item
-            if training or not is_image_changed(item):
-                self._check_identity(item)
-                return item
-            item = drop_encoding(item)
-        if "image" not in item:
-            raise CdlError(f"a batch item has neither {self.domain!r} nor 'image': {sorted(item)}")
+                return sample
+            if training or not is_image_changed(sample):
+                self._check_identity(sample)
+                return sample
+            sample = drop_encoding(sample)
+        if "image" not in sample:
+            raise CdlError(f"a sample has neither {self.domain!r} nor 'image': {sorted(sample)}")
         codec = self.codec
         if training and self.others:
             codec = self.codecs[int(torch.randint(len(self.codecs), ()))]
-        return item | self._encode_image(item["image"], codec, device, with_bits)
+        return sample | self._encode_image(sample["image"], codec, device, with_bits)
 
     def encode_by_all(
-        self, item: dict[str, Any], device: torch.device | str = "cpu"
+        self, sample: dict[str, Any], device: torch.device | str = "cpu"
     ) -> dict[CodecIdentity, torch.Tensor]:
-        """Return the latent, M x h x w, of an item's `image` by each codec."""
+        """Return the latent, M x h x w, of a sample's `image` by each codec."""
         return {
-            codec.identity: self._encode_image(item["image"], codec, device, False)["latent"]
+            codec.identity: self._encode_image(sample["image"], codec, device, False)["latent"]
             for codec in self.codecs
         }
 
     def _encode_image(
         self, image: torch.Tensor, codec: Codec, device: torch.device | str, with_bits: bool
     ) -> dict[str, Any]:
-        """Return what `encode` adds to an item."""
+        """Return what `encode` adds to a sample."""
         codec = self.codec_on(device, codec)
         check_encodable(image)
         common = {"codec_identity": codec.identity, "image_size": tuple(image.shape[-2:])}
         common["image_crc32"] = compute_crc32(image)
         return common | self._domain.encode(image.to(device), codec, with_bits)
 
-    def _check_identity(self, item: dict[str, Any]) -> None:
-        identity = item.get("codec_identity")
+    def _check_identity(self, sample: dict[str, Any]) -> None:
+        identity = sample.get("codec_identity")
         if identity is not None and identity not in self.identities:
             expected = format_identities(self.identities)
             raise CdlError(f"{self.domain} was produced by {identity}; this model reads {expected}")
 
     def read(self, stream: Bitstream, device: torch.device | str = "cpu") -> dict[str, Any]:
-        """Return an item with the content of a bitstream, or of its base layer alone.
+        """Return a sample with the content of a bitstream, or of its base layer alone.
 
         Returns:
             the entries of `encode` without `channel_bits` and `side_bits`; `bits` is the size of
@@ -209,24 +209,24 @@ class CodedInput:
         common |= {"bits": stream.bits, "height": height, "width": width}
         return common | self._domain.read(stream, codec, device)
 
-    def picture(self, item: dict[str, Any]) -> torch.Tensor:
-        """Return an item's image, reconstruction or decoded latent on the CPU, 3 x H x W."""
-        if "image" in item:
-            return item["image"].cpu()
-        codec = self.codec and self.codec_on(item[self.domain].device)
-        return self._domain.picture(item, codec).cpu()
+    def picture(self, sample: dict[str, Any]) -> torch.Tensor:
+        """Return a sample's image, reconstruction or decoded latent on the CPU, 3 x H x W."""
+        if "image" in sample:
+            return sample["image"].cpu()
+        codec = self.codec and self.codec_on(sample[self.domain].device)
+        return self._domain.picture(sample, codec).cpu()
 
     def batch(
         self,
-        items: Sequence[dict[str, Any]],
+        samples: Sequence[dict[str, Any]],
         device: torch.device | str,
         multiple: int,
         normalize: Callable[[torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-        """Stack encoded items into one batch, zero-padded on the right and below.
+        """Stack encoded samples into one batch, zero-padded on the right and below.
 
         Args:
-            items: encoded items.
+            samples: encoded samples.
             device: device of the batch.
             multiple: number of pixels of which both padded sides are multiples.
             normalize: function of pixels, 3 x H x W in 0..255.
@@ -234,7 +234,7 @@ class CodedInput:
         Returns:
             N x C x H'/stride x W'/stride, and the (H, W) of each image in pixels.
         """
-        inputs = [item[self.domain].to(device) for item in items]
+        inputs = [sample[self.domain].to(device) for sample in samples]
         if self.has_pixels:
             inputs = [normalize(pixels) for pixels in inputs]
         step = max(multiple // self.stride, 1)
@@ -243,7 +243,7 @@ class CodedInput:
             for sides in zip(*(x.shape[1:] for x in inputs), strict=True)
         )
         padded = [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in inputs]
-        return torch.stack(padded), [get_image_size(item) for item in items]
+        return torch.stack(padded), [get_image_size(sample) for sample in samples]
 
     def padded_size(self, batch: torch.Tensor) -> tuple[int, int]:
         """Return (H', W') in pixels of a padded batch."""

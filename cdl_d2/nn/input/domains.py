@@ -17,8 +17,8 @@ from cdl_d2.codec.bitstream.stream import BASE, Bitstream, BitstreamError
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE, CodecIdentity, coded_cells, crop_to_image
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import get_image_size
 from cdl_d2.nn.input.codec_stamp import CodecStamp
+from cdl_d2.nn.input.sample import get_image_size
 
 LATENT, RECONSTRUCTION, IMAGE = "latent", "reconstruction", "image"
 
@@ -27,11 +27,11 @@ class Domain:
     """A kind of model input.
 
     Args:
-        channel_order: order of an item's pixels, `BGR` or `RGB`.
+        channel_order: order of a sample's pixels, `BGR` or `RGB`.
         with_scales: the model reads the predicted standard deviations (scales) beside latents.
 
     Attributes:
-        name: key of the input in batch items.
+        name: key of the input in samples.
         stride: pixels per position of the input, along each side.
         has_codec: a codec produces the input.
         has_pixels: the input is pixels in 0..255, which a network reads normalized.
@@ -47,7 +47,7 @@ class Domain:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of the tensors in a batch item that the model reads."""
+        """Keys of the tensors in a sample that the model reads."""
         return (self.name,)
 
     def swap(self, image: torch.Tensor) -> torch.Tensor:
@@ -65,7 +65,7 @@ class Domain:
         """Record the codecs in a network's state."""
 
     def encode(self, image: torch.Tensor, codec: Codec, with_bits: bool) -> dict[str, Any]:
-        """Return the entries that encoding an image adds to its item.
+        """Return the entries that encoding an image adds to its sample.
 
         Args:
             image: 3 x H x W in 0..255, on the codec's device.
@@ -77,7 +77,7 @@ class Domain:
     def read(
         self, stream: Bitstream, codec: Codec, device: torch.device | str
     ) -> dict[str, torch.Tensor]:
-        """Return the entries that decoding a bitstream adds to its item.
+        """Return the entries that decoding a bitstream adds to its sample.
 
         Raises:
             BitstreamError: if the stream is corrupted, or a base layer where an image is needed.
@@ -85,9 +85,9 @@ class Domain:
         """
         raise NotImplementedError
 
-    def picture(self, item: dict[str, Any], codec: Codec | None) -> torch.Tensor:
-        """Return an encoded item as an image, 3 x H x W in 0..255, in `channel_order`."""
-        return item[self.name]
+    def picture(self, sample: dict[str, Any], codec: Codec | None) -> torch.Tensor:
+        """Return an encoded sample as an image, 3 x H x W in 0..255, in `channel_order`."""
+        return sample[self.name]
 
 
 class ImageDomain(Domain):
@@ -183,9 +183,9 @@ class LatentDomain(Domain):
             entries["scales"] = crop_to_image(quantized.scales_hat, size, padding).to(device)
         return entries
 
-    def picture(self, item: dict[str, Any], codec: Codec) -> torch.Tensor:
+    def picture(self, sample: dict[str, Any], codec: Codec) -> torch.Tensor:
         """Decode a latent, with zeros in the positions outside of the image."""
-        latent, size = item[LATENT].detach(), get_image_size(item)
+        latent, size = sample[LATENT].detach(), get_image_size(sample)
         rows, columns = coded_cells(size)
         y_hat = F.pad(latent, (0, columns - latent.shape[2], 0, rows - latent.shape[1]))
         return self.swap(torch.round(codec.reconstruct(y_hat, size) * 255).byte())

@@ -27,8 +27,8 @@ from cdl_d2.errors import CdlError
 from cdl_d2.metrics.image_quality import psnr_and_ms_ssim
 from cdl_d2.nn import stage_ends, stage_features
 from cdl_d2.nn.backbones.rgb_model import pixel_statistics
-from cdl_d2.nn.input.batch_item import rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.input.sample import rate_fields
 from cdl_d2.transfer import ClassifierTransfer
 
 

@@ -13,8 +13,8 @@ from cdl_d2.d2.modeling.mask_losses import HAS_MASK, without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import get_image_size, rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.input.sample import get_image_size, rate_fields
 
 
 class CompressedDetector(CompressedModel):

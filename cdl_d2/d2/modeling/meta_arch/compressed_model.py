@@ -26,7 +26,7 @@ from cdl_d2.nn.selection.channel_selection import FixedChannels
 class CompressedModel(nn.Module):
     """Mixin for Detectron2 meta-architectures that take codec output instead of pixels.
 
-    List it before Detectron2's class, and call `set_input` at the end of `__init__`. Items pass
+    List it before Detectron2's class, and call `set_input` at the end of `__init__`. Samples pass
     through `encode`, `select_channels` and `batch`. The codec is frozen and outside the module
     tree: it appears neither in `state_dict` nor in `parameters`.
     """
@@ -57,7 +57,7 @@ class CompressedModel(nn.Module):
         return False
 
     def encode(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Encode the items that lack their latent or reconstruction, with all channels.
+        """Encode the samples that lack their latent or reconstruction, with all channels.
 
         Bits are estimated in evaluation, and in training only for a gate that learns from them. In
         training, each image is encoded at a quality drawn at random from those that the model
@@ -65,67 +65,71 @@ class CompressedModel(nn.Module):
 
         Raises:
             CdlError: for an image that cannot be encoded, or an input of another codec; in training
-                for an item that a store or a mapper should have encoded.
+                for a sample that a store or a mapper should have encoded.
         """
         with_bits = not self.training or (self.selection is not None and self.selection.needs_bits)
         if self.training:
             self._check_source(batched_inputs)
         return [
-            self.coded_input.encode(item, self.device, with_bits, self.training)
-            for item in batched_inputs
+            self.coded_input.encode(sample, self.device, with_bits, self.training)
+            for sample in batched_inputs
         ]
 
-    def _check_source(self, items: list[dict[str, Any]]) -> None:
-        """Raise CdlError if items lack what a store or a mapper should have encoded.
+    def _check_source(self, samples: list[dict[str, Any]]) -> None:
+        """Raise CdlError if samples lack what a store or a mapper should have encoded.
 
         Encoding them here would silently replace stored latents by those of augmented images.
         """
         coded_input = self.coded_input
         if coded_input.codec is None or coded_input.source == "model":
             return
-        for item in items:
-            if coded_input.domain not in item:
+        for sample in samples:
+            if coded_input.domain not in sample:
                 raise CdlError(
-                    f"INPUT.LATENT_SOURCE is {coded_input.source!r}, but a batch item has no "
-                    f"{coded_input.domain!r}, only {', '.join(sorted(item))}: use the mapper of "
+                    f"INPUT.LATENT_SOURCE is {coded_input.source!r}, but a sample has no "
+                    f"{coded_input.domain!r}, only {', '.join(sorted(sample))}: use the mapper of "
                     "cdl_d2.d2.build_mapper(cfg, True), as cdl_d2.d2.Trainer does, or set "
                     "INPUT.LATENT_SOURCE model"
                 )
 
-    def select_channels(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def select_channels(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Apply the channel selection, and update bits; translate latents for a linear bridge.
 
         Raises:
-            CdlError: if an item lacks channels that the model reads.
+            CdlError: if a sample lacks channels that the model reads.
         """
         if self.selection is not None:
-            items = [item | {"latent": item["latent"].to(self.device)} for item in items]
-            return self._translate([self.selection(item) for item in items])
-        for mask in [item["channel_mask"] for item in items if "channel_mask" in item]:
+            samples = [sample | {"latent": sample["latent"].to(self.device)} for sample in samples]
+            return self._translate([self.selection(sample) for sample in samples])
+        for mask in [sample["channel_mask"] for sample in samples if "channel_mask" in sample]:
             if not mask.all():
                 raise CdlError(
                     f"a latent has {int(mask.sum())} of {len(mask)} channels, expected all: give "
                     "the enhancement layer too, or set MODEL.SELECTION"
                 )
-        return self._translate(items)
+        return self._translate(samples)
 
-    def _translate(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return items if self.translation is None else [*map(self.translation.translate_item, items)]
+    def _translate(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return (
+            samples
+            if self.translation is None
+            else [*map(self.translation.translate_sample, samples)]
+        )
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalize an item's image, 3 x H x W in 0..255, as the RGB model's input."""
+        """Normalize a sample's image, 3 x H x W in 0..255, as the RGB model's input."""
         return (pixels.to(self.device) - self.pixel_mean) / self.pixel_std
 
-    def batch(self, items: list[dict[str, Any]]) -> ImageList:
-        """Stack encoded items into one zero-padded tensor, N x C x H'/stride x W'/stride.
+    def batch(self, samples: list[dict[str, Any]]) -> ImageList:
+        """Stack encoded samples into one zero-padded tensor, N x C x H'/stride x W'/stride.
 
         `image_sizes` are in pixels in every domain.
         """
         multiple = max(self.backbone.size_divisibility, STRIDE)
-        return ImageList(*self.coded_input.batch(items, self.device, multiple, self.normalized))
+        return ImageList(*self.coded_input.batch(samples, self.device, multiple, self.normalized))
 
-    def fit_bridge(self, items: Iterable[dict[str, Any]], count: int) -> float | None:
-        """Fit a linear bridge to `count` items with `image`, unless there is none or a fitted one.
+    def fit_bridge(self, samples: Iterable[dict[str, Any]], count: int) -> float | None:
+        """Fit a linear bridge, unless there is none or a fitted one, to `count` samples.
 
         All channels are used if a gate selects them: it is not trained yet.
 
@@ -133,18 +137,18 @@ class CompressedModel(nn.Module):
             the explained share of the first convolution's variance, or None.
         """
 
-        def encode(item: dict[str, Any]) -> dict[str, Any]:
-            items = self.encode([item])
+        def encode(sample: dict[str, Any]) -> dict[str, Any]:
+            samples = self.encode([sample])
             is_static = isinstance(getattr(self.selection, "chooser", None), FixedChannels)
-            return (self.select_channels(items) if is_static else self._translate(items))[0]
+            return (self.select_channels(samples) if is_static else self._translate(samples))[0]
 
         by_all = partial(self.coded_input.encode_by_all, device=self.device)
         with with_advice("set MODEL.BRIDGE.FIT_IMAGES") if count < 1 else nullcontext():
-            return fit_bridge(self, items, count, encode, self.normalized, by_all)
+            return fit_bridge(self, samples, count, encode, self.normalized, by_all)
 
-    def gate_losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return a gate's `loss_rate` for selected items; {} without a gate."""
-        return {} if self.selection is None else self.selection.losses(items)
+    def gate_losses(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return a gate's `loss_rate` for selected samples; {} without a gate."""
+        return {} if self.selection is None else self.selection.losses(samples)
 
     def build_optimizer(
         self, cfg: CfgNode, default: Callable[[], torch.optim.Optimizer]

@@ -25,7 +25,7 @@ from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import Optimizers, adam_of
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CodecStamp
-from cdl_d2.nn.input.batch_item import check_image
+from cdl_d2.nn.input.sample import check_image
 
 STEPS = ("joint", "alternate")
 

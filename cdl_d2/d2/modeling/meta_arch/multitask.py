@@ -16,8 +16,8 @@ from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.task_heads import Features, Shown, TaskHead, build_head
 from cdl_d2.d2.modeling.task_weighting import TaskWeighting
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.input.sample import rate_fields
 
 
 @META_ARCH_REGISTRY.register()

@@ -22,8 +22,8 @@ from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.student import Student, transfer_options
 from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.batch_item import get_output_size, rate_fields
 from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.input.sample import get_output_size, rate_fields
 from cdl_d2.transfer import SegmentorTransfer
 
 FIRST = "res2"  # the feature that is taught
