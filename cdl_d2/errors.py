@@ -60,9 +60,14 @@ def within_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "allocate" in str(error):
-            raise NoMemoryError("there is not enough memory for it") from error
-        raise
+        raise memory_error(error) from error
+
+
+def memory_error(error: MemoryError | RuntimeError) -> NoMemoryError:
+    """Return the NoMemoryError for an error; raise the error if it has another reason."""
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return NoMemoryError("there is not enough memory for it")
+    raise error
 
 
 @contextmanager

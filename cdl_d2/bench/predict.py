@@ -21,7 +21,7 @@ from tqdm import tqdm
 from cdl_d2.codec import Bitstream
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction import Predictor
-from cdl_d2.prediction.reading import codec_of, open_source
+from cdl_d2.prediction.reading import load_codec, open_source
 
 TRANSFORMS = ("h_s", "g_s")  # of a codec: the hyperprior's, and the decoder
 PARTS = ("read", "hyperprior", "symbols", "decoder", "network", "write")
@@ -77,14 +77,14 @@ def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
     begin = time.perf_counter()
     stream = open_source(path)
     read = time.perf_counter()
-    codec = shown.find_codec(stream.codec) or codec_of(stream)
+    codec = shown.find_codec(stream.codec) or load_codec(stream)
     spent = dict.fromkeys(TRANSFORMS, 0.0)
     with _timed(codec.network, spent):
         item = predictor.read(stream)
     items = time.perf_counter()
     found = predictor.model.predict([item])[0]
     network = time.perf_counter()
-    json.dumps(predictor.model.task.entry(found, _as_png))
+    json.dumps(predictor.model.task.to_record(found, _as_png))
     written = time.perf_counter()
     return {
         "read": read - begin,

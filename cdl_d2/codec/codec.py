@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -164,7 +165,7 @@ class Codec(nn.Module):
         identity = self.identity
         return Codec(network, self.name, identity.quality, identity.metric, identity.quantization)
 
-    @property
+    @cached_property
     def latent_channels(self) -> int:
         """Channels of y_hat: M, and with a layered representation M + G."""
         return self.coder.channels
@@ -262,6 +263,8 @@ class Codec(nn.Module):
             BitstreamError: if another codec wrote it.
         """
         theirs, ours = stream.codec, self.identity
+        if theirs == ours:
+            return stream
         if not ours.fits(theirs):
             raise BitstreamError(
                 f"the stream was made by {theirs}; this is {ours}: {ours.differences(theirs)}"

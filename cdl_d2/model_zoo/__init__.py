@@ -1,8 +1,8 @@
-"""Trained models and configs by name, as `detectron2.model_zoo` has them.
+"""Trained models and configs by name, with the functions of `detectron2.model_zoo`.
 
-A name is that of a card, such as `nuclei-bridge` (`cdl zoo list` shows all), or of a config that
-comes with the package, such as `detection/latent_mask_rcnn_R50_FPN.yaml`. Detectron2 itself is
-needed for its own models only.
+A name is that of a card, such as `nuclei-bridge` (`cdl zoo list` prints all), or of a config of the
+package, such as `detection/latent_mask_rcnn_R50_FPN.yaml`. Detectron2 is needed for its own models
+only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cdl_d2.packaged import CONFIGS, matching_configs, packaged_configs
 if TYPE_CHECKING:
     from torch import nn
 
-    from cdl_d2.backend import Config
+    from cdl_d2.backend import Backend, Config
 
 __all__ = [
     "Card",
@@ -35,144 +35,147 @@ __all__ = [
 
 
 def names() -> list[str]:
-    """The names of the trained models, of the package and in `$CDL_HOME/cards`; a card that cannot
-    be used is left out, and `cdl zoo list` says why."""
+    """Return the names of the trained models of the package and of `$CDL_HOME/cards`.
+
+    A card that cannot be used is left out; `cdl zoo list` prints its error.
+    """
     return list(read_cards()[0])
 
 
 def card(name: str) -> Card:
-    """What is known of a trained model.
+    """Return the card of a trained model.
 
     Raises:
-        CdlError: if there is no such model, with names that are near; if its card cannot be used.
+        CdlError: if there is no such model, or its card cannot be used.
     """
     return find_card(name)
 
 
 def weights_file(name: str | Card) -> Path:
-    """The file of a trained model's weights on this machine; downloads what is not here yet.
+    """Return the file of a model's weights on this machine, downloaded if necessary.
 
     Its size and SHA-256 are checked every time.
 
     Raises:
-        CdlError: as card; if the file is damaged or was replaced.
-        FileNotFoundError: if it is not here and cannot be downloaded.
+        CdlError: if there is no such model, or the file is corrupted.
+        FileNotFoundError: if the file is not on this machine and cannot be downloaded.
     """
     return local_weights(name if isinstance(name, Card) else find_card(name))
 
 
 def get_checkpoint_url(name: str) -> str:
-    """The address of a trained model's weights; or their path, of those that lie on this machine.
+    """Return the URL of a model's weights, or their path if they have none.
 
     Raises:
-        CdlError: as card.
+        CdlError: if there is no such model.
     """
-    found = find_card(name)
-    url = found.weights.url or ""
-    return url if url.startswith("http") else str(weights_path(found))
+    card = find_card(name)
+    url = card.weights.url or ""
+    return url if url.startswith("http") else str(weights_path(card))
 
 
 def get_config_file(name: str) -> str:
-    """The path of a config that comes with the package.
+    """Return the path of a packaged config.
 
     Args:
         name: relative to the folder of configs, such as `detection/latent_mask_rcnn_R50_FPN.yaml`;
-            or a trained model's, for the config that it was made from.
+            or of a trained model, for the config that it refers to.
 
     Raises:
-        CdlError: if there is no such config; if the model is of torchvision, which has none.
+        CdlError: if there is no such config, or the model has no config file.
     """
-    found = _as_card(name)
-    return _config_file_of(found) if found else str(CONFIGS / matching_configs(name)[0])
+    card = _find_card_unless_config(name)
+    if card is None:
+        return str(CONFIGS / matching_configs(name)[0])
+    if not isinstance(card.config, str):
+        raise CdlError(f"{card.name}, a model of {card.backend}, has no config file: get_config")
+    matches = matching_configs(card.config)  # and no other file of this machine
+    if len(matches) != 1:
+        raise CdlError(f"card {card.path}: no config {card.config!r} comes with this cdl_d2")
+    return str(CONFIGS / matches[0])
 
 
-def get_config(name: str | Card, trained: bool = False, overrides: Sequence[Any] = ()) -> Config:
-    """The config of a trained model, with its changes, or one that comes with the package.
+def get_config(name: str | Card, trained: bool = False) -> Config:
+    """Return the config of a trained model, with its changes, or a packaged config.
 
     Args:
         trained: set MODEL.WEIGHTS to the file of the model's weights on this machine.
-        overrides: KEY, VALUE, ... changes of a Detectron2 model's config.
 
     Returns:
-        Detectron2's config; of a model of torchvision a DetectorConfig, which has no weights in it.
+        Detectron2's config, or a DetectorConfig, which names no weights.
 
     Raises:
-        CdlError: as get_config_file; if weights are asked for of a config that has none.
-        FileNotFoundError: as weights_file.
+        CdlError: if there is no such config, or `trained` is set for a config alone.
+        FileNotFoundError: if the weights are not on this machine and cannot be downloaded.
     """
-    found = _as_card(name)
-    if found is None:
+    card = _find_card_unless_config(name)
+    if card is None:
         if trained:
-            raise CdlError(f"{name} is a config, which has no trained weights: {_known()}")
+            known = ", ".join(names()) or "nothing"
+            raise CdlError(
+                f"{name} is a config, which has no trained weights: there are those of {known}"
+            )
+        get_backend("detectron2", str(name))
         from cdl_d2.d2.config_files import read_config
 
-        return read_config(get_config_file(name), overrides)
-    backend = get_backend(found.backend, f"the model {found.name}")
-    try:
-        changes = [*found.overrides, *overrides]
-        config = backend.read_card_config(found.config, changes, found.classes)
-    except CdlError as error:
-        raise CdlError(f"card {found.path}: {error}") from error
-    return backend.with_weights(config, local_weights(found)) if trained else config
+        return read_config(get_config_file(name))
+    backend = get_backend(card.backend, f"the model {card.name}")
+    config = _read_config(backend, card)
+    return backend.with_weights(config, local_weights(card)) if trained else config
 
 
 def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn.Module:
-    """A model, in eval mode with its weights, or new ones of the same kind.
+    """Return a model, in eval mode with its weights, or with random ones.
 
     Args:
         name: of a trained model, or its card; without weights, also of a config.
         device: `cpu` or `cuda`; default a GPU if there is one.
 
     Raises:
-        CdlError: as get_config; if weights, config and codec do not belong together.
-        FileNotFoundError: as weights_file.
+        CdlError: if there is no such model, or weights, config and codec do not belong together.
+        FileNotFoundError: if the weights are not on this machine and cannot be downloaded.
     """
     from cdl_d2.device import usable_device
 
-    found, device = _as_card(name), usable_device(device)
-    if found is not None and trained:
-        return load(found, device)[0]
-    backend = get_backend(found.backend if found else "detectron2", str(name))
-    return backend.build(get_config(found or name, trained), device)
+    card, device = _find_card_unless_config(name), usable_device(device)
+    if card is not None and trained:
+        return load(card, device)[1]
+    backend = get_backend(card.backend if card else "detectron2", str(name))
+    return backend.build(get_config(card or name, trained), device)
 
 
-def load(card: Card, device: str, overrides: Sequence[Any] = ()) -> tuple[nn.Module, Config]:
-    """Return a trained model, in eval mode, and its config; raises as `get`."""
+def load(
+    card: Card, device: str, overrides: Sequence[Any] = ()
+) -> tuple[Backend, nn.Module, Config]:
+    """Load a trained model; raises as `get`.
+
+    Args:
+        overrides: KEY, VALUE, ... changes of a Detectron2 model's config.
+
+    Returns:
+        its backend, its network in eval mode, and its config.
+    """
     backend = get_backend(card.backend, f"the model {card.name}")
-    config = get_config(card, overrides=overrides)
-    model = backend.build(config, device, local_weights(card))
-    _check_codec(model, card)
-    return model, config
+    config = _read_config(backend, card, overrides)
+    network = backend.build(config, device, local_weights(card))
+    codec = getattr(getattr(network, "coded_input", None), "codec", None)
+    weights, expected = codec and codec.identity.weights, card.codec and card.codec.weights
+    if weights != expected:
+        raise CdlError(
+            f"card {card.path}: the codec's weights are {expected}, but the model reads {weights}"
+        )
+    return backend, network, config
 
 
-def _as_card(name: str | Card) -> Card | None:
-    """A card; or None for a config of the package. Raises CdlError for neither."""
+def _read_config(backend: Backend, card: Card, overrides: Sequence[Any] = ()) -> Config:
+    try:
+        return backend.read_card_config(card.config, [*card.overrides, *overrides], card.classes)
+    except CdlError as error:
+        raise CdlError(f"card {card.path}: {error}") from error
+
+
+def _find_card_unless_config(name: str | Card) -> Card | None:
+    """Return a card, or None for a packaged config; raise CdlError if the name is of neither."""
     if isinstance(name, Card):
         return name
     return None if len(matching_configs(name)) == 1 else find_card(name, packaged_configs())
-
-
-def _config_file_of(found: Card) -> str:
-    if not isinstance(found.config, str):
-        raise CdlError(
-            f"{found.name} is a model of torchvision, which has no config file: get_config"
-        )
-    names = matching_configs(found.config)  # and no other file of this machine
-    if len(names) != 1:
-        raise CdlError(f"card {found.path}: no config {found.config!r} comes with this cdl_d2")
-    return str(CONFIGS / names[0])
-
-
-def _known() -> str:
-    return f"there are weights of {', '.join(names()) or 'nothing'}"
-
-
-def _check_codec(model: Any, found: Card) -> None:
-    """Raise CdlError unless a model reads the codec that its card names."""
-    codec = getattr(getattr(model, "coded_input", None), "codec", None)
-    theirs = codec and codec.identity.weights
-    ours = found.codec and found.codec.weights
-    if theirs != ours:
-        raise CdlError(
-            f"card {found.path}: the codec's weights are {ours}, but the model reads {theirs}"
-        )

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
@@ -15,9 +15,9 @@ from cdl_d2.download import is_safe_url
 from cdl_d2.errors import CdlError
 from cdl_d2.files import check_file
 from cdl_d2.model_zoo.backends import BACKENDS
+from cdl_d2.tasks import TASKS
 from cdl_d2.yaml_text import read_yaml
 
-TASKS = ("detection", "segmentation", "classification", "multitask")
 PACKAGED = "package:"  # before the name of a file of weights that comes with the package
 BESIDE = "beside:"  # before that of one in the folder of the card
 WEIGHTS_URL = re.compile(rf"({PACKAGED}|{BESIDE})\w[\w.-]{{,200}}\.safetensors")
@@ -30,6 +30,12 @@ def _check_url(url: str) -> str:
             f"expected https://..., {PACKAGED}FILE.safetensors, {BESIDE}FILE.safetensors, or null"
         )
     return url
+
+
+def _check_task(name: str) -> str:
+    if name not in TASKS:
+        raise ValueError(f"expected one of {', '.join(TASKS)}")
+    return name
 
 
 def _check_pairs(overrides: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -87,7 +93,7 @@ class Card:
 
     Attributes:
         name: lower-case letters, digits, dots and dashes.
-        task: one of TASKS.
+        task: one of cdl_d2.tasks.TASKS.
         backend: `detectron2` or `torchvision`; `engine` in cards written before.
         config: for Detectron2 the name of a config of this package; for torchvision the values of a
             cdl_d2.tv.DetectorConfig.
@@ -105,8 +111,8 @@ class Card:
 
     __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     name: Annotated[str, Strict(), Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    task: Annotated[str, Strict(), Field(pattern=f"^({'|'.join(TASKS)})$")]
-    backend: Annotated[str, Strict(), Field(pattern=f"^({'|'.join(BACKENDS)})$")]
+    task: Annotated[str, Strict(), AfterValidator(_check_task)]
+    backend: Literal[tuple(BACKENDS)]
     config: Any
     overrides: Annotated[tuple[Any, ...], AfterValidator(_check_pairs)] = field(
         default=(), kw_only=True

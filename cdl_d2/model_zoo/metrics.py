@@ -1,4 +1,4 @@
-"""Results of an evaluation, and those of them that a card reports."""
+"""Results of an evaluation, and the metrics that a card reports of them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from cdl_d2.errors import CdlError
+from cdl_d2.tasks import TASKS, Metric
 
-# Keys of results.json: the name on a card, and the number of digits.
-METRICS = {
-    "bbox/AP": ("box AP", 1),
-    "segm/AP": ("mask AP", 1),
-    "keypoints/AP": ("keypoint AP", 1),
-    "panoptic_seg/PQ": ("PQ", 1),
-    "sem_seg/mIoU": ("mIoU", 1),
-    "sem_seg/IoU": ("mIoU", 1),  # of Cityscapes
-    "attributes/accuracy": ("attribute accuracy", 1),
-    "attributes/balanced_accuracy": ("balanced attribute accuracy", 1),
-    "classification/top1": ("top-1", 1),
-    "rate/bpp": ("bits per pixel", 3),
-}
+RATE = {"rate/bpp": Metric("bits per pixel", 3)}
+
+
+def card_metrics() -> dict[str, Metric]:
+    """Return the metrics that a card reports, by key of `results.json`."""
+    return {key: m for task in TASKS.values() for key, m in task.metrics.items()} | RATE
 
 
 def read_tables(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the tables of a `results.json`, such as `{"rate": {"bpp": 0.25}}`; of several data sets
-    a table of tables for each.
+    """Read the tables of a `results.json`, such as `{"rate": {"bpp": 0.25}}`.
+
+    With several data sets there is a table of tables per data set.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -53,7 +48,7 @@ def flat_values(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def tables_of_card(card_metrics: dict[str, float]) -> dict[str, dict[str, float]]:
     """Return the metrics of a card as the tables of a `results.json`."""
-    keys = {name: key for key, (name, _) in reversed(METRICS.items())}
+    keys = {name: key for key, (name, _) in reversed(card_metrics().items())}
     tables: dict[str, dict[str, float]] = {}
     for name, value in card_metrics.items():
         if name in keys:
@@ -63,8 +58,13 @@ def tables_of_card(card_metrics: dict[str, float]) -> dict[str, dict[str, float]
 
 
 def read_metrics(path: Path, needed: bool) -> dict[str, float]:
-    """Read the metrics that a card reports of a training's results.json, by name, of several data
-    sets as `box AP (val)`; nothing if there is no file, unless it is needed.
+    """Read the metrics that a card reports from a training's `results.json`.
+
+    Args:
+        needed: whether the file must exist.
+
+    Returns:
+        numbers by name, with several data sets by names such as `box AP (val)`.
 
     Raises:
         FileNotFoundError, CdlError: if the file cannot be read; CdlError if it has no tables.
@@ -74,7 +74,7 @@ def read_metrics(path: Path, needed: bool) -> dict[str, float]:
     values, metrics = flat_values(read_tables(path)), {}
     if not values:
         raise CdlError(f"{path} has no results of an evaluation in it")
-    for metric, (name, digits) in METRICS.items():
+    for metric, (name, digits) in card_metrics().items():
         for key, value in values.items():
             is_number = isinstance(value, (int, float)) and math.isfinite(value)
             if is_number and f"/{key}".endswith(f"/{metric}"):

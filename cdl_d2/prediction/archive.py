@@ -1,47 +1,108 @@
-"""A model's predictions for a whole archive, part by part.
+"""Predictions of a model for a whole archive, part by part.
 
 ```
-output/plan.json              what is predicted, with which model
+output/plan.json              the manifest: inputs, model and options
 output/parts/00000.json ...   some sources, their predictions and failures, and a checksum; written
-                              whole, or not at all
-output/labels/NAME.png        of a segmentor: the class of every pixel
+                              completely, or not at all
+output/labels/NAME.png        for segmentation: the class of every pixel
 output/pictures/NAME.png      if asked for: the predictions on the images
 output/images.json            names, sizes and ids of all images, and the ids of the classes
-output/predictions.json       of a detector, in COCO's results format; or predictions.csv, ...
+output/predictions.json       for detection, in COCO's results format; or predictions.csv, ...
 ```
 
-A run that is killed loses the parts that it was working on, and the next one does what is missing,
-what failed, and what is of files that have changed since.
-Runs on several machines take different parts of one folder; whoever finds all of them there writes
-what the parts say together.
+A run that is killed loses the parts that it was working on. The next run predicts what is missing,
+what failed, and what belongs to files that have changed since.
+Runs on several machines take different parts of one folder; the run that finds all parts merges
+them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from cdl_d2.codec.io.image_files import write_png
 from cdl_d2.codec.io.weights_file import fingerprint
-from cdl_d2.data.datasets.sources import stem_of
-from cdl_d2.data.store.plan import read_json
+from cdl_d2.data.datasets.sources import part_of, stem_of
 from cdl_d2.errors import CdlError
 from cdl_d2.files import is_disk_error, without_nan, write_json
+from cdl_d2.prediction.merging import ArchiveResults, check_annotations, merge_parts
 from cdl_d2.prediction.predictor import Outcome, Predictor
 from cdl_d2.prediction.reading import StoredLatent, Unreadable
 from cdl_d2.prediction.results import Prediction
-from cdl_d2.prediction.sources import ArchiveSource
+from cdl_d2.prediction.sources import ArchiveSource, find_sources
 from cdl_d2.prediction.tar_files import TarMember
 
-PART = 64  # sources, or a little more: whole batches
+PART_SIZE = 64  # sources, or a little more: whole batches
 FORMAT = 2
+
+
+def predict_archive(
+    model: tuple[str, str | None, Sequence[str] | None],
+    inputs: Sequence[str],
+    output: Path,
+    annotations: Path | None = None,
+    draw: bool = False,
+    batch_size: int = 1,
+    workers: int = 0,
+    shard: str | None = None,
+    ray: bool = False,
+    report: Callable[[str], None] = print,
+) -> ArchiveResults:
+    """Predict all sources of the inputs that are not predicted yet, and merge the parts.
+
+    Args:
+        model: arguments of Predictor.load.
+        inputs: see find_sources.
+        output: folder of the predictions.
+        annotations: to evaluate on, as the ground truth of the model's task reads them.
+        draw: whether to write pictures.
+        batch_size: sources per batch, if their sizes agree.
+        workers: processes, or actors on a Ray cluster.
+        shard: i/n for part i (from 0) of n; None for that of torchrun or SLURM, or for all.
+        ray: whether to predict on a Ray cluster.
+        report: called with a line for each source that fails.
+
+    Raises:
+        CdlError, OSError: for unusable arguments, or if the output folder has other predictions.
+    """
+    if not inputs:
+        raise CdlError("nothing to predict: give images, bitstreams, or folders of them")
+    share = part_of(shard)
+    predictor = Predictor.load(*model)
+    sources = find_sources(inputs, output)
+    if annotations is not None:
+        check_annotations(predictor, annotations, sources)
+    paths = tuple(map(os.path.abspath, inputs))
+    archive = ArchivePrediction(predictor, sources, output, paths, batch_size, draw)
+    archive.write_plan()
+    missing = archive.missing_parts(share)
+    if ray and missing:
+        from cdl_d2.prediction.ray_prediction import predict_parts_with_ray
+
+        outcomes = predict_parts_with_ray(model, archive, missing, max(workers, 1))
+    else:
+        outcomes = archive.predict_parts(missing, workers)
+    total, failures = sum(len(archive.names_in(part)) for part in missing), {}
+    with tqdm(total=total, unit="image", disable=not total) as progress:
+        for name, error in outcomes:
+            progress.update()
+            if error is not None:
+                failures[name] = error
+                report(error if name in error else f"{name}: {error}")
+    parts = archive.read_parts()
+    if parts is None:
+        return ArchiveResults(None, total, failures, {})
+    return merge_parts(predictor.model, *parts, archive.names, output, annotations)
 
 
 @dataclass(frozen=True)
@@ -52,10 +113,10 @@ class ArchivePrediction:
         predictor: the model.
         sources: by name, in order.
         output: folder.
-        inputs: words that led to the sources; a folder keeps the predictions of one list of them.
-        batch_size: sources that are looked at together.
+        inputs: paths that led to the sources; a folder holds the predictions of one list of them.
+        batch_size: sources per batch.
         draw: whether to write pictures.
-        part_size: sources a part, in whole batches, so that none depends on which parts are done.
+        part_size: sources per part, in whole batches, so that no batch depends on finished parts.
     """
 
     predictor: Predictor
@@ -69,10 +130,10 @@ class ArchivePrediction:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise CdlError(f"a batch size of {self.batch_size} is below 1")
-        whole = -(-PART // self.batch_size) * self.batch_size
-        object.__setattr__(self, "part_size", self.part_size or whole)
-        if self.draw and any(isinstance(each, StoredLatent) for each in self.sources.values()):
-            raise CdlError("a latent store has no images to draw on: leave out --draw")
+        batches = -(-PART_SIZE // self.batch_size)
+        object.__setattr__(self, "part_size", self.part_size or batches * self.batch_size)
+        if self.draw and any(isinstance(s, StoredLatent) for s in self.sources.values()):
+            raise CdlError("a latent store has no images to draw on")
 
     @cached_property
     def names(self) -> list[str]:
@@ -80,27 +141,27 @@ class ArchivePrediction:
         return list(self.sources)
 
     @cached_property
-    def _share_stems(self) -> bool:
-        """Whether sources differ in their suffixes only."""
+    def _has_shared_stems(self) -> bool:
+        """True if sources differ in their suffixes only."""
         stems = [stem_of(k) for k, v in self.sources.items() if not isinstance(v, Unreadable)]
         return len({*stems}) < len(stems)
 
     @property
-    def parts(self) -> int:
+    def part_count(self) -> int:
         """Number of parts."""
         return -(-len(self.sources) // self.part_size)
 
-    def names_of(self, part: int) -> list[str]:
+    def names_in(self, part: int) -> list[str]:
         """Return the names of a part's sources."""
         return self.names[part * self.part_size : (part + 1) * self.part_size]
 
-    def claim(self) -> None:
-        """Write the plan, or find the same one in the output folder.
+    def write_plan(self) -> None:
+        """Write the plan, or check that the output folder has the same one.
 
-        Of several processes that begin at once, one writes it.
+        Of several processes that start at once, one writes it.
 
         Raises:
-            CdlError: if the folder has predictions of something else, or a damaged plan.
+            CdlError: if the folder has predictions of another run, or a corrupted plan.
             OSError: if it cannot be written.
         """
         plan = {
@@ -117,110 +178,119 @@ class ArchivePrediction:
         try:
             write_json(path, plan, replace=False)
         except FileExistsError:
-            before = read_json(path, f"{self.output} holds something else")
-            if not isinstance(before, dict):
+            existing = _read_json(path)
+            if existing is None:
                 raise CdlError(
-                    f"{path} is damaged: remove {self.output}, or take another folder"
+                    f"{path} is corrupted: remove {self.output}, or take another folder"
                 ) from None
             for key in plan:
-                if before.get(key) != plan[key]:
+                if existing.get(key) != plan[key]:
                     raise CdlError(
                         f"{self.output} has predictions of another run ({key}: "
-                        f"{before.get(key)!s:.80}, not {plan[key]!s:.80}): take another folder"
+                        f"{existing.get(key)!s:.80}, not {plan[key]!s:.80}): take another folder"
                     ) from None
         (self.output / "parts").mkdir(exist_ok=True)
 
     def missing_parts(self, share: tuple[int, int] = (0, 1)) -> list[int]:
-        """Return the parts of share i of n that are missing, damaged or of files that have changed
-        since, or that have failures."""
+        """Return the parts to predict of share i of n.
+
+        They are missing, corrupted or of files that have changed since, or have failures.
+        """
         index, count = share
-        parts = {part: self._read(part) for part in range(index, self.parts, count)}
+        parts = {part: self._read(part) for part in range(index, self.part_count, count)}
         return [part for part, content in parts.items() if not content or content["failures"]]
 
     def predict_parts(
         self, parts: Sequence[int], workers: int = 0
     ) -> Iterator[tuple[str, str | None]]:
-        """Write parts; yield each source's name when it is done, and why it failed, if it did."""
-        sources = [self.sources[name] for part in parts for name in self.names_of(part)]
+        """Write parts.
+
+        Yields:
+            each source's name, when it is done, and its error or None.
+        """
+        sources = [self.sources[name] for part in parts for name in self.names_in(part)]
         outcomes = self.predictor.outcomes(sources, self.batch_size, workers)
         for part in parts:
-            predictions, failures, states = [], {}, self._states(part)
-            for name, (_, outcome) in zip(self.names_of(part), outcomes, strict=False):
-                entry = self._entry_or_error(name, outcome)
-                if isinstance(entry, dict):
-                    predictions.append(entry)
+            records, failures, states = [], {}, self._states(part)
+            for name, (_, outcome) in zip(self.names_in(part), outcomes, strict=False):
+                record = self._record_or_error(name, outcome)
+                if isinstance(record, dict):
+                    records.append(record)
                 else:
-                    failures[name] = str(entry)
+                    failures[name] = str(record)
                 yield name, failures.get(name)
-            content = {"sources": states, "failures": failures, "predictions": predictions}
-            content = without_nan(content)
+            content = {"sources": states, "failures": failures, "predictions": records}
+            content = without_nan(content)  # as it is read back
             write_json(self._path(part), {"sha256": _digest(content), **content})
 
     def read_parts(self) -> tuple[list[dict[str, Any]], dict[str, str]] | None:
-        """Return all predictions, in order, and the sources that failed and why; None if parts are
-        missing, damaged or of files that have changed since."""
-        predictions: list[dict[str, Any]] = []
+        """Return the records of all predictions, in order, and the errors of failed sources.
+
+        Returns:
+            None if parts are missing, corrupted or of files that have changed since.
+        """
+        records: list[dict[str, Any]] = []
         failures: dict[str, str] = {}
-        for part in range(self.parts):
+        for part in range(self.part_count):
             content = self._read(part)
             if content is None:
                 return None
-            predictions += content["predictions"]
+            records += content["predictions"]
             failures |= content["failures"]
-        return predictions, failures
+        return records, failures
 
     def _path(self, part: int) -> Path:
         return self.output / "parts" / f"{part:05d}.json"
 
     def _read(self, part: int) -> dict[str, Any] | None:
-        """Return the content of a part that is whole, and of its sources as they are now."""
-        if not self._path(part).is_file():
-            return None
+        """Return the content of a part that is complete and up to date, else None."""
+        content = _read_json(self._path(part)) or {}
+        sha256, states = content.pop("sha256", None), self._states(part)
         try:
-            content = read_json(self._path(part), "")
-            sha256 = content.pop("sha256")
-            same = content["sources"] == self._states(part) and sha256 == _digest(content)
-        except (AttributeError, CdlError, LookupError, RecursionError, TypeError):
+            is_valid = content.get("sources") == states and sha256 == _digest(content)
+        except (RecursionError, ValueError):
             return None
-        return content if same else None
+        return content if is_valid else None
 
     def _states(self, part: int) -> list[list[str | int | None]]:
         """Return name, size and date of a part's sources."""
-        return [[name, *_state_of(self.sources[name])] for name in self.names_of(part)]
+        return [[name, *_state(self.sources[name])] for name in self.names_in(part)]
 
-    def _entry_or_error(self, name: str, outcome: Outcome) -> dict[str, Any] | CdlError | OSError:
-        """Return an entry, or the error of a source that is broken or whose files cannot have their
-        names; raises OSError if a disk is full or fails."""
+    def _record_or_error(self, name: str, outcome: Outcome) -> dict[str, Any] | Exception:
+        """Return the record of a prediction, or the error of a source that has none.
+
+        Raises:
+            OSError: if a disk is full or fails.
+        """
         if not isinstance(outcome, Prediction):
             return outcome
         try:
-            return self._entry(name, outcome)
+            return self._record(name, outcome)
         except (CdlError, OSError) as error:
             if is_disk_error(error):
                 raise
             return error
 
-    def _entry(self, name: str, found: Prediction) -> dict[str, Any]:
-        """What a part says of a source, besides what is in files of its own."""
-        height, width = found.image_size
-        entry: dict[str, Any] = {"file_name": name, "height": height, "width": width}
-        if found.bits is not None:
-            entry |= {"bits": found.bits, "bits_per_pixel": found.bits_per_pixel}
+    def _record(self, name: str, prediction: Prediction) -> dict[str, Any]:
+        """Return what a part holds of a prediction, and write its files."""
+        height, width = prediction.image_size
+        record: dict[str, Any] = {"file_name": name, "height": height, "width": width}
+        if prediction.bits is not None:
+            record |= {"bits": prediction.bits, "bits_per_pixel": prediction.bits_per_pixel}
         if self.draw:
-            self._save(name, "pictures", found.draw())
-        return entry | self.predictor.model.task.entry(found, partial(self._save, name))
+            self._save(name, "pictures", prediction.draw())
+        return record | self.predictor.model.task.to_record(prediction, partial(self._save, name))
 
     def _save(self, name: str, folder: str, pixels: np.ndarray) -> str:
-        """Write a picture of a source; its path in the output folder."""
-        place = PurePosixPath(folder, name)
-        ending = f"{place.suffix}.png" if self._share_stems else ".png"
-        place = place.with_suffix(ending)
-        write_png(self.output / place, pixels)
-        return place.as_posix()
+        """Write a picture of a source; return its path in the output folder."""
+        path = PurePosixPath(folder, name)
+        path = path.with_suffix(f"{path.suffix}.png" if self._has_shared_stems else ".png")
+        write_png(self.output / path, pixels)
+        return str(path)
 
 
-def _state_of(source: ArchiveSource) -> tuple[int | None, int | None]:
-    """Return size and date of the file that a source is in."""
+def _state(source: ArchiveSource) -> tuple[int | None, int | None]:
+    """Return size and date of a source's file, of a stored latent those of the store's manifest."""
     if isinstance(source, Unreadable):
         return None, None
     if isinstance(source, StoredLatent):
@@ -232,6 +302,14 @@ def _state_of(source: ArchiveSource) -> tuple[int | None, int | None]:
     except OSError:
         return None, None
     return state.st_size, state.st_mtime_ns
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _digest(content: dict[str, Any]) -> str:

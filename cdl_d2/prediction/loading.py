@@ -15,6 +15,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 from cdl_d2.model_zoo.backends import TORCHVISION_ZOO, checkpoint_backend, get_backend
 from cdl_d2.model_zoo.card import Card
+from cdl_d2.model_zoo.catalog import find_card
 from cdl_d2.model_zoo.hub import CARD_FILE, read_model
 from cdl_d2.prediction.models import PredictionModel
 from cdl_d2.prediction.tasks import TASKS
@@ -75,7 +76,7 @@ def find_model(name: str | Path) -> ModelSource:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     elif text == TORCHVISION_ZOO:
         return ModelSource("torchvision", weights=text)
-    return _card_source(model_zoo.card(text))
+    return _card_source(find_card(text))
 
 
 def find_detectron2_config(name: str | Path) -> tuple[Path, list[Any], str | None]:
@@ -120,13 +121,13 @@ def load_model(
             number of names.
         MissingPackageError: if the package of its backend is not installed.
     """
-    source, device = find_model(name), usable_device(device)
+    source = find_model(name)
     if source.card is not None:
         model = load_card(source.card, device, overrides)
     else:
-        backend = get_backend(source.backend, str(name))
+        backend, device = get_backend(source.backend, str(name)), usable_device(device)
         parts = backend.load(source.weights, device, source.config_file, overrides)
-        model = _prediction_model(backend, *parts)
+        model = _build_prediction_model(backend, *parts)
     if class_names is None:
         return model
     if len(class_names) != len(model.class_names):
@@ -139,10 +140,10 @@ def load_model(
 def load_card(
     card: Card, device: str | None = None, overrides: Sequence[str] = ()
 ) -> PredictionModel:
-    """Load a model of the zoo; raises as load_model."""
-    backend = get_backend(card.backend, f"the model {card.name}")
-    network, config = model_zoo.load(card, usable_device(device), overrides)
-    model = _prediction_model(backend, network, config, backend.evaluation_transform(config))
+    """Load a model of the zoo; raise as load_model."""
+    backend, network, config = model_zoo.load(card, usable_device(device), overrides)
+    resize = backend.evaluation_transform(config)
+    model = _build_prediction_model(backend, network, config, resize)
     return replace(model, class_names=tuple(card.classes), card=card)
 
 
@@ -157,7 +158,7 @@ def _checkpoint_source(checkpoint: Path) -> ModelSource:
     return ModelSource(backend, config_file if is_beside else None, str(checkpoint))
 
 
-def _prediction_model(
+def _build_prediction_model(
     backend: Backend, network: nn.Module, config: Config, resize: Transform
 ) -> PredictionModel:
     task, names = TASKS[backend.task(config)], backend.class_names(config)

@@ -1,34 +1,35 @@
-"""What the parts of an archive's predictions say together, in files that other tools read."""
+"""Merging of the parts of an archive's predictions into files that other tools read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically, write_json
 from cdl_d2.metrics.rate import RateTotals
-from cdl_d2.prediction.archive import ArchivePrediction
+from cdl_d2.prediction.models import PredictionModel
 from cdl_d2.prediction.predictor import Predictor
 from cdl_d2.prediction.reading import Source
-from cdl_d2.prediction.tasks import GroundTruth, Results
+from cdl_d2.prediction.tasks import GroundTruth, Record, Results
+
+IMAGE_KEYS = ("id", "file_name", "height", "width", "bits", "bits_per_pixel")  # of images.json
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What became of an archive.
+class ArchiveResults:
+    """Results of an archive's predictions.
 
     Attributes:
-        file: with the predictions.
-        count: of the predictions.
-        failures: the sources that could not be read, and why.
+        file: file of the predictions; None while other processes still predict parts.
+        count: number of predictions, of all parts or of those of this process.
+        failures: errors by source that could not be read.
         results: accuracy, if annotations were given, and `rate`.
     """
 
-    file: Path
+    file: Path | None
     count: int
     failures: dict[str, str]
     results: Results
@@ -37,9 +38,10 @@ class Answers:
 def check_annotations(
     predictor: Predictor, annotations: Path, sources: Mapping[str, Source]
 ) -> None:
-    """Raise what write_answers would: for annotations of another model, of none of the sources, or
-    of another shape than one of them; also if one image is annotated and two sources are named as
-    it is. Sources that cannot be read are passed over.
+    """Raise CdlError if annotations do not fit the model or the sources.
+
+    They must be of the model's classes, annotate some of the sources, each one once, and have their
+    aspect ratios. Sources that cannot be read are skipped.
 
     Args:
         sources: by name.
@@ -52,9 +54,9 @@ def check_annotations(
         if not ground_truth.has(name):
             continue
         image = ground_truth.image_id(name)
-        other = names.setdefault(stem_of(name) if image is None else image, name)
-        if other != name:
-            raise CdlError(f"{other} and {name} are one image in {annotations}: leave one out")
+        first = names.setdefault(stem_of(name) if image is None else image, name)
+        if first != name:
+            raise CdlError(f"{first} and {name} are one image in {annotations}: leave one out")
         if ground_truth.size(name) is None:
             continue
         try:
@@ -64,65 +66,64 @@ def check_annotations(
         ground_truth.check_size(name, size)
 
 
-def write_answers(archive: ArchivePrediction, annotations: Path | None = None) -> Answers | None:
+def merge_parts(
+    model: PredictionModel,
+    records: Sequence[Record],
+    failures: dict[str, str],
+    names: Sequence[str],
+    output: Path,
+    annotations: Path | None = None,
+) -> ArchiveResults:
     """Write `images.json`, the file of predictions, and with annotations `results.json`.
 
     Args:
-        annotations: what the `ground_truth` of the model's task reads.
-
-    Returns:
-        what became of the archive; None, and nothing is written, if parts are missing.
+        records: of all predictions, in order.
+        failures: errors by source.
+        names: of all sources.
+        output: folder to write to.
+        annotations: as the `ground_truth` of the model's task reads them.
 
     Raises:
-        CdlError, OSError: for annotations of something else; if a file cannot be written.
+        CdlError, OSError: if the annotations do not fit, or a file cannot be written.
     """
-    parts = archive.read_parts()
-    if parts is None:
-        return None
-    entries, failures = parts
-    task, names = archive.predictor.model.task, archive.predictor.model.class_names
-    ground_truth = task.ground_truth(annotations, names) if annotations else None
+    task, results = model.task, {}
+    ground_truth = task.ground_truth(annotations, model.class_names) if annotations else None
     if ground_truth:
-        entries = [
-            ground_truth.rescale(e) if ground_truth.has(e["file_name"]) else e for e in entries
+        records = [
+            ground_truth.rescale(r) if ground_truth.has(r["file_name"]) else r for r in records
         ]
-    ids = (ground_truth and ground_truth.category_ids) or range(1, len(names) + 1)
-    categories = [{"id": i, "name": n} for i, n in zip(ids, names, strict=True)]
-    _number(entries, ground_truth)
-    texts = {task.answers: task.text(entries, categories)} | task.more_texts(entries, categories)
-    _write_texts(archive.output, texts)  # before anything is compared with annotations
-    shown = ("id", "file_name", "height", "width", "bits", "bits_per_pixel")
+    ids = (ground_truth and ground_truth.category_ids) or range(1, len(model.class_names) + 1)
+    categories = [{"id": i, "name": n} for i, n in zip(ids, model.class_names, strict=True)]
+    records = _number(records, ground_truth)
+    for name, text in task.format_files(records, categories).items():  # before any evaluation
+        with write_atomically(output / name) as temporary:
+            temporary.write_bytes(text.encode(errors="surrogateescape"))  # names as on the disk
     content = {
-        "images": [{key: entry[key] for key in shown if key in entry} for entry in entries],
+        "images": [{key: r[key] for key in IMAGE_KEYS if key in r} for r in records],
         "categories": categories,
         "failures": failures,
     }
-    write_json(archive.output / "images.json", content)
-    results = ground_truth.results(entries, archive.names, archive.output) if ground_truth else {}
-    results |= _rate(entries)
+    write_json(output / "images.json", content)
+    if ground_truth:
+        results = ground_truth.results(records, names, output)
+    results |= _rate(records)
     if annotations:
-        write_json(archive.output / "results.json", results)
-    return Answers(archive.output / task.answers, len(entries), failures, results)
+        write_json(output / "results.json", results)
+    return ArchiveResults(output / task.predictions_file, len(records), failures, results)
 
 
-def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    for name, text in texts.items():
-        with write_atomically(folder / name) as temporary:
-            temporary.write_bytes(text.encode(errors="surrogateescape"))  # names are as on the disk
-
-
-def _number(entries: list[dict[str, Any]], ground_truth: GroundTruth | None) -> None:
-    """Give each image its number; those that the annotations do not have get new ones."""
-    known = [
-        ground_truth.image_id(entry["file_name"]) if ground_truth else None for entry in entries
-    ]
-    free = max([0, *(number for number in known if number is not None)]) + 1
-    for entry, number in zip(entries, known, strict=True):
-        entry["id"] = free if number is None else number
+def _number(records: Sequence[Record], ground_truth: GroundTruth | None) -> list[Record]:
+    """Add the `id` of each image: that of the annotations, or a new one."""
+    ids = [ground_truth.image_id(r["file_name"]) if ground_truth else None for r in records]
+    free = max([0, *(number for number in ids if number is not None)]) + 1
+    numbered = []
+    for record, number in zip(records, ids, strict=True):
+        numbered.append(record | {"id": free if number is None else number})
         free += number is None
+    return numbered
 
 
-def _rate(records: list[dict[str, Any]]) -> Results:
+def _rate(records: Sequence[Record]) -> Results:
     """Return `rate`: `bpp` of the coded images, over their pixels as they were coded."""
     rate = RateTotals()
     for record in records:

@@ -1,4 +1,4 @@
-"""A trained model of either backend, ready to predict: from items to predictions."""
+"""A trained model of either backend with all that predicting needs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from cdl_d2.prediction.tasks import Task
 
 @dataclass(frozen=True)
 class PredictionModel:
-    """A network, and what must be known to show it an image and to read its output.
+    """A network, and what is needed to prepare its input and to read its output.
 
     Attributes:
-        backend: adapter of the library that the network is of.
-        network: in eval mode; maps a list of items to a list of the library's outputs.
-        task: an entry of TASKS.
-        class_names: K.
-        coded_input: what it looks at.
-        resize: an image, 3 x H x W, uint8, RGB, as it is resized or cropped in evaluation.
+        backend: adapter of the network's library.
+        network: in eval mode; maps a list of samples to a list of the library's outputs.
+        task: a value of TASKS.
+        class_names: K names.
+        coded_input: input domain and codec.
+        resize: resizing or cropping of an image, 3 x H x W, uint8, RGB, in evaluation.
         config: Detectron2's, or a DetectorConfig.
         card: of a model of the zoo.
     """
@@ -43,32 +43,39 @@ class PredictionModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self.network.parameters()).device
 
     @torch.no_grad()
-    def predict(self, items: Sequence[dict[str, Any]]) -> list[Prediction]:
-        """Predictions for items of SourceReader; those of one size are looked at together."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for index, item in enumerate(items):
-            size = item["image_size"] if "image_size" in item else item["image"].shape[1:]
-            groups.setdefault(tuple(size), []).append(index)
-        found: dict[int, Prediction] = {}
-        for members in groups.values():
-            outputs = self.network([items[i] for i in members])
-            for i, output in zip(members, outputs, strict=True):
-                found[i] = self._prediction(items[i], output)
-        return [found[i] for i in range(len(items))]
+    def predict(self, samples: Sequence[dict[str, Any]]) -> list[Prediction]:
+        """Predict samples of SourceReader; those of one size form a batch."""
+        batches: dict[tuple[int, ...], list[int]] = {}
+        for index, sample in enumerate(samples):
+            size = sample["image_size"] if "image_size" in sample else sample["image"].shape[1:]
+            batches.setdefault((*size, *sample.get("image_origin", ())), []).append(index)
+        predictions: dict[int, Prediction] = {}
+        for indices in batches.values():
+            outputs = self.network([samples[i] for i in indices])
+            for i, output in zip(indices, outputs, strict=True):
+                predictions[i] = self._read_output(samples[i], output)
+        return [predictions[i] for i in range(len(samples))]
 
     def export_graphs(self, size: tuple[int, int] | None = None) -> ModelGraphs:
-        """Return the parts of the model that can be exported; see Backend.export_graphs."""
+        """Return the parts of the model that can be exported.
+
+        Args:
+            size: (H, W) in pixels of the only images that the graphs will fit; None for any.
+
+        Raises:
+            CdlError: if the model cannot be exported.
+        """
         graphs = self.backend.export_graphs(self.network, self.config, size)
         graphs.card["class_names"] = list(self.class_names)
         return graphs
 
-    def _prediction(self, item: dict[str, Any], output: dict[str, Any]) -> Prediction:
+    def _read_output(self, sample: dict[str, Any], output: dict[str, Any]) -> Prediction:
         common: dict[str, Any] = {
-            "image_size": (item["height"], item["width"]),
+            "image_size": (sample["height"], sample["width"]),
             "class_names": self.class_names,
         }
         if "bits" in output:

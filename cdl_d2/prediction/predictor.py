@@ -1,4 +1,4 @@
-"""From an image or a bitstream to what a model says of it."""
+"""Prediction from images and bitstreams."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch.utils.data import Dataset
 
-from cdl_d2.errors import CdlError, within_memory
+from cdl_d2.errors import CdlError, memory_error
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.hub import push_model, read_model, save_model
 from cdl_d2.prediction.loading import load_card, load_model
@@ -22,47 +22,56 @@ from cdl_d2.prediction.reading import Source, SourceReader
 from cdl_d2.prediction.results import Prediction
 from cdl_d2.workers import PlainlyPickled, load_in_workers
 
+Sample = dict[str, Any]
 Outcome = Prediction | CdlError | OSError
 T = TypeVar("T")
 
 
 class Predictor:
-    """A trained model that takes images and bitstreams, the same for all tasks and both backends.
+    """A trained model that takes images and bitstreams, with one interface for all tasks.
 
     ```
     predictor = Predictor.load("output/converted")
-    found = predictor("coded/00000.cdlz")
-    print(found.names, found.scores, found.boxes)
+    detections = predictor("coded/00000.cdlz")
+    print(detections.names, detections.scores, detections.boxes)
     ```
 
-    Args:
-        model: see load_model.
-
     Attributes:
-        model: the same.
-        read: makes an item of a source, see SourceReader.
+        model: network, task and config.
+        read: reader that makes a sample of a source.
     """
 
     def __init__(self, model: PredictionModel):
         self.model = model
-        on_cpu = model.coded_input
-        if on_cpu.codec is not None and model.device.type != "cpu":  # workers have no GPU
-            on_cpu = on_cpu.on_cpu()
-        self.read = SourceReader(on_cpu, model.resize, cropped=model.task.of_one_size)
+        coded_input = model.coded_input
+        if coded_input.codec is not None and model.device.type != "cpu":  # workers have no GPU
+            coded_input = coded_input.on_cpu()
+        self.read = SourceReader(coded_input, model.resize, cropped=model.task.of_one_size)
 
     @classmethod
     def load(
         cls,
-        name_or_path: str | Path,
+        name: str | Path,
         device: str | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Predictor:
-        """A model of the zoo, of a training's output folder, or of a checkpoint; see load_model."""
-        return cls(load_model(name_or_path, device, class_names))
+        """Load a trained model.
+
+        Args:
+            name: a name of the zoo, the output folder of a training, a checkpoint, a config,
+                CONFIG:WEIGHTS, or a model of a backend's zoo, as find_model resolves it.
+            device: default a GPU if there is one.
+            class_names: K names that replace the model's own.
+
+        Raises:
+            CdlError, FileNotFoundError: if there is no such model, or it cannot be loaded.
+            MissingPackageError: if the package of its backend is not installed.
+        """
+        return cls(load_model(name, device, class_names))
 
     @classmethod
     def from_pretrained(cls, folder_or_repository: str | Path, device: str | None = None):
-        """A model that save_pretrained or push_to_hub wrote; raises as read_model and load_model.
+        """Load a model that save_pretrained or push_to_hub wrote; raises as load.
 
         Args:
             folder_or_repository: a folder, or `USER/NAME` on the Hugging Face Hub.
@@ -70,33 +79,33 @@ class Predictor:
         return cls(load_card(read_model(folder_or_repository), device))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model, which must be of the zoo, to a folder of its own; see save_model."""
+        """Write the model, which must be of the zoo, to a folder of its own."""
         save_model(self._card, Path(folder))
 
     def push_to_hub(self, repository: str, private: bool = False) -> str:
-        """Put the model, which must be of the zoo, on the Hugging Face Hub; see push_model."""
+        """Upload the model, which must be of the zoo, to the Hugging Face Hub; return its URL."""
         return push_model(self._card, repository, private)
 
     @property
     def _card(self) -> Card:
         if self.model.card is None:
             raise CdlError(
-                "the model has no card, which says what it is: make one by `cdl zoo add`, and load "
-                "it by its name"
+                "the model has no card with its origin and metrics: make one by `cdl zoo add`, and "
+                "load it by its name"
             )
         return self.model.card
 
     def __call__(self, source: Source) -> Prediction:
-        """What the model says of one image.
+        """Predict one image.
 
         Args:
-            source: a path of an image, of a bitstream (`.cdlz`), also of a base layer, or of a
-                file of CompressAI's (`.bin`); the bytes of any of them; a Bitstream; or an image as
-                a picture of Pillow, an array H x W x 3 or a tensor 3 x H x W, of uint8, RGB. A
-                model of pixels decodes bitstreams; a model of latents encodes images.
+            source: path of an image, of a bitstream (`.cdlz`) or its base layer, or of a file of
+                CompressAI (`.bin`); the bytes of any of them; a Bitstream; or an image as a picture
+                of Pillow, an array H x W x 3 or a tensor 3 x H x W, of uint8, RGB. An RGB model
+                decodes bitstreams; a latent model encodes images.
 
         Returns:
-            Detections, Segmentation or Classification, in pixels of the given image.
+            the prediction of the model's task, in pixels of the original image.
 
         Raises:
             CdlError, OSError: if the source cannot be read, or was coded by another codec.
@@ -110,15 +119,14 @@ class Predictor:
         workers: int = 0,
         broken: Callable[[Source, Exception], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Yield predictions in the order of the sources, which are drawn as they are needed.
+        """Yield predictions in the order of the sources.
 
         Args:
-            sources: of any length; with workers at most two batches a worker are drawn ahead.
-            batch_size: sources that are looked at together, where their sizes agree.
-            workers: processes. Of a model on the CPU each predicts by itself, with one thread; of
-                one on a GPU they read files and decode their entropy code.
-            broken: is told of a source that cannot be read, which is then passed over; default the
-                error is raised.
+            sources: of any length, read lazily; with workers up to two batches per worker ahead.
+            batch_size: sources per batch, if their sizes agree.
+            workers: processes. For a model on the CPU, each predicts with one thread; for a model
+                on a GPU, they read files and decode their entropy code.
+            broken: called with a source that cannot be read and its error; None to raise the error.
 
         Raises:
             CdlError, OSError: as a call does.
@@ -134,7 +142,7 @@ class Predictor:
     def outcomes(
         self, sources: Iterable[Source], batch_size: int = 1, workers: int = 0
     ) -> Iterator[tuple[Source, Outcome]]:
-        """As stream, each source with its prediction, or with the error of one that is broken."""
+        """Yield each source with its prediction or its error; arguments as of stream."""
         if workers < 0:
             raise CdlError(f"{workers} workers are below 0")
         batches = _batches(sources, batch_size)
@@ -143,32 +151,34 @@ class Predictor:
                 yield from self._with_pictures(batch, self._predict_sources(batch))
             return
         in_workers = self.model.device.type == "cpu"
-        work = self._predict_sources if in_workers else partial(_read_items, self.read)
-        drawn: deque[list[Source]] = deque()
-        for packed in load_in_workers(_Work(work), _packed(batches, drawn), workers):
+        work = self._predict_sources if in_workers else partial(_read_samples, self.read)
+        pending: deque[list[Source]] = deque()
+        for packed in load_in_workers(_Work(work), _pack(batches, pending), workers):
             results = pickle.loads(packed)
             outcomes = results if in_workers else self._predict(results)
-            yield from self._with_pictures(drawn.popleft(), outcomes)
+            yield from self._with_pictures(pending.popleft(), outcomes)
 
     def _predict_sources(self, batch: Sequence[Source]) -> list[Outcome]:
-        """Return the outcome of each source."""
-        return self._predict(_read_items(self.read, batch))
+        return self._predict(_read_samples(self.read, batch))
 
-    def _predict(self, items: Sequence) -> list[Outcome]:
-        """What the model says of each item; an item that it refuses does not stop the others."""
-        good = [i for i, item in enumerate(items) if isinstance(item, dict)]
-        outcomes = list(items)
+    def _predict(self, samples: Sequence[Sample | Exception]) -> list[Outcome]:
+        """Predict a batch; if it fails, predict its samples one by one.
+
+        Args:
+            samples: those that could not be read are errors, and stay so.
+        """
+        readable = [i for i, sample in enumerate(samples) if isinstance(sample, dict)]
+        outcomes = list(samples)
         try:
-            with within_memory():
-                found = self.model.predict([items[i] for i in good])
-        except CdlError:
-            found = [_tried(self._predict_one, items[i]) for i in good]
-        for i, prediction in zip(good, found, strict=True):
+            predictions = self.model.predict([samples[i] for i in readable])
+        except (CdlError, MemoryError, RuntimeError):
+            predictions = [_try(self._predict_one, samples[i]) for i in readable]
+        for i, prediction in zip(readable, predictions, strict=True):
             outcomes[i] = prediction
         return outcomes
 
-    def _predict_one(self, item: dict) -> Prediction:
-        return self.model.predict([item])[0]
+    def _predict_one(self, sample: Sample) -> Prediction:
+        return self.model.predict([sample])[0]
 
     def _with_pictures(
         self, batch: Sequence[Source], outcomes: Sequence[Outcome]
@@ -180,8 +190,10 @@ class Predictor:
 
 
 class _Work(PlainlyPickled, Dataset):
-    """Results of a worker by batch, both pickled: torch would share each tensor by a file of its
-    own, of which a process may have only so many open."""
+    """Results of a worker per batch, both pickled.
+
+    PyTorch would share each tensor by a file of its own, and open files are limited.
+    """
 
     def __init__(self, work: Callable[[list[Source]], list]):
         self._work = work
@@ -190,30 +202,30 @@ class _Work(PlainlyPickled, Dataset):
         return pickle.dumps(self._work(pickle.loads(batch)))
 
 
-def _packed(batches: Iterable[list[Source]], drawn: deque[list[Source]]) -> Iterator[bytes]:
-    """Yield batches as bytes for workers, and remember each in `drawn`."""
+def _pack(batches: Iterable[list[Source]], pending: deque[list[Source]]) -> Iterator[bytes]:
+    """Yield batches as bytes for workers, and append each to `pending`."""
     for batch in batches:
-        drawn.append(batch)
+        pending.append(batch)
         yield pickle.dumps(batch)
 
 
-def _read_items(read: SourceReader, batch: Sequence[Source]) -> list:
-    """Return an item of each source, or its error."""
-    return [_tried(read, source) for source in batch]
+def _read_samples(read: SourceReader, batch: Sequence[Source]) -> list[Sample | Exception]:
+    return [_try(read, source) for source in batch]
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     if size < 1:
         raise CdlError(f"a batch size of {size} is below 1")
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
         yield batch
 
 
-def _tried(action: Callable[[T], object], given: T) -> object:
-    """What an action gives, or the error that says why it cannot."""
+def _try(action: Callable[[T], Any], argument: T) -> Any:
+    """Return the result of an action, or its CdlError or OSError."""
     try:
-        with within_memory():
-            return action(given)
+        return action(argument)
     except (CdlError, OSError) as error:
         return error
+    except (MemoryError, RuntimeError) as error:
+        return memory_error(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from cdl_d2.prediction.archive import ArchivePrediction
@@ -11,26 +11,14 @@ from cdl_d2.prediction.predictor import Predictor
 from cdl_d2.ray_actors import map_on_ray
 
 
-@dataclass(frozen=True)
-class ModelChoice:
-    """A model that can be loaded on another machine: the arguments of Predictor.load."""
-
-    name_or_path: str
-    device: str | None = None
-    class_names: tuple[str, ...] | None = None
-
-    def load(self) -> Predictor:
-        """The model; raises as Predictor.load."""
-        return Predictor.load(self.name_or_path, self.device, self.class_names)
-
-
 def predict_parts_with_ray(
-    model: ModelChoice, archive: ArchivePrediction, parts: Iterable[int], workers: int
+    model: tuple[Any, ...], archive: ArchivePrediction, parts: Iterable[int], workers: int
 ) -> Iterator[tuple[str, str | None]]:
     """Predict parts of an archive with `ArchivePrediction.predict_parts` on a Ray cluster.
 
     Args:
-        model: its paths, and those of the archive, must be reachable from every machine.
+        model: arguments of Predictor.load; paths in them, and those of the archive, must be
+            reachable from every machine.
         workers: actors of one core each, or of one core and one GPU if the model is on a GPU.
 
     Yields:
@@ -48,7 +36,7 @@ def predict_parts_with_ray(
 
 
 def _part_predictor(
-    model: ModelChoice, arguments: dict[str, Any]
+    model: tuple[Any, ...], arguments: dict[str, Any]
 ) -> Callable[[int], list[tuple[str, str | None]]]:
-    archive = ArchivePrediction(model.load(), **arguments)
+    archive = ArchivePrediction(Predictor.load(*model), **arguments)
     return lambda part: list(archive.predict_parts([part]))

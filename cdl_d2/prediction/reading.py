@@ -1,4 +1,4 @@
-"""From whatever is given, an image or a bitstream, to an item of a model's batch."""
+"""Readers of images, bitstreams and stored latents as samples of a model's batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cdl_d2.prediction.tar_files import TarMember
 
 @dataclass(frozen=True)
 class StoredLatent:
-    """An image of a latent store, in the store's first variant that is not flipped."""
+    """Image of a latent store, in the store's first variant that is not flipped."""
 
     store: Path
     image: str
@@ -39,9 +39,10 @@ class StoredLatent:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is named as a source and cannot be read; `error` says which and why.
+    """File that is named as a source and cannot be read.
 
     Attributes:
+        error: message with the file and the reason.
         archive: the tar file that it is in.
     """
 
@@ -58,12 +59,12 @@ Source = Picture | Bitstream | TarMember | StoredLatent | Unreadable
 
 @dataclass
 class SourceReader:
-    """Makes items of what is given; can be sent to other processes.
+    """Reader of sources; can be sent to other processes.
 
     Args:
-        coded_input: of the model.
-        resize: of an image, see PredictionModel.
-        cropped: whether `resize` crops: predictions are then of the part that it leaves.
+        coded_input: input domain and codec of the model.
+        resize: resizing or cropping of an image in evaluation.
+        cropped: True if `resize` crops: predictions then refer to the crop.
     """
 
     coded_input: CodedInput
@@ -72,8 +73,10 @@ class SourceReader:
     _stores: dict[Path, LatentStore] = field(default_factory=dict)
 
     def __call__(self, source: Source) -> dict[str, Any]:
-        """An item of a batch: of an image with `image`, resized as in evaluation, else as
-        CodedInput.read makes it of a bitstream; with `height` and `width` of the original image.
+        """Return a sample with `height` and `width` of the original image.
+
+        An image becomes `image`, resized as in evaluation; a bitstream its latent or
+        reconstruction, or `image` for an RGB model.
 
         Raises:
             CdlError, OSError: if it cannot be read, or was coded by another codec.
@@ -85,27 +88,29 @@ class SourceReader:
         if isinstance(opened, Bitstream):
             if self.coded_input.codec is not None:
                 return self._read(opened)
-            opened = decoded_pixels(opened, None)
+            opened = decode_pixels(opened, None)
         image = self.resize(opened)
         height, width = image.shape[1:] if self.cropped else size
         image = self.coded_input.swap(image).contiguous()
         return {"image": image, "height": height, "width": width}
 
     def picture(self, source: Source) -> torch.Tensor:
-        """The image that a prediction is of, 3 x H x W, uint8, RGB; a bitstream is decoded, and
-        resized to the size of the original image."""
+        """Return the image of a source, 3 x H x W, uint8, RGB.
+
+        A bitstream is decoded and resized to the size of the original image.
+        """
         if isinstance(source, StoredLatent):
-            raise CdlError(f"a latent store has no pictures: give draw the image of {source}")
+            raise CdlError(f"{source} is a stored latent without a picture: give draw an image")
         opened = open_source(source)
         if isinstance(opened, Bitstream):
             size, as_image = opened.result_size, self.coded_input.codec is None
-            opened = decoded_pixels(opened, self.coded_input.find_codec(opened.codec))
+            opened = decode_pixels(opened, self.coded_input.find_codec(opened.codec))
             if not (self.cropped and as_image):
                 return resize(opened, list(size))
         return self.resize(opened) if self.cropped else opened
 
     def size(self, source: Source) -> tuple[int, int]:
-        """Return (H, W) in pixels of the original image, from headers; raises as a call does."""
+        """Return (H, W) in pixels of the original image, from headers; raise as a call."""
         if isinstance(source, StoredLatent):
             return self._store(source).original_size(source.image)
         if isinstance(source, (str, Path)) and not _is_bitstream(Path(source)):
@@ -127,15 +132,17 @@ class SourceReader:
     def _stored(self, source: StoredLatent) -> dict[str, Any]:
         store = self._store(source)
         height, width = store.original_size(source.image)
-        item = store.read(source.image, store.upright_variant, self.coded_input.with_scales)
-        return item | {"height": height, "width": width}
+        sample = store.read(source.image, store.upright_variant, self.coded_input.with_scales)
+        return sample | {"height": height, "width": width}
 
     def _store(self, source: StoredLatent) -> LatentStore:
-        shown = self.coded_input
-        if shown.has_pixels:
-            raise CdlError(f"a latent store has latents, and the model looks at {shown.domain}s")
+        coded_input = self.coded_input
+        if coded_input.has_pixels:
+            raise CdlError(
+                f"{source.store} holds latents, and the model takes domain {coded_input.domain!r}"
+            )
         if source.store not in self._stores:
-            self._stores[source.store] = LatentStore(source.store, *shown.codecs)
+            self._stores[source.store] = LatentStore(source.store, *coded_input.codecs)
         return self._stores[source.store]
 
 
@@ -148,10 +155,10 @@ def _size_of(opened: Bitstream | torch.Tensor) -> tuple[int, int]:
 
 
 def open_source(source: Source) -> Bitstream | torch.Tensor:
-    """A bitstream, or the pixels of an image, 3 x H x W, uint8, RGB.
+    """Read a bitstream, or the pixels of an image, 3 x H x W, uint8, RGB.
 
     Raises:
-        CdlError, OSError: if it is neither, or cannot be read.
+        CdlError, OSError: if the source is neither, or cannot be read.
     """
     if isinstance(source, Unreadable):
         raise CdlError(source.error)
@@ -172,7 +179,7 @@ def _is_coded(content: bytes, name: str) -> bool:
 
 
 def _is_bitstream(path: Path) -> bool:
-    """By its name, or by how it begins."""
+    """Return whether a file is a bitstream, by its name or its first bytes."""
     if _has_suffix(path.name) or not path.is_file():
         return _has_suffix(path.name)
     with open(path, "rb") as file:
@@ -183,26 +190,26 @@ def _has_suffix(name: str) -> bool:
     return name.lower().endswith((SUFFIX, COMPRESSAI_SUFFIX))
 
 
-def codec_of(stream: Bitstream) -> Codec:
-    """The codec that wrote a bitstream, of the zoo or the package.
+def load_codec(stream: Bitstream) -> Codec:
+    """Load the codec that wrote a bitstream, with published weights.
 
     Raises:
         CdlError, FileNotFoundError: if there is none.
     """
-    wrote = stream.codec
-    return CodecChoice(wrote.name, wrote.quality, wrote.metric).load()
+    identity = stream.codec
+    return CodecChoice(identity.name, identity.quality, identity.metric).load()
 
 
-def decoded_pixels(stream: Bitstream, codec: Codec | None) -> torch.Tensor:
-    """The image that a bitstream decodes to, 3 x H x W, uint8, RGB.
+def decode_pixels(stream: Bitstream, codec: Codec | None) -> torch.Tensor:
+    """Decode a bitstream to an image, 3 x H x W, uint8, RGB.
 
     Args:
-        codec: that wrote it; default see codec_of.
+        codec: that wrote it; None to load the one with published weights.
 
     Raises:
-        CdlError, FileNotFoundError: as codec_of; if another codec wrote the stream.
+        CdlError, FileNotFoundError: if there is no such codec, or another one wrote the stream.
     """
-    codec = codec or codec_of(stream)
+    codec = codec or load_codec(stream)
     latent = codec.decompress(stream)
     device = next(codec.parameters()).device
     return torch.round(codec.decode(latent.to(device)) * 255).byte().cpu()

@@ -1,4 +1,4 @@
-"""What a model says of one image.
+"""Predictions of a model for one image, per task.
 
 Shapes: D detections, K classes, H x W pixels of the image.
 """
@@ -17,21 +17,21 @@ from cdl_d2.errors import CdlError, MissingPackageError
 from cdl_d2.metrics.coco_results import detections_to_coco
 from cdl_d2.prediction.drawing import THRESHOLD, draw_label_map, draw_lines, draw_objects
 
-BEST = 5  # classes of an image that are named
+TOP_CLASSES = 5  # most probable classes that are drawn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """What is common to all tasks.
+    """Prediction of any task.
 
     Attributes:
-        image_size: (H, W) in pixels of the original image, in which boxes, masks and label maps
-            are: of an image file its own; of a bitstream or a stored latent that of the image
-            before it was resized for coding, or where the file does not say it, of the coded image.
-        class_names: of all K classes that the model knows.
-        bits: of the coded image, of its file or estimated; None for a model of pixels.
-        bits_per_pixel: over the pixels of the image as it was coded, after resizing.
-        picture: gives the image, 3 x H x W, uint8, RGB; a bitstream is decoded only then.
+        image_size: (H, W) in pixels of the original image, to which boxes, masks and label maps
+            refer. For a bitstream or a stored latent it is the size before resizing for coding, or
+            of the coded image if the file does not hold that.
+        class_names: K names of the model's classes.
+        bits: of the coded image, from its file or estimated; None for an RGB model.
+        bits_per_pixel: per pixel of the image as it was coded, after resizing.
+        picture: function that returns the image, 3 x H x W, uint8, RGB, and decodes a bitstream.
     """
 
     image_size: tuple[int, int]
@@ -41,17 +41,20 @@ class Prediction:
     picture: Callable[[], torch.Tensor] | None = field(default=None, repr=False, compare=False)
 
     def draw(self, image: Picture | None = None, threshold: float = THRESHOLD) -> np.ndarray:
-        """The prediction on an image, H x W x 3, uint8, RGB.
+        """Draw the prediction on an image.
 
         Args:
             image: as read_image takes it; default the model's input, a bitstream decoded.
             threshold: lowest score of a detection that is drawn.
 
+        Returns:
+            H x W x 3, uint8, RGB.
+
         Raises:
             CdlError, OSError: if there is no such image, or it is of another size.
         """
         if image is None and self.picture is None:
-            raise CdlError("what was predicted from is not known any more: give draw an image")
+            raise CdlError("the prediction has no image of its own: give draw an image")
         pixels = self.picture() if image is None else read_image(image)
         if tuple(pixels.shape[1:]) != tuple(self.image_size):
             raise CdlError(
@@ -66,32 +69,32 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PanopticSegments:
-    """Things and stuff of an image, as Detectron2 numbers them.
+    """Segments of things and stuff, as Detectron2 numbers them.
 
     Attributes:
         stuff: H x W, uint8, the class of every pixel; 0 for all things.
-        segments: H x W, int32, numbers of segments; 0 where there is none. None of a model that
-            does not combine things and stuff.
-        described: of each segment `id`, `isthing`, `category_id`, which is a label of a thing, from
-            0, or a class of `stuff`, and `area` in pixels.
+        segments: H x W, int32, numbers of segments, 0 for none; None if the model does not combine
+            things and stuff.
+        infos: per segment `id`, `isthing`, `category_id` (label of a thing, from 0, or class of
+            `stuff`) and `area` in pixels.
     """
 
     stuff: torch.Tensor
     segments: torch.Tensor | None = None
-    described: tuple[dict[str, Any], ...] = ()
+    infos: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detections(Prediction):
-    """Objects, the most certain first.
+    """Detected objects, sorted by score.
 
     Attributes:
         boxes: D x 4, left, top, right, bottom in pixels of the image.
         labels: D, from 0.
         scores: D, in 0..1.
-        masks: D x H x W booleans, or None of a model of boxes.
-        keypoints: D x P x 3, x and y in pixels of the image and a score; None of other models.
-        panoptic: segments of a panoptic model; None of other models.
+        masks: D x H x W booleans; None for a model of boxes.
+        keypoints: D x P x 3, x and y in pixels of the image and a score; None for other models.
+        panoptic: segments of a panoptic model; None for other models.
     """
 
     boxes: torch.Tensor
@@ -106,25 +109,25 @@ class Detections(Prediction):
 
     @property
     def names(self) -> list[str]:
-        """The name of each object's class."""
+        """Class name of each object."""
         return [self.class_names[label] for label in self.labels.tolist()]
 
     def to_coco(
         self, image_id: int = 0, category_ids: list[int] | None = None
     ) -> list[dict[str, Any]]:
-        """The objects as entries of a COCO results file; masks are RLE, and keypoints x, y and a
-        score each, where x and y are numbers of pixels as in annotations, half a pixel less.
+        """Return the objects as records of a COCO results file.
+
+        Masks become RLE; x and y of keypoints are half a pixel less, as in annotations.
 
         Args:
-            category_ids: of the classes in order; default 1, 2, ...
+            category_ids: of the classes, in order; default 1, 2, ...
         """
         ids = category_ids or range(1, len(self.class_names) + 1)
         fields = (self.boxes, self.labels, self.scores)
         return detections_to_coco(*fields, image_id, ids, self.masks, self.keypoints)
 
     def to_instances(self) -> Any:
-        """Detectron2's Instances, with pred_boxes, pred_classes, scores and, where there are some,
-        pred_masks and pred_keypoints.
+        """Return the objects as Detectron2's Instances.
 
         Raises:
             MissingPackageError: if Detectron2 is not installed.
@@ -153,10 +156,10 @@ class Detections(Prediction):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Segmentation(Prediction):
-    """A class for every pixel.
+    """Label map: a class for every pixel.
 
     Attributes:
-        segmentation: H x W of uint8 (int16 for more than 256 classes), places in class_names.
+        segmentation: H x W of uint8 (int16 for more than 256 classes), indices of class_names.
     """
 
     segmentation: torch.Tensor
@@ -167,41 +170,41 @@ class Segmentation(Prediction):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classification(Prediction):
-    """A probability for every class.
+    """Class probabilities.
 
     Attributes:
-        probabilities: K, of class_names, in 0..1.
+        probabilities: K, in 0..1.
     """
 
     probabilities: torch.Tensor
 
     @property
     def label(self) -> int:
-        """The most probable class."""
+        """Index of the most probable class."""
         return int(self.probabilities.argmax())
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the most probable class."""
         return self.class_names[self.label]
 
     def _draw(self, pixels: torch.Tensor, threshold: float) -> torch.Tensor:
-        best = self.probabilities.topk(min(BEST, len(self.class_names)))
+        best = self.probabilities.topk(min(TOP_CLASSES, len(self.class_names)))
         lines = [
             f"{self.class_names[label]} {score:.0%}"
-            for score, label in zip(*(each.tolist() for each in best), strict=True)
+            for score, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
         return draw_lines(pixels, lines)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttributesAndParts(Prediction):
-    """What a model of several tasks says; None of a task that it has no head for.
+    """Predictions of a multi-task model; None for a task that it has no head for.
 
     Attributes:
-        segmentation: H x W, the class of every pixel, see Segmentation.
+        segmentation: H x W, the class of every pixel, as in Segmentation.
         attributes: A probabilities, in 0..1.
-        attribute_names: A.
+        attribute_names: A names.
     """
 
     segmentation: torch.Tensor | None = None
@@ -210,7 +213,7 @@ class AttributesAndParts(Prediction):
 
     @property
     def names(self) -> list[str]:
-        """The attributes that the image has rather than not."""
+        """Names of the attributes with a probability above 0.5."""
         if self.attributes is None:
             return []
         pairs = zip(self.attribute_names, self.attributes.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Tar files, plain and compressed ones, and their members."""
+"""Tar files, plain and compressed, and their members."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ SUFFIXES = (
     *(".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"),
     *(".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
 )
-LARGEST = 2**30  # bytes of a member of a compressed tar, which memory has to hold
-REMEMBERED = 2**26  # bytes of the last members that were read, to which a caller may come back
-OPEN = 4  # compressed tars at a time
-DAMAGE = (
+MAX_MEMBER_BYTES = 2**30  # of a member of a compressed tar file, which memory has to hold
+CACHE_BYTES = 2**26  # of the members that were read last, which a caller may read again
+MAX_OPEN_FILES = 4  # compressed tar files
+CORRUPTION = (  # raised for corrupted tar files
     *(tarfile.TarError, EOFError, OverflowError, RecursionError, ValueError),
     *(lzma.LZMAError, zlib.error, zstandard.ZstdError),
 )
 
-PADDING = (  # what reading a header raises where there is none
+PADDING = (  # raised where a header is expected and there is none
     *(EmptyHeaderError, InvalidHeaderError, TruncatedHeaderError),
     *(gzip.BadGzipFile, zstandard.ZstdError),
 )
@@ -49,7 +49,7 @@ PADDING = (  # what reading a header raises where there is none
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file inside a tar file.
+    """File inside a tar file.
 
     Attributes:
         archive: the tar file.
@@ -66,7 +66,7 @@ class TarMember:
         return f"{self.archive}/{self.name}"
 
     def read_bytes(self) -> bytes:
-        """Return its content; raises OSError, or CdlError if the archive has changed."""
+        """Return the content; raise OSError, or CdlError if the archive has changed."""
         check_file(self.archive)
         with reading_tar(self.archive):
             content = self._read()
@@ -76,7 +76,7 @@ class TarMember:
 
     def _read(self) -> bytes:
         if _opener(self.archive) is not None:
-            state = os.stat(self.archive)  # a process that is forked has a place of its own
+            state = os.stat(self.archive)  # a forked process needs a file position of its own
             key = self.archive, state.st_size, state.st_mtime_ns, os.getpid()
             return _compressed(*key).read(self.offset, self.size)
         with open(self.archive, "rb") as file:
@@ -85,48 +85,47 @@ class TarMember:
 
 
 class CompressedFile:
-    """A compressed file that is read forward, in bounded memory.
+    """Compressed file that is read forward, in bounded memory.
 
-    To read members in another order than they are stored in is slow: going back decompresses the
-    file from its start. The last contents that were read are remembered.
+    Reading members in another order than they are stored in is slow: going back decompresses the
+    file from its start. The members that were read last are cached.
     """
 
     def __init__(self, path: Path):
         self._path, self._file = path, open_tar(path)
-        self._remembered: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from a place on; fewer if the file ends before."""
-        if (offset, size) in self._remembered:
-            return self._remembered[offset, size]
+        """Return `size` bytes from an offset on; fewer if the file ends before."""
+        if (offset, size) in self._cache:
+            return self._cache[offset, size]
         if offset < self._file.tell():
             self._file.close()
             self._file = open_tar(self._path)
         self._file.seek(offset)
-        content = self._remembered[offset, size] = self._file.read(size)
-        while sum(map(len, self._remembered.values())) > REMEMBERED:
-            self._remembered.popitem(last=False)
+        content = self._cache[offset, size] = self._file.read(size)
+        while sum(map(len, self._cache.values())) > CACHE_BYTES:
+            self._cache.popitem(last=False)
         return content
 
 
-@lru_cache(OPEN)
+@lru_cache(MAX_OPEN_FILES)
 def _compressed(path: Path, *state: int) -> CompressedFile:
     return CompressedFile(path)
 
 
 def is_named_as_tar(name: str) -> bool:
-    """Return whether the name of a file ends as that of a tar file, plain or compressed."""
+    """Return whether a file name is that of a tar file, plain or compressed."""
     return name.lower().endswith(SUFFIXES)
 
 
-def without_tar_suffix(name: str) -> str:
-    """Return the name of a tar file without its suffix."""
+def _without_suffix(name: str) -> str:
     suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
     return name[: len(name) - len(suffix)]
 
 
 def open_tar(path: Path) -> BinaryIO:
-    """Open the content of a tar file, decompressed as it is read; raises OSError."""
+    """Open the content of a tar file, decompressed as it is read; raise OSError."""
     opener = _opener(path)
     return open(path, "rb") if opener is None else opener(path)
 
@@ -141,7 +140,7 @@ MAGIC |= {b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 
 
 def _opener(path: Path) -> Any:
-    """Return the function that decompresses a file, by how it begins; None for a plain one."""
+    """Return the function that decompresses a file, by its first bytes; None for a plain one."""
     with open(path, "rb") as file:
         start = file.read(6)
     return next((opener for magic, opener in MAGIC.items() if start.startswith(magic)), None)
@@ -149,19 +148,19 @@ def _opener(path: Path) -> Any:
 
 @contextmanager
 def reading_tar(path: Path) -> Iterator[None]:
-    """Raise CdlError for what damaged tar files raise."""
+    """Raise CdlError instead of the exceptions of corrupted tar files."""
     try:
         yield
     except CdlError:
         raise
-    except (*DAMAGE, OSError) as error:
+    except (*CORRUPTION, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk; those of bz2 and gzip have no number
+            raise  # a disk error; those of bz2 and gzip have no number
         raise CdlError(f"{path} cannot be read as a tar file: {error}") from error
 
 
 class _Header(tarfile.TarInfo):
-    """What is before a member; a damaged one is an error, where tarfile would end the list."""
+    """Header of a member; a corrupted one is an error, where tarfile would end the list."""
 
     @classmethod
     def fromtarfile(cls, tarfile: _Tar) -> _Header:
@@ -174,16 +173,16 @@ class _Header(tarfile.TarInfo):
         except PADDING as error:
             if tarfile.ended:
                 raise EmptyHeaderError from error
-            raise ReadError(f"it is damaged at byte {tarfile.offset}, or truncated") from error
+            raise ReadError(f"it is corrupted at byte {tarfile.offset}, or truncated") from error
         tarfile.ended = False
         return header
 
 
 class _Tar(tarfile.TarFile):
-    """A tar file, or several one after another.
+    """One tar file, or several in a row.
 
     Attributes:
-        ended: True between a block that says that it is all and another tar file.
+        ended: True between the end block of a tar file and the next tar file.
     """
 
     tarinfo = _Header
@@ -192,9 +191,13 @@ class _Tar(tarfile.TarFile):
 
 
 def list_members(path: Path) -> dict[str, TarMember | str]:
-    """Return the files of a tar file by name, sorted, of a compressed one in their order; a text
-    for one that cannot be read: why. Of two of one name the last one counts, as when they are
-    extracted; what a link leads to stands for it. Tar files may follow one another in a file.
+    """List the files of a tar file, or of several in a row.
+
+    Of two members of one name the last one counts, as in extraction; links are followed.
+
+    Returns:
+        members by name, or error messages of those that cannot be read; sorted by name, or by
+        offset in a compressed file.
 
     Raises:
         CdlError, OSError: if the tar file cannot be read.
@@ -221,31 +224,33 @@ def list_members(path: Path) -> dict[str, TarMember | str]:
 def _member(
     archive: Path, name: str, infos: Mapping[str, tarfile.TarInfo], compressed: bool
 ) -> TarMember | str:
-    """Return a member of a tar file, of a link the one that it leads to; or why there is none."""
-    place, info, passed = f"{archive}/{name}", infos[name], {name}
+    """Return a member, or the one that a link leads to; or an error message."""
+    path, info, passed = f"{archive}/{name}", infos[name], {name}
     if name.startswith(("/", "../")) or "\0" in name:
-        return f"{place} has a name that leads out of the tar file"
+        return f"{path} has a name that leads out of the tar file"
     target = name
     while info.islnk() or info.issym():
         folder = posixpath.dirname(target) if info.issym() else ""
         target = posixpath.normpath(posixpath.join(folder, info.linkname))
         if target in passed or target not in infos:
-            return f"{place} is a link to {target}, which the tar file has not"
+            return f"{path} is a link to {target}, which is not in the tar file"
         passed.add(target)
         info = infos[target]
     if not info.isfile():
-        return f"{place} is no regular file"
+        return f"{path} is no regular file"
     if info.issparse():
-        return f"{place} is stored as a sparse file: pack it without --sparse"
-    if compressed and info.size > LARGEST:
-        return f"{place} has {info.size} bytes: unpack the tar file"
+        return f"{path} is stored as a sparse file: pack it without --sparse"
+    if compressed and info.size > MAX_MEMBER_BYTES:
+        return f"{path} has {info.size} bytes: unpack the tar file"
     return TarMember(archive, name, info.offset_data, info.size)
 
 
 def name_prefixes(archives: list[Path]) -> dict[Path, PurePosixPath]:
-    """Return what tells the members of several tar files apart: the path of each from the folder
-    that they have in common, without its suffix if that is enough."""
+    """Return different prefixes for the members of tar files.
+
+    They are the paths of the tar files from their common folder, without suffix if those differ.
+    """
     base = os.path.commonpath([archive.parent for archive in archives])
-    whole = {path: PurePosixPath(os.path.relpath(path, base)) for path in archives}
-    short = {path: name.with_name(without_tar_suffix(name.name)) for path, name in whole.items()}
-    return short if len({*short.values()}) == len(short) else whole
+    paths = {path: PurePosixPath(os.path.relpath(path, base)) for path in archives}
+    short = {path: name.with_name(_without_suffix(name.name)) for path, name in paths.items()}
+    return short if len({*short.values()}) == len(short) else paths

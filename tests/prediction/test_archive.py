@@ -27,7 +27,7 @@ from tests.tv.conftest import CLASSES, CODEC
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr("cdl_d2.prediction.archive.PART", 2)
+    monkeypatch.setattr("cdl_d2.prediction.archive.PART_SIZE", 2)
 
 
 def files_of(folder):
@@ -304,12 +304,12 @@ def test_of_two_models_at_once_one_gets_the_folder(
 ):
     def write_late(*arguments, **options):
         monkeypatch.setattr(archive, "write_json", write_json)
-        ArchivePrediction(Predictor.load(pixel_model), {}, tmp_path).claim()
+        ArchivePrediction(Predictor.load(pixel_model), {}, tmp_path).write_plan()
         write_json(*arguments, **options)
 
     monkeypatch.setattr(archive, "write_json", write_late)
     with pytest.raises(CdlError, match="model"):
-        ArchivePrediction(Predictor.load(latent_model), {}, tmp_path).claim()
+        ArchivePrediction(Predictor.load(latent_model), {}, tmp_path).write_plan()
 
 
 def test_members_of_a_tar_are_read_as_when_it_is_extracted_or_reported(

@@ -99,7 +99,7 @@ def test_one_key_in_several_tars_has_their_names_in_front(tmp_path):
 
 
 def test_a_member_of_a_compressed_tar_that_memory_cannot_hold_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(tar_files, "LARGEST", 100)
+    monkeypatch.setattr(tar_files, "MAX_MEMBER_BYTES", 100)
     members = {"a.png": image(3), "b.png": image(3) + bytes(100)}
     sources = find_sources([str(write_tar(tmp_path / "a.tar.gz", members, "tar.gz"))])
     assert isinstance(sources["b.png"], Unreadable) and not isinstance(sources["a.png"], Unreadable)

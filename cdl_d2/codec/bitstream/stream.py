@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Bitstream:
                 f"at {self.padding}"
             )
 
-    @property
+    @cached_property
     def coded_size(self) -> tuple[int, int]:
         """(H', W') in pixels, with the padding to multiples of 64."""
         height, width = coded_cells(self.image_size)

@@ -1,14 +1,14 @@
-"""What predictions need of each task: a file and an entry a task, as the engine's table has it."""
+"""Tasks as predictions need them: one file and one entry of TASKS per task."""
 
 from cdl_d2.prediction.tasks.classification import ClassificationTask
 from cdl_d2.prediction.tasks.detection import DetectionTask
 from cdl_d2.prediction.tasks.multitask import MultitaskTask
 from cdl_d2.prediction.tasks.segmentation import SegmentationTask
-from cdl_d2.prediction.tasks.task import GroundTruth, Results, Task
+from cdl_d2.prediction.tasks.task import GroundTruth, Record, Results, Task
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (ClassificationTask(), MultitaskTask(), SegmentationTask(), DetectionTask())
 }
 
-__all__ = ["TASKS", "GroundTruth", "Results", "Task"]
+__all__ = ["TASKS", "GroundTruth", "Record", "Results", "Task"]

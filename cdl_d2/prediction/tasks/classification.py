@@ -1,4 +1,4 @@
-"""A probability for every class of an image."""
+"""Classification: a probability for every class of an image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from cdl_d2.data.datasets.sources import stem_of
 from cdl_d2.metrics.classification import ClassificationCounts
 from cdl_d2.prediction.results import Classification
 from cdl_d2.prediction.tasks.task import (
-    Entry,
     GroundTruth,
+    Record,
     Results,
     Save,
     Task,
@@ -40,33 +40,33 @@ class ClassGroundTruth(GroundTruth):
     def has(self, name: str) -> bool:
         return stem_of(name) in self._labels
 
-    def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
+    def results(self, records: Sequence[Record], names: Sequence[str], folder: Path) -> Results:
         """Return `classification` with `top1`, in percent."""
         counts = ClassificationCounts(len(self.class_names))
-        for entry in self.annotated(entries):
-            counts.add(entry["probabilities"], self._labels[stem_of(entry["file_name"])])
+        for record in self.annotated(records):
+            counts.add(record["probabilities"], self._labels[stem_of(record["file_name"])])
         return {"classification": {"top1": counts.results(self.class_names)["top1"]}}
 
 
 class ClassificationTask(Task):
-    """Of classifiers; see Task."""
+    """Task of classifiers."""
 
-    name, answers, ground_truth = "classification", "predictions.csv", ClassGroundTruth
+    name, predictions_file, ground_truth = "classification", "predictions.csv", ClassGroundTruth
     of_one_size = True
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Classification:
-        """From `scores`, K probabilities."""
+        """Read `scores`, K probabilities."""
         return Classification(probabilities=output["scores"].cpu(), **common)
 
-    def entry(self, found: Classification, save: Save) -> Entry:
-        """`probabilities`, K."""
-        return {"probabilities": found.probabilities.tolist()}
+    def to_record(self, prediction: Classification, save: Save) -> Record:
+        """Return `probabilities`, K."""
+        return {"probabilities": prediction.probabilities.tolist()}
 
-    def text(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> str:
-        """A row for each image: the most probable class, and all probabilities."""
-        names, rows = [each["name"] for each in categories], []
-        for entry in entries:
-            best = max(range(len(names)), key=entry["probabilities"].__getitem__)
-            shares = [f"{value:.6f}" for value in entry["probabilities"]]
-            rows.append((entry["file_name"], names[best], *shares))
+    def format_predictions(self, records: Sequence[Record], categories: Sequence[Record]) -> str:
+        """Return a row per image: the most probable class, and all probabilities."""
+        names, rows = [category["name"] for category in categories], []
+        for record in records:
+            probabilities = record["probabilities"]
+            best = max(range(len(names)), key=probabilities.__getitem__)
+            rows.append((record["file_name"], names[best], *(f"{p:.6f}" for p in probabilities)))
         return to_csv(["file", "class", *names], rows)

@@ -1,4 +1,4 @@
-"""Objects in an image: boxes, and perhaps masks."""
+"""Detection: boxes of objects in an image, perhaps with masks and keypoints."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from cdl_d2.metrics.coco_precision import (
 )
 from cdl_d2.metrics.coco_results import PIXEL_CENTRE, encode_mask
 from cdl_d2.prediction.results import Detections
-from cdl_d2.prediction.tasks.panoptic import panoptic_entry, panoptic_results, panoptic_segments
+from cdl_d2.prediction.tasks.panoptic import panoptic_record, panoptic_results, panoptic_segments
 from cdl_d2.prediction.tasks.task import (
-    Entry,
     GroundTruth,
+    Record,
     Results,
     Save,
     Task,
@@ -62,18 +62,18 @@ class CocoGroundTruth(GroundTruth):
     def size(self, name: str) -> tuple[int, int] | None:
         return self._sizes.get(self.image_id(name))
 
-    def rescale(self, entry: Entry) -> Entry:
-        coded, size = (entry["height"], entry["width"]), self.size(entry["file_name"])
+    def rescale(self, record: Record) -> Record:
+        coded, size = (record["height"], record["width"]), self.size(record["file_name"])
         if size is None or coded == size or not same_aspect_ratio(coded, size):
-            return entry
-        objects = [_resize(record, coded, size) for record in entry["objects"]]
-        return entry | {"height": size[0], "width": size[1], "objects": objects}
+            return record
+        objects = [_resize(o, coded, size) for o in record["objects"]]
+        return record | {"height": size[0], "width": size[1], "objects": objects}
 
     def has(self, name: str) -> bool:
         return self.image_id(name) is not None
 
     def results(
-        self, entries: Sequence[Entry], names: Sequence[str], folder: Path = Path()
+        self, records: Sequence[Record], names: Sequence[str], folder: Path = Path()
     ) -> Results:
         """Return the average precision, in pixels of the annotations.
 
@@ -81,23 +81,23 @@ class CocoGroundTruth(GroundTruth):
         without a prediction counts as one without detections.
         """
         self.require_any(names)
-        records = []
-        for entry in entries:
-            name = entry["file_name"]
+        objects = []
+        for record in records:
+            name = record["file_name"]
             if self.has(name):
-                self.check_size(name, (entry["height"], entry["width"]))
-                numbered = self.rescale(entry) | {"id": self.image_id(name)}
-                records += coco_results([numbered], self.category_ids)
+                self.check_size(name, (record["height"], record["width"]))
+                numbered = self.rescale(record) | {"id": self.image_id(name)}
+                objects += coco_results([numbered], self.category_ids)
         coco, ids = index_coco(self._content), {self.image_id(name) for name in names} - {None}
-        return {kind: average_precision(coco, records, kind, ids) for kind in self._kinds(records)}
+        return {kind: average_precision(coco, objects, kind, ids) for kind in self._kinds(objects)}
 
-    def _kinds(self, records: Sequence[Entry]) -> list[str]:
+    def _kinds(self, objects: Sequence[Record]) -> list[str]:
         """Return the kinds of average precision that annotations and predictions have."""
         kinds, persons = ["bbox"], {3 * PERSON_KEYPOINTS}
-        if has_masks(self._content) and any("segmentation" in record for record in records):
+        if has_masks(self._content) and any("segmentation" in o for o in objects):
             kinds.append("segm")
         lengths = {len(a.get("keypoints") or ()) for a in self._content["annotations"]}
-        if lengths <= persons == {len(record.get("keypoints", ())) for record in records}:
+        if lengths <= persons == {len(o.get("keypoints", ())) for o in objects}:
             kinds.append("keypoints")
         return kinds
 
@@ -105,50 +105,60 @@ class CocoGroundTruth(GroundTruth):
 class DetectionTask(Task):
     """Task of detectors."""
 
-    name, answers, ground_truth = "detection", "predictions.json", CocoGroundTruth
+    name, predictions_file, ground_truth = "detection", "predictions.json", CocoGroundTruth
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Detections:
-        """Sort FIELDS by score; add `sem_seg` and `panoptic_seg` of a panoptic model."""
+        """Sort FIELDS by score; read `sem_seg` and `panoptic_seg` of a panoptic model."""
         order = output["scores"].argsort(descending=True, stable=True)
-        ordered_fields = {name: output[name][order] for name in FIELDS if name in output}
-        return Detections(**ordered_fields, panoptic=panoptic_segments(output), **common)
+        fields = {name: output[name][order] for name in FIELDS if name in output}
+        panoptic = panoptic_segments(output) if "sem_seg" in output else None
+        return Detections(**fields, panoptic=panoptic, **common)
 
-    def entry(self, found: Detections, save: Save) -> Entry:
-        """`objects`, entries of a COCO results file, of image 0 and categories 1, 2, ...; of a
-        panoptic model also what panoptic_entry says."""
-        return {"objects": found.to_coco()} | panoptic_entry(found.panoptic, save)
+    def to_record(self, prediction: Detections, save: Save) -> Record:
+        """Return `objects`, records of a COCO results file, of image 0 and categories 1, 2, ...
 
-    def text(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> str:
-        """A COCO results file."""
-        return json.dumps(coco_results(entries, [each["id"] for each in categories]))
+        For a panoptic model add those of panoptic_record.
+        """
+        record = {"objects": prediction.to_coco()}
+        if prediction.panoptic is not None:
+            record |= panoptic_record(prediction.panoptic, save)
+        return record
 
-    def more_texts(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> dict[str, str]:
-        """`panoptic.json` of a panoptic model, in COCO's format."""
-        content = panoptic_results(entries, categories)
-        return {"panoptic.json": json.dumps(content)} if content["annotations"] else {}
+    def format_predictions(self, records: Sequence[Record], categories: Sequence[Record]) -> str:
+        """Return a COCO results file."""
+        return json.dumps(coco_results(records, [category["id"] for category in categories]))
+
+    def format_files(
+        self, records: Sequence[Record], categories: Sequence[Record]
+    ) -> dict[str, str]:
+        """Return predictions.json and, for a panoptic model, `panoptic.json` in COCO's format."""
+        files = {self.predictions_file: self.format_predictions(records, categories)}
+        if any("segments" in record for record in records):
+            files["panoptic.json"] = json.dumps(panoptic_results(records, categories))
+        return files
 
 
-def coco_results(entries: Sequence[Entry], category_ids: Sequence[int]) -> list[Entry]:
-    """Entries of a COCO results file, from an archive's, each with `id` and `objects`."""
+def coco_results(records: Sequence[Record], category_ids: Sequence[int]) -> list[Record]:
+    """Return the records of a COCO results file from those of images, with `id` and `objects`."""
     return [
-        found | {"image_id": entry["id"], "category_id": category_ids[found["category_id"] - 1]}
-        for entry in entries
-        for found in entry["objects"]
+        o | {"image_id": record["id"], "category_id": category_ids[o["category_id"] - 1]}
+        for record in records
+        for o in record["objects"]
     ]
 
 
-def _resize(entry: Entry, old_size: tuple[int, int], size: tuple[int, int]) -> Entry:
+def _resize(record: Record, old_size: tuple[int, int], size: tuple[int, int]) -> Record:
     """Scale a record of a COCO results file from one image size, (H, W), to another."""
     vertical, horizontal = (new / old for new, old in zip(size, old_size, strict=True))
-    left, top, width, height = entry["bbox"]
+    left, top, width, height = record["bbox"]
     box = [left * horizontal, top * vertical, width * horizontal, height * vertical]
-    entry = entry | {"bbox": box}
-    if "keypoints" in entry:
-        points = np.array(entry["keypoints"]).reshape(-1, 3)
+    record = record | {"bbox": box}
+    if "keypoints" in record:
+        points = np.array(record["keypoints"]).reshape(-1, 3)
         points[:, :2] = (points[:, :2] + PIXEL_CENTRE) * [horizontal, vertical] - PIXEL_CENTRE
-        entry["keypoints"] = points.flatten().tolist()
-    if "segmentation" in entry:
-        mask = Image.fromarray(coco_mask.decode(entry["segmentation"]))
+        record["keypoints"] = points.flatten().tolist()
+    if "segmentation" in record:
+        mask = Image.fromarray(coco_mask.decode(record["segmentation"]))
         resized = np.asarray(mask.resize(size[::-1], Image.Resampling.NEAREST))
-        entry["segmentation"] = encode_mask(resized)
-    return entry
+        record["segmentation"] = encode_mask(resized)
+    return record

@@ -1,4 +1,4 @@
-"""A class for every pixel of an image."""
+"""Segmentation: a class for every pixel of an image."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cdl_d2.errors import CdlError
 from cdl_d2.metrics.segmentation import PixelConfusion
 from cdl_d2.prediction.results import Segmentation
 from cdl_d2.prediction.tasks.task import (
-    Entry,
     GroundTruth,
+    Record,
     Results,
     Save,
     Task,
@@ -42,16 +42,16 @@ class LabelGroundTruth(GroundTruth):
         with open_image(self._file(name)) as file:
             return file.height, file.width
 
-    def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
+    def results(self, records: Sequence[Record], names: Sequence[str], folder: Path) -> Results:
         """Return `sem_seg` with `mIoU`, in percent, over all pixels of the annotations.
 
         Label maps of another size are resized by nearest neighbors.
         """
         confusion = PixelConfusion(len(self.class_names), IGNORED_LABEL)
-        for entry in self.annotated(entries):
-            path = self._file(entry["file_name"])
-            truth, labels = read_label_map(path), read_label_map(folder / entry["label_map"])
-            self.check_size(entry["file_name"], labels.shape)
+        for record in self.annotated(records):
+            path = self._file(record["file_name"])
+            truth, labels = read_label_map(path), read_label_map(folder / record["label_map"])
+            self.check_size(record["file_name"], labels.shape)
             if truth.shape != labels.shape:
                 resized = Image.fromarray(labels).resize(
                     truth.shape[::-1], Image.Resampling.NEAREST
@@ -71,31 +71,37 @@ class LabelGroundTruth(GroundTruth):
 
 
 class SegmentationTask(Task):
-    """Of segmentors; see Task."""
+    """Task of segmentation models."""
 
-    name, answers, ground_truth = "segmentation", "predictions.csv", LabelGroundTruth
+    name, predictions_file, ground_truth = "segmentation", "predictions.csv", LabelGroundTruth
 
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Segmentation:
-        """From `sem_seg`, K x H x W scores."""
+        """Read `sem_seg`, K x H x W scores."""
         return Segmentation(segmentation=label_map(output["sem_seg"]), **common)
 
-    def entry(self, found: Segmentation, save: Save) -> Entry:
-        """`label_map`, a file: the class of every pixel."""
-        return {"label_map": save("labels", as_png(found.segmentation))}
+    def to_record(self, prediction: Segmentation, save: Save) -> Record:
+        """Return `label_map`, a file with the class of every pixel."""
+        return {"label_map": save("labels", as_png(prediction.segmentation))}
 
-    def text(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> str:
-        """A row for each image: its label map."""
-        return to_csv(["file", "label_map"], [(e["file_name"], e["label_map"]) for e in entries])
+    def format_predictions(self, records: Sequence[Record], categories: Sequence[Record]) -> str:
+        """Return a row per image: its label map."""
+        return to_csv(["file", "label_map"], [(r["file_name"], r["label_map"]) for r in records])
 
 
 def label_map(scores: torch.Tensor) -> torch.Tensor:
-    """Return the best class of every pixel, H x W on the CPU, of scores K x H x W; uint8, or int16
-    for more than 256 classes."""
+    """Return the best class of every pixel, H x W on the CPU.
+
+    Args:
+        scores: K x H x W.
+
+    Returns:
+        uint8, or int16 for more than 256 classes.
+    """
     dtype = torch.uint8 if len(scores) <= 256 else torch.int16
     return scores.argmax(0).to(dtype).cpu()
 
 
 def as_png(labels: torch.Tensor) -> np.ndarray:
-    """Return a label map as PNG has it, uint8 or uint16."""
+    """Return a label map as PNG stores it, uint8 or uint16."""
     array = labels.numpy()
     return array if array.dtype == np.uint8 else array.astype(np.uint16)

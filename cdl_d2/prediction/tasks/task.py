@@ -1,4 +1,4 @@
-"""What a task is to predictions, and what is known of the sources of an archive.
+"""Tasks of models as predictions need them, and ground truth of an archive's sources.
 
 Shapes: K classes.
 """
@@ -18,7 +18,7 @@ from cdl_d2.errors import CdlError
 from cdl_d2.prediction.results import Prediction
 
 Results = dict[str, dict[str, float]]
-Entry = dict[str, Any]
+Record = dict[str, Any]
 Save = Callable[[str, np.ndarray], str]
 
 
@@ -47,9 +47,9 @@ class GroundTruth(ABC):
         """Return the (H, W) in pixels of a source's annotation; None if it has no size."""
         return None
 
-    def rescale(self, entry: Entry) -> Entry:
+    def rescale(self, record: Record) -> Record:
         """Scale a prediction to its annotation's size, unless the aspect ratios differ."""
-        return entry
+        return record
 
     def check_size(self, name: str, size: tuple[int, int]) -> None:
         """Raise CdlError unless (H, W) has the aspect ratio of the source's annotation."""
@@ -65,13 +65,13 @@ class GroundTruth(ABC):
         """Return True if a source is annotated."""
 
     @abstractmethod
-    def results(self, entries: Sequence[Entry], names: Sequence[str], folder: Path) -> Results:
+    def results(self, records: Sequence[Record], names: Sequence[str], folder: Path) -> Results:
         """Return the accuracy on the sources that are annotated.
 
         Args:
-            entries: predictions as Task.entry returns them, with `file_name`, `height` and `width`.
+            records: of Task.to_record, with `file_name`, `height` and `width`.
             names: of all sources, including those that could not be read.
-            folder: where the files that `entries` name are.
+            folder: where the files that `records` name are.
 
         Raises:
             CdlError: if no source is annotated, or one does not fit its annotation.
@@ -82,55 +82,59 @@ class GroundTruth(ABC):
         if not any(map(self.has, names)):
             raise CdlError(f"{self.path} annotates none of the predicted images")
 
-    def annotated(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Return the entries of annotated sources. Raise CdlError if there are none."""
-        self.require_any(entry["file_name"] for entry in entries)
-        return [entry for entry in entries if self.has(entry["file_name"])]
+    def annotated(self, records: Sequence[Record]) -> list[Record]:
+        """Return the records of annotated sources. Raise CdlError if there are none."""
+        self.require_any(record["file_name"] for record in records)
+        return [record for record in records if self.has(record["file_name"])]
 
 
 class Task(ABC):
-    """A kind of model.
+    """Task of a model.
 
     Attributes:
-        name: as in configs/, and of the engine's task.
-        answers: name of the file with an archive's predictions.
-        ground_truth: from the path of annotations, and the names of the model's classes.
-        of_one_size: whether images of evaluation have one size, and are cropped to it.
+        name: as in configs/ and in Detectron2's table of tasks.
+        predictions_file: name of the file with an archive's predictions.
+        ground_truth: class of the annotations.
+        of_one_size: True if evaluation crops all images to one size.
     """
 
     name: str
-    answers: str
+    predictions_file: str
     ground_truth: type[GroundTruth]
     of_one_size = False
 
     @abstractmethod
     def prediction(self, output: Mapping[str, Any], **common: Any) -> Prediction:
-        """What a network's output for one image says.
+        """Return the prediction in a network's output for one image.
 
         Args:
-            common: what Prediction has for all tasks.
+            output: as Backend.read_output returns it.
+            common: fields of Prediction.
         """
 
     @abstractmethod
-    def entry(self, found: Any, save: Save) -> Entry:
-        """What a part of an archive says of a prediction, as JSON.
+    def to_record(self, prediction: Any, save: Save) -> Record:
+        """Return a prediction as JSON values, for a part of an archive.
 
         Args:
-            save: writes pixels, H x W, as a PNG in a folder of this name; gives its path.
+            save: function that writes pixels, H x W, as a PNG to a folder of this name and returns
+                its path.
         """
 
     @abstractmethod
-    def text(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> str:
-        """The content of the file with all predictions.
+    def format_predictions(self, records: Sequence[Record], categories: Sequence[Record]) -> str:
+        """Return the content of the file with all predictions.
 
         Args:
-            entries: also with the `id` of the image.
+            records: of the predictions, with the `id` of the image.
             categories: K, `id` and `name` of the model's classes.
         """
 
-    def more_texts(self, entries: Sequence[Entry], categories: Sequence[Entry]) -> dict[str, str]:
-        """Return the content of further files, by name; arguments as of `text`."""
-        return {}
+    def format_files(
+        self, records: Sequence[Record], categories: Sequence[Record]
+    ) -> dict[str, str]:
+        """Return the content of all files to write, by name; arguments as format_predictions."""
+        return {self.predictions_file: self.format_predictions(records, categories)}
 
 
 def same_aspect_ratio(a: tuple[int, int], b: tuple[int, int]) -> bool:

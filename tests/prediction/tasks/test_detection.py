@@ -70,7 +70,11 @@ def test_keypoints_are_written_and_evaluated_in_pixels_of_the_annotations(tmp_pa
         scores=torch.tensor([0.9]),
         keypoints=torch.tensor([[[2 * (10.5 + i), 2 * (12.5 + i), 0.7] for i in range(17)]]),
     )
-    entry = DetectionTask().entry(found, None) | {"file_name": "a.cdlz", "height": 100, "width": 80}
+    entry = DetectionTask().to_record(found, None) | {
+        "file_name": "a.cdlz",
+        "height": 100,
+        "width": 80,
+    }
     ground_truth = CocoGroundTruth(tmp_path / "a.json", ["person"])
     rescaled = ground_truth.rescale(entry)["objects"][0]["keypoints"]
     assert rescaled[::3] == pytest.approx(points[::3]) and rescaled[2] == pytest.approx(0.7)
@@ -90,7 +94,7 @@ def test_keypoints_that_are_none_are_refused(tmp_path, points):
 
 
 def test_panoptic_segments_are_in_cocos_format():
-    described = (
+    infos = (
         {"id": 1, "isthing": True, "category_id": 1, "area": 2},
         {"id": 300, "isthing": False, "category_id": 4, "area": 1},
     )
@@ -102,7 +106,7 @@ def test_panoptic_segments_are_in_cocos_format():
         labels=torch.zeros(0).long(),
         scores=torch.zeros(0),
         panoptic=PanopticSegments(
-            stuff=torch.tensor([[0, 0, 4, 4]]).byte(), segments=segments, described=described
+            stuff=torch.tensor([[0, 0, 4, 4]]).byte(), segments=segments, infos=infos
         ),
     )
     task, saved = DetectionTask(), {}
@@ -111,12 +115,12 @@ def test_panoptic_segments_are_in_cocos_format():
         saved[folder] = pixels
         return f"{folder}/in/x.png"
 
-    entry = task.entry(found, save) | {"file_name": "in/x.png", "id": 7}
+    entry = task.to_record(found, save) | {"file_name": "in/x.png", "id": 7}
     assert saved["labels"].tolist() == [[0, 0, 4, 4]]
     red, green, blue = saved["panoptic"].astype(int).transpose(2, 0, 1)
     assert (red + 256 * green + 65536 * blue).tolist() == segments.tolist()
     categories = [{"id": 3, "name": "a"}, {"id": 9, "name": "b"}]
-    content = json.loads(task.more_texts([entry], categories)["panoptic.json"])
+    content = json.loads(task.format_files([entry], categories)["panoptic.json"])
     (annotation,) = content["annotations"]
     assert (annotation["image_id"], annotation["file_name"]) == (7, "in/x.png")
     named = {each["id"]: each["isthing"] for each in content["categories"]}

@@ -1,10 +1,10 @@
-"""The tables of tasks: of predictions, of cards, and of Detectron2."""
+"""The tables of tasks: the base, predictions, and Detectron2."""
 
 import numpy as np
 import pytest
 import torch
 
-from cdl_d2.model_zoo import card
+from cdl_d2 import tasks
 from cdl_d2.prediction.tasks import TASKS
 
 K, SIZE = 3, (4, 6)
@@ -25,8 +25,8 @@ OUTPUTS = {  # of a network, for one image
 }
 
 
-def test_a_card_may_be_of_any_task():
-    assert set(card.TASKS) == set(TASKS) == set(OUTPUTS)
+def test_every_task_can_be_predicted():
+    assert set(tasks.TASKS) == set(TASKS) == set(OUTPUTS)
 
 
 def test_what_is_trained_can_be_predicted():
@@ -43,9 +43,11 @@ def test_a_tasks_answers_say_what_its_network_said(name):
     task, saved = TASKS[name], []
     names = ("a", "b", "c")
     found = task.prediction(OUTPUTS[name], image_size=SIZE, class_names=names)
-    entry = task.entry(found, lambda folder, pixels: saved.append(pixels) or f"{folder}/x.png")
+    entry = task.to_record(found, lambda folder, pixels: saved.append(pixels) or f"{folder}/x.png")
     entry |= {"file_name": "x.png", "id": 7}
-    text = task.text([entry], [{"id": i, "name": n} for i, n in zip((5, 6, 9), names, strict=True)])
+    text = task.format_predictions(
+        [entry], [{"id": i, "name": n} for i, n in zip((5, 6, 9), names, strict=True)]
+    )
     expected = {
         "classification": "file,class,a,b,c\nx.png,b,0.200000,0.500000,0.300000\n",
         "segmentation": "file,label_map\nx.png,labels/x.png\n",
