@@ -31,23 +31,23 @@ def statistics(
     images: Positive = 500,
     datasets: Datasets = NO_DATASETS,
 ) -> None:
-    """Write mean and deviation of each channel of the latents of training images.
+    """Compute mean and standard deviation of each latent channel over training images.
 
     ```
     cdl latents statistics detection/latent_mask_rcnn_R50_FPN.yaml --images 500 \\
         --output statistics.safetensors
     ```
 
-    Give the file to a training as MODEL.LATENT_RESNET.STATISTICS; the checkpoint keeps them.
+    A training reads the file as MODEL.LATENT_RESNET.STATISTICS; its checkpoint keeps the values.
 
     Args:
-        output: File, .safetensors.
-        images: Training images to look at.
+        output: File to write, .safetensors.
+        images: Number of training images.
     """
     from cdl_d2.d2.applications.latents import write_statistics
 
     mean, std = write_statistics(load_config(model, overrides, datasets), images, output)
-    print(f"{output}: {len(mean)} channels, deviation {std.min():.3f} to {std.max():.3f}")
+    print(f"{output}: {len(mean)} channels, standard deviation {std.min():.3f} to {std.max():.3f}")
 
 
 @app.command
@@ -62,23 +62,23 @@ def select(
     json: Json = False,
     datasets: Datasets = NO_DATASETS,
 ) -> None:
-    """Choose the channels of a fixed selection, from a trained gate or by variance.
+    """Rank latent channels for a static selection, by a trained gate or by variance.
 
     ```
     cdl latents select output/gate --output selection.json
     cdl latents select output/gate --count 32 --by variance
     ```
 
-    Counts how often the gate of a model chooses each channel on the training data (empty channels
-    do not count), or computes the variance of each (the baseline of Wang et al., 2022). Prints the
-    `--count` highest, for `cdl codec compress` and as config overrides; writes all to `--output`,
-    the highest first, for `MODEL.SELECTION.FILE`, which takes the first `MODEL.SELECTION.COUNT`.
+    Counts how often the gate of a model keeps each channel on the training data (empty channels do
+    not count), or computes the variance of each (the baseline of Wang et al., 2022). Prints the
+    `--count` first channels, for `cdl codec compress` and as config overrides; writes all, in
+    order, to `--output`, for `MODEL.SELECTION.FILE`, of which `MODEL.SELECTION.COUNT` are kept.
 
     Args:
-        count: Channels to keep.
-        output: File, .json.
-        by: Of what.
-        images: To look at; default all.
+        count: Number of channels to print.
+        output: File to write, .json.
+        by: Ranking criterion: how often the gate keeps a channel, or its variance.
+        images: Number of training images; default all.
     """
     if count is None and output is None:
         raise CdlError("give --count, how many channels to print, or --output, a file to write")

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ InputsAndOverrides = Annotated[
 ConfigFile = Annotated[
     str,
     Parameter(
-        help="A YAML file; or a config of this package, such as "
+        help="YAML file, or config of this package, such as "
         "`detection/small/latent_mask_rcnn_small.yaml`."
     ),
 ]
 Device = Annotated[
-    str | None, Parameter(help="To compute on, `cpu` or `cuda`; default a GPU if there is one.")
+    str | None, Parameter(help="Device, `cpu` or `cuda`; default a GPU if there is one.")
 ]
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 NotNegative = Annotated[int, Parameter(validator=Number(gte=0))]
@@ -66,18 +66,18 @@ Json = Annotated[bool, Parameter(help="Print JSON.")]
 @Parameter(name="*", group="Codec")
 @dataclass(frozen=True)
 class CodecOptions:
-    """Which codec.
+    """Options that select a codec.
 
     Attributes:
-        codec: As CompressAI names it; `tiny-bmshj2018-hyperprior`, which is built in; `zhang2022`
-            or `zhang2022-layered`, with weights of your own; or one that a package registers.
+        codec: Name of the codec, as in CompressAI; the built-in `tiny-bmshj2018-hyperprior`;
+            `zhang2022` or `zhang2022-layered`, with weights of your own; or one of another package.
         quality: 1 (smallest files) to 8; 1 to 6 for cheng2020, 1 to 4 for zhang2022, 0 to 2 for the
-            built-in one. Of a variable-rate codec (`...-vbr`), the rate to code at.
-        metric: What it was trained for, `mse` or `ms-ssim`.
-        codec_weights: A local file, not the zoo's or the package's; `{quality}` in its path stands
-            for the quality; `untrained` for random ones.
-        quantization: `dequantized`, Q(y - mu) + mu, which a receiver of a bitstream has; or
-            `rounded`, round(y).
+            built-in one. For a variable-rate codec (`...-vbr`), the rate of the bitstreams.
+        metric: Training metric of the codec, `mse` or `ms-ssim`.
+        codec_weights: Local file of weights instead of the published ones; `{quality}` in its path
+            is replaced by the quality; `untrained` for random weights.
+        quantization: `dequantized`, Q(y - mu) + mu, as decoded from a bitstream; or `rounded`,
+            round(y).
     """
 
     codec: str
@@ -87,7 +87,7 @@ class CodecOptions:
     quantization: str = "dequantized"
 
     def choice(self) -> CodecChoice:
-        """The same in the codec's words."""
+        """Return the choice of the codec."""
         from cdl_d2.codec import CodecChoice
 
         return CodecChoice(

@@ -16,10 +16,9 @@ def run_script(
     *words: Annotated[str, Parameter(allow_leading_hyphen=True)],
     datasets: Datasets = NO_DATASETS,
 ) -> None:
-    """Run a training, demo or analysis script of Detectron2, or of yours, as it is.
+    """Run a training, demo or analysis script written for Detectron2, unchanged.
 
-    The script's `get_cfg` has the keys of this package, and models, data sets and names of configs
-    are known to it:
+    The script's `get_cfg` has the keys of this package; it finds our models, data sets and configs:
 
     ```
     cdl run-script detectron2/tools/plain_train_net.py \\
@@ -30,12 +29,12 @@ def run_script(
     cdl run-script detectron2/tools/plain_train_net.py -- --help
     ```
 
-    Its exit status is the script's. A program that `cdl` does not start, such as `torchrun`, finds
-    keys and models by Detectron2's own variable, `DETECTRON2_ENV_MODULE=cdl_d2.d2`.
+    The exit status is that of the script. A program that `cdl` does not start, such as `torchrun`,
+    finds keys and models by Detectron2's own variable, `DETECTRON2_ENV_MODULE=cdl_d2.d2`.
 
     Args:
-        script: A Python file.
-        words: Its arguments; behind `--` also those that `cdl` has.
+        script: Python file.
+        words: Arguments of the script; after `--` also those that `cdl` has itself.
     """
     from cdl_d2.d2.applications import scripts
 

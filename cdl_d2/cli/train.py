@@ -16,7 +16,7 @@ def train(
     dist_url: str = "auto",
     datasets: Datasets = NO_DATASETS,
 ) -> None:
-    """Train, resume or evaluate a detector, a classifier or a segmentor with Detectron2.
+    """Train, resume or evaluate a detector, classifier or segmentation model with Detectron2.
 
     ```
     cdl train --config-file detection/latent_mask_rcnn_R50_FPN.yaml --num-gpus 8
@@ -32,12 +32,12 @@ def train(
     ```
 
     Args:
-        resume: Go on from the last checkpoint in OUTPUT_DIR, as if there had been no interruption.
-        eval_only: Evaluate MODEL.WEIGHTS.
-        num_gpus: Of each machine.
-        num_machines: In all.
-        machine_rank: Of this machine, from 0.
-        dist_url: Where the machines meet; auto for a free port of this one.
+        resume: Continue from the last checkpoint in OUTPUT_DIR, as if never interrupted.
+        eval_only: Only evaluate MODEL.WEIGHTS.
+        num_gpus: GPUs per machine.
+        num_machines: Number of machines.
+        machine_rank: Number of this machine, from 0.
+        dist_url: URL at which the machines connect; auto for a free port of this machine.
     """
     from cdl_d2.d2.engine.run_config import RunConfig
     from cdl_d2.d2.engine.train_net import Training

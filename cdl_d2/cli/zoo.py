@@ -12,20 +12,20 @@ from cdl_d2.cli.options import Json
 from cdl_d2.cli.output import print_rows, report
 from cdl_d2.errors import CdlError
 
-app = App(name="zoo", help="Trained models: what there is, their weights, and new ones.")
+app = App(name="zoo", help="Trained models by name: list, download, verify and add them.")
 
 
 @app.command(name="list")
 def list_(*, json: Json = False) -> int:
-    """Print the models that there are, of the package and of your own.
+    """List the models of the package and your own.
 
     ```
     cdl zoo list --json
     ```
 
-    The last column says where the weights are: in the package, in the cache on this machine,
-    remote, or missing. The cache, and your own cards, are in `~/.cache/cdl_d2`, or where the
-    variable CDL_HOME says. A card that cannot be used is reported; the exit status is then 1.
+    The last column is the state of the weights: in the package, in the cache on this machine,
+    remote, or missing. The cache and your own cards are in `~/.cache/cdl_d2`, or in the folder of
+    the variable CDL_HOME. A card that cannot be used is reported; the exit status is then 1.
     """
     from cdl_d2.model_zoo.catalog import home, read_cards, weights_state
 
@@ -62,7 +62,7 @@ def show(name: str, /, *, json: Json = False) -> None:
     ```
 
     Args:
-        name: As `cdl zoo list` prints it.
+        name: Name of the model.
     """
     import json as json_format
 
@@ -78,17 +78,17 @@ def show(name: str, /, *, json: Json = False) -> None:
 
 @app.command
 def download(names: list[str], /) -> None:
-    """Fetch the weights of models, to use them offline; what is here already is checked.
+    """Download the weights of models, to use them offline; check those that are there already.
 
     ```
     cdl zoo download nuclei-bridge
     ```
 
-    A download that was cut goes on where it ended. With the variable CDL_MIRROR, an address, files
-    of the same names are fetched from there.
+    With the variable CDL_MIRROR, the URL of a mirror, files of the same names are downloaded from
+    there.
 
     Args:
-        names: As `cdl zoo list` prints them.
+        names: Names of models.
     """
     from cdl_d2.model_zoo.catalog import find_card, local_weights
 
@@ -105,7 +105,7 @@ def verify(names: list[str] | None = None, /) -> int:
     ```
 
     Args:
-        names: As `cdl zoo list` prints them; default all whose weights are here.
+        names: Names of models; default all whose weights are on this machine.
     """
     from cdl_d2.model_zoo.catalog import find_card, read_cards, weights_path, weights_state
     from cdl_d2.model_zoo.download import check_file
@@ -113,12 +113,14 @@ def verify(names: list[str] | None = None, /) -> int:
     cards = [find_card(name) for name in names or ()]
     for card in cards:
         if weights_state(card) in ("remote", "missing"):
-            raise CdlError(f"the weights of {card.name} are not here: cdl zoo download {card.name}")
-    here = cards or [
+            raise CdlError(
+                f"the weights of {card.name} are not on this machine: cdl zoo download {card.name}"
+            )
+    local = cards or [
         c for c in read_cards()[0].values() if weights_state(c) in ("packaged", "cached")
     ]
     status = 0
-    for card in here:
+    for card in local:
         try:
             check_file(weights_path(card), card.weights.bytes, card.weights.sha256)
             print(f"{card.name}: as its card says")
@@ -146,7 +148,7 @@ def add(
     precision: Literal["int8", "float32"] = "int8",
     output: Path | None = None,
 ) -> None:
-    """Put a model that you trained into the zoo: a card, and packed weights.
+    """Add a model that you trained to the zoo: write its card and packed weights.
 
     ```
     cdl zoo add output/bridge_mask_rcnn_small --name my-nuclei --data-name nuclei \\
@@ -154,24 +156,24 @@ def add(
     cdl zoo add output/student/model_final.pth --name my-shapes --data-name shapes
     ```
 
-    Codec, sizes and hashes, date, metrics and the changes of the config are found out. Files are
-    written to `cards` and `weights` of the output folder; the card is a YAML file to be edited.
+    Codec, sizes, hashes, date, metrics and changes of the config are filled in. The files go to
+    `cards` and `weights` of the output folder; the card is a YAML file that you can edit.
 
     Args:
-        model: Output folder of a training; or a checkpoint of `cdl train-torchvision`.
-        name: Of lower-case letters, digits, dots and dashes.
-        data_name: What it was trained on.
-        config_file: For Detectron2, the config of this package that it was trained with.
-        classes: Names in the order of the outputs, where the training did not keep them.
-        licence: Of the data.
-        images: How many it was trained on.
-        command: That trained it.
-        seed: Of the training; default that of its config.
-        url: Where you will put the weights, https; or package:FILE.safetensors, for a name of
-            the file; default only this machine has them.
-        results: Of an evaluation; default results.json beside the model.
-        precision: Of large weights; int8 takes a quarter.
-        output: Folder; default that of your own models, see `cdl zoo list --help`.
+        model: Output folder of a training, or a checkpoint of `cdl train-torchvision`.
+        name: Name of the model: lower-case letters, digits, dots and dashes.
+        data_name: Name of the training data.
+        config_file: For Detectron2, the packaged config that the model was trained with.
+        classes: Class names in the order of the outputs, if the training did not keep them.
+        licence: Licence of the data.
+        images: Number of training images.
+        command: Command of the training.
+        seed: Seed of the training; default that of its config.
+        url: URL to which you will upload the weights, https; or package:FILE.safetensors, for a
+            file name; default the weights stay on this machine.
+        results: Results of an evaluation; default results.json beside the model.
+        precision: Precision of large weights; int8 takes a quarter of the space.
+        output: Folder; default that of your own models.
     """
     from cdl_d2.model_zoo.card import CardData
     from cdl_d2.model_zoo.catalog import home

@@ -26,13 +26,14 @@ def _import_torchvision() -> Backend:
 
 @dataclass(frozen=True)
 class BackendEntry:
-    """What is known of a backend before it is imported.
+    """Properties of a backend that need no import.
 
     Attributes:
-        package: that it needs.
+        load: function that imports the backend.
+        package: package that it needs.
         config_type: type of a card's `config`.
-        config: what it is, in words.
-        tasks: of its models; empty for all.
+        config: description of that value.
+        tasks: tasks of its models; empty for all.
     """
 
     load: Callable[[], Backend]
@@ -42,7 +43,7 @@ class BackendEntry:
     tasks: tuple[str, ...] = ()
 
 
-TORCHVISION_ZOO = "coco"  # name of torchvision's Mask R-CNN R50-FPN, trained on COCO
+TORCHVISION_ZOO = "coco"  # torchvision's Mask R-CNN R50-FPN with its weights
 BACKENDS = {  # the preferred one first
     "detectron2": BackendEntry(
         _import_detectron2, "detectron2", str, "the name of a config of this package"

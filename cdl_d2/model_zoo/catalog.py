@@ -50,11 +50,11 @@ def _folders() -> tuple[Path, Path]:
     return PACKAGED_CARDS, home() / "cards"
 
 
-def find_card(name: str, others: Sequence[str] = ()) -> Card:
+def find_card(name: str, alternatives: Sequence[str] = ()) -> Card:
     """Return the card of a model.
 
     Args:
-        others: other names to suggest.
+        alternatives: other names to suggest.
 
     Raises:
         CdlError: if there is none, with similar names and the errors of unusable cards.
@@ -67,7 +67,7 @@ def find_card(name: str, others: Sequence[str] = ()) -> Card:
     cards, errors = read_cards()
     if name in cards:
         return cards[name]
-    names = [*others, *cards]
+    names = [*alternatives, *cards]
     near = ", ".join(get_close_matches(name, names) or names) or "none"
     raise CdlError("; ".join([f"no model {name!r} is in the zoo: there are {near}", *errors]))
 

@@ -1,9 +1,9 @@
-"""Trained models in a folder of their own, as the Hugging Face Hub keeps them.
+"""Trained models in a folder of their own, laid out for the Hugging Face Hub.
 
 ```
 FOLDER/card.yaml           the model's card
 FOLDER/model.safetensors   its weights
-FOLDER/README.md           the same for people
+FOLDER/README.md           a model card to read
 ```
 """
 
@@ -30,17 +30,19 @@ tags: [{task}, compressed-latents]
 ---
 # {name}
 
-A model of {what} for `cdl_d2`, vision on compressed latents. Trained on {data} ({licence}), {date}.
+A model for `cdl_d2`, vision on compressed latents.
 
+- input: {what}
+- training data: {data} ({licence}), {date}
 {metrics}
 
 ```python
 from cdl_d2 import Predictor
 
-found = Predictor.from_pretrained("{repository}")("image.cdlz")
+prediction = Predictor.from_pretrained("{repository}")("image.cdlz")
 ```
 
-How it was made:
+Training:
 
 ```
 {command}
@@ -52,10 +54,10 @@ def save_model(card: Card, folder: Path, repository: str | None = None) -> None:
     """Write a model of the zoo to a folder of its own.
 
     Args:
-        repository: the name under which it will be found; default the folder.
+        repository: name for the example in README.md; default the folder.
 
     Raises:
-        CdlError, OSError: if its weights cannot be had, or there is another model in the folder.
+        CdlError, OSError: if the weights are missing, or the folder holds another model.
     """
     weights = local_weights(card)
     if (folder / CARD_FILE).exists() and read_card(folder / CARD_FILE).name != card.name:
@@ -82,20 +84,22 @@ def save_model(card: Card, folder: Path, repository: str | None = None) -> None:
 
 
 def read_model(folder_or_repository: str | Path) -> Card:
-    """The card of a model in a folder, or on the Hub, whose weights are then on this machine.
+    """Read the card of a model in a folder, or on the Hub, whose weights are then downloaded.
 
     Raises:
-        CdlError, FileNotFoundError: if there is none, or its card cannot be used.
+        CdlError, FileNotFoundError: if there is no model, or its card cannot be used.
         MissingPackageError: for the Hub, if huggingface_hub is not installed.
     """
     folder = Path(folder_or_repository)
     if not folder.is_dir():
         with _hub() as hub:
             files = [CARD_FILE, WEIGHTS_FILE]
-            given = str(folder_or_repository)
-            folder = Path(hub.snapshot_download(given, allow_patterns=files))
+            repository = str(folder_or_repository)
+            folder = Path(hub.snapshot_download(repository, allow_patterns=files))
     if not (folder / CARD_FILE).is_file():
-        raise FileNotFoundError(f"{folder_or_repository} has no {CARD_FILE}: it is no model of us")
+        raise FileNotFoundError(
+            f"{folder_or_repository} has no {CARD_FILE}: it holds no model of cdl_d2"
+        )
     card = read_card(folder / CARD_FILE)
     if card.weights.url != f"{BESIDE}{WEIGHTS_FILE}":
         raise CdlError(f"{folder / CARD_FILE}: weights.url is not {BESIDE}{WEIGHTS_FILE}")
@@ -103,13 +107,13 @@ def read_model(folder_or_repository: str | Path) -> Card:
 
 
 def push_model(card: Card, repository: str, private: bool = False) -> str:
-    """Put a model on the Hub; its address.
+    """Upload a model to the Hub; return its URL.
 
     Args:
-        repository: `USER/NAME`; is made if there is none.
+        repository: `USER/NAME`; created if there is none.
 
     Raises:
-        CdlError: if it cannot be written there.
+        CdlError: if the upload fails.
         MissingPackageError: if huggingface_hub is not installed.
     """
     with _hub() as hub, tempfile.TemporaryDirectory() as folder:
@@ -121,11 +125,7 @@ def push_model(card: Card, repository: str, private: bool = False) -> str:
 
 @contextmanager
 def _hub() -> Iterator:
-    """huggingface_hub, with one kind of error.
-
-    Raises:
-        CdlError: for what it raises.
-    """
+    """Yield huggingface_hub, and raise CdlError for its errors."""
     with imports_of_extra("hub"):
         import huggingface_hub
         from huggingface_hub.errors import HFValidationError

@@ -1,4 +1,4 @@
-"""From what a training left to a card of the zoo, with packed weights."""
+"""Packing of a trained model: its card for the zoo, and a file of weights."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Addition:
-    """A trained model that is put into a zoo.
+    """Trained model to add to a zoo.
 
     Attributes:
-        model: output folder of a training, or a checkpoint of `cdl train-torchvision`.
-        name: of the card.
-        output: folder like $CDL_HOME: gets `cards/NAME.yaml` and a file in `weights/`.
-        config_file: for Detectron2, the name of the config of this package that comes next to it.
-        classes: names, in the order of the outputs; None for those that the training kept.
-        data, command: see Card.
-        seed: of the training; None for what its config says.
-        url: where the weights will be; None if nowhere.
-        precision: of large weights in the file.
-        results: of an evaluation; None for `results.json` beside the model.
+        model: output folder of a training, or a checkpoint.
+        name: name of the card.
+        output: folder like $CDL_HOME, for `cards/NAME.yaml` and a file in `weights/`.
+        data: training data.
+        config_file: for Detectron2, name of the packaged config that the model was trained with.
+        classes: K names, in the order of the outputs; None for those that the training kept.
+        command: command of the training.
+        seed: seed of the training; None for that of its config.
+        url: future URL of the weights; None for none.
+        precision: precision of large weights in the file.
+        results: results of an evaluation; None for `results.json` beside the model.
     """
 
     model: Path
@@ -54,10 +55,10 @@ class Addition:
     results: Path | None = None
 
     def write(self) -> Card:
-        """Write card and weights, which have been loaded once.
+        """Write card and weights, after loading the packed weights once.
 
         Raises:
-            CdlError, OSError: for what cannot be used; if there is a model of that name.
+            CdlError, OSError: for an unusable model or value, or a name that exists.
         """
         path = self.output / "cards" / f"{self.name}.yaml"
         if path.exists() or self.name in read_cards()[0]:
@@ -87,7 +88,7 @@ class Addition:
             weights=CardWeights(self.url, len(content), sha256),
             overrides=overrides,
         ).to_yaml()
-        card = parse_card(text, path)  # says what is wrong before anything is written
+        card = parse_card(text, path)  # raises before anything is written
         is_packaged = (self.url or "").startswith(PACKAGED)
         name = self.url.removeprefix(PACKAGED) if is_packaged else f"{sha256}.safetensors"
         self._write_weights(
@@ -98,7 +99,7 @@ class Addition:
         return card
 
     def _write_weights(self, path: Path, content: bytes, load: Callable[[Path], Any]) -> None:
-        """Write a file of weights that can be loaded, or none."""
+        """Write a file of weights, and remove it again if it cannot be loaded."""
         _make_folder(path.parent)
         if path.exists() and path.read_bytes() != content:
             raise CdlError(f"{path} is another model's: give another name in --url")
@@ -111,23 +112,22 @@ class Addition:
             raise
 
     def _classes(self, backend: Backend, config: Config) -> tuple[str, ...]:
-        known = backend.class_names(config)
-        classes = self.classes or (known if backend.has_class_names(config) else ())
-        if len(classes) != len(known):
+        names = backend.class_names(config)
+        classes = self.classes or (names if backend.has_class_names(config) else ())
+        if len(classes) != len(names):
             raise CdlError(
-                f"{self.model} has {len(known)} classes, and {len(classes)} are named: give "
-                "--classes"
+                f"{self.model} has {len(names)} classes, and {len(classes)} are named: name all"
             )
         return classes
 
     def _codec_weights(self, weights: str) -> str:
-        """The full path of a codec's own weights, which go with a card on this machine only."""
+        """Return the full path of a codec's own weights, for a card without a URL."""
         if not Path(weights).is_file():
             return weights
         if self.url is not None:
             raise CdlError(
-                f"{self.model} reads a codec with weights of its own, {weights}, which a card with "
-                "a --url does not bring along"
+                f"{self.model} needs a codec with weights of its own, {weights}, which a card with "
+                "a URL does not include"
             )
         return str(Path(weights).absolute())
 
@@ -138,7 +138,7 @@ def _codec_of(network: nn.Module) -> CodecIdentity | None:
 
 
 def _packed(network: nn.Module, precision: str) -> bytes:
-    """A file's content; trained bridges and codecs keep all their digits."""
+    """Return the content of the file; trained bridges and codecs keep full precision."""
     from cdl_d2.codec.io.packed_weights import packed_bytes
     from cdl_d2.codec.learning.trainable import TrainableCodec
     from cdl_d2.nn.bridge.bridge import Bridge

@@ -62,15 +62,15 @@ def predict_archive(
 
     Args:
         model: arguments of Predictor.load.
-        inputs: see find_sources.
+        inputs: files, folders and globs, as find_sources takes them.
         output: folder of the predictions.
-        annotations: to evaluate on, as the ground truth of the model's task reads them.
+        annotations: ground truth, as the model's task reads it.
         draw: whether to write pictures.
         batch_size: sources per batch, if their sizes agree.
         workers: processes, or actors on a Ray cluster.
         shard: i/n for part i (from 0) of n; None for that of torchrun or SLURM, or for all.
         ray: whether to predict on a Ray cluster.
-        report: called with a line for each source that fails.
+        report: function that is called with a line for each source that fails.
 
     Raises:
         CdlError, OSError: for unusable arguments, or if the output folder has other predictions.
@@ -107,13 +107,10 @@ def predict_archive(
 
 @dataclass(frozen=True)
 class ArchivePrediction:
-    """Sources, a model, and the folder of its predictions.
+    """Sources by name, in order, a model, and the folder of its predictions.
 
     Attributes:
-        predictor: the model.
-        sources: by name, in order.
-        output: folder.
-        inputs: paths that led to the sources; a folder holds the predictions of one list of them.
+        inputs: paths of the sources; a folder holds the predictions of one list of them.
         batch_size: sources per batch.
         draw: whether to write pictures.
         part_size: sources per part, in whole batches, so that no batch depends on finished parts.
@@ -192,10 +189,7 @@ class ArchivePrediction:
         (self.output / "parts").mkdir(exist_ok=True)
 
     def missing_parts(self, share: tuple[int, int] = (0, 1)) -> list[int]:
-        """Return the parts to predict of share i of n.
-
-        They are missing, corrupted or of files that have changed since, or have failures.
-        """
+        """Return the parts of share i of n that are missing, outdated or have failures."""
         index, count = share
         parts = {part: self._read(part) for part in range(index, self.part_count, count)}
         return [part for part, content in parts.items() if not content or content["failures"]]
@@ -203,11 +197,7 @@ class ArchivePrediction:
     def predict_parts(
         self, parts: Sequence[int], workers: int = 0
     ) -> Iterator[tuple[str, str | None]]:
-        """Write parts.
-
-        Yields:
-            each source's name, when it is done, and its error or None.
-        """
+        """Write parts; yield each source's name, when it is done, and its error or None."""
         sources = [self.sources[name] for part in parts for name in self.names_in(part)]
         outcomes = self.predictor.outcomes(sources, self.batch_size, workers)
         for part in parts:
@@ -224,11 +214,7 @@ class ArchivePrediction:
             write_json(self._path(part), {"sha256": _digest(content), **content})
 
     def read_parts(self) -> tuple[list[dict[str, Any]], dict[str, str]] | None:
-        """Return the records of all predictions, in order, and the errors of failed sources.
-
-        Returns:
-            None if parts are missing, corrupted or of files that have changed since.
-        """
+        """Return all records, in order, and the errors of failed sources; None if parts lack."""
         records: list[dict[str, Any]] = []
         failures: dict[str, str] = {}
         for part in range(self.part_count):
@@ -257,11 +243,7 @@ class ArchivePrediction:
         return [[name, *_state(self.sources[name])] for name in self.names_in(part)]
 
     def _record_or_error(self, name: str, outcome: Outcome) -> dict[str, Any] | Exception:
-        """Return the record of a prediction, or the error of a source that has none.
-
-        Raises:
-            OSError: if a disk is full or fails.
-        """
+        """Return a record, or the error of its source; raise OSError if a disk is full or fails."""
         if not isinstance(outcome, Prediction):
             return outcome
         try:

@@ -97,7 +97,10 @@ def find_detectron2_config(name: str | Path) -> tuple[Path, list[Any], str | Non
     if source.card is None:
         return source.config_file, [], source.weights
     card = source.card
-    overrides = [*card.overrides, "MODEL.CLASS_NAMES", [*card.classes]]
+    pairs = zip(card.overrides[::2], card.overrides[1::2], strict=True)
+    # A teacher of the command line may be a program; that of a card may not.
+    overrides = [word for pair in pairs if not pair[0].startswith("MODEL.TEACHER") for word in pair]
+    overrides += ["MODEL.CLASS_NAMES", [*card.classes]]
     config_file = Path(model_zoo.get_config_file(card.name))
     return config_file, overrides, str(model_zoo.weights_file(card))
 

@@ -128,7 +128,7 @@ def test_a_broken_file_is_reported_and_the_rest_is_done(latent_model, coded, tmp
     (archive / "1.cdlz").write_bytes(content[:-20])
     (archive / "picture.jpg").write_text("not an image")
     status, output, errors = run("predict", latent_model, archive, "--output", tmp_path / "out")
-    assert status == 1 and "4 images, 2 broken" in output
+    assert status == 1 and "4 images, 2 failures" in output
     assert "1.cdlz" in errors and "picture.jpg" in errors and "Traceback" not in errors
     failures = json.loads((tmp_path / "out" / "images.json").read_text())["failures"]
     assert failures.keys() == {"1.cdlz", "picture.jpg"} and len(found_in(tmp_path / "out")) == 4
@@ -172,14 +172,14 @@ def test_files_that_are_mended_changed_or_new_are_predicted_and_other_parts_stay
     shutil.rmtree(archive / "inner")
     words = "predict", latent_model, archive, "--output", output
     status, printed, errors = run(*words)
-    assert status == 1 and "2 images, 2 broken" in printed
+    assert status == 1 and "2 images, 2 failures" in printed
     assert "2.cdlz" in errors and "z.tar" in errors
     first = output / "parts" / "00000.json"
     kept = first.read_bytes()
     before = first.stat().st_mtime_ns
     (archive / "2.cdlz").write_bytes(whole)
     (archive / "z.tar").write_bytes(tar)
-    assert "5 images, 0 broken" in output_of(*words)
+    assert "5 images, 0 failures" in output_of(*words)
     assert first.stat().st_mtime_ns == before
     shutil.copy(archive / "2.cdlz", archive / "0.cdlz")
     output_of(*words)
@@ -385,7 +385,7 @@ def test_what_cannot_be_read_in_a_folder_or_glob_is_reported(latent_model, image
         output = tmp_path / f"out{number}"
         status, printed, errors = run("predict", latent_model, given, "--output", output)
         assert status == 1, errors
-        assert "1 images, 5 broken" in printed
+        assert "1 images, 5 failures" in printed
         assert json.loads((output / "images.json").read_text())["failures"].keys() == names
 
 

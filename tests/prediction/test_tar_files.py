@@ -46,12 +46,12 @@ def grays_of(sources):
     return {name: int(open_source(source)[0, 0, 0]) for name, source in sources.items()}
 
 
-@pytest.mark.parametrize("remembered", [0, 2**26])
+@pytest.mark.parametrize("cache_bytes", [0, 2**26])
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_members_are_read_in_any_order_however_the_tar_is_compressed(
-    tmp_path, monkeypatch, suffix, remembered
+    tmp_path, monkeypatch, suffix, cache_bytes
 ):
-    monkeypatch.setattr(tar_files, "REMEMBERED", remembered)
+    monkeypatch.setattr(tar_files, "CACHE_BYTES", cache_bytes)
     members = {f"{key}.png": image(int(key) + 7) for key in KEYS}
     sources = find_sources([str(write_tar(tmp_path / f"a.{suffix}", members, suffix))])
     expected = {f"{key}.png": int(key) + 7 for key in KEYS}
