@@ -74,7 +74,7 @@ class JointCodec(CompressedModel):
     """Mixin that trains the codec with the model. List it first; call `set_joint_training` last.
 
     In evaluation, a frozen codec of the present weights encodes, as for every other model. The
-    codec's weights are part of the state; `export` writes them as a file that MODEL.CODEC.WEIGHTS
+    codec's weights are part of the state; `save_artifacts` writes them as a file that MODEL.CODEC.WEIGHTS
     and `--codec-weights` take.
     """
 

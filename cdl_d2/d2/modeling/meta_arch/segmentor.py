@@ -82,7 +82,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         items = self.select_channels(self.encode(batched_inputs))
         batch = self.batch(items)
         if self.training:
-            return self.losses(items, batch)[1]
+            return self.features_and_losses(items, batch)[1]
         logits = self._logits(batch)
         return [
             self._output(each, size, item)
@@ -104,7 +104,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
                 f"it was built for, INPUT.CROP.SIZE ({error})"
             ) from error
 
-    def losses(
+    def features_and_losses(
         self, items: list[dict[str, Any]], batch: ImageList
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Features, and `loss_sem_seg` and, of a gate, `loss_rate`."""
@@ -173,7 +173,7 @@ class TransferSegmentor(Student, CompressedSegmentor):
             return super().forward(batched_inputs)
         items = self.select_channels(self.encode(batched_inputs))
         batch = self.batch(items)
-        features, losses = self.losses(items, batch)
+        features, losses = self.features_and_losses(items, batch)
         theirs = self._teachers_feature(items, batch)
         stride = self.backbone.output_shape()[FIRST].stride
         return losses | self._transfer(features[FIRST], theirs, batch.image_sizes, stride)
