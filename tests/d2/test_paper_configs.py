@@ -12,7 +12,7 @@ from cdl_d2.d2 import SafeCheckpointer, Trainer, build_codec
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.class_datasets import KNOWN
 from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
-from cdl_d2.d2.modeling.meta_arch.joint_codec import build_learning
+from cdl_d2.d2.modeling.meta_arch.joint_codec import build_joint_training
 from tests.d2.conftest import CONFIGS, SMALL
 from tests.d2.modeling.test_classifier import make_items, tiny_cfg, tiny_model
 
@@ -74,14 +74,14 @@ def test_the_data_sets_of_the_study_are_known(name):
 @pytest.mark.parametrize(("name", "whole"), [("minc2500", False), ("minc2500_all_losses", True)])
 def test_table_4_tunes_the_encoder_alone_by_the_task_alone(name, whole):
     cfg = classifier_cfg(f"joint_cresnet39_{name}.yaml")
-    learning = build_learning(cfg, build_codec(cfg))
-    network = learning.trained_codec.network
+    joint_training = build_joint_training(cfg, build_codec(cfg))
+    network = joint_training.trained_codec.network
     learns = {n.partition(".")[0] for n, p in network.named_parameters() if p.requires_grad}
-    assert learning.train_task and ("g_s" in learns) == ("h_a" in learns) == whole
+    assert joint_training.train_task and ("g_s" in learns) == ("h_a" in learns) == whole
     assert "g_a" in learns
     images = torch.rand(1, 3, 192, 192)
-    coded = learning.trained_codec(images)
-    losses, _ = learning.objective(images, coded, 0)
+    coded = joint_training.trained_codec(images)
+    losses, _ = joint_training.objective(images, coded, 0)
     assert all((float(loss.detach()) > 0) == whole for loss in losses.values())
 
 

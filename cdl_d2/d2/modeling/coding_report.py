@@ -1,4 +1,4 @@
-"""What evaluation says of coded images, beside what tasks see in them."""
+"""Rate and quality of the images that a model encodes in evaluation."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from cdl_d2.nn.input.coded_input import CodedInput
 
 @dataclass(frozen=True)
 class CodingReport:
-    """Codes an image again, to a file and back.
+    """Measures the rate and quality of images, each compressed to a file and reconstructed.
 
     Attributes:
-        perceptual: a distance; None to leave it out.
+        perceptual: perceptual distance to measure; None for none.
     """
 
     perceptual: PerceptualDistance | None = None
 
     @classmethod
-    def of(cls, cfg: CfgNode) -> CodingReport | None:
-        """By TEST.DISTORTION, and MODEL.JOINT.PERCEPTUAL unless that is `none`."""
+    def from_config(cls, cfg: CfgNode) -> CodingReport | None:
+        """Build the report of TEST.DISTORTION and MODEL.JOINT.PERCEPTUAL; None if it is off."""
         if not cfg.TEST.DISTORTION or cfg.INPUT.DOMAIN == "image":
             return None
         joint = cfg.MODEL.JOINT
@@ -35,22 +35,26 @@ class CodingReport:
 
     @torch.no_grad()
     def __call__(
-        self, shown: CodedInput, item: dict[str, Any], device: torch.device
+        self, coded_input: CodedInput, sample: dict[str, Any], device: torch.device
     ) -> dict[str, float | None]:
-        """`bits` of the image's file, `psnr` in dB, `ms_ssim` (None below 161 pixels a side) and
-        `perceptual`, after rounding to 8 bits; nothing for an item without `image`."""
-        if "image" not in item:
+        """Return the measurements of a sample; {} if it has no `image`.
+
+        `bits` of the file, `psnr` in dB, `ms_ssim` (None below 161 pixels per side) and
+        `perceptual`, all of pixels rounded to 8 bits.
+        """
+        if "image" not in sample:
             return {}
-        codec, image = shown.codec_on(device), shown.swap(item["image"].to(device)).float()
+        codec = coded_input.codec_on(device)
+        image = coded_input.swap(sample["image"].to(device)).float()
         stream = codec.compress(image / 255)
-        decoded = torch.round(codec.decode(codec.decompress(stream).to(device)) * 255)
-        psnr, ms_ssim = psnr_and_ms_ssim(image, decoded)
-        said: dict[str, float | None] = {
+        reconstruction = torch.round(codec.decode(codec.decompress(stream).to(device)) * 255)
+        psnr, ms_ssim = psnr_and_ms_ssim(image, reconstruction)
+        report: dict[str, float | None] = {
             "bits": 8 * len(stream.to_bytes()),
             "psnr": psnr,
             "ms_ssim": ms_ssim,
         }
         if self.perceptual is not None:
-            distance = self.perceptual.to(device)(image[None] / 255, decoded[None] / 255)
-            said["perceptual"] = float(distance)
-        return said
+            distance = self.perceptual.to(device)(image[None] / 255, reconstruction[None] / 255)
+            report["perceptual"] = float(distance)
+        return report

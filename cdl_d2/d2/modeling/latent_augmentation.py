@@ -1,4 +1,4 @@
-"""Augmentation in latent space: approximate, because a cell depends on its surroundings."""
+"""Augmentation in latent space, which is approximate: a latent position depends on others."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from cdl_d2.errors import CdlError
 
 
 class LatentAugmentation:
-    """Resize to `resize` cells a side, crop `crop` cells, flip, as cResNet-39 was trained.
+    """Resizing, cropping and flipping of latents, as in the training of cResNet-39.
 
-    In evaluation the crop is the central one and nothing is flipped. Cropping and flipping the
-    image before it is encoded gives other, exact latents.
+    In evaluation the crop is the central one, without a flip. Cropping and flipping the image
+    before encoding gives different, exact latents.
+
+    Args:
+        resize: positions per side after resizing.
+        crop: positions per side of the crop.
 
     Raises:
-        CdlError: if the crop is not between 1 cell and the resized latent.
+        CdlError: if the crop is not between 1 and `resize`.
     """
 
     def __init__(self, resize: int = 32, crop: int = 28):
         if not 1 <= crop <= resize:
-            raise CdlError(f"a crop of {crop} cells does not fit a latent of {resize} cells")
+            raise CdlError(f"a crop of {crop} latent positions does not fit a latent of {resize}")
         self._resize, self._crop = resize, crop
 
     def resize(self, latent: torch.Tensor) -> torch.Tensor:
-        """C x h x w to C x resize x resize, bilinear."""
+        """Resize C x h x w to C x resize x resize, bilinearly."""
         size = (self._resize, self._resize)
         return F.interpolate(latent[None], size, mode="bilinear", align_corners=False)[0]
 
     def __call__(self, latents: Sequence[torch.Tensor], training: bool) -> list[torch.Tensor]:
-        """The same change to each of several N x C x h x w tensors, another for each image.
-
-        Returns:
-            N x C x crop x crop tensors.
-        """
-        changed = [
-            self._change([self.resize(x[n]) for x in latents], training)
+        """Augment tensors N x C x h x w to N x C x crop x crop, alike, but images differently."""
+        images = [
+            self._crop_and_flip([self.resize(x[n]) for x in latents], training)
             for n in range(len(latents[0]))
         ]
-        return [torch.stack(each) for each in zip(*changed, strict=True)]
+        return [torch.stack(tensors) for tensors in zip(*images, strict=True)]
 
-    def _change(self, latents: list[torch.Tensor], training: bool) -> list[torch.Tensor]:
-        room = self._resize - self._crop
-        top = left = room // 2
+    def _crop_and_flip(self, latents: list[torch.Tensor], training: bool) -> list[torch.Tensor]:
+        margin = self._resize - self._crop
+        top = left = margin // 2
         flip = False
         if training:
-            top, left = torch.randint(room + 1, (2,)).tolist()
+            top, left = torch.randint(margin + 1, (2,)).tolist()
             flip = bool(torch.randint(2, ()))
         crops = [x[:, top : top + self._crop, left : left + self._crop] for x in latents]
         return [x.flip(2) for x in crops] if flip else crops

@@ -1,4 +1,4 @@
-"""The optimizer of SOLVER.OPTIMIZER, and several as one."""
+"""Optimizer of SOLVER.OPTIMIZER, and several optimizers as one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ NAMES = ("SGD", *ADAM)
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """As Detectron2's of the same name, which knows SGD alone, for SOLVER.OPTIMIZER; groups of
-    parameters, learning rates, weight decay and gradient clipping follow the same keys.
+    """Build the optimizer of SOLVER.OPTIMIZER.
+
+    Parameter groups, learning rates, weight decay and gradient clipping follow the keys of
+    Detectron2's function of this name, which supports SGD only.
 
     Raises:
         CdlError: for an unknown SOLVER.OPTIMIZER.
@@ -34,61 +36,61 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
-    return adam_of(cfg)(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+    return adam_class(cfg)(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
 
 
-def adam_of(cfg: CfgNode) -> type[torch.optim.Optimizer]:
-    """The kind of Adam that SOLVER.OPTIMIZER names, with the gradient clipping of the config.
+def adam_class(cfg: CfgNode) -> type[torch.optim.Optimizer]:
+    """Return the Adam class of SOLVER.OPTIMIZER, with the gradient clipping of the config.
 
     Raises:
-        CdlError: if it names none.
+        CdlError: for another optimizer.
     """
     if cfg.SOLVER.OPTIMIZER not in ADAM:
         raise CdlError(
-            f"SOLVER.OPTIMIZER {cfg.SOLVER.OPTIMIZER!r} is not one of {', '.join(NAMES)}; a codec "
-            f"that learns needs one of {', '.join(ADAM)}"
+            f"SOLVER.OPTIMIZER {cfg.SOLVER.OPTIMIZER!r} is not one of {', '.join(NAMES)}; training "
+            f"a codec needs {' or '.join(ADAM)}"
         )
     return maybe_add_gradient_clipping(cfg, ADAM[cfg.SOLVER.OPTIMIZER])
 
 
 class Optimizers(torch.optim.Optimizer):
-    """Steps several optimizers together; trainers, schedulers and checkpoints see one.
+    """Several optimizers behind the interface of one, for trainers, schedulers and checkpoints.
 
-    Each keeps its own settings, gradient clipping and state.
+    Each keeps its settings, gradient clipping and state.
 
     Args:
-        optimizers: by name; their parameters are not shared.
+        optimizers: by name; no two share a parameter.
     """
 
     def __init__(self, optimizers: Mapping[str, torch.optim.Optimizer]):
         self._optimizers = dict(optimizers)
-        groups = [group for each in self._optimizers.values() for group in each.param_groups]
-        super().__init__(groups, defaults={})
-        # The same dicts: who changes a learning rate here changes it in the optimizer too.
-        self.param_groups = groups
+        super().__init__(self._all_groups(), defaults={})
+        # The same dicts, so that a scheduler changes the learning rates of the optimizers.
+        self.param_groups = self._all_groups()
+
+    def _all_groups(self) -> list[dict[str, Any]]:
+        return [group for o in self._optimizers.values() for group in o.param_groups]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Of all."""
         for optimizer in self._optimizers.values():
             optimizer.zero_grad(set_to_none)
 
     def step(self, closure: None = None) -> None:
-        """Of all."""
         for optimizer in self._optimizers.values():
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """By name."""
-        return {name: each.state_dict() for name, each in self._optimizers.items()}
+        """Return the states of the optimizers, by name."""
+        return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Of all.
+        """Load the states of the optimizers.
 
         Raises:
-            ValueError: if it is of other optimizers.
+            ValueError: if the state is of optimizers of other names.
         """
         if state_dict.keys() != self._optimizers.keys():
             raise ValueError(f"a state of {list(state_dict)}, not of {list(self._optimizers)}")
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state_dict[name])
-        self.param_groups[:] = [g for o in self._optimizers.values() for g in o.param_groups]
+        self.param_groups[:] = self._all_groups()

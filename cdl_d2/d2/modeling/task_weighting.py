@@ -1,4 +1,4 @@
-"""How the losses of several tasks are weighed against each other."""
+"""Weighting of the losses of several tasks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ WEIGHTINGS = ("fixed", "uncertainty")
 
 
 class TaskWeighting(nn.Module):
-    """Weights the losses of tasks, L_multi = sum of lambda_t l_t in *Analysis on Compressed Domain:
-    A Multi-Task Learning Approach*.
+    """Weighted losses of tasks t, L_multi = sum of lambda_t l_t.
 
-    With `uncertainty` each task's variance is learned too: exp(-s_t) lambda_t l_t + s_t / 2, where
-    s_t = log sigma_t^2 starts at 0 (Kendall et al., *Multi-Task Learning Using Uncertainty to Weigh
-    Losses*, equation 10, for cross entropies).
+    The formula is that of *Analysis on Compressed Domain: A Multi-Task Learning Approach*. With
+    `uncertainty`, each task's variance is learned: exp(-s_t) lambda_t l_t + s_t / 2, where
+    s_t = log sigma_t^2 is initialized to 0 (Kendall et al., *Multi-Task Learning Using Uncertainty
+    to Weigh Losses*, equation 10, for cross entropies).
 
     Args:
         weights: lambda_t of each task, above 0.
@@ -36,13 +36,13 @@ class TaskWeighting(nn.Module):
             if not weight > 0:
                 raise CdlError(f"the weight {weight} of task {task} is not above 0: leave it out")
         self._weights = dict(weights)
-        learns = kind == "uncertainty"
+        learned = weights if kind == "uncertainty" else ()
         self.log_variances = nn.ParameterDict(
-            {task: nn.Parameter(torch.zeros(())) for task in weights} if learns else {}
+            {task: nn.Parameter(torch.zeros(())) for task in learned}
         )
 
     def forward(self, losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Weighted losses of each task; with `uncertainty` they can be below 0."""
+        """Return the weighted loss of each task; with `uncertainty` it can be negative."""
         weighted = {}
         for task, loss in losses.items():
             weighted[task] = self._weights[task] * loss

@@ -285,7 +285,7 @@ def test_a_label_without_an_output_is_named():
     ("options", "message"),
     [
         (["MODEL.JOINT.TRAIN", ("encoders",)], "'encoders' is not one of"),
-        (["MODEL.JOINT.TRAIN", ()], "nothing learns"),
+        (["MODEL.JOINT.TRAIN", ()], r"MODEL\.JOINT\.TRAIN"),
         (["MODEL.JOINT.STEPS", "in turn"], "'in turn' is not one of"),
         (["MODEL.JOINT.STEPS", "alternate", "MODEL.JOINT.TRAIN", ("task",)], "every other step"),
         (["INPUT.LATENT_SOURCE", "mapper"], "codes images itself"),

@@ -132,9 +132,9 @@ def test_evaluation_sees_the_codec_as_it_is_now_and_a_state_has_it_all(items):
     assert torch.equal(again["sem_seg"], after["sem_seg"]) and again["bits"] == after["bits"]
 
 
-def test_a_codec_learns_by_no_sgd():
+def test_a_codec_is_not_trained_by_sgd():
     cfg = joint_cfg("SOLVER.OPTIMIZER", "SGD")
-    with pytest.raises(CdlError, match="a codec that learns needs one of ADAM, ADAMW"):
+    with pytest.raises(CdlError, match=r"SGD.*ADAMW"):
         Trainer.build_optimizer(cfg, tiny_model(cfg))
 
 

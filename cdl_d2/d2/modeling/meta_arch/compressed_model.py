@@ -165,14 +165,14 @@ class CompressedModel(nn.Module):
         return optimizer
 
     @property
-    def task_networks(self) -> Sequence[nn.Module]:
+    def task_modules(self) -> Sequence[nn.Module]:
         """Modules that perform the task: everything except a codec trained jointly."""
         return [self]
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the numbers of `parameters` of the task's networks, and of the `codec`, if any."""
         codec = self.coded_input.codec
-        networks = {"parameters": self.task_networks, "codec": [codec.network] if codec else []}
+        networks = {"parameters": self.task_modules, "codec": [codec.network] if codec else []}
         return {
             name: sum(p.numel() for module in modules for p in module.parameters())
             for name, modules in networks.items()

@@ -1,4 +1,4 @@
-"""A classifier whose codec learns with it (section 2 of the study of vision pipelines)."""
+"""Joint training of a codec and a classifier (section 2 of the study of vision pipelines)."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ from torch import nn
 
 from cdl_d2.codec.learning.trainable import CodedImages
 from cdl_d2.d2.modeling.meta_arch.classifier import CompressedClassifier
-from cdl_d2.d2.modeling.meta_arch.joint_codec import JointCodec, Learning
+from cdl_d2.d2.modeling.meta_arch.joint_codec import JointCodec, JointTraining
 
 
 @META_ARCH_REGISTRY.register()
 class JointClassifier(JointCodec, CompressedClassifier):
-    """Minimizes task * cross entropy + rate * bits per pixel + distortion, see CodecObjective."""
+    """Minimizes task * cross entropy + rate * bits per pixel + distortion (CodecObjective)."""
 
     @configurable
     def __init__(
         self,
         *,
-        learning: Learning,
+        joint_training: JointTraining,
         task_weight: float,
         **kwargs,
     ):
-        """
+        """Build the model.
+
         Args:
-            learning: of the codec, see JointCodec.
-            task_weight: of the cross entropy.
-            kwargs: those of CompressedClassifier, of domain `latent`.
+            joint_training: the trained codec, its losses and schedule.
+            task_weight: weight of the cross entropy.
+            kwargs: arguments of CompressedClassifier, in domain `latent`.
         """
         super().__init__(**kwargs)
         self._task_weight = task_weight
-        self.set_joint_training(learning)
+        self.set_joint_training(joint_training)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {**super().from_config(cfg), "task_weight": cfg.MODEL.JOINT.TASK_WEIGHT}
 
     @property
-    def task_networks(self) -> Sequence[nn.Module]:
-        """What learns behind the codec."""
+    def task_modules(self) -> Sequence[nn.Module]:
         return [self.network]
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """In training `loss_cls` and the losses of the codec, see CodecObjective; items need
-        `image` and `label`."""
+        """Return, in training, `loss_cls` and the losses of the codec.
+
+        Training samples need `image` and `label`.
+        """
         if not self.training:
             return super().forward(batched_inputs)
 

@@ -1,4 +1,4 @@
-"""A model whose codec learns with it."""
+"""Joint training of a codec and a vision model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cdl_d2.codec.learning.perceptual import perceptual_distance
 from cdl_d2.codec.learning.rate_control import RateControl
 from cdl_d2.codec.learning.trainable import PARTS, CodedImages, TrainableCodec
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
-from cdl_d2.d2.modeling.optimizers import Optimizers, adam_of
+from cdl_d2.d2.modeling.optimizers import Optimizers, adam_class
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CodecStamp
 from cdl_d2.nn.input.sample import check_image
@@ -31,19 +31,19 @@ STEPS = ("joint", "alternate")
 
 
 @dataclass(frozen=True, eq=False)
-class Learning:
-    """How a codec learns together with the networks behind it.
+class JointTraining:
+    """What is trained, in which iterations, and for which codec losses.
 
     Attributes:
-        trained_codec: codes images while training.
-        objective: its losses.
-        train_task: whether the networks learn.
-        steps: `joint`: all that learns does so in every step; `alternate`: the codec in even ones,
-            the networks in odd ones.
-        tasks_from: the iteration from which on the networks learn; the codec alone does before.
+        trained_codec: the codec, which encodes the training images.
+        objective: losses of the codec.
+        train_task: True to train the task modules, too.
+        steps: `joint` trains both in every iteration; `alternate` the codec in even iterations,
+            the task modules in odd ones.
+        tasks_from: first iteration with task losses; before, the codec is trained alone.
 
     Raises:
-        CdlError: for unknown steps, or if nothing would learn in some.
+        CdlError: for unknown steps, or if an iteration would train nothing.
     """
 
     trained_codec: TrainableCodec
@@ -57,15 +57,15 @@ class Learning:
             raise CdlError(f"MODEL.JOINT.STEPS {self.steps!r} is not one of {STEPS}")
         train_codec = any(p.requires_grad for p in self.trained_codec.parameters())
         if not (self.train_task or train_codec):
-            raise CdlError(f"nothing learns: MODEL.JOINT.TRAIN needs one of {(*PARTS, 'task')}")
+            raise CdlError(f"nothing to train: MODEL.JOINT.TRAIN needs one of {(*PARTS, 'task')}")
         if self.steps == "alternate" and not (self.train_task and train_codec):
             raise CdlError(
                 "MODEL.JOINT.STEPS alternate needs 'task' and a part of the codec in "
-                "MODEL.JOINT.TRAIN: otherwise nothing learns in every other step"
+                "MODEL.JOINT.TRAIN: otherwise every other step trains nothing"
             )
 
-    def turns(self, iteration: int) -> tuple[bool, bool]:
-        """Whether the codec learns in an iteration, and whether the networks do."""
+    def trained_in(self, iteration: int) -> tuple[bool, bool]:
+        """Return whether an iteration trains the codec, and whether it trains the task modules."""
         even = iteration % 2 == 0
         return (True, True) if self.steps == "joint" else (even, not even)
 
@@ -73,150 +73,147 @@ class Learning:
 class JointCodec(CompressedModel):
     """Mixin that trains the codec with the model. List it first; call `set_joint_training` last.
 
-    In evaluation, a frozen codec of the present weights encodes, as for every other model. The
-    codec's weights are part of the state; `save_artifacts` writes them as a file that MODEL.CODEC.WEIGHTS
-    and `--codec-weights` take.
+    Evaluation encodes with a frozen codec of the current weights. The codec's weights are part of
+    the state dict; `save_artifacts` writes them for MODEL.CODEC.WEIGHTS and `--codec-weights`.
     """
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The model's arguments, and `learning`; raises as check_joint and build_learning."""
         check_joint(cfg)
         arguments = super().from_config(cfg)
-        return arguments | {"learning": build_learning(cfg, arguments["coded_input"].codec)}
+        training = build_joint_training(cfg, arguments["coded_input"].codec)
+        return arguments | {"joint_training": training}
 
-    def set_joint_training(self, learning: Learning) -> None:
-        """Say how the codec learns."""
-        self.trained_codec, self.objective = learning.trained_codec, learning.objective
-        self._learning = learning
-        for network in self.task_networks:
-            network.requires_grad_(learning.train_task)
-        # A state has the codec's weights with it, whatever they have become.
-        self.register_state_dict_pre_hook(_stamp_present)
-        self.register_load_state_dict_pre_hook(_expect)
-        self.register_load_state_dict_post_hook(_encode_as_trained)
+    def set_joint_training(self, joint_training: JointTraining) -> None:
+        """Register the codec, and freeze the task modules if they are not trained."""
+        self.trained_codec, self.objective = joint_training.trained_codec, joint_training.objective
+        self._joint_training = joint_training
+        for module in self.task_modules:
+            module.requires_grad_(joint_training.train_task)
+        # The stamps in a state dict name the codec of the weights that are saved with them.
+        self.register_state_dict_pre_hook(_stamp_current_codec)
+        self.register_load_state_dict_pre_hook(_stamp_expected_codec)
+        self.register_load_state_dict_post_hook(_use_current_codec)
 
     @property
     @abstractmethod
-    def task_networks(self) -> Sequence[nn.Module]:
-        """What learns behind the codec, which all models of this kind say."""
+    def task_modules(self) -> Sequence[nn.Module]: ...
 
     def joint_losses(
         self,
         images: torch.Tensor,
         task_losses: Callable[[CodedImages], dict[str, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
-        """The losses of the codec and of the tasks, of those whose turn it is.
+        """Return the losses of this iteration, of the codec and of the tasks.
 
         Args:
             images: N x 3 x H x W, in 0..255, channels in the order of INPUT.FORMAT.
-            task_losses: of what the codec makes of them.
+            task_losses: from the encoded images to the losses of the tasks.
         """
         check_image(images)
         storage = get_event_storage()
-        codec_learns, task_learns = self._learning.turns(storage.iter)
+        train_codec, train_task = self._joint_training.trained_in(storage.iter)
         pixels = self.coded_input.swap(images.to(self.device).float() / 255)
         coded, losses = self.trained_codec(pixels), {}
-        if codec_learns:
-            losses, watched = self.objective(pixels, coded, storage.iter)
+        if train_codec:
+            losses, scalars = self.objective(pixels, coded, storage.iter)
             losses["loss_quantiles"] = self.trained_codec.quantile_loss()
-            storage.put_scalars(**watched, smoothing_hint=False)
+            storage.put_scalars(**scalars, smoothing_hint=False)
         else:
             coded = coded.detach()
-        if storage.iter >= self._learning.tasks_from:
-            with frozen(self.task_networks, enabled=not task_learns):
+        if storage.iter >= self._joint_training.tasks_from:
+            with frozen(self.task_modules, enabled=not train_task):
                 losses |= task_losses(coded)
         return losses
 
     def train(self, mode: bool = True) -> JointCodec:
-        """As Module.train; evaluation gets a codec of the present weights."""
+        """Set the mode; in evaluation, encode with a codec of the current weights."""
         super().train(mode)
-        if not self._learning.train_task:
-            for network in self.task_networks:
-                network.eval()  # its statistics stay as they are
-        self._encode_as_trained()
+        if not self._joint_training.train_task:
+            for module in self.task_modules:
+                module.eval()  # keeps the statistics of batch normalization
+        self._use_current_codec()
         return self
 
     def build_optimizer(
         self, cfg: CfgNode, default: Callable[[], torch.optim.Optimizer]
     ) -> torch.optim.Optimizer:
-        """With a learning rate of its own for the codec; another one for a discriminator.
+        """Build an optimizer with a separate learning rate for the codec and the discriminator.
 
         Raises:
             CdlError: unless SOLVER.OPTIMIZER is a kind of Adam.
         """
         rate, joint = cfg.SOLVER.BASE_LR, cfg.MODEL.JOINT
-        adam = adam_of(cfg)
-        groups = [{"params": list(each.parameters()), "lr": rate} for each in self.task_networks]
+        adam = adam_class(cfg)
+        groups = [{"params": list(m.parameters()), "lr": rate} for m in self.task_modules]
         codec = {"params": self.trained_codec.parameters(), "lr": rate * joint.CODEC_LR_FACTOR}
         model = adam([*(group for group in groups if group["params"]), codec])
         discriminator = self.objective.discriminator
         if discriminator is None:
             return model
-        judge = adam(discriminator.parameters(), lr=rate * joint.DISCRIMINATOR_LR_FACTOR)
-        return Optimizers({"model": model, "discriminator": judge})
+        rate *= joint.DISCRIMINATOR_LR_FACTOR
+        optimizers = {"model": model, "discriminator": adam(discriminator.parameters(), lr=rate)}
+        return Optimizers(optimizers)
 
     def save_artifacts(self, folder: Path) -> None:
-        """Write the codec's present weights, `codec.safetensors`; warn of a rate that was not
-        reached."""
+        """Write the codec's weights, `codec.safetensors`; warn if the target rate was missed."""
         self.objective.warn_if_missed()
         self.trained_codec.save(folder / "codec.safetensors")
 
-    def _encode_as_trained(self) -> None:
-        """Give evaluation a codec of the present weights."""
+    def _use_current_codec(self) -> None:
+        """Encode with a codec of the current weights, in evaluation."""
         if not self.training:
             codec = self.trained_codec.as_codec()
             self.coded_input = replace(self.coded_input, codec=codec)
 
     def _stamp(self, identity: CodecIdentity | None) -> None:
-        """Say which codec the networks read."""
+        """Stamp the networks with the identity of their codec; None for any."""
         for module in self.modules():
             if isinstance(module, CodecStamp):
                 module.commit(*[identity] if identity else [])
 
 
-# Hooks are functions of the module: they go with a copy and a pickle of the model.
+# Hooks are functions, not bound methods, so that they are copied and pickled with the model.
 
 
-def _stamp_present(module: JointCodec, *_: Any) -> None:
+def _stamp_current_codec(module: JointCodec, *_: Any) -> None:
     module._stamp(module.trained_codec.as_codec().identity)
 
 
-def _expect(module: JointCodec, state: dict[str, torch.Tensor], *_: Any) -> None:
-    """A state with a codec may read any; one without must read the codec of the start."""
+def _stamp_expected_codec(module: JointCodec, state: dict[str, torch.Tensor], *_: Any) -> None:
+    """Accept any codec with a state that has its weights, else only the initial codec."""
     with_codec = any("trained_codec." in key for key in state)
     module._stamp(None if with_codec else module.trained_codec.start)
 
 
-def _encode_as_trained(module: JointCodec, *_: Any) -> None:
-    module._encode_as_trained()
+def _use_current_codec(module: JointCodec, *_: Any) -> None:
+    module._use_current_codec()
 
 
 def check_joint(cfg: CfgNode) -> None:
-    """Raise CdlError for what cannot be coded while training, or keys of MODEL.JOINT that do not go
-    together."""
+    """Raise CdlError unless the keys of MODEL.JOINT fit each other and the rest of the config."""
     joint = cfg.MODEL.JOINT
     if cfg.INPUT.DOMAIN != "latent" or cfg.INPUT.LATENT_SOURCE != "model":
         raise CdlError(
-            "joint fine-tuning codes images itself: set INPUT.DOMAIN latent and "
+            "joint training encodes images itself: set INPUT.DOMAIN latent and "
             f"INPUT.LATENT_SOURCE model (they are {cfg.INPUT.DOMAIN!r} and "
             f"{cfg.INPUT.LATENT_SOURCE!r})"
         )
     if cfg.MODEL.SELECTION.KIND != "none":
         raise CdlError(
-            "joint fine-tuning codes all channels: set MODEL.SELECTION.KIND none (it is "
+            "joint training encodes all channels: set MODEL.SELECTION.KIND none (it is "
             f"{cfg.MODEL.SELECTION.KIND!r})"
         )
     if cfg.MODEL.CODEC.QUALITIES:
         raise CdlError(
-            "joint fine-tuning trains a codec of one quality: leave out MODEL.CODEC.QUALITIES "
+            "joint training is of a codec of one quality: leave out MODEL.CODEC.QUALITIES "
             f"(it is {tuple(cfg.MODEL.CODEC.QUALITIES)})"
         )
-    partial = ["STEPS alternate"] if joint.STEPS == "alternate" else []
-    partial += [key for key in ("TASKS_FROM", "ADVERSARIAL_FROM") if joint[key]]
-    if partial and comm.get_world_size() > 1:
+    keys = ["STEPS alternate"] if joint.STEPS == "alternate" else []
+    keys += [key for key in ("TASKS_FROM", "ADVERSARIAL_FROM") if joint[key]]
+    if keys and comm.get_world_size() > 1:
         raise CdlError(
-            f"MODEL.JOINT.{partial[0]} leaves parameters out of a step, which "
+            f"MODEL.JOINT.{keys[0]} leaves parameters out of a step, which "
             "DistributedDataParallel does not allow: use one GPU"
         )
     unknown = set(joint.TRAIN) - {*PARTS, "task"}
@@ -224,15 +221,11 @@ def check_joint(cfg: CfgNode) -> None:
         raise CdlError(f"MODEL.JOINT.TRAIN {min(unknown)!r} is not one of {(*PARTS, 'task')}")
 
 
-def build_learning(cfg: CfgNode, codec: Codec) -> Learning:
-    """What MODEL.JOINT says, for the codec where training starts.
-
-    Raises:
-        CdlError: as Learning and build_objective.
-    """
+def build_joint_training(cfg: CfgNode, codec: Codec) -> JointTraining:
+    """Build the JointTraining of MODEL.JOINT, from the initial codec."""
     joint = cfg.MODEL.JOINT
     parts = [part for part in joint.TRAIN if part != "task"]
-    return Learning(
+    return JointTraining(
         TrainableCodec(codec, joint.QUANTIZATION, parts),
         build_objective(joint, codec),
         "task" in joint.TRAIN,
@@ -242,11 +235,11 @@ def build_learning(cfg: CfgNode, codec: Codec) -> Learning:
 
 
 def build_objective(joint: CfgNode, codec: Codec) -> CodecObjective:
-    """What the keys of MODEL.JOINT say that the codec minimizes.
+    """Build the codec's losses from the node MODEL.JOINT.
 
     Raises:
-        CdlError, FileNotFoundError: for weights that make no sense, or if the perceptual network
-            cannot be had.
+        CdlError, FileNotFoundError: for impossible weights, or if the perceptual network cannot be
+            loaded.
     """
     rate = joint.RATE_WEIGHT
     if joint.TARGET_RATE:

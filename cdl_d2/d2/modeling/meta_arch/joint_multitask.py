@@ -1,5 +1,7 @@
-"""Codec and several tasks, trained end to end (*Analysis on Compressed Domain: A Multi-Task
-Learning Approach*)."""
+"""Joint training of a codec and several tasks.
+
+The method is that of *Analysis on Compressed Domain: A Multi-Task Learning Approach*.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +14,39 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from cdl_d2.codec.learning.trainable import CodedImages
-from cdl_d2.d2.modeling.meta_arch.joint_codec import JointCodec, Learning
+from cdl_d2.d2.modeling.meta_arch.joint_codec import JointCodec, JointTraining
 from cdl_d2.d2.modeling.meta_arch.multitask import CompressedMultitask
 from cdl_d2.errors import CdlError
 
 
 @META_ARCH_REGISTRY.register()
 class JointMultitask(JointCodec, CompressedMultitask):
-    """Minimizes L = L_distortion + L_adversarial + L_rate + L_multitasks, see CodecObjective and
-    TaskWeighting. Without tasks (MODEL.TASKS.NAMES ()) it is the codec alone that learns."""
+    """Minimizes L_distortion + L_adversarial + L_rate + L_multitasks.
+
+    CodecObjective defines the first three, TaskWeighting the last. Without tasks,
+    MODEL.TASKS.NAMES (), only the codec is trained.
+    """
 
     @configurable
-    def __init__(self, *, learning: Learning, **kwargs):
-        """
+    def __init__(self, *, joint_training: JointTraining, **kwargs):
+        """Build the model.
+
         Args:
-            learning: of the codec, see JointCodec.
-            kwargs: those of CompressedMultitask, of domain `latent`.
+            joint_training: the trained codec, its losses and schedule.
+            kwargs: arguments of CompressedMultitask, in domain `latent`.
         """
         super().__init__(**kwargs)
-        self.set_joint_training(learning)
+        self.set_joint_training(joint_training)
 
     @property
-    def task_networks(self) -> Sequence[nn.Module]:
-        """What learns behind the codec."""
+    def task_modules(self) -> Sequence[nn.Module]:
         return [self.backbone, self.heads, self.weighting]
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """CompressedMultitask.forward, in training with the losses of the codec; items then need
-        `image`, all of one size."""
+        """Return, in training, the losses of the tasks and of the codec.
+
+        Training samples need `image`, all of one size.
+        """
         if not self.training:
             return super().forward(batched_inputs)
         sizes = {tuple(item["image"].shape[1:]) for item in batched_inputs}

@@ -73,7 +73,7 @@ class CompressedMultitask(CompressedModel):
             "weighting": TaskWeighting(weights, tasks.WEIGHTING),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "report": CodingReport.of(cfg),
+            "report": CodingReport.from_config(cfg),
         }
 
     @property
