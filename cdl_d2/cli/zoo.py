@@ -107,8 +107,8 @@ def verify(names: list[str] | None = None, /) -> int:
     Args:
         names: Names of models; default all whose weights are on this machine.
     """
+    from cdl_d2.download import check_content
     from cdl_d2.model_zoo.catalog import find_card, read_cards, weights_path, weights_state
-    from cdl_d2.model_zoo.download import check_file
 
     cards = [find_card(name) for name in names or ()]
     for card in cards:
@@ -122,7 +122,7 @@ def verify(names: list[str] | None = None, /) -> int:
     status = 0
     for card in local:
         try:
-            check_file(weights_path(card), card.weights.bytes, card.weights.sha256)
+            check_content(weights_path(card), card.weights.sha256, card.weights.bytes)
             print(f"{card.name}: as its card says")
         except (CdlError, OSError) as error:
             status = 1

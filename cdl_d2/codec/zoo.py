@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from cdl_d2.codec.registry import get_architecture
-from cdl_d2.download import LARGEST, TIMEOUT, Download
+from cdl_d2.download import download_file
 from cdl_d2.errors import CdlError
-from cdl_d2.files import sha256_of
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 WEIGHTS_OPTIONS = "--codec-weights (in a config: MODEL.CODEC.WEIGHTS)"
@@ -49,30 +48,20 @@ def zoo_url(name: str, quality: int, metric: str) -> str:
     return url
 
 
-def download(
-    url: str, folder: Path | None = None, timeout: float = TIMEOUT, largest: int = LARGEST
-) -> Path:
-    """Fetch `url` once into `folder` (default: torch.hub's) and check the hash in its name.
+def download(url: str, folder: Path | None = None) -> Path:
+    """Download `url` to `folder` (default: torch.hub's) unless it is there, and verify its hash.
 
     The name ends in a dash and the first eight hexadecimal digits of the file's SHA-256.
 
-    Args:
-        timeout: seconds without a byte.
-        largest: bytes.
-
     Raises:
-        FileNotFoundError, CdlError, OSError: as Download.fetch; if the name carries no hash, or
-            the file in the folder has another.
+        FileNotFoundError: if the file cannot be downloaded.
+        CdlError: if the name has no hash, or the file another one.
+        OSError: if the folder cannot be written to.
     """
     path = (folder or Path(torch.hub.get_dir()) / "checkpoints") / Path(url).name
     match = re.search(r"-([0-9a-f]{8,64})\.", path.name)
     if match is None:
         raise CdlError(f"{path.name} carries no hash in its name, so it cannot be checked")
-    otherwise = f"fetch it by hand and give its path as {WEIGHTS_OPTIONS}"
-    Download(url, match[1], None, otherwise, timeout, largest).fetch(path)
-    if not (digest := sha256_of(path)).startswith(match[1]):
-        raise CdlError(
-            f"{path} has SHA-256 {digest[:8]}..., its name says {match[1]}: the file is damaged or "
-            "was replaced; delete it and try again"
-        )
+    advice = f"download it by hand and give its path as {WEIGHTS_OPTIONS}"
+    download_file(url, path, match[1], advice=advice)
     return path

@@ -8,9 +8,10 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
+from cdl_d2.download import check_content
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.card import BESIDE, PACKAGED, Card, read_card
-from cdl_d2.model_zoo.download import check_file, download
+from cdl_d2.model_zoo.download import download
 
 PACKAGED_CARDS = Path(__file__).parent / "cards"
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
@@ -104,5 +105,5 @@ def local_weights(card: Card) -> Path:
         )
     if weights_state(card) == "remote":
         download(weights.url, weights.bytes, weights.sha256, path)
-    check_file(path, weights.bytes, weights.sha256)
+    check_content(path, weights.sha256, weights.bytes)
     return path

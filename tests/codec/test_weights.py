@@ -1,11 +1,6 @@
-import functools
 import hashlib
-import http.server
 import pickle
 import re
-import socketserver
-import threading
-from contextlib import contextmanager, suppress
 
 import pytest
 import torch
@@ -25,45 +20,9 @@ from cdl_d2.codec.zoo import download, zoo_url
 from cdl_d2.errors import CdlError
 from tests.conftest import loud_network
 from tests.test_files import largest_file
+from tests.web import file_answer, serving
 
 NAME = "tiny-bmshj2018-hyperprior"
-
-
-@pytest.fixture
-def web_folder(tmp_path):
-    """A folder, and the address at which a local server offers it."""
-    folder = tmp_path / "web"
-    folder.mkdir()
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@contextmanager
-def answering(answer, stall=False, forever=False, drip=b""):
-    """The address of a server that says to everyone the same bytes, and then perhaps goes on."""
-    over = threading.Event()
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self):
-            self.request.recv(1 << 16)
-            with suppress(OSError):
-                self.request.sendall(answer)
-                while forever:
-                    self.request.sendall(b"x" * 1000)
-                while drip and not over.wait(0.05):
-                    self.request.sendall(drip)
-            if stall:
-                over.wait(20)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        over.set()
-        server.shutdown()
 
 
 @pytest.fixture
@@ -154,74 +113,14 @@ def test_fingerprint_follows_weights_but_not_coding_tables():
     assert fingerprint(network) != before
 
 
-def test_download_is_checked_by_the_hash_in_its_name(web_folder, weights, tmp_path):
-    (folder, address), (path, digest, _) = web_folder, weights
-    (folder / f"codec-{digest}.pth.tar").write_bytes(path.read_bytes())
-    fetched = download(f"{address}/codec-{digest}.pth.tar", tmp_path / "cache")
-    assert fetched.read_bytes() == path.read_bytes()
-
-
-def test_a_download_with_another_hash_leaves_nothing_behind(web_folder, weights, tmp_path):
-    (folder, address), (path, _, _) = web_folder, weights
-    (folder / "codec-00000000.pth.tar").write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match="00000000 is expected"):
-        download(f"{address}/codec-00000000.pth.tar", tmp_path / "cache")
-    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".lock"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (b"", "cannot be downloaded|was cut"),
-        (b"nonsense\r\n\r\n", "cannot be downloaded"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5000, "at most 1000 are fetched"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", "at most 1000 are fetched"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nx", "cut after 1 of 500"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nx", "is expected"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "cut|is expected"),
-        (b"HTTP/1.1 302 Found\r\nLocation: /codec-12345678.pth\r\n\r\n", "downloaded"),
-    ],
-)
-def test_a_broken_answer_is_one_error(tmp_path, answer, said):
-    with answering(answer) as address, pytest.raises((CdlError, OSError), match=said) as refused:
-        download(f"{address}/codec-12345678.pth", tmp_path, timeout=5, largest=1000)
-    assert address in str(refused.value)
-    assert not (tmp_path / "codec-12345678.pth").exists()
-
-
-@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\n\r\nx"])
-def test_a_server_that_stalls_is_given_up(tmp_path, begin):
-    given_up = pytest.raises(FileNotFoundError, match="timed out")
-    with answering(begin, stall=True) as address, given_up:
-        download(f"{address}/codec-12345678.pth", tmp_path, timeout=0.2)
-
-
-@pytest.mark.parametrize(
-    ("begin", "drip"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n", b"x"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
-        (b"HTTP/1.1 200 OK\r\n", b"X"),
-        (b"", b"H"),
-    ],
-)
-def test_a_server_that_sends_a_byte_now_and_then_is_given_up(tmp_path, begin, drip):
-    given_up = pytest.raises(FileNotFoundError, match="was cut")
-    with answering(begin, drip=drip) as address, given_up:
-        download(f"{address}/codec-12345678.pth", tmp_path, timeout=0.2)
-
-
-def test_a_server_that_never_ends_is_given_up(tmp_path):
-    given_up = pytest.raises(CdlError, match="at most 100000 are fetched")
-    with answering(b"HTTP/1.1 200 OK\r\n\r\n", forever=True) as address, given_up:
-        download(f"{address}/codec-12345678.pth", tmp_path, timeout=5, largest=100_000)
-    assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
-
-
-def test_a_damaged_file_in_the_cache_is_noticed(tmp_path):
-    (tmp_path / "codec-12345678.pth.tar").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="damaged or was replaced"):
-        download("http://127.0.0.1:9/codec-12345678.pth.tar", tmp_path)
+def test_download_is_checked_by_the_hash_in_its_name(weights, tmp_path):
+    path, digest, _ = weights
+    with serving(file_answer(path.read_bytes())) as server:
+        downloaded = download(f"{server.address}/codec-{digest}.pth.tar", tmp_path / "cache")
+        assert downloaded.read_bytes() == path.read_bytes()
+        with pytest.raises(CdlError, match="00000000"):
+            download(f"{server.address}/codec-00000000.pth.tar", tmp_path / "cache")
+    assert [*(tmp_path / "cache").iterdir()] == [downloaded]
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path):

@@ -1,15 +1,13 @@
 """A zoo in a folder, and a server of its weights on this machine."""
 
 import hashlib
-import threading
-from dataclasses import dataclass, field
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from cdl_d2.model_zoo.card import Card, CardCodec, CardData, CardWeights
+from tests.web import file_answer, serving
 
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -57,67 +55,9 @@ def put(folder: Path, card: Card) -> Path:
     return path
 
 
-@dataclass
-class Served:
-    """What the server gives, and how; `asked` are the ranges of the requests so far."""
-
-    content: bytes = CONTENT
-    status: int | None = None
-    ranges: bool = True
-    cut_after: int | None = None
-    announced: int | None = None
-    leads_to: str | None = None
-    hold: threading.Event | None = None
-    asked: list[str | None] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    url: str = ""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        served = self.server.served
-        served.asked.append(self.headers.get("Range"))
-        served.paths.append(self.path)
-        if served.hold:
-            served.hold.wait(10)
-        if served.status:
-            self.send_error(served.status)
-            return
-        if served.leads_to:
-            self.send_response(302)
-            self.send_header("Location", served.leads_to)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        wanted, start = self.headers.get("Range"), 0
-        if wanted and served.ranges:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(served.content):
-                self.send_error(416)
-                return
-        rest = served.content[start:]
-        self.send_response(206 if start else 200)
-        if start:
-            end = len(served.content)
-            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
-        if served.announced != -1:
-            self.send_header("Content-Length", str(served.announced or len(rest)))
-        self.end_headers()
-        self.wfile.write(rest[: served.cut_after])
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
 def served(monkeypatch):
-    """A server; its behaviour can be changed while it runs."""
+    """A server of weights, as an Answer that can be changed."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.served = Served(url=f"http://127.0.0.1:{server.server_port}/files/nuclei.safetensors")
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server.served
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(file_answer(CONTENT)) as answer:
+        yield answer

@@ -12,7 +12,7 @@ from tests.model_zoo.conftest import CONTENT, SHA256, make_card, put
 @pytest.fixture
 def zoo(home, served):
     """A remote model, a packaged one, and one that is nowhere."""
-    put(home, make_card("far", served.url))
+    put(home, make_card("far", f"{served.address}/nuclei.safetensors"))
     put(home, make_card("lost", codec=None, weights=CardWeights(None, 5, "0" * 64)))
     put(home.parent / "package", make_card("near", "package:near.safetensors"))
     path = home.parent / "package" / "weights" / "near.safetensors"
@@ -66,8 +66,8 @@ def test_a_download_is_done_once_and_says_where(zoo, served):
             f"far: {zoo / 'weights' / SHA256}.safetensors\n"
             f"near: {zoo.parent / 'package' / 'weights' / 'near.safetensors'}\n"
         )
-    assert len(served.asked) == 1
-    served.status = 500
+    assert len(served.requests) == 1
+    served.content = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
     (zoo / "weights" / f"{SHA256}.safetensors").unlink()
     assert "500" in refused("zoo", "download", "far")
 
