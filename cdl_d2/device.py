@@ -1,4 +1,4 @@
-"""Devices to compute on, and copies of frozen networks there."""
+"""Devices, and copies of frozen networks on them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cdl_d2.errors import CdlError
 
 Copies = WeakValueDictionary[torch.device, nn.Module]
 
-# Of each network and each of its copies: all of them. Nothing here keeps a network alive.
+# All copies of a network, by the network and by each copy. Weak: keeps no network alive.
 _COPIES: WeakKeyDictionary[nn.Module, Copies] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
 def usable_device(name: str | None) -> str:
-    """The name of a device; of None the GPU if there is one, else the CPU.
+    """Return the name of a device after trying it; for None the GPU if there is one, else the CPU.
 
     Raises:
-        CdlError: if there is no such device.
+        CdlError: if the device cannot be used.
     """
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.zeros(1, device=name).cpu()  # of the device "meta" nothing comes back
+        torch.zeros(1, device=name).cpu()  # the device "meta" returns nothing
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CdlError(f"device {name!r} cannot be used: {reason}") from error
@@ -35,8 +35,8 @@ def usable_device(name: str | None) -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all that it was given, so that a clock can be read."""
-    torch.zeros(1, device=device).cpu()  # a copy to the CPU waits for what came before it
+    """Wait until a device has finished its work, for timing."""
+    torch.zeros(1, device=device).cpu()  # a copy to the CPU waits for earlier work
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -46,17 +46,17 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def network_on(network: nn.Module, device: torch.device | str) -> nn.Module:
-    """Return a network itself if it is on a device, else its copy there.
+    """Return a network itself if it is on a device, else a copy on that device.
 
-    Equal calls give one copy for as long as somebody holds it. No network is moved, since others
-    may be computing with it.
+    Equal calls return the same copy while it is referenced. The network is never moved: other
+    threads may be using it.
     """
     device = torch.empty(0, device=device).device  # with an index: cuda is cuda:0
     with _LOCK:
         copies = _COPIES.setdefault(network, WeakValueDictionary())
         copies[device_of(network)] = network
-        other = copies.get(device)
-        if other is None or device_of(other) != device:  # its owner moved it since
-            copies[device] = other = copy.deepcopy(network).to(device)
-            _COPIES[other] = copies
-        return other
+        on_device = copies.get(device)
+        if on_device is None or device_of(on_device) != device:  # its owner has moved it
+            copies[device] = on_device = copy.deepcopy(network).to(device)
+            _COPIES[on_device] = copies
+        return on_device

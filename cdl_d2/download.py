@@ -50,8 +50,10 @@ def download_file(
 
     Args:
         url: https address; redirects must lead to https, too.
+        path: path of the file.
         sha256: hexadecimal digest of the content, or its first digits.
         size: number of bytes; None if unknown, then at most `max_bytes`.
+        max_bytes: limit of the size if that is unknown.
         max_seconds: total time limit; a server that sends nothing for 30 s fails earlier.
         advice: what to do if the file cannot be downloaded; ends the error message.
 
@@ -78,6 +80,9 @@ def check_content(path: Path, sha256: str, size: int | None = None, source: str 
     """Raise CdlError unless a file has this size and SHA-256 (or its first digits).
 
     Args:
+        path: path of the file.
+        sha256: hexadecimal digest, or its first digits.
+        size: number of bytes; None if unknown.
         source: name of the file in the message; its path by default.
     """
     byte_count = path.stat().st_size
@@ -92,12 +97,12 @@ class _LimitedFile:
     """Binary file that raises CdlError instead of growing beyond `max_bytes`."""
 
     def __init__(self, file: BinaryIO, max_bytes: int, url: str):
-        self._file, self._max_bytes, self._url = file, max_bytes, url
+        self._file, self.max_bytes, self._url = file, max_bytes, url
         self.flush = file.flush
 
     def write(self, content: bytes) -> None:
-        if self._file.tell() + len(content) > self._max_bytes:
-            raise CdlError(f"{self._url} is larger than the {self._max_bytes} bytes expected")
+        if self._file.tell() + len(content) > self.max_bytes:
+            raise CdlError(f"{self._url} is larger than the {self.max_bytes} bytes expected")
         self._file.write(content)
 
 
@@ -106,7 +111,8 @@ def _fetch(url: str, file: _LimitedFile, advice: str) -> None:
     from pooch import HTTPDownloader
     from requests import RequestException
 
-    bar = tqdm(desc=url.rsplit("/", 1)[-1], unit="B", unit_scale=True, delay=1, leave=False)
+    name, total = url.rsplit("/", 1)[-1], file.max_bytes  # pooch corrects the total
+    bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, delay=1, leave=False)
     downloader = HTTPDownloader(
         progressbar=bar,
         chunk_size=CHUNK_BYTES,

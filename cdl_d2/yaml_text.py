@@ -1,70 +1,68 @@
-"""YAML that others wrote: read without objects, and no larger than it looks."""
+"""YAML from untrusted input: no objects, and a limit on expanded aliases."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
 
 from cdl_d2.errors import CdlError
 
-MOST_NODES = 100_000  # of a text with all its aliases written out; a whole config has 1,000
+MAX_NODES = 100_000  # with all aliases expanded; a whole config has 1,000
 
 
 def compose_yaml(text: str | bytes) -> yaml.Node | None:
-    """Return the nodes of a YAML text, of which nothing is constructed; None if it is empty.
+    """Parse a YAML text to nodes without constructing values; return None if it is empty.
 
     Raises:
-        CdlError: if it is no YAML, nests too deeply, holds itself, or its aliases stand for so much
-            that it would fill the memory.
+        CdlError: if it is not YAML, is nested too deeply, contains itself, or has more than 100,000
+            nodes with its aliases expanded.
     """
-    return _composed(text, yaml.SafeLoader)[1]
+    with _yaml_errors():
+        return _compose(yaml.SafeLoader(text))
 
 
 def read_yaml(text: str | bytes, loader_type: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """Read the plain values of a YAML text.
+    """Return the plain values of a YAML text.
 
     Args:
-        loader_type: knows which tags to construct.
+        text: YAML text.
+        loader_type: loader that defines which tags are constructed.
 
     Raises:
-        CdlError: as compose_yaml; or for tags that make objects.
+        CdlError: as compose_yaml, and for tags of objects.
     """
-    loader, node = _composed(text, loader_type)
-    try:
+    with _yaml_errors():
+        loader = loader_type(text)
+        node = _compose(loader)
         return None if node is None else loader.construct_document(node)
+
+
+@contextmanager
+def _yaml_errors() -> Iterator[None]:
+    try:
+        yield
     except CdlError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise _unreadable(error) from error
+        raise CdlError(f"it is not readable YAML: {' '.join(str(error).split())[:300]}") from error
 
 
-def _composed(
-    text: str | bytes, loader_type: type[yaml.SafeLoader]
-) -> tuple[yaml.SafeLoader, yaml.Node | None]:
-    try:
-        loader = loader_type(text)
-        node = loader.get_single_node()
-        nodes = 0 if node is None else _count(node, {})
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _unreadable(error) from error
-    if nodes > MOST_NODES:
-        raise CdlError(
-            f"with its aliases written out it has more than {MOST_NODES} values, or it holds itself"
-        )
-    return loader, node
+def _compose(loader: yaml.SafeLoader) -> yaml.Node | None:
+    node = loader.get_single_node()
+    if node is not None and _count_expanded(node, {}) > MAX_NODES:
+        raise CdlError(f"it contains itself, or more than {MAX_NODES} values with expanded aliases")
+    return node
 
 
-def _count(node: yaml.Node, known: dict[int, float]) -> float:
-    """How many nodes one is with all aliases written out."""
-    if id(node) not in known:
-        known[id(node)] = math.inf  # what holds itself never ends
+def _count_expanded(node: yaml.Node, counts: dict[int, float]) -> float:
+    """Count the nodes under a node, itself included, with all aliases expanded."""
+    if id(node) not in counts:
+        counts[id(node)] = math.inf  # a node that contains itself never ends
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
-        pairs = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
-        known[id(node)] = 1 + sum(_count(part, known) for part in pairs)
-    return known[id(node)]
-
-
-def _unreadable(error: Exception) -> CdlError:
-    return CdlError(f"it is no YAML that can be read: {' '.join(str(error).split())[:300]}")
+        children = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
+        counts[id(node)] = 1 + sum(_count_expanded(child, counts) for child in children)
+    return counts[id(node)]

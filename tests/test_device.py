@@ -16,15 +16,15 @@ def test_a_network_stays_where_it_is_and_has_one_copy_on_another_device():
     assert network_on(elsewhere, "cpu") is network
 
 
-def test_a_copy_that_nobody_holds_is_gone():
+def test_an_unreferenced_copy_is_deleted():
     network = loud_network(NAME)
-    gone = ref(network_on(network, "meta"))
+    copy = ref(network_on(network, "meta"))
     gc.collect()
-    assert gone() is None
+    assert copy() is None
 
 
-def test_a_copy_that_its_owner_moved_is_made_anew():
+def test_a_copy_that_its_owner_moved_is_replaced():
     network = loud_network(NAME)
     moved = network_on(network, "meta").to_empty(device="cpu")
-    other = network_on(network, "meta")
-    assert other is not moved and device_of(other).type == "meta"
+    replacement = network_on(network, "meta")
+    assert replacement is not moved and device_of(replacement).type == "meta"

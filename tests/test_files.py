@@ -13,7 +13,7 @@ from cdl_d2.files import SUFFIX, new_folder, read_json_lines, write_atomically, 
 
 @contextmanager
 def largest_file(size):
-    """As on a full disk, no file can grow beyond some bytes."""
+    """Limit the size of files, as a full disk does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -22,7 +22,7 @@ def largest_file(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def in_a_process(function, *arguments):
+def run_in_process(function, *arguments):
     process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
     process.start()
     process.join()
@@ -37,7 +37,7 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path):
     assert path.read_text() == "whole"
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), write_atomically(path) as temporary:
@@ -46,7 +46,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.txt"]
 
 
-def test_others_may_read_it(tmp_path):
+def test_a_file_has_the_usual_permissions(tmp_path):
     with write_atomically(tmp_path / "file.txt") as temporary:
         temporary.write_text("private")
         temporary.chmod(0o600)
@@ -55,7 +55,7 @@ def test_others_may_read_it(tmp_path):
     assert len(modes) == 1
 
 
-def test_a_full_disk_is_said_of_the_file_and_leaves_the_old_one(tmp_path):
+def test_a_full_disk_is_an_error_of_the_file_and_keeps_the_old_one(tmp_path):
     path = tmp_path / "file.json"
     path.write_text("old")
     with largest_file(100), pytest.raises(OSError, match=r"too large.*file\.json"):
@@ -84,23 +84,23 @@ def _write(path):
     write_json(path, "whole")
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
-    assert in_a_process(_killed, tmp_path / "a.json") == 9
+def test_files_of_a_killed_process_are_removed_by_the_next(tmp_path):
+    assert run_in_process(_killed, tmp_path / "a.json") == 9
     assert len(os.listdir(tmp_path)) == 2
-    assert in_a_process(_write, tmp_path / "b.json") == 0
+    assert run_in_process(_write, tmp_path / "b.json") == 0
     assert os.listdir(tmp_path) == ["b.json"]
 
 
-def test_what_a_living_process_writes_is_not_taken_for_a_leftover(tmp_path):
+def test_files_of_a_running_process_are_not_removed(tmp_path):
     with new_folder(tmp_path / "folder") as folder, write_atomically(tmp_path / "a") as temporary:
-        assert in_a_process(_write, tmp_path / "b.json") == 0
+        assert run_in_process(_write, tmp_path / "b.json") == 0
         assert temporary.exists() and folder.exists()
     assert sorted(os.listdir(tmp_path)) == ["a", "b.json", "folder"]
 
 
 @pytest.mark.parametrize("hours", [1, 100])
-def test_a_leftover_of_another_machine_is_removed_once_it_is_old(tmp_path, hours):
-    # whose locks may not be seen here
+def test_a_temporary_file_of_another_machine_is_removed_once_it_is_old(tmp_path, hours):
+    # its locks may be invisible here
     leftover = tmp_path / f".a.json.0123456789abcdef.ffffffff{SUFFIX}"
     leftover.touch()
     os.utime(leftover, (time.time() - 3600 * hours,) * 2)
@@ -108,7 +108,7 @@ def test_a_leftover_of_another_machine_is_removed_once_it_is_old(tmp_path, hours
     assert leftover.exists() == (hours == 1)
 
 
-def test_a_pipe_that_is_named_as_a_leftover_is_not_waited_for(tmp_path):
+def test_a_pipe_with_the_name_of_a_temporary_file_does_not_block(tmp_path):
     pipe = tmp_path / f".x{SUFFIX}"
     os.mkfifo(pipe)
     os.utime(pipe, (0, 0))
@@ -116,13 +116,13 @@ def test_a_pipe_that_is_named_as_a_leftover_is_not_waited_for(tmp_path):
     assert pipe.exists()
 
 
-def test_what_json_has_no_number_for_is_null_in_every_depth(tmp_path):
+def test_nan_and_infinity_become_null_at_every_depth(tmp_path):
     write_json(tmp_path / "a.json", {"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf}})
     content = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert content == {"a": [None, [None, 1.5]], "b": {"c": None}}
 
 
-def test_a_name_that_cannot_be_given_is_said_of_the_file(tmp_path):
+def test_an_invalid_name_is_an_error_of_the_file(tmp_path):
     path = tmp_path / ("x" * 300)
     with pytest.raises(OSError) as caught:
         write_json(path, 1)
@@ -135,7 +135,7 @@ def test_a_file_of_the_longest_name_can_be_written(tmp_path):
     assert path.exists()
 
 
-def test_lines_behind_one_that_was_cut_off_are_read(tmp_path):
+def test_lines_after_an_incomplete_one_are_read(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text('{"iteration": 1}\n{"iteration": 2, "lo\n{"iteration": 3}\n{"iter')
     assert [line["iteration"] for line in read_json_lines(path)] == [1, 3]

@@ -10,16 +10,16 @@ def draw():
     return random.random(), np.random.rand(), torch.rand(()).item()
 
 
-def test_a_place_gives_the_same_numbers_again_and_another_place_others():
-    def numbers(*place):
-        seed_all(*place)
+def test_equal_numbers_seed_equally_and_others_differently():
+    def numbers(*seeds):
+        seed_all(*seeds)
         return draw()
 
     assert numbers(1, 2, 3) == numbers(1, 2, 3)
     assert len({numbers(1, 2, 3), numbers(1, 3, 2), numbers(2, 2, 3), numbers(1, 2, 3, 1)}) == 4
 
 
-def test_what_is_drawn_inside_changes_nothing_outside():
+def test_random_numbers_inside_do_not_affect_those_outside():
     seed_all(1)
     expected = draw(), draw()
     seed_all(1)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from cdl_d2.workers import PlainlyPickled, load_in_workers, usable_cores
+from cdl_d2.errors import CdlError
+from cdl_d2.workers import PlainlyPickled, load_in_workers, read_job_part, usable_cores
 
 
 class Squares(PlainlyPickled, Dataset):
-    """Squares by number; with more tensors than a fork server takes file descriptors."""
+    """Squares by number, with more tensors than a fork server accepts file descriptors."""
 
     def __init__(self):
         self.terms = [torch.ones(1) for _ in range(300)]
@@ -23,7 +24,7 @@ class Squares(PlainlyPickled, Dataset):
 
 
 class LargeResults(Dataset):
-    """Results larger than a pipe; every process that has the dataset holds `alive` open."""
+    """Results larger than a pipe; every process that has the dataset keeps `alive` open."""
 
     def __init__(self, alive):
         self.alive = alive
@@ -42,14 +43,14 @@ def load_and_wait(alive, method):
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_results_are_in_order_and_keys_are_drawn_as_they_are_needed(method):
+def test_results_are_in_order_and_keys_are_read_lazily(method):
     keys = itertools.count(1)
     results = load_in_workers(Squares(), keys, 1, method)
     assert list(itertools.islice(results, 4)) == [1, 4, 9, 16]
     assert next(keys) <= 4 + 2 + 1
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_workers_end_when_their_parent_is_killed(method):
     reader, alive = multiprocessing.Pipe(duplex=False)
     parent = multiprocessing.get_context("fork").Process(target=load_and_wait, args=(alive, method))
@@ -63,7 +64,30 @@ def test_workers_end_when_their_parent_is_killed(method):
         reader.recv()
 
 
-def test_there_is_a_core_also_where_a_system_does_not_say_which(monkeypatch):
+def test_usable_cores_are_counted_on_every_system(monkeypatch):
     assert 1 <= usable_cores() <= os.cpu_count()
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert usable_cores() == os.cpu_count()
+
+
+SLURM = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "part"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, (1, 4)),
+        (SLURM, (2, 4)),
+        ({**SLURM, "SLURM_ARRAY_TASK_STEP": "2"}, (1, 4)),
+    ],
+)
+def test_the_part_of_a_job_is_named_or_comes_from_torchrun_or_slurm(environment, part):
+    assert read_job_part(None, environment) == part
+    assert read_job_part("2/5", environment) == (2, 5)
+
+
+@pytest.mark.parametrize("text", ["2/2", "half", "-1/2", "1", "1/2/3"])
+def test_a_part_that_does_not_exist_is_an_error(text):
+    with pytest.raises(CdlError, match=text):
+        read_job_part(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,18 +55,19 @@ def synthesize(
 
 @app.command
 def import_celebamask(folder: Path, /, *, output: Path) -> int:
-    """Make data sets of images, label maps and attributes of CelebAMask-HQ as it is distributed.
+    """Convert CelebAMask-HQ to data sets of images, label maps and attributes.
 
     ```
     cdl data import-celebamask CelebAMask-HQ --output faces
     ```
 
-    Writes `train`, `val` and `test`, as CelebA is split: `images/` of 512 pixels, as the masks
-    have, `labels/` with 18 parts and the background, `attributes.csv` and `classes.txt`. Run it
-    again after an interruption: finished images are kept. The exit status is 1 if an image failed.
+    Writes the splits of CelebA to `train`, `val` and `test`: `images/` of 512 pixels, the size of
+    the masks, `labels/` with 18 parts and the background, `attributes.csv` and `classes.txt`. Run
+    it again after an interruption: finished images are kept. The exit status is 1 if an image
+    failed.
 
     Args:
-        folder: With CelebA-HQ-img, CelebAMask-HQ-mask-anno and the two text files.
+        folder: Folder with CelebA-HQ-img, CelebAMask-HQ-mask-anno and the two text files.
         output: Folder of the data sets.
     """
     from cdl_d2.data.datasets.celebamask import CelebAMask
@@ -97,53 +99,55 @@ def encode(
     renew: bool = False,
     device: Device = None,
 ) -> int:
-    """Encode a data set into a latent store, for training and evaluation without an encoder.
+    r"""Encode a data set into a latent store, for training and evaluation without an encoder.
 
-    The images of a COCO-format data set, at the size of evaluation:
+    Encode the images of a COCO-format data set at the size of evaluation:
 
     ```
-    cdl data encode --images val2017 --annotations instances_val2017.json \\
-        --codec bmshj2018-hyperprior --quality 4 --short-edges 800 \\
+    cdl data encode --images val2017 --annotations instances_val2017.json \
+        --codec bmshj2018-hyperprior --quality 4 --short-edges 800 \
         --output latents/val
     ```
 
-    The six sizes of training, flipped and not, as bitstreams, on one of eight machines:
+    Encode the six sizes of training, flipped and not, as bitstreams, on one of eight machines:
 
     ```
-    cdl data encode --images train2017 --codec bmshj2018-hyperprior --quality 4 \\
-        --short-edges 640 672 704 736 768 800 --flip --form bitstreams \\
+    cdl data encode --images train2017 --codec bmshj2018-hyperprior --quality 4 \
+        --short-edges 640 672 704 736 768 800 --flip --form bitstreams \
         --output latents/train --shard 0/8
     ```
 
-    Run it again after an interruption: finished shards are kept, damaged ones made anew. Under
-    torchrun or as a SLURM array each process takes its own shards. The exit status is 1 if an image
-    failed.
+    Run it again after an interruption: finished shards are kept, corrupted ones encoded again.
+    Under torchrun or as a SLURM array, each process encodes its own shards. The exit status is 1 if
+    an image failed.
 
     Args:
         output: Folder of the store.
         images: Folder of images.
-        dataset: Instead of a folder, a data set that Detectron2 knows by this name.
-        annotations: COCO-format JSON: only its images, not the whole folder.
-        form: arrays, fast to read, or bitstreams, smallest.
-        short_edges: Sizes in pixels; default as the images are.
-        max_size: Of the longer side, where resized.
-        flip: Store every size flipped as well.
-        shard_size: Images a file.
-        shard: Encode part i (from 0) of n; default from torchrun or SLURM, or all.
-        workers: Processes, default one a core; 0 for none.
-        batch_size: Images at a time, on a GPU.
-        ray: On the CPUs of the Ray cluster that this machine is in.
-        renew: Encode anew what holds images that have changed since; the annotations may have, too.
+        dataset: Name of a data set in Detectron2's catalog, instead of a folder.
+        annotations: COCO-format JSON that lists the images, instead of all in the folder.
+        form: Record format: arrays (fast to read) or bitstreams (smallest).
+        short_edges: Lengths of the shorter side in pixels; default the size of the images.
+        max_size: Maximum length of the longer side in pixels, if resized.
+        flip: Also store every size flipped.
+        shard_size: Images per file.
+        shard: Part i (from 0) of n to encode; default from torchrun or SLURM, or all.
+        workers: Number of processes; default one per core, 0 for none.
+        batch_size: Images per batch on a GPU.
+        ray: Use the CPUs of the Ray cluster of this machine.
+        renew: Encode images again that have changed, and accept changed annotations.
     """
     from cdl_d2.data import Plan, Variant
-    from cdl_d2.data.datasets.sources import find_images_of, part_of
-    from cdl_d2.data.store.whole_dataset import encode_dataset
+    from cdl_d2.data.datasets.image_lists import list_images
+    from cdl_d2.data.store.plan import StaleStoreError
+    from cdl_d2.data.store.whole_dataset import Resources, encode_dataset
     from cdl_d2.device import usable_device
     from cdl_d2.files import sha256_of
+    from cdl_d2.workers import read_job_part
 
     if (images is None) == (dataset is None):
         raise CdlError("give either --images or --dataset")
-    part = part_of(shard)
+    part = read_job_part(shard)
     if dataset is not None:
         from cdl_d2.d2.data.coco_datasets import images_of_dataset
 
@@ -151,35 +155,30 @@ def encode(
             raise CdlError("--annotations belongs to --images: a data set has its own")
         images, names = images_of_dataset(dataset)
     else:
-        names = find_images_of(images, annotations)
+        names = list_images(images, annotations)
     edges, flips = short_edges or [0], (False, True) if flip else (False,)
     variants = tuple(Variant(edge, max_size, flipped) for edge in edges for flipped in flips)
-    loaded = codec.choice().load()
-    failed, everywhere = encode_dataset(
-        loaded,
-        Plan(
-            loaded.identity,
-            form,
-            variants,
-            tuple(names),
-            shard_size,
-            annotations=sha256_of(annotations) if annotations else "",
-        ),
-        images,
-        output,
-        lambda error: report("cdl data encode", error),
-        part=part,
-        workers=workers,
-        batch_size=batch_size,
-        device=usable_device(device),
-        with_ray=ray,
-        renew=renew,
+    network = codec.choice().load()
+    annotations_hash = sha256_of(annotations) if annotations else ""
+    plan = Plan(
+        network.identity, form, variants, tuple(names), shard_size, annotations=annotations_hash
     )
-    if everywhere is None:
-        print("this part is done; the store is complete when the others are")
+    resources = Resources(workers, usable_device(device), batch_size, with_ray=ray)
+    log = partial(report, "cdl data encode")
+    try:
+        failed, failures = encode_dataset(
+            network, plan, images, output, log, part=part, resources=resources, renew=renew
+        )
+    except StaleStoreError as error:
+        raise CdlError(
+            f"{error}: give --renew to accept the change and encode changed images again, or "
+            "choose a new folder"
+        ) from error
+    if failures is None:
+        print("this part is done; the store is complete once all parts are")
         return 1 if failed else 0
-    print(f"{output} is complete: {len(names)} images, {len(everywhere)} of them failed")
-    return 1 if everywhere else 0
+    print(f"{output} is complete: {len(names)} images, {len(failures)} of them failed")
+    return 1 if failures else 0
 
 
 @app.command
@@ -191,27 +190,30 @@ def verify(
     annotations: Path | None = None,
     quick: bool = False,
 ) -> int:
-    """Say what of a latent store is missing, damaged or stale, and what mends it.
+    """Report what is missing, corrupted or stale in a latent store.
 
     ```
     cdl data verify latents/val --images val2017
     cdl data verify latents/val --quick
     ```
 
-    The exit status is 1 if something is.
+    The exit status is 1 if there is a problem.
 
     Args:
-        store: Its folder.
-        images: The folder that it was encoded from, to find images that have changed since.
-        annotations: The COCO-format JSON that named them, to find out whether that has changed.
-        quick: Look at sizes, times and what shards say of themselves; not at every byte.
+        store: Folder of the store.
+        images: Folder of the images, to find those that have changed.
+        annotations: COCO-format JSON that lists the images, to find changes.
+        quick: Check sizes, times and the plans of shards, not every byte.
     """
     from cdl_d2.data.store.verification import verify_store
 
-    found = 0
+    problems = 0
     for line in verify_store(store, images, quick, annotations):
-        found += 1
+        problems += 1
         report("cdl data verify", line)
-    if not found:
-        print(f"{store} is as it should be")
-    return 1 if found else 0
+    if not problems:
+        print(f"{store} is complete and valid")
+        return 0
+    advice = "to fix the store, run the `cdl data encode` that wrote it again"
+    report("cdl data verify", f"{advice}; with --renew if images or annotations have changed")
+    return 1

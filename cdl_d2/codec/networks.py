@@ -43,7 +43,7 @@ def network_from_weights(
         sizes = fit_names(state_dict, SIZES)
         network = architecture.network_like(sizes, quality)
         parts = {key.split(".")[0] for key in network.state_dict()}
-        load_into(network, state_dict, source, refused=parts | OTHER_PARTS)
+        load_into(network, state_dict, source, strict_modules=parts | OTHER_PARTS)
         return network
     except (
         *(AttributeError, CdlError, IndexError, KeyError),

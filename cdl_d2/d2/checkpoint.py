@@ -10,7 +10,7 @@ from urllib.error import URLError
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from cdl_d2.codec.io.state_dicts import describe, fit_names, state_dict_in
+from cdl_d2.codec.io.state_dicts import describe_mismatch, extract_state_dict, fit_names
 from cdl_d2.codec.io.weights_file import (
     check_weights_file,
     read_weights,
@@ -72,7 +72,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise CdlError(f"{filename}: files of pycls are not read; convert it to .pth")
         pickled = filename.endswith(".pkl")
         content = _read_zoo_file(filename) if pickled else super()._load_file(filename)
-        state, ours = state_dict_in(content, filename), self.model.state_dict()
+        state, ours = extract_state_dict(content, filename), self.model.state_dict()
         if not state:
             raise CdlError(f"{filename} has no weights")
         resnet = fit_names(state, [IN_TORCHVISION])
@@ -102,7 +102,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _torch_load(self, f: str) -> dict[str, Any]:
         content = read_weights(f)
         is_wrapped = isinstance(content.get("model"), dict)
-        return content if is_wrapped else {"model": state_dict_in(content, f)}
+        return content if is_wrapped else {"model": extract_state_dict(content, f)}
 
 
 def _read_zoo_file(path: str) -> dict[str, Any]:
@@ -156,8 +156,11 @@ class _StrictCheckpointer(SafeCheckpointer):
         unknown = incompatible.unexpected_keys
         if missing or reshaped:
             raise CdlError(
-                f"{self.source} does not fit this {type(self.model).__name__}: "
-                f"{describe(missing, unknown, reshaped)}: do config and weights belong together?"
+                f"{self.source} does not fit this {type(self.model).__name__} "
+                f"({describe_mismatch(missing, unknown, reshaped)}): "
+                "do config and weights belong together?"
             )
         if unknown:
-            self.logger.warning(f"{self.source}: {describe([], unknown, [])}, and left out")
+            self.logger.warning(
+                f"{self.source}: {describe_mismatch([], unknown, [])}, and left out"
+            )

@@ -1,4 +1,4 @@
-"""How often answers about yes-or-no attributes are right."""
+"""Accuracy of binary attributes."""
 
 from __future__ import annotations
 
@@ -10,52 +10,55 @@ from cdl_d2.errors import CdlError
 
 
 class AttributeCounts:
-    """Counts right answers about K attributes of images.
+    """Counts of images and of correct predictions for K binary attributes.
 
     Attributes:
-        images, right: 2 x K, of images and of right answers, of no and of yes.
+        images, correct: 2 x K numbers of images and correct predictions, for true values 0 and 1.
     """
 
     def __init__(self, count: int):
-        self.images, self.right = np.zeros((2, 2, count), dtype=int)
+        self.images, self.correct = np.zeros((2, 2, count), dtype=int)
 
-    def add(self, truth: np.ndarray, answers: np.ndarray) -> None:
-        """Of one image, K booleans each."""
-        right = answers == truth
-        for answer in (0, 1):
-            self.images[answer] += truth == answer
-            self.right[answer] += right & (truth == answer)
+    def add(self, ground_truth: np.ndarray, predictions: np.ndarray) -> None:
+        """Add an image: K true and predicted booleans."""
+        for value in (0, 1):
+            self.images[value] += ground_truth == value
+            self.correct[value] += (predictions == value) & (ground_truth == value)
 
     def merge(self, counts: AttributeCounts) -> None:
         """Add the images of other counts."""
         self.images += counts.images
-        self.right += counts.right
+        self.correct += counts.correct
 
     def accuracies(self, names: Sequence[str]) -> dict[str, float]:
-        """In percent:
+        """Return accuracies in percent.
 
-        accuracy: the share of right answers, mean over attributes.
-        majority: what always giving an attribute's commoner answer in these images would reach,
-            which accuracy must exceed.
-        balanced_accuracy: the mean of the shares of right answers among images with and without an
-            attribute, mean over the attributes that have both; NaN if none has.
-        left_out: how many attributes have not.
-        accuracy-NAME: of each attribute.
+        Args:
+            names: names of the attributes.
+
+        Returns:
+            accuracy: mean over attributes;
+            majority: accuracy of always predicting an attribute's more frequent value, the
+                baseline of `accuracy`;
+            balanced_accuracy: mean accuracy of images with and without an attribute, mean over
+                attributes that have both; NaN if none has;
+            left_out: number of attributes that lack one of both;
+            accuracy-NAME: accuracy of each attribute.
 
         Raises:
             CdlError: if there was no image.
         """
-        images, right = self.images, self.right
+        images, correct = self.images, self.correct
         total = images.sum(0)
         if not total.any():
             raise CdlError("no image to evaluate attributes on")
-        accuracy, both = right.sum(0) / total, images.all(0)
-        rates = right[:, both] / images[:, both]
+        accuracy, both = correct.sum(0) / total, images.all(0)
+        rates = correct[:, both] / images[:, both]
         shares = {
             "accuracy": accuracy.mean(),
             "balanced_accuracy": rates.mean() if both.any() else np.nan,
             "majority": (images.max(0) / total).mean(),
             **{f"accuracy-{n}": a for n, a in zip(names, accuracy, strict=True)},
         }
-        found = {name: 100 * float(share) for name, share in shares.items()}
-        return found | {"left_out": int((~both).sum())}
+        percentages = {name: 100 * float(share) for name, share in shares.items()}
+        return percentages | {"left_out": int((~both).sum())}

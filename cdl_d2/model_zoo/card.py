@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter, Val
 
 from cdl_d2.download import is_safe_url
 from cdl_d2.errors import CdlError
-from cdl_d2.files import check_file
+from cdl_d2.files import check_regular_file
 from cdl_d2.model_zoo.backends import BACKENDS
 from cdl_d2.tasks import TASKS
 from cdl_d2.yaml_text import read_yaml
@@ -138,7 +138,7 @@ class Card:
 
 def read_card(path: Path) -> Card:
     """Read the card in a YAML file; raises CdlError as parse_card."""
-    check_file(path)
+    check_regular_file(path)
     return parse_card(path.read_bytes(), path)
 
 

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from cdl_d2.codec.io.image_files import write_png
 from cdl_d2.codec.io.weights_file import fingerprint
-from cdl_d2.data.datasets.sources import part_of, stem_of
+from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
 from cdl_d2.files import is_disk_error, without_nan, write_json
 from cdl_d2.prediction.merging import ArchiveResults, check_annotations, merge_parts
@@ -41,6 +41,7 @@ from cdl_d2.prediction.reading import StoredLatent, Unreadable
 from cdl_d2.prediction.results import Prediction
 from cdl_d2.prediction.sources import ArchiveSource, find_sources
 from cdl_d2.prediction.tar_files import TarMember
+from cdl_d2.workers import read_job_part
 
 PART_SIZE = 64  # sources, or a little more: whole batches
 FORMAT = 2
@@ -77,7 +78,7 @@ def predict_archive(
     """
     if not inputs:
         raise CdlError("nothing to predict: give images, bitstreams, or folders of them")
-    share = part_of(shard)
+    share = read_job_part(shard)
     predictor = Predictor.load(*model)
     sources = find_sources(inputs, output)
     if annotations is not None:
@@ -140,7 +141,7 @@ class ArchivePrediction:
     @cached_property
     def _has_shared_stems(self) -> bool:
         """True if sources differ in their suffixes only."""
-        stems = [stem_of(k) for k, v in self.sources.items() if not isinstance(v, Unreadable)]
+        stems = [image_key(k) for k, v in self.sources.items() if not isinstance(v, Unreadable)]
         return len({*stems}) < len(stems)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdl_d2.data.datasets.sources import stem_of
+from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically, write_json
 from cdl_d2.metrics.rate import RateTotals
@@ -54,7 +54,7 @@ def check_annotations(
         if not ground_truth.has(name):
             continue
         image = ground_truth.image_id(name)
-        first = names.setdefault(stem_of(name) if image is None else image, name)
+        first = names.setdefault(image_key(name) if image is None else image, name)
         if first != name:
             raise CdlError(f"{first} and {name} are one image in {annotations}: leave one out")
         if ground_truth.size(name) is None:

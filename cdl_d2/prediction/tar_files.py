@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import zstandard
 
 from cdl_d2.errors import CdlError
-from cdl_d2.files import check_file
+from cdl_d2.files import check_regular_file
 
 SUFFIXES = (
     *(".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"),
@@ -67,7 +67,7 @@ class TarMember:
 
     def read_bytes(self) -> bytes:
         """Return the content; raise OSError, or CdlError if the archive has changed."""
-        check_file(self.archive)
+        check_regular_file(self.archive)
         with reading_tar(self.archive):
             content = self._read()
         if len(content) != self.size:

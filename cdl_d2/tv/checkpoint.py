@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cdl_d2.codec.io.state_dicts import fit_names, load_into, state_dict_in
+from cdl_d2.codec.io.state_dicts import extract_state_dict, fit_names, load_into
 from cdl_d2.codec.io.weights_file import read_weights, save_checkpoint
 from cdl_d2.errors import CdlError
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
@@ -162,13 +162,13 @@ def _read(source: str) -> tuple[DetectorConfig, dict[str, torch.Tensor]]:
         content = _with_config(content, source)
         return content["config"], content["model"]
     classes = tuple(weights.meta["categories"][1:])
-    return DetectorConfig(classes, "image"), state_dict_in(content, source)
+    return DetectorConfig(classes, "image"), extract_state_dict(content, source)
 
 
 def _with_config(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
     if not isinstance(content.get("config"), dict) or not isinstance(content.get("model"), dict):
         raise CdlError(f"{path} is not a detector's checkpoint: it lacks config or weights")
-    state = state_dict_in({"model": content["model"]}, path)
+    state = extract_state_dict({"model": content["model"]}, path)
     try:
         config = DetectorConfig.from_dict(content["config"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # RuntimeError: a tensor

@@ -16,7 +16,7 @@ from cdl_d2.data import LatentStore, Variant
 from cdl_d2.data.datasets.coco import class_names, has_masks, read_coco
 from cdl_d2.data.datasets.coco_images import require_image_files
 from cdl_d2.errors import CdlError
-from cdl_d2.metrics.coco_precision import index_coco
+from cdl_d2.metrics.coco_precision import CocoIndex
 from cdl_d2.workers import PlainlyPickled
 
 
@@ -52,7 +52,7 @@ class CocoItems(PlainlyPickled, Dataset):
         if not Path(images).is_dir():
             raise FileNotFoundError(f"there is no image folder {images}")
         content = read_coco(annotations, images=images)
-        self.coco = index_coco(content)
+        self.coco = CocoIndex(content)
         self.classes = tuple(class_names(content))
         self.category_ids = sorted(self.coco.cats)
         self.variants = tuple(variants)

@@ -25,8 +25,8 @@ def test_equal_arguments_synthesize_equal_files(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         words = ["--count", 2, "--size", 64, 64, "--seed", seed, "--output", tmp_path / name]
         output_of("data", "synthesize", "--task", "detection", *words)
-    first, same, other = (content_of(tmp_path / name / "images") for name in "abc")
-    assert first == same != other
+    first, equal, different = (content_of(tmp_path / name / "images") for name in "abc")
+    assert first == equal != different
     again = ["--task", "detection", "--count", 1, "--output", tmp_path / "a"]
     assert refused("data", "synthesize", *again)
     assert "'synthesize'" in refused("data", "draw", *again)
@@ -51,35 +51,35 @@ def store(photos, tmp_path):
     return tmp_path / "store", words
 
 
-def found_in(folder, *words):
+def problems_of(folder, *words):
     status, _, errors = run("data", "verify", folder, *words)
     assert status == 1
     return errors
 
 
-@pytest.mark.parametrize("damage", ["cut", "lost", "one bit"])
-def test_the_same_command_makes_a_damaged_shard_anew(store, damage):
+@pytest.mark.parametrize("corruption", ["cut", "lost", "one bit"])
+def test_the_same_command_encodes_a_corrupted_shard_again(store, corruption):
     folder, words = store
     path, whole = folder / "shard-00001.safetensors", content_of(folder)
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
-    path.write_bytes(content[:500] if damage == "cut" else content)
-    if damage == "lost":
+    path.write_bytes(content[:500] if corruption == "cut" else content)
+    if corruption == "lost":
         path.unlink()
-    assert "shard-00001" in found_in(folder) and "cdl data encode" in found_in(folder)
+    assert "shard-00001" in problems_of(folder) and "cdl data encode" in problems_of(folder)
     output_of(*words)
     assert content_of(folder) == whole
     output_of("data", "verify", folder)
 
 
-def test_a_pipe_in_place_of_a_file_of_a_store_is_not_waited_for(store, tmp_path):
+def test_a_pipe_instead_of_a_file_of_a_store_does_not_block(store, tmp_path):
     folder, words = store
     whole, shard = content_of(folder), folder / "shard-00001.safetensors"
     os.mkfifo(tmp_path / "pipe")
-    assert "pipe" in found_in(folder, "--annotations", tmp_path / "pipe")
+    assert "pipe" in problems_of(folder, "--annotations", tmp_path / "pipe")
     shard.unlink()
     os.mkfifo(shard)
-    assert "shard-00001" in found_in(folder)
+    assert "shard-00001" in problems_of(folder)
     output_of(*words)
     assert content_of(folder) == whole
 
@@ -105,18 +105,18 @@ def test_images_of_another_folder_are_not_mixed_in(store, tmp_path):
 
 
 @pytest.mark.parametrize("quick", [["--quick"], []])
-def test_an_image_that_changed_is_found_and_renewed(store, photos, quick):
+def test_a_changed_image_is_reported_and_renewed(store, photos, quick):
     folder, words = store
     first, last = sorted(photos.iterdir())[::2]
     first.write_bytes(last.read_bytes())
-    said = found_in(folder, "--images", photos, *quick)
-    assert first.name in said and last.name not in said and "--renew" in said
+    problems = problems_of(folder, "--images", photos, *quick)
+    assert first.name in problems and last.name not in problems and "--renew" in problems
     assert first.name in refused(*words)
     output_of(*words, "--renew")
     output_of("data", "verify", folder, "--images", photos)
 
 
-def test_another_annotation_file_is_found_and_taken_with_renew(coco_dataset, tmp_path):
+def test_changed_annotations_are_reported_and_accepted_with_renew(coco_dataset, tmp_path):
     annotations, images = coco_dataset
     folder, named = tmp_path / "store", ["--annotations", annotations]
     words = [*ENCODE, "--images", images, *named, "--output", folder]
@@ -126,7 +126,7 @@ def test_another_annotation_file_is_found_and_taken_with_renew(coco_dataset, tmp
     content["annotations"].pop()
     annotations.write_text(json.dumps(content))
     before = content_of(folder)
-    assert str(annotations) in found_in(folder, *named)
+    assert str(annotations) in problems_of(folder, *named)
     assert "--renew" in refused(*words)
     assert content_of(folder) == before
     output_of(*words, "--renew")

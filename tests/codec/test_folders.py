@@ -3,7 +3,7 @@ import pytest
 from cdl_d2.codec.io.folders import is_leftover, list_files
 from cdl_d2.codec.io.image_files import find_images
 from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
-from cdl_d2.data.datasets.sources import find_images_of
+from cdl_d2.data.datasets.image_lists import list_images
 from cdl_d2.prediction.sources import find_sources
 
 SYSTEMS = [".DS_Store", "Thumbs.db", "._a.png", "__MACOSX/a.png", "desktop.ini", ".cache/b.png"]
@@ -19,9 +19,9 @@ def make(folder, names):
 
 
 def names_of(folder):
-    """The names that every search gives, which must agree."""
+    """Return the names that all searches find, which must be equal."""
     names = [path.relative_to(folder).as_posix() for path in find_images(folder)]
-    assert names == find_images_of(folder) == list(find_sources([str(folder)]))
+    assert names == list_images(folder) == list(find_sources([str(folder)]))
     return names
 
 
@@ -30,7 +30,7 @@ def test_every_search_finds_all_images_that_can_be_read(tmp_path):
     assert names_of(make(tmp_path, expected)) == expected
 
 
-def test_what_systems_leave_is_no_image_and_no_class(tmp_path):
+def test_files_of_operating_systems_are_neither_images_nor_classes(tmp_path):
     make(tmp_path, SYSTEMS)
     assert names_of(make(tmp_path, ["cat/a.png"])) == ["cat/a.png"]
     assert find_classes(tmp_path) == ["cat"]
@@ -39,9 +39,9 @@ def test_what_systems_leave_is_no_image_and_no_class(tmp_path):
 @pytest.mark.parametrize(
     "find", [find_images, find_labelled_images, lambda folder: find_sources([f"{folder}"])]
 )
-def test_what_is_skipped_is_counted_in_one_line_with_an_example(tmp_path, caplog, find):
+def test_skipped_files_are_counted_in_one_line_with_an_example(tmp_path, caplog, find):
     make(tmp_path, [*SYSTEMS, "cat/a.png", "dog/b.png", "cat/notes.txt", "dog/b.json"])
-    for _ in range(2):  # said once
+    for _ in range(2):  # logged once
         find(tmp_path)
     (line,) = (record.getMessage() for record in caplog.records if "skip" in record.getMessage())
     assert "2 files" in line and "notes.txt" in line and "\n" not in line

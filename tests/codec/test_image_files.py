@@ -45,7 +45,7 @@ NOT_READ = ["EPS", "DDS", "TGA", "ICO", "PCX"]
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_what_is_no_readable_image_is_one_error_that_names_it(tmp_path, kind):
+def test_an_unreadable_image_is_one_error_that_names_it(tmp_path, kind):
     path = tmp_path / "file.png"
     MAKE[kind](path)
     with pytest.raises(CdlError) as raised:
@@ -58,14 +58,14 @@ def test_a_missing_image_is_a_missing_file(tmp_path):
         read_image(tmp_path / "none.png")
 
 
-def test_an_error_of_our_own_is_not_taken_for_a_damaged_image(tmp_path):
-    ours = CdlError("something else")
+def test_a_CdlError_is_not_converted(tmp_path):
+    error = CdlError("something else")
     with pytest.raises(CdlError) as raised, reading_image(tmp_path):
-        raise ours
-    assert raised.value is ours
+        raise error
+    assert raised.value is error
 
 
-def test_a_folder_named_as_an_image_is_none_and_what_is_in_it_counts(tmp_path):
+def test_a_folder_with_the_name_of_an_image_is_searched(tmp_path):
     (tmp_path / "a.png").mkdir()
     (tmp_path / "a.jpg").touch()
     (tmp_path / "a.png" / "b.png").touch()
@@ -128,7 +128,7 @@ def test_postscript_starts_no_other_program(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_damaged_file_is_read_or_one_error(tmp_path, form):
+def test_a_corrupted_file_is_read_or_one_error(tmp_path, form):
     path, rng = tmp_path / "a.png", np.random.default_rng(0)
     pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
     Image.fromarray(pixels).save(path, format=form)
@@ -136,8 +136,8 @@ def test_a_damaged_file_is_read_or_one_error(tmp_path, form):
     whole = path.read_bytes()
     for _ in range(60):
         content = bytearray(whole[: rng.integers(1, len(whole) + 1)])
-        for place in rng.integers(0, min(len(content), 200), 3):
-            content[place] = rng.integers(0, 256)
+        for position in rng.integers(0, min(len(content), 200), 3):
+            content[position] = rng.integers(0, 256)
         path.write_bytes(content)
         try:
             assert read_image(path).dtype == torch.uint8
@@ -159,7 +159,7 @@ def test_a_pixel_of_16_bits_is_no_channel_of_16_bits(tmp_path):
     assert read_image(tmp_path / "a.bmp")[:, 0].T.tolist() == [[255, 0, 0], [0, 0, 255]]
 
 
-def test_an_image_of_more_pixels_than_allowed_is_refused(tmp_path, monkeypatch):
+def test_an_image_of_more_pixels_than_allowed_is_an_error(tmp_path, monkeypatch):
     Image.new("L", (65, 64)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").shape == (3, 64, 65)
     monkeypatch.setenv(MAX_PIXELS_VARIABLE, str(128 * 64 - 1))  # it is coded as 128 x 64
@@ -170,7 +170,7 @@ def test_an_image_of_more_pixels_than_allowed_is_refused(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
-def test_what_is_not_looked_at_is_said(tmp_path):
+def test_ignored_frames_and_transparency_are_warned_of(tmp_path):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     with pytest.warns(UserWarning, match=r"a\.png.*first"):
@@ -256,7 +256,7 @@ def test_an_array_or_tensor_is_read_as_the_picture_that_it_is_of(mode):
         torch.zeros(3, 4, 4, dtype=torch.uint8, device="meta"),
     ],
 )
-def test_what_has_no_one_meaning_as_an_image_is_refused(source):
+def test_an_ambiguous_array_is_an_error(source):
     with pytest.raises(CdlError):
         read_image(source)
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.io.state_dicts import WRAPPERS, fit_names, load_into, state_dict_in
+from cdl_d2.codec.io.state_dicts import WRAPPERS, extract_state_dict, fit_names, load_into
 from cdl_d2.codec.io.weights_file import fingerprint, load_network, load_state_dict
 from cdl_d2.codec.networks import network_from_weights
 from cdl_d2.codec.registry import get_architecture
@@ -57,15 +57,15 @@ def test_a_codec_is_the_same_whatever_its_file_calls_its_entries(name):
     assert fingerprint(read) == expected
     for number, prefix in enumerate(PREFIXES):
         content = {"epoch": 3, WRAPPERS[number]: {f"{prefix}{k}": v for k, v in state.items()}}
-        found = fit_names(state_dict_in(content, "x"), state)
-        assert list(found) == list(state) and all(found[k] is state[k] for k in state)
+        renamed = fit_names(extract_state_dict(content, "x"), state)
+        assert list(renamed) == list(state) and all(renamed[k] is state[k] for k in state)
     assert fit_names(with_old_names(state), state).keys() == state.keys()
     assert fit_names(with_new_names(state), state).keys() == state.keys()
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("nested", [False, True])
-def test_weights_are_found_beside_what_training_saves(tmp_path, wrapper, nested):
+def test_weights_are_found_in_checkpoints_of_trainings(tmp_path, wrapper, nested):
     norm = nn.BatchNorm2d(3)
     content = {"state_dict" if wrapper != "state_dict" else "model": norm.state_dict()}
     content = {wrapper: content if nested else norm.state_dict()}
@@ -80,8 +80,8 @@ def test_weights_are_found_beside_what_training_saves(tmp_path, wrapper, nested)
 
 def test_weights_are_taken_before_their_average():
     content = {"ema": {"a": torch.zeros(1)}, "state_dict": {"a": torch.ones(1)}}
-    assert state_dict_in(content, "x")["a"] == 1
-    assert state_dict_in({**content, "state_dict": None}, "x")["a"] == 0
+    assert extract_state_dict(content, "x")["a"] == 1
+    assert extract_state_dict({**content, "state_dict": None}, "x")["a"] == 0
 
 
 class Config(dict):
@@ -122,7 +122,7 @@ BESIDE = {
 
 @pytest.mark.parametrize("kind", BESIDE)
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_lies_beside_weights_is_not_made_and_in_nobodys_way(tmp_path, kind, zipped):
+def test_objects_beside_weights_are_not_constructed(tmp_path, kind, zipped):
     path, before = tmp_path / "a.pth.tar", set(torch.serialization.get_safe_globals())
     content = {"args": BESIDE[kind], "state_dict": {"a": torch.ones(2)}}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
@@ -154,7 +154,7 @@ def test_a_part_that_is_called_as_a_prefix_stays(prefix):
     assert torch.equal(again.model.weight, network.model.weight)
 
 
-def test_only_what_all_entries_begin_with_is_a_prefix():
+def test_only_a_common_beginning_of_all_entries_is_a_prefix():
     state = {f"first.{k}": v for k, v in nn.Linear(2, 2).state_dict().items()}
     load_into(nn.Linear(2, 2), state, "x")
     with pytest.raises(CdlError, match=r"weight, bias.*first\.weight"):

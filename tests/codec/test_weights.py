@@ -43,7 +43,7 @@ def test_a_saved_codec_is_the_same_codec(tmp_path, codec):
 
 
 @pytest.mark.parametrize("form", ["a checkpoint", "safetensors"])
-def test_a_full_disk_is_said_of_the_file_and_leaves_nothing(tmp_path, form):
+def test_a_full_disk_is_an_error_of_the_file_and_leaves_nothing(tmp_path, form):
     path, state = tmp_path / "codec.weights", {"a": torch.rand(1000)}
     with largest_file(2000), pytest.raises(OSError, match=r"too large.*codec\.weights"):
         save_checkpoint(path, state) if form == "a checkpoint" else save_tensors(path, state, {})
@@ -56,7 +56,7 @@ def flipped(content, bit):
     return bytes(damaged)
 
 
-def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
+def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path):
     path, state = tmp_path / "a.pth", {"a": torch.rand(300), "b": torch.arange(5)}
     save_checkpoint(path, {"model": state, "iteration": 3})
     content, refused = path.read_bytes(), 0
@@ -72,7 +72,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
     save_checkpoint(tmp_path / "a.pth", {"good": torch.ones(2), "bad": torch.full((2,), value)})
     with pytest.raises(CdlError, match=r"not finite, in bad"):
         load_state_dict(tmp_path / "a.pth")
@@ -88,7 +88,7 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("kind", NOT_PLAIN)
-def test_what_is_no_plain_tensor_is_refused_by_name(tmp_path, kind):
+def test_an_entry_that_is_no_plain_tensor_is_named(tmp_path, kind):
     save_checkpoint(tmp_path / "a.pth", {"good": torch.ones(2), "bad": NOT_PLAIN[kind]})
     with pytest.raises(CdlError, match=r"a\.pth.*bad"):
         load_state_dict(tmp_path / "a.pth")
@@ -99,9 +99,9 @@ def test_weights_in_the_zoos_form_load_and_give_the_same_latent(weights):
     image = torch.rand(3, 64, 64)
     loaded = Codec.load("bmshj2018-hyperprior", 1, weights=str(path))
     expected = Codec(network, "bmshj2018-hyperprior", 1, "mse", "dequantized").encode(image).y_hat
-    other = Codec(loud_network(NAME, seed=1), NAME, 1, "mse", "dequantized").encode(image).y_hat
+    different = Codec(loud_network(NAME, seed=1), NAME, 1, "mse", "dequantized").encode(image).y_hat
     assert torch.equal(loaded.encode(image).y_hat, expected)
-    assert not torch.equal(other, expected)
+    assert not torch.equal(different, expected)
 
 
 def test_fingerprint_follows_weights_but_not_coding_tables():
@@ -142,7 +142,7 @@ def test_a_missing_file_is_named(tmp_path):
         Codec.load(NAME, 2, weights=str(tmp_path / "nowhere.pth"))
 
 
-def test_weights_of_another_architecture_are_refused(weights):
+def test_weights_of_another_architecture_are_an_error(weights):
     with pytest.raises(ValueError, match="do not fit the architecture cheng2020-attn"):
         Codec.load("cheng2020-attn", 1, weights=str(weights[0]))
 
@@ -177,11 +177,11 @@ def test_tables_of_a_file_are_not_believed(weights, tmp_path, change):
 
 
 def test_tables_of_weights_before_are_made_anew():
-    network, other, image = loud_network(NAME), loud_network(NAME, seed=1), torch.rand(3, 64, 64)
+    network, source, image = loud_network(NAME), loud_network(NAME, seed=1), torch.rand(3, 64, 64)
     network.update()
-    for mine, theirs in zip(network.parameters(), other.parameters(), strict=True):
-        mine.data.copy_(theirs)
-    stale, fresh = (Codec(each, NAME, 1, "mse", "dequantized") for each in (network, other))
+    for target, weights in zip(network.parameters(), source.parameters(), strict=True):
+        target.data.copy_(weights)
+    stale, fresh = (Codec(n, NAME, 1, "mse", "dequantized") for n in (network, source))
     assert stale.compress(image) == fresh.compress(image)
 
 
@@ -192,7 +192,7 @@ def _set(key, value, index=(0,)):
     return change
 
 
-DAMAGED = {
+CORRUPTIONS = {
     "a NaN": _set("g_a.0.weight", float("nan"), (0, 0, 0, 0)),
     "an infinity": _set("h_s.0.bias", float("inf")),
     "a tensor without dimensions": lambda s: s.update({"g_a.0.weight": torch.tensor(1.0)}),
@@ -209,9 +209,9 @@ USELESS = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGED)
-def test_damaged_weights_are_refused(weights, tmp_path, kind):
-    path = changed(weights, tmp_path, DAMAGED[kind])
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_corrupted_weights_are_an_error(weights, tmp_path, kind):
+    path = changed(weights, tmp_path, CORRUPTIONS[kind])
     with pytest.raises(CdlError, match="weights"):
         Codec.load(NAME, 1, weights=path)
 
@@ -248,14 +248,14 @@ def test_files_of_old_pytorch_versions_are_read(tmp_path, zipped):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_corrupt_file_is_refused(tmp_path, suffix):
+def test_a_corrupted_file_is_an_error(tmp_path, suffix):
     path = tmp_path / f"corrupt{suffix}"
     path.write_bytes(pickle.dumps([1, 2, 3])[:-3] + b"garbage")
     with pytest.raises(ValueError, match="corrupt"):
         load_state_dict(path)
 
 
-def test_entries_under_other_names_are_refused_and_not_taken_in_their_order(tmp_path):
+def test_entries_with_other_names_are_an_error_and_not_loaded_by_position(tmp_path):
     norm = nn.BatchNorm2d(3)
     names = ("mean", "var", "gamma", "beta", "count")
     values = [tensor + 1 for tensor in norm.state_dict().values()]

@@ -55,7 +55,7 @@ def test_a_flipped_bit_in_the_weights_is_refused(tmp_path):
     content = bytearray((tmp_path / "model.pth").read_bytes())
     content[len(content) // 2] ^= 4
     (tmp_path / "model.pth").write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="corrupted"):
         SafeCheckpointer(nn.Linear(100, 100)).load(str(tmp_path / "model.pth"))
 
 

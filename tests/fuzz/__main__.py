@@ -1,4 +1,4 @@
-"""The command, see __init__.py. The exit status is 1 if a case ended as none may."""
+"""The command `python -m tests.fuzz`. The exit status is 1 if a case had a bad outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.fuzz.workers import new_folder, read_originals, run_cases
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Read damaged files.")
+    description = "Read corrupted files."
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=description)
     parser.add_argument("--cases", type=int, default=1000, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=KINDS, action="append", help="default all of them")
@@ -27,16 +28,16 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for the file of --case")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds that a case may take")
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = [KINDS[name] for name in given.kind or KINDS]
-    if given.case is not None:
-        return max(repeat(kind, given.seed, given.case, given.keep) for kind in chosen)
+    chosen = [KINDS[name] for name in options.kind or KINDS]
+    if options.case is not None:
+        return max(repeat(kind, options.seed, options.case, options.keep) for kind in chosen)
     rows, failed = [], 0
     for kind in chosen:
-        tally = Tally(kind, given.seed)
-        cases = range(given.cases)
-        for result in run_cases(kind, given.seed, cases, given.workers, given.limit):
+        tally = Tally(kind, options.seed)
+        cases = range(options.cases)
+        for result in run_cases(kind, options.seed, cases, options.workers, options.limit):
             if text := tally.add(result):
                 print(text, file=sys.stderr, flush=True)
         failed += tally.failed
@@ -47,7 +48,7 @@ def main() -> int:
 
 
 def repeat(kind: Kind, seed: int, case: int, keep: Path | None) -> int:
-    """Read the file of one case, and print how that ended; a crash is one of this process."""
+    """Read the file of one case in this process, and print the outcome."""
     faulthandler.enable()
     os.environ[MAX_PIXELS_VARIABLE] = str(PIXELS)
     name, content = kind.content_of(seed, case)

@@ -1,4 +1,4 @@
-"""What a kind of file is, what a case of it is, and how a case can end."""
+"""Kinds of files, cases (one corrupted file each) and their outcomes."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ import torch
 
 from cdl_d2.cli.main import MISTAKES
 
-PIXELS = 2**20  # CDL_MAX_PIXELS of all cases, so that what is allowed takes little memory
+PIXELS = 2**20  # CDL_MAX_PIXELS of all cases, to limit the memory of valid files
 MEMORY = 512 * 2**20  # bytes that a case may take beyond what its process had
 
-# How a case can end well ...
+# Good outcomes ...
 REFUSED, EQUAL, DIFFERENT = "refused", "equal", "different"
-# ... and not: `silent` is a difference where a checksum promises that there is none.
+# ... and bad ones: `silent` is a difference despite a checksum.
 SILENT, UNCAUGHT, CRASH, HANG, TOO_MUCH = "silent", "uncaught", "crash", "hang", "memory"
 GOOD, BAD = (REFUSED, EQUAL, DIFFERENT), (SILENT, UNCAUGHT, CRASH, HANG, TOO_MUCH)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file, and a way to damage it.
+    """Kind of file, with functions to write, corrupt and read it.
 
     Attributes:
-        name: a word.
-        make: gives genuine files, by name; the same bytes every time.
-        damage: gives another content.
-        read: gives what is made of a file, by its name, from its content, in an empty folder; it
-            raises one of MISTAKES for what is refused.
-        checksum: whether nothing else than the original may be read of a damaged file.
+        name: one word.
+        make: function that returns valid files by name, always the same bytes.
+        damage: function that returns corrupted content.
+        read: function from name, content and an empty folder to the file's values; it raises one
+            of MISTAKES for an invalid file.
+        checksum: whether a corrupted file must never be read as other values.
     """
 
     name: str
@@ -49,18 +49,18 @@ class Kind:
 
     @cached_property
     def files(self) -> dict[str, bytes]:
-        """The genuine files."""
+        """Valid files by name."""
         return self.make()
 
     def content_of(self, seed: int, case: int) -> tuple[str, bytes]:
-        """Name and damaged content of a case."""
+        """Return name and corrupted content of a case."""
         rng = Random(f"{seed} {self.name} {case}")
         name = rng.choice(sorted(self.files))
         return name, self.damage(rng, self.files[name])
 
 
 class Result(NamedTuple):
-    """How a case ended, after how many seconds of a CPU, and how many bytes of memory it took."""
+    """Outcome of a case, with its CPU time in seconds and its memory in bytes."""
 
     case: int
     outcome: str
@@ -73,8 +73,8 @@ def run_case(kind: Kind, seed: int, case: int, folder: Path, originals: dict[str
     """Read the file of a case.
 
     Args:
-        folder: an empty one.
-        originals: what is made of the genuine files.
+        folder: empty folder.
+        originals: values of the valid files.
     """
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
@@ -85,12 +85,12 @@ def run_case(kind: Kind, seed: int, case: int, folder: Path, originals: dict[str
         if same(kind.read(name, content, folder), originals[name]):
             outcome = EQUAL
         elif kind.checksum:
-            outcome, detail = SILENT, f"{name} was read as something else"
+            outcome, detail = SILENT, f"{name} was read as other values"
     except MISTAKES as error:
         outcome = REFUSED
-        if _lacked_memory(error):
-            outcome, detail = TOO_MUCH, f"refused for lack of memory: {str(error)[:200]}"
-    except BaseException as error:  # also what is not an Exception, as Rust's panics
+        if _is_out_of_memory(error):
+            outcome, detail = TOO_MUCH, f"out of memory: {str(error)[:200]}"
+    except BaseException as error:  # also of panics of Rust, which are no Exception
         outcome, detail = UNCAUGHT, _where(error)
     memory = max(_memory("VmHWM") - before, 0)
     if memory > MEMORY:
@@ -99,7 +99,7 @@ def run_case(kind: Kind, seed: int, case: int, folder: Path, originals: dict[str
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two trees of values, dataclasses, tensors and arrays are equal; NaN equals NaN."""
+    """Return whether two trees of values, tensors and arrays are equal; NaN equals NaN."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         a, b = a.detach(), b.detach()
         return a.dtype == b.dtype and a.shape == b.shape and a.equal(b)
@@ -117,7 +117,7 @@ def same(a: Any, b: Any) -> bool:
     return a == b or (a != a and b != b)
 
 
-def _lacked_memory(error: BaseException | None) -> bool:
+def _is_out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, MemoryError) or "allocate" in str(error):
             return True
@@ -126,15 +126,15 @@ def _lacked_memory(error: BaseException | None) -> bool:
 
 
 def _where(error: BaseException) -> str:
-    """An error, and the last line of this project and the last of all that it came through."""
+    """Describe an error, the last line of this project in its traceback, and the last of all."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if f"{os.sep}cdl_d2{os.sep}" in frame.filename]
-    places = {f"{Path(f.filename).name}:{f.lineno}": None for f in (*ours[-1:], *frames[-1:])}
-    return f"{type(error).__name__} at {', '.join(places)}: {' '.join(str(error).split())[:200]}"
+    own_frames = [frame for frame in frames if f"{os.sep}cdl_d2{os.sep}" in frame.filename]
+    lines = {f"{Path(f.filename).name}:{f.lineno}": None for f in (*own_frames[-1:], *frames[-1:])}
+    return f"{type(error).__name__} at {', '.join(lines)}: {' '.join(str(error).split())[:200]}"
 
 
 def _reset_peak() -> int:
-    """Forget the peak of this process' memory; what it has now, in bytes."""
+    """Reset the peak of this process' memory, and return its memory in bytes."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     return _memory("VmRSS")
 

@@ -33,21 +33,21 @@ def _picture(mode: str) -> Image.Image:
 
 
 def make_images() -> dict[str, bytes]:
-    """Images in each format, with a few of its options and layouts."""
-    found = {}
+    """Return images in each format, with a few options and layouts."""
+    images = {}
     for form, options in OPTIONS.items():
         modes = {"PNG": ("RGB", "P", "LA", "1"), "TIFF": ("RGB", "L"), "GIF": ("P",)}
         for mode in modes.get(form, ("RGB", "L")):
             for number, option in enumerate(options):
-                held, picture = io.BytesIO(), _picture(mode)
+                file, picture = io.BytesIO(), _picture(mode)
                 exif = Image.Exif()
                 exif[0x0112] = 6
                 with_exif = {"exif": exif} if form in ("JPEG", "PNG", "WEBP", "TIFF") else {}
-                picture.save(held, format=form, **option, **with_exif)
-                found[f"{form}-{mode}-{number}"] = held.getvalue()
-    held = io.BytesIO()
-    _picture("RGB").save(held, format="GIF", save_all=True, append_images=[_picture("L")])
-    return found | {"GIF-frames": held.getvalue(), "PPM-text": _text_ppm()}
+                picture.save(file, format=form, **option, **with_exif)
+                images[f"{form}-{mode}-{number}"] = file.getvalue()
+    file = io.BytesIO()
+    _picture("RGB").save(file, format="GIF", save_all=True, append_images=[_picture("L")])
+    return images | {"GIF-frames": file.getvalue(), "PPM-text": _text_ppm()}
 
 
 def _text_ppm() -> bytes:
@@ -56,7 +56,7 @@ def _text_ppm() -> bytes:
 
 
 def read_picture(name: str, content: bytes, folder: Path) -> Any:
-    """The pixels of an image, or of a label map."""
+    """Return the pixels of an image and of a label map."""
     (folder / "a.png").write_bytes(content)
     pixels = read_image(folder / "a.png")
     assert pixels.shape[0] == 3
@@ -67,7 +67,7 @@ def read_picture(name: str, content: bytes, folder: Path) -> Any:
 
 
 def mutate_image(rng: Random, content: bytes) -> bytes:
-    """Bytes changed; of a PNG perhaps under checksums that fit."""
+    """Change bytes, or chunks of a PNG with matching checksums."""
     if content[:4] != b"\x89PNG" or rng.random() < 0.4:
         return mutate_bytes(rng, content)
     chunks, start = [], 8

@@ -1,4 +1,4 @@
-"""Ways to damage bytes, and trees of plain values and tensors."""
+"""Ways to corrupt bytes, and trees of plain values and tensors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-TIMES = (1, 1, 1, 2, 4)  # how often something is damaged
-EDGE = 4096  # bytes at either end, where formats keep what the rest means
+TIMES = (1, 1, 1, 2, 4)  # numbers of changes
+EDGE = 4096  # bytes at either end, where formats have headers
 TOKENS = (
     *(b"\xff" * 40, b"\0" * 40, b"[" * 3000, b"{" * 300, b'"', b"\n", b"\t", b"  ", b"\\u0000"),
     *(b"-1", b"0", b"1e999", b"NaN", b"9" * 30, b"9" * 5000, b"null", b"true", b"%d" % 2**64),
@@ -29,42 +29,41 @@ ODD = (
 
 
 def mutate_bytes(rng: Random, content: bytes) -> bytes:
-    """The content with a few places changed, cut out, put in, repeated or overwritten."""
+    """Return the content with a few bytes changed, removed, inserted or repeated."""
     damaged = bytearray(content)
     for _ in range(rng.choice(TIMES)):
-        place = _place(rng, len(damaged))
+        position = _choose_position(rng, len(damaged))
         way = rng.choice(["bit", "bytes", "number", "cut", "insert", "token", "repeat", "truncate"])
         if way == "bit" and damaged:
-            damaged[place] ^= 1 << rng.randrange(8)
+            damaged[position] ^= 1 << rng.randrange(8)
         elif way == "cut":
-            del damaged[place : place + rng.randint(1, 40)]
+            del damaged[position : position + rng.randint(1, 40)]
         elif way == "truncate" and rng.random() < 0.3:
-            del damaged[place:]
+            del damaged[position:]
         elif way == "repeat":
-            damaged[place:place] = damaged[place : place + 20] * rng.randint(1, 8)
+            damaged[position:position] = damaged[position : position + 20] * rng.randint(1, 8)
         elif way == "number":
             number = struct.pack(rng.choice("<>") + "Q", rng.choice(NUMBERS))
             size = rng.choice([2, 4, 8])
-            damaged[place : place + size] = number[:size]
+            damaged[position : position + size] = number[:size]
         else:
             new = rng.choice(TOKENS) if way == "token" else rng.randbytes(rng.randint(1, 24))
-            damaged[place : place + (len(new) if way == "bytes" else 0)] = new
+            damaged[position : position + (len(new) if way == "bytes" else 0)] = new
     return bytes(damaged)
 
 
-def _place(rng: Random, size: int) -> int:
-    place = rng.randrange(max(size, 1))
+def _choose_position(rng: Random, size: int) -> int:
+    position = rng.randrange(max(size, 1))
     if size > 2 * EDGE and rng.random() < 0.7:
-        return place % EDGE if rng.random() < 0.5 else size - 1 - place % EDGE
-    return place
+        return position % EDGE if rng.random() < 0.5 else size - 1 - position % EDGE
+    return position
 
 
 def mutate_values(rng: Random, tree: Any) -> Any:
-    """A copy of dicts and lists, some of whose values are others, gone, double, or of
-    another name."""
+    """Return a copy of dicts and lists with a few values changed, removed, doubled or renamed."""
     root = [copy.deepcopy(tree)]
     for _ in range(rng.choice(TIMES)):
-        holder, key = rng.choice(_places(root))
+        holder, key = rng.choice(_list_places(root))
         way = rng.choice(["odd", "odd", "near", "near", "remove", "double", "rename", "elsewhere"])
         value = holder[key]
         if way == "near":
@@ -76,28 +75,28 @@ def mutate_values(rng: Random, tree: Any) -> Any:
         elif way == "rename" and isinstance(holder, dict):
             holder[rng.choice(["", "a", "id", 0, None, f"{key}.scale"])] = holder.pop(key)
         elif way == "elsewhere":
-            other, theirs = rng.choice(_places(root))
-            holder[key] = copy.deepcopy(other[theirs])
+            source, source_key = rng.choice(_list_places(root))
+            holder[key] = copy.deepcopy(source[source_key])
         else:
             holder[key] = copy.deepcopy(rng.choice(ODD))
     return root[0]
 
 
-def _places(root: list) -> list[tuple[Any, Any]]:
-    """Each value of a tree: what holds it, and under which key."""
-    found: list[tuple[Any, Any]] = []
+def _list_places(root: list) -> list[tuple[Any, Any]]:
+    """Return container and key of each value in a tree."""
+    places: list[tuple[Any, Any]] = []
     to_do = [root]
     while to_do:
         holder = to_do.pop()
         for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
-            found.append((holder, key))
+            places.append((holder, key))
             if isinstance(holder[key], dict | list):
                 to_do.append(holder[key])
-    return found
+    return places
 
 
 def _near(rng: Random, value: Any) -> Any:
-    """Another value of the same type."""
+    """Return another value of the same type."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -120,7 +119,7 @@ def _element(rng: Random, tensor: torch.Tensor, numbers: tuple[float, ...]) -> t
     return tensor
 
 
-# Ways to change a tensor that every format can hold.
+# Changes of tensors that every format supports.
 DENSE: tuple[Callable[[Random, torch.Tensor], torch.Tensor], ...] = (
     lambda rng, t: _element(rng, t, (float("nan"), float("inf"))),
     lambda rng, t: _element(rng, t, (1e30, -1e30, 3e38, 1e9, 1e-40, 0.0)),
@@ -137,7 +136,7 @@ DENSE: tuple[Callable[[Random, torch.Tensor], torch.Tensor], ...] = (
     lambda rng, t: t.to(rng.choice([torch.float64, torch.float16, torch.bfloat16])),
     lambda rng, t: t.to(rng.choice([torch.int8, torch.int64, torch.bool, torch.uint8])),
 )
-# And those of torch.save alone.
+# Changes that only torch.save supports.
 TENSORS = (
     *DENSE,
     lambda rng, t: t.to_sparse(),

@@ -1,4 +1,4 @@
-"""What became of the cases of a kind: counts, the first of each failure, and how to repeat it."""
+"""Report on the cases of a kind: counts, first failures, and how to repeat them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from tests.fuzz.case import BAD, GOOD, Kind, Result
 
-SHOWN = 3  # failures of the same words
+MAX_REPORTS = 3  # of failures with the same text
 HEAD = ("kind", "cases", *GOOD, *BAD, "cases/s of CPU", "slowest (s)", "most memory (MiB)")
 
 
 @dataclass
 class Tally:
-    """Counts of one kind; times are of a CPU, whatever else it does."""
+    """Counts of one kind, and CPU times."""
 
     kind: Kind
     seed: int
@@ -21,28 +21,28 @@ class Tally:
     counts: Counter = field(default_factory=Counter)
     slowest: float = 0.0
     memory: int = 0
-    _said: Counter = field(default_factory=Counter)
+    _reports: Counter = field(default_factory=Counter)
 
     def add(self, result: Result) -> str | None:
-        """Count a result; what to say of it, if it is a failure that was not said often yet."""
+        """Count a result; return a message for the first failures of each text."""
         self.counts[result.outcome] += 1
         self.seconds += result.seconds
         self.slowest = max(self.slowest, result.seconds)
         self.memory = max(self.memory, result.memory)
-        words = result.detail.partition(": ")[0]
-        self._said[words] += 1
-        if result.outcome in GOOD or self._said[words] > SHOWN:
+        text = result.detail.partition(": ")[0]
+        self._reports[text] += 1
+        if result.outcome in GOOD or self._reports[text] > MAX_REPORTS:
             return None
         again = f"--seed {self.seed} --kind {self.kind.name} --case {result.case}"
         return f"{result.outcome} ({again}): {result.detail}"
 
     @property
     def failed(self) -> int:
-        """How many cases ended as none may."""
+        """Number of cases with a bad outcome."""
         return sum(self.counts[outcome] for outcome in BAD)
 
     def row(self) -> str:
-        """A row of a Markdown table under `head`."""
+        """Return the row of a Markdown table under `head`."""
         cases = sum(self.counts.values())
         counts = [str(self.counts[outcome]) for outcome in (*GOOD, *BAD)]
         rate = f"{cases / self.seconds:.0f}" if self.seconds else ""
@@ -52,7 +52,7 @@ class Tally:
 
 
 def head() -> str:
-    """The first two rows of the table."""
+    """Return the first two rows of the table."""
     return f"{_row(*HEAD)}\n{_row(*['---'] * len(HEAD))}"
 
 

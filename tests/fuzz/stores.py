@@ -1,4 +1,4 @@
-"""Latent stores: a genuine one of each form, with one file of it damaged or forged."""
+"""Latent stores of each form with one corrupted or forged file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHARD, PLAN, MANIFEST = "shard-00000.safetensors", "plan.json", "manifest.json"
 
 @cache
 def _stores() -> dict[str, dict[str, bytes]]:
-    """The files of a store of each form."""
+    """Return the files of a store of each form."""
     stores, codec = {}, small_codec(CODEC)
     with tempfile.TemporaryDirectory() as name:
         photos = Path(name) / "photos"
@@ -52,15 +52,15 @@ def _stores() -> dict[str, dict[str, bytes]]:
 
 
 def make_files(file: str) -> dict[str, bytes]:
-    """One file of each store."""
+    """Return one file of each store."""
     return {f"{form}/{file}": files[file] for form, files in _stores().items()}
 
 
 def read_store(name: str, content: bytes, folder: Path) -> Any:
-    """All latents of a store that has one other file; what verification says is not looked at."""
+    """Verify a store with one file replaced, and return all its latents."""
     form, file = name.split("/")
-    for each, genuine in _stores()[form].items():
-        (folder / each).write_bytes(content if each == file else genuine)
+    for name, valid in _stores()[form].items():
+        (folder / name).write_bytes(content if name == file else valid)
     list(verify_store(folder, folder))
     store = LatentStore(folder, small_codec(CODEC))
     store.require_all_images()
@@ -69,22 +69,22 @@ def read_store(name: str, content: bytes, folder: Path) -> Any:
 
 
 def mutate_json(rng: Random, content: bytes) -> bytes:
-    """JSON, damaged as text or as values."""
+    """Corrupt JSON as text or as values."""
     if rng.random() < 0.4:
         return mutate_bytes(rng, content)
     return json.dumps(mutate_values(rng, json.loads(content))).encode()
 
 
 def forge_shard(rng: Random, content: bytes) -> bytes:
-    """A shard whose records, or what it says of itself, are others, under checksums that fit."""
+    """Change records or metadata of a shard, with matching checksums."""
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(content)
         with safe_open(file.name, framework="pt") as shard:
             metadata = shard.metadata()
             records = {k: bytearray(shard.get_tensor(k).numpy()) for k in shard.keys()}  # noqa: SIM118
     if rng.random() < 0.3:
-        said = mutate_values(rng, json.loads(metadata["shard"]))
-        metadata = {"shard": json.dumps(said)}
+        values = mutate_values(rng, json.loads(metadata["shard"]))
+        metadata = {"shard": json.dumps(values)}
     else:
         name = rng.choice(sorted(records))
         record = _forge_record(rng, bytes(records[name][4:]))
@@ -95,7 +95,7 @@ def forge_shard(rng: Random, content: bytes) -> bytes:
 
 
 def _forge_record(rng: Random, record: bytes) -> bytes:
-    """Head, compressed or decompressed content of a record changed."""
+    """Change header, compressed or decompressed content of a record."""
     head, content = record[:19], record[19:]
     way = rng.randrange(3)
     if way == 0:

@@ -1,4 +1,4 @@
-"""A few cases of each kind, and that every bad end is told from the others."""
+"""A few cases of each kind, and the classification of outcomes."""
 
 import os
 import signal
@@ -37,26 +37,26 @@ CASES = 10
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_damaged_file_does_no_harm(name):
+def test_a_corrupted_file_does_no_harm(name):
     results = list(run_cases(KINDS[name], 1, range(CASES)))
     assert sorted(result.case for result in results) == list(range(CASES))
     assert not [result for result in results if result.outcome in BAD]
 
 
-FOUND = [  # by a long run with seed 0, and mended
+FIXED = [  # cases of seed 0 that once failed
     *[("annotations", 317), ("image", 1465), ("card", 641)],
     *[("pickle", 3297), ("forged-checkpoint", 3348)],
 ]
 
 
-@pytest.mark.parametrize(("name", "case"), [found for found in FOUND if found[0] in KINDS])
-def test_what_once_was_a_traceback_is_none_any_more(name, case):
+@pytest.mark.parametrize(("name", "case"), [case for case in FIXED if case[0] in KINDS])
+def test_fixed_cases_do_not_fail_again(name, case):
     assert [result for result in run_cases(KINDS[name], 0, [case]) if result.outcome in BAD] == []
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_case_is_the_same_file_every_time(name):
-    kind, again = KINDS[name], replace(KINDS[name])  # with files of its own
+    kind, again = KINDS[name], replace(KINDS[name])  # writes its own files
     for case in range(3):
         assert kind.content_of(2, case) == again.content_of(2, case)
     assert len({kind.content_of(seed, case) for seed in range(3) for case in range(5)}) > 5
@@ -86,7 +86,7 @@ def _want_everything(name, content, folder):
         raise CdlError("no") from error
 
 
-ENDS = {  # what reads a damaged file so
+OUTCOMES = {  # with functions that read a file so
     "equal": (EQUAL, lambda *_: 1, True),
     "different": (DIFFERENT, lambda *_: 2, False),
     "different in spite of a checksum": (SILENT, lambda *_: 2, True),
@@ -95,13 +95,13 @@ ENDS = {  # what reads a damaged file so
     "a crash": (CRASH, lambda *_: os.abort(), True),
     "a hang": (HANG, _hang, True),
     "memory": (TOO_MUCH, _fill, True),
-    "memory that is not there": (TOO_MUCH, _want_everything, True),
+    "memory that does not exist": (TOO_MUCH, _want_everything, True),
 }
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_each_end_is_told_and_the_next_case_is_done(end):
-    outcome, read, checksum = ENDS[end]
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_each_outcome_is_recognized_and_the_next_case_runs(name):
+    outcome, read, checksum = OUTCOMES[name]
 
     def read_one(name, content, folder):
         return 1 if content == b"genuine" else read(name, content, folder)
@@ -115,7 +115,7 @@ def test_each_end_is_told_and_the_next_case_is_done(end):
     assert tally.failed == (2 if outcome in BAD else 0)
 
 
-def test_damage_is_damage():
+def test_mutations_change_content():
     content, tree = bytes(range(200)), {"a": [1, 2.5, "x"], "b": {"c": torch.ones(3)}}
     assert sum(mutate_bytes(Random(i), content) != content for i in range(50)) > 45
     assert sum(not same(mutate_values(Random(i), tree), tree) for i in range(50)) > 40

@@ -21,7 +21,7 @@ from cdl_d2.data import Variant
 from cdl_d2.data.datasets.attributes import read_attributes
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.data.datasets.voc import read_voc_classes
-from cdl_d2.metrics.coco_precision import average_precision, index_coco
+from cdl_d2.metrics.coco_precision import CocoIndex, average_precision
 from cdl_d2.model_zoo.card import Card, CardCodec, CardData, CardWeights, read_card
 from cdl_d2.nn.selection.channel_ranking import ChannelRanking
 from cdl_d2.packaged import CONFIGS
@@ -77,17 +77,17 @@ def make_annotations() -> dict[str, bytes]:
 
 
 def read_annotations(name: str, content: bytes, folder: Path) -> Any:
-    """Items to train on, of both backends, and what evaluation makes of a result."""
+    """Return training samples of both backends, and the AP of a detection."""
     path = folder / name
     path.write_bytes(content)
     for image, (height, width) in SIZES.items():
         Image.new("RGB", (width, height)).save(folder / f"{image}.png")
     items = CocoItems(path, folder, (Variant(),), training=True)
-    found = [items[index] for index in range(len(items))]
+    samples = [items[index] for index in range(len(items))]
     first = {"image_id": 1, "category_id": 1, "bbox": [2, 3, 12.5, 9], "score": 0.5}
-    precision = average_precision(index_coco(read_coco(path)), [first], "bbox")
+    precision = average_precision(CocoIndex(read_coco(path)), [first], "bbox")
     if not find_spec("detectron2"):
-        return found, precision
+        return samples, precision
     from detectron2.data import DatasetCatalog
 
     from cdl_d2.d2 import register_dataset
@@ -100,19 +100,20 @@ def read_annotations(name: str, content: bytes, folder: Path) -> Any:
     dataset = f"{folder / name} {len(DatasetCatalog)}"
     register_dataset(dataset, str(path), str(folder))
     mapped = [mapper(record) for record in DatasetCatalog.get(dataset)]
-    theirs = [vars(each["instances"])["_fields"] for each in mapped]
-    return found, precision, [{k: getattr(v, "tensor", v) for k, v in f.items()} for f in theirs]
+    instances = [vars(sample["instances"])["_fields"] for sample in mapped]
+    tensors = [{k: getattr(v, "tensor", v) for k, v in i.items()} for i in instances]
+    return samples, precision, tensors
 
 
 def make_tables() -> dict[str, bytes]:
-    """Attributes of images, in both forms."""
+    """Return attributes of images, in both formats."""
     table = "file_name,smiling,young\n1.png,0,1\nmore/2.png,1,0\n"
     celeba = "2\nSmiling Young\n1.jpg -1 1\n2.jpg  1 1\n"
     return {"table.csv": table.encode(), "celeba.txt": celeba.encode()}
 
 
 def read_table(name: str, content: bytes, folder: Path) -> Any:
-    """Names and answers of a table."""
+    """Return names and values of a table."""
     (folder / name).write_bytes(content)
     return read_attributes(folder / name)
 
@@ -130,19 +131,19 @@ def read_selection(name: str, content: bytes, folder: Path) -> Any:
 
 
 def make_voc_annotations() -> dict[str, bytes]:
-    """Of an image of two objects, in the layout of VOC."""
+    """Return the annotation of an image with two objects, in the layout of VOC."""
     with tempfile.TemporaryDirectory() as folder:
         write_voc(Path(folder), [["dog", "cat"]])
         return {"000000.xml": (Path(folder) / "Annotations/000000.xml").read_bytes()}
 
 
 def mutate_xml(rng: Random, content: bytes) -> bytes:
-    """XML, damaged as text or with an element that says something else, twice or nothing."""
+    """Corrupt XML as text, or change, double or remove elements."""
     if rng.random() < 0.3:
         return mutate_bytes(rng, content)
     root = ElementTree.fromstring(content)
     for _ in range(rng.randint(1, 3)):
-        parent = rng.choice([each for each in root.iter() if len(each)])
+        parent = rng.choice([element for element in root.iter() if len(element)])
         child = rng.choice(list(parent))
         chance = rng.random()
         if chance < 0.15 and len(root) > 1:
@@ -174,7 +175,7 @@ def read_voc_annotation(name: str, content: bytes, folder: Path) -> Any:
 
 
 def make_cards() -> dict[str, bytes]:
-    """A card of each engine."""
+    """Return a card of each backend."""
     values = {
         "name": "a-model",
         "classes": ("nucleus", "other"),
@@ -190,11 +191,13 @@ def make_cards() -> dict[str, bytes]:
     changes = ("MODEL.ROI_HEADS.NUM_CLASSES", 2, "SOLVER.STEPS", [3, 4])
     config = DetectorConfig(values["classes"], "image")
     architecture = vars(config.architecture) | {"anchor_sizes": [32, 64, 128, 256, 512]}
-    theirs = vars(config) | {"classes": [*config.classes], "architecture": architecture}
-    ours = "detection/small/bridge_mask_rcnn_small.yaml"
+    config_values = vars(config) | {"classes": [*config.classes], "architecture": architecture}
+    config_name = "detection/small/bridge_mask_rcnn_small.yaml"
     cards = {
-        "detectron2.yaml": Card(**values, engine="detectron2", config=ours, overrides=changes),
-        "torchvision.yaml": Card(**values, engine="torchvision", config=theirs),
+        "detectron2.yaml": Card(
+            **values, backend="detectron2", config=config_name, overrides=changes
+        ),
+        "torchvision.yaml": Card(**values, backend="torchvision", config=config_values),
     }
     return {name: card.to_yaml().encode() for name, card in cards.items()}
 
@@ -220,7 +223,7 @@ def make_configs() -> dict[str, bytes]:
 
 
 def read_config_file(name: str, content: bytes, folder: Path) -> Any:
-    """A config, as it would be written."""
+    """Return a config as text."""
     from cdl_d2.d2.config_files import read_config
 
     (folder / name).write_bytes(content)
@@ -228,7 +231,7 @@ def read_config_file(name: str, content: bytes, folder: Path) -> Any:
 
 
 def mutate_yaml(rng: Random, content: bytes) -> bytes:
-    """YAML, damaged as text or as values, or with lists that hold one another many times."""
+    """Corrupt YAML as text or as values, or return nested aliases."""
     chance = rng.random()
     if chance < 0.05:
         return _bomb(rng) + content
@@ -242,7 +245,7 @@ def mutate_yaml(rng: Random, content: bytes) -> bytes:
 
 
 def _bomb(rng: Random) -> bytes:
-    """A few lines of YAML that stand for 8^1 to 8^12 values."""
+    """Return a few lines of YAML with 8^1 to 8^12 values after expanding aliases."""
     way, depth = rng.choice(BOMBS), rng.randint(1, 12)
     lines = [f"x{i + 1}: &x{i + 1} {way.format(f'x{i}')}" for i in range(depth)]
     return "\n".join(["x0: &x0 {a: 1}", *lines, ""]).encode()

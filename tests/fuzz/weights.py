@@ -57,18 +57,18 @@ class Network(nn.Module):
 
 def make_codec_weights() -> dict[str, bytes]:
     """A codec's weights in each form."""
-    network, found = _codec_network(), {}
+    network, files = _codec_network(), {}
     with tempfile.TemporaryDirectory() as folder:
         save_weights(Path(folder) / "a", network, {})
-        found["whole.safetensors"] = (Path(folder) / "a").read_bytes()
+        files["whole.safetensors"] = (Path(folder) / "a").read_bytes()
     tables = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")
     state = {k: v for k, v in network.state_dict().items() if not k.endswith(tables)}
-    found["packed.safetensors"] = packed_bytes(state)
-    return found
+    files["packed.safetensors"] = packed_bytes(state)
+    return files
 
 
 def make_hostile_codec_weights() -> dict[str, bytes]:
-    """As make_codec_weights, and as PyTorch saves them."""
+    """Return the files of make_codec_weights, and one of PyTorch."""
     network = _codec_network()
     network.update()
     return make_codec_weights() | {"saved.pth": _saved({"state_dict": network.state_dict()})}
@@ -89,11 +89,11 @@ def make_checkpoints() -> dict[str, bytes]:
     config = DetectorConfig(("a", "b"), "image")
     with tempfile.TemporaryDirectory() as name:
         save_detector(Path(name) / "a.pth", config, state, training={"seed": 1}, iteration=5)
-        found = {"torchvision.pth": (Path(name) / "a.pth").read_bytes()}
-    found["network.pth"] = _saved({"state_dict": state})
+        files = {"torchvision.pth": (Path(name) / "a.pth").read_bytes()}
+    files["network.pth"] = _saved({"state_dict": state})
     if find_spec("detectron2"):
-        found["detectron2.pth"] = _saved({"model": state, "iteration": 5, "optimizer": {"a": [1]}})
-    return found
+        files["detectron2.pth"] = _saved({"model": state, "iteration": 5, "optimizer": {"a": [1]}})
+    return files
 
 
 def read_checkpoint_file(name: str, content: bytes, folder: Path) -> Any:
@@ -101,9 +101,9 @@ def read_checkpoint_file(name: str, content: bytes, folder: Path) -> Any:
     path, network = folder / name, Network()
     path.write_bytes(content)
     if name == "torchvision.pth":
-        held = read_checkpoint(path)
-        load_all(network, held["model"], str(path))
-        return held["config"], network.state_dict()
+        checkpoint = read_checkpoint(path)
+        load_all(network, checkpoint["model"], str(path))
+        return checkpoint["config"], network.state_dict()
     if name == "network.pth":
         load_network(network, path)
         return dict(network.state_dict())
@@ -114,22 +114,22 @@ def read_checkpoint_file(name: str, content: bytes, folder: Path) -> Any:
 
 
 def make_pickles() -> dict[str, bytes]:
-    """Arrays as Detectron2's model zoo has them."""
+    """Return pickled arrays like those of Detectron2's model zoo."""
     state = {k: v.numpy() for k, v in Network().state_dict().items()}
     content = {"model": state, "__author__": "someone"}
     blobs = {"blobs": state, "iteration": np.float32(3)}
-    found = {f"{n}.pkl": pickle.dumps(content, protocol=n) for n in (0, 2, 4)}
-    return found | {"caffe2.pkl": pickle.dumps(blobs, protocol=2)}
+    files = {f"{n}.pkl": pickle.dumps(content, protocol=n) for n in (0, 2, 4)}
+    return files | {"caffe2.pkl": pickle.dumps(blobs, protocol=2)}
 
 
 def mutate_pickle(rng: Random, content: bytes) -> bytes:
-    """Bytes of a pickle changed, or the commands of its beginning and end."""
+    """Change bytes of a pickle, or opcodes near its beginning and end."""
     if rng.random() < 0.5:
         return mutate_bytes(rng, content)
     damaged = bytearray(content)
     for _ in range(rng.randint(1, 6)):
-        place = rng.choice([rng.randrange(200), len(damaged) - 1 - rng.randrange(60)])
-        damaged[place : place + rng.randint(0, 2)] = bytes([rng.choice(OPCODES)])
+        position = rng.choice([rng.randrange(200), len(damaged) - 1 - rng.randrange(60)])
+        damaged[position : position + rng.randint(0, 2)] = bytes([rng.choice(OPCODES)])
     return bytes(damaged)
 
 
@@ -148,7 +148,7 @@ def read_statistics(name: str, content: bytes, folder: Path) -> Any:
 
 
 def forge_weights(rng: Random, content: bytes) -> bytes:
-    """A file of torch.save or safetensors, some of whose tensors or values are others."""
+    """Change tensors or values in a file of torch.save or safetensors."""
     if content[:2] == b"PK":
         return _tried(rng, lambda: _saved(mutate_values(rng, _loaded(content))))
     return _tried(rng, lambda: _forged_tensors(rng, content))
@@ -166,7 +166,7 @@ def _forged_tensors(rng: Random, content: bytes) -> bytes:
 
 
 def _tried(rng: Random, forge: Callable[[], bytes]) -> bytes:
-    """What a change gives that tensors and formats allow: they refuse some."""
+    """Return the result of the first change that the format supports."""
     for _ in range(100):
         try:
             return forge()
@@ -176,11 +176,11 @@ def _tried(rng: Random, forge: Callable[[], bytes]) -> bytes:
 
 
 def _saved(content: Any) -> bytes:
-    held = io.BytesIO()
-    torch.save(content, held)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def _loaded(content: bytes) -> Any:
-    held = torch.load(io.BytesIO(content), weights_only=True)
-    return {k: dict(v) if isinstance(v, dict) else v for k, v in held.items()}
+    values = torch.load(io.BytesIO(content), weights_only=True)
+    return {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}

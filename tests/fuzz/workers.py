@@ -1,7 +1,7 @@
-"""Processes that cases happen in, so that a crash, a hang or a lack of memory ends only a process.
+"""Processes that run cases, so that a crash, a hang or a lack of memory ends only a process.
 
-A process is a fork of this one, which has imported everything and read the genuine files; it does
-case after case, and another takes its place only when it ended badly.
+A process is a fork of this one, which has imported everything and read the valid files. It runs
+case after case and is replaced only after a bad outcome.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from typing import Any
 from cdl_d2.codec.latent import MAX_PIXELS_VARIABLE
 from tests.fuzz.case import BAD, CRASH, HANG, PIXELS, UNCAUGHT, Kind, Result, run_case
 
-ADDRESSES = 4 * 2**30  # bytes of address space that a process may add; then it gets no more memory
+MAX_ADDED_BYTES = 4 * 2**30  # of address space
 CONTEXT = multiprocessing.get_context("fork")
 
 
 def run_cases(
     kind: Kind, seed: int, cases: Iterable[int], workers: int = 1, limit: float = 60.0
 ) -> Iterator[Result]:
-    """The results of cases, as they come.
+    """Yield the results of cases as they arrive.
 
     Args:
-        workers: processes at a time.
-        limit: seconds after which a case hangs.
+        workers: number of processes.
+        limit: seconds after which a case counts as a hang.
     """
     with tempfile.TemporaryDirectory() as name:
         originals = read_originals(kind, Path(name))
@@ -56,7 +56,7 @@ def run_cases(
 
 
 def read_originals(kind: Kind, folder: Path) -> dict[str, Any]:
-    """What is made of the genuine files."""
+    """Return the values of the valid files."""
     originals = {}
     for name, content in kind.files.items():
         originals[name] = kind.read(name, content, new_folder(folder))
@@ -64,7 +64,7 @@ def read_originals(kind: Kind, folder: Path) -> dict[str, Any]:
 
 
 def new_folder(folder: Path) -> Path:
-    """An empty folder in a folder."""
+    """Create an empty folder in a folder."""
     path = folder / "case"
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -72,7 +72,7 @@ def new_folder(folder: Path) -> Path:
 
 
 class _Worker:
-    """A process, and the case that it is busy with."""
+    """Process with its current case."""
 
     def __init__(self, *arguments: Any):
         self._arguments = arguments
@@ -81,10 +81,11 @@ class _Worker:
 
     def _start(self) -> None:
         _trace_of(self._arguments[-1]).touch()
-        self.connection, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
+        self.connection, worker_end = CONTEXT.Pipe()
+        arguments = worker_end, *self._arguments
+        self._process = CONTEXT.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
-        theirs.close()
+        worker_end.close()
 
     def ask(self, case: int | None, limit: float) -> None:
         self.case, self.deadline = case, time.monotonic() + limit
@@ -92,7 +93,7 @@ class _Worker:
             self.connection.send(case)
 
     def result(self) -> Result | None:
-        """How the case ended; None while it goes on."""
+        """Return the result of the case, None while it runs."""
         if self.connection.poll():
             try:
                 result = self.connection.recv()
@@ -100,24 +101,24 @@ class _Worker:
                 self._process.join()
                 code = self._process.exitcode
                 how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-                result = Result(self.case, CRASH, f"{how} at {self._place()}")
+                result = Result(self.case, CRASH, f"{how} at {self._find_frames()}")
         elif time.monotonic() >= self.deadline:
             os.kill(self._process.pid, signal.SIGUSR1)
             time.sleep(1)
-            result = Result(self.case, HANG, f"no end at {self._place()}")
+            result = Result(self.case, HANG, f"no end at {self._find_frames()}")
         else:
             return None
-        if result.outcome in BAD and result.outcome != UNCAUGHT:  # what it has left is not trusted
+        if result.outcome in BAD and result.outcome != UNCAUGHT:  # its state is not trusted
             self.end()
             self._start()
         return result
 
-    def _place(self) -> str:
-        """Where the process says that it is, from within."""
+    def _find_frames(self) -> str:
+        """Return the innermost frames of the process from its trace."""
         lines = _trace_of(self._arguments[-1]).read_text(encoding="utf-8").splitlines()
         frames = [line.split('"') for line in lines if line.startswith("  File")]
-        places = [f"{Path(name).name}:{rest.split()[2]}" for _, name, rest in frames[:3]]
-        return ", ".join(place.rstrip(",") for place in places)
+        lines = [f"{Path(name).name}:{tail.split()[2]}" for _, name, tail in frames[:3]]
+        return ", ".join(line.rstrip(",") for line in lines)
 
     def end(self) -> None:
         self._process.kill()
@@ -141,11 +142,11 @@ def _serve(
     faulthandler.register(signal.SIGUSR1, trace)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
-    most = pages * resource.getpagesize() + ADDRESSES
+    most = pages * resource.getpagesize() + MAX_ADDED_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     os.environ[MAX_PIXELS_VARIABLE] = str(PIXELS)
     parent = os.getppid()
-    while os.getppid() == parent:  # else whoever asks was killed
+    while os.getppid() == parent:  # until the parent is killed
         if connection.poll(5):
             case = connection.recv()
             connection.send(run_case(kind, seed, case, new_folder(folder), originals))

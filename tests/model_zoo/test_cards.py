@@ -189,7 +189,7 @@ def test_packaged_weights_are_checked_too(home, content):
     path.write_bytes(CONTENT)
     assert model_zoo.weights_file("packed") == path
     path.write_bytes(content)
-    with pytest.raises(CdlError, match="damaged"):
+    with pytest.raises(CdlError, match="corrupted"):
         model_zoo.weights_file("packed")
 
 

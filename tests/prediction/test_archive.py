@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from cdl_d2 import Predictor
 from cdl_d2.errors import CdlError
 from cdl_d2.files import without_nan, write_json
-from cdl_d2.metrics.coco_precision import average_precision, index_coco
+from cdl_d2.metrics.coco_precision import CocoIndex, average_precision
 from cdl_d2.prediction import archive
 from cdl_d2.prediction.archive import ArchivePrediction
 from cdl_d2.prediction.sources import find_sources
@@ -229,7 +229,7 @@ def test_predictions_are_in_pixels_of_the_annotations(latent_model, coded, tmp_p
     words = "--annotations", tmp_path / "truth.json", "--output", tmp_path / "out", "--json"
     printed = json.loads(output_of("predict", latent_model, coded, *words))
     assert json.loads((tmp_path / "out" / "images.json").read_text()) == content
-    coco = index_coco(json.loads((tmp_path / "truth.json").read_text()))
+    coco = CocoIndex(json.loads((tmp_path / "truth.json").read_text()))
     submitted = json.loads((tmp_path / "out" / "predictions.json").read_text())
     again = average_precision(coco, submitted, "bbox")
     assert without_nan(again) == pytest.approx(printed["bbox"])

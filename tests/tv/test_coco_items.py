@@ -7,7 +7,7 @@ import torch
 
 from cdl_d2.codec import Codec
 from cdl_d2.data import LatentStore, Plan, Variant
-from cdl_d2.data.datasets.sources import find_images_of
+from cdl_d2.data.datasets.image_lists import list_images
 from cdl_d2.data.store.encoding import close_store, encode_shards
 from cdl_d2.tv import CocoItems
 from cdl_d2.tv.training_batches import TrainingBatches
@@ -41,7 +41,7 @@ def test_boxes_and_masks_follow_the_image(dataset, variant):
 def test_an_item_of_a_store_is_that_of_the_image(coco_dataset, tmp_path):
     codec = Codec.load("tiny-bmshj2018-hyperprior", 2)
     annotations, images = coco_dataset
-    plan = Plan(codec.identity, "arrays", VARIANTS, tuple(find_images_of(images, annotations)))
+    plan = Plan(codec.identity, "arrays", VARIANTS, tuple(list_images(images, annotations)))
     plan.save(tmp_path / "store")
     list(encode_shards(codec, plan, images, tmp_path / "store", [0], workers=0))
     close_store(tmp_path / "store", plan)

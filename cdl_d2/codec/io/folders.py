@@ -1,4 +1,4 @@
-"""Files under a folder: links are followed, and what operating systems leave there is no file."""
+"""Listing of the files under a folder, across links and without files of operating systems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-LEFTOVERS = {  # of operating systems and file servers, in lower case; hidden names are others
+SYSTEM_NAMES = {  # files of operating systems and file servers, in lower case
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "#snapshot"),
     *("$recycle.bin", "system volume information", "lost+found"),
 }
@@ -22,9 +22,9 @@ class Listing:
     """Files under a folder.
 
     Attributes:
-        files: those that were asked for, sorted.
-        skipped: all others.
-        errors: why folders could not be listed, by folder.
+        files: paths of requested files, sorted.
+        skipped: paths of all other files, sorted.
+        errors: errors of folders that could not be listed, by folder.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -33,73 +33,74 @@ class Listing:
 
 
 def is_leftover(name: str) -> bool:
-    """Return whether a file or folder is hidden, or is one that operating systems leave."""
+    """Return whether a file or folder is hidden, or belongs to an operating system."""
     hidden = name.startswith(".") and name != ".."
-    return hidden or name.lower() in LEFTOVERS
+    return hidden or name.lower() in SYSTEM_NAMES
 
 
 def list_files(folder: Path, is_wanted: Callable[[str], bool]) -> Listing:
-    """List the files under a folder, without hidden ones and those that systems leave.
+    """List the files under a folder, without hidden ones and those of operating systems.
 
-    Linked folders are followed after all others, and none is listed twice: neither one that is
-    under the folder itself, nor one that the folder is in.
+    Linked folders are followed after all others. No folder is listed twice, and none that contains
+    `folder` itself.
 
     Args:
-        is_wanted: tells by a file's name whether it is asked for.
+        folder: folder to list.
+        is_wanted: predicate on the names of requested files.
     """
     listing = Listing()
 
     def note(error: OSError) -> None:
         listing.errors[Path(error.filename)] = error
 
-    for place, names in _walk(folder, note):
+    for parent, names in _walk(folder, note):
         for name in names:
             if not is_leftover(name):
                 paths = listing.files if is_wanted(name) else listing.skipped
-                paths.append(Path(place, name))
+                paths.append(Path(parent, name))
     listing.files.sort()
     listing.skipped.sort()
     return listing
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """List a folder and those under it, sorted, as list_files goes through them."""
-    return sorted(Path(place) for place, _ in _walk(folder))
+    """List a folder and the folders under it that list_files visits, sorted."""
+    return sorted(Path(parent) for parent, _ in _walk(folder))
 
 
 def _walk(
     folder: Path, on_error: Callable[[OSError], None] | None = None
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder, once, with the names of its files."""
+    """Yield each folder once, with the names of its files."""
     seen: set[tuple[int, int]] = set()
-    for parent in Path(os.path.realpath(folder)).parents:
+    for ancestor in Path(os.path.realpath(folder)).parents:
         with suppress(OSError):
-            seen.add(_identity(parent))
+            seen.add(_identity(ancestor))
     waiting = deque([str(folder)])
     while waiting:
-        for place, folders, names in os.walk(waiting.popleft(), onerror=on_error):
-            if _identity(place) in seen:
+        for parent, folders, names in os.walk(waiting.popleft(), onerror=on_error):
+            if _identity(parent) in seen:
                 folders.clear()
                 continue
-            seen.add(_identity(place))
+            seen.add(_identity(parent))
             folders[:] = sorted(name for name in folders if not is_leftover(name))
-            inner = (os.path.join(place, name) for name in folders)
-            waiting += [path for path in inner if os.path.islink(path)]
-            yield place, names
+            paths = (os.path.join(parent, name) for name in folders)
+            waiting += [path for path in paths if os.path.islink(path)]
+            yield parent, names
 
 
 def report_skipped(skipped: Sequence[object], *kinds: str) -> None:
-    """Log how many files were skipped, with an example; the same line once.
+    """Log the number of skipped files and an example; log equal lines once.
 
     Args:
         skipped: names of the files.
-        kinds: of files that were asked for, such as `image`.
+        kinds: kinds of files that were requested, such as `image`.
     """
     if len(skipped) == 1:
-        _report_once(f"skipped 1 file that is no {' or '.join(kinds)}: {skipped[0]}")
+        _report_once(f"skipped 1 file, not an {' or '.join(kinds)}: {skipped[0]}")
     elif skipped:
-        wanted = " or ".join(f"{kind}s" for kind in kinds)
-        _report_once(f"skipped {len(skipped)} files that are no {wanted}, such as {skipped[0]}")
+        names = " or ".join(f"{kind}s" for kind in kinds)
+        _report_once(f"skipped {len(skipped)} files, not {names}, such as {skipped[0]}")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Images: the files in a folder, and the pixels of a file or of any other source."""
+"""Reading and writing of images: files, bytes, Pillow pictures, arrays and tensors."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from torchvision.transforms.functional import pil_to_tensor
 from cdl_d2.codec.io.folders import list_files, report_skipped
 from cdl_d2.codec.latent import check_pixels
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_atomically
+from cdl_d2.files import check_regular_file, write_atomically
 
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
 }
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # that Pillow may read
-ORIENTATION = 0x0112  # the EXIF tag
-TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags of the stored image
-SIDEWAYS = (5, 6, 7, 8)  # values of it whose images have rows for columns
-DEEP = re.compile(r"(?<!BGR);(12|16)")  # in Pillow's name of a layout; BGR;16 is a whole pixel
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # readers run no other program
+ORIENTATION = 0x0112  # EXIF tag
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap rows and columns
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
+DEEP = re.compile(r"(?<!BGR);(12|16)")  # in Pillow's name of a pixel layout
 CHANNELS = {1: "gray", 2: "gray and alpha", 3: "RGB", 4: "RGBA"}  # of arrays and tensors
 Content = bytes | bytearray | memoryview
 Picture = str | Path | Content | Image.Image | np.ndarray | torch.Tensor
-UNREADABLE = (  # what Pillow raises for damaged files of these formats
+PILLOW_ERRORS = (  # of corrupted files
     *(AssertionError, EOFError, OSError, SyntaxError, ValueError, struct.error, zlib.error),
     *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError),
     Image.DecompressionBombError,
@@ -43,11 +43,11 @@ UNREADABLE = (  # what Pillow raises for damaged files of these formats
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return all images under a folder, sorted; see list_files. Other files are logged in a line.
+    """Return the paths of all images under a folder, sorted; log how many other files there are.
 
     Raises:
-        NotADirectoryError: if there is no such folder.
-        OSError: if it, or a folder in it, cannot be listed.
+        NotADirectoryError: if the folder does not exist.
+        OSError: if it or a folder in it cannot be listed.
         CdlError: if there is no image.
     """
     if not folder.is_dir():
@@ -62,17 +62,17 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def is_named_as_image(name: str) -> bool:
-    """Return whether the name of a file ends as an image's does."""
+    """Return whether a file name has the suffix of an image."""
     return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 @contextmanager
 def reading_image(path: str | Path) -> Iterator[None]:
-    """Give what Pillow raises for a damaged or hostile file, or for none, as one error.
+    """Convert errors of Pillow in a block.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CdlError: if it is not an image, a damaged one, or one that would fill the memory.
+        FileNotFoundError: if the file does not exist.
+        CdlError: if it is not an image, is corrupted, or does not fit into memory.
     """
     try:
         yield
@@ -81,29 +81,28 @@ def reading_image(path: str | Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no image {path}") from error
     except MemoryError as error:
-        raise CdlError(f"{path} does not fit the memory") from error
-    except UNREADABLE as error:
+        raise CdlError(f"{path} does not fit into memory") from error
+    except PILLOW_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise CdlError(f"{path} cannot be read as an image: {reason}") from error
 
 
 @contextmanager
 def open_image(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
-    """An image or label map whose header has been looked at, before any pixel is decoded.
-
-    The formats are those of FORMATS, whose readers start no other program.
+    """Open an image or label map of one of FORMATS; its size is checked, no pixel decoded yet.
 
     Args:
-        content: of the file, which is then not opened; `path` names it in errors.
+        path: path of the file.
+        content: content of the file, instead of opening `path`, which then names it in errors.
 
     Raises:
-        FileNotFoundError, CdlError: as reading_image; for another format, or more pixels than
-            max_pixels.
+        FileNotFoundError: if the file does not exist.
+        CdlError: if it is corrupted or of another format, or has more than `max_pixels` pixels.
     """
-    if content is None and Path(path).exists() and not Path(path).is_file():
-        raise CdlError(f"{path} is not a file")  # a pipe would be waited for
+    if content is None:
+        check_regular_file(path)
     with reading_image(path), ExitStack() as stack:
-        # Of a path Pillow would map raw pixels into memory, and those of a turned TIFF wrongly.
+        # Given a path, Pillow would map raw pixels into memory, wrongly for a rotated TIFF.
         stream = io.BytesIO(content) if content is not None else open(path, "rb")  # noqa: SIM115
         stack.enter_context(stream)
         file = stack.enter_context(Image.open(stream, formats=FORMATS))
@@ -112,7 +111,7 @@ def open_image(path: str | Path, content: bytes | None = None) -> Iterator[Image
 
 
 def _check_size(image: Image.Image | torch.Tensor, name: str | Path) -> None:
-    """Raise CdlError for an image without pixels, or with more than max_pixels."""
+    """Raise CdlError for an image without pixels, or with more than `max_pixels`."""
     is_tensor = isinstance(image, torch.Tensor)
     height, width = image.shape[1:] if is_tensor else (image.height, image.width)
     try:
@@ -122,32 +121,31 @@ def _check_size(image: Image.Image | torch.Tensor, name: str | Path) -> None:
 
 
 def check_image(file: Image.Image, path: str | Path) -> None:
-    """Raise CdlError for an image of more than 8 bits a channel, which would be clipped; warn of
-    what is not looked at: transparency, and all frames but the first."""
+    """Raise CdlError for more than 8 bits per channel; warn of transparency and further frames."""
     tiles = getattr(file, "tile", ())  # of a file that is not loaded yet
     if file.mode.startswith(("I", "F")) or any(map(_is_deep, tiles)):
-        raise CdlError(f"{path} has more than 8 bits a channel ({file.mode}): convert it")
+        raise CdlError(f"{path} has more than 8 bits per channel ({file.mode}): convert it")
     if file.has_transparency_data:
         _warn_of_transparency(path)
     if file.format != "MPO" and getattr(file, "is_animated", False):
-        warnings.warn(f"{path}: only the first of its frames is looked at", stacklevel=2)
+        warnings.warn(f"{path}: only the first frame is read", stacklevel=2)
 
 
 def _warn_of_transparency(name: str | Path) -> None:
-    warnings.warn(f"{name}: its transparency is ignored", stacklevel=3)
+    warnings.warn(f"{name}: transparency is ignored", stacklevel=3)
 
 
 def _is_deep(tile: Sequence[Any]) -> bool:
-    """Whether a tile, as Pillow describes it, has channels of more than 8 bits in the file."""
+    """Return whether Pillow's description of a tile has more than 8 bits per channel."""
     codec, _, _, arguments = tile
     arguments = arguments if isinstance(arguments, tuple) else (arguments,)
     if codec.startswith("ppm"):  # the largest value
-        return any(isinstance(each, int) and each > 255 for each in arguments)
+        return any(isinstance(value, int) and value > 255 for value in arguments)
     return bool(DEEP.search(str(arguments[:1])))
 
 
 def read_label_map(path: str | Path) -> np.ndarray:
-    """The labels of an image of one channel, H x W; raises as open_image."""
+    """Return the labels of an image with one channel, H x W; errors as in open_image."""
     with open_image(path) as file:
         return np.array(file)
 
@@ -155,20 +153,19 @@ def read_label_map(path: str | Path) -> np.ndarray:
 def read_image(image: Picture, name: str = "") -> torch.Tensor:
     """Return the pixels of an image, 3 x H x W, uint8, RGB.
 
-    A file, its bytes and its picture of Pillow give the same: turned upright as the EXIF tag says;
-    of several frames the first (of a picture its current one), of transparent ones the colours
-    without transparency. Arrays and tensors are uint8 or boolean, with 1 to 4 channels: gray, gray
-    and alpha, RGB, RGBA.
+    Files are rotated upright by their EXIF tag. Of several frames, the first is read (of a Pillow
+    picture, the current one); transparency is ignored.
 
     Args:
-        image: a path; the bytes of a file; a picture of Pillow; an array, H x W or H x W x C; or a
-            tensor, H x W or C x H x W.
-        name: of the image in errors and warnings; default its path, or a description.
+        image: path; content of a file; Pillow picture; array, H x W or H x W x C; or tensor, H x W
+            or C x H x W. Arrays and tensors are uint8 or boolean; C is 1 to 4 (gray, gray and
+            alpha, RGB, RGBA).
+        name: name of the image in messages; default its path or a description.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CdlError: if it is not an image, or a damaged one; if it has more than 8 bits a channel, or
-            more pixels than max_pixels.
+        FileNotFoundError: if the file does not exist.
+        CdlError: if it is no image or corrupted, or has more than 8 bits per channel or more than
+            `max_pixels` pixels.
     """
     if isinstance(image, (str, os.PathLike)):
         with open_image(image) as file:
@@ -185,14 +182,14 @@ def read_image(image: Picture, name: str = "") -> torch.Tensor:
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return _pixels_of_array(image, name)
     raise CdlError(
-        f"a {type(image).__name__} is no image: give a path, the bytes of a file, a picture of "
-        "Pillow, an array H x W x 3 or a tensor 3 x H x W"
+        f"a {type(image).__name__} is not an image: expected a path, the content of a file, a "
+        "Pillow picture, an array H x W x 3 or a tensor 3 x H x W"
     )
 
 
 @contextmanager
 def _unmapped(picture: Image.Image) -> Iterator[None]:
-    """Keep Pillow from mapping a file into memory, see open_image."""
+    """Keep Pillow from mapping the file of a picture into memory, as open_image does."""
     path = getattr(picture, "filename", None)
     if path is None:
         yield
@@ -206,7 +203,7 @@ def _unmapped(picture: Image.Image) -> Iterator[None]:
 
 def _pixels_of_picture(picture: Image.Image, name: str | Path) -> torch.Tensor:
     check_image(picture, name)
-    pixels = pil_to_tensor(picture.convert("RGB"))  # a TIFF is now upright, and its tag gone
+    pixels = pil_to_tensor(picture.convert("RGB"))  # rotates a TIFF and removes its tag
     return _upright(pixels, picture.getexif().get(ORIENTATION))
 
 
@@ -215,18 +212,18 @@ def _pixels_of_array(image: np.ndarray | torch.Tensor, name: str) -> torch.Tenso
     name = name or f"{kind} of shape {tuple(image.shape)} and {image.dtype}"
     if image.dtype not in (np.uint8, np.bool_, torch.uint8, torch.bool):
         raise CdlError(
-            f"{name} is no image: expected uint8, 0 to 255; multiply floats of 0 to 1 by 255, "
+            f"{name} is not an image: expected uint8, 0 to 255; multiply floats in [0, 1] by 255, "
             "round and convert them"
         )
     if not is_array and (image.layout != torch.strided or image.is_meta or image.is_nested):
-        raise CdlError(f"{name} is no image: expected a dense tensor")
+        raise CdlError(f"{name} is not an image: expected a dense tensor")
     pixels = torch.from_numpy(np.array(image)) if is_array else image.cpu()
     pixels = pixels.unsqueeze(-1 if is_array else 0) if pixels.ndim == 2 else pixels
     pixels = pixels.movedim(-1, 0) if is_array and pixels.ndim == 3 else pixels
     if pixels.ndim != 3 or pixels.shape[0] not in CHANNELS:
         layout = "H x W x C" if is_array else "C x H x W"
-        channels = ", ".join(f"{count} ({meaning})" for count, meaning in CHANNELS.items())
-        raise CdlError(f"{name} is no image: expected {layout}, and C one of {channels}")
+        channels = ", ".join(f"{count} ({names})" for count, names in CHANNELS.items())
+        raise CdlError(f"{name} is not an image: expected {layout}, C one of {channels}")
     _check_size(pixels, name)
     pixels = pixels * 255 if pixels.dtype == torch.bool else pixels
     if len(pixels) in (2, 4):
@@ -235,29 +232,30 @@ def _pixels_of_array(image: np.ndarray | torch.Tensor, name: str) -> torch.Tenso
 
 
 def read_image_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
-    """Return (H, W) in pixels of what read_image gives, from the header; raises as open_image."""
+    """Return (H, W) in pixels of the result of read_image; only the header is read."""
     with open_image(path, content) as file:
         width, height = file.size
-        if file.format == "TIFF":  # Pillow has turned its size already
+        if file.format == "TIFF":  # Pillow has swapped its sides already
             width, height = file.tag_v2[TIFF_WIDTH], file.tag_v2[TIFF_HEIGHT]
         sideways = file.getexif().get(ORIENTATION) in SIDEWAYS
         return (width, height) if sideways else (height, width)
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
-    """Write an image with write_atomically; folders that are missing are made.
+    """Write an image atomically, and create missing folders.
 
     Args:
+        path: path of the file.
         image: H x W x 3, uint8, RGB; or H x W, uint8 or uint16, gray.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as temporary:  # torchvision's writer says nothing of a full disk
+    with write_atomically(path) as temporary:  # torchvision's ignores a full disk
         Image.fromarray(image).save(temporary, format="PNG")
 
 
 def _upright(pixels: torch.Tensor, orientation: object) -> torch.Tensor:
-    """What ImageOps.exif_transpose does, without its failures on other, odd entries of the EXIF."""
+    """Rotate pixels like ImageOps.exif_transpose, which fails on some other EXIF entries."""
     if orientation in SIDEWAYS:
         pixels = pixels.transpose(1, 2)
     flips = {1: (3, 4, 7, 8), 2: (2, 3, 6, 7)}  # rows and columns
-    return pixels.flip([side for side, turned in flips.items() if orientation in turned])
+    return pixels.flip([side for side, values in flips.items() if orientation in values])

@@ -1,4 +1,4 @@
-"""Weights on disk: read without unpickling objects, written as safetensors."""
+"""Files of weights: read without unpickling objects, written as safetensors."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from cdl_d2.codec.io.packed_weights import read_safetensors
 from cdl_d2.codec.io.state_dicts import (
     SAVE_AGAIN,
     State,
+    extract_state_dict,
+    get_weights,
     load_into,
-    state_dict_in,
-    weights_of,
 )
 from cdl_d2.codec.io.unread_objects import load_without_objects, unread_class
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
-ZIP = b"PK\x03\x04"  # how files of torch.save begin, since PyTorch 1.6
+ZIP_MAGIC = b"PK\x03\x04"  # of files of torch.save, since PyTorch 1.6
 
 
 def check_weights_file(path: str | Path) -> None:
-    """Raise FileNotFoundError unless there is such a file."""
+    """Raise FileNotFoundError unless `path` is a file."""
     if not Path(path).is_file():
         problem = "are a folder, not a file" if Path(path).is_dir() else "do not exist"
         raise FileNotFoundError(f"weights {path} {problem}: check the path")
@@ -37,29 +37,30 @@ def check_weights_file(path: str | Path) -> None:
 
 @contextmanager
 def reading_weights(path: str | Path) -> Iterator[None]:
-    """Give what reading a damaged file, or one of another kind, raises as one error.
+    """Convert errors of reading a file of weights in a block.
 
     Raises:
-        FileNotFoundError: see check_weights_file.
-        CdlError: for what is in the file.
+        FileNotFoundError: if the file does not exist.
+        CdlError: if it is corrupted or no file of weights.
     """
     check_weights_file(path)
     try:
         yield
     except (CdlError, OSError):
         raise
-    except Exception as error:  # unpickling damaged files raises errors of nearly every type
+    except Exception as error:  # unpickling corrupted files raises nearly every type
         raise CdlError(f"{path} cannot be read as weights: {_first_line(error)}") from error
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
-    """Read the tensors and plain values in a `.safetensors` or PyTorch file; other objects are not
-    unpickled but replaced by empty ones, see load_without_objects.
+    """Read the tensors and plain values of a `.safetensors` or PyTorch file.
 
-    Tensors that packed_weights stored as int8 come back as float32.
+    Other objects are not unpickled but replaced by placeholders. Tensors that `pack` stored as int8
+    are returned as float32.
 
     Raises:
-        FileNotFoundError, CdlError: as reading_weights; if the file holds no dict, or is damaged.
+        FileNotFoundError: if the file does not exist.
+        CdlError: if it is corrupted, or has no dict.
     """
     with reading_weights(path):
         if Path(path).suffix == ".safetensors":
@@ -69,71 +70,71 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     if kind := unread_class(content):
         raise CdlError(f"{path} cannot be read as weights: it is a pickled {kind}: {SAVE_AGAIN}")
     if not isinstance(content, dict):
-        raise CdlError(f"{path} holds a {type(content).__name__}, not weights")
+        raise CdlError(f"{path} contains a {type(content).__name__}, not weights")
     return content
 
 
 def _check_records(path: str | Path) -> None:
-    """Compare each record with the checksum that torch.save writes and torch.load does not read.
+    """Verify the checksums that torch.save writes and torch.load ignores.
 
     Files from before PyTorch 1.6 have none.
     """
     with open(path, "rb") as file:
-        if file.read(len(ZIP)) != ZIP:
+        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
             return
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except OSError as error:  # an offset that leads before the file
-        raise CdlError(f"{path} cannot be read as weights: it is damaged ({error})") from error
-    if damaged is not None:
+            corrupted = archive.testzip()
+    except OSError as error:  # an offset before the beginning of the file
+        raise CdlError(f"{path} cannot be read as weights: it is corrupted ({error})") from error
+    if corrupted is not None:
         raise CdlError(
-            f"{path} is damaged: {damaged} in it has another checksum: copy the file again, or "
-            "take an earlier one"
+            f"{path} is corrupted: the checksum of {corrupted} does not match: copy the file "
+            "again, or use an earlier one"
         )
 
 
 def load_state_dict(path: str | Path) -> State:
-    """Read the state dict in a file, see state_dict_in.
+    """Read the state dict of a file.
 
     Raises:
-        FileNotFoundError, CdlError: as read_weights; if there is no state dict of plain tensors.
+        FileNotFoundError: if the file does not exist.
+        CdlError: if it is corrupted, or has no state dict of plain, finite tensors.
     """
-    return state_dict_in(read_weights(path), path)
+    return extract_state_dict(read_weights(path), path)
 
 
 def load_network(
     network: nn.Module,
     path: str | Path,
-    other_head: bool = False,
+    skip_head: bool = False,
     rename: Callable[[str], str] = str,
 ) -> None:
-    """Load a network's weights, entries by name, see load_into; what the network does not have is
-    left out with a warning.
+    """Load a network's weights by name; ignore entries that it lacks, with a warning.
 
     Args:
-        network: to load them into.
-        path: of a file, see load_state_dict.
-        other_head: leave out a last layer of another number of classes.
-        rename: gives the network's name of an entry from the file's.
+        network: network to load into.
+        path: path of the file.
+        skip_head: ignore the last layer if it has another number of classes.
+        rename: function from a name in the file to the network's name.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CdlError: if an entry is missing, or of another shape.
+        FileNotFoundError: if the file does not exist.
+        CdlError: if it cannot be read, or an entry is missing or of another shape.
     """
     state = load_state_dict(path)
-    load_into(network, state, path, other_head=other_head, rename=rename, refused=())
+    load_into(network, state, path, skip_head=skip_head, rename=rename, strict_modules=())
 
 
 def save_weights(path: Path, network: nn.Module, details: dict[str, str]) -> None:
-    """Write a network's weights, without derived tables, and `details` as safetensors metadata."""
-    save_tensors(path, {k: v.cpu() for k, v in weights_of(network).items()}, details)
+    """Write a network's weights, without coding tables, and `details` as safetensors metadata."""
+    save_tensors(path, {k: v.cpu() for k, v in get_weights(network).items()}, details)
 
 
 def save_tensors(
     path: str | Path, tensors: dict[str, torch.Tensor], details: dict[str, str]
 ) -> None:
-    """Write a safetensors file, whole or not at all; `details` are its metadata."""
+    """Write a safetensors file atomically, with `details` as its metadata."""
     from safetensors.torch import save
 
     content = save({k: v.contiguous() for k, v in tensors.items()}, metadata=details)
@@ -142,25 +143,25 @@ def save_tensors(
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
-    """Write what torch.save does of a dict, whole or not at all, with a checksum of each record."""
-    held = io.BytesIO()  # on a full disk, torch.save itself ends the process
-    torch.save(content, held)
+    """Write a dict with torch.save, atomically."""
+    buffer = io.BytesIO()  # on a full disk, torch.save itself ends the process
+    torch.save(content, buffer)
     with write_atomically(path) as temporary:
-        temporary.write_bytes(held.getbuffer())
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def fingerprint(network: nn.Module) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of all weights, names and bytes."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of names and bytes of all weights."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(weights_of(network).items()):
+    for name, tensor in sorted(get_weights(network).items()):
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def _first_line(error: Exception) -> str:
-    """An error's first line, or its class where it says nothing."""
+    """Return the first line of an error, or its class if it has no text."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if line.startswith("Weights only load failed"):  # and it goes on to advise what is not safe
-        return "it is damaged, or holds more than tensors and plain values"
+    if line.startswith("Weights only load failed"):  # followed by advice that is not safe
+        return "it is corrupted, or contains more than tensors and plain values"
     return line

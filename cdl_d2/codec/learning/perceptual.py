@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from cdl_d2.codec.io.state_dicts import describe, fit_names
+from cdl_d2.codec.io.state_dicts import describe_mismatch, fit_names
 from cdl_d2.codec.io.weights_file import load_network, load_state_dict
 from cdl_d2.errors import CdlError, MissingPackageError, imports_of_extra
 from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file, lite0_name
@@ -112,7 +112,9 @@ def _lpips(trunk: str) -> Callable[[str], nn.Module]:
             state = fit_names(load_state_dict(weights), sources.values())
             missing = [source for source in sources.values() if source not in state]
             if missing:
-                raise CdlError(f"{weights} does not fit {trunk}: {describe(missing, [], [])}")
+                raise CdlError(
+                    f"{weights} does not fit {trunk}: {describe_mismatch(missing, [], [])}"
+                )
             network.net.load_state_dict({key: state[source] for key, source in sources.items()})
         return _Lpips(network)
 

@@ -65,5 +65,5 @@ def _attributes_of(name: str) -> list[str] | None:
 def _find_records(images: str, labels: str, attributes: str) -> list[dict[str, Any]]:
     records = find_label_pairs(images, labels)
     names = [Path(record["file_name"]).relative_to(images).as_posix() for record in records]
-    rows = read_attributes(attributes).of_images(names)
+    rows = read_attributes(attributes).select_rows(names)
     return [record | {"attributes": row} for record, row in zip(records, rows, strict=True)]

@@ -9,7 +9,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cdl_d2.d2.data.coco_datasets import normalize_dataset
 from cdl_d2.data.datasets.coco import has_masks
-from cdl_d2.metrics.coco_precision import average_precision, index_coco
+from cdl_d2.metrics.coco_precision import CocoIndex, average_precision
 
 
 class CocoEvaluator(COCOEvaluator):
@@ -28,7 +28,7 @@ class CocoEvaluator(COCOEvaluator):
     def __init__(self, name: str, folder: str):
         normalize_dataset(name)
         super().__init__(name, output_dir=folder, use_fast_impl=False)
-        self._coco_api = index_coco(self._coco_api.dataset)
+        self._coco_api = CocoIndex(self._coco_api.dataset)
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
         content = self._coco_api.dataset

@@ -121,7 +121,7 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
         state = fit_names(load_state_dict(path), ["fc.weight"])
         head = state.get("fc.weight")
         network = build_rgb_model("resnet50", 1000 if head is None else len(head))
-        load_into(network, state, path, refused=())
+        load_into(network, state, path, strict_modules=())
         _check_classes(classes, network.fc.out_features)
         return network
     return build_teacher(cfg, _check_configs).network

@@ -1,1 +1,1 @@
-"""Annotated images: COCO files, folders of classes, and samples that are drawn."""
+"""Annotated images: COCO and VOC files, folders of classes, attributes, synthetic shapes."""

@@ -1,7 +1,7 @@
-"""COCO-format annotation files, checked as a whole and brought to a normal form.
+"""COCO-format annotation files, validated and converted to a normal form.
 
-What pycocotools and Detectron2 read properly stays as it is. What they misread, and has one meaning
-only, is repaired. Anything else is an error that names the entries.
+What pycocotools and Detectron2 read correctly stays as it is. What they misread, and what is
+unambiguous, is repaired. Anything else is an error that names the records.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cdl_d2.data.datasets.coco_categories import normalize_categories
-from cdl_d2.data.datasets.coco_findings import Findings, whole
+from cdl_d2.data.datasets.coco_findings import Findings, as_integer
 from cdl_d2.data.datasets.coco_images import normalize_images
 from cdl_d2.data.datasets.coco_objects import normalize_objects
 from cdl_d2.errors import CdlError
@@ -23,23 +23,22 @@ PARTS = ("images", "annotations", "categories")
 def read_coco(
     path: str | Path, parts: Sequence[str] = PARTS, images: str | Path | None = None
 ) -> dict[str, Any]:
-    """Return the content of an annotation file in normal form; what was repaired is logged.
+    """Return the content of an annotation file in normal form; log repairs.
 
     Args:
-        parts: what must be there, of test images without annotations; without categories only the
-            images are looked at.
-        images: the folder that file names are relative to, for sizes and names that need it.
+        path: path of the file.
+        parts: required parts; without `categories`, only the images are checked.
+        images: folder of the images, to repair file names and missing sizes.
 
     Returns:
         `images` with `id`, `file_name`, `height` and `width`; `categories` with `id` and `name`;
-        `annotations` as normalize_objects says; and whatever else the file has.
+        `annotations` in the form of normalize_objects; and the file's other content.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CdlError: if it is empty or no JSON, or a part is missing; and for all entries together
-            that cannot be used: references to what is not there, ids or names that come twice,
-            file names that lead out of the folder of images, images of more pixels than
-            codec.latent.max_pixels, and sizes, boxes, masks or keypoints that are none.
+        FileNotFoundError: if the file does not exist.
+        CdlError: if it is not JSON or lacks a part; or with all invalid records: references to
+            missing records, duplicate ids or names, file names outside the image folder, images
+            larger than `max_pixels`, and invalid sizes, boxes, masks or keypoints.
     """
     return check_coco(path, parts, images)[0]
 
@@ -47,7 +46,7 @@ def read_coco(
 def check_coco(
     path: str | Path, parts: Sequence[str] = PARTS, images: str | Path | None = None
 ) -> tuple[dict[str, Any], bool]:
-    """Return what read_coco does, and whether the file itself is in another form."""
+    """Return the content as read_coco does, and whether it differs from the file."""
     path = Path(path)
     findings = Findings(path)
     content = _load(path, findings)
@@ -56,7 +55,7 @@ def check_coco(
     content["images"] = normalize_images(content["images"], folder, path.parent, findings)
     if "categories" in parts:
         objects = content.get("annotations", [])
-        used = {whole(each.get("category_id")) for each in objects if isinstance(each, dict)}
+        used = {as_integer(o.get("category_id")) for o in objects if isinstance(o, dict)}
         content["categories"] = normalize_categories(content["categories"], used, findings)
         if "annotations" in content:
             content["annotations"] = normalize_objects(content, findings)
@@ -70,17 +69,17 @@ def class_names(content: dict[str, Any]) -> list[str]:
 
 
 def has_masks(content: dict[str, Any]) -> bool:
-    """Return whether masks can be learned and evaluated: an object has one, or none is there."""
+    """Return whether an object has a mask, or there are no objects."""
     annotations = content.get("annotations")
-    return not annotations or any(entry.get("segmentation") for entry in annotations)
+    return not annotations or any(record.get("segmentation") for record in annotations)
 
 
 def _load(path: Path, findings: Findings) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"there is no annotation file {path}")
     data = path.read_bytes()
-    if json.detect_encoding(data) != "utf-8":  # as the text editors of Windows write
-        findings.repair("text that is not plain UTF-8", json.detect_encoding(data))
+    if json.detect_encoding(data) != "utf-8":  # as text editors of Windows write
+        findings.repair("text that is not UTF-8", json.detect_encoding(data))
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError, too
@@ -89,10 +88,10 @@ def _load(path: Path, findings: Findings) -> Any:
 
 
 def _check_parts(path: Path, content: object, parts: Sequence[str]) -> None:
-    known = content if isinstance(content, dict) else {}
-    for part in {**dict.fromkeys(parts), **dict.fromkeys(known.keys() & PARTS)}:
-        entries = known.get(part)
-        if not isinstance(entries, list):
+    record_lists = content if isinstance(content, dict) else {}
+    for part in {**dict.fromkeys(parts), **dict.fromkeys(record_lists.keys() & PARTS)}:
+        records = record_lists.get(part)
+        if not isinstance(records, list):
             raise CdlError(f"{path} is JSON but not COCO format: it has no list {part!r}")
-        if not entries and part in parts and part != "annotations":
+        if not records and part in parts and part != "annotations":
             raise CdlError(f"{path} has no {part}")

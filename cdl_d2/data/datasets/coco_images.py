@@ -9,7 +9,7 @@ from typing import Any
 
 from cdl_d2.codec.io.image_files import read_image_size
 from cdl_d2.codec.latent import check_pixels
-from cdl_d2.data.datasets.coco_findings import Findings, label_of, whole
+from cdl_d2.data.datasets.coco_findings import Findings, as_integer, unique_records
 from cdl_d2.errors import CdlError
 
 SIDES = ("height", "width")
@@ -18,31 +18,15 @@ SIDES = ("height", "width")
 def normalize_images(
     images: list[Any], folder: Path | None, beside: Path, findings: Findings
 ) -> list[dict[str, Any]]:
-    """Return images with ids that are whole numbers, file names inside the folder, and sizes.
+    """Return images with unique integer ids, file names inside the folder, and sizes.
 
     Args:
-        folder: of the images; None if it is not known.
-        beside: the annotation file's own folder; sizes that are missing may be read there.
+        images: images of the file.
+        folder: folder of the images; None if unknown.
+        beside: folder of the annotation file, where missing sizes may be read from images.
+        findings: collector of faults and repairs.
     """
-    kept: dict[int, dict[str, Any]] = {}
-    for index, image in enumerate(images):
-        where = label_of("images", image, index)
-        if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
-            findings.fault(where, f"images without 'id' or 'file_name': {image!r:.80}")
-            continue
-        number = whole(image["id"])
-        if number is None:
-            findings.fault(where, "ids must be whole numbers up to 2^53")
-        elif number in kept:
-            if image | {"id": number} == kept[number]:
-                findings.repair("images listed twice", where)
-            else:
-                findings.fault(where, f"several images of id {number}: ids must be unique")
-        else:
-            if type(image["id"]) is not int:
-                findings.repair("ids of images as text or floats", where)
-            kept[number] = image | {"id": number}
-    records = list(kept.values())
+    records = unique_records("images", images, "file_name", findings)
     _normalize_names(records, folder, findings)
     for record in records:
         _normalize_size(record, folder or beside, findings)
@@ -53,7 +37,8 @@ def require_image_files(paths: Iterable[Path], source: object) -> None:
     """Raise CdlError with the first twenty image files that do not exist, and their number.
 
     Args:
-        source: of the names, for the message.
+        paths: paths of the images.
+        source: file that has the names, for the message.
     """
     findings, names = Findings(source), {}
     for path in paths:
@@ -72,18 +57,19 @@ def _normalize_names(images: list[dict[str, Any]], folder: Path | None, findings
     if folder is not None and names:
         names = _relative_to(folder, names)
     for image, name in zip(images, names, strict=True):
-        where = f"image {image['id']}"
         if not _is_inside(name):
             problem = f"file_name {image['file_name']!r:.200} is not inside the image folder"
-            findings.fault(where, problem)
+            findings.fault(f"image {image['id']}", problem)
         elif name != image["file_name"]:
             findings.repair("file names in another form", f"{image['file_name']!r:.200}")
         image["file_name"] = name
 
 
 def _with_slashes(name: object, folder: Path | None) -> str:
-    """A file name without backslashes and leading `./`; empty for what is none. Without a folder,
-    names are only compared, and what an absolute one begins with is dropped."""
+    """Return a file name without backslashes and a leading `./`; empty for an invalid one.
+
+    Without a folder, names are only compared, and leading slashes are removed.
+    """
     if not isinstance(name, str) or "\0" in name:
         return ""
     if "\\" in name and not (folder is not None and os.path.isfile(folder / name)):
@@ -93,8 +79,7 @@ def _with_slashes(name: object, folder: Path | None) -> str:
 
 
 def _relative_to(folder: Path, names: list[str]) -> list[str]:
-    """The names without the first parts that all have in common, such as `images/`, if the images
-    are in the folder under the shorter names only."""
+    """Remove the first parts that all names share, if only then the images are in the folder."""
     first = PurePosixPath(names[0]).parts
     if _is_inside(names[0]) and os.path.isfile(folder / names[0]):
         return names
@@ -113,20 +98,20 @@ def _is_inside(name: str) -> bool:
 
 
 def _normalize_size(image: dict[str, Any], folder: Path, findings: Findings) -> None:
-    where, name = f"image {image['id']}", image["file_name"]
-    sides = [whole(image.get(side)) for side in SIDES]
-    known = all(side is not None and side >= 1 for side in sides)
+    label, name = f"image {image['id']}", image["file_name"]
+    sides = [as_integer(image.get(side)) or 0 for side in SIDES]
     try:
-        if not known and _is_inside(name) and os.path.isfile(folder / name):
+        if min(sides) >= 1:
+            if any(type(image[side]) is not int for side in SIDES):
+                findings.repair("sizes of images as text or floats", label)
+        elif _is_inside(name) and os.path.isfile(folder / name):
             sides = list(read_image_size(folder / name))
-            findings.repair("sizes of images, read from the files", where)
-        elif not known:
-            wrong = next(s for s in SIDES if (whole(image.get(s)) or 0) < 1)
-            raise CdlError(f"{name} has {wrong} {image.get(wrong)!r:.40}, not a number of pixels")
-        elif any(type(image[side]) is not int for side in SIDES):
-            findings.repair("sizes of images as text or floats", where)
+            findings.repair("sizes of images, read from the files", label)
+        else:
+            side = SIDES[0] if sides[0] < 1 else SIDES[1]
+            raise CdlError(f"{name} has {side} {image.get(side)!r:.40}, not a number of pixels")
         check_pixels((sides[0], sides[1]))
     except (CdlError, OSError) as error:
-        findings.fault(where, error if name in str(error) else f"{name}: {error}")
+        findings.fault(label, error if name in str(error) else f"{name}: {error}")
         sides = [1, 1]
     image.update(zip(SIDES, sides, strict=True))

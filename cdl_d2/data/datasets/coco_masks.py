@@ -1,5 +1,4 @@
-"""Masks of COCO annotations in normal form, checked before pycocotools decodes them: it believes
-every number."""
+"""Masks of COCO annotations, validated before pycocotools decodes them without checks."""
 
 from __future__ import annotations
 
@@ -9,20 +8,21 @@ from typing import Any
 import numpy as np
 from pycocotools import mask
 
-from cdl_d2.data.datasets.coco_findings import whole
+from cdl_d2.data.datasets.coco_findings import as_integer
 from cdl_d2.errors import CdlError
 
 
 def normalize_segmentation(
     segmentation: object, size: tuple[int, int]
 ) -> tuple[list[list[float]] | dict[str, Any] | None, str]:
-    """Return polygons of three points or more, an RLE of the image, or None; and what was repaired.
+    """Return a mask as polygons of at least three points, an RLE or None, and the kind of repair.
 
     Args:
-        size: (H, W) of the image. Polygons may leave it, on each side by its longer one.
+        segmentation: value of `segmentation` in the file.
+        size: (H, W) of the image. Polygons may exceed it on each side by its longer side.
 
     Raises:
-        CdlError: for anything that is neither polygons nor an RLE of that size.
+        CdlError: if the mask is neither polygons nor an RLE of that size.
     """
     if not segmentation:
         return None, ""
@@ -31,29 +31,28 @@ def normalize_segmentation(
     if not isinstance(segmentation, list):
         raise CdlError(f"a {type(segmentation).__name__} is neither polygons nor an RLE")
     if len(segmentation) == 1 and isinstance(segmentation[0], dict):
-        return _normalize_rle(segmentation[0], size)[0], "masks in another form"
+        return _normalize_rle(segmentation[0], size)[0], "masks in another format"
     polygons = _as_polygons(segmentation)
     for polygon in polygons:
         _check_polygon(polygon, size)
     kept = [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0]
     if len(kept) < len(polygons):
-        return kept or None, "masks with polygons that are not three points or more, left out"
-    return kept, "" if polygons is segmentation else "masks in another form"
+        return kept or None, "masks with polygons of less than three points, left out"
+    return kept, "" if polygons is segmentation else "masks in another format"
 
 
-def area_of(segmentation: list[list[float]] | dict[str, Any]) -> float:
-    """Return the area of a mask in normal form in pixels: of an RLE its pixels, of polygons what
-    they enclose, as COCO's own files have it."""
+def compute_area(segmentation: list[list[float]] | dict[str, Any]) -> float:
+    """Return the area of a mask: number of pixels of an RLE, enclosed area of polygons."""
     if isinstance(segmentation, dict):
         counts = segmentation["counts"]
-        return float(sum((_counts_of(counts) if isinstance(counts, str) else counts)[1::2]))
+        return float(sum((_decode_counts(counts) if isinstance(counts, str) else counts)[1::2]))
     corners = (np.array(polygon, dtype=np.float64).reshape(-1, 2).T for polygon in segmentation)
     doubled = (x @ np.roll(y, 1) - y @ np.roll(x, 1) for x, y in corners)
     return float(sum(map(abs, doubled)) / 2)
 
 
-def box_of(segmentation: list[list[float]] | dict[str, Any]) -> list[float]:
-    """Return the box [left, top, width, height] around a mask in normal form."""
+def compute_box(segmentation: list[list[float]] | dict[str, Any]) -> list[float]:
+    """Return the bounding box [left, top, width, height] of a mask."""
     if isinstance(segmentation, dict):
         counts, size = segmentation["counts"], segmentation["size"]
         rle = segmentation if isinstance(counts, str) else mask.frPyObjects(segmentation, *size)
@@ -64,7 +63,7 @@ def box_of(segmentation: list[list[float]] | dict[str, Any]) -> list[float]:
 
 
 def _as_polygons(parts: list[Any]) -> list[Any]:
-    """Polygons of their flat lists, or of one flat list, or of points that are lists."""
+    """Convert one flat list, or points that are lists, to a list of flat polygons."""
     if set(map(type, parts)) <= {int, float}:
         return [parts]
     if len(parts) >= 3 and all(_is_point(part) for part in parts):
@@ -84,50 +83,53 @@ def _is_point(value: object) -> bool:
 
 def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
     if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
-        raise CdlError("a polygon is no list of numbers")
+        raise CdlError("a polygon is not a list of numbers")
     lowest, highest = min(polygon, default=0), max(polygon, default=0)
     longest = max(size)
     if not (-longest <= lowest and highest <= 2 * longest and math.isfinite(sum(polygon))):
         raise CdlError(
             f"a polygon from {lowest!r:.20} to {highest!r:.20} is far outside of {size} pixels"
         )
-    # Drawing takes memory for every pixel on the way.
+    # Rasterizing takes memory for every pixel along the edges.
     if len(polygon) * (highest - lowest) > 4 * size[0] * size[1]:
         corners = np.array(polygon[: len(polygon) // 2 * 2], dtype=np.float64).reshape(-1, 2)
         length = np.abs(corners - np.roll(corners, 1, axis=0)).sum()
         if length > 4 * (size[0] + 1) * (size[1] + 1):
-            raise CdlError(f"a polygon of {length:.0f} pixels does not fit {size} pixels")
+            raise CdlError(f"a polygon of length {length:.0f} does not fit {size} pixels")
 
 
 def _normalize_rle(rle: dict[str, Any], size: tuple[int, int]) -> tuple[dict[str, Any], str]:
-    """An RLE whose counts are a list or a string, and what was repaired."""
+    """Return an RLE whose counts are a list or a string, and the kind of repair."""
     sides, counts = rle.get("size"), rle.get("counts")
-    if not isinstance(sides, list) or [whole(side) for side in sides] != list(size):
+    if not isinstance(sides, list) or [as_integer(side) for side in sides] != list(size):
         raise CdlError(f"an RLE of size {sides!r:.40} is not of the image's {list(size)}")
     if isinstance(counts, bytes):
         counts = counts.decode("latin-1")
     if isinstance(counts, str):
         if counts.startswith("b'"):  # the text of a bytes object, as str() gives it
             counts = counts[2:-1].replace("\\\\", "\\")
-        lengths = _counts_of(counts)
-    elif isinstance(counts, list) and all(whole(count) is not None for count in counts):
-        lengths = counts = [whole(count) for count in counts]
+        lengths = _decode_counts(counts)
+    elif isinstance(counts, list) and all(as_integer(count) is not None for count in counts):
+        lengths = counts = [as_integer(count) for count in counts]
     else:
-        raise CdlError("an RLE without counts, which are whole numbers or a string")
+        raise CdlError("an RLE without counts: expected whole numbers or a string")
     if min(lengths, default=0) < 0 or sum(lengths) != size[0] * size[1]:
         raise CdlError(f"the counts of an RLE are not those of {size[0] * size[1]} pixels")
     normal = {"size": list(size), "counts": counts}
     is_normal = counts == rle["counts"] and set(map(type, sides)) == {int}
     is_normal &= isinstance(counts, str) or set(map(type, rle["counts"])) == {int}
-    return normal, "" if is_normal else "masks in another form"
+    return normal, "" if is_normal else "masks in another format"
 
 
-def _counts_of(text: str) -> list[int]:
-    """The counts of a compressed RLE: 5 bits a character, lowest first, 32 where more follow; from
-    the fourth on each is less the one two before."""
+def _decode_counts(text: str) -> list[int]:
+    """Decode the counts of a compressed RLE.
+
+    A character has 5 bits, lowest first, and 32 if more follow; from the fourth count on, the
+    difference to the count two before is stored.
+    """
     codes = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise CdlError("the string of an RLE is damaged")
+        raise CdlError("the string of an RLE is corrupted")
     ends = np.flatnonzero(codes & 32 == 0)
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1

@@ -46,6 +46,9 @@ def render_scene(
     """Return a scene of random shapes, 1/5 to 1/2 as wide as the image's shorter side.
 
     Args:
+        rng: source of random numbers.
+        height: height in pixels.
+        width: width in pixels.
         objects: smallest and largest number of shapes; fewer if they do not fit.
 
     Raises:
@@ -89,7 +92,10 @@ def write_detection(
     """Write a COCO-format data set: `images/`, then `annotations.json` with masks as RLE.
 
     Args:
+        folder: folder of the data set.
+        count: number of images.
         size: (height, width) in pixels.
+        seed: random seed.
 
     Yields:
         path of each file that was written.

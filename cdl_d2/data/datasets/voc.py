@@ -1,9 +1,9 @@
-"""Folders in the layout of PASCAL VOC, checked before anything relies on them.
+"""Data sets in the layout of PASCAL VOC, validated before use.
 
 ```
 FOLDER/JPEGImages/ID.jpg
 FOLDER/Annotations/ID.xml             sizes, classes and boxes
-FOLDER/ImageSets/Main/SPLIT.txt       an ID a line
+FOLDER/ImageSets/Main/SPLIT.txt       one ID per line
 FOLDER/classes.txt                    optional: names of the classes, in the order of labels
 ```
 """
@@ -17,52 +17,42 @@ from xml.etree import ElementTree
 
 from cdl_d2.codec.latent import check_pixels
 from cdl_d2.errors import CdlError
+from cdl_d2.files import read_lines
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 NUMBERS = ("truncated", "difficult", *(f"bndbox/{corner}" for corner in CORNERS))
 TEXTS = ("name", "pose")
-LARGEST = 2**31  # of any number
-LONGEST = 100  # letters of a class's name
+MAX_NUMBER = 2**31
+MAX_NAME_LENGTH = 100  # of a class
 
 
 def read_voc_classes(folder: str | Path, split: str) -> list[str]:
-    """The names of the classes, in the order of labels: those of `classes.txt`, or the sorted ones
-    of all annotations of the folder, which for VOC itself is the usual order.
+    """Return the names of the classes, in the order of labels, after checking a split.
+
+    They are those of `classes.txt`, or else of all annotations, sorted (VOC's usual order).
 
     Raises:
-        FileNotFoundError: if the folder, a part of it, or an image or annotation of the split does
-            not exist.
-        CdlError: if the split has less than two images, an ID or a class could name a file
-            elsewhere, an annotation is no XML of VOC or has a class that `classes.txt` lacks, or an
-            image has more pixels than codec.latent.max_pixels.
+        FileNotFoundError: if a folder, or an image or annotation of the split, does not exist.
+        CdlError: if the split has less than two images, an ID or a class contains a path, an
+            annotation is not VOC's XML or has a class that `classes.txt` lacks, or an image has
+            more than `max_pixels` pixels.
     """
     folder = Path(folder)
-    known, wanted = folder / "classes.txt", _annotations_of(folder, split)
-    if not known.is_file():
-        found = _class_names({*wanted, *(folder / "Annotations").glob("*.xml")})
-        return sorted(found)
-    names = _listed_classes(known)
-    lacking = sorted(_class_names(wanted) - set(names))
-    if lacking or len(set(names)) < len(names):
-        wrong = f"lacks the class {lacking[0]!r}" if lacking else "names a class twice"
-        raise CdlError(f"{known} {wrong}: name each class of the annotations once, a line each")
+    class_list, annotations = folder / "classes.txt", _find_annotations(folder, split)
+    if not class_list.is_file():
+        return sorted(_class_names({*annotations, *(folder / "Annotations").glob("*.xml")}))
+    names = read_lines(class_list)
+    for name in names:
+        _check_name(name, class_list)
+    missing = sorted(_class_names(annotations) - set(names))
+    if missing or len(set(names)) < len(names):
+        problem = f"lacks the class {missing[0]!r}" if missing else "has a class twice"
+        raise CdlError(f"{class_list} {problem}: list each class of the annotations once")
     return names
 
 
-def _listed_classes(path: Path) -> list[str]:
-    try:
-        names = [
-            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-        ]
-        for name in names:
-            _check_name(name)
-    except ValueError as error:
-        raise CdlError(f"{path} is no list of classes ({error})") from error
-    return names
-
-
-def _annotations_of(folder: Path, split: str) -> list[Path]:
-    """Of the images of a split, which are there."""
+def _find_annotations(folder: Path, split: str) -> list[Path]:
+    """Return the annotations of a split, whose images exist."""
     file = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not file.is_file():
         raise FileNotFoundError(
@@ -71,41 +61,41 @@ def _annotations_of(folder: Path, split: str) -> list[Path]:
     try:
         ids = file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise CdlError(f"{file} is no text ({error})") from error
+        raise CdlError(f"{file} is not a UTF-8 text: {error}") from error
     if len(ids) < 2:  # Detectron2 cannot read one
-        raise CdlError(f"{file} names {len(ids)} images: at least 2 are needed")
-    for each in ids:
-        path = PurePosixPath(each)
-        one_word = len(each.split()) == 1 and not {*"#\0"}.intersection(each)
-        if not one_word or path.is_absolute() or ".." in path.parts:
-            raise CdlError(f"{file}: line {each!r} is not the ID of an image in JPEGImages")
-        if not (folder / "JPEGImages" / f"{each}.jpg").is_file():
-            raise FileNotFoundError(f"{file}: there is no image {folder}/JPEGImages/{each}.jpg")
-    return [folder / "Annotations" / f"{each}.xml" for each in ids]
+        raise CdlError(f"{file} has {len(ids)} images, expected at least 2")
+    for image_id in ids:
+        path = PurePosixPath(image_id)
+        is_word = len(image_id.split()) == 1 and not {*"#\0"}.intersection(image_id)
+        if not is_word or path.is_absolute() or ".." in path.parts:
+            raise CdlError(f"{file}: line {image_id!r} is not the ID of an image in JPEGImages")
+        if not (folder / "JPEGImages" / f"{image_id}.jpg").is_file():
+            raise FileNotFoundError(f"{file}: there is no image {folder}/JPEGImages/{image_id}.jpg")
+    return [folder / "Annotations" / f"{image_id}.xml" for image_id in ids]
 
 
 def _class_names(annotations: Iterable[Path]) -> set[str]:
-    return {name for path in annotations for name in _names_in(path)}
+    return {name for path in annotations for name in _read_class_names(path)}
 
 
-def _names_in(path: Path) -> list[str]:
-    """The classes of an annotation's objects, all that Detectron2 will read of it being there."""
+def _read_class_names(path: Path) -> list[str]:
+    """Return the classes of an annotation's objects, and check what else Detectron2 reads."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no annotation {path}")
     try:
-        # As text, as Detectron2 reads it.
+        # Parsed as text, like Detectron2 does.
         root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
         check_pixels((_number(root, "size/height"), _number(root, "size/width")))
         objects = root.findall("object")
-        for each in objects:
+        for element in objects:
             for key in TEXTS:
-                _text(each, key)
-            _check_name(_text(each, "name"))
+                _text(element, key)
+            _check_name(_text(element, "name"), path)
             for key in NUMBERS:
-                _number(each, key)
-        return [_text(each, "name") for each in objects]
+                _number(element, key)
+        return [_text(element, "name") for element in objects]
     except (ElementTree.ParseError, ValueError) as error:
-        raise CdlError(f"{path} is no annotation of VOC ({error})") from error
+        raise CdlError(f"{path} is not an annotation of VOC ({error})") from error
 
 
 def _text(element: ElementTree.Element, key: str) -> str:
@@ -115,17 +105,16 @@ def _text(element: ElementTree.Element, key: str) -> str:
     return text
 
 
-def _check_name(name: str) -> None:
-    """The evaluator writes a file of this name."""
-    if len(name) > LONGEST or not name.isprintable() or {*"/\\"}.intersection(name):
-        raise ValueError(
-            f"{name[:LONGEST]!r} is not a class: at most {LONGEST} letters, without / or \\"
-        )
+def _check_name(name: str, source: Path) -> None:
+    """Raise CdlError if a name is no file name: the evaluator writes one file per class."""
+    if len(name) > MAX_NAME_LENGTH or not name.isprintable() or {*"/\\"}.intersection(name):
+        expected = f"at most {MAX_NAME_LENGTH} characters, without / or \\"
+        raise CdlError(f"{source}: class {name[:MAX_NAME_LENGTH]!r}: expected {expected}")
 
 
 def _number(element: ElementTree.Element, key: str) -> int:
     text = _text(element, key)
-    number = int(text) if re.fullmatch(r"\s*[+-]?[0-9]{1,10}\s*", text) else LARGEST
-    if abs(number) >= LARGEST:
-        raise ValueError(f"<{key}> of <{element.tag}> is {text[:20]!r}, no whole number of pixels")
+    number = int(text) if re.fullmatch(r"\s*[+-]?[0-9]{1,10}\s*", text) else MAX_NUMBER
+    if abs(number) >= MAX_NUMBER:
+        raise ValueError(f"<{key}> of <{element.tag}> is {text[:20]!r}, expected a whole number")
     return number

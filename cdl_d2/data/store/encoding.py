@@ -1,8 +1,8 @@
-"""Encoding a whole data set into a latent store, shard by shard.
+"""Encoding of images into the shards of a latent store.
 
-A shard is written when its last image is done, so a run that is killed loses at most the shards it
-was working on, and the next run does what is missing. Runs on several machines take different
-shards of the same folder; whoever finds all of them there writes the manifest.
+A shard is written when its last image is encoded: a run that is killed loses at most the shard it
+was working on, and the next run encodes what is missing. Runs on several machines encode different
+shards of one folder; the last one writes the manifest.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from cdl_d2.codec.latent import coded_cells
 from cdl_d2.data.store.image_source import ImageSource
 from cdl_d2.data.store.latent_store import record_name, shard_path, write_manifest
 from cdl_d2.data.store.plan import Plan
-from cdl_d2.data.store.shard import OtherStoreError, Record, ShardReader, pack_cells, write_shard
+from cdl_d2.data.store.record import Record, pack_latent
+from cdl_d2.data.store.shard import ShardMismatchError, ShardReader, write_shard
 from cdl_d2.errors import CdlError, NoMemoryError, within_memory
 from cdl_d2.workers import PlainlyPickled, load_in_workers
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image's records by name and what the image was, or why there are none."""
+    """Records of an image by name and its fingerprint, or the error if it failed."""
 
     image: str
     records: dict[str, Record]
@@ -39,7 +40,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Pixels:
-    """An image's variants, 3 x H x W, uint8, or why there are none."""
+    """Variants of an image, 3 x H x W, uint8, and its fingerprint, or the error if it failed."""
 
     image: str
     variants: tuple[torch.Tensor, ...]
@@ -48,47 +49,48 @@ class Pixels:
 
 
 def read_variants(plan: Plan, images: Path, image: str) -> Pixels:
-    """All variants of one image."""
+    """Return all variants of an image."""
     try:
         with within_memory():
             original = read_image(images / image)
             variants = tuple(variant.apply(original) for variant in plan.variants)
-        return Pixels(image, variants, ImageSource.of(images / image, tuple(original.shape[1:])))
+        source = ImageSource.from_file(images / image, tuple(original.shape[1:]))
+        return Pixels(image, variants, source)
     except (OSError, ValueError) as error:
         return Pixels(image, (), error=str(error))
 
 
 def encode_images(codec: Codec, plan: Plan, chunk: Sequence[Pixels]) -> list[Encoded]:
-    """Encode the variants of some images, those of one coded size in one batch.
+    """Encode the variants of some images; variants of equal padded size form batches.
 
     Raises:
-        NoMemoryError: if a batch does not fit.
+        NoMemoryError: if a batch does not fit into memory.
     """
     groups: dict[tuple[int, int], list[tuple[int, str, torch.Tensor]]] = {}
-    for place, pixels in enumerate(chunk):
+    for index, pixels in enumerate(chunk):
         for i, variant in enumerate(pixels.variants):
             group = groups.setdefault(coded_cells(variant.shape[1:]), [])
-            group.append((place, record_name(pixels.image, i), variant))
+            group.append((index, record_name(pixels.image, i), variant))
     records: list[dict[str, Record]] = [{} for _ in chunk]
     for group in groups.values():
         for start in range(0, len(group), len(chunk)):  # a batch is no larger than the chunk
             batch = group[start : start + len(chunk)]
             with within_memory():
-                found = encode_records(codec, plan.form, [variant for _, _, variant in batch])
-            for (place, name, _), record in zip(batch, found, strict=True):
-                records[place][name] = record
+                encoded = encode_records(codec, plan.form, [variant for _, _, variant in batch])
+            for (index, name, _), record in zip(batch, encoded, strict=True):
+                records[index][name] = record
     return [Encoded(p.image, r, p.source, p.error) for p, r in zip(chunk, records, strict=True)]
 
 
 def encode_records(codec: Codec, form: str, variants: Sequence[torch.Tensor]) -> list[Record]:
-    """Records of images, 3 x H x W, uint8, of one coded size."""
+    """Return the records of images, 3 x H x W, uint8, of equal padded size."""
     device = next(codec.parameters()).device
     floats = [variant.to(device).float() / 255 for variant in variants]
     if form == "arrays":
         latents = codec.encode_batch(floats)
-        with ThreadPoolExecutor() as pool:  # the compressor works outside of Python's lock
+        with ThreadPoolExecutor() as pool:  # the compressor releases the GIL
             return list(
-                pool.map(lambda x: pack_cells(x.cells, x.image_size, x.total_bits), latents)
+                pool.map(lambda x: pack_latent(x.cells, x.image_size, x.total_bits), latents)
             )
     contents = [stream.to_bytes() for stream in codec.compress_batch(floats)]
     return [
@@ -98,7 +100,7 @@ def encode_records(codec: Codec, form: str, variants: Sequence[torch.Tensor]) ->
 
 
 class _Images(PlainlyPickled, Dataset):
-    """Images by name: encoded, or with no codec their pixels."""
+    """Dataset of images by name: encoded, or without a codec their pixels."""
 
     def __init__(self, codec: Codec | None, plan: Plan, folder: Path):
         self.codec, self.plan, self.folder = codec, plan, folder
@@ -114,11 +116,10 @@ class _Images(PlainlyPickled, Dataset):
 
 
 def missing_shards(folder: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> list[int]:
-    """The shards of part i of n that are not written yet, were written with failures, or are
-    damaged.
+    """Return the shards of part (i, n) that are missing, corrupted, or have failures.
 
     Raises:
-        OtherStoreError: if one holds something else.
+        ShardMismatchError: if a shard does not match the plan.
     """
     index, parts = part
     return [s for s in range(index, plan.shards, parts) if not _is_done(folder, plan, s)]
@@ -128,8 +129,8 @@ def _is_done(folder: Path, plan: Plan, shard: int) -> bool:
     try:
         reader = ShardReader(shard_path(folder, shard))
         reader.check(plan.of_shard(shard))
-    except OtherStoreError as error:
-        raise OtherStoreError(f"{error}; take a new folder") from error
+    except ShardMismatchError as error:
+        raise ShardMismatchError(f"{error}; choose a new folder") from error
     except (CdlError, FileNotFoundError):
         return False
     return not reader.failures
@@ -144,15 +145,20 @@ def encode_shards(
     workers: int,
     batch_size: int = 0,
 ) -> Iterator[Encoded]:
-    """Write shards of a store; gives each image when it is encoded, for progress and reports.
+    """Write shards of a store.
 
     Args:
-        codec: on the CPU, unless there is a batch size or no worker.
-        images: the folder that the plan's paths are relative to.
-        output: the store's folder.
-        workers: processes that encode with one thread each; with 0, this process encodes.
-        batch_size: with one, for GPUs, the workers only read images, and this process encodes the
-            variants of so many images at a time, in batches of equal size.
+        codec: codec; on the CPU if workers encode.
+        plan: plan of the store.
+        images: folder of the images.
+        output: folder of the store.
+        shards: indices of the shards.
+        workers: processes that encode with one thread each; 0 to encode in this process.
+        batch_size: for GPUs: images that this process encodes at a time, while workers only read
+            images; 0 to let workers encode.
+
+    Yields:
+        each image once it is encoded, for progress and reports.
     """
     shards = list(shards)
     if not shards:  # start no workers
@@ -165,15 +171,15 @@ def encode_shards(
         records: dict[str, Record] = {}
         failures: dict[str, str] = {}
         sources: dict[str, ImageSource] = {}
-        for done in itertools.islice(encoded, len(plan.images_of(shard))):
-            records |= done.records
-            if done.error:
-                failures[done.image] = done.error
-            elif done.source:
-                sources[done.image] = done.source
-            yield done
-        part = plan.of_shard(shard)
-        write_shard(shard_path(output, shard), part, records, failures, sources)
+        for image in itertools.islice(encoded, len(plan.images_of(shard))):
+            records |= image.records
+            if image.error:
+                failures[image.image] = image.error
+            elif image.source:
+                sources[image.image] = image.source
+            yield image
+        shard_plan = plan.of_shard(shard)
+        write_shard(shard_path(output, shard), shard_plan, records, failures, sources)
 
 
 def _encode_in_batches(
@@ -184,15 +190,15 @@ def _encode_in_batches(
             yield from encode_images(codec, plan, chunk)
         except NoMemoryError as error:
             raise NoMemoryError(
-                f"{len(chunk)} images at a time do not fit the memory: take a smaller batch"
+                f"{len(chunk)} images at a time do not fit into memory: use a smaller batch"
             ) from error
 
 
 def close_store(output: Path, plan: Plan) -> dict[str, str] | None:
-    """Write the manifest if all shards are there.
+    """Write the manifest if all shards exist.
 
     Returns:
-        the images that failed, and why; None if shards are missing.
+        errors of images that failed, by image; None if shards are missing.
     """
     if not all(shard_path(output, shard).exists() for shard in range(plan.shards)):
         return None

@@ -1,4 +1,4 @@
-"""What an image file was when it was encoded, and whether it still is."""
+"""Fingerprints of source images, to detect changes since they were encoded."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from cdl_d2.codec.latent import check_pixels
 from cdl_d2.files import sha256_of
 
-HASHED = 8  # images of another time whose content a quick comparison looks at
+MAX_HASHED_IMAGES = 8  # in a quick comparison
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image file.
+    """Fingerprint of an image file.
 
     Attributes:
         size: bytes.
-        time: of its last change, in nanoseconds.
-        sha256: of its content.
+        time: time of the last change, in nanoseconds.
+        sha256: hash of the content.
         image_size: (H, W) in pixels; None in stores of formats 1 and 2.
     """
 
@@ -30,14 +30,14 @@ class ImageSource:
     image_size: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, path: Path, image_size: tuple[int, int] | None = None) -> ImageSource:
-        """Of a file as it is now."""
+    def from_file(cls, path: Path, image_size: tuple[int, int] | None = None) -> ImageSource:
+        """Return the fingerprint of a file as it is now."""
         state = path.stat()
         return cls(state.st_size, state.st_mtime_ns, sha256_of(path), image_size)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> ImageSource:
-        """Return what was written as a dict; raises TypeError or ValueError for anything else."""
+        """Return a fingerprint stored as a dict; raise TypeError or ValueError if it is invalid."""
         source = cls(**content)
         if source.image_size is None:
             return source
@@ -49,33 +49,35 @@ class ImageSource:
 
 
 class SourceComparison:
-    """Compares image files with what they were.
+    """Comparison of image files with their fingerprints.
 
     Args:
-        quick: compare sizes, and the content of the first few whose time is another; else the
-            content of all whose time is.
+        quick: compare sizes, and hashes of only the first few files with another time of change;
+            otherwise hashes of all such files.
     """
 
     def __init__(self, quick: bool = True):
-        self._left = HASHED if quick else None
+        self._hashes_left = MAX_HASHED_IMAGES if quick else None
 
-    def __call__(self, source: ImageSource, path: Path) -> str:
-        """How the file differs; empty if it does not, or there is no such file."""
+    def describe_change(self, source: ImageSource, path: Path) -> str:
+        """Return how a file has changed, "" if it has not or does not exist."""
         try:
             state = path.stat()
         except FileNotFoundError:
             return ""
         if state.st_size != source.size:
-            return f"{path} has {state.st_size} bytes, and had {source.size} when it was encoded"
-        if state.st_mtime_ns == source.time or self._left == 0:
+            return f"{path} has {state.st_size} bytes, but had {source.size} when it was encoded"
+        if state.st_mtime_ns == source.time or self._hashes_left == 0:
             return ""
-        if self._left is not None:
-            self._left -= 1
+        if self._hashes_left is not None:
+            self._hashes_left -= 1
         if sha256_of(path) != source.sha256:
-            return f"{path} has another content than when it was encoded"
+            return f"the content of {path} has changed since it was encoded"
         return ""
 
-    def changed(self, sources: Mapping[str, ImageSource], folder: Path) -> dict[str, str]:
-        """The images that differ, and how."""
-        found = {image: self(source, folder / image) for image, source in sources.items()}
-        return {image: how for image, how in found.items() if how}
+    def describe_changes(self, sources: Mapping[str, ImageSource], folder: Path) -> dict[str, str]:
+        """Return how the images of a folder have changed, by name, without unchanged ones."""
+        changes = {
+            image: self.describe_change(source, folder / image) for image, source in sources.items()
+        }
+        return {image: change for image, change in changes.items() if change}

@@ -1,4 +1,4 @@
-"""What a latent store is to hold, and its file `plan.json`."""
+"""Plan of a latent store (codec, record format, variants, images), and its file `plan.json`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
 FORMAT = 3
-FORMATS = (1, 2, FORMAT)  # of 1, shards do not say what they hold; of 1 and 2, no sizes of images
+FORMATS = (1, 2, FORMAT)  # 1: shards without plans; 1 and 2: no sizes of images
 FORMS = ("arrays", "bitstreams")
+
+
+class StaleStoreError(CdlError):
+    """Store of images or annotations that have changed since they were encoded."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a store is to hold.
+    """Contents of a store.
 
     Attributes:
-        codec: what encodes.
-        form: `arrays` (fast to read) or `bitstreams` (smallest, decoded when read).
-        variants: of every image.
+        codec: identity of the codec.
+        form: format of the records: `arrays` (fast to read) or `bitstreams` (smallest, decoded when
+            read).
+        variants: variants of every image.
         images: paths relative to the folder of images.
-        shard_size: images a shard.
-        format: of the store's files, one of FORMATS.
-        annotations: SHA-256 of the file that named the images; empty if there was none, or it is
-            not known. Plans that differ in it are of the same latents.
+        shard_size: images per shard.
+        format: version of the store's files, one of FORMATS.
+        annotations: SHA-256 of the annotation file that lists the images; "" if there is none or
+            it is unknown. Plans that differ only in it are equal.
     """
 
     codec: CodecIdentity
@@ -42,15 +47,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not isinstance(self.annotations, str):
-            raise CdlError(f"annotations {self.annotations!r} of a store are no SHA-256")
+            raise CdlError(f"annotations {self.annotations!r} of a store: expected a SHA-256")
         if self.form not in FORMS:
-            raise CdlError(f"form {self.form!r} of a store is not one of {', '.join(FORMS)}")
+            raise CdlError(f"form {self.form!r} of a store: expected one of {', '.join(FORMS)}")
         if self.form == "bitstreams" and self.codec.quantization != "dequantized":
             raise CdlError(
-                "bitstreams hold dequantized latents: take quantization 'dequantized', or arrays"
+                "bitstreams contain dequantized latents: use quantization 'dequantized', or arrays"
             )
         if not self.images or not self.variants or self.shard_size < 1:
-            raise CdlError("a store needs images, variants and a shard size of at least 1")
+            raise CdlError("expected images, variants and a shard size of at least 1 for a store")
         for image in self.images:
             try:
                 image.encode()
@@ -58,37 +63,38 @@ class Plan:
                 raise CdlError(f"the file name {image!r} is not UTF-8: rename it") from error
         for name, values in (("image", self.images), ("variant", self.variants)):
             if len(set(values)) < len(values):
-                raise CdlError(f"the same {name} is to be stored twice")
+                raise CdlError(f"a store has the same {name} twice")
 
     @property
     def shards(self) -> int:
-        """How many shards there are."""
+        """Number of shards."""
         return -(-len(self.images) // self.shard_size)
 
     def images_of(self, shard: int) -> tuple[str, ...]:
-        """The images of a shard."""
+        """Return the images of a shard."""
         return self.images[shard * self.shard_size : (shard + 1) * self.shard_size]
 
     def of_shard(self, shard: int) -> Plan:
-        """What a shard is to hold, which it also says itself."""
+        """Return the plan of one shard, which is stored in it, too."""
         return replace(self, images=self.images_of(shard))
 
-    def difference(self, other: Plan) -> str:
-        """The first thing in which another plan differs, in words; empty if it is the same."""
-        theirs = asdict(other)
+    def difference(self, plan: Plan) -> str:
+        """Describe the first attribute in which another plan differs; "" if they are equal."""
+        other_values = asdict(plan)
         for name, value in asdict(self).items():
-            if name in ("format", "annotations") or theirs[name] == value:
+            other_value = other_values[name]
+            if name in ("format", "annotations") or other_value == value:
                 continue
             if name == "images":
-                return f"it has other images ({len(theirs[name])}, not {len(value)})"
-            return f"its {name} is {theirs[name]}, not {value}"
+                return f"it has other images ({len(other_value)}, not {len(value)})"
+            return f"its {name} is {other_value}, not {value}"
         return ""
 
     def save(self, folder: Path) -> None:
-        """Write the plan, or find the same one there; of several processes at once, one writes.
+        """Write the plan unless the folder has it; of several processes at once, one writes.
 
         Raises:
-            CdlError: if the folder has a store of another plan.
+            CdlError: if the folder has a store with another plan.
         """
         if folder.exists() and not folder.is_dir():
             raise CdlError(f"{folder} is a file, not a folder for a store")
@@ -99,17 +105,18 @@ class Plan:
         except FileExistsError:
             if difference := self.difference(Plan.load(folder)):
                 raise CdlError(
-                    f"{folder} holds another store: {difference}; take a new folder"
+                    f"{folder} has another store: {difference}; choose a new folder"
                 ) from None
 
     def check_annotations(self, sha256: str, folder: Path) -> None:
-        """Raise CdlError if both hashes are known, and this plan, of a store in a folder, has
-        another one."""
+        """Raise StaleStoreError if the annotations of a store in `folder` have another hash.
+
+        An unknown hash, "", is equal to any other.
+        """
         if self.annotations and sha256 and self.annotations != sha256:
-            raise CdlError(
-                f"{folder} is of an annotation file with SHA-256 {self.annotations[:16]}, and this "
-                f"one has {sha256[:16]}: if its images are the same, run the `cdl data encode` "
-                "that made the store again, with --renew"
+            raise StaleStoreError(
+                f"the annotations of {folder} have SHA-256 {self.annotations[:16]}, not "
+                f"{sha256[:16]}"
             )
 
     @classmethod
@@ -117,10 +124,10 @@ class Plan:
         """Read the plan of a store.
 
         Raises:
-            FileNotFoundError: if there is none.
-            CdlError: if it is damaged or of another format.
+            FileNotFoundError: if it does not exist.
+            CdlError: if it is corrupted or of another format.
         """
-        content = read_json(folder / "plan.json", f"{folder} is no latent store")
+        content = read_json(folder / "plan.json", f"{folder} is not a latent store")
         try:
             return cls.from_dict(content)
         except CdlError as error:
@@ -128,10 +135,10 @@ class Plan:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Plan:
-        """The plan that was written as a dict.
+        """Return a plan that was stored as a dict.
 
         Raises:
-            CdlError: if it is none, or of another format.
+            CdlError: if it is invalid or of another format.
         """
         try:
             if content["format"] not in FORMATS:
@@ -147,14 +154,18 @@ class Plan:
         except CdlError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CdlError(f"it is no plan of a store ({error!r})") from error
+            raise CdlError(f"it is not the plan of a store ({error!r})") from error
 
 
 def read_json(path: Path, hint: str) -> dict[str, Any]:
-    """The content of a file of a store; `hint` says what it means if there is none.
+    """Return the content of a JSON file of a store.
+
+    Args:
+        path: path of the file.
+        hint: beginning of the message if the file does not exist.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         CdlError: if it is not JSON.
     """
     if not path.is_file():

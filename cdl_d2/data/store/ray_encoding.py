@@ -1,4 +1,4 @@
-"""The bulk encoder on a Ray cluster: a task per shard, all writing to one shared folder."""
+"""Encoding into a latent store on a Ray cluster: one task per shard, into a shared folder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ def encode_shards_with_ray(
 ) -> Iterator[tuple[int, list[str]]]:
     """Write shards of a store with `encode_shards` on a Ray cluster.
 
-    Args:
-        images, output: paths of folders that every machine can reach.
-        workers: actors of one core each.
+    Every machine must reach the folders; workers are actors of one core each.
 
     Yields:
         for each shard, its number of images and the errors of those that failed.

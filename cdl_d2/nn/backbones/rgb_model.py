@@ -39,7 +39,7 @@ def build_rgb_model(name: str, classes: int, init: str = "") -> nn.Module:
         raise CdlError(f"RGB model {name!r} is not one of {', '.join(RESNETS)}, timm/NAME")
     network = getattr(torchvision.models, name)(num_classes=classes)
     if init:
-        load_network(network, find_resnet_weights(name, init), other_head=True)
+        load_network(network, find_resnet_weights(name, init), skip_head=True)
     return network
 
 
@@ -72,7 +72,7 @@ def build_timm_network(name: str, classes: int, init: str = "", **options: Any) 
         raise CdlError(f"timm cannot build {name}: {error}") from error
     if init and not zoo:
         rename = lite0_name if name == LITE0 else str
-        load_network(network, init, other_head=True, rename=rename)
+        load_network(network, init, skip_head=True, rename=rename)
     return network
 
 

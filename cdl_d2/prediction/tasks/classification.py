@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cdl_d2.data.datasets.class_folders import find_classes, find_labelled_images
-from cdl_d2.data.datasets.sources import stem_of
+from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.metrics.classification import ClassificationCounts
 from cdl_d2.prediction.results import Classification
 from cdl_d2.prediction.tasks.task import (
@@ -35,16 +35,18 @@ class ClassGroundTruth(GroundTruth):
         images = [(p, order.index(classes[label])) for p, label in find_labelled_images(path)]
         self._labels = unique_values((image.stem, label) for image, label in images)
         if path.is_dir():
-            self._labels |= {stem_of(p.relative_to(path).as_posix()): label for p, label in images}
+            self._labels |= {
+                image_key(p.relative_to(path).as_posix()): label for p, label in images
+            }
 
     def has(self, name: str) -> bool:
-        return stem_of(name) in self._labels
+        return image_key(name) in self._labels
 
     def results(self, records: Sequence[Record], names: Sequence[str], folder: Path) -> Results:
         """Return `classification` with `top1`, in percent."""
         counts = ClassificationCounts(len(self.class_names))
         for record in self.annotated(records):
-            counts.add(record["probabilities"], self._labels[stem_of(record["file_name"])])
+            counts.add(record["probabilities"], self._labels[image_key(record["file_name"])])
         return {"classification": {"top1": counts.results(self.class_names)["top1"]}}
 
 

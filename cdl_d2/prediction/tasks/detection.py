@@ -13,12 +13,12 @@ from pycocotools import mask as coco_mask
 
 from cdl_d2.data.datasets.coco import class_names as class_names_of
 from cdl_d2.data.datasets.coco import has_masks, read_coco
-from cdl_d2.data.datasets.sources import stem_of
+from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
 from cdl_d2.metrics.coco_precision import (
     PERSON_KEYPOINTS,
+    CocoIndex,
     average_precision,
-    index_coco,
 )
 from cdl_d2.metrics.coco_results import PIXEL_CENTRE, encode_mask
 from cdl_d2.prediction.results import Detections
@@ -48,7 +48,7 @@ class CocoGroundTruth(GroundTruth):
         self.category_ids = [ids[name] for name in names]
         self._ids: dict[str, int] = {}
         for image in self._content["images"]:
-            stem = stem_of(image["file_name"])
+            stem = image_key(image["file_name"])
             if stem in self._ids:
                 raise CdlError(f"{path} has two images of the name {stem}: rename one")
             self._ids[stem] = image["id"]
@@ -56,7 +56,7 @@ class CocoGroundTruth(GroundTruth):
         self._short_ids = unique_values((PurePosixPath(k).name, v) for k, v in self._ids.items())
 
     def image_id(self, name: str) -> int | None:
-        stem = stem_of(name)
+        stem = image_key(name)
         return self._ids.get(stem, self._short_ids.get(PurePosixPath(stem).name))
 
     def size(self, name: str) -> tuple[int, int] | None:
@@ -88,7 +88,7 @@ class CocoGroundTruth(GroundTruth):
                 self.check_size(name, (record["height"], record["width"]))
                 numbered = self.rescale(record) | {"id": self.image_id(name)}
                 objects += coco_results([numbered], self.category_ids)
-        coco, ids = index_coco(self._content), {self.image_id(name) for name in names} - {None}
+        coco, ids = CocoIndex(self._content), {self.image_id(name) for name in names} - {None}
         return {kind: average_precision(coco, objects, kind, ids) for kind in self._kinds(objects)}
 
     def _kinds(self, objects: Sequence[Record]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cdl_d2.data.datasets.attributes import read_attributes
-from cdl_d2.data.datasets.sources import stem_of
+from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
 from cdl_d2.metrics.attribute_accuracy import AttributeCounts
 from cdl_d2.prediction.results import AttributesAndParts
@@ -26,7 +26,7 @@ class MultitaskGroundTruth(GroundTruth):
         self._labels = LabelGroundTruth(path / "labels", class_names)
 
     def has(self, name: str) -> bool:
-        return stem_of(name) in self._attributes.rows and self._labels.has(name)
+        return image_key(name) in self._attributes.rows and self._labels.has(name)
 
     def size(self, name: str) -> tuple[int, int] | None:
         return self._labels.size(name)
@@ -49,7 +49,7 @@ class MultitaskGroundTruth(GroundTruth):
                 )
             counts = AttributeCounts(len(attributes))
             for record in records:
-                row = self._attributes.rows[stem_of(record["file_name"])]
+                row = self._attributes.rows[image_key(record["file_name"])]
                 predictions = [record["attributes"][name] > 0.5 for name in attributes]
                 counts.add(np.array(row, dtype=bool), np.array(predictions))
             results["attributes"] = counts.accuracies(attributes)

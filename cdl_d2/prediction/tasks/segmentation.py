@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cdl_d2.codec.io.image_files import open_image, read_label_map
-from cdl_d2.data.datasets.sources import stem_of
+from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
 from cdl_d2.metrics.segmentation import PixelConfusion
 from cdl_d2.prediction.results import Segmentation
@@ -67,7 +67,7 @@ class LabelGroundTruth(GroundTruth):
             raise CdlError(f"{self.path}: {error}") from error
 
     def _file(self, name: str) -> Path:
-        return self.path / f"{stem_of(name)}.png"
+        return self.path / f"{image_key(name)}.png"
 
 
 class SegmentationTask(Task):

@@ -1,4 +1,4 @@
-"""Small faces, drawn in CelebAMask-HQ's layout."""
+"""Conversion of small synthetic faces in CelebAMask-HQ's layout."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from cdl_d2.data.datasets.attributes import read_attributes
 from cdl_d2.data.datasets.celebamask import PARTS
-from cdl_d2.data.datasets.sources import find_images_of
+from cdl_d2.data.datasets.image_lists import list_images
 from tests.commands import output_of, refused, run
 
 OVALS = {"skin": (8, 4, 24, 28), "nose": (14, 12, 18, 20), "hair": (8, 2, 24, 10)}
@@ -43,7 +43,7 @@ def written(output):
     return {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
 
 
-def test_masks_become_label_maps_in_which_later_parts_hide_earlier_ones(faces, tmp_path):
+def test_in_label_maps_later_parts_cover_earlier_ones(faces, tmp_path):
     output_of("data", "import-celebamask", faces, "--output", tmp_path / "out")
     names = (tmp_path / "out/train/classes.txt").read_text().split()
     assert len(names) == 19 and names[0] == "background"
@@ -60,29 +60,29 @@ def test_images_and_attributes_are_split_as_celeba_is(faces, tmp_path):
     output_of("data", "import-celebamask", faces, "--output", tmp_path / "out")
     expected = {"train": {"0": [0, 0], "2000": [0, 0]}, "val": {"1": [1, 0]}}
     for split, rows in (expected | {"test": {"29999": [1, 0]}}).items():
-        names = find_images_of(tmp_path / "out" / split / "images")
+        names = list_images(tmp_path / "out" / split / "images")
         assert names == [f"{number}.png" for number in rows]
         table = read_attributes(tmp_path / "out" / split / "attributes.csv")
-        assert table.of_images(names) == list(rows.values())
+        assert table.select_rows(names) == list(rows.values())
 
 
-def test_a_bad_image_is_named_and_the_next_run_does_only_what_is_missing(faces, tmp_path):
+def test_an_invalid_image_is_named_and_the_next_run_converts_only_missing_ones(faces, tmp_path):
     words = "data", "import-celebamask", faces, "--output", tmp_path / "out"
-    bad, other = (faces / "CelebA-HQ-img" / name for name in ("2000.jpg", "0.jpg"))
+    bad, finished = (faces / "CelebA-HQ-img" / name for name in ("2000.jpg", "0.jpg"))
     content = bad.read_bytes()
     bad.write_text("no image")
     status, _, errors = run(*words)
     assert status == 1 and "2000.jpg" in errors
     table = read_attributes(tmp_path / "out/train/attributes.csv")
-    assert table.of_images(find_images_of(tmp_path / "out/train/images")) == [[0, 0]]
+    assert table.select_rows(list_images(tmp_path / "out/train/images")) == [[0, 0]]
     bad.write_bytes(content)
-    other.write_text("not read again")
+    finished.write_text("not read again")
     output_of(*words)
     assert len(written(tmp_path / "out")) == 2 * len(FACES) + 2 * 3
 
 
 @pytest.mark.parametrize("case", ["size", "form", "masks", "number"])
-def test_what_does_not_fit_is_named(faces, tmp_path, case):
+def test_a_mismatch_is_named(faces, tmp_path, case):
     masks, images = faces / "CelebAMask-HQ-mask-anno" / "0", faces / "CelebA-HQ-img"
     if case == "size":
         Image.new("L", (16, 16)).save(masks / "00001_nose.png")

@@ -10,9 +10,9 @@ from cdl_d2.errors import CdlError
 def test_labels_follow_the_sorted_names(tmp_path):
     list(write_classification(tmp_path, 10, (32, 32)))
     assert find_classes(tmp_path) == sorted(SHAPES)
-    found = find_labelled_images(tmp_path)
-    assert [path.parent.name for path, _ in found] == [sorted(SHAPES)[label] for _, label in found]
-    assert len(found) == 10
+    images = find_labelled_images(tmp_path)
+    assert [path.parent.name for path, _ in images] == [sorted(SHAPES)[i] for _, i in images]
+    assert len(images) == 10
 
 
 def test_a_list_names_images_of_class_folders_as_minc2500_does(tmp_path):
@@ -24,17 +24,17 @@ def test_a_list_names_images_of_class_folders_as_minc2500_does(tmp_path):
     (labels / "train1.txt").write_text("\n".join(chosen) + "\n")
     classes = find_classes(labels / "train1.txt")
     assert classes == sorted({Path(name).parent.name for name in chosen})
-    found = find_labelled_images(labels / "train1.txt")
-    assert [(path, classes[label]) for path, label in found] == [
+    listed = find_labelled_images(labels / "train1.txt")
+    assert [(path, classes[label]) for path, label in listed] == [
         (path, path.parent.name) for path, _ in whole[::2]
     ]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "names no image"), (b"\xff\xfe", "no list"), (b"a/x.png\na/y.png", "y.png")],
+    [(b"", "list.txt"), (b"\xff\xfe", "UTF-8"), (b"a/x.png\na/y.png", "y.png")],
 )
-def test_a_list_of_what_is_not_there_is_refused(tmp_path, content, message):
+def test_an_invalid_list_is_an_error(tmp_path, content, message):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.png").write_bytes(b"")
     (tmp_path / "list.txt").write_bytes(content)
@@ -42,7 +42,7 @@ def test_a_list_of_what_is_not_there_is_refused(tmp_path, content, message):
         find_labelled_images(tmp_path / "list.txt")
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_a_missing_folder_or_image_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_classes(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no folders"):

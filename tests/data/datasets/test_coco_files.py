@@ -1,4 +1,4 @@
-"""A COCO-format file of any tool is as good as a clean copy, or refused with its objects named."""
+"""COCO-format files of any tool give the results of a clean copy, or an error with their faults."""
 
 import copy
 import json
@@ -11,9 +11,9 @@ from PIL import Image
 
 from cdl_d2.data import Variant
 from cdl_d2.data.datasets.coco import read_coco
-from cdl_d2.data.datasets.sources import find_images_of
+from cdl_d2.data.datasets.image_lists import list_images
 from cdl_d2.errors import CdlError
-from cdl_d2.metrics.coco_precision import average_precision, index_coco
+from cdl_d2.metrics.coco_precision import CocoIndex, average_precision
 from cdl_d2.prediction.tasks.detection import CocoGroundTruth
 from cdl_d2.tv import CocoItems
 from tests.coco_files import (
@@ -46,7 +46,7 @@ def without_nan(values):
 
 
 def precision_of_truth(path, results, task):
-    """What `cdl predict --annotations` says of an archive of these results."""
+    """Return the precision that `cdl predict --annotations` reports for these results."""
     labels = {5: 1, 8: 2}
     entries = [
         {
@@ -71,7 +71,7 @@ seeds = st.integers(0, 9)
 
 @settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(names=messy_files, fault=st.none() | st.sampled_from(sorted(FAULTS)), seed=seeds)
-def test_a_file_is_refused_by_name_or_as_precise_as_a_clean_copy(folder, names, fault, seed):
+def test_a_file_is_an_error_or_gives_the_precision_of_a_clean_copy(folder, names, fault, seed):
     clean, messy = clean_file(seed), clean_file(seed)
     number = with_fault(messy, fault) if fault else None
     for name in names if not fault else ():
@@ -90,7 +90,7 @@ def test_a_file_is_refused_by_name_or_as_precise_as_a_clean_copy(folder, names, 
 
 
 @pytest.mark.parametrize("name", MESSES)
-def test_what_has_one_meaning_is_read_as_in_a_clean_copy(folder, name, caplog):
+def test_unambiguous_content_is_repaired(folder, name, caplog):
     clean, messy = clean_file(), clean_file()
     MESSES[name](messy, Random(0))
     content = read_coco(written(messy, folder), images=folder)
@@ -99,14 +99,14 @@ def test_what_has_one_meaning_is_read_as_in_a_clean_copy(folder, name, caplog):
     expected = read_coco(written(clean, folder), images=folder)
     runs = ("an RLE of runs",)
     for part in ("images", "annotations", "categories"):
-        for entry, wanted in zip(content[part], expected[part], strict=True):
-            keys = {*wanted} - ({"segmentation"} if name in runs else set())
-            assert {key: entry[key] for key in keys} == {key: wanted[key] for key in keys}
+        for entry, clean in zip(content[part], expected[part], strict=True):
+            keys = {*clean} - ({"segmentation"} if name in runs else set())
+            assert {key: entry[key] for key in keys} == {key: clean[key] for key in keys}
     assert name in ("no area", *runs) or len(caplog.records) <= 1
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_cannot_be_repaired_is_named(folder, name):
+def test_a_fault_is_named(folder, name):
     content = clean_file()
     number = with_fault(content, name)
     with pytest.raises(CdlError, match=rf"faults \(1\): annotation {number}"):
@@ -140,7 +140,7 @@ def test_a_clean_file_is_left_alone(folder, caplog):
 
 
 def test_an_object_without_a_mask_counts_for_no_mask(folder):
-    """What is found there is neither right nor wrong; its box counts as ever."""
+    """Detections there are neither right nor wrong; its box counts as usual."""
     content = clean_file()
     results = detections_of(content)
     del content["annotations"][5]["segmentation"]
@@ -149,19 +149,19 @@ def test_an_object_without_a_mask_counts_for_no_mask(folder):
     right, bottom = left + width, top + height
     corners = [left, top, right, top, right, bottom, left, bottom]
     crowd["annotations"][5] |= {"iscrowd": 1, "segmentation": [corners]}
-    coco = index_coco(read_coco(written(content, folder)))
+    coco = CocoIndex(read_coco(written(content, folder)))
     for task, copied in (("segm", crowd), ("bbox", content), ("segm", crowd)):
-        ours = average_precision(coco, copy.deepcopy(results), task)
-        assert without_nan(ours) == pycocotools_ap(copied, results, task)
+        precision = average_precision(coco, copy.deepcopy(results), task)
+        assert without_nan(precision) == pycocotools_ap(copied, results, task)
 
 
 def test_boxes_without_area_are_evaluated_as_pycocotools_does(folder):
     content = clean_file()
     content["annotations"][0]["bbox"] = [10, 10, 0, 5]
     results = detections_of(clean_file())
-    coco = index_coco(read_coco(written(content, folder)))
-    ours = without_nan(average_precision(coco, copy.deepcopy(results), "bbox"))
-    assert ours == pycocotools_ap(content, results, "bbox")
+    coco = CocoIndex(read_coco(written(content, folder)))
+    precision = without_nan(average_precision(coco, copy.deepcopy(results), "bbox"))
+    assert precision == pycocotools_ap(content, results, "bbox")
 
 
 @pytest.mark.parametrize("prefix", ["images/", "/data/export/images/", "C:\\export\\images\\"])
@@ -170,7 +170,7 @@ def test_a_folder_that_all_names_begin_with_is_dropped_where_the_images_are(fold
     for image in content["images"]:
         image["file_name"] = prefix + image["file_name"]
     names = [i["file_name"] for i in read_coco(written(content, folder), images=folder)["images"]]
-    assert names == find_images_of(folder, folder / "messy.json") == ["1.png", "2.png"]
+    assert names == list_images(folder, folder / "messy.json") == ["1.png", "2.png"]
 
 
 def test_absolute_names_are_inside_where_no_folder_of_images_is_known(folder):
@@ -214,7 +214,7 @@ def keypoint_file():
 
 
 @pytest.mark.parametrize(
-    ("given", "normal", "labelled"),
+    ("keypoints", "normal", "labelled"),
     [
         ({"keypoints": [[1, 2, 2], [0, 0, 0]]}, [1, 2, 2, 0, 0, 0], 1),
         ({"keypoints": [1, 2, 2, None, None, 0]}, [1, 2, 2, 0, 0, 0], 1),
@@ -222,9 +222,9 @@ def keypoint_file():
         ({"keypoints": [1, 2, 1.0, 3, 4, 2]}, [1, 2, 1, 3, 4, 2], 2),
     ],
 )
-def test_keypoints_have_three_numbers_each(folder, given, normal, labelled):
+def test_keypoints_have_three_numbers_each(folder, keypoints, normal, labelled):
     content = keypoint_file()
-    content["annotations"][1] |= given
+    content["annotations"][1] |= keypoints
     del content["annotations"][1]["num_keypoints"]
     entry = read_coco(written(content, folder))["annotations"][1]
     assert (entry["keypoints"], entry["num_keypoints"]) == (normal, labelled)

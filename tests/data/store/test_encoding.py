@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from cdl_d2.data import LatentStore
-from cdl_d2.data.datasets.sources import find_images_of, shard_of_environment
+from cdl_d2.data.datasets.image_lists import list_images
 from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
 from cdl_d2.errors import CdlError
 from tests.conftest import write_bomb
@@ -76,8 +76,8 @@ def test_a_failed_image_is_reported_and_tried_again(photos, plan, codec, tmp_pat
 
 
 def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, tmp_path):
-    assert find_images_of(photos)[-1] == "more/6.png"
-    assert find_images_of(coco_dataset[1], coco_dataset[0]) == [
+    assert list_images(photos)[-1] == "more/6.png"
+    assert list_images(coco_dataset[1], coco_dataset[0]) == [
         "000.png",
         "001.png",
         "002.png",
@@ -85,20 +85,20 @@ def test_images_come_from_a_folder_or_an_annotation_file(photos, coco_dataset, t
     ]
     (tmp_path / "broken.json").write_text('{"images": [{}]}')
     with pytest.raises(ValueError, match="images without 'id'"):
-        find_images_of(tmp_path, tmp_path / "broken.json")
+        list_images(tmp_path, tmp_path / "broken.json")
     for name in ("../x.png", "/x.png", ""):
         (tmp_path / "outside.json").write_text(
             json.dumps({"images": [{"id": 1, "height": 8, "width": 8, "file_name": name}]})
         )
         with pytest.raises(ValueError, match="not inside the image folder"):
-            find_images_of(tmp_path, tmp_path / "outside.json")
+            list_images(tmp_path, tmp_path / "outside.json")
 
 
 def test_other_spellings_of_a_file_name_are_one_image(tmp_path):
     names = ("./a.png", "a.png", "b//c.png")
     entries = [{"id": i, "height": 8, "width": 8, "file_name": n} for i, n in enumerate(names)]
     (tmp_path / "coco.json").write_text(json.dumps({"images": entries}))
-    assert find_images_of(tmp_path, tmp_path / "coco.json") == ["a.png", "b/c.png"]
+    assert list_images(tmp_path, tmp_path / "coco.json") == ["a.png", "b/c.png"]
 
 
 def test_images_that_would_be_clipped_or_exhaust_memory_fail_alone(photos, plan, codec, tmp_path):
@@ -108,11 +108,3 @@ def test_images_that_would_be_clipped_or_exhaust_memory_fail_alone(photos, plan,
     errors = {e.image: e.error for e in encoded if e.error}
     assert "more than 8 bits" in errors.pop("1.png") and "exceeds limit" in errors.pop("2.png")
     assert not errors
-
-
-def test_the_part_comes_from_torchrun_or_slurm():
-    assert shard_of_environment({}) == (0, 1)
-    assert shard_of_environment({"RANK": "1", "WORLD_SIZE": "4"}) == (1, 4)
-    slurm = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}
-    assert shard_of_environment(slurm) == (2, 4)
-    assert shard_of_environment({**slurm, "SLURM_ARRAY_TASK_STEP": "2"}) == (1, 4)

@@ -1,8 +1,6 @@
-import contextlib
 import dataclasses
 import itertools
 import json
-import multiprocessing
 import os
 import pickle
 import struct
@@ -16,10 +14,9 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.data import LatentStore, Plan, Variant
 from cdl_d2.data.store.encoding import close_store, encode_shards
-from cdl_d2.data.store.image_source import ImageSource
 from cdl_d2.data.store.latent_store import shard_path
-from cdl_d2.data.store.shard import Record, pack_cells, unpack_cells
-from cdl_d2.data.store.whole_dataset import encode_dataset
+from cdl_d2.data.store.record import Record, pack_latent
+from cdl_d2.data.store.whole_dataset import Resources, encode_dataset
 from cdl_d2.errors import CdlError
 from tests.conftest import small_codec
 from tests.data.store.conftest import VARIANTS
@@ -59,30 +56,15 @@ def test_latents_of_any_codec_are_stored_without_loss(name, form, photos, tmp_pa
     assert stored["bits"] == (8 * len(record.content) if files else expected.total_bits)
 
 
-@pytest.mark.parametrize("scale", [0, 1, 20, 200, 60_000, 0.3])
-def test_cells_of_any_range_are_packed_without_loss(scale):
-    cells = torch.arange(-6, 6).reshape(2, 2, 3).float() * scale
-    assert torch.equal(unpack_cells(pack_cells(cells, (32, 48), 1.0)), cells)
-
-
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
-def test_every_integer_is_packed_without_loss(dtype):
-    limits = torch.iinfo(dtype)
-    cells = torch.arange(limits.min, limits.max + 1).float().view(-1, 1, 1)
-    record = pack_cells(cells, (16, 16), 1.0)
-    assert record.dtype == str(dtype).removeprefix("torch.")
-    assert torch.equal(unpack_cells(record), cells)
-
-
 @pytest.mark.parametrize("change", [{"image_size": (2**14, 2**14)}, {"channels": 2**16 - 1}])
 @pytest.mark.parametrize("value", [1, 0.5])
 def test_a_record_is_not_expanded_to_more_than_an_image_of_the_codec(
     store_folder, codec, monkeypatch, value, change
 ):
-    genuine = pack_cells(torch.full((192, 4, 5), value), (50, 72), 1.0)
+    genuine = pack_latent(torch.full((192, 4, 5), value), (50, 72), 1.0)
     forged = dataclasses.replace(genuine, **change).to_bytes()
     monkeypatch.setattr(LatentStore, "record", lambda *_: Record.from_bytes(forged))
-    monkeypatch.setattr("cdl_d2.data.store.shard._decompress", None)  # never reached
+    monkeypatch.setattr("cdl_d2.data.store.record._decompress", None)  # never reached
     with pytest.raises(CdlError):
         LatentStore(store_folder, codec).read("0.png", VARIANTS[0])
 
@@ -114,18 +96,18 @@ def test_a_path_is_found_by_its_ending_unless_that_is_ambiguous(codec, tmp_path)
     store = LatentStore(tmp_path, codec)
     assert store.find("/data/a.png") == "a.png"
     assert store.find("/data/b/./d.png") == "b/d.png"
-    with pytest.raises(ValueError, match=r"can be b/a\.png or a\.png"):
+    with pytest.raises(ValueError, match=r"b/a\.png or a\.png"):
         store.find("/data/b/a.png")
     with pytest.raises(ValueError, match=r"c\.png is not in the latent store"):
         store.find("/data/c.png")
 
 
-def test_another_codec_quality_or_quantization_is_refused_by_name(store_folder, codec):
-    other = Codec.load("tiny-bmshj2018-hyperprior", 1)
-    with pytest.raises(ValueError, match=r"made by .* quality 2 .*; this model reads .* quality 1"):
-        LatentStore(store_folder, other)
+def test_another_codec_quality_or_quantization_is_an_error(store_folder, codec):
+    quality_1 = Codec.load("tiny-bmshj2018-hyperprior", 1)
+    with pytest.raises(ValueError, match=r"quality 2 .* quality 1"):
+        LatentStore(store_folder, quality_1)
     rounded = Codec.load("tiny-bmshj2018-hyperprior", 2, quantization="rounded")
-    with pytest.raises(ValueError, match=r"dequantized .*; this model reads .* rounded"):
+    with pytest.raises(ValueError, match=r"dequantized .* rounded"):
         LatentStore(store_folder, rounded)
 
 
@@ -134,29 +116,22 @@ def test_a_variant_that_is_not_stored_is_named(store_folder, codec):
         LatentStore(store_folder, codec).read("0.png", Variant(80))
 
 
-def test_a_store_of_flipped_images_gives_none_to_predict_from(plan, codec, tmp_path):
+def test_a_store_of_flipped_images_has_no_upright_variant(plan, codec, tmp_path):
     dataclasses.replace(plan, variants=(Variant(40, 60, flip=True),)).save(tmp_path)
     (tmp_path / "manifest.json").write_text('{"shards": [], "failures": {}}')
     with pytest.raises(CdlError, match="flipped"):
         _ = LatentStore(tmp_path, codec).upright_variant
 
 
-@pytest.mark.parametrize("size", [[0, 5], [5, 2**30], [5], "ab", [1.5, 2]])
-def test_an_impossible_size_of_an_image_is_refused(size):
-    content = {"size": 1, "time": 1, "sha256": "", "image_size": size}
-    with pytest.raises((TypeError, ValueError)):
-        ImageSource.from_dict(content)
-
-
 def test_a_store_that_is_missing_or_not_complete_is_named(store_folder, codec, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no latent store"):
+    with pytest.raises(FileNotFoundError, match=r"plan\.json"):
         LatentStore(tmp_path, codec)
     (store_folder / "manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"not complete"):
         LatentStore(store_folder, codec)
 
 
-def test_damage_is_noticed(store_folder, codec):
+def test_a_corrupted_or_missing_shard_is_an_error(store_folder, codec):
     path = shard_path(store_folder, 0)
     content = path.read_bytes()
     path.write_bytes(content[:100])
@@ -167,15 +142,15 @@ def test_damage_is_noticed(store_folder, codec):
         LatentStore(store_folder, codec).read("0.png", VARIANTS[0])
 
 
-@pytest.mark.parametrize("place", [0, 1, 3, 9, 13, 17, 20, 24, 40])
-def test_a_flipped_bit_of_a_record_is_noticed(store_folder, codec, place):
+@pytest.mark.parametrize("offset", [0, 1, 3, 9, 13, 17, 20, 24, 40])
+def test_a_flipped_bit_of_a_record_is_detected(store_folder, codec, offset):
     path = shard_path(store_folder, 2)
     content = bytearray(path.read_bytes())
     (length,) = struct.unpack_from("<Q", content)
-    content[8 + length + place] ^= 1  # of checksum, head (such as bits and image size) or content
+    content[8 + length + offset] ^= 1  # of checksum, head (such as bits and image size) or content
     path.write_bytes(content)
     store = LatentStore(store_folder, codec)
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="corrupted"):
         store.read(min(store.plan.images_of(2)), VARIANTS[0])
 
 
@@ -183,16 +158,16 @@ def test_a_shard_that_is_cut_while_it_is_read_is_one_error(store_folder, codec):
     store = LatentStore(store_folder, codec)
     store.read("0.png", VARIANTS[0])
     os.truncate(shard_path(store_folder, 0), 2000)
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="corrupted"):
         for image in store.plan.images_of(0):
             store.read(image, VARIANTS[0])
 
 
-def test_a_shard_of_another_store_is_refused(store_folder, photos, plan, tmp_path):
-    other = Codec.load("tiny-bmshj2018-hyperprior", 1)
-    theirs = dataclasses.replace(plan, codec=other.identity)
-    theirs.save(tmp_path / "other")
-    list(encode_shards(other, theirs, photos, tmp_path / "other", [1], 0))
+def test_a_shard_of_another_store_is_an_error(store_folder, photos, plan, tmp_path):
+    codec = Codec.load("tiny-bmshj2018-hyperprior", 1)
+    quality_1 = dataclasses.replace(plan, codec=codec.identity)
+    quality_1.save(tmp_path / "other")
+    list(encode_shards(codec, quality_1, photos, tmp_path / "other", [1], 0))
     shard_path(tmp_path / "other", 1).replace(shard_path(store_folder, 1))
     store = LatentStore(store_folder, Codec.load("tiny-bmshj2018-hyperprior", 2))
     store.read("0.png", VARIANTS[0])
@@ -201,7 +176,7 @@ def test_a_shard_of_another_store_is_refused(store_folder, photos, plan, tmp_pat
 
 
 def test_a_store_of_format_1_is_read_and_finished(store_folder, photos, plan, codec):
-    """As cdl_d2 0.1.0 wrote it, without checksums of records or a shard's own plan."""
+    """A store of cdl_d2 0.1.0 has no checksums of records and no plans in shards."""
     new, expected = LatentStore(store_folder, codec), {}
     for image, variant in itertools.product(new.plan.images, VARIANTS):
         expected[image, variant] = new.read(image, variant)["latent"]
@@ -217,13 +192,15 @@ def test_a_store_of_format_1_is_read_and_finished(store_folder, photos, plan, co
     for (image, variant), latent in expected.items():
         assert torch.equal(old.read(image, variant)["latent"], latent)
     shard_path(store_folder, 1).unlink()
-    assert encode_dataset(codec, plan, photos, store_folder, print, workers=0) == (0, {})
+    assert encode_dataset(
+        codec, plan, photos, store_folder, print, resources=Resources(workers=0)
+    ) == (0, {})
     finished = LatentStore(store_folder, codec)
     for (image, variant), latent in expected.items():
         assert torch.equal(finished.read(image, variant)["latent"], latent)
 
 
-def test_an_image_that_was_not_encoded_is_told_by_its_size_or_content(store_folder, photos, codec):
+def test_a_changed_image_is_detected_by_its_size_or_content(store_folder, photos, codec):
     store = LatentStore(store_folder, codec)
     store.check_image(photos / "0.png")
     store.check_image(photos / "gone" / "0.png")  # a store needs no images
@@ -232,35 +209,11 @@ def test_an_image_that_was_not_encoded_is_told_by_its_size_or_content(store_fold
     content = bytearray((photos / "0.png").read_bytes())
     content[-1] ^= 1
     (photos / "0.png").write_bytes(content)
-    with pytest.raises(ValueError, match="another content"):
+    with pytest.raises(ValueError, match=r"content .*0\.png"):
         store.check_image(photos / "0.png")
     (photos / "0.png").write_bytes(content + b"x")
     with pytest.raises(ValueError, match=r"another image .*bytes"):
         store.check_image(photos / "0.png")
-
-
-def test_of_plans_that_are_written_at_once_one_is(plan, tmp_path):
-    """Many times, since a race is a matter of luck."""
-    plans, trials = [plan, dataclasses.replace(plan, form="bitstreams")], range(20)
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(2)
-    saved = [context.Array("i", len(trials)) for _ in plans]
-
-    def save(each, is_saved):
-        for trial in trials:
-            barrier.wait()
-            with contextlib.suppress(ValueError):
-                each.save(tmp_path / str(trial))
-                is_saved[trial] = 1
-
-    processes = [context.Process(target=save, args=pair) for pair in zip(plans, saved, strict=True)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    for trial in trials:
-        [winner] = [i for i in range(2) if saved[i][trial]]
-        assert Plan.load(tmp_path / str(trial)) == plans[winner]
 
 
 @pytest.mark.parametrize(
@@ -270,61 +223,10 @@ def test_of_plans_that_are_written_at_once_one_is(plan, tmp_path):
         *('{"shards": 3, "failures": {}}', '{"shards": [{"bytes": 3}], "failures": {}}'),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(store_folder, codec, content):
+def test_an_invalid_manifest_is_an_error(store_folder, codec, content):
     (store_folder / "manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"manifest\.json"):
         LatentStore(store_folder, codec)
-
-
-def test_a_damaged_record_is_refused():
-    record = pack_cells(torch.arange(12.0).reshape(2, 2, 3), (32, 48), 1.0)
-    for content in (record.content[:-4], b"no zstd", record.content[:5] + b"\0" * 20):
-        with pytest.raises(ValueError, match="damaged"):
-            unpack_cells(dataclasses.replace(record, content=content))
-    with pytest.raises(ValueError, match="instead of"):
-        unpack_cells(dataclasses.replace(record, image_size=(160, 160)))
-    other = pack_cells(torch.full((2, 2, 3), 7.0), (32, 48), 1.0)  # with more escapes
-    with pytest.raises(ValueError, match="damaged"):
-        unpack_cells(
-            dataclasses.replace(record, content=record.content[:-20] + other.content[-22:])
-        )
-
-
-def test_a_plan_is_written_once(plan, tmp_path):
-    plan.save(tmp_path)
-    plan.save(tmp_path)
-    assert Plan.load(tmp_path) == plan
-    other = dataclasses.replace(plan, form="bitstreams")
-    with pytest.raises(ValueError, match="another store: its form is arrays, not bitstreams"):
-        other.save(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", "no json", '{"format": 99}'])
-def test_a_damaged_plan_is_named(content, tmp_path):
-    (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(ValueError, match=r"plan\.json"):
-        Plan.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"form": "files"}, "form 'files'"),
-        ({"images": ()}, "needs images"),
-        ({"images": ("a", "a")}, "same image"),
-        ({"images": ("lat\udce9.png",)}, "is not UTF-8"),
-        ({"variants": (Variant(0, 5), Variant(0, 9))}, "same variant"),
-    ],
-)
-def test_an_impossible_plan_is_refused(plan, change, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(plan, **change)
-
-
-def test_a_plan_of_rounded_bitstreams_is_refused(plan):
-    identity = dataclasses.replace(plan.codec, quantization="rounded")
-    with pytest.raises(ValueError, match="bitstreams hold"):
-        dataclasses.replace(plan, codec=identity, form="bitstreams")
 
 
 def test_the_manifest_counts_images_and_bytes(store_folder, plan):
