@@ -37,7 +37,7 @@ CHOICES = {
 
 @dataclass
 class DetectorOutputs:
-    """What a detector computes from a batch; only what the terms compare is needed.
+    """Outputs of a detector for a batch; those that no term compares may be missing.
 
     Attributes:
         pyramid: level name to N x C x H_i x W_i features.

@@ -17,21 +17,20 @@ from detectron2.modeling.roi_heads import (
 from cdl_d2.errors import CdlError
 from cdl_d2.transfer.detector import ANCHOR_TERMS, BOX_TERMS, OUTPUT_TERMS, DetectorTransfer
 
-# The heads whose outputs each term compares: where a detector has them, and of which kind.
+# Heads whose outputs a term compares: attribute of a detector, and class.
 _BOX_HEADS = {"roi_heads": StandardROIHeads, "roi_heads.box_predictor": FastRCNNOutputLayers}
-KINDS: dict[str, dict[str, type]] = {
+HEAD_CLASSES: dict[str, dict[str, type]] = {
     "objectness": {"proposal_generator": RPN},
     "anchor_deltas": {"proposal_generator": RPN},
     "class": _BOX_HEADS,
     "box_deltas": _BOX_HEADS,
     "mask": {"roi_heads": StandardROIHeads, "roi_heads.mask_head": MaskRCNNConvUpsampleHead},
 }
-# What must be the same for outputs of student and teacher to be compared: the key that says it, and
-# where a built detector has it.
-_ANCHOR_PLACES = {"MODEL.ANCHOR_GENERATOR.OFFSET": "proposal_generator.anchor_generator.offset"}
-SHARED = {
-    "objectness": _ANCHOR_PLACES,
-    "anchor_deltas": _ANCHOR_PLACES
+# Values that must be equal in student and teacher: config key or description, and attribute.
+_ANCHOR_OFFSET = {"MODEL.ANCHOR_GENERATOR.OFFSET": "proposal_generator.anchor_generator.offset"}
+EQUAL_VALUES = {
+    "objectness": _ANCHOR_OFFSET,
+    "anchor_deltas": _ANCHOR_OFFSET
     | {"MODEL.RPN.BBOX_REG_WEIGHTS": "proposal_generator.box2box_transform.weights"},
     "class": {
         "MODEL.ROI_HEADS.NUM_CLASSES": "roi_heads.num_classes",
@@ -52,24 +51,24 @@ SHARED = {
 }
 
 
-def compared_terms(ours: GeneralizedRCNN, transfer: DetectorTransfer) -> set[str]:
-    """The terms that count for a student: no masks of one that finds none."""
-    has_masks = getattr(ours.roi_heads, "mask_on", False)
+def compared_terms(student: GeneralizedRCNN, transfer: DetectorTransfer) -> set[str]:
+    """Return the terms that can be computed for a student: no `mask` without a mask head."""
+    has_masks = getattr(student.roi_heads, "mask_on", False)
     return transfer.terms if has_masks else transfer.terms - {"mask"}
 
 
-def check_student(ours: GeneralizedRCNN, transfer: DetectorTransfer) -> None:
-    """Raise CdlError unless a student has what the terms that count compare."""
-    terms = compared_terms(ours, transfer)
+def check_student(student: GeneralizedRCNN, transfer: DetectorTransfer) -> None:
+    """Raise CdlError unless a student has the heads whose outputs are compared."""
+    terms, heads = compared_terms(student, transfer), student.roi_heads
     if transfer.heads == "student":
-        _check_kinds("student", ours, terms)
+        _check_heads("student", student, terms)
     if terms & {*BOX_TERMS, "mask"}:
-        if not isinstance(ours.roi_heads, StandardROIHeads):
+        if not isinstance(heads, StandardROIHeads):
             raise CdlError(
-                f"roi_heads of the student, a {type(ours.roi_heads).__name__}, are no "
-                f"StandardROIHeads, at whose proposals outputs are compared: {_without(terms)}"
+                f"roi_heads of the student, a {type(heads).__name__}, are no StandardROIHeads, at "
+                f"whose proposals outputs are compared: {_disable_advice(terms)}"
             )
-        if ours.roi_heads.train_on_pred_boxes:
+        if heads.train_on_pred_boxes:
             raise CdlError(
                 "transfer compares heads at the sampled proposals: set "
                 "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES False"
@@ -77,106 +76,107 @@ def check_student(ours: GeneralizedRCNN, transfer: DetectorTransfer) -> None:
 
 
 def check_detectors(
-    ours: GeneralizedRCNN, theirs: GeneralizedRCNN, transfer: DetectorTransfer
+    student: GeneralizedRCNN, teacher: GeneralizedRCNN, transfer: DetectorTransfer
 ) -> None:
-    """Raise CdlError unless a student and a teacher can be compared, in the terms that count.
+    """Raise CdlError unless the outputs of student and teacher can be compared.
 
-    Other heads, class sets and anchors than the student's are no matter for terms that do not look
-    at them; nor where the teacher's heads make the outputs of both.
+    Heads, classes and anchors may differ where no term compares them, or where the teacher's heads
+    compute the outputs of both.
     """
-    terms, crossed = compared_terms(ours, transfer), transfer.heads == "teacher"
-    _check_kinds("teacher", theirs, terms)
-    mine, other = ours.backbone.output_shape(), theirs.backbone.output_shape()
+    terms, crossed = compared_terms(student, transfer), transfer.heads == "teacher"
+    _check_heads("teacher", teacher, terms)
+    pyramid = student.backbone.output_shape()
     if "features" in terms or crossed:
-        _check_levels(mine, other)
+        _check_levels(pyramid, teacher.backbone.output_shape())
     if crossed:
-        _check_teachers_levels(theirs, mine, terms)
+        _check_levels_of_heads(pyramid, teacher, terms)
         return
-    differing = {
-        term: f"{key} is {student} for the student but {teacher} for the teacher"
-        for term, keys in SHARED.items()
-        for key, place in keys.items()
-        if term in terms
-        for student, teacher in [[attrgetter(place)(network) for network in (ours, theirs)]]
-        if student != teacher
-    }
-    if differing:
-        raise CdlError(f"{next(iter(differing.values()))}: {_without({*differing})}")
+    differences = {}
+    for term in [term for term in EQUAL_VALUES if term in terms]:
+        for key, attribute in EQUAL_VALUES[term].items():
+            values = [attrgetter(attribute)(network) for network in (student, teacher)]
+            if values[0] != values[1]:
+                differences[term] = (
+                    f"{key} is {values[0]} for the student but {values[1]} for the teacher"
+                )
+    if differences:
+        advice = _disable_advice({*differences})
+        raise CdlError(f"{next(iter(differences.values()))}: {advice}")
     if terms & ANCHOR_TERMS:
-        _check_anchors(ours, theirs)
+        _check_anchors(student, teacher)
 
 
-def _check_kinds(whose: str, network: GeneralizedRCNN, terms: set[str]) -> None:
-    for term in [term for term in KINDS if term in terms]:
-        for place, kind in KINDS[term].items():
+def _check_heads(role: str, network: GeneralizedRCNN, terms: set[str]) -> None:
+    for term in [term for term in HEAD_CLASSES if term in terms]:
+        for path, head_class in HEAD_CLASSES[term].items():
             head = network
-            for name in place.split("."):
+            for name in path.split("."):
                 head = getattr(head, name, None)
-            if not isinstance(head, kind):
-                within = type(network.roi_heads).__name__
-                alike = {each for each in terms if place in KINDS.get(each, {})}
+            if not isinstance(head, head_class):
+                dependent = {name for name in terms if path in HEAD_CLASSES.get(name, {})}
                 raise CdlError(
-                    f"{term} is compared of a {kind.__name__}, but {place} of the {whose}, with "
-                    f"{within}, is a {type(head).__name__}: {_without(alike)}, or take other heads"
+                    f"{term} is compared at a {head_class.__name__}, but {path} of the {role}, "
+                    f"with {type(network.roi_heads).__name__}, is a {type(head).__name__}: "
+                    f"{_disable_advice(dependent)}, or use other heads"
                 )
 
 
-def _without(terms: set[str]) -> str:
-    """What to set to leave terms of outputs out."""
+def _disable_advice(terms: set[str]) -> str:
+    """Return the advice to disable terms."""
     keys = [term.upper() for term in OUTPUT_TERMS if term in terms]
     return "set " + " ".join(f"MODEL.TRANSFER.OUTPUTS.{key} 0.0" for key in keys)
 
 
-def _check_levels(mine: Mapping[str, ShapeSpec], other: Mapping[str, ShapeSpec]) -> None:
-    shared = mine.keys() & other.keys()
+def _check_levels(student: Mapping[str, ShapeSpec], teacher: Mapping[str, ShapeSpec]) -> None:
+    shared = student.keys() & teacher.keys()
     if not shared:
         raise CdlError(
-            f"student and teacher have no level in common: {', '.join(mine)} and {', '.join(other)}"
+            "student and teacher have no level in common: "
+            f"{', '.join(student)} and {', '.join(teacher)}"
         )
     for level in shared:
-        if mine[level] != other[level]:
+        if student[level] != teacher[level]:
             raise CdlError(
-                f"level {level} is {mine[level]} for the student but {other[level]} for the "
-                "teacher: see MODEL.FPN.OUT_CHANNELS"
+                f"level {level} is {student[level]} for the student but {teacher[level]} for the "
+                "teacher: check MODEL.FPN.OUT_CHANNELS"
             )
 
 
-def _check_teachers_levels(
-    theirs: GeneralizedRCNN, mine: Mapping[str, ShapeSpec], terms: set[str]
+def _check_levels_of_heads(
+    pyramid: Mapping[str, ShapeSpec], teacher: GeneralizedRCNN, terms: set[str]
 ) -> None:
-    needed: set[str] = set()
+    levels: set[str] = set()
     if terms & ANCHOR_TERMS:
-        needed |= {*theirs.proposal_generator.in_features}
+        levels |= {*teacher.proposal_generator.in_features}
     if terms & BOX_TERMS:
-        needed |= {*theirs.roi_heads.box_in_features}
+        levels |= {*teacher.roi_heads.box_in_features}
     if "mask" in terms:
-        needed |= {*theirs.roi_heads.mask_in_features}
-    if needed - mine.keys():
+        levels |= {*teacher.roi_heads.mask_in_features}
+    if levels - pyramid.keys():
         raise CdlError(
-            f"the teacher's heads look at {min(needed - mine.keys())}, which the student's pyramid "
-            "has not: set MODEL.TRANSFER.HEADS student"
+            f"the teacher's heads read {min(levels - pyramid.keys())}, which the student's pyramid "
+            "does not have: set MODEL.TRANSFER.HEADS student"
         )
 
 
-def _check_anchors(ours: GeneralizedRCNN, theirs: GeneralizedRCNN) -> None:
-    mine, other = (_anchors_by_level(network) for network in (ours, theirs))
-    if not mine.keys() & other.keys():
-        raise CdlError(
-            f"the region proposal networks have no level in common: {', '.join(mine)} and "
-            f"{', '.join(other)}"
-        )
-    for level in mine.keys() & other.keys():
-        if mine[level] != other[level]:
+def _check_anchors(student: GeneralizedRCNN, teacher: GeneralizedRCNN) -> None:
+    anchors = [_anchors_by_level(network) for network in (student, teacher)]
+    shared = anchors[0].keys() & anchors[1].keys()
+    if not shared:
+        names = " and ".join(", ".join(levels) for levels in anchors)
+        raise CdlError(f"the region proposal networks have no level in common: {names}")
+    for level in shared:
+        if anchors[0][level] != anchors[1][level]:
             raise CdlError(
-                f"anchors of {level} are {mine[level]} for the student but {other[level]} for the "
-                "teacher: see MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS, or "
-                f"{_without(ANCHOR_TERMS)}"
+                f"anchors of {level} are {anchors[0][level]} for the student but "
+                f"{anchors[1][level]} for the teacher: check MODEL.ANCHOR_GENERATOR.SIZES and "
+                f"ASPECT_RATIOS, or {_disable_advice(ANCHOR_TERMS)}"
             )
 
 
 def _anchors_by_level(network: GeneralizedRCNN) -> dict[str, list[list[float]]]:
-    """The anchors of a cell of each level of the RPN, corners in pixels around its place."""
+    """Return the RPN's anchors of a position of each level, corners in pixels around its center."""
     rpn = network.proposal_generator
-    cells = [[[round(c, 3) for c in box] for box in level.tolist()]
-             for level in rpn.anchor_generator.cell_anchors]  # fmt: skip
-    return dict(zip(rpn.in_features, cells, strict=True))
+    anchors = [[[round(c, 3) for c in box] for box in level.tolist()]
+               for level in rpn.anchor_generator.cell_anchors]  # fmt: skip
+    return dict(zip(rpn.in_features, anchors, strict=True))

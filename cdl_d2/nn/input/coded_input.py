@@ -103,7 +103,7 @@ class CodedInput:
     def on_cpu(self) -> CodedInput:
         """Return the same input with its codecs on the CPU."""
         codec = self.codec and self.codec.on("cpu")
-        return replace(self, codec=codec, others=[other.on("cpu") for other in self.others])
+        return replace(self, codec=codec, others=[further.on("cpu") for further in self.others])
 
     def codec_on(self, device: torch.device | str, codec: Codec | None = None) -> Codec:
         """Return one of `codecs`, by default `codec`, or its cached copy on a device."""
@@ -135,8 +135,8 @@ class CodedInput:
             sample: has `image`, 3 x H x W in 0..255, or what the domain needs already.
             device: device to encode on.
             with_bits: estimate bits, which costs time.
-            training: labels belong to what was encoded; and the codec is drawn at random from
-                `codecs`, by PyTorch's generator.
+            training: keep what was encoded, to which labels belong; sample the codec from `codecs`
+                by PyTorch's generator.
 
         Returns:
             the sample with `latent`, M x ceil(H/16) x ceil(W/16), `channel_bits` (M), `side_bits`

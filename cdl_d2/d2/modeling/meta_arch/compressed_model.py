@@ -60,8 +60,7 @@ class CompressedModel(nn.Module):
         """Encode the samples that lack their latent or reconstruction, with all channels.
 
         Bits are estimated in evaluation, and in training only for a gate that learns from them. In
-        training, each image is encoded at a quality drawn at random from those that the model
-        reads.
+        training, the quality of each image is sampled from those that the model reads.
 
         Raises:
             CdlError: for an image that cannot be encoded, or an input of another codec; in training
@@ -110,11 +109,9 @@ class CompressedModel(nn.Module):
         return self._translate(samples)
 
     def _translate(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return (
-            samples
-            if self.translation is None
-            else [*map(self.translation.translate_sample, samples)]
-        )
+        if self.translation is None:
+            return samples
+        return [self.translation.translate_sample(sample) for sample in samples]
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalize a sample's image, 3 x H x W in 0..255, as the RGB model's input."""
