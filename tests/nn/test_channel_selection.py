@@ -23,7 +23,7 @@ def test_a_choice_is_0_or_1_and_has_a_gradient():
     assert all(p.grad.abs().sum() > 0 for p in module.parameters())
 
 
-def test_noise_is_drawn_in_training_and_off_in_evaluation():
+def test_noise_is_sampled_in_training_and_off_in_evaluation():
     module, y_hat = gate(), latents()
     assert any(not torch.equal(module(y_hat), module(y_hat)) for _ in range(5))
     module.eval()
@@ -31,7 +31,7 @@ def test_noise_is_drawn_in_training_and_off_in_evaluation():
     assert torch.equal(module(y_hat)[:1], module(y_hat[:1]))
 
 
-def test_noise_is_drawn_in_float32_under_mixed_precision():
+def test_noise_is_sampled_in_float32_under_mixed_precision():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert gate().keep_probability(latents()).dtype == torch.float32
         assert gate()(latents()).dtype == torch.float32
@@ -116,6 +116,6 @@ def test_channels_that_do_not_fit_are_named(kept):
 
 
 @pytest.mark.parametrize("module", [gate(), FixedChannels(24, [1])])
-def test_a_latent_of_another_codec_is_refused(module):
+def test_a_latent_of_another_codec_is_rejected(module):
     with pytest.raises(ValueError, match="12 channels, expected 24"):
         module(torch.zeros(1, 12, 4, 4))

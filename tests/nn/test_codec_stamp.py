@@ -8,7 +8,7 @@ from cdl_d2.nn import CodecStamp
 
 OURS = CodecIdentity("mbt2018-mean", 4, "mse", "dequantized", "0123456789abcdef")
 OTHER = replace(OURS, quality=2, weights="f" * 16)
-RATES = tuple(replace(OURS, name="mbt2018-mean-vbr", quality=each) for each in range(1, 9))
+RATES = tuple(replace(OURS, name="mbt2018-mean-vbr", quality=quality) for quality in range(1, 9))
 
 
 @pytest.mark.parametrize("identities", [(), (OURS,), (OURS, OTHER), RATES], ids=len)
@@ -26,10 +26,10 @@ def test_eight_codecs_of_one_rate_each_have_room_whatever_they_are_called():
     several = [replace(longest, quality=q, weights=f"{q}" * 16) for q in range(1, 9)]
     assert CodecStamp(*several).identities == tuple(several)
     with pytest.raises(ValueError, match="too many"):
-        CodecStamp(*(replace(each, name="x" * 80) for each in several))
+        CodecStamp(*(replace(identity, name="x" * 80) for identity in several))
 
 
-def test_a_network_of_several_qualities_can_be_fed_some_of_them_and_no_other():
+def test_a_network_of_several_qualities_loads_for_some_of_them_and_for_no_other():
     state = CodecStamp(OURS, OTHER).state_dict()
     for fed in ((OURS,), (OTHER,), (OTHER, OURS)):
         stamp = CodecStamp(*fed)

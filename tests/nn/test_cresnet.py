@@ -59,16 +59,16 @@ def test_scales_change_what_is_seen_and_are_asked_for():
 
 
 def test_later_stages_start_from_a_resnet50(tmp_path):
-    theirs = resnet50()
-    torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
+    weights = resnet50()
+    torch.save(weights.state_dict(), tmp_path / "resnet50.pth")
     network = CResNet(LatentInput(12))
     assert network.load_resnet50(str(tmp_path / "resnet50.pth")) > 200
-    assert torch.equal(network.conv3[0].conv1.weight, theirs.layer2[0].conv1.weight)
-    assert torch.equal(network.conv5[2].bn3.weight, theirs.layer4[2].bn3.weight)
+    assert torch.equal(network.conv3[0].conv1.weight, weights.layer2[0].conv1.weight)
+    assert torch.equal(network.conv5[2].bn3.weight, weights.layer4[2].bn3.weight)
     deeper = CResNet(LatentInput(12), **CRESNET51)
     first = deeper.conv3[0].conv1.weight.clone()
     deeper.load_resnet50(str(tmp_path / "resnet50.pth"))
-    assert torch.equal(deeper.conv4[5].bn3.weight, theirs.layer3[5].bn3.weight)
+    assert torch.equal(deeper.conv4[5].bn3.weight, weights.layer3[5].bn3.weight)
     assert torch.equal(deeper.conv3[0].conv1.weight, first)
     with pytest.raises(ValueError, match="does not fit a cResNet"):
         small().load_resnet50(str(tmp_path / "resnet50.pth"))

@@ -10,7 +10,7 @@ OURS = CodecIdentity("mbt2018", 4, "mse", "dequantized", "0123456789abcdef")
 
 
 def small(identity=OURS) -> LatentResNet:
-    """As wide as a ResNet-50 in conv4 and conv5 only where a test needs it."""
+    """Build a trunk as wide as a ResNet-50 in conv4 and conv5 only where a test needs it."""
     return LatentResNet(LatentInput(8, identity), width=1 / 32)
 
 
@@ -30,14 +30,14 @@ def test_a_checkpoint_of_detectron2_gives_its_trunk(tmp_path):
     assert set(initialize_trunk(trunk, tmp_path / "model.pth")) == set(trunk.state_dict())
 
 
-def test_a_classifier_of_another_codec_is_refused(tmp_path):
-    theirs = CodecIdentity(**{**vars(OURS), "quantization": "rounded"})
-    torch.save(LatentClassifier(small(theirs), 5).state_dict(), tmp_path / "classifier.pth")
+def test_a_classifier_of_another_codec_is_rejected(tmp_path):
+    stored = CodecIdentity(**{**vars(OURS), "quantization": "rounded"})
+    torch.save(LatentClassifier(small(stored), 5).state_dict(), tmp_path / "classifier.pth")
     with pytest.raises(ValueError, match="this model is for"):
         initialize_trunk(small(), tmp_path / "classifier.pth")
 
 
-def test_a_pixel_resnet_gives_conv4_and_conv5_and_the_rest_starts_as_identity(tmp_path):
+def test_an_rgb_resnet_initializes_conv4_and_conv5_and_further_blocks_are_identities(tmp_path):
     pixel = ResNet(Bottleneck, [1, 1, 2, 1])
     torch.save(pixel.state_dict(), tmp_path / "resnet.pth")
     trunk = LatentResNet(
@@ -52,7 +52,7 @@ def test_a_pixel_resnet_gives_conv4_and_conv5_and_the_rest_starts_as_identity(tm
     assert torch.equal(trunk.eval().conv4_3(x), x)
 
 
-def test_weights_that_fit_nothing_are_refused(tmp_path):
+def test_weights_that_fit_nothing_are_rejected(tmp_path):
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="does not fit this latent ResNet"):
         initialize_trunk(small(), tmp_path / "other.pth")
@@ -63,7 +63,7 @@ def test_a_missing_file_is_named(tmp_path):
         initialize_trunk(small(), tmp_path / "none.pth")
 
 
-def test_a_resnet_of_another_width_is_refused_and_changes_nothing(tmp_path):
+def test_a_resnet_of_another_width_is_rejected_and_changes_nothing(tmp_path):
     torch.save(ResNet(Bottleneck, [1, 1, 2, 1]).state_dict(), tmp_path / "resnet.pth")
     trunk = small()
     before = {k: v.clone() for k, v in trunk.state_dict().items()}
@@ -72,14 +72,14 @@ def test_a_resnet_of_another_width_is_refused_and_changes_nothing(tmp_path):
     assert all(torch.equal(v, before[k]) for k, v in trunk.state_dict().items())
 
 
-def test_frozen_norms_are_refused_where_blocks_could_never_learn(tmp_path):
+def test_frozen_norms_are_rejected_where_blocks_could_never_learn(tmp_path):
     torch.save(ResNet(Bottleneck, [1, 1, 2, 1]).state_dict(), tmp_path / "resnet.pth")
     trunk = LatentResNet(LatentInput(8, OURS), stem="conv1x1", norm="FrozenBN")
     with pytest.raises(ValueError, match="FrozenBN, expected BN"):
         initialize_trunk(trunk, tmp_path / "resnet.pth")
 
 
-def test_a_resnet_without_conv4_is_refused(tmp_path):
+def test_a_resnet_without_conv4_is_rejected(tmp_path):
     state = ResNet(Bottleneck, [1, 1, 1, 1]).state_dict()
     torch.save({k: v for k, v in state.items() if "layer3" not in k}, tmp_path / "part.pth")
     with pytest.raises(CdlError, match="layer3"):

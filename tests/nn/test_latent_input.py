@@ -12,11 +12,11 @@ OURS = CodecIdentity("mbt2018", 4, "mse", "dequantized", "0123456789abcdef")
     ("field", "value"),
     [("quantization", "rounded"), ("quality", 5), ("name", "mbt2018-mean"), ("weights", "f" * 16)],
 )
-def test_a_state_of_another_codec_is_refused_naming_both(field, value):
-    theirs = CodecIdentity(**{**vars(OURS), field: value})
+def test_a_state_of_another_codec_is_rejected_naming_both(field, value):
+    stored = CodecIdentity(**{**vars(OURS), field: value})
     with pytest.raises(ValueError, match="this model is for") as caught:
-        LatentInput(4, OURS).load_state_dict(LatentInput(4, theirs).state_dict())
-    assert str(OURS) in str(caught.value) and str(theirs) in str(caught.value)
+        LatentInput(4, OURS).load_state_dict(LatentInput(4, stored).state_dict())
+    assert str(OURS) in str(caught.value) and str(stored) in str(caught.value)
 
 
 def test_a_state_of_the_same_codec_brings_its_statistics():
@@ -36,7 +36,7 @@ def test_an_uncommitted_network_adopts_the_codec_of_its_checkpoint():
     assert committed.identities == (OURS,)
 
 
-def test_320_channels_for_a_network_of_192_are_refused():
+def test_320_channels_for_a_network_of_192_are_rejected():
     with pytest.raises(ValueError, match="latent of 320 channels for a network of 192"):
         LatentInput(192, OURS)(torch.zeros(1, 320, 2, 2))
 
@@ -59,7 +59,7 @@ def test_statistics_need_latents():
         latent_statistics([])
 
 
-def test_statistics_of_another_channel_count_are_refused():
+def test_statistics_of_another_channel_count_are_rejected():
     with pytest.raises(ValueError, match="do not fit 4 channels"):
         LatentInput(4, OURS, mean=torch.zeros(3))
 

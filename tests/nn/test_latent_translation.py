@@ -9,7 +9,7 @@ CHANNELS = 4
 
 
 def latents(count, seed=0):
-    """Of images, for which one codec's is a convolution of the other's."""
+    """Return latents of images by two codecs, one of them a convolution of the other."""
     generator = torch.Generator().manual_seed(seed)
     kernel = torch.randn(CHANNELS, CHANNELS, 3, 3, generator=torch.Generator().manual_seed(9))
     for _ in range(count):

@@ -61,31 +61,31 @@ def test_what_the_fit_says_that_it_explains_is_what_it_explains(small):
     convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
     bridge = LinearBridge(small, convolution, 8, decoder_stride=16)
     pairs = list(linear_images(small))
-    said = bridge.fit(pairs)
+    explained = bridge.fit(pairs)
     with torch.no_grad():
-        ours = torch.cat([bridge(y_hat) for y_hat, _ in pairs])
-        theirs = torch.cat([convolution(image) for _, image in pairs])
-    phases = nn.functional.pixel_unshuffle(theirs, 8)
+        predicted = torch.cat([bridge(y_hat) for y_hat, _ in pairs])
+        target = torch.cat([convolution(image) for _, image in pairs])
+    phases = nn.functional.pixel_unshuffle(target, 8)
     variance = (phases - phases.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
-    assert 1 - (ours - theirs).square().mean() / variance == pytest.approx(said, abs=1e-3)
+    assert 1 - (predicted - target).square().mean() / variance == pytest.approx(explained, abs=1e-3)
 
 
 def test_a_fit_of_several_batches_is_that_of_all_images(small):
     convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
     pairs = list(linear_images(small))
-    one, other = (
+    batched, single = (
         LinearBridge(small, convolution, decoder_stride=16),
         LinearBridge(small, convolution, decoder_stride=16),
     )
-    one.fit(pairs)
-    other.fit(
+    single.fit(pairs)
+    batched.fit(
         [(torch.cat(y_hats), torch.cat(images)) for y_hats, images in [zip(*pairs, strict=True)]]
     )
     y_hat = pairs[0][0]
-    assert torch.allclose(one(y_hat), other(y_hat), atol=1e-4)
+    assert torch.allclose(single(y_hat), batched(y_hat), atol=1e-4)
 
 
-def test_a_bridged_network_has_the_pixel_networks_entries_and_what_is_behind_learns(small):
+def test_a_bridged_network_has_the_rgb_models_entries_and_what_is_behind_learns(small):
     pixel = torchvision.models.resnet18(num_classes=4)
     bridged = torchvision.models.resnet18(num_classes=4)
     bridge = bridge_first_convolution(bridged, small)
@@ -128,8 +128,8 @@ def test_what_a_linear_bridge_cannot_stand_for_is_named(small):
         bare = LinearBridge(small, nn.Conv2d(3, 6, kernel_size=3, stride=2))
         bare.fit([(torch.zeros(1, 12, 2, 2), torch.zeros(1, 3, 32, 32))])
     with pytest.raises(ValueError, match="fewer than it has unknowns"):
-        one = torch.randn(1, small.latent_channels, 1, 1), torch.randn(1, 3, 16, 16)
-        LinearBridge(small, convolution).fit([one])
+        pair = torch.randn(1, small.latent_channels, 1, 1), torch.randn(1, 3, 16, 16)
+        LinearBridge(small, convolution).fit([pair])
 
 
 def test_a_fitted_bridge_loads_into_its_like_only(small):
@@ -143,7 +143,7 @@ def test_a_fitted_bridge_loads_into_its_like_only(small):
         LinearBridge(small, convolution, 9, decoder_stride=16).load_state_dict(bridge.state_dict())
 
 
-def test_a_convolution_with_other_parameters_is_refused(small):
+def test_a_convolution_with_other_parameters_is_rejected(small):
     layers = pytest.importorskip("timm.layers", reason="timm is not installed")
     with pytest.raises(ValueError, match="has a gain"):
         LinearBridge(small, layers.ScaledStdConv2d(3, 4, kernel_size=3, stride=2))

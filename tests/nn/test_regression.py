@@ -7,7 +7,7 @@ from cdl_d2.nn.bridge.regression import Regression
 
 
 def data(rows=300, rank=3):
-    """Targets that are an affine map of rank 3 of inputs, one of which is always zero."""
+    """Return inputs, one of them always zero, and targets: an affine map of rank 3 of them."""
     generator = torch.Generator().manual_seed(0)
     inputs, left, right, bias = (
         torch.randn(*shape, generator=generator)
@@ -24,25 +24,27 @@ def solved(pairs, rank):
     return regression.sum_over_processes().solve(rank)
 
 
-def predicted(found, inputs):
-    return inputs.double() @ found.reduce @ found.expand + found.bias
+def predicted(solution, inputs):
+    return inputs.double() @ solution.reduce @ solution.expand + solution.bias
 
 
 def test_a_map_of_the_rank_is_found_again():
     inputs, targets = data()
-    found = solved([(inputs, targets)], rank=3)
-    assert torch.allclose(predicted(found, inputs), targets.double(), atol=1e-3)
-    assert found.explained == pytest.approx(1, abs=1e-4)
+    solution = solved([(inputs, targets)], rank=3)
+    assert torch.allclose(predicted(solution, inputs), targets.double(), atol=1e-3)
+    assert solution.explained == pytest.approx(1, abs=1e-4)
 
 
 def test_a_lower_rank_explains_what_it_says_and_no_other_map_explains_more():
     inputs, targets = data()
-    found = solved([(inputs, targets)], rank=1)
+    solution = solved([(inputs, targets)], rank=1)
     centered = (targets - targets.mean(0)).double()
-    error = (targets - predicted(found, inputs)).square().sum()
-    assert 1 - error / centered.square().sum() == pytest.approx(found.explained, abs=1e-4)
+    error = (targets - predicted(solution, inputs)).square().sum()
+    assert 1 - error / centered.square().sum() == pytest.approx(solution.explained, abs=1e-4)
     values = torch.linalg.svdvals(centered)  # all of the targets is a map of the inputs
-    assert found.explained == pytest.approx(float(values[0] ** 2 / values.square().sum()), abs=1e-3)
+    assert solution.explained == pytest.approx(
+        float(values[0] ** 2 / values.square().sum()), abs=1e-3
+    )
 
 
 def test_what_the_map_reads_is_reduced_to_numbers_of_unit_variance_without_correlation():
@@ -62,7 +64,7 @@ def test_what_cannot_be_fitted_is_named():
 
 def fit_half(rank: int, rendezvous: str, folder: str) -> None:
     dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
-    inputs, targets = (each[rank::2] for each in data())
+    inputs, targets = (rows[rank::2] for rows in data())
     torch.save(vars(solved([(inputs, targets)], rank=2)), f"{folder}/{rank}.pth")
     dist.destroy_process_group()
 

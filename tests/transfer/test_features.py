@@ -16,36 +16,36 @@ def pyramid(seed: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("distance", ["mse", "l2norm"])
 def test_feature_loss_is_zero_with_finite_gradient_for_equal_features(distance):
-    ours = pyramid(0)
-    loss = feature_transfer_loss(ours, pyramid(0), distance=distance)
+    student = pyramid(0)
+    loss = feature_transfer_loss(student, pyramid(0), distance=distance)
     loss.backward()
     assert loss == 0
-    assert all(f.grad.isfinite().all() for f in ours.values())
+    assert all(f.grad.isfinite().all() for f in student.values())
 
 
 def test_mse_is_the_mean_squared_error_summed_over_levels():
-    ours, theirs = pyramid(0), pyramid(1)
-    expected = sum((ours[k] - theirs[k]).square().mean() for k in ours)
-    assert torch.isclose(feature_transfer_loss(ours, theirs), expected)
+    student, teacher = pyramid(0), pyramid(1)
+    expected = sum((student[k] - teacher[k]).square().mean() for k in student)
+    assert torch.isclose(feature_transfer_loss(student, teacher), expected)
 
 
 def test_l2norm_is_the_norm_of_formula_3_averaged_over_images():
-    ours, theirs = pyramid(0), pyramid(1)
-    expected = sum((ours[k] - theirs[k]).flatten(1).norm(dim=1).mean() for k in ours)
-    assert torch.isclose(feature_transfer_loss(ours, theirs, distance="l2norm"), expected)
+    student, teacher = pyramid(0), pyramid(1)
+    expected = sum((student[k] - teacher[k]).flatten(1).norm(dim=1).mean() for k in student)
+    assert torch.isclose(feature_transfer_loss(student, teacher, distance="l2norm"), expected)
 
 
 @pytest.mark.parametrize("distance", ["mse", "l2norm"])
 def test_padding_changes_nothing_when_it_is_left_out(distance):
-    ours, theirs = pyramid(0), pyramid(1)
+    student, teacher = pyramid(0), pyramid(1)
     sizes = [(32, 32), (13, 20)]
     options = {"distance": distance, "image_sizes": sizes, "strides": STRIDES}
-    before = feature_transfer_loss(ours, theirs, **options)
+    before = feature_transfer_loss(student, teacher, **options)
     with torch.no_grad():
-        theirs["p2"][1, :, 4:, :] += 100
-        theirs["p3"][1, :, :, 3:] -= 100
-    assert torch.equal(feature_transfer_loss(ours, theirs, **options), before)
-    assert feature_transfer_loss(ours, theirs, distance=distance) > before
+        teacher["p2"][1, :, 4:, :] += 100
+        teacher["p3"][1, :, :, 3:] -= 100
+    assert torch.equal(feature_transfer_loss(student, teacher, **options), before)
+    assert feature_transfer_loss(student, teacher, distance=distance) > before
 
 
 def test_a_cell_is_covered_if_the_image_reaches_into_it():
@@ -56,11 +56,11 @@ def test_a_cell_is_covered_if_the_image_reaches_into_it():
 
 
 def test_levels_of_another_shape_are_named():
-    theirs = pyramid(1) | {"p3": torch.zeros(2, 3, 5, 4)}
+    teacher = pyramid(1) | {"p3": torch.zeros(2, 3, 5, 4)}
     with pytest.raises(ValueError, match="pyramid level p3"):
-        feature_transfer_loss(pyramid(0), theirs)
+        feature_transfer_loss(pyramid(0), teacher)
     with pytest.raises(ValueError, match="missing in the teacher"):
-        feature_transfer_loss(pyramid(0), {"p2": theirs["p2"]})
+        feature_transfer_loss(pyramid(0), {"p2": teacher["p2"]})
 
 
 def test_an_unknown_distance_is_named():

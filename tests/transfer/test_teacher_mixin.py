@@ -41,7 +41,7 @@ def test_a_teacher_that_no_loss_compares_with_is_never_built():
     assert student.built == 0
 
 
-def test_a_ready_network_teaches_and_is_frozen():
+def test_a_ready_network_is_a_teacher_and_is_frozen():
     student, teacher = Student(), nn.Linear(2, 2)
     student.set_teacher(teacher)
     assert any(p.requires_grad for p in teacher.parameters())
@@ -82,7 +82,7 @@ def test_a_pickle_says_how_the_teacher_is_built_and_does_not_hold_it():
     assert pickle.loads(pickled).teacher.weight.shape == (300, 300)
 
 
-def test_a_teacher_that_does_not_fit_is_refused_every_time():
+def test_a_teacher_that_does_not_fit_is_rejected_every_time():
     class Choosy(Student):
         def check_teacher(self, teacher):
             raise CdlError("no")

@@ -104,7 +104,7 @@ def test_lambda_zero_asks_no_teacher(items):
 def test_teacher_and_student_must_see_one_geometry(size):
     module, item = taught(), make_item(64, 64)
     encoded = module.student.coded_input.encode(item) | {"image": make_item(*size)["image"]}
-    with pytest.raises(ValueError, match="one geometry"):
+    with pytest.raises(ValueError, match="same geometry"):
         module([encoded])
 
 
@@ -112,7 +112,7 @@ def test_the_teacher_needs_an_image():
     module = taught()
     encoded = module.student.coded_input.encode(make_item(64, 64))
     del encoded["image"]
-    with pytest.raises(ValueError, match="the teacher looks at images"):
+    with pytest.raises(ValueError, match="the teacher reads images"):
         module([encoded])
 
 

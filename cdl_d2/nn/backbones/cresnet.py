@@ -48,7 +48,7 @@ class CResNet(nn.Module):
         norm: `BN`, `GN`, `FrozenBN` or `SyncBN`.
 
     Attributes:
-        stage_ends: last blocks of the stages at strides 16 and 32, `c4` and `c5`.
+        transfer_layers: last blocks of the stages at strides 16 and 32, `c4` and `c5`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class CResNet(nn.Module):
         self.apply(initialize_convolution)
 
     @property
-    def stage_ends(self) -> dict[str, nn.Module]:
+    def transfer_layers(self) -> dict[str, nn.Module]:
         return {"c4": self.conv4[-1], "c5": self.conv5[-1]}
 
     def forward(

@@ -52,7 +52,7 @@ class LatentResNet(nn.Module):
         norm: `BN`, `GN` (32 groups, for small batches), `FrozenBN` or `SyncBN`.
 
     Attributes:
-        stage_ends: last blocks of the stages at strides 16 and 32, `c4` and `c5`.
+        transfer_layers: last blocks of the stages at strides 16 and 32, `c4` and `c5`.
 
     Raises:
         CdlError: for an unknown stem or norm, a stage without blocks, or a width without channels.
@@ -100,7 +100,7 @@ class LatentResNet(nn.Module):
         self.apply(initialize_convolution)
 
     @property
-    def stage_ends(self) -> dict[str, nn.Module]:
+    def transfer_layers(self) -> dict[str, nn.Module]:
         return {"c4": self.conv4_3[-1], "c5": self.conv5[-1]}
 
     def forward(self, y_hat: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -186,8 +186,8 @@ class LatentClassifier(nn.Module):
         self.fc = nn.Linear(trunk.conv5_channels, num_classes)
 
     @property
-    def stage_ends(self) -> dict[str, nn.Module]:
-        return self.trunk.stage_ends
+    def transfer_layers(self) -> dict[str, nn.Module]:
+        return self.trunk.transfer_layers
 
     def forward(self, *latents: torch.Tensor) -> torch.Tensor:
         """Compute class logits, N x num_classes, of y_hat (and scales_hat), N x M x h x w."""

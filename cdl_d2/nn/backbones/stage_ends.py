@@ -15,14 +15,14 @@ from cdl_d2.errors import CdlError
 def stage_ends(network: nn.Module) -> dict[str, nn.Module]:
     """Return the last layers of the stages at strides 16 and 32, `c4` and `c5`.
 
-    These are the attribute `stage_ends` of our networks, torchvision's last residual blocks, or
-    the layers in timm's `feature_info`.
+    These are the attribute `transfer_layers` of our networks, the last residual blocks of
+    torchvision's ResNets, or the layers in timm's `feature_info`.
 
     Raises:
         CdlError: if the network has no such stages.
     """
-    if hasattr(network, "stage_ends"):
-        return network.stage_ends
+    if hasattr(network, "transfer_layers"):
+        return network.transfer_layers
     if isinstance(network, ResNet):
         return {"c4": network.layer3[-1], "c5": network.layer4[-1]}
     if hasattr(network, "feature_info"):  # timm's

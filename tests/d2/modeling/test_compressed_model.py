@@ -96,13 +96,13 @@ def test_the_first_layer_alone_gives_what_the_image_gives(kind, selection):
     item = make_item(kind)
     layers = compress_for(model, item["image"])
     received = read_stream(model, layers.base)
-    given = {key: item[key] for key in ("height", "width") if key in item}
+    size = {key: item[key] for key in ("height", "width") if key in item}
     with torch.no_grad():
-        ours, theirs = model([received | given])[0], model([item])[0]
-    assert torch.equal(answer(ours), answer(theirs))
-    assert ours["channels"] == theirs["channels"]
-    assert 0 < ours["channels"] < 192
-    assert ours["bits"] == 8 * len(layers.base.to_bytes()) > 0.98 * theirs["bits"]
+        output, expected = model([received | size])[0], model([item])[0]
+    assert torch.equal(answer(output), answer(expected))
+    assert output["channels"] == expected["channels"]
+    assert 0 < output["channels"] < 192
+    assert output["bits"] == 8 * len(layers.base.to_bytes()) > 0.98 * expected["bits"]
 
 
 def test_a_first_layer_with_more_channels_than_needed_will_do():
@@ -119,11 +119,11 @@ def test_a_first_layer_with_more_channels_than_needed_will_do():
 def test_a_whole_bitstream_gives_what_the_image_gives(kind):
     model, item = make_model(kind).eval(), make_item(kind)
     stream = compress_for(model, item["image"]).base
-    given = {key: item[key] for key in ("height", "width") if key in item}
+    size = {key: item[key] for key in ("height", "width") if key in item}
     with torch.no_grad():
-        ours, theirs = model([read_stream(model, stream) | given])[0], model([item])[0]
-    assert torch.equal(answer(ours), answer(theirs))
-    assert ours["bits"] == 8 * len(stream.to_bytes())
+        output, expected = model([read_stream(model, stream) | size])[0], model([item])[0]
+    assert torch.equal(answer(output), answer(expected))
+    assert output["bits"] == 8 * len(stream.to_bytes())
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_channels_that_are_not_there_are_named():
 
 
 def test_models_on_original_images_read_no_bitstreams():
-    ours = test_segmentor.tiny_model(test_segmentor.tiny_cfg("pixel"))
-    for model in (ours, conftest.small_model(conftest.small_cfg("pixel"))):
+    segmentor = test_segmentor.tiny_model(test_segmentor.tiny_cfg("pixel"))
+    for model in (segmentor, conftest.small_model(conftest.small_cfg("pixel"))):
         with pytest.raises(CdlError, match="original images"):
             get_codec(model)
 
@@ -179,10 +179,10 @@ def test_a_gate_has_a_learning_rate_of_its_own():
     cfg = test_segmentor.tiny_cfg("latent", *options)
     model = test_segmentor.tiny_model(cfg)
     groups = Trainer.build_optimizer(cfg, model).param_groups
-    rates = {id(each): group["lr"] for group in groups for each in group["params"]}
-    ours = {id(each) for each in model.selection.parameters()}
-    assert {rates[each] for each in ours} == {7 * cfg.SOLVER.BASE_LR}
-    assert {rate for each, rate in rates.items() if each not in ours} == {cfg.SOLVER.BASE_LR}
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    gate = {id(p) for p in model.selection.parameters()}
+    assert {rates[key] for key in gate} == {7 * cfg.SOLVER.BASE_LR}
+    assert {rate for key, rate in rates.items() if key not in gate} == {cfg.SOLVER.BASE_LR}
     assert rates.keys() == {id(p) for p in model.parameters() if p.requires_grad}
 
 

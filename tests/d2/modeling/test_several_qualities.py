@@ -46,11 +46,11 @@ def test_training_draws_a_quality_an_image_and_evaluation_takes_the_one_of_the_c
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_model_reads_files_of_every_quality_as_it_reads_their_images(kind):
     model, item = make_model(kind, *ALL).eval(), make_item(kind)
-    given = {key: item[key] for key in ("height", "width") if key in item}
+    size = {key: item[key] for key in ("height", "width") if key in item}
     for codec in model.coded_input.codecs:
         options = [*ALL, "MODEL.CODEC.QUALITY", codec.identity.quality]
         alone = make_model(kind, *options).eval()
-        read = read_stream(model, codec.compress(image_of(item, model))) | given
+        read = read_stream(model, codec.compress(image_of(item, model))) | size
         with torch.no_grad():
             assert torch.equal(answer(model([read])[0]), answer(alone([item])[0]))
 
@@ -105,14 +105,14 @@ def test_a_bridge_reads_codecs_that_were_trained_apart(teacher_files, storage):
     with pytest.raises(CdlError, match="image"):
         model.fit_bridge([{"latent": torch.zeros(192, 4, 4)}], 1)
     assert model.train().fit_bridge(map(patches, range(24)), 24) > 0.8
-    item, shown = patches(100), model.coded_input
-    encoded = [replace(shown, codec=c, others=()).encode(item) for c in shown.codecs]
-    (target,) = (each for each in encoded if each["codec_identity"].quality == 2)
-    for each, translated in zip(encoded, model.select_channels(encoded), strict=True):
-        before = (each["latent"] - target["latent"]).square().mean()
+    item, coded_input = patches(100), model.coded_input
+    encoded = [replace(coded_input, codec=c, others=()).encode(item) for c in coded_input.codecs]
+    (target,) = (sample for sample in encoded if sample["codec_identity"].quality == 2)
+    for sample, translated in zip(encoded, model.select_channels(encoded), strict=True):
+        before = (sample["latent"] - target["latent"]).square().mean()
         after = (translated["latent"] - target["latent"]).square().mean()
-        assert after < before / 2 or each is target
-        assert translated["codec_identity"] == each["codec_identity"]
+        assert after < before / 2 or sample is target
+        assert translated["codec_identity"] == sample["codec_identity"]
     assert sum(model([item]).values()).isfinite()
     state = model.state_dict()
     fresh = small_model(bridge_cfg(teacher_files, "conv1", *ALL, "MODEL.CODEC.QUALITY", 0)).eval()

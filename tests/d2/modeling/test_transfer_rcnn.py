@@ -104,9 +104,9 @@ def test_a_student_equal_to_its_teacher_has_no_transfer_loss(teacher_files, stor
 class Watched(DetectorTransfer):
     """Keeps what the student gave."""
 
-    def __call__(self, student, *rest):
+    def __call__(self, student, *arguments):
         self.student = student
-        return super().__call__(student, *rest)
+        return super().__call__(student, *arguments)
 
 
 @pytest.mark.parametrize("heads", ["student", "teacher"])
@@ -117,7 +117,7 @@ def test_the_anchors_that_the_task_samples_can_be_compared_alone(transfer_cfg, s
     model._transfer = transfer = Watched(anchors="sampled", heads=heads)
     losses = transfer_losses(model([make_item(96, 128), make_item(70, 50, seed=1)]))
     assert losses["objectness"] > 0 and losses["anchor_deltas"] > 0
-    sampled = sum(each.flatten(1).sum(1) for each in transfer.student.sampled_anchors.values())
+    sampled = sum(mask.flatten(1).sum(1) for mask in transfer.student.sampled_anchors.values())
     assert sampled.tolist() == [transfer_cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE] * 2
 
 
@@ -193,8 +193,8 @@ def test_no_gradient_and_no_state_reaches_the_teacher(transfer_cfg, storage):
     model.train()
     assert not any(m.training for m in teacher.modules())
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
-    ours = {id(p) for p in model.parameters()}
-    assert not ours & {id(p) for p in teacher.parameters()}
+    parameters = {id(p) for p in model.parameters()}
+    assert not parameters & {id(p) for p in teacher.parameters()}
     plain = small_model(small_cfg("latent", "MODEL.META_ARCHITECTURE", "CompressedRCNN"))
     assert model.state_dict().keys() == plain.state_dict().keys()
 
@@ -218,10 +218,10 @@ def test_the_teacher_sees_what_it_sees_alone(transfer_cfg, storage):
     item, swapped = make_item(96, 128), make_item(96, 128)
     swapped["image"] = item["image"].flip(0)
     alone = model.teacher.preprocess_image([item]).tensor
-    for order, each in (("BGR", item), ("RGB", swapped)):
+    for order, sample in (("BGR", item), ("RGB", swapped)):
         model.coded_input = replace(model.coded_input, channel_order=order)
-        images = model.preprocess_image(model.encode([each]))
-        assert torch.equal(model.teacher_batch(model.teacher, [each], images), alone)
+        images = model.preprocess_image(model.encode([sample]))
+        assert torch.equal(model.teacher_batch(model.teacher, [sample], images), alone)
 
 
 def test_images_without_annotations_train(transfer_cfg, storage):
@@ -238,7 +238,7 @@ def test_images_without_annotations_train(transfer_cfg, storage):
         ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "TRAIN_ON_PRED_BOXES False"),
     ],
 )
-def test_heads_that_cannot_be_compared_are_refused(transfer_cfg, key, value, message):
+def test_heads_that_cannot_be_compared_are_rejected(transfer_cfg, key, value, message):
     transfer_cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True  # Cascade R-CNN asks for it
     transfer_cfg.merge_from_list([key, value])
     with pytest.raises(ValueError, match=message):
@@ -295,7 +295,7 @@ def test_a_teacher_that_does_not_fit_is_named(transfer_cfg, storage, key, value,
         train_step(transfer_cfg)
 
 
-def test_incomplete_teacher_weights_are_refused(transfer_cfg, teacher_files, storage):
+def test_incomplete_teacher_weights_are_rejected(transfer_cfg, teacher_files, storage):
     _, weights = teacher_files
     state = torch.load(weights, weights_only=True)
     del state["model"]["roi_heads.box_predictor.cls_score.bias"]
