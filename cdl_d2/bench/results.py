@@ -37,7 +37,7 @@ def read_tables(model: str | Path) -> dict[str, dict[str, Any]]:
         CdlError: if they are corrupted.
     """
     if not Path(model).exists() and str(model) in model_zoo.names():
-        return metrics.tables_of_card(model_zoo.card(str(model)).metrics)
+        return metrics.card_tables(model_zoo.card(str(model)).metrics)
     return metrics.read_tables(results_path(model))
 
 

@@ -46,11 +46,11 @@ def flat_values(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def tables_of_card(card_metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+def card_tables(values: dict[str, float]) -> dict[str, dict[str, float]]:
     """Return the metrics of a card as the tables of a `results.json`."""
     keys = {name: key for key, (name, _) in reversed(card_metrics().items())}
     tables: dict[str, dict[str, float]] = {}
-    for name, value in card_metrics.items():
+    for name, value in values.items():
         if name in keys:
             table, key = keys[name].split("/")
             tables.setdefault(table, {})[key] = value

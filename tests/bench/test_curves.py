@@ -104,6 +104,5 @@ def test_the_command_averages_seeds_and_draws(folders, tmp_path):
     assert "joint" in saving and "0.0 %" in saving
     refused("compare", *models, *keys, *plot)  # no --output
     refused("compare", *models, *keys, *baseline)
-    assert json.loads(output_of("compare", "nuclei-bridge", "--keys", "segm/AP", "--json"))[0][
-        "segm/AP"
-    ]
+    (row,) = json.loads(output_of("compare", "nuclei-bridge", "--keys", "segm/AP", "--json"))
+    assert row["segm/AP"] > 0
