@@ -204,8 +204,8 @@ def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     arguments = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     assert "nowhere" in refused("convert", tmp_path / "nowhere", *arguments)
     for key, value in {"ENTRY": "stem", "FIT_IMAGES": 0, "WIDTH": -1, "STRIDE": 7}.items():
-        said = refused("convert", teacher, *arguments, f"MODEL.BRIDGE.{key}", value)
-        assert f"MODEL.BRIDGE.{key}" in said
+        message = refused("convert", teacher, *arguments, f"MODEL.BRIDGE.{key}", value)
+        assert f"MODEL.BRIDGE.{key}" in message
     text = (teacher / "config.yaml").read_text()
     (teacher / "config.yaml").write_text(text.replace("GeneralizedRCNN", "ProposalNetwork"))
     assert "ProposalNetwork, which cannot" in refused("convert", teacher, *arguments)

@@ -42,12 +42,12 @@ def samples_of(card, samples):
 def finds_the_boxes(predictor, card, samples):
     overlaps, count = [], 0
     for path, _, marked, labels in samples_of(card, samples):
-        found = predictor(path)
-        sure = found.scores >= THRESHOLD
+        prediction = predictor(path)
+        sure = prediction.scores >= THRESHOLD
         boxes = torch.tensor([each["bbox"] for each in marked])
         boxes[:, 2:] += boxes[:, :2]
-        same = labels[:, None] == found.labels[sure]
-        overlaps.append((box_iou(boxes, found.boxes[sure]) * same).max(1).values)
+        same = labels[:, None] == prediction.labels[sure]
+        overlaps.append((box_iou(boxes, prediction.boxes[sure]) * same).max(1).values)
         count += int(sure.sum())
     overlap = torch.cat(overlaps)
     assert 0.5 * len(overlap) <= count <= 1.5 * len(overlap)
@@ -60,9 +60,9 @@ def finds_the_pixels(predictor, card, samples):
         truth = np.zeros((image["height"], image["width"]), dtype=int)
         for each, label in zip(marked, labels.tolist(), strict=True):
             truth[coco_mask.decode(each["segmentation"]) > 0] = label
-        found = predictor(path).segmentation.numpy()
-        shared += ((found == truth) & (truth > 0)).sum()
-        either += ((found > 0) | (truth > 0)).sum()
+        prediction = predictor(path).segmentation.numpy()
+        shared += ((prediction == truth) & (truth > 0)).sum()
+        either += ((prediction > 0) | (truth > 0)).sum()
     assert shared / either > 0.5
 
 

@@ -47,15 +47,15 @@ def test_packing_twice_changes_nothing():
 
 
 def test_a_packed_file_is_read_as_weights_and_is_smaller(tmp_path):
-    made = network()
+    layers = network()
     path = tmp_path / "packed.safetensors"
-    path.write_bytes(packed_bytes(made.state_dict()))
+    path.write_bytes(packed_bytes(layers.state_dict()))
     again = network()
     again.load_state_dict(read_weights(path))
-    assert torch.allclose(again["conv"].weight, made["conv"].weight, atol=1e-3)
-    assert torch.equal(again["last"].weight, made["last"].weight)
-    assert packed_bytes(made.state_dict()) == path.read_bytes()
-    whole = packed_bytes(made.state_dict(), keep=lambda name: True)
+    assert torch.allclose(again["conv"].weight, layers["conv"].weight, atol=1e-3)
+    assert torch.equal(again["last"].weight, layers["last"].weight)
+    assert packed_bytes(layers.state_dict()) == path.read_bytes()
+    whole = packed_bytes(layers.state_dict(), keep=lambda name: True)
     assert len(path.read_bytes()) < 0.7 * len(whole)
 
 

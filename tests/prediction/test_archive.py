@@ -38,20 +38,20 @@ def found_in(folder):
     """The objects by image, without numbers."""
     images = json.loads((folder / "images.json").read_text())["images"]
     stems = {image["id"]: image["file_name"].rpartition(".")[0] for image in images}
-    found = {stem: [] for stem in stems.values()}
+    records = {stem: [] for stem in stems.values()}
     for entry in json.loads((folder / "predictions.json").read_text()):
-        found[stems[entry.pop("image_id")]].append(entry)
-    return found
+        records[stems[entry.pop("image_id")]].append(entry)
+    return records
 
 
-def assert_same_objects(found, expected):
+def assert_same_objects(records, expected):
     """Entries of COCO results files are of the same objects, but for roundings."""
-    assert len(found) == len(expected) > 0
-    for one, other in zip(found, expected, strict=True):
-        assert one["category_id"] == other["category_id"]
-        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
-        assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
-        masks = [coco_mask.decode(each["segmentation"]) for each in (one, other)]
+    assert len(records) == len(expected) > 0
+    for a, b in zip(records, expected, strict=True):
+        assert a["category_id"] == b["category_id"]
+        assert a["score"] == pytest.approx(b["score"], abs=1e-4)
+        assert a["bbox"] == pytest.approx(b["bbox"], abs=1e-2)
+        masks = [coco_mask.decode(record["segmentation"]) for record in (a, b)]
         assert np.mean(masks[0] != masks[1]) < 1e-3  # of pixels; few are on the fence
 
 
@@ -77,14 +77,14 @@ def test_folders_files_globs_tars_and_stores_give_the_same(latent_model, images,
         "folder of tars": [tmp_path / "tars"],
         "store": [tmp_path / "latents"],
     }
-    found = {}
-    for name, given in inputs.items():
-        output_of("predict", latent_model, *given, "--output", tmp_path / name)
-        found[name] = found_in(tmp_path / name)
-    assert len(found["folder"]) == 5 and all(found["folder"].values())
-    assert found["tar"] == found["store"] == found["folder"] == found["folder of tars"]
-    plain = {stem.rpartition("/")[2]: value for stem, value in found["folder"].items()}
-    assert found["files"] == found["glob"] == plain
+    records = {}
+    for name, paths in inputs.items():
+        output_of("predict", latent_model, *paths, "--output", tmp_path / name)
+        records[name] = found_in(tmp_path / name)
+    assert len(records["folder"]) == 5 and all(records["folder"].values())
+    assert records["tar"] == records["store"] == records["folder"] == records["folder of tars"]
+    plain = {stem.rpartition("/")[2]: value for stem, value in records["folder"].items()}
+    assert records["files"] == records["glob"] == plain
 
 
 def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(latent_model, coded, tmp_path):
@@ -184,8 +184,8 @@ def test_files_that_are_mended_changed_or_new_are_predicted_and_other_parts_stay
     shutil.copy(archive / "2.cdlz", archive / "0.cdlz")
     output_of(*words)
     assert first.read_bytes() != kept
-    found = found_in(output)
-    assert found["0"] == found["2"]
+    records = found_in(output)
+    assert records["0"] == records["2"]
 
 
 def test_pictures_are_drawn_beside(latent_model, coded, tmp_path):
@@ -194,7 +194,7 @@ def test_pictures_are_drawn_beside(latent_model, coded, tmp_path):
     assert (tmp_path / "pictures" / "inner" / "3.png").is_file()
 
 
-def test_accuracy_is_that_of_the_engines_own_evaluation(latent_model, coco_dataset, tmp_path):
+def test_accuracy_is_that_of_the_backends_own_evaluation(latent_model, coco_dataset, tmp_path):
     annotations, folder = coco_dataset
     text = annotations.read_text().replace("class0", CLASSES[0]).replace("class1", CLASSES[1])
     annotations.write_text(text)
@@ -213,7 +213,7 @@ def test_accuracy_is_that_of_the_engines_own_evaluation(latent_model, coco_datas
 
 
 def test_predictions_are_in_pixels_of_the_annotations(latent_model, coded, tmp_path):
-    """Of bitstreams of resized images that do not say so."""
+    """Bitstreams of resized images need not have the original size in their header."""
     output_of("predict", latent_model, coded, "--output", tmp_path / "plain")
     content = json.loads((tmp_path / "plain" / "images.json").read_text())
     objects = json.loads((tmp_path / "plain" / "predictions.json").read_text())
@@ -244,7 +244,7 @@ def test_predictions_are_in_pixels_of_the_annotations(latent_model, coded, tmp_p
     "case", ["none", "empty", "missing", "twice", "loop", "pipe", "cut", "cut between", "gzip"]
 )
 def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, case):
-    given = {
+    inputs = {
         "none": [],
         "empty": [tmp_path / "empty"],
         "missing": [tmp_path / "nowhere"],
@@ -263,8 +263,8 @@ def test_inputs_that_cannot_be_used_are_one_line(latent_model, coded, tmp_path, 
     (tmp_path / "between.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:size])
     whole = (tmp_path / "whole.tar").read_bytes()
     (tmp_path / "packed.tar").write_bytes(gzip.compress(whole)[:100])
-    line = refused("predict", latent_model, *given, "--output", tmp_path / "out")
-    assert not given or case == "twice" or given[0].name in line
+    line = refused("predict", latent_model, *inputs, "--output", tmp_path / "out")
+    assert not inputs or case == "twice" or inputs[0].name in line
     assert not (tmp_path / "out").exists()
 
 
@@ -341,10 +341,10 @@ def test_members_of_a_tar_are_read_as_when_it_is_extracted_or_reported(
     reported = {"away.png", "loop.png", "pipe.png", "../out.png", "x" * 300 + ".png", "sparse.bmp"}
     assert status == 1 and failures.keys() == {*reported, "hard.png/inner.png"}
     assert all(name in errors for name in failures) and "Traceback" not in errors
-    found = found_in(tmp_path / "out")
+    records = found_in(tmp_path / "out")
     output_of("predict", latent_model, images / "1.png", "--output", tmp_path / "one")
     one = found_in(tmp_path / "one")["1"]
-    assert found == dict.fromkeys(("0", "hard", "in/soft"), one)
+    assert records == dict.fromkeys(("0", "hard", "in/soft"), one)
 
 
 def test_images_that_differ_in_their_suffix_have_results_of_their_own(
@@ -381,9 +381,9 @@ def test_what_cannot_be_read_in_a_folder_or_glob_is_reported(latent_model, image
     os.mkfifo(folder / "pipe.png")
     (folder / "cut.tar").write_bytes(b"cut")
     names = {"dangling.png", "loop.tar", "pipe.tar", "pipe.png", "cut.tar"}
-    for number, given in enumerate((folder, f"{glob.escape(str(folder))}/*", folder / "*")):
+    for number, path in enumerate((folder, f"{glob.escape(str(folder))}/*", folder / "*")):
         output = tmp_path / f"out{number}"
-        status, printed, errors = run("predict", latent_model, given, "--output", output)
+        status, printed, errors = run("predict", latent_model, path, "--output", output)
         assert status == 1, errors
         assert "1 images, 5 failures" in printed
         assert json.loads((output / "images.json").read_text())["failures"].keys() == names
@@ -446,15 +446,15 @@ class TestWithDetectron2:
             "predict", model, images / "1.png", images / "2.png", "--output", tmp_path / "out"
         )
         content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
-        known = {category["id"] for category in content["categories"]}
+        category_ids = {category["id"] for category in content["categories"]}
         assert len(content["annotations"]) == 2
         for annotation in content["annotations"]:
             colours = np.asarray(Image.open(tmp_path / "out/panoptic" / annotation["file_name"]))
             numbers, counts = np.unique(colours @ [1, 256, 65536], return_counts=True)
             areas = {each["id"]: each["area"] for each in annotation["segments_info"]}
-            found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-            assert {number: found[number] for number in found if number} == areas
-            assert {each["category_id"] for each in annotation["segments_info"]} <= known
+            records = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+            assert {number: records[number] for number in records if number} == areas
+            assert {each["category_id"] for each in annotation["segments_info"]} <= category_ids
             assert areas
         assert Image.open(tmp_path / "out" / "labels" / "1.png").size == (50, 70)
 

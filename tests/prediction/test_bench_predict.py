@@ -36,5 +36,5 @@ def test_another_runtime_finds_the_same(tmp_path, coded):
     shallow(model.network)
     path = coded / "0.cdlz"
     expected = Predictor(model)(path)
-    found = Predictor(with_runtime(model, "onnxruntime", tmp_path))(path)
-    assert torch.allclose(expected.scores, found.scores, atol=1e-4)
+    prediction = Predictor(with_runtime(model, "onnxruntime", tmp_path))(path)
+    assert torch.allclose(expected.scores, prediction.scores, atol=1e-4)

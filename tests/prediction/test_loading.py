@@ -34,5 +34,5 @@ def test_a_config_may_name_its_weights():
 
 
 def test_a_removed_option_is_one_line_with_the_new_form():
-    said = refused("compare", "--point", "a", "output", "--keys", "bbox/AP")
-    assert "--point" in said and "NAME=MODEL" in said
+    message = refused("compare", "--point", "a", "output", "--keys", "bbox/AP")
+    assert "--point" in message and "NAME=MODEL" in message

@@ -25,9 +25,9 @@ def test_bitstreams_of_resized_images_are_evaluated_at_the_size_of_the_annotatio
     annotations.write_text(json.dumps(content))
     mask = np.zeros((100, 80), np.uint8, order="F")
     mask[20:60, 20:60] = 1
-    found = {"image_id": 0, "category_id": 1, "bbox": [20, 20, 40, 40], "score": 1.0}
-    found["segmentation"] = coco_mask.encode(mask)
-    entries = [{"file_name": "a.cdlz", "height": 100, "width": 80, "objects": [found]}]
+    record = {"image_id": 0, "category_id": 1, "bbox": [20, 20, 40, 40], "score": 1.0}
+    record["segmentation"] = coco_mask.encode(mask)
+    entries = [{"file_name": "a.cdlz", "height": 100, "width": 80, "objects": [record]}]
     ground_truth = CocoGroundTruth(annotations, ["disc"])
     results = ground_truth.results(entries, ["a.cdlz"])
     assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
@@ -62,7 +62,7 @@ def test_keypoints_are_written_and_evaluated_in_pixels_of_the_annotations(tmp_pa
     content = {"images": [image], "categories": [{"id": 3, "name": "person"}]}
     content["annotations"] = [truth | {"area": 400, "iscrowd": 0, "keypoints": points}]
     (tmp_path / "a.json").write_text(json.dumps(content))
-    found = Detections(  # of the same image, twice as large
+    detections = Detections(  # of the same image, twice as large
         image_size=(100, 80),
         class_names=("person",),
         boxes=torch.tensor([[20.0, 20, 60, 60]]),
@@ -70,7 +70,7 @@ def test_keypoints_are_written_and_evaluated_in_pixels_of_the_annotations(tmp_pa
         scores=torch.tensor([0.9]),
         keypoints=torch.tensor([[[2 * (10.5 + i), 2 * (12.5 + i), 0.7] for i in range(17)]]),
     )
-    entry = DetectionTask().to_record(found, None) | {
+    entry = DetectionTask().to_record(detections, None) | {
         "file_name": "a.cdlz",
         "height": 100,
         "width": 80,
@@ -80,7 +80,7 @@ def test_keypoints_are_written_and_evaluated_in_pixels_of_the_annotations(tmp_pa
     assert rescaled[::3] == pytest.approx(points[::3]) and rescaled[2] == pytest.approx(0.7)
     results = ground_truth.results([entry], ["a.cdlz"])
     assert results["keypoints"]["AP"] == results["bbox"]["AP"] == pytest.approx(100)
-    assert found.draw(np.zeros((100, 80, 3), np.uint8)).any()
+    assert detections.draw(np.zeros((100, 80, 3), np.uint8)).any()
 
 
 @pytest.mark.parametrize("points", [[1, 2], ["1", 2, 3], 7, [1, 2, 10**400]])
@@ -99,7 +99,7 @@ def test_panoptic_segments_are_in_cocos_format():
         {"id": 300, "isthing": False, "category_id": 4, "area": 1},
     )
     segments = torch.tensor([[1, 1, 0, 300]], dtype=torch.int32)
-    found = Detections(
+    detections = Detections(
         image_size=(1, 4),
         class_names=("a", "b"),
         boxes=torch.zeros(0, 4),
@@ -115,7 +115,7 @@ def test_panoptic_segments_are_in_cocos_format():
         saved[folder] = pixels
         return f"{folder}/in/x.png"
 
-    entry = task.to_record(found, save) | {"file_name": "in/x.png", "id": 7}
+    entry = task.to_record(detections, save) | {"file_name": "in/x.png", "id": 7}
     assert saved["labels"].tolist() == [[0, 0, 4, 4]]
     red, green, blue = saved["panoptic"].astype(int).transpose(2, 0, 1)
     assert (red + 256 * green + 65536 * blue).tolist() == segments.tolist()

@@ -13,9 +13,9 @@ def write_map(folder, rows):
     Image.fromarray(np.array(rows, dtype=np.uint8)).save(folder / "a.png")
 
 
-def results(tmp_path, truth, found):
+def results(tmp_path, truth, labels):
     write_map(tmp_path / "truth", truth)
-    write_map(tmp_path / "labels", found)
+    write_map(tmp_path / "labels", labels)
     entries = [{"file_name": "a.cdlz", "label_map": "labels/a.png"}, {"file_name": "b.cdlz"}]
     ground_truth = LabelGroundTruth(tmp_path / "truth", ["sky", "road", "car"])
     assert ground_truth.has("a.cdlz") and not ground_truth.has("b.cdlz")

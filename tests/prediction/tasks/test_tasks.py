@@ -42,8 +42,10 @@ def test_what_is_trained_can_be_predicted():
 def test_a_tasks_answers_say_what_its_network_said(name):
     task, saved = TASKS[name], []
     names = ("a", "b", "c")
-    found = task.prediction(OUTPUTS[name], image_size=SIZE, class_names=names)
-    entry = task.to_record(found, lambda folder, pixels: saved.append(pixels) or f"{folder}/x.png")
+    prediction = task.prediction(OUTPUTS[name], image_size=SIZE, class_names=names)
+    entry = task.to_record(
+        prediction, lambda folder, pixels: saved.append(pixels) or f"{folder}/x.png"
+    )
     entry |= {"file_name": "x.png", "id": 7}
     text = task.format_predictions(
         [entry], [{"id": i, "name": n} for i, n in zip((5, 6, 9), names, strict=True)]
