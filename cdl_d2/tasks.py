@@ -53,8 +53,9 @@ class Task:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     def registration(self, dataset: str) -> str:
-        """Return the options that register a data set under a name, for messages."""
-        return ", or ".join(option.usage(dataset) for option in self.dataset_options)
+        """Return what to add to register a data set under a name, for messages."""
+        options = ", or ".join(option.usage(dataset) for option in self.dataset_options)
+        return options or "its registration, in Python"
 
 
 TASKS = {

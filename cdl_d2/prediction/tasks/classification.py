@@ -72,3 +72,6 @@ class ClassificationTask(Task):
             best = max(range(len(names)), key=probabilities.__getitem__)
             rows.append((record["file_name"], names[best], *(f"{p:.6f}" for p in probabilities)))
         return to_csv(["file", "class", *names], rows)
+
+
+TASK = ClassificationTask()

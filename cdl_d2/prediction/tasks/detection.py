@@ -138,6 +138,9 @@ class DetectionTask(Task):
         return files
 
 
+TASK = DetectionTask()
+
+
 def coco_results(records: Sequence[Record], category_ids: Sequence[int]) -> list[Record]:
     """Return the records of a COCO results file from those of images, with `id` and `objects`."""
     return [

@@ -94,3 +94,6 @@ class MultitaskTask(Task):
             for record in records
         ]
         return to_csv(["file", *maps, *names], rows)
+
+
+TASK = MultitaskTask()

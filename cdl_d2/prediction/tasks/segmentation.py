@@ -88,6 +88,9 @@ class SegmentationTask(Task):
         return to_csv(["file", "label_map"], [(r["file_name"], r["label_map"]) for r in records])
 
 
+TASK = SegmentationTask()
+
+
 def label_map(scores: torch.Tensor) -> torch.Tensor:
     """Return the best class of every pixel, H x W on the CPU.
 
