@@ -127,7 +127,12 @@ class DetectorTransfer(TransferTerms):
         """
         losses = {}
         if "features" in self.terms:
-            losses["features"] = self._feature_loss(student, teacher, image_sizes, strides)
+            shared = {k: v for k, v in student.pyramid.items() if k in teacher.pyramid}
+            sizes = image_sizes if self._ignore_padding else None
+            options = {"distance": self.distance, "image_sizes": sizes, "strides": strides}
+            losses["features"] = _zero(student)
+            if shared:
+                losses["features"] = feature_transfer_loss(shared, teacher.pyramid, **options)
         if self.needs_anchors:
             losses |= self._anchor_losses(student, teacher, image_sizes, strides)
         if "class" in self.terms:
@@ -138,24 +143,6 @@ class DetectorTransfer(TransferTerms):
         if "mask" in self.terms and student.mask_logits is not None:
             losses["mask"] = mask_transfer_loss(student.mask_logits, teacher.mask_logits)
         return self.weighted(losses)
-
-    def _feature_loss(
-        self,
-        student: DetectorOutputs,
-        teacher: DetectorOutputs,
-        image_sizes: Sequence[tuple[int, int]],
-        strides: Mapping[str, int],
-    ) -> torch.Tensor:
-        shared = {k: v for k, v in student.pyramid.items() if k in teacher.pyramid}
-        if not shared:
-            return _zero(student)
-        return feature_transfer_loss(
-            shared,
-            teacher.pyramid,
-            distance=self.distance,
-            image_sizes=image_sizes if self._ignore_padding else None,
-            strides=strides,
-        )
 
     def _anchor_losses(
         self,

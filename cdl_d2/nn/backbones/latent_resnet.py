@@ -202,15 +202,9 @@ def bottleneck_stage(
     stride: int = 1,
     projection: bool | None = None,
 ) -> nn.Sequential:
-    """Build a ResNet stage of bottlenecks with 4 * planes output channels.
+    """Build a ResNet stage of bottlenecks with `planes` channels inside and 4 * planes outside.
 
-    Args:
-        channels: number of input channels.
-        planes: channels inside of the bottlenecks.
-        blocks: number of bottlenecks.
-        norm: function from a number of channels to a normalization.
-        stride: stride of the first bottleneck.
-        projection: project the first shortcut; default where the shape changes.
+    The first one has the stride, and by default a projection shortcut where the shape changes.
     """
     out = planes * Bottleneck.expansion
     if projection is None:

@@ -44,9 +44,6 @@ class CodedInput:
         others: the codec at further qualities that the network reads; evaluation uses `codec`.
         stride: pixels per position of the network's input, along each side: 16 for latents, else 1.
         has_pixels: the network reads normalized pixels.
-
-    Raises:
-        CdlError: for an unknown domain, or one that does not fit the codecs.
     """
 
     domain: str

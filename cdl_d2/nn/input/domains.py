@@ -24,7 +24,7 @@ LATENT, RECONSTRUCTION, IMAGE = "latent", "reconstruction", "image"
 
 
 class Domain:
-    """A kind of model input.
+    """Input domain of a model; by itself, the original image, which needs no codec.
 
     Args:
         channel_order: order of a sample's pixels, `BGR` or `RGB`.
@@ -33,13 +33,13 @@ class Domain:
     Attributes:
         name: key of the input in samples.
         stride: pixels per position of the input, along each side.
-        has_codec: a codec produces the input.
+        has_codec: a codec produces the input; the class then has `encode` and `read`.
         has_pixels: the input is pixels in 0..255, which a network reads normalized.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = IMAGE
     stride: ClassVar[int] = 1
-    has_codec: ClassVar[bool] = True
+    has_codec: ClassVar[bool] = False
     has_pixels: ClassVar[bool] = True
 
     def __init__(self, channel_order: str, with_scales: bool = False):
@@ -64,47 +64,21 @@ class Domain:
     def stamp(self, network: nn.Module, identities: Sequence[CodecIdentity]) -> None:
         """Record the codecs in a network's state."""
 
-    def encode(self, image: torch.Tensor, codec: Codec, with_bits: bool) -> dict[str, Any]:
-        """Return the entries that encoding an image adds to its sample.
-
-        Args:
-            image: 3 x H x W in 0..255, on the codec's device.
-            codec: the codec that encodes.
-            with_bits: estimate bits.
-        """
-        raise NotImplementedError
-
-    def read(
-        self, stream: Bitstream, codec: Codec, device: torch.device | str
-    ) -> dict[str, torch.Tensor]:
-        """Return the entries that decoding a bitstream adds to its sample.
-
-        Raises:
-            BitstreamError: if the stream is corrupted, or a base layer where an image is needed.
-            MisalignedImageError: if a latent's image is not aligned to its positions.
-        """
-        raise NotImplementedError
-
     def picture(self, sample: dict[str, Any], codec: Codec | None) -> torch.Tensor:
         """Return an encoded sample as an image, 3 x H x W in 0..255, in `channel_order`."""
         return sample[self.name]
 
 
-class ImageDomain(Domain):
-    """The original image."""
-
-    name, has_codec = IMAGE, False
-
-
 class ReconstructionDomain(Domain):
     """The reconstructed image x_hat, rounded to whole numbers."""
 
-    name = RECONSTRUCTION
+    name, has_codec = RECONSTRUCTION, True
 
     def stamp(self, network: nn.Module, identities: Sequence[CodecIdentity]) -> None:
         network.codec_stamp = CodecStamp(*identities, required=False)
 
     def encode(self, image: torch.Tensor, codec: Codec, with_bits: bool) -> dict[str, Any]:
+        """Return the entries that encoding an image, 3 x H x W in 0..255, adds to its sample."""
         pixels = self.swap(image.float() / 255)
         latent = codec.encode(pixels, with_bits=with_bits)
         bits = {"bits": latent.total_bits} if with_bits else {}
@@ -113,6 +87,7 @@ class ReconstructionDomain(Domain):
     def read(
         self, stream: Bitstream, codec: Codec, device: torch.device | str
     ) -> dict[str, torch.Tensor]:
+        """Return the entries that decoding a bitstream adds to its sample."""
         if stream.coding == BASE:
             raise BitstreamError("a base layer has some channels only: no image is decoded from it")
         y_hat = codec.read_symbols(stream).y_hat.to(device)
@@ -126,7 +101,7 @@ class ReconstructionDomain(Domain):
 class LatentDomain(Domain):
     """The quantized latent y_hat of the positions that the image covers, M x h x w."""
 
-    name, stride, has_pixels = LATENT, STRIDE, False
+    name, stride, has_codec, has_pixels = LATENT, STRIDE, True, False
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -192,7 +167,7 @@ class LatentDomain(Domain):
 
 
 DOMAINS: dict[str, type[Domain]] = {
-    domain.name: domain for domain in (LatentDomain, ReconstructionDomain, ImageDomain)
+    domain.name: domain for domain in (LatentDomain, ReconstructionDomain, Domain)
 }
 
 
