@@ -31,7 +31,7 @@ def stage_ends(network: nn.Module) -> dict[str, nn.Module]:
             return {name: network.get_submodule(modules[s]) for name, s in (("c4", 16), ("c5", 32))}
     raise CdlError(
         f"{type(network).__name__} has no stages at strides 16 and 32 whose features could be "
-        "compared: leave feature transfer out"
+        "compared"
     )
 
 

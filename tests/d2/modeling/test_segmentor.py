@@ -181,7 +181,7 @@ def test_a_label_outside_the_set_is_named(label):
         ),
         (
             ["MODEL.SELECTION.KIND", "fixed", "MODEL.SELECTION.CHANNELS", [192]],
-            r"MODEL\.SELECTION\.CHANNELS: .* not different ones of 0\.\.191",
+            r"MODEL\.SELECTION\.CHANNELS: .* 0\.\.191",
         ),
         (["MODEL.RESNETS.RES5_DILATION", 1], "RES5_DILATION"),
         (["MODEL.TEACHER.CONFIG_FILE", ""], "needs a teacher"),

@@ -23,7 +23,7 @@ from cdl_d2.d2.modeling.latent_augmentation import LatentAugmentation
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.d2.modeling.student import Student, transfer_options
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.metrics.image_quality import psnr_and_ms_ssim
 from cdl_d2.nn import stage_ends, stage_features
 from cdl_d2.nn.backbones.rgb_model import pixel_statistics
@@ -228,12 +228,17 @@ class TransferClassifier(Student, CompressedClassifier):
             return super().forward(batched_inputs)
         teacher = self.teacher
         items = self.select_channels(self.encode(batched_inputs))
-        compared = stage_ends if self._transfer.compares_features else lambda network: {}
-        with stage_features(compared(self.network)) as ours:
+        with stage_features(self._compared_layers(self.network)) as features:
             logits = self.logits(items)
         images = self.normalized(self._stack(items, "image"), teacher)
-        with torch.no_grad(), stage_features(compared(teacher)) as theirs:
-            soft = teacher(images)
+        with torch.no_grad(), stage_features(self._compared_layers(teacher)) as teacher_features:
+            teacher_logits = teacher(images)
         losses = {"loss_cls": F.cross_entropy(logits, self.labels(items))}
         losses |= self.gate_losses(items)
-        return losses | self._transfer(ours, theirs, logits, soft)
+        return losses | self._transfer(features, teacher_features, logits, teacher_logits)
+
+    def _compared_layers(self, network: nn.Module) -> dict[str, nn.Module]:
+        if not self._transfer.compares_features:
+            return {}
+        with with_advice("set MODEL.TRANSFER.FEATURES.ENABLED False"):
+            return stage_ends(network)
