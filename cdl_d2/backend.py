@@ -72,7 +72,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def build(self, config: Config, device: str, weights: Path | None = None) -> nn.Module:
+    def build(self, config: Config, device: str, weights: str | Path | None = None) -> nn.Module:
         """Build a network: in eval mode with its weights, or with random ones.
 
         Raises:

@@ -53,7 +53,7 @@ def model(
         detection_only: Leave out training steps, which take most of the time.
     """
     if min(size) < 256:
-        raise CdlError(f"--size {size[0]} {size[1]}: at least 256 pixels a side are needed")
+        raise CdlError(f"--size {size[0]} {size[1]}: at least 256 pixels per side are needed")
     from cdl_d2.device import usable_device
 
     cfg = load_config(model, ("MODEL.DEVICE", usable_device(None), *overrides))
@@ -81,13 +81,13 @@ def files(
     cdl bench files output/static-32 city/val --against output/decoded --count 10
     ```
 
-    Each model codes what it looks at: all channels, the selected ones, or for a network on decoded
-    images the whole image. Models are measured in turn, image by image.
+    Each file has what its model reads: all channels or the selected ones. Models are measured in
+    turn, image by image.
 
     Args:
-        count: Images to take.
-        repeats: Of each measurement.
-        threads: Of PyTorch.
+        count: Number of images.
+        repeats: Repetitions of each measurement.
+        threads: Threads of PyTorch.
         record: Write the times into each training's results.json, for cdl compare --plot
             time/result_ms bbox/AP.
     """
@@ -100,7 +100,7 @@ def files(
 
     names = [model, *(against or ())]
     for name in names if record else ():
-        read_tables(name)  # an error now, not after minutes
+        read_tables(name)  # raises before minutes of measuring
     torch.set_num_threads(threads)
     images = find_image_files(inputs)[:count]
     rows = time_files({name: load_model(name, device) for name in names}, images, repeats)
@@ -120,18 +120,18 @@ def predict(
     runtime: Literal["eager", "compile", "onnxruntime"] = "eager",
     json: Json = False,
 ) -> None:
-    """Time predictions from bitstreams, file to result, and where the time goes, on one core.
+    """Time predictions from bitstreams, per stage and in total, on one core.
 
     ```
     cdl bench predict nuclei-bridge coded --against nuclei-pixel --workers 1 2
     ```
 
-    A model of pixels decodes. Models are measured in turn, image by image.
+    An RGB model decodes the image. Models are measured in turn, image by image.
 
     Args:
-        count: Bitstreams to take.
-        workers: Processes, for each number of which a whole stream of predictions is timed.
-        runtime: Of the backbone.
+        count: Number of bitstreams.
+        workers: Numbers of processes for which a whole stream of predictions is timed.
+        runtime: Runtime of the backbone.
     """
     import tempfile
 
@@ -164,19 +164,19 @@ def storage(
     workers: NotNegative | None = None,
     json: Json = False,
 ) -> None:
-    """Time all ways to get at latents, in one run: stores, bitstreams, encoding on the fly.
+    """Time all sources of latents in one run: stores, bitstreams, encoding on the fly.
 
     ```
     cdl bench storage val2017 --codec bmshj2018-hyperprior --quality 4
     ```
 
     Args:
-        short_edge: Size of the stored variant; 0 as it is.
-        max_size: Of the longer side.
-        count: Images to take.
-        repeats: Of each measurement.
-        threads: Of PyTorch, for all but the bulk encoder.
-        workers: Processes of the bulk encoder; default one a core.
+        short_edge: Short edge of the stored images in pixels; 0 to keep their size.
+        max_size: Limit of the longer side in pixels.
+        count: Number of images.
+        repeats: Repetitions of each measurement.
+        threads: Threads of PyTorch, for all but the bulk encoder.
+        workers: Processes of the bulk encoder; default one per core.
     """
     import torch
 

@@ -42,8 +42,6 @@ def visualize(
     from cdl_d2.prediction.sources import find_sources
 
     words, overrides = split_overrides(inputs)
-    if not words:
-        raise CdlError("there are no inputs: give images, bitstreams, or folders of them")
     sources = find_sources(words, output)
     predictor = Predictor(load_model(model, device, classes, overrides))
     names = [PurePosixPath(name).with_suffix("") for name in sources]

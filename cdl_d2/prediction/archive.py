@@ -76,8 +76,6 @@ def predict_archive(
     Raises:
         CdlError, OSError: for unusable arguments, or if the output folder has other predictions.
     """
-    if not inputs:
-        raise CdlError("nothing to predict: give images, bitstreams, or folders of them")
     share = read_job_part(shard)
     predictor = Predictor.load(*model)
     sources = find_sources(inputs, output)

@@ -38,9 +38,11 @@ def find_sources(inputs: Sequence[str], output: Path | None = None) -> dict[str,
 
     Raises:
         OSError: if an input does not exist or cannot be read.
-        CdlError: if an input has no source or is a corrupted tar file, if a name repeats, or if the
-            output is in an input.
+        CdlError: if there are no inputs, or one has no source or is a corrupted tar file; if a name
+            repeats, or the output is in an input.
     """
+    if not inputs:
+        raise CdlError("there are no inputs: give images, bitstreams, or folders of them")
     sources: list[tuple[str, ArchiveSource]] = []
     skipped: list[str] = []
     for text in inputs:
@@ -71,8 +73,6 @@ def find_image_files(inputs: Sequence[str]) -> list[Path]:
     Raises:
         OSError, CdlError: as find_sources, or if a source is no image file.
     """
-    if not inputs:
-        raise CdlError("there are no inputs: give images, or folders of them")
     sources = list(find_sources(inputs).values())
     for source in sources:
         if not isinstance(source, Path) or source.suffix.lower() not in IMAGE_SUFFIXES:

@@ -81,7 +81,9 @@ class TorchvisionBackend(Backend):
             values["codec"]["weights"] = codec_weights
         return values, ()
 
-    def build(self, config: DetectorConfig, device: str, weights: Path | None = None) -> nn.Module:
+    def build(
+        self, config: DetectorConfig, device: str, weights: str | Path | None = None
+    ) -> nn.Module:
         network = build_detector(config).to(device)
         if weights is not None:
             self.load_weights(network, weights)

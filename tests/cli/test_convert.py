@@ -12,9 +12,9 @@ from torchvision.io import write_png
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.applications.trained import load_trained
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.prediction.bitstreams import read_stream
+from cdl_d2.prediction.loading import load_model
 from tests.commands import output_of, refused, run
 from tests.d2.conftest import small_cfg, small_model
 
@@ -28,7 +28,7 @@ def teacher(tmp_path):
 
 
 def finds_in_a_bitstream(run, codec, image):
-    model = load_trained(run)
+    model = load_model(run, "cpu").network
     stream = codec.compress(read_image(image).float() / 255)
     return model([read_stream(model, Bitstream.from_bytes(stream.to_bytes()))])[0]
 
@@ -117,7 +117,7 @@ def test_one_model_is_made_for_files_of_several_qualities(teacher, tmp_path):
         write_png(image, str(images / f"{number:02}.png"))
     qualities = "MODEL.CODEC.QUALITIES", "[0, 2]", "MODEL.BRIDGE.FIT_IMAGES", 32
     output_of("convert", teacher, images, *CODEC, "--output", out, *qualities)
-    assert load_trained(out).translation.is_fitted
+    assert load_model(out, "cpu").network.translation.is_fitted
     for quality in (0, 2):
         codec = Codec.load("tiny-bmshj2018-hyperprior", quality)
         found = finds_in_a_bitstream(out, codec, images / "00.png")

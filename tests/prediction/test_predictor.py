@@ -246,16 +246,17 @@ class TestWithDetectron2:
         return folder
 
     def test_a_detector_finds_what_it_finds_in_its_evaluation(self, tmp_path, images):
-        from cdl_d2.d2.applications.trained import evaluation_mapper, load_trained
+        from cdl_d2.d2 import build_mapper
         from tests.d2.conftest import small_cfg
 
         cfg = small_cfg("latent", "MODEL.CLASS_NAMES", ["disc", "square"])
         folder = self.saved(cfg, tmp_path / "run")
         record = {"file_name": str(images / "1.png"), "height": 70, "width": 50}
+        predictor = Predictor.load(folder, "cpu")
         with torch.no_grad():
-            item = evaluation_mapper(folder)(record)
-            expected = load_trained(folder)([item])[0]["instances"]
-        prediction = Predictor.load(folder)(images / "1.png")
+            sample = build_mapper(cfg, is_train=False)(record)
+            expected = predictor.model.network([sample])[0]["instances"]
+        prediction = predictor(images / "1.png")
         assert len(prediction) and torch.allclose(prediction.boxes, expected.pred_boxes.tensor)
         assert (
             torch.equal(prediction.masks, expected.pred_masks)

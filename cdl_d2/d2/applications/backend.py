@@ -15,7 +15,6 @@ from torch import nn
 
 from cdl_d2.backend import Backend, Transform
 from cdl_d2.d2.applications.export import model_graphs
-from cdl_d2.d2.applications.trained import build_trained
 from cdl_d2.d2.applications.zoo_models import overrides_between
 from cdl_d2.d2.building import build_model
 from cdl_d2.d2.checkpoint import load_all_weights
@@ -59,7 +58,7 @@ class Detectron2Backend(Backend):
             weights = find_weights(config_file, cfg.OUTPUT_DIR)
         if not weights:
             raise CdlError(f"there are no weights of {config_file}: name {config_file}:WEIGHTS")
-        return build_trained(cfg, weights, device), cfg, self.evaluation_transform(cfg)
+        return self.build(cfg, device, weights), cfg, self.evaluation_transform(cfg)
 
     def read_card_config(
         self, config: str, overrides: Sequence[Any], classes: Sequence[str]
@@ -91,11 +90,13 @@ class Detectron2Backend(Backend):
         cfg.MODEL.CODEC.WEIGHTS = codec_weights
         return names[0], tuple(overrides_between(read_config(CONFIGS / names[0]), cfg))
 
-    def build(self, config: CfgNode, device: str, weights: Path | None = None) -> nn.Module:
-        if weights is not None:
-            return build_trained(config, weights, device)
+    def build(self, config: CfgNode, device: str, weights: str | Path | None = None) -> nn.Module:
         config.MODEL.DEVICE = device
-        return build_model(config)
+        if weights is None:
+            return build_model(config)
+        network = build_model(without_initialization(config))
+        load_all_weights(network, str(weights))
+        return network.eval()
 
     def with_weights(self, config: CfgNode, weights: Path) -> CfgNode:
         config.MODEL.WEIGHTS = str(weights)

@@ -11,10 +11,10 @@ from detectron2.modeling import build_backbone
 
 from cdl_d2.codec.io.weights_file import save_checkpoint
 from cdl_d2.d2 import SafeCheckpointer
-from cdl_d2.d2.applications.trained import load_trained
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.modeling.backbone import timm_backbone
 from cdl_d2.errors import CdlError
+from cdl_d2.prediction.loading import load_model
 from tests.d2.conftest import CONFIGS
 from tests.d2.modeling.test_multitask import TINY as TINY_MULTITASK
 from tests.d2.modeling.test_multitask import make_item as make_multitask
@@ -65,7 +65,7 @@ def test_a_trained_model_loads_without_the_file_that_it_began_with(tmp_path):
     SafeCheckpointer(model, str(tmp_path)).save("model_final")
     (tmp_path / "config.yaml").write_text(cfg.dump())
     start.unlink()
-    loaded = load_trained(tmp_path).state_dict()
+    loaded = load_model(tmp_path, "cpu").network.state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in model.state_dict().items())
 
 
