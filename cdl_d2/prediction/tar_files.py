@@ -15,13 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from tarfile import (
-    EmptyHeaderError,
-    EOFHeaderError,
-    InvalidHeaderError,
-    ReadError,
-    TruncatedHeaderError,
-)
+from tarfile import EmptyHeaderError, EOFHeaderError, InvalidHeaderError, TruncatedHeaderError
 from typing import Any, BinaryIO
 
 import zstandard
@@ -29,10 +23,8 @@ import zstandard
 from cdl_d2.errors import CdlError
 from cdl_d2.files import check_regular_file
 
-SUFFIXES = (
-    *(".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"),
-    *(".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
-)
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2")
+SUFFIXES += (".tar.xz", ".txz")
 MAX_MEMBER_BYTES = 2**30  # of a member of a compressed tar file, which memory has to hold
 CACHE_BYTES = 2**26  # of the members that were read last, which a caller may read again
 MAX_OPEN_FILES = 4  # compressed tar files
@@ -163,18 +155,20 @@ class _Header(tarfile.TarInfo):
     """Header of a member; a corrupted one is an error, where tarfile would end the list."""
 
     @classmethod
-    def fromtarfile(cls, tarfile: _Tar) -> _Header:
+    def fromtarfile(cls, tar: _Tar) -> _Header:
         """Read the next header; after an end, anything but another tar file is padding."""
         try:
-            header = super().fromtarfile(tarfile)
+            header = super().fromtarfile(tar)
         except EOFHeaderError:
-            tarfile.ended = True
+            tar.ended = True
             raise
         except PADDING as error:
-            if tarfile.ended:
+            if tar.ended:
                 raise EmptyHeaderError from error
-            raise ReadError(f"it is corrupted at byte {tarfile.offset}, or truncated") from error
-        tarfile.ended = False
+            raise tarfile.ReadError(
+                f"it is corrupted at byte {tar.offset}, or truncated"
+            ) from error
+        tar.ended = False
         return header
 
 
@@ -206,7 +200,7 @@ def list_members(path: Path) -> dict[str, TarMember | str]:
     with reading_tar(path), open_tar(path) as file, _Tar.open(fileobj=file, mode="r:") as tar:
         for info in tar:
             if info.size < 0:
-                raise ReadError(f"{info.name} has a size of {info.size}")
+                raise tarfile.ReadError(f"{info.name} has a size of {info.size}")
             name = posixpath.normpath(info.name)
             if not (info.islnk() and posixpath.normpath(info.linkname) == name):
                 infos[name] = info

@@ -85,7 +85,7 @@ def test_a_single_checkpoint_can_be_added_and_a_name_is_given_once(tv_run, home)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--name", "../x"], "name is '../x'; expected lower-case"),
+        (["--name", "../x"], "name is '../x'"),
         (["--name", "x", "--url", "http://example.org/x"], "weights.url is"),
         (["--name", "x", "--url", "package:../x.safetensors"], "weights.url is"),
         (["--name", "x", "--images", "0"], "data.images is 0"),

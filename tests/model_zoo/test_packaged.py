@@ -25,11 +25,11 @@ def samples(tmp_path_factory):
     """Folders of images and annotations, by the first word of the name of a card's data."""
     shapes = tmp_path_factory.mktemp("shapes")
     list(write_detection(shapes, IMAGES, seed=1))
-    return {"drawn": shapes, "nuclei": SAMPLES / "nuclei"}
+    return {"synthetic": shapes, "nuclei": SAMPLES / "nuclei"}
 
 
 def samples_of(card, samples):
-    """Each of some images with its annotations, and the classes of these."""
+    """Yield some images with their annotations, and the labels of these."""
     folder = samples[card.data.name.split()[0]]
     content = read_coco(folder / "annotations.json")
     classes = {each["id"]: card.classes.index(each["name"]) for each in content["categories"]}
