@@ -52,7 +52,7 @@ class PredictionModel:
         batches: dict[tuple[int, ...], list[int]] = {}
         for index, sample in enumerate(samples):
             size = sample["image_size"] if "image_size" in sample else sample["image"].shape[1:]
-            batches.setdefault((*size, *sample.get("image_origin", ())), []).append(index)
+            batches.setdefault(tuple(size), []).append(index)
         predictions: dict[int, Prediction] = {}
         for indices in batches.values():
             outputs = self.network([samples[i] for i in indices])
