@@ -182,13 +182,7 @@ def anchors_on_images(
     image_sizes: Sequence[tuple[int, int]],
     strides: Mapping[str, int],
 ) -> torch.Tensor:
-    """Return N x all anchors booleans, true for anchors that lie on their image.
-
-    Args:
-        objectness: level name to N x A x H_i x W_i; only the shapes are used.
-        image_sizes: (H, W) of each image in pixels.
-        strides: pixels per position of each level, along each side.
-    """
+    """Return N x all anchors booleans, true for anchors on their image; `objectness` has shapes."""
     covered = {
         level: coverage_mask(image_sizes, strides[level], logits.shape[2:], logits.device)
         for level, logits in objectness.items()
@@ -199,12 +193,10 @@ def anchors_on_images(
 def anchors_by_level(
     anchors: torch.Tensor, objectness: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Split N x all anchors into N x A x H_i x W_i for each level.
+    """Split N x all anchors into N x A x H_i x W_i for each level, as the shapes of `objectness`.
 
-    Args:
-        anchors: in the order of levels, rows, columns and anchors of a position, which Detectron2
-            and torchvision share.
-        objectness: level name to N x A x H_i x W_i; only the shapes are used.
+    Anchors are in the order of levels, rows, columns and anchors of a position, which Detectron2
+    and torchvision share.
     """
     sizes = [logits[0].numel() for logits in objectness.values()]
     return {

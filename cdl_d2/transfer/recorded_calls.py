@@ -29,9 +29,7 @@ def input_at(index: int) -> Select:
 def recorded_modules(record: object, modules: Mapping[str, tuple[nn.Module, Select]]) -> ExitStack:
     """Set an attribute of `record` at each call of a module, until the returned context is left.
 
-    Args:
-        record: the object that has the attributes.
-        modules: attribute to a module, and what to record of its inputs and output.
+    `modules` maps the attribute to a module and to what is recorded of its inputs and output.
     """
 
     def make_hook(name: str, select: Select) -> Callable[..., None]:
@@ -45,10 +43,7 @@ def recorded_modules(record: object, modules: Mapping[str, tuple[nn.Module, Sele
 
 @contextmanager
 def recorded_calls(owner: object, name: str, record: Callable[[Any], None]) -> Iterator[None]:
-    """Pass the result of each call of a method or attribute to `record` inside the context.
-
-    For intermediate results that no forward hook reaches.
-    """
+    """Pass the result of each call of a method, which no forward hook reaches, to `record`."""
     original, is_own = getattr(owner, name), name in vars(owner)
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -80,11 +80,7 @@ class Bridge(nn.Module):
         self.project.apply(initialize_convolution)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """Map y_hat, N x M x h x w, to features N x C x 16h/stride x 16w/stride.
-
-        Raises:
-            CdlError: if y_hat has another number of channels.
-        """
+        """Map y_hat, N x M x h x w, to features N x C x 16h/stride x 16w/stride."""
         return self.project(self.layers(self.input(y_hat)))
 
 

@@ -30,15 +30,9 @@ def fit_bridge(
 ) -> float | None:
     """Fit a network's linear bridge, unless it has none or a fitted one.
 
-    A LatentTranslation before the bridge is fitted first.
-
-    Args:
-        network: the network with the bridge.
-        samples: samples with `image`, 3 x H x W.
-        count: number of samples to fit to.
-        encode: function that adds `latent`, M x h x w, as the network reads it.
-        normalize: function from an image to the RGB model's input.
-        encode_by_all: function that returns the sample's latent by each codec.
+    A LatentTranslation before the bridge is fitted first. The first `count` samples are used, each
+    with `image`, 3 x H x W. `encode` adds `latent`, M x h x w, as the network reads it, `normalize`
+    maps an image to the RGB model's input, and `encode_by_all` returns a latent by each codec.
 
     Returns:
         the share of the first convolution's variance that the bridge explains, at most 1; None if

@@ -89,11 +89,7 @@ class LinearBridge(nn.Module):
             layer.requires_grad_(False)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """Map y_hat, N x M x h x w, to features N x C x 16h/t x 16w/t.
-
-        Raises:
-            CdlError: if y_hat has another number of channels.
-        """
+        """Map y_hat, N x M x h x w, to features N x C x 16h/t x 16w/t."""
         patches = self.expand(self.reduce(self.layers(self.input(y_hat))))  # N, C k^2, 16h/s, 16w/s
         feature = F.pixel_shuffle(patches, self._upscale)
         if self.norm is not None:

@@ -67,11 +67,7 @@ class ChannelGate(nn.Module):
         self.temperature = temperature
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """Return the selection for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1, with gradients.
-
-        Raises:
-            CdlError: if y_hat has another number of channels.
-        """
+        """Return the selection of y_hat, N x M x h x w, as N x M x 1 x 1 of 0 and 1."""
         logits = self._logits(y_hat)
         if self.training:
             return F.gumbel_softmax(logits, tau=self.temperature, hard=True, dim=1)[:, 1]
@@ -121,11 +117,7 @@ class FixedChannels(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """Return the selection for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1.
-
-        Raises:
-            CdlError: if y_hat has another number of channels.
-        """
+        """Return the selection for y_hat, N x M x h x w: N x M x 1 x 1 of 0 and 1."""
         _check_channels(y_hat, self.channels)
         return self.mask.to(y_hat.dtype)[:, None, None].expand(len(y_hat), -1, 1, 1)
 

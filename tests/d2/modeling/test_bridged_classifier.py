@@ -51,7 +51,7 @@ def test_what_timm_does_not_have_is_named(tmp_path):
     cfg.INPUT.IMAGE_SIZE, cfg.MODEL.BRIDGE.STRIDE = 160, 16
     cfg.MODEL.META_ARCHITECTURE = "CompressedClassifier"
     model = tiny_model(cfg)
-    with pytest.raises(ValueError, match=r"no stages .*FEATURES\.ENABLED False"):
+    with pytest.raises(ValueError, match="no stages at strides"):
         stage_ends(model.network)
 
 
