@@ -1,1 +1,1 @@
-"""Training, and what it leaves behind."""
+"""Training: configs of runs, the trainer and its state."""

@@ -1,4 +1,4 @@
-"""What a training needs to go on as if nothing had happened, beside what Detectron2 keeps of it."""
+"""State, beside what Detectron2 stores, from which a training resumes exactly."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from cdl_d2.d2.data.training_loader import TrainingLoader
 from cdl_d2.errors import CdlError
 from cdl_d2.seeds import seed_all
 
-WINDOW = 20  # iterations that Detectron2's writers average over
+WINDOW_ITERATIONS = 20  # over which Detectron2's writers average
 
 
 class RunState(HookBase, EventWriter):
-    """The last hook and the last writer of a training; its state goes into checkpoints.
+    """The last hook and the last writer of a training; checkpoints contain its state.
 
-    The order of images, and all that is drawn in a step, follow from seed and iteration. Stored
-    are the seed, and what Detectron2 leaves out: the scalars that its writers still average over,
-    where `metrics.json` ended, and the running mean by which a dense detector divides its losses.
+    The order of images and all random numbers of a step follow from seed and iteration. The state
+    is the seed, and what Detectron2 omits: the scalars that its writers still average over, the
+    size of `metrics.json`, and the running mean by which a dense detector divides its losses.
 
     Args:
-        cfg: SEED, below 0 for any; SOLVER.IMS_PER_BATCH and OPTIMIZER; OUTPUT_DIR.
+        cfg: config with SEED (below 0 for a random one), SOLVER and OUTPUT_DIR.
     """
 
     def __init__(self, cfg: CfgNode):
-        self._any_seed = cfg.SEED < 0
-        self._seed = comm.shared_random_seed() if self._any_seed else cfg.SEED
+        self._has_random_seed = cfg.SEED < 0
+        self._seed = comm.shared_random_seed() if self._has_random_seed else cfg.SEED
         self._batch_size, self._optimizer = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.OPTIMIZER
         self._metrics = Path(cfg.OUTPUT_DIR) / "metrics.json"
-        self._kept: int | None = None  # bytes of metrics.json; None for all
-        self._bytes, self._written = 0, -1  # of metrics.json, and its last iteration
+        self._kept_bytes: int | None = None  # of metrics.json; None for all
+        self._bytes, self._written = 0, -1  # size of metrics.json, and its last iteration
         self._loaded: dict[str, Any] = {}
 
     @property
     def is_loaded(self) -> bool:
-        """Whether a checkpoint gave it."""
+        """True if the state comes from a checkpoint."""
         return bool(self._loaded)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values for a checkpoint."""
         storage = getattr(self.trainer, "storage", EventStorage())
         return {
             **self._conditions(),
@@ -62,49 +62,51 @@ class RunState(HookBase, EventWriter):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` gave, for the training that begins next.
+        """Restore what `state_dict` returned, when training starts.
 
         Raises:
-            CdlError: if it is of another optimizer.
+            CdlError: for the state of another optimizer.
         """
-        theirs = state.get("optimizer", self._optimizer)
-        if theirs != self._optimizer:
+        optimizer = state.get("optimizer", self._optimizer)
+        if optimizer != self._optimizer:
             raise CdlError(
-                f"the checkpoint to go on from has a state of {theirs}, and SOLVER.OPTIMIZER is "
-                f"{self._optimizer}: set it as it was, or begin anew in another OUTPUT_DIR with "
+                f"the checkpoint to resume from is of SOLVER.OPTIMIZER {optimizer}, not "
+                f"{self._optimizer}: set it as it was, or start anew in another OUTPUT_DIR with "
                 "the checkpoint as MODEL.WEIGHTS"
             )
-        self._loaded, self._kept = state, state["metrics_bytes"]
-        if self._any_seed:
+        self._loaded, self._kept_bytes = state, state["metrics_bytes"]
+        if self._has_random_seed:
             self._seed = state["seed"]
 
     def begin_anew(self) -> None:
-        """Drop, when training begins, the metrics that another training left in the folder, and its
-        mark of the last checkpoint: an interrupted training must not go on from another's."""
-        self._kept = 0
+        """Remove metrics and `last_checkpoint` of another training in the folder, at the start.
+
+        Otherwise a resumed training would continue from the other's checkpoint.
+        """
+        self._kept_bytes = 0
 
     def before_train(self) -> None:
-        """Go on where the checkpoint was written."""
+        """Restore data order, metrics and scalars of the checkpoint's iteration."""
         first, loader = self.trainer.start_iter, self.trainer.data_loader
         if isinstance(loader, TrainingLoader):
             loader.start_at(first, self._seed)
         if first:
             self._warn_of_other_conditions(loader)
         if comm.is_main_process():
-            if self._kept == 0:
+            if self._kept_bytes == 0:
                 self._metrics.with_name("last_checkpoint").unlink(missing_ok=True)
-            self._bytes = _cut(self._metrics, self._kept)
+            self._bytes = _truncate(self._metrics, self._kept_bytes)
         if self._loaded:
             self._restore_scalars(self.trainer.storage)
             if self._loaded["loss_normalizer"] is not None:
                 self._model.loss_normalizer = self._loaded["loss_normalizer"]
 
     def before_step(self) -> None:
-        """Seed what the step will draw."""
+        """Seed the random numbers of the step."""
         seed_all(self._seed, self.trainer.iter, comm.get_rank())
 
     def write(self) -> None:
-        """Nothing; the writers before have just written."""
+        """Note how far the writers before this one have written."""
         self._bytes = self._metrics.stat().st_size if self._metrics.exists() else 0
         self._written = get_event_storage().iter
 
@@ -113,7 +115,7 @@ class RunState(HookBase, EventWriter):
         return self.trainer.checkpointer.model
 
     def _conditions(self) -> dict[str, int]:
-        """What the order of images depends on, beside config and data."""
+        """Return what determines the order of images, beside config and data."""
         return {
             "seed": self._seed,
             "batch_size": self._batch_size,
@@ -127,13 +129,13 @@ class RunState(HookBase, EventWriter):
             if self._loaded and self._loaded.get(name) != value
         ]
         if not self._loaded:
-            reasons.append("the checkpoint, perhaps Detectron2's own, does not say how it ran")
+            reasons.append("the checkpoint, perhaps Detectron2's own, has no state of the run")
         if not isinstance(loader, TrainingLoader):
-            reasons.append("the trainer has another loader, whose images begin anew")
+            reasons.append("the trainer has another loader, whose order of images starts anew")
         if reasons:
             logging.getLogger(__name__).warning(
-                "weights, optimizer and schedule go on, but not exactly as an uninterrupted "
-                f"training would: {'; '.join(reasons)}"
+                "weights, optimizer and schedule continue, but not exactly as in an uninterrupted "
+                f"training: {'; '.join(reasons)}"
             )
 
     def _restore_scalars(self, storage: EventStorage) -> None:
@@ -141,19 +143,19 @@ class RunState(HookBase, EventWriter):
         for name, scalar in self._loaded["scalars"].items():
             for value, iteration in scalar["values"]:
                 storage.put_scalar(name, value, scalar["smoothed"], iteration)
-            if iteration <= self._written:  # not to be written again
+            if iteration <= self._written:  # do not write it again
                 del storage.latest()[name]
 
 
 def _recent(history: HistoryBuffer) -> list[tuple[float, int]]:
-    """(value, iteration) of what a writer would average over, oldest first."""
+    """Return the pairs of value and iteration that a writer averages over, oldest first."""
     values = history.values()
-    first = values[-1][1] - WINDOW + 1
+    first = values[-1][1] - WINDOW_ITERATIONS + 1
     return list(takewhile(lambda entry: entry[1] >= first, reversed(values)))[::-1]
 
 
-def _cut(path: Path, size: int | None) -> int:
-    """Drop what a file holds behind `size` bytes, and a last line that was torn; the size then."""
+def _truncate(path: Path, size: int | None) -> int:
+    """Truncate a file to the whole lines in its first `size` bytes, and return its new size."""
     if not path.exists():
         return 0
     end = path.read_bytes()[:size].rfind(b"\n") + 1

@@ -31,13 +31,16 @@ from cdl_d2.files import CONFIG_FILE, is_disk_error, write_json, write_text
 
 @dataclass(frozen=True)
 class Training:
-    """What `cdl train` is given.
+    """Arguments of `cdl train`.
 
     Attributes:
-        resume: go on from the last checkpoint in OUTPUT_DIR, or evaluate it.
+        config: config and data sets.
+        resume: continue from, or evaluate, the last checkpoint in OUTPUT_DIR.
         eval_only: evaluate MODEL.WEIGHTS.
-        num_gpus: of each machine.
-        dist_url: where machines meet; `auto` for a free port of this one.
+        num_gpus: GPUs per machine.
+        num_machines: number of machines.
+        machine_rank: rank of this machine, from 0.
+        dist_url: address for all machines to connect to; `auto` for a free port of this one.
     """
 
     config: RunConfig
@@ -52,8 +55,8 @@ class Training:
         """Run on all GPUs of this machine.
 
         Raises:
-            CdlError, OSError: for what cannot be used.
-            DivergedError: if the loss is not finite any more.
+            CdlError, OSError: for a bad argument, config or file.
+            DivergedError: if the loss becomes infinite or NaN.
         """
         if self.num_machines > 1 and self.dist_url == "auto":
             raise CdlError("several machines need --dist-url, such as tcp://HOST:PORT of the first")
@@ -68,41 +71,42 @@ class Training:
                 args=(self,),
             )
         except ProcessRaisedException as error:
-            raise own_error(error) or error from error
+            raise extract_error(error) or error from error
 
     def _check_gpus(self) -> None:
-        """Raise CdlError, before processes are started, unless each has a GPU."""
+        """Raise CdlError unless each of several processes would have a GPU."""
         if self.num_gpus < 2:
             return
         device = read_config(self.config.file, self.config.overrides).MODEL.DEVICE
         if torch.device(device).type != "cuda":
             raise CdlError(f"--num-gpus {self.num_gpus} with MODEL.DEVICE {device}: leave it out")
-        if (there := torch.cuda.device_count()) < self.num_gpus:
-            raise CdlError(f"--num-gpus {self.num_gpus}: PyTorch sees {there} on this machine")
+        if (available := torch.cuda.device_count()) < self.num_gpus:
+            raise CdlError(f"--num-gpus {self.num_gpus}: PyTorch finds {available} on this machine")
 
 
-def own_error(error: ProcessRaisedException) -> CdlError | None:
-    """Return the CdlError that ended a process, from the last line of its traceback; None for
-    another error."""
+def extract_error(error: ProcessRaisedException) -> CdlError | None:
+    """Return the CdlError that ended a process, or None, from the last line of its traceback."""
     name, _, text = str(error).strip().splitlines()[-1].partition(": ")
     kind = pydoc.locate(name)
     return kind(text) if isinstance(kind, type) and issubclass(kind, CdlError) else None
 
 
 def run(training: Training) -> dict[str, Any] | None:
-    """Train or evaluate in this process; the first one writes `results.json`."""
+    """Train or evaluate in this process; the main process writes `results.json`."""
     cfg = training.config.load()
-    with _disk_errors_of(cfg.OUTPUT_DIR):
+    with _one_disk_error(cfg.OUTPUT_DIR):
         return _run(training, cfg)
 
 
 @contextmanager
-def _disk_errors_of(folder: str) -> Iterator[None]:
-    """Let a full disk be one error that names a file, or the folder where Detectron2 writes, and no
-    tracebacks of what could not be logged."""
+def _one_disk_error(folder: str) -> Iterator[None]:
+    """Turn errors of a full disk into one OSError that names a file or the output folder.
+
+    Tracebacks of log messages that could not be written are suppressed.
+    """
     loop, before = logging.getLogger(TrainerBase.__module__), logging.raiseExceptions
     logging.raiseExceptions = False
-    loop.addFilter(_is_news)
+    loop.addFilter(_is_no_disk_error)
     try:
         yield
     except OSError as error:
@@ -110,11 +114,11 @@ def _disk_errors_of(folder: str) -> Iterator[None]:
             raise OSError(error.errno, error.strerror, folder) from error
         raise
     finally:
-        loop.removeFilter(_is_news)
+        loop.removeFilter(_is_no_disk_error)
         logging.raiseExceptions = before
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_no_disk_error(record: logging.LogRecord) -> bool:
     return not (record.exc_info and is_disk_error(record.exc_info[1]))
 
 
@@ -143,13 +147,12 @@ def _set_up(training: Training, cfg: CfgNode) -> None:
         keep_names(cfg)
     keep_channels(cfg)
     cfg.freeze()
-    trained = Path(cfg.OUTPUT_DIR) / CONFIG_FILE
-    before = (
-        trained.read_text(encoding="utf-8") if training.eval_only and trained.exists() else None
-    )
+    path, training_config = Path(cfg.OUTPUT_DIR) / CONFIG_FILE, None
+    if training.eval_only and path.exists():
+        training_config = path.read_text(encoding="utf-8")
     default_setup(cfg, training)  # writes the config
-    if before is not None and comm.is_main_process():
-        write_text(trained, before)  # that of the training is not ours to change
+    if training_config is not None and comm.is_main_process():
+        write_text(path, training_config)  # an evaluation keeps the config of the training
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cdl_d2")
 
 

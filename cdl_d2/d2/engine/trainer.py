@@ -44,14 +44,14 @@ AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Trainer(DefaultTrainer):
-    """Trains and evaluates detectors, classifiers and segmentors in the compressed domain."""
+    """Trainer of models of all tasks.
+
+    Raises:
+        CdlError: for an unknown SOLVER.AMP.DTYPE, a negative number of iterations, or a test set
+            that cannot be evaluated.
+    """
 
     def __init__(self, cfg: CfgNode):
-        """
-        Raises:
-            CdlError: for an unknown SOLVER.AMP.DTYPE, a negative number of iterations, or a test
-                set that cannot be evaluated.
-        """
         if cfg.SOLVER.AMP.DTYPE not in AMP_DTYPES:
             raise CdlError(
                 f"SOLVER.AMP.DTYPE {cfg.SOLVER.AMP.DTYPE!r} is not one of {', '.join(AMP_DTYPES)}"
@@ -59,9 +59,9 @@ class Trainer(DefaultTrainer):
         if cfg.SOLVER.MAX_ITER < 0:
             raise CdlError(f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER} is below 0")
         if cfg.INPUT.LATENT_SOURCE == "store" and cfg.DATASETS.TEST:
-            build_mapper(cfg, is_train=False)  # an unusable store shows now, not after training
+            build_mapper(cfg, is_train=False)  # fail now, not after training
         check_evaluators(cfg)
-        TrainerBase.__init__(self)  # DefaultTrainer's own wants a GPU for each of several processes
+        TrainerBase.__init__(self)  # DefaultTrainer's needs a GPU per process
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         self.cfg = cfg = self.auto_scale_workers(_without_amp_off_cuda(cfg), comm.get_world_size())
@@ -70,7 +70,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def _build(self, cfg: CfgNode) -> None:
-        """Build what trains, in DefaultTrainer's order."""
+        """Build model, optimizer, loader and scheduler, in DefaultTrainer's order."""
         model = self.build_model(cfg)
         with naming_config(cfg):
             optimizer = self.build_optimizer(cfg, model)
@@ -87,13 +87,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build and log the model; raises CdlError, see naming_config."""
+        """Build and log the model; raise CdlError that names the config if it is wrong."""
         model = build_model(cfg)
         logging.getLogger(__name__).info(f"Model:\n{model}")
         return model
 
     def build_hooks(self):
-        """Detectron2's hooks, around a checkpointer that writes atomically, and the RunState."""
+        """Return Detectron2's hooks, with a safe checkpointer, and the RunState."""
         self.checkpointer = SafeCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
@@ -101,11 +101,11 @@ class Trainer(DefaultTrainer):
         return [*super().build_hooks(), self._run_state]
 
     def build_writers(self):
-        """Detectron2's writers, and the RunState."""
+        """Return Detectron2's writers, and the RunState."""
         return [*super().build_writers(), self._run_state]
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As DefaultTrainer; a new training fits a linear bridge to the training images."""
+        """Load weights or a checkpoint; fit a linear bridge to training images if it is new."""
         if not (resume and self.checkpointer.has_checkpoint()):
             self._run_state.begin_anew()
         super().resume_or_load(resume)
@@ -113,7 +113,7 @@ class Trainer(DefaultTrainer):
             check_bridged_weights(self.checkpointer)
         model = self.checkpointer.model
         if isinstance(model, TeacherMixin):
-            model.prepare_teacher()  # an error now, not inside the training loop
+            model.prepare_teacher()  # fail now, not inside the training loop
         if isinstance(model, CompressedModel):
             share = -(-self.cfg.MODEL.BRIDGE.FIT_IMAGES // comm.get_world_size())
             model.fit_bridge(self._training_items(), share)
@@ -124,7 +124,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model):
-        """The one of SOLVER.OPTIMIZER, unless the model has another wish, see CompressedModel."""
+        """Return the optimizer of SOLVER.OPTIMIZER, or the one that the model builds itself."""
         default = partial(build_optimizer, cfg, model)
         return (
             model.build_optimizer(cfg, default) if isinstance(model, CompressedModel) else default()
@@ -132,15 +132,17 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
-        """As DefaultTrainer, and the polynomial schedule of Detectron2's DeepLab project."""
+        """Return a schedule of Detectron2, or the polynomial one of its DeepLab project."""
         if not cfg.SOLVER.MAX_ITER:
             return torch.optim.lr_scheduler.ConstantLR(optimizer)
         with naming_config(cfg):
             return build_lr_scheduler(cfg, optimizer)
 
     def train(self) -> dict | None:
-        """As DefaultTrainer; the results of the last evaluation, whatever TEST expects. With
-        SOLVER.MAX_ITER 0 a bridge is fitted, and nothing trained."""
+        """Train, and return the results of the last evaluation.
+
+        With SOLVER.MAX_ITER 0 a bridge is fitted, and nothing trained.
+        """
         super().train()
         if not self.max_iter:
             self.checkpointer.save(Path(WEIGHTS_FILE).stem)
@@ -150,19 +152,22 @@ class Trainer(DefaultTrainer):
         return getattr(self, "_last_eval_results", None)
 
     def before_train(self) -> None:
-        """As DefaultTrainer; then what was to do behind the checkpoint in its iteration."""
+        """Run the hooks; after resuming, repeat evaluation and logging of the last iteration."""
         super().before_train()
         if self._run_state.is_loaded:
             self.iter = self.storage.iter = self.start_iter - 1
             for hook in self._hooks:
                 if isinstance(hook, EvalHook | PeriodicWriter):
                     hook.after_step()
-            # Of the first steps Detectron2 takes no time; an old one would get a line of its own.
+            # Detectron2 does not time the first steps; the old time would be logged again.
             self.storage.latest().pop("time", None)
 
     def run_step(self) -> None:
-        """As DefaultTrainer. What TorchScript compiles after some steps, such as the focal loss,
-        rounds otherwise than before: not on the CPU, where a resumed training repeats every bit."""
+        """Run one iteration, on the CPU without TorchScript's optimization.
+
+        After some calls TorchScript compiles functions such as the focal loss, which then round
+        differently; a resumed training on the CPU must repeat every bit.
+        """
         with torch.jit.optimized_execution(torch.device(self.cfg.MODEL.DEVICE).type != "cpu"):
             super().run_step()
 
@@ -180,7 +185,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None) -> dict:
-        """As DefaultTrainer, and under `model` how many parameters it has."""
+        """Evaluate; `model` in the results has the numbers of parameters."""
         results = super().test(cfg, model, evaluators)
         bare = getattr(model, "module", model)  # without DistributedDataParallel
         if results and isinstance(bare, CompressedModel):
@@ -194,25 +199,24 @@ class Trainer(DefaultTrainer):
 
 
 def check_bridged_weights(checkpointer: SafeCheckpointer) -> None:
-    """Raise CdlError if weights were loaded that fit nothing behind a bridge's entry."""
+    """Raise CdlError if the loaded weights lack the layers that a bridge leads into."""
     for name, module in checkpointer.model.named_modules():
         if isinstance(module, LinearBridge) and f"{name}.weight" not in checkpointer.loaded:
             raise CdlError(
                 f"MODEL.WEIGHTS lack {name}.weight, or have it in another shape: give those of "
-                "the pixel network that the bridge leads into"
+                "the RGB model that the bridge leads into"
             )
         if isinstance(module, BridgedResNet):
             stages = [f"{name}.{stage}." for stage in module.stage_names]
             if not any(key.startswith(tuple(stages)) for key in checkpointer.loaded):
                 raise CdlError(
                     f"nothing in MODEL.WEIGHTS fits {', '.join(module.stage_names)} behind the "
-                    "bridge: give a pixel network of the same MODEL.RESNETS"
+                    "bridge: give an RGB model of the same MODEL.RESNETS"
                 )
 
 
 def _without_amp_off_cuda(cfg: CfgNode) -> CfgNode:
-    """Return the config without mixed precision, unless for CUDA, the only device on which
-    Detectron2 has it."""
+    """Return the config, without mixed precision unless on CUDA, which Detectron2 needs for it."""
     if not cfg.SOLVER.AMP.ENABLED or torch.device(cfg.MODEL.DEVICE).type == "cuda":
         return cfg
     logging.getLogger(__name__).warning(

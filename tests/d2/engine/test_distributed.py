@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cdl_d2.d2 import Trainer
 from cdl_d2.d2.engine.run_config import RunConfig
-from cdl_d2.d2.engine.train_net import Training, own_error
+from cdl_d2.d2.engine.train_net import Training, extract_error
 from cdl_d2.errors import CdlError, DivergedError
 from tests.d2.conftest import CONFIGS, make_item, small_cfg, small_model
 
@@ -65,7 +65,7 @@ def test_the_error_of_a_process_is_that_of_the_training():
         raise DivergedError("the loss is nan")
     except DivergedError:
         text = f"\n\n-- Process 0 terminated with the following error:\n{traceback.format_exc()}"
-    error = own_error(mp.ProcessRaisedException(text, 0, 1))
+    error = extract_error(mp.ProcessRaisedException(text, 0, 1))
     assert isinstance(error, DivergedError) and str(error) == "the loss is nan"
 
 
