@@ -45,8 +45,7 @@ def download_file(
 ) -> None:
     """Download a file unless it is at `path` already, and verify its content.
 
-    Only a complete and verified file appears at `path`. Processes that download it at the same
-    time do not disturb each other.
+    Only a complete and verified file appears at `path`, also if several processes download it.
 
     Args:
         url: https address; redirects must lead to https, too.
@@ -77,13 +76,9 @@ def download_file(
 
 
 def check_content(path: Path, sha256: str, size: int | None = None, source: str = "") -> None:
-    """Raise CdlError unless a file has this size and SHA-256 (or its first digits).
+    """Raise CdlError unless a file has this size, if known, and SHA-256, or its first digits.
 
-    Args:
-        path: path of the file.
-        sha256: hexadecimal digest, or its first digits.
-        size: number of bytes; None if unknown.
-        source: name of the file in the message; its path by default.
+    `source` is the name of a downloaded file in the message.
     """
     byte_count = path.stat().st_size
     advice = "it is corrupted or was replaced" + ("" if source else "; delete it and try again")

@@ -41,10 +41,6 @@ def write_atomically(path: str | Path, replace: bool = True) -> Iterator[Path]:
     The block must write with functions that raise if a write fails, as Python's own files do.
     Those of PyTorch and safetensors may end the process: write the bytes that they return.
 
-    Args:
-        path: path of the file.
-        replace: whether to replace an existing file.
-
     Raises:
         FileExistsError: if the file exists and `replace` is False.
         OSError: if the disk is full or the folder is missing; the error names `path`.

@@ -26,11 +26,7 @@ def compose_yaml(text: str | bytes) -> yaml.Node | None:
 
 
 def read_yaml(text: str | bytes, loader_type: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """Return the plain values of a YAML text.
-
-    Args:
-        text: YAML text.
-        loader_type: loader that defines which tags are constructed.
+    """Return the plain values of a YAML text, with the tags that the loader constructs.
 
     Raises:
         CdlError: as compose_yaml, and for tags of objects.

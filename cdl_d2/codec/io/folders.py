@@ -41,12 +41,8 @@ def is_leftover(name: str) -> bool:
 def list_files(folder: Path, is_wanted: Callable[[str], bool]) -> Listing:
     """List the files under a folder, without hidden ones and those of operating systems.
 
-    Linked folders are followed after all others. No folder is listed twice, and none that contains
-    `folder` itself.
-
-    Args:
-        folder: folder to list.
-        is_wanted: predicate on the names of requested files.
+    `is_wanted` tells by its name whether a file is requested. Linked folders are followed after all
+    others. No folder is listed twice, and none that contains `folder` itself.
     """
     listing = Listing()
 
@@ -90,12 +86,7 @@ def _walk(
 
 
 def report_skipped(skipped: Sequence[object], *kinds: str) -> None:
-    """Log the number of skipped files and an example; log equal lines once.
-
-    Args:
-        skipped: names of the files.
-        kinds: kinds of files that were requested, such as `image`.
-    """
+    """Log the number of skipped files and an example; `kinds` were requested, such as `image`."""
     if len(skipped) == 1:
         _report_once(f"skipped 1 file, not an {' or '.join(kinds)}: {skipped[0]}")
     elif skipped:

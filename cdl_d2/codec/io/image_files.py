@@ -91,9 +91,7 @@ def reading_image(path: str | Path) -> Iterator[None]:
 def open_image(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open an image or label map of one of FORMATS; its size is checked, no pixel decoded yet.
 
-    Args:
-        path: path of the file.
-        content: content of the file, instead of opening `path`, which then names it in errors.
+    With the file's `content`, `path` is not opened, but names it in errors.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -242,12 +240,7 @@ def read_image_size(path: str | Path, content: bytes | None = None) -> tuple[int
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
-    """Write an image atomically, and create missing folders.
-
-    Args:
-        path: path of the file.
-        image: H x W x 3, uint8, RGB; or H x W, uint8 or uint16, gray.
-    """
+    """Write an image atomically: H x W x 3, uint8, RGB; or H x W, uint8 or uint16, gray."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as temporary:  # torchvision's ignores a full disk
         Image.fromarray(image).save(temporary, format="PNG")

@@ -42,20 +42,16 @@ State = dict[str, torch.Tensor]
 
 
 def extract_state_dict(content: object, source: str | Path) -> State:
-    """Return the state dict of a checkpoint.
+    """Return the state dict of a checkpoint; `source` names the file in errors.
 
     It is the content itself, the first of WRAPPERS with tensors, or the only state dict under
     another key; the search goes two levels deep.
-
-    Args:
-        content: content of the checkpoint.
-        source: name of the file, for errors.
 
     Raises:
         CdlError: if there is no state dict of plain, finite tensors.
     """
     state = _find_state_dict(content)
-    check_state_dict(state, source)
+    _check_state_dict(state, source)
     return state
 
 
@@ -80,8 +76,7 @@ def _count_tensors(content: object) -> int:
     return sum(isinstance(value, torch.Tensor | np.ndarray) for value in values)
 
 
-def check_state_dict(state: object, source: str | Path) -> None:
-    """Raise CdlError unless `state` is a dict of plain tensors or arrays with finite values."""
+def _check_state_dict(state: object, source: str | Path) -> None:
     problem = f"{source} cannot be read as weights"
     if kind := unread_class(state):
         raise CdlError(f"{problem}: it contains a pickled {kind}: {SAVE_AGAIN}")

@@ -32,10 +32,7 @@ class AttributeTable:
     rows: dict[str, tuple[int, ...]]
 
     def select_rows(self, images: Sequence[str]) -> list[list[int]]:
-        """Return the rows of all images of a folder, in their order.
-
-        Args:
-            images: paths relative to the folder, with forward slashes.
+        """Return the rows of all images of a folder, in the order of their relative paths.
 
         Raises:
             CdlError: if an image has no row, or a row no image.
@@ -83,13 +80,7 @@ def read_attributes(path: str | Path) -> AttributeTable:
 def write_attributes(
     path: str | Path, names: Sequence[str], rows: Iterable[tuple[str, Sequence[int]]]
 ) -> None:
-    """Write a CSV table for read_attributes.
-
-    Args:
-        path: path of the file.
-        names: names of the attributes.
-        rows: file name, and zeros and ones, of each image.
-    """
+    """Write a CSV table for read_attributes; a row has a file name and K zeros and ones."""
     with (
         write_atomically(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,

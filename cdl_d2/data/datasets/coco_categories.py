@@ -15,10 +15,7 @@ def normalize_categories(
 ) -> list[dict[str, Any]]:
     """Return categories with unique integer ids and names, without empty roots and duplicates.
 
-    Args:
-        categories: categories of the file.
-        used: category ids of objects.
-        findings: collector of faults and repairs.
+    `used` are the category ids of objects.
     """
     categories = [_with_text_name(category, findings) for category in categories]
     records = unique_records("categories", categories, "name", findings)

@@ -14,10 +14,7 @@ SINGULAR = {"images": "image", "annotations": "annotation", "categories": "categ
 
 
 class Findings:
-    """Faults and repairs of one file.
-
-    Args:
-        source: path of the file, or another name for messages.
+    """Faults and repairs of one file, `source`.
 
     Attributes:
         repaired: True if the normal form differs from the file.
@@ -65,13 +62,9 @@ def _report_once(text: str) -> None:
 def unique_records(
     part: str, records: list[Any], name_key: str, findings: Findings
 ) -> list[dict[str, Any]]:
-    """Return the images or categories with unique integer ids.
+    """Return the valid records of a part, images or categories, with unique integer ids.
 
-    Args:
-        part: key of the records in the file.
-        records: records of the file.
-        name_key: key that a record must have beside `id`.
-        findings: collector of faults and repairs.
+    A record must have `name_key` beside `id`.
     """
     by_id: dict[int, dict[str, Any]] = {}
     for index, record in enumerate(records):

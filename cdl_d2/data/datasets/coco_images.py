@@ -20,11 +20,8 @@ def normalize_images(
 ) -> list[dict[str, Any]]:
     """Return images with unique integer ids, file names inside the folder, and sizes.
 
-    Args:
-        images: images of the file.
-        folder: folder of the images; None if unknown.
-        beside: folder of the annotation file, where missing sizes may be read from images.
-        findings: collector of faults and repairs.
+    If the folder of the images is unknown (None), missing sizes may be read from images `beside`
+    the annotation file.
     """
     records = unique_records("images", images, "file_name", findings)
     _normalize_names(records, folder, findings)
@@ -34,12 +31,7 @@ def normalize_images(
 
 
 def require_image_files(paths: Iterable[Path], source: object) -> None:
-    """Raise CdlError with the first twenty image files that do not exist, and their number.
-
-    Args:
-        paths: paths of the images.
-        source: file that has the names, for the message.
-    """
+    """Raise CdlError with the first missing images of a file, `source`, and their number."""
     findings, names = Findings(source), {}
     for path in paths:
         if path.parent not in names:

@@ -17,9 +17,7 @@ def normalize_segmentation(
 ) -> tuple[list[list[float]] | dict[str, Any] | None, str]:
     """Return a mask as polygons of at least three points, an RLE or None, and the kind of repair.
 
-    Args:
-        segmentation: value of `segmentation` in the file.
-        size: (H, W) of the image. Polygons may exceed it on each side by its longer side.
+    Polygons may exceed an image of size (H, W) on each side by its longer side.
 
     Raises:
         CdlError: if the mask is neither polygons nor an RLE of that size.

@@ -11,9 +11,7 @@ from cdl_d2.data.datasets.coco import read_coco
 def list_images(folder: Path, annotations: Path | None = None) -> list[str]:
     """Return the paths of all images under a folder, relative to it, with forward slashes.
 
-    Args:
-        folder: folder of the images.
-        annotations: a COCO-format file whose file names are returned instead.
+    With a COCO-format file of annotations, return the file names in it instead.
 
     Raises:
         FileNotFoundError: if the folder does not exist.

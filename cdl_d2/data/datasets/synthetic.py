@@ -45,11 +45,7 @@ def render_scene(
 ) -> Scene:
     """Return a scene of random shapes, 1/5 to 1/2 as wide as the image's shorter side.
 
-    Args:
-        rng: source of random numbers.
-        height: height in pixels.
-        width: width in pixels.
-        objects: smallest and largest number of shapes; fewer if they do not fit.
+    `objects` are the smallest and largest number of shapes; there are fewer if they do not fit.
 
     Raises:
         CdlError: if height or width is below 32 pixels.
@@ -89,13 +85,7 @@ def render_portrait(rng: np.random.Generator, height: int, width: int, shape: st
 def write_detection(
     folder: str | Path, count: int, size: tuple[int, int] = (192, 192), seed: int = 0
 ) -> Iterator[Path]:
-    """Write a COCO-format data set: `images/`, then `annotations.json` with masks as RLE.
-
-    Args:
-        folder: folder of the data set.
-        count: number of images.
-        size: (height, width) in pixels.
-        seed: random seed.
+    """Write a COCO-format data set of images of `size` (height, width), with masks as RLE.
 
     Yields:
         path of each file that was written.
@@ -224,16 +214,18 @@ def _place_shape(
     return None
 
 
+RADII = {  # of corners at equal angles, relative to the side of a shape
+    "disc": np.full(48, 0.5),
+    "square": np.full(4, 0.55),
+    "triangle": np.full(3, 0.55),
+    "star": np.tile([0.55, 0.22], 5),
+}
+
+
 def _corners(shape: str, side: float, angle: float) -> np.ndarray:
     """Return the corners, N x 2, of a shape about `side` pixels wide, rotated around (0, 0)."""
-    if shape == "disc":
-        corners = _polygon(np.full(48, 0.5))
-    elif shape == "square":
-        corners = _polygon(np.full(4, 0.55))
-    elif shape == "triangle":
-        corners = _polygon(np.full(3, 0.55))
-    elif shape == "star":
-        corners = _polygon(np.tile([0.55, 0.22], 5))
+    if shape in RADII:
+        corners = _polygon(RADII[shape])
     else:
         arm, reach = 0.15, 0.5
         quarter = np.array([[arm, -reach], [arm, -arm], [reach, -arm]])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -29,57 +29,55 @@ from cdl_d2.workers import PlainlyPickled, load_in_workers
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Records of an image by name and its fingerprint, or the error if it failed."""
+class EncodedImage:
+    """Image of a data set, first with pixels, then with records, or with the error if it failed.
 
-    image: str
-    records: dict[str, Record]
+    Attributes:
+        name: name of the image.
+        source: fingerprint of its file.
+        variants: pixels of each variant, 3 x H x W, uint8, until they are encoded.
+        records: records by name.
+        error: reason why it could not be encoded.
+    """
+
+    name: str
     source: ImageSource | None = None
+    variants: tuple[torch.Tensor, ...] = ()
+    records: dict[str, Record] = field(default_factory=dict)
     error: str = ""
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Variants of an image, 3 x H x W, uint8, and its fingerprint, or the error if it failed."""
-
-    image: str
-    variants: tuple[torch.Tensor, ...]
-    source: ImageSource | None = None
-    error: str = ""
-
-
-def read_variants(plan: Plan, images: Path, image: str) -> Pixels:
-    """Return all variants of an image."""
+def read_variants(plan: Plan, folder: Path, name: str) -> EncodedImage:
+    """Return an image with all its variants."""
     try:
         with within_memory():
-            original = read_image(images / image)
+            original = read_image(folder / name)
             variants = tuple(variant.apply(original) for variant in plan.variants)
-        source = ImageSource.from_file(images / image, tuple(original.shape[1:]))
-        return Pixels(image, variants, source)
+        source = ImageSource.from_file(folder / name, tuple(original.shape[1:]))
+        return EncodedImage(name, source, variants)
     except (OSError, ValueError) as error:
-        return Pixels(image, (), error=str(error))
+        return EncodedImage(name, error=str(error))
 
 
-def encode_images(codec: Codec, plan: Plan, chunk: Sequence[Pixels]) -> list[Encoded]:
+def encode_images(codec: Codec, plan: Plan, chunk: Sequence[EncodedImage]) -> list[EncodedImage]:
     """Encode the variants of some images; variants of equal padded size form batches.
 
     Raises:
         NoMemoryError: if a batch does not fit into memory.
     """
-    groups: dict[tuple[int, int], list[tuple[int, str, torch.Tensor]]] = {}
-    for index, pixels in enumerate(chunk):
-        for i, variant in enumerate(pixels.variants):
-            group = groups.setdefault(coded_cells(variant.shape[1:]), [])
-            group.append((index, record_name(pixels.image, i), variant))
-    records: list[dict[str, Record]] = [{} for _ in chunk]
+    groups: dict[tuple[int, int], list[tuple[EncodedImage, int]]] = {}
+    for image in chunk:
+        for i, variant in enumerate(image.variants):
+            groups.setdefault(coded_cells(variant.shape[1:]), []).append((image, i))
     for group in groups.values():
         for start in range(0, len(group), len(chunk)):  # a batch is no larger than the chunk
             batch = group[start : start + len(chunk)]
             with within_memory():
-                encoded = encode_records(codec, plan.form, [variant for _, _, variant in batch])
-            for (index, name, _), record in zip(batch, encoded, strict=True):
-                records[index][name] = record
-    return [Encoded(p.image, r, p.source, p.error) for p, r in zip(chunk, records, strict=True)]
+                pixels = [image.variants[i] for image, i in batch]
+                records = encode_records(codec, plan.form, pixels)
+            for (image, i), record in zip(batch, records, strict=True):
+                image.records[record_name(image.name, i)] = record
+    return [replace(image, variants=()) for image in chunk]
 
 
 def encode_records(codec: Codec, form: str, variants: Sequence[torch.Tensor]) -> list[Record]:
@@ -105,14 +103,12 @@ class _Images(PlainlyPickled, Dataset):
     def __init__(self, codec: Codec | None, plan: Plan, folder: Path):
         self.codec, self.plan, self.folder = codec, plan, folder
 
-    def __getitem__(self, name: str) -> Encoded | Pixels:
-        pixels = read_variants(self.plan, self.folder, name)
-        if not self.codec:
-            return pixels
+    def __getitem__(self, name: str) -> EncodedImage:
+        image = read_variants(self.plan, self.folder, name)
         try:
-            return encode_images(self.codec, self.plan, [pixels])[0]
+            return encode_images(self.codec, self.plan, [image])[0] if self.codec else image
         except NoMemoryError as error:
-            return Encoded(pixels.image, {}, error=str(error))
+            return EncodedImage(name, error=str(error))
 
 
 def missing_shards(folder: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> list[int]:
@@ -144,7 +140,7 @@ def encode_shards(
     shards: Iterable[int],
     workers: int,
     batch_size: int = 0,
-) -> Iterator[Encoded]:
+) -> Iterator[EncodedImage]:
     """Write shards of a store.
 
     Args:
@@ -168,23 +164,22 @@ def encode_shards(
     items = load_in_workers(dataset, names, workers, method="spawn")
     encoded = _encode_in_batches(codec, plan, items, batch_size) if batch_size else items
     for shard in shards:
-        records: dict[str, Record] = {}
-        failures: dict[str, str] = {}
-        sources: dict[str, ImageSource] = {}
+        done: list[EncodedImage] = []
         for image in itertools.islice(encoded, len(plan.images_of(shard))):
-            records |= image.records
-            if image.error:
-                failures[image.image] = image.error
-            elif image.source:
-                sources[image.image] = image.source
+            done.append(image)
             yield image
-        shard_plan = plan.of_shard(shard)
-        write_shard(shard_path(output, shard), shard_plan, records, failures, sources)
+        write_shard(
+            shard_path(output, shard),
+            plan.of_shard(shard),
+            {name: record for image in done for name, record in image.records.items()},
+            {image.name: image.error for image in done if image.error},
+            {image.name: image.source for image in done if image.source},
+        )
 
 
 def _encode_in_batches(
-    codec: Codec, plan: Plan, items: Iterator[Pixels], batch_size: int
-) -> Iterator[Encoded]:
+    codec: Codec, plan: Plan, items: Iterator[EncodedImage], batch_size: int
+) -> Iterator[EncodedImage]:
     while chunk := list(itertools.islice(items, batch_size)):
         try:
             yield from encode_images(codec, plan, chunk)

@@ -158,11 +158,7 @@ class Plan:
 
 
 def read_json(path: Path, hint: str) -> dict[str, Any]:
-    """Return the content of a JSON file of a store.
-
-    Args:
-        path: path of the file.
-        hint: beginning of the message if the file does not exist.
+    """Return the content of a JSON file; `hint` begins the message if it does not exist.
 
     Raises:
         FileNotFoundError: if the file does not exist.

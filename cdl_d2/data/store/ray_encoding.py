@@ -33,6 +33,6 @@ def _shard_encoder(
 ) -> Callable[[int], tuple[int, list[str]]]:
     def encode(shard: int) -> tuple[int, list[str]]:
         encoded = list(encode_shards(codec, plan, images, output, [shard], workers=0))
-        return len(encoded), [f"{e.image}: {e.error}" for e in encoded if e.error]
+        return len(encoded), [f"{e.name}: {e.error}" for e in encoded if e.error]
 
     return encode

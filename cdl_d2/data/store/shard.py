@@ -39,14 +39,9 @@ def write_shard(
     failures: dict[str, str],
     sources: dict[str, ImageSource],
 ) -> None:
-    """Write records by name, atomically.
+    """Write records by name, atomically, with reasons of failures and fingerprints of images.
 
-    Args:
-        path: path of the shard.
-        plan: plan of this shard alone.
-        records: records by name.
-        failures: reasons why images could not be encoded.
-        sources: fingerprints of the encoded images.
+    `plan` is the plan of this shard alone.
     """
     tensors = {
         name: torch.frombuffer(_with_checksum(name, record), dtype=torch.uint8)
@@ -112,11 +107,7 @@ class ShardReader:
         return Record.from_bytes(data)
 
     def check(self, plan: Plan, thorough: bool = True) -> None:
-        """Check that the shard matches a plan.
-
-        Args:
-            plan: expected plan of this shard.
-            thorough: whether to verify the checksums of all records.
+        """Check that the shard matches its plan; if `thorough`, also the checksums of records.
 
         Raises:
             ShardMismatchError: if the contents do not match.

@@ -109,7 +109,7 @@ def _encode(
     if torch.device(resources.device).type != "cpu":
         codec, batch_size = codec.on(resources.device), resources.batch_size
     for image in encode_shards(codec, plan, images, output, shards, workers, batch_size):
-        yield 1, [f"{image.image}: {image.error}"] if image.error else []
+        yield 1, [f"{image.name}: {image.error}"] if image.error else []
 
 
 def _changed_shards(output: Path, plan: Plan, images: Path, renew: bool) -> list[int]:

@@ -24,7 +24,7 @@ def test_workers_and_batches_write_the_same_store_as_one_process_image_by_image(
     arguments = codec, plan, photos, tmp_path / "other", range(3), workers, batch_size
     encoded = list(encode_shards(*arguments))
     close_store(tmp_path / "other", plan)
-    assert [e.image for e in encoded] == list(plan.images)
+    assert [e.name for e in encoded] == list(plan.images)
     assert content_of(tmp_path / "other") == content_of(store_folder)
 
 
@@ -42,7 +42,7 @@ def test_an_image_that_does_not_fit_the_memory_fails_alone(
     real = codec.encode_batch
     monkeypatch.setattr(codec, "encode_batch", encode_batch)
     encoded = list(encode_shards(codec, plan, photos, tmp_path, range(3), workers=0))
-    assert [e.image for e in encoded if "memory" in e.error] == ["2.png"]
+    assert [e.name for e in encoded if "memory" in e.error] == ["2.png"]
     with pytest.raises(CdlError, match="a smaller batch"):
         list(encode_shards(codec, plan, photos, tmp_path, range(3), workers=0, batch_size=5))
 
@@ -63,7 +63,7 @@ def test_a_failed_image_is_reported_and_tried_again(photos, plan, codec, tmp_pat
     (photos / "4.png").write_bytes(good[:40])
     store = tmp_path / "store"
     plan.save(store)
-    failed = [e.image for e in encode_shards(codec, plan, photos, store, range(3), 0) if e.error]
+    failed = [e.name for e in encode_shards(codec, plan, photos, store, range(3), 0) if e.error]
     assert failed == ["4.png"] == list(close_store(store, plan))
     assert missing_shards(store, plan) == [1]
     with pytest.raises(ValueError, match=r"4\.png could not be encoded: .*cannot be read"):
@@ -105,6 +105,6 @@ def test_images_that_would_be_clipped_or_exhaust_memory_fail_alone(photos, plan,
     Image.new("I;16", (40, 40), 30_000).save(photos / "1.png")
     write_bomb(photos / "2.png")
     encoded = list(encode_shards(codec, plan, photos, tmp_path, range(3), 0))
-    errors = {e.image: e.error for e in encoded if e.error}
+    errors = {e.name: e.error for e in encoded if e.error}
     assert "more than 8 bits" in errors.pop("1.png") and "exceeds limit" in errors.pop("2.png")
     assert not errors
