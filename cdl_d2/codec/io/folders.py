@@ -88,14 +88,15 @@ def _walk(
 def report_skipped(skipped: Sequence[object], *kinds: str) -> None:
     """Log the number of skipped files and an example; `kinds` were requested, such as `image`."""
     if len(skipped) == 1:
-        _report_once(f"skipped 1 file, not an {' or '.join(kinds)}: {skipped[0]}")
+        log_once(f"skipped 1 file, not an {' or '.join(kinds)}: {skipped[0]}")
     elif skipped:
         names = " or ".join(f"{kind}s" for kind in kinds)
-        _report_once(f"skipped {len(skipped)} files, not {names}, such as {skipped[0]}")
+        log_once(f"skipped {len(skipped)} files, not {names}, such as {skipped[0]}")
 
 
 @cache
-def _report_once(text: str) -> None:
+def log_once(text: str) -> None:
+    """Log a warning; equal ones only once."""
     logging.getLogger(__name__).warning(text)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from functools import cache
 from typing import Any
 
+from cdl_d2.codec.io.folders import log_once
 from cdl_d2.errors import CdlError
 
 MAX_NUMBER = 2**53  # largest integer up to which floats are exact
@@ -51,12 +50,7 @@ class Findings:
             raise CdlError(f"{self._source} has faults ({count}): {listed}{more}: correct the file")
         if self._notes:
             parts = (f"{kind}: {len(of)} ({of[0]})" for kind, of in self._notes.items())
-            _report_once(f"{self._source}: {'; '.join(parts)}")
-
-
-@cache
-def _report_once(text: str) -> None:
-    logging.getLogger(__name__).warning(text)
+            log_once(f"{self._source}: {'; '.join(parts)}")
 
 
 def unique_records(
