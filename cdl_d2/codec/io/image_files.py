@@ -21,7 +21,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from cdl_d2.codec.io.folders import list_files, report_skipped
 from cdl_d2.codec.latent import check_pixels
 from cdl_d2.errors import CdlError
-from cdl_d2.files import check_regular_file, write_atomically
+from cdl_d2.files import write_atomically
 
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif"),
@@ -97,8 +97,8 @@ def open_image(path: str | Path, content: bytes | None = None) -> Iterator[Image
         FileNotFoundError: if the file does not exist.
         CdlError: if it is corrupted or of another format, or has more than `max_pixels` pixels.
     """
-    if content is None:
-        check_regular_file(path)
+    if content is None and Path(path).exists() and not Path(path).is_file():
+        raise CdlError(f"{path} is not a regular file")  # a pipe would block
     with reading_image(path), ExitStack() as stack:
         # Given a path, Pillow would map raw pixels into memory, wrongly for a rotated TIFF.
         stream = io.BytesIO(content) if content is not None else open(path, "rb")  # noqa: SIM115
