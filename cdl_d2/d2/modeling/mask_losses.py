@@ -1,4 +1,4 @@
-"""Mask losses where some objects have no mask: their boxes are learned, their masks are not."""
+"""Mask losses for data in which some objects have a box only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HAS_MASK = "gt_has_mask"  # field of Instances: G booleans
 def without_unmasked(model: nn.Module) -> Iterator[None]:
     """Keep proposals of objects without a mask from the mask head of an R-CNN.
 
-    Their `instances` have `gt_has_mask`; a model without a mask head is not changed.
+    The `instances` of the batch have `gt_has_mask`. Models without a mask head are not changed.
     """
     head = getattr(getattr(model, "roi_heads", None), "mask_head", None)
     if head is None:
@@ -31,7 +31,7 @@ def without_unmasked(model: nn.Module) -> Iterator[None]:
 
 
 def has_mask(proposals: Instances) -> torch.Tensor:
-    """Return P booleans: which sampled proposals are not of an object without a mask."""
+    """Return P booleans, False for the proposals matched to an object without a mask."""
     if proposals.has(HAS_MASK):
         return proposals.get(HAS_MASK)
     return torch.ones(len(proposals), dtype=torch.bool, device=proposals.proposal_boxes.device)
@@ -39,7 +39,7 @@ def has_mask(proposals: Instances) -> torch.Tensor:
 
 def _drop_unmasked(head: nn.Module, inputs: tuple[Any, list[Instances]]) -> tuple[Any, ...]:
     features, proposals = inputs
-    masked = [has_mask(each) for each in proposals]
-    if isinstance(features, torch.Tensor):  # pooled, a row for each proposal
+    masked = [has_mask(instances) for instances in proposals]
+    if isinstance(features, torch.Tensor):  # pooled, a row per proposal
         features = features[torch.cat(masked)]
-    return features, [each[mask] for each, mask in zip(proposals, masked, strict=True)]
+    return features, [p[mask] for p, mask in zip(proposals, masked, strict=True)]

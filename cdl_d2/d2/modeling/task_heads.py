@@ -1,4 +1,4 @@
-"""Heads of a multi-task model: one a task, all on the features of one backbone.
+"""Heads of a multi-task model: one per task, on the features of one backbone.
 
 A new task is one head, its name in TASK_HEADS, and its evaluator in cdl_d2/d2/tasks/multitask.py.
 """
@@ -27,63 +27,68 @@ Features = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The images behind a batch of features.
+class BatchInfo:
+    """Samples and sizes of a batch of features.
 
     Attributes:
-        items: of the batch, with what tasks learn from.
+        samples: with the targets of the tasks.
         image_sizes: (H, W) of each image, in pixels.
         padded_size: (H', W') of the batch, in pixels.
     """
 
-    items: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
     image_sizes: list[tuple[int, int]]
     padded_size: tuple[int, int]
 
 
 class TaskHead(nn.Module, ABC):
-    """What a task makes of features, and how it learns.
+    """Head of a task: its loss and its predictions.
 
-    `result` is the key of what it predicts in a model's outputs; `notes` are what a reader of a
-    prediction must know beside it, the same for all images.
+    Attributes:
+        result: key of the prediction in a model's outputs.
     """
 
     result: str
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Entries of every output."""
+        """Entries that every output has beside the prediction, such as names."""
         return {}
 
     @abstractmethod
-    def loss(self, features: Features, shown: Shown) -> torch.Tensor:
-        """A scalar, from what items hold.
+    def loss(self, features: Features, batch: BatchInfo) -> torch.Tensor:
+        """Return the loss, a scalar.
 
         Raises:
-            CdlError: if an item lacks it, or it does not fit the head.
+            CdlError: if a sample has no target, or one that does not fit the head.
         """
 
     @abstractmethod
-    def predict(self, features: Features, shown: Shown) -> list[torch.Tensor]:
-        """A prediction for each image."""
+    def predict(self, features: Features, batch: BatchInfo) -> list[torch.Tensor]:
+        """Return the prediction for each image."""
 
 
-def _target(item: dict[str, Any], key: str, task: str) -> Any:
-    if key not in item:
+def _target(sample: dict[str, Any], key: str, task: str) -> Any:
+    if key not in sample:
         raise CdlError(
-            f"a batch item has no {key!r}, which task {task} learns from, only {sorted(item)}: "
-            "register the data by --register-multitask, or leave the task out of MODEL.TASKS.NAMES"
+            f"a sample has no {key!r}, the target of task {task}, only {sorted(sample)}: register "
+            "the data by --register-multitask, or leave the task out of MODEL.TASKS.NAMES"
         )
-    return item[key]
+    return sample[key]
 
 
 class AttributeHead(TaskHead):
-    """Whether an image has each of K attributes: ReLU, averages of features over it, a linear
-    layer, K sigmoids, and the mean of their binary cross entropies.
+    """Predicts whether an image has each of K attributes.
 
-    Features of a pyramid have both signs, and after group normalization averages near 0.
+    ReLU, average of each feature over the image, linear layer and K sigmoids; the loss is the mean
+    binary cross entropy. Without the ReLU, averages of a pyramid's features would be near 0 after
+    group normalization. `attributes` of a sample are K zeros and ones, of an output K
+    probabilities.
 
-    `attributes` of an item are K zeros and ones; `attributes` of an output K probabilities.
+    Args:
+        channels: of each feature.
+        strides: of each feature.
+        names: of the K attributes.
     """
 
     result = "attributes"
@@ -92,18 +97,12 @@ class AttributeHead(TaskHead):
     def __init__(
         self, channels: Mapping[str, int], strides: Mapping[str, int], names: Sequence[str]
     ):
-        """
-        Args:
-            channels, strides: of each feature that is averaged.
-            names: of the K attributes.
-        """
         super().__init__()
         self._strides, self._names = dict(strides), tuple(names)
         self.predictor = nn.Linear(sum(channels.values()), len(names))
 
     @property
     def notes(self) -> dict[str, Any]:
-        """`attribute_names`, K."""
         return {"attribute_names": self._names}
 
     @classmethod
@@ -128,18 +127,18 @@ class AttributeHead(TaskHead):
             "names": names,
         }
 
-    def logits(self, features: Features, shown: Shown) -> torch.Tensor:
-        """N x K, of averages over the cells that each image covers."""
+    def logits(self, features: Features, batch: BatchInfo) -> torch.Tensor:
+        """Return N x K logits, of averages over the positions that each image covers."""
         averages = []
         for name, stride in self._strides.items():
             feature = features[name].relu()
-            covered = coverage_mask(shown.image_sizes, stride, feature.shape[2:], feature.device)
+            covered = coverage_mask(batch.image_sizes, stride, feature.shape[2:], feature.device)
             averages.append((feature * covered).sum((2, 3)) / covered.sum((2, 3)))
         return self.predictor(torch.cat(averages, dim=1))
 
-    def loss(self, features: Features, shown: Shown) -> torch.Tensor:
-        logits, count = self.logits(features, shown), self.predictor.out_features
-        rows = [torch.as_tensor(_target(i, "attributes", "attributes")) for i in shown.items]
+    def loss(self, features: Features, batch: BatchInfo) -> torch.Tensor:
+        logits, count = self.logits(features, batch), self.predictor.out_features
+        rows = [torch.as_tensor(_target(s, "attributes", "attributes")) for s in batch.samples]
         for row in rows:
             if tuple(row.shape) != (count,):
                 raise CdlError(
@@ -148,15 +147,14 @@ class AttributeHead(TaskHead):
                 )
         return F.binary_cross_entropy_with_logits(logits, torch.stack(rows).to(logits))
 
-    def predict(self, features: Features, shown: Shown) -> list[torch.Tensor]:
-        return list(self.logits(features, shown).sigmoid())
+    def predict(self, features: Features, batch: BatchInfo) -> list[torch.Tensor]:
+        return list(self.logits(features, batch).sigmoid())
 
 
 class ParsingHead(TaskHead):
-    """The part that each pixel belongs to, by one of Detectron2's semantic segmentation heads
-    (MODEL.SEM_SEG_HEAD): scores upsampled to pixels, cross entropy.
+    """Predicts the part that each pixel belongs to, by Detectron2's head of MODEL.SEM_SEG_HEAD.
 
-    `sem_seg` of an item are H x W labels; `sem_seg` of an output C x height x width scores.
+    `sem_seg` of a sample are H x W labels, of an output C x height x width scores.
     """
 
     result = "sem_seg"
@@ -165,17 +163,18 @@ class ParsingHead(TaskHead):
         super().__init__()
         self.head = build_sem_seg_head(cfg, dict(input_shape))
 
-    def loss(self, features: Features, shown: Shown) -> torch.Tensor:
-        items = [item | {"sem_seg": _target(item, "sem_seg", "parsing")} for item in shown.items]
-        device = next(self.parameters()).device
-        targets = padded_labels(self.head, items, shown.image_sizes, shown.padded_size, device)
+    def loss(self, features: Features, batch: BatchInfo) -> torch.Tensor:
+        for sample in batch.samples:
+            _target(sample, "sem_seg", "parsing")
+        device, sizes = next(self.parameters()).device, (batch.image_sizes, batch.padded_size)
+        targets = padded_labels(self.head, batch.samples, *sizes, device)
         return sum(self.head(features, targets)[1].values())
 
-    def predict(self, features: Features, shown: Shown) -> list[torch.Tensor]:
+    def predict(self, features: Features, batch: BatchInfo) -> list[torch.Tensor]:
         scores = self.head(features)[0]
         return [
-            sem_seg_postprocess(image_scores, get_image_size(item), *get_output_size(item))
-            for image_scores, item in zip(scores, shown.items, strict=True)
+            sem_seg_postprocess(image_scores, get_image_size(sample), *get_output_size(sample))
+            for image_scores, sample in zip(scores, batch.samples, strict=True)
         ]
 
 
@@ -183,10 +182,10 @@ TASK_HEADS: dict[str, type[TaskHead]] = {"attributes": AttributeHead, "parsing":
 
 
 def build_head(name: str, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> TaskHead:
-    """The head of a task, on features of these shapes.
+    """Build the head of a task on features of these shapes.
 
     Raises:
-        CdlError: for an unknown task; see the heads.
+        CdlError: for an unknown task, or a config that does not fit the features.
     """
     if name not in TASK_HEADS:
         raise CdlError(f"MODEL.TASKS.NAMES {name!r} is not one of {', '.join(TASK_HEADS)}")

@@ -5,7 +5,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from cdl_d2.d2 import SafeCheckpointer, Trainer
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.modeling.meta_arch.segmentor import first_layers
+from cdl_d2.d2.modeling.meta_arch.segmentor import compute_res2
 from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
 from tests.d2.conftest import CONFIGS
 
@@ -81,7 +81,7 @@ def test_the_teachers_feature_is_that_of_its_whole_network(teacher):
     taught, item = model.teacher, make_item(64, 96)
     image = (item["image"] - taught.pixel_mean) / taught.pixel_std
     whole = taught.backbone(image[None])["res2"]
-    assert torch.equal(first_layers(taught.backbone, image[None]), whole)
+    assert torch.equal(compute_res2(taught.backbone, image[None]), whole)
     batch = model.batch(model.encode([item]))
     assert torch.equal(model._teachers_feature([item], batch), whole)
 
@@ -215,6 +215,6 @@ def test_all_segmentors_begin_with_torchvisions_file_of_a_resnet(tmp_path):
         with torch.no_grad():
             assert torch.allclose(backbone.res3(res2), res3, atol=1e-5)
             if name != "latent":
-                assert torch.allclose(first_layers(backbone, image), res2, atol=1e-5)
+                assert torch.allclose(compute_res2(backbone, image), res2, atol=1e-5)
         last = theirs.layer4[2].conv3.weight
         assert torch.equal(backbone.res5[2].conv3.weight, last)

@@ -1,6 +1,6 @@
-"""Image classifiers whose input is a codec's latent, a decoded image, or the original image.
+"""Image classifiers on latents, reconstructions or original images.
 
-Shapes: N images, M latent channels, h x w cells, K classes.
+Shapes: N images, K classes.
 """
 
 from __future__ import annotations
@@ -34,11 +34,18 @@ from cdl_d2.transfer import ClassifierTransfer
 
 @META_ARCH_REGISTRY.register()
 class CompressedClassifier(CompressedModel):
-    """A ResNet on latents, reconstructions or images (section 3.2 of *Learning in Compressed
-    Domain via Knowledge Transfer*).
+    """Classifier of *Learning in Compressed Domain via Knowledge Transfer*, section 3.2.
 
-    A batch item has `image`, 3 x H x W in 0..255, or what CodedInput.encode adds to it, and in
-    training `label`, an index from 0.
+    A sample has `image`, 3 x H x W in 0..255, or what CodedInput.encode adds to it, and in training
+    `label`, an index from 0.
+
+    Args:
+        network: from latents (and scales), or normalized RGB images, to logits.
+        coded_input: domain, codec and channel order.
+        num_classes: K.
+        selection: selection of a latent's channels; None for all.
+        augmentation: of latents, approximate; None for none.
+        report_distortion: measure PSNR and MS-SSIM of reconstructions in evaluation.
     """
 
     @configurable
@@ -52,13 +59,6 @@ class CompressedClassifier(CompressedModel):
         augmentation: LatentAugmentation | None = None,
         report_distortion: bool = False,
     ):
-        """
-        Args:
-            network: from latents (and scales), or normalized RGB images, to logits.
-            coded_input, selection: what is looked at, see CompressedModel.
-            augmentation: of latents, approximate; None for none.
-            report_distortion: decode images in evaluation.
-        """
         super().__init__()
         self.network, self.num_classes = network, num_classes
         self.set_input(coded_input, selection)
@@ -69,7 +69,7 @@ class CompressedClassifier(CompressedModel):
         domain, augmentation = cfg.INPUT.DOMAIN, None
         if cfg.TEST.DISTORTION and cfg.MODEL.SELECTION.KIND != "none":
             raise CdlError(
-                "TEST.DISTORTION is of all channels, and the rate of the selected ones: set it "
+                "TEST.DISTORTION measures all channels, the rate the selected ones: set it "
                 "False, or MODEL.SELECTION.KIND none"
             )
         if cfg.INPUT.AUGMENTATION == "latent":
@@ -84,62 +84,59 @@ class CompressedClassifier(CompressedModel):
 
     @staticmethod
     def reads_scales(cfg: CfgNode) -> bool:
-        """As CompressedModel: cResNet-39 does, unless MODEL.CLASSIFIER.SCALES is off."""
         return cfg.MODEL.CLASSIFIER.NETWORK == "cresnet39" and cfg.MODEL.CLASSIFIER.SCALES
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """Losses in training; otherwise a dict an item.
+        """Return losses in training, otherwise a dict per sample.
 
         Returns:
-            `loss_cls`, the cross entropy, and of a gate `loss_rate`; or for each item `scores`, K
-            probabilities, and of a coded image `bits` and `image_size`, and if asked for `psnr`
-            and `ms_ssim`.
+            `loss_cls`, the cross entropy, and with a gate `loss_rate`; or for each sample `scores`,
+            K probabilities, of a coded image `bits` and `image_size`, and with `report_distortion`
+            `psnr` and `ms_ssim`.
 
         Raises:
-            CdlError: for a label that the network has no output for; for items of several sizes;
-                see CodedInput.encode.
+            CdlError: for a label that is no class, or samples of several sizes.
         """
-        items = self.select_channels(self.encode(batched_inputs))
+        samples = self.select_channels(self.encode(batched_inputs))
         if self.training:
-            losses = {"loss_cls": F.cross_entropy(self.logits(items), self.labels(items))}
-            return losses | self.gate_losses(items)
-        scores = self.logits(items).softmax(dim=1)
+            losses = {"loss_cls": F.cross_entropy(self.logits(samples), self.labels(samples))}
+            return losses | self.gate_losses(samples)
+        probabilities = self.logits(samples).softmax(dim=1)
         return [
-            {"scores": each, **rate_fields(item), **self._distortion(item)}
-            for each, item in zip(scores, items, strict=True)
+            {"scores": scores, **rate_fields(sample), **self._distortion(sample)}
+            for scores, sample in zip(probabilities, samples, strict=True)
         ]
 
-    def _distortion(self, item: dict[str, Any]) -> dict[str, float | None]:
-        if not self._report_distortion or "image" not in item:
+    def _distortion(self, sample: dict[str, Any]) -> dict[str, float | None]:
+        if not self._report_distortion or "image" not in sample:
             return {}
         codec = self.coded_input.codec_on(self.device)
-        image = self.coded_input.swap(item["image"].to(self.device))
-        decoded = codec.decode(codec.encode(image.float() / 255, with_bits=False))
-        psnr, ms_ssim = psnr_and_ms_ssim(image, torch.round(decoded * 255))
+        image = self.coded_input.swap(sample["image"].to(self.device))
+        reconstruction = codec.decode(codec.encode(image.float() / 255, with_bits=False))
+        psnr, ms_ssim = psnr_and_ms_ssim(image, torch.round(reconstruction * 255))
         return {"psnr": psnr, "ms_ssim": ms_ssim}
 
-    def logits(self, items: list[dict[str, Any]]) -> torch.Tensor:
-        """Class logits, N x K, of encoded items."""
-        shown = self.coded_input
-        inputs = [self._stack(items, key) for key in shown.keys]
-        if shown.has_pixels:
+    def logits(self, samples: list[dict[str, Any]]) -> torch.Tensor:
+        """Return the class logits, N x K, of encoded samples."""
+        inputs = [self._stack(samples, key) for key in self.coded_input.keys]
+        if self.coded_input.has_pixels:
             inputs = [self.normalized(pixels) for pixels in inputs]
         if self._augmentation is not None:
             inputs = self._augmentation(inputs, self.training)
         return self.network(*inputs)
 
-    def labels(self, items: list[dict[str, Any]]) -> torch.Tensor:
-        """The labels of items, N.
+    def labels(self, samples: list[dict[str, Any]]) -> torch.Tensor:
+        """Return the N labels of samples.
 
         Raises:
-            CdlError: for a label that the network has no output for.
+            CdlError: for a label that is no class.
         """
-        labels = torch.tensor([item["label"] for item in items], device=self.device)
+        labels = torch.tensor([sample["label"] for sample in samples], device=self.device)
         wrong = [v for v in labels.tolist() if not 0 <= v < self.num_classes]
         if wrong:
             raise CdlError(
@@ -149,37 +146,41 @@ class CompressedClassifier(CompressedModel):
         return labels
 
     def normalized(self, pixels: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
-        """What a network, default the model's own, reads of pixels in 0..255, ... x 3 x H x W."""
+        """Normalize pixels in 0..255, ... x 3 x H x W, for a network; by default the model's."""
         rgb = self.coded_input.swap(pixels.to(self.device)) / 255
         statistics = pixel_statistics(network or self.network)
         mean, std = (rgb.new_tensor(values)[:, None, None] for values in statistics)
         return (rgb - mean) / std
 
-    def _stack(self, items: list[dict[str, Any]], key: str) -> torch.Tensor:
-        lacks = [sorted(item) for item in items if key not in item]
-        if lacks:
+    def _stack(self, samples: list[dict[str, Any]], key: str) -> torch.Tensor:
+        incomplete = [sorted(sample) for sample in samples if key not in sample]
+        if incomplete:
             raise CdlError(
-                f"a batch item has no {key!r}, which this network reads, only {lacks[0]}: encode "
+                f"a sample has no {key!r}, which this network reads, only {incomplete[0]}: encode "
                 "images, or store bitstreams"
             )
-        tensors = [item[key].to(self.device) for item in items]
+        tensors = [sample[key].to(self.device) for sample in samples]
         if self._augmentation is not None and key in ("latent", "scales"):
             tensors = [self._augmentation.resize(t) for t in tensors]
         sizes = {tuple(t.shape[1:]) for t in tensors}
         if len(sizes) > 1:
-            otherwise = ", or INPUT.AUGMENTATION latent, which resizes latents"
+            alternative = ", or INPUT.AUGMENTATION latent, which resizes latents"
             raise CdlError(
                 f"a batch has {key}s of several sizes, {sorted(sizes)}: set INPUT.IMAGE_SIZE, to "
-                f"which images are cropped{otherwise if key != 'image' else ''}"
+                f"which images are cropped{alternative if key != 'image' else ''}"
             )
         return torch.stack(tensors).float()
 
 
 @META_ARCH_REGISTRY.register()
 class TransferClassifier(Student, CompressedClassifier):
-    """A CompressedClassifier whose training adds the transfer losses of formula (1).
+    """CompressedClassifier distilled from an RGB teacher, by the losses of formula (1).
 
-    The teacher looks at the original images, and is no part of the model's state.
+    Args:
+        teacher: RGB model with the same classes, or a function that builds it. It is frozen, takes
+            the original images, and is not part of the model's state.
+        transfer: the losses.
+        kwargs: arguments of CompressedClassifier.
     """
 
     @configurable
@@ -190,17 +191,11 @@ class TransferClassifier(Student, CompressedClassifier):
         transfer: ClassifierTransfer,
         **kwargs,
     ):
-        """
-        Args:
-            teacher: a pixel network with the same number of classes, or what makes one.
-            transfer: the losses.
-            kwargs: those of CompressedClassifier.
-        """
         super().__init__(**kwargs)
         if self._augmentation is not None and transfer.compares_features:
             raise CdlError(
-                "INPUT.AUGMENTATION latent crops and flips what the student sees and not what the "
-                "teacher sees, so that their features cannot be compared: set INPUT.AUGMENTATION "
+                "INPUT.AUGMENTATION latent crops and flips the student's input and not the "
+                "teacher's, so that their features cannot be compared: set INPUT.AUGMENTATION "
                 "exact, or MODEL.TRANSFER.FEATURES.ENABLED False"
             )
         self.set_teacher(teacher, enabled=bool(transfer.terms))
@@ -216,25 +211,27 @@ class TransferClassifier(Student, CompressedClassifier):
 
     @staticmethod
     def build_transfer(cfg: CfgNode) -> ClassifierTransfer:
-        """The losses that MODEL.TRANSFER says."""
+        """Build the losses of MODEL.TRANSFER."""
         stages = cfg.MODEL.TRANSFER.FEATURES
         features = {"c4": stages.C4, "c5": stages.C5}
         return ClassifierTransfer(**transfer_options(cfg, features, ["class"]))
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """CompressedClassifier.forward, in training with `loss_transfer_class` and a
-        `loss_transfer_<stage>` for each stage that is compared; items then need `image` too."""
+        """Return, in training, also `loss_transfer_class` and `loss_transfer_STAGE`.
+
+        Training samples need `image`, too.
+        """
         if not (self.training and self.uses_teacher):
             return super().forward(batched_inputs)
         teacher = self.teacher
-        items = self.select_channels(self.encode(batched_inputs))
+        samples = self.select_channels(self.encode(batched_inputs))
         with stage_features(self._compared_layers(self.network)) as features:
-            logits = self.logits(items)
-        images = self.normalized(self._stack(items, "image"), teacher)
+            logits = self.logits(samples)
+        images = self.normalized(self._stack(samples, "image"), teacher)
         with torch.no_grad(), stage_features(self._compared_layers(teacher)) as teacher_features:
             teacher_logits = teacher(images)
-        losses = {"loss_cls": F.cross_entropy(logits, self.labels(items))}
-        losses |= self.gate_losses(items)
+        losses = {"loss_cls": F.cross_entropy(logits, self.labels(samples))}
+        losses |= self.gate_losses(samples)
         return losses | self._transfer(features, teacher_features, logits, teacher_logits)
 
     def _compared_layers(self, network: nn.Module) -> dict[str, nn.Module]:

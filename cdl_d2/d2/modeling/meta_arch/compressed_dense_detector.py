@@ -1,4 +1,4 @@
-"""One-stage detectors whose input is a codec's latent, a decoded image, or the original image."""
+"""One-stage detectors on latents, reconstructions or original images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class CompressedRetinaNet(CompressedDetector, RetinaNet):
 
 @META_ARCH_REGISTRY.register()
 class CompressedFCOS(CompressedDetector, FCOS):
-    """Detectron2's FCOS in the compressed domain; Detectron2's own is built from a LazyConfig only.
+    """Detectron2's FCOS in the compressed domain, configured by the keys of MODEL.RETINANET.
 
-    Its keys are those of MODEL.RETINANET: IN_FEATURES, NUM_CLASSES, NUM_CONVS, NORM, PRIOR_PROB,
-    FOCAL_LOSS_ALPHA and GAMMA, SCORE_THRESH_TEST, TOPK_CANDIDATES_TEST and NMS_THRESH_TEST.
+    These are IN_FEATURES, NUM_CLASSES, NUM_CONVS, NORM, PRIOR_PROB, FOCAL_LOSS_ALPHA and GAMMA,
+    SCORE_THRESH_TEST, TOPK_CANDIDATES_TEST and NMS_THRESH_TEST.
     """
 
     @classmethod

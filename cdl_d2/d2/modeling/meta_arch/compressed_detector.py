@@ -1,4 +1,4 @@
-"""What all detectors of the compressed domain share."""
+"""Base of all detectors on codec output."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from cdl_d2.nn.input.sample import get_image_size, rate_fields
 
 
 class CompressedDetector(CompressedModel):
-    """For a detector to inherit from, before any meta-architecture of Detectron2 that batches
-    images in its `preprocess_image`, such as GeneralizedRCNN, PanopticFPN or RetinaNet: boxes,
-    masks and `ImageList.image_sizes` are in pixels in every domain.
+    """Mixin for meta-architectures of Detectron2 that batch images in `preprocess_image`.
+
+    List it first, before GeneralizedRCNN, PanopticFPN, RetinaNet or one of your own:
 
     ```python
     @META_ARCH_REGISTRY.register()
     class CompressedMine(CompressedDetector, Mine): ...
     ```
+
+    Boxes, masks and `ImageList.image_sizes` are in pixels in every domain.
+
+    Args:
+        coded_input: domain, codec and channel order.
+        selection: selection of a latent's channels; None for all.
+        kwargs: arguments of Detectron2's meta-architecture.
+
+    Raises:
+        CdlError: for a meta-architecture without `preprocess_image`.
     """
 
     @configurable
     def __init__(
         self, *, coded_input: CodedInput, selection: SelectedChannels | None = None, **kwargs
     ):
-        """
-        Args:
-            coded_input, selection: what is looked at, see CompressedModel.
-            kwargs: those of Detectron2's detector.
-
-        Raises:
-            CdlError: for a meta-architecture without `preprocess_image`.
-        """
         super().__init__(**kwargs)
         if not hasattr(super(), "preprocess_image"):
             raise CdlError(
-                f"{type(self).__name__}: what it inherits from batches images outside of a "
-                "`preprocess_image`, where latents would take their place: write its `forward`, as "
-                "CompressedSegmentor does"
+                f"{type(self).__name__} needs a base class with `preprocess_image`, which batches "
+                "latents instead of images: override `forward`, as CompressedSegmentor does"
             )
         self.set_input(coded_input, selection)
 
@@ -54,102 +55,104 @@ class CompressedDetector(CompressedModel):
         return {**super().from_config(cfg), **cls.input_from_config(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """Losses in training; otherwise what is found.
+        """Return losses in training, otherwise detections.
 
         Args:
-            batched_inputs: items, each with
-                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or instead
-                latent: M x ceil(H/16) x ceil(W/16), and image_size: (H, W); or reconstruction, as
-                image, see CodedInput.encode, which makes both;
-                instances: in training, an Instances with gt_boxes, gt_classes and what the heads
-                learn from (gt_masks, gt_keypoints; gt_has_mask where an object has no mask);
+            batched_inputs: samples with
+                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or, as
+                CodedInput.encode adds them, latent: M x ceil(H/16) x ceil(W/16) and image_size:
+                (H, W), or reconstruction: 3 x H x W;
+                instances: in training, Instances with gt_boxes, gt_classes and the targets of the
+                heads (gt_masks, gt_keypoints; gt_has_mask where an object has no mask);
                 sem_seg: in training of PanopticFPN, H x W labels;
-                height, width: of the original image, to which results are scaled; optional.
+                height, width: optional size of the original image, to which results are scaled.
 
         Returns:
-            in training the losses of Detectron2's detector and, of a gate, `loss_rate`; otherwise
-            a dict an item: what Detectron2's gives (`instances`, with pred_boxes, pred_classes,
-            scores and what heads add; of PanopticFPN also `sem_seg` and `panoptic_seg`), and of a
-            coded image `bits`, `image_size` and, of a model that selects, `channels`.
-
-        Raises:
-            CdlError: see CodedInput.encode and CompressedModel.select.
+            in training the losses of Detectron2's detector and, with a gate, `loss_rate`; otherwise
+            a dict per sample: Detectron2's outputs (`instances`; of PanopticFPN also `sem_seg` and
+            `panoptic_seg`), and of a coded image `bits`, `image_size` and, with a selection,
+            `channels`.
         """
         if not self.training:
             return self.inference(batched_inputs)
-        items = self.select_channels(self.encode(batched_inputs))
-        instances = [item["instances"] for item in items if "instances" in item]
+        samples = self.select_channels(self.encode(batched_inputs))
+        instances = [sample["instances"] for sample in samples if "instances" in sample]
         some_unmasked = any(objects.has(HAS_MASK) for objects in instances)
         with without_unmasked(self) if some_unmasked else nullcontext():
-            losses = super().forward(items)
-        return losses | self.gate_losses(items)
+            losses = super().forward(samples)
+        return losses | self.gate_losses(samples)
 
     def inference(self, batched_inputs: list[dict[str, Any]], *args, **kwargs):
-        """What `forward` gives in evaluation, by Detectron2's own `inference`, if it has one.
+        """Return the detections of `forward` in evaluation, by Detectron2's `inference`.
 
         Args:
-            batched_inputs: as for `forward`.
-            args, kwargs: those of Detectron2's, for R-CNNs `detected_instances`, an Instances with
-                pred_boxes and pred_classes for each item, of which masks are wanted, and
-                `do_postprocess`: whether results are scaled to `height` and `width`. A list has
-                an entry for each item.
+            batched_inputs: samples, see `forward`.
+            args: arguments of Detectron2's `inference`; a list has an element per sample. Those of
+                R-CNNs are `detected_instances`, Instances with pred_boxes and pred_classes for
+                which masks are predicted, and `do_postprocess`, which scales results to `height`
+                and `width`.
+            kwargs: the same by name.
 
         Returns:
-            without post-processing what Detectron2's gives, such as bare Instances, whose boxes
-            are in pixels of what is shown, as those of `detected_instances` are.
+            the results of Detectron2's `inference`. Without post-processing, boxes are in pixels
+            of the model's input.
         """
-        items = self.select_channels(self.encode(batched_inputs))
+        samples = self.select_channels(self.encode(batched_inputs))
         detect = getattr(super(), "inference", super().forward)
-        results = self._in_equal_batches(items, detect, args, kwargs)
+        results = self._detect_by_size(samples, detect, args, kwargs)
         if isinstance(results, list) and all(isinstance(result, dict) for result in results):
-            return [result | rate_fields(item) for result, item in zip(results, items, strict=True)]
+            pairs = zip(results, samples, strict=True)
+            return [result | rate_fields(sample) for result, sample in pairs]
         return results
 
-    def visualize_training(self, batched_inputs: list[dict[str, Any]], *found: Any) -> None:
-        """As Detectron2's, at VIS_PERIOD; on the decoded image where an item has no `image`."""
-        pictures = [i | {"image": self.coded_input.picture(i)} for i in batched_inputs]
-        super().visualize_training(pictures, *found)
+    def visualize_training(self, batched_inputs: list[dict[str, Any]], *args: Any) -> None:
+        """Draw proposals or detections, on the reconstruction where a sample has no `image`."""
+        samples = [s | {"image": self.coded_input.picture(s)} for s in batched_inputs]
+        super().visualize_training(samples, *args)
 
     @property
     def padding_multiple(self) -> int:
-        """Pixels, of which both sides of a batch are a multiple; some backbones name none."""
+        """Number of pixels of which both sides of a batch are multiples."""
         return max(self.backbone.size_divisibility, self.coded_input.stride)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Batch what the domain looks at; latents are padded with zeros to whole strides."""
-        shown = self.coded_input
-        if shown.has_pixels:
-            return super().preprocess_image([{"image": i[shown.domain]} for i in batched_inputs])
-        multiple = self.padding_multiple
-        return ImageList(*shown.batch(batched_inputs, self.device, multiple, lambda pixels: pixels))
+        """Batch the model's inputs; latents are padded with zeros to whole strides."""
+        coded_input, multiple = self.coded_input, self.padding_multiple
+        if coded_input.has_pixels:
+            images = [{"image": sample[coded_input.domain]} for sample in batched_inputs]
+            return super().preprocess_image(images)
+        batch = coded_input.batch(batched_inputs, self.device, multiple, lambda pixels: pixels)
+        return ImageList(*batch)
 
-    def _in_equal_batches(
+    def _detect_by_size(
         self,
-        items: list[dict[str, Any]],
+        samples: list[dict[str, Any]],
         detect: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """What `detect` finds in items, given some that have one padded size at a time, so that
-        what is found in an image does not depend on its batch mates; see `inference`."""
+        """Call `detect` with samples of one padded size at a time.
+
+        The result for an image then does not depend on the other images of the batch.
+        """
         multiple = self.padding_multiple
         groups: dict[tuple[int, ...], list[int]] = {}
-        for index, item in enumerate(items):
-            size = tuple(-(-side // multiple) for side in get_image_size(item))
+        for index, sample in enumerate(samples):
+            size = tuple(-(-side // multiple) for side in get_image_size(sample))
             groups.setdefault(size, []).append(index)
-        results: list[Any] = [None] * len(items)
-        several = False  # kinds of results, such as instances and label maps
-        for members in groups.values():
-            more = {name: _entries(value, members) for name, value in kwargs.items()}
-            given = [_entries(value, members) for value in (items, *args)]
-            found = detect(*given, **more)
-            several = isinstance(found, tuple)
-            each = zip(*found, strict=True) if several else found
-            for index, result in zip(members, each, strict=True):
+        results: list[Any] = [None] * len(samples)
+        is_tuple = False  # of kinds of results, such as instances and label maps
+        for indices in groups.values():
+            group_args = [_take(value, indices) for value in (samples, *args)]
+            group_kwargs = {name: _take(value, indices) for name, value in kwargs.items()}
+            outputs = detect(*group_args, **group_kwargs)
+            is_tuple = isinstance(outputs, tuple)
+            rows = zip(*outputs, strict=True) if is_tuple else outputs
+            for index, result in zip(indices, rows, strict=True):
                 results[index] = result
-        return tuple(map(list, zip(*results, strict=True))) if several else results
+        return tuple(map(list, zip(*results, strict=True))) if is_tuple else results
 
 
-def _entries(value: Any, members: list[int]) -> Any:
-    """Those of some items, of a list with an entry for each item; anything else as it is."""
-    return [value[index] for index in members] if isinstance(value, list) else value
+def _take(value: Any, indices: list[int]) -> Any:
+    """Return the elements of a list with an element per sample; other values unchanged."""
+    return [value[index] for index in indices] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""R-CNN detectors whose input is a codec's latent, a decoded image, or the original image."""
+"""R-CNN detectors on latents, reconstructions or original images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from cdl_d2.d2.modeling.meta_arch.compressed_detector import CompressedDetector
 
 @META_ARCH_REGISTRY.register()
 class CompressedRCNN(CompressedDetector, GeneralizedRCNN):
-    """Detectron2's GeneralizedRCNN (Faster, Mask, Keypoint or Cascade R-CNN) in the compressed
-    domain. Losses are `loss_rpn_cls`, `loss_rpn_loc`, `loss_cls`, `loss_box_reg` and `loss_mask`.
+    """Detectron2's GeneralizedRCNN (Faster, Mask, Keypoint, Cascade R-CNN) on codec output.
+
+    Losses are `loss_rpn_cls`, `loss_rpn_loc`, `loss_cls`, `loss_box_reg` and `loss_mask`.
     """
 
 
 @META_ARCH_REGISTRY.register()
 class CompressedPanopticFPN(CompressedDetector, PanopticFPN):
-    """Detectron2's PanopticFPN in the compressed domain: Mask R-CNN and a semantic segmentation
-    head on one pyramid. Losses are those of CompressedRCNN, and `loss_sem_seg`."""
+    """Detectron2's PanopticFPN in the compressed domain.
+
+    Losses are those of CompressedRCNN, and `loss_sem_seg`.
+    """

@@ -13,7 +13,7 @@ from torch import nn
 from cdl_d2.d2.modeling.coding_report import CodingReport
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
-from cdl_d2.d2.modeling.task_heads import Features, Shown, TaskHead, build_head
+from cdl_d2.d2.modeling.task_heads import BatchInfo, Features, TaskHead, build_head
 from cdl_d2.d2.modeling.task_weighting import TaskWeighting
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.coded_input import CodedInput
@@ -22,10 +22,20 @@ from cdl_d2.nn.input.sample import rate_fields
 
 @META_ARCH_REGISTRY.register()
 class CompressedMultitask(CompressedModel):
-    """A backbone on latents, decoded or original images, and a head for each task.
+    """Backbone on latents, reconstructions or original images, with a head per task.
 
-    The codec is frozen, so that latents know nothing of the tasks: the task-agnostic setting of
-    the authors' longer paper (arXiv 2304.06896).
+    The codec is frozen and independent of the tasks: the task-agnostic setting of the authors'
+    longer paper (arXiv 2304.06896).
+
+    Args:
+        coded_input: domain, codec and channel order.
+        selection: selection of a latent's channels; None for all.
+        backbone: shared by all tasks.
+        heads: by the name of their task.
+        weighting: of the losses of the tasks.
+        pixel_mean: of pixels in 0..255, in the order of INPUT.FORMAT.
+        pixel_std: likewise.
+        report: measurements of the encoded images in evaluation; None for estimated bits only.
     """
 
     @configurable
@@ -41,15 +51,6 @@ class CompressedMultitask(CompressedModel):
         pixel_std: list[float],
         report: CodingReport | None = None,
     ):
-        """
-        Args:
-            coded_input, selection: what is looked at, see CompressedModel.
-            backbone: the trunk that all tasks share.
-            heads: of the tasks, by name.
-            weighting: of their losses.
-            pixel_mean, pixel_std: of pixels in 0..255, in the order of INPUT.FORMAT.
-            report: what evaluation says of the coded images; None for their estimated bits only.
-        """
         super().__init__()
         self.backbone, self.heads = backbone, nn.ModuleDict(heads)
         self.set_input(coded_input, selection)
@@ -78,49 +79,45 @@ class CompressedMultitask(CompressedModel):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """Losses in training; otherwise what each task predicts of each image.
+        """Return losses in training, otherwise the predictions of all tasks.
 
         Args:
-            batched_inputs: items, each with
-                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or instead
-                latent or reconstruction, see CodedInput.encode, and image_size: (H, W);
-                what the tasks learn from, see their heads;
-                height, width: of the original image, to which label maps are scaled; optional.
+            batched_inputs: samples with
+                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or, as
+                CodedInput.encode adds them, latent or reconstruction, and image_size: (H, W);
+                in training, the targets of the heads;
+                height, width: optional size of the original image, to which label maps are scaled.
 
         Returns:
-            in training `loss_TASK`, weighted, and of a gate `loss_rate`; otherwise a dict an item:
-            the heads' results (`attributes`, `sem_seg`) and notes, and of a coded image `bits`,
-            `image_size` and, of a model that selects, `channels`; with a report what CodingReport
-            says.
-
-        Raises:
-            CdlError: see CodedInput.encode and the heads.
+            in training `loss_TASK`, weighted, and with a gate `loss_rate`; otherwise a dict per
+            sample: the results (`attributes`, `sem_seg`) and notes of the heads, of a coded image
+            `bits`, `image_size` and, with a selection, `channels`, and what `report` measures.
         """
-        items = self.select_channels(self.encode(batched_inputs))
+        samples = self.select_channels(self.encode(batched_inputs))
         if self.training:
-            return self.task_losses(items) | self.gate_losses(items)
-        features, shown = self.features(items)
-        outputs = [rate_fields(item) for item in items]
+            return self.task_losses(samples) | self.gate_losses(samples)
+        features, batch = self.features(samples)
+        outputs = [rate_fields(sample) for sample in samples]
         if self._report is not None:
-            for output, item in zip(outputs, items, strict=True):
-                output |= self._report(self.coded_input, item, self.device)
+            for output, sample in zip(outputs, samples, strict=True):
+                output |= self._report(self.coded_input, sample, self.device)
         for head in self.heads.values():
-            for output, found in zip(outputs, head.predict(features, shown), strict=True):
-                output |= {head.result: found, **head.notes}
+            for output, prediction in zip(outputs, head.predict(features, batch), strict=True):
+                output |= {head.result: prediction, **head.notes}
         return outputs
 
-    def features(self, items: list[dict[str, Any]]) -> tuple[Features, Shown]:
-        """What the backbone makes of encoded items."""
-        batch = self.batch(items)
-        shown = Shown(items, batch.image_sizes, self.coded_input.padded_size(batch.tensor))
-        return self.backbone(batch.tensor), shown
+    def features(self, samples: list[dict[str, Any]]) -> tuple[Features, BatchInfo]:
+        """Return the backbone's features of encoded samples."""
+        images = self.batch(samples)
+        size = self.coded_input.padded_size(images.tensor)
+        return self.backbone(images.tensor), BatchInfo(samples, images.image_sizes, size)
 
-    def task_losses(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`loss_TASK` of encoded items, weighted."""
-        features, shown = self.features(items)
-        losses = {name: head.loss(features, shown) for name, head in self.heads.items()}
+    def task_losses(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the weighted `loss_TASK` of encoded samples."""
+        features, batch = self.features(samples)
+        losses = {name: head.loss(features, batch) for name, head in self.heads.items()}
         return {f"loss_{name}": loss for name, loss in self.weighting(losses).items()}

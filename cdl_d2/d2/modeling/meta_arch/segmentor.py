@@ -1,5 +1,7 @@
-"""Semantic segmentation on latents, decoded images or original images (*Semantic Segmentation in
-Learned Compressed Domain*)."""
+"""Semantic segmentation on latents, reconstructions or original images.
+
+The method is that of *Semantic Segmentation in Learned Compressed Domain*.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +28,26 @@ from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import get_output_size, rate_fields
 from cdl_d2.transfer import SegmentorTransfer
 
-FIRST = "res2"  # the feature that is taught
+RES2 = "res2"  # feature that is compared with the teacher's
 
 
 @META_ARCH_REGISTRY.register()
 class CompressedSegmentor(CompressedModel, SemanticSegmentor):
-    """Detectron2's SemanticSegmentor in the compressed domain; label maps are in pixels."""
+    """Detectron2's SemanticSegmentor in the compressed domain; label maps are in pixels.
+
+    Args:
+        coded_input: domain, codec and channel order.
+        selection: selection of a latent's channels; None for all.
+        kwargs: arguments of SemanticSegmentor.
+
+    Raises:
+        CdlError: if a DeepLab head expects another stride than the backbone's.
+    """
 
     @configurable
     def __init__(
         self, *, coded_input: CodedInput, selection: SelectedChannels | None = None, **kwargs
     ):
-        """
-        Args:
-            coded_input, selection: what is looked at, see CompressedModel.
-            kwargs: those of SemanticSegmentor.
-
-        Raises:
-            CdlError: if a DeepLab head expects another stride than the backbone gives.
-        """
         super().__init__(**kwargs)
         self.set_input(coded_input, selection)
         head = self.sem_seg_head
@@ -54,7 +57,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
                 raise CdlError(
                     f"{head.in_features[0]} has stride {stride}: set MODEL.RESNETS.RES4_DILATION "
                     "and RES5_DILATION, or MODEL.TIMM.OUTPUT_STRIDE, for the "
-                    f"{head.common_stride} that MODEL.SEM_SEG_HEAD.COMMON_STRIDE says"
+                    f"{head.common_stride} of MODEL.SEM_SEG_HEAD.COMMON_STRIDE"
                 )
 
     @classmethod
@@ -62,38 +65,39 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
         return {**super().from_config(cfg), **cls.input_from_config(cfg)}
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """Losses in training; otherwise scores of the classes of every pixel.
+        """Return losses in training, otherwise scores of the classes of every pixel.
 
         Args:
-            batched_inputs: items, each with
-                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or instead
-                latent or reconstruction, see CodedInput.encode, and image_size: (H, W);
+            batched_inputs: samples with
+                image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or, as
+                CodedInput.encode adds them, latent or reconstruction, and image_size: (H, W);
                 sem_seg: in training, H x W labels;
-                height, width: of the original image, to which results are scaled; optional.
+                height, width: optional size of the original image, to which results are scaled.
 
         Returns:
-            in training `loss_sem_seg` and, of a gate, `loss_rate`; otherwise a dict an item:
-            `sem_seg`, K x height x width, and of a coded image `bits`, `image_size` and, of a model
-            that selects, `channels`.
+            in training `loss_sem_seg` and, with a gate, `loss_rate`; otherwise a dict per sample:
+            `sem_seg`, K x height x width, and of a coded image `bits`, `image_size` and, with a
+            selection, `channels`.
 
         Raises:
-            CdlError: for a label that the head has no output for; see CodedInput.encode.
+            CdlError: for a label that is no class.
         """
-        items = self.select_channels(self.encode(batched_inputs))
-        batch = self.batch(items)
+        samples = self.select_channels(self.encode(batched_inputs))
+        batch = self.batch(samples)
         if self.training:
-            return self.features_and_losses(items, batch)[1]
-        logits = self._logits(batch)
+            return self.features_and_losses(samples, batch)[1]
+        rows = zip(self._logits(batch), batch.image_sizes, samples, strict=True)
         return [
-            self._output(each, size, item)
-            for each, size, item in zip(logits, batch.image_sizes, items, strict=True)
+            {"sem_seg": sem_seg_postprocess(logits, size, *get_output_size(sample))}
+            | rate_fields(sample)
+            for logits, size, sample in rows
         ]
 
     def _logits(self, batch: ImageList) -> torch.Tensor:
-        """Return scores N x K x H x W of a batch.
+        """Return the scores of a batch, N x K x H x W.
 
         Raises:
-            CdlError: for a size that a DeepLab head does not pool.
+            CdlError: for a size that a DeepLab head cannot pool.
         """
         try:
             return self.sem_seg_head(self.backbone(batch.tensor))[0]
@@ -105,30 +109,31 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
             ) from error
 
     def features_and_losses(
-        self, items: list[dict[str, Any]], batch: ImageList
+        self, samples: list[dict[str, Any]], batch: ImageList
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Features, and `loss_sem_seg` and, of a gate, `loss_rate`."""
+        """Return the backbone's features, and `loss_sem_seg` and, with a gate, `loss_rate`."""
         features = self.backbone(batch.tensor)
-        losses = self.sem_seg_head(features, self.labels(items, batch))[1]
-        return features, losses | self.gate_losses(items)
+        losses = self.sem_seg_head(features, self.labels(samples, batch))[1]
+        return features, losses | self.gate_losses(samples)
 
-    def labels(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
-        """Label maps, N x H x W, padded as the batch is; raises as padded_labels."""
+    def labels(self, samples: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
+        """Return the label maps, N x H x W, padded like the batch."""
         size = self.coded_input.padded_size(batch.tensor)
-        return padded_labels(self.sem_seg_head, items, batch.image_sizes, size, self.device)
-
-    def _output(
-        self, logits: torch.Tensor, size: tuple[int, int], item: dict[str, Any]
-    ) -> dict[str, Any]:
-        scores = sem_seg_postprocess(logits, size, *get_output_size(item))
-        return {"sem_seg": scores, **rate_fields(item)}
+        return padded_labels(self.sem_seg_head, samples, batch.image_sizes, size, self.device)
 
 
 @META_ARCH_REGISTRY.register()
 class TransferSegmentor(Student, CompressedSegmentor):
-    """A CompressedSegmentor on latents, whose res2 is taught by a pixel DeepLab's (formulas 2, 3).
+    """CompressedSegmentor on latents whose res2 is distilled from an RGB model (formulas 2, 3).
 
-    The teacher is no part of it, see Student.
+    Args:
+        teacher: RGB model with a feature res2, or a function that builds it. It is frozen, and not
+            part of the model's state.
+        transfer: the loss.
+        kwargs: arguments of CompressedSegmentor, in domain `latent`.
+
+    Raises:
+        CdlError: for another domain, or a backbone without res2.
     """
 
     @configurable
@@ -139,17 +144,11 @@ class TransferSegmentor(Student, CompressedSegmentor):
         transfer: SegmentorTransfer,
         **kwargs,
     ):
-        """
-        Args:
-            teacher: a segmentor on pixels, or what makes one, see build_segmentor_teacher.
-            transfer: the loss.
-            kwargs: those of CompressedSegmentor, of domain `latent`.
-        """
         super().__init__(**kwargs)
         if self.coded_input.has_pixels:
-            raise CdlError(f"res2 is taught on latents, not on domain {self.coded_input.domain!r}")
-        if FIRST not in self.backbone.output_shape():
-            raise CdlError(f"the backbone lacks {FIRST!r}, which is taught: add it to OUT_FEATURES")
+            raise CdlError(f"res2 is distilled on latents, not {self.coded_input.domain!r}")
+        if RES2 not in self.backbone.output_shape():
+            raise CdlError(f"the backbone lacks {RES2!r} to distill: add it to OUT_FEATURES")
         self.set_teacher(teacher, enabled=bool(transfer.terms))
         self._transfer = transfer
 
@@ -163,56 +162,55 @@ class TransferSegmentor(Student, CompressedSegmentor):
 
     @staticmethod
     def build_transfer(cfg: CfgNode) -> SegmentorTransfer:
-        """The loss that MODEL.TRANSFER says."""
-        return SegmentorTransfer(**transfer_options(cfg, {FIRST: 1.0}))
+        """Build the loss of MODEL.TRANSFER."""
+        return SegmentorTransfer(**transfer_options(cfg, {RES2: 1.0}))
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """CompressedSegmentor.forward, in training with `loss_transfer_res2`; items then need the
-        original `image` too."""
+        """Return, in training, also `loss_transfer_res2`; samples then need `image`, too."""
         if not (self.training and self.uses_teacher):
             return super().forward(batched_inputs)
-        items = self.select_channels(self.encode(batched_inputs))
-        batch = self.batch(items)
-        features, losses = self.features_and_losses(items, batch)
-        theirs = self._teachers_feature(items, batch)
-        stride = self.backbone.output_shape()[FIRST].stride
-        return losses | self._transfer(features[FIRST], theirs, batch.image_sizes, stride)
+        samples = self.select_channels(self.encode(batched_inputs))
+        batch = self.batch(samples)
+        features, losses = self.features_and_losses(samples, batch)
+        teacher_feature = self._teacher_feature(samples, batch)
+        stride = self.backbone.output_shape()[RES2].stride
+        return losses | self._transfer(features[RES2], teacher_feature, batch.image_sizes, stride)
 
     @torch.no_grad()
-    def _teachers_feature(self, items: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
+    def _teacher_feature(self, samples: list[dict[str, Any]], batch: ImageList) -> torch.Tensor:
         teacher = self.teacher
-        return first_layers(teacher.backbone, self.teacher_batch(teacher, items, batch))
+        return compute_res2(teacher.backbone, self.teacher_batch(teacher, samples, batch))
 
 
-def first_layers(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
-    """The feature res2; of a ResNet without running what comes after it."""
+def compute_res2(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """Return the feature res2; a ResNet's later stages are not computed."""
     if isinstance(backbone, ResNet):
         return backbone.res2(backbone.stem(images))
-    return backbone(images)[FIRST]
+    return backbone(images)[RES2]
 
 
 def build_segmentor_teacher(cfg: CfgNode) -> nn.Module:
-    """The pixel segmentor that MODEL.TEACHER names, with all its weights.
+    """Build the RGB segmentation model of MODEL.TEACHER, with its weights.
 
     Raises:
-        FileNotFoundError, CdlError: see build_teacher; CdlError if it has no res2, or one of
-            another width.
+        FileNotFoundError: if its config or weights do not exist.
+        CdlError: if it has no res2, or one of another width.
     """
     network = build_teacher(cfg, _check_width)
     backbone = getattr(network, "backbone", None)
-    if not isinstance(backbone, ResNet) and FIRST not in getattr(backbone, "output_shape", dict)():
+    if not isinstance(backbone, ResNet) and RES2 not in getattr(backbone, "output_shape", dict)():
         raise CdlError(
-            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no res2 to learn from: take one "
+            f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} has no res2 to distill from: take one "
             "whose MODEL.BACKBONE.NAME is build_resnet_deeplab_backbone, build_resnet_backbone or "
             "build_timm_backbone"
         )
     return network
 
 
-def _check_width(ours: CfgNode, theirs: CfgNode) -> None:
-    widths = [cfg.MODEL.RESNETS.RES2_OUT_CHANNELS for cfg in (ours, theirs)]
-    if widths[0] != widths[1]:
+def _check_width(student: CfgNode, teacher: CfgNode) -> None:
+    width, teacher_width = (c.MODEL.RESNETS.RES2_OUT_CHANNELS for c in (student, teacher))
+    if width != teacher_width:
         raise CdlError(
-            f"MODEL.RESNETS.RES2_OUT_CHANNELS is {widths[0]} for the student but {widths[1]} for "
+            f"MODEL.RESNETS.RES2_OUT_CHANNELS is {width} for the student but {teacher_width} for "
             "the teacher"
         )
