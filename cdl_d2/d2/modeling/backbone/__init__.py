@@ -1,4 +1,4 @@
-"""Networks on latents as Detectron2 backbones."""
+"""Detectron2 backbones that take latents as input."""
 
 from detectron2.modeling import build_backbone
 

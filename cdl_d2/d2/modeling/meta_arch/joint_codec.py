@@ -32,7 +32,7 @@ STEPS = ("joint", "alternate")
 
 @dataclass(frozen=True, eq=False)
 class JointTraining:
-    """What is trained, in which iterations, and for which codec losses.
+    """Parts that are trained, their iterations, and the losses of the codec.
 
     Attributes:
         trained_codec: the codec, which encodes the training images.
