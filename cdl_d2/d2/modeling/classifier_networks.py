@@ -1,4 +1,4 @@
-"""The networks of classifiers: on latents, on pixels, and on pixels behind a bridge."""
+"""Networks of classifiers: latent models, RGB models, and RGB models behind a bridge."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ LATENT_NETWORKS = ("latent_resnet", *CRESNETS)
 
 
 def build_classifier_network(cfg: CfgNode) -> nn.Module:
-    """The network of MODEL.CLASSIFIER for INPUT.DOMAIN, started from its INIT; on latents, a pixel
-    network is entered behind a linear bridge.
+    """Build the network of MODEL.CLASSIFIER for INPUT.DOMAIN, initialized from its INIT.
+
+    On latents, an RGB model gets a linear bridge in place of its first convolution.
 
     Raises:
-        CdlError: for an unknown network, or one of another domain; see Codec.load.
+        CdlError: for an unknown network, or one that does not take INPUT.DOMAIN.
     """
     keys, domain, size = cfg.MODEL.CLASSIFIER, cfg.INPUT.DOMAIN, cfg.INPUT.IMAGE_SIZE
     if keys.NETWORK in LATENT_NETWORKS:
@@ -42,7 +43,7 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
                 "set INPUT.DOMAIN latent"
             )
         return _latent_network(cfg)
-    network = _pixel_network(cfg)
+    network = _rgb_network(cfg)
     if domain == "latent":
         bridge = cfg.MODEL.BRIDGE
         if bridge.ENTRY != FIRST_CONVOLUTION:
@@ -61,15 +62,15 @@ def build_classifier_network(cfg: CfgNode) -> nn.Module:
 
 @torch.no_grad()
 def _check_runs(network: nn.Module, latent: torch.Tensor, keys: CfgNode) -> None:
-    """Raise CdlError for a network that asks its input for more than its first convolution does."""
+    """Raise CdlError if a network with a bridge does not run on latents."""
     was_training = network.training
     try:
         network.eval()(latent)
     except (AssertionError, IndexError, RuntimeError, TypeError) as error:
         raise CdlError(
             f"MODEL.CLASSIFIER.NETWORK {keys.NETWORK} does not run on latents of "
-            f"{latent.shape[2]} x {latent.shape[3]} cells ({error}): check INPUT.IMAGE_SIZE, or "
-            "take another"
+            f"{latent.shape[2]} x {latent.shape[3]} positions ({error}): check "
+            "INPUT.IMAGE_SIZE, or take another"
         ) from error
     network.train(was_training)
 
@@ -104,11 +105,11 @@ def _latent_network(cfg: CfgNode) -> LatentClassifier:
 
 
 def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
-    """The pixel network that MODEL.TEACHER names, with all its weights.
+    """Build the RGB model of MODEL.TEACHER, with its weights.
 
     Raises:
         FileNotFoundError: if its config or weights do not exist.
-        CdlError: if it is not named, has another number of classes, or is no pixel classifier.
+        CdlError: if none is named, or it is no classifier of images with as many classes.
     """
     teacher, classes = cfg.MODEL.TEACHER, cfg.MODEL.CLASSIFIER.NUM_CLASSES
     if not teacher.CONFIG_FILE:
@@ -127,21 +128,21 @@ def build_classifier_teacher(cfg: CfgNode) -> nn.Module:
     return build_teacher(cfg, _check_configs).network
 
 
-def _check_configs(ours: CfgNode, theirs: CfgNode) -> None:
-    if not hasattr(architecture_of(theirs), "logits"):
+def _check_configs(student: CfgNode, teacher: CfgNode) -> None:
+    if not hasattr(architecture_of(teacher), "logits"):
         raise CdlError(
-            f"the teacher is a {theirs.MODEL.META_ARCHITECTURE}, which gives no classes of whole "
-            "images: take a CompressedClassifier of INPUT.DOMAIN image"
+            f"the teacher is a {teacher.MODEL.META_ARCHITECTURE}, not a classifier of images: take "
+            "a CompressedClassifier of INPUT.DOMAIN image"
         )
-    _check_classes(ours.MODEL.CLASSIFIER.NUM_CLASSES, theirs.MODEL.CLASSIFIER.NUM_CLASSES)
+    _check_classes(student.MODEL.CLASSIFIER.NUM_CLASSES, teacher.MODEL.CLASSIFIER.NUM_CLASSES)
 
 
-def _check_classes(ours: int, theirs: int) -> None:
-    if ours != theirs:
-        raise CdlError(f"the teacher knows {theirs} classes, the student {ours}: train a teacher")
+def _check_classes(student: int, teacher: int) -> None:
+    if student != teacher:
+        raise CdlError(f"the teacher has {teacher} classes, the student {student}: train a teacher")
 
 
-def _pixel_network(cfg: CfgNode) -> nn.Module:
+def _rgb_network(cfg: CfgNode) -> nn.Module:
     keys = cfg.MODEL.CLASSIFIER
     if keys.WIDTH == 1:
         return build_rgb_model(keys.NETWORK, keys.NUM_CLASSES, keys.INIT)

@@ -265,7 +265,7 @@ def test_latents_that_are_resized_may_have_several_sizes():
             "'res2' of a classifier",
         ),
         (["MODEL.TEACHER.CONFIG_FILE", "", "MODEL.TEACHER.WEIGHTS", ""], "needs a teacher"),
-        (["MODEL.CLASSIFIER.NUM_CLASSES", 4], "knows 3 classes, the student 4"),
+        (["MODEL.CLASSIFIER.NUM_CLASSES", 4], "3 classes, the student 4"),
         (["MODEL.TEACHER.WEIGHTS", "nowhere.pth"], r"nowhere\.pth"),
         (["MODEL.TEACHER.CONFIG_FILE", str(FOLDER / "cresnet39_small.yaml")], "domain 'latent'"),
     ],

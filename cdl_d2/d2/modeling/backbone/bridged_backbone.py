@@ -1,4 +1,4 @@
-"""A pixel backbone of Detectron2, entered behind a bridge from latents."""
+"""RGB backbone of Detectron2 whose first layers are replaced by a bridge from latents."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ BRIDGE_ADVICE = "check MODEL.BRIDGE.STRIDE and MODEL.BRIDGE.WIDTH"
 
 
 class BridgedResNet(Backbone):
-    """The stages of a pixel ResNet behind its entry, under their own names, so that a pixel
-    checkpoint fits them; what the layers before the entry gave comes from a bridge.
+    """Bridge and later stages of an RGB ResNet, under their names in an RGB checkpoint.
 
     Args:
         bridge: from latents to the feature `entry`.
-        resnet: its layers up to `entry` are left out.
+        resnet: RGB ResNet; its layers up to `entry` are left out.
         entry: one of STAGE_STRIDES.
     """
 
@@ -34,13 +33,13 @@ class BridgedResNet(Backbone):
         self._entry, self.stage_names = entry, resnet.stage_names[before:]
         for name in self.stage_names:
             self.add_module(name, getattr(resnet, name))
-        known = {entry, *self.stage_names}
-        self._shapes = {name: s for name, s in resnet.output_shape().items() if name in known}
+        names = {entry, *self.stage_names}
+        self._shapes = {name: s for name, s in resnet.output_shape().items() if name in names}
         self._out_features = list(self._shapes)
         self._size_divisibility = max(STRIDE, *(shape.stride for shape in self._shapes.values()))
 
     def forward(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From N x M x h x w latents to N x C x H/stride x W/stride features."""
+        """Compute features, N x C x H/stride x W/stride, of N x M x h x w latents."""
         feature = self.bridge(latents)
         features = {self._entry: feature}
         for name in self.stage_names:
@@ -49,35 +48,34 @@ class BridgedResNet(Backbone):
         return {name: features[name] for name in self._out_features}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each feature."""
+        """Return channels and stride of each feature."""
         return self._shapes
 
     @property
     def size_divisibility(self) -> int:
-        """Pixels: whole cells of the last stage, and of latents."""
+        """Largest stride of the features and the latent, in pixels."""
         return self._size_divisibility
 
 
 @BACKBONE_REGISTRY.register()
 def build_bridged_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """The pixel backbone of MODEL.BRIDGE.BACKBONE, reading latents by the bridge of MODEL.BRIDGE.
+    """Build the RGB backbone MODEL.BRIDGE.BACKBONE behind the bridge of MODEL.BRIDGE.
 
-    `conv1` fits any backbone with one convolution that reads pixels; the other entries fit
-    Detectron2's ResNets, alone or under its feature pyramid networks.
+    The entry `conv1` fits any backbone with one convolution on the image; other entries fit
+    Detectron2's ResNets, with or without a feature pyramid network.
 
     Args:
-        input_shape: describes pixels.
+        cfg: config of the model.
+        input_shape: of images.
 
     Raises:
-        CdlError: for an unknown backbone, entry or kind of bridge, or one that does not fit; for
-            dilated stages with cells of less than 16 pixels; see check_reads_latents.
+        CdlError: for an unknown backbone, entry or kind of bridge, one that does not fit the
+            backbone, or a model that gives pixels to its backbone.
     """
     keys = cfg.MODEL.BRIDGE
     check_reads_latents(cfg)
     if keys.BACKBONE not in BACKBONE_REGISTRY or keys.BACKBONE == cfg.MODEL.BACKBONE.NAME:
-        raise CdlError(
-            f"MODEL.BRIDGE.BACKBONE {keys.BACKBONE!r} is no pixel backbone of Detectron2"
-        )
+        raise CdlError(f"MODEL.BRIDGE.BACKBONE {keys.BACKBONE!r} is no RGB backbone of Detectron2")
     if keys.ENTRY not in ENTRIES:
         raise CdlError(f"MODEL.BRIDGE.ENTRY {keys.ENTRY!r} is not one of {', '.join(ENTRIES)}")
     backbone = _bridged(cfg, BACKBONE_REGISTRY.get(keys.BACKBONE)(cfg, input_shape))
@@ -115,7 +113,7 @@ def _bridged_resnet(cfg: CfgNode, resnet: ResNet) -> BridgedResNet:
         )
     entered = getattr(resnet, keys.ENTRY)
     channels = (entered if keys.ENTRY == "stem" else entered[-1]).out_channels
-    # A frozen norm has no statistics of what a bridge gives.
+    # A frozen norm has no statistics of the bridge's output.
     norm = "BN" if cfg.MODEL.RESNETS.NORM == "FrozenBN" else cfg.MODEL.RESNETS.NORM
     bridge = Bridge(
         build_codec(cfg),

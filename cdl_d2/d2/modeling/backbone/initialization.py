@@ -1,4 +1,4 @@
-"""Where a new network on latents starts: MODEL.LATENT_RESNET.INIT and STATISTICS."""
+"""Initialization of latent models: MODEL.LATENT_RESNET.INIT and STATISTICS."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from cdl_d2.nn.selection.statistics import load_statistics
 
 
 def initialize(network: nn.Module, cfg: CfgNode) -> None:
-    """Start all in a network that reads latents as a config says, where it does. Whoever builds a
-    network calls it, so that any trainer gets what the config asks for; weights that are loaded
-    later replace both.
+    """Initialize latent ResNets from INIT, and the normalization of latents from STATISTICS.
+
+    Functions that build a network call it, so that every trainer gets the initialization of the
+    config. Weights that are loaded later replace it.
 
     Raises:
-        FileNotFoundError, CdlError: see initialize_trunk and load_statistics.
+        FileNotFoundError, CdlError: if a file does not exist, or does not fit the network.
     """
     logger, keys = logging.getLogger(__name__), cfg.MODEL.LATENT_RESNET
     for module in network.modules():
         if isinstance(module, LatentResNet) and keys.INIT:
             with with_advice("check MODEL.LATENT_RESNET.INIT, and NORM for FrozenBN"):
                 loaded = initialize_trunk(module, keys.INIT)
-            logger.info(f"{len(loaded)} entries of the latent ResNet start from {keys.INIT}")
+            logger.info(
+                f"{len(loaded)} tensors of the latent ResNet are initialized from {keys.INIT}"
+            )
         if isinstance(module, LatentInput) and keys.STATISTICS:
             with with_advice("compute them by `cdl latents statistics`"):
                 mean, std = load_statistics(keys.STATISTICS, *module.identities)

@@ -1,4 +1,4 @@
-"""The latent ResNet as a Detectron2 backbone."""
+"""Latent ResNet as a Detectron2 backbone."""
 
 from __future__ import annotations
 
@@ -19,38 +19,42 @@ from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 
 
 class LatentResNetBackbone(Backbone):
-    """res2 ... res5 of a latent, with the strides (in pixels) that a pixel ResNet's have."""
+    """Features res2 to res5 of a latent, with the strides (in pixels) of an RGB ResNet's."""
 
     def __init__(self, pyramid: LatentPyramidTrunk):
         super().__init__()
         self.pyramid = pyramid
 
     def forward(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From N x M x h x w latents, h and w even, to N x C x H/stride x W/stride features."""
+        """Compute N x C x H/stride x W/stride features of N x M x h x w latents, h and w even."""
         return self.pyramid(latents)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each feature."""
+        """Return channels and stride of each feature."""
         channels, strides = self.pyramid.channels, self.pyramid.strides
         return {k: ShapeSpec(channels=channels[k], stride=strides[k]) for k in channels}
 
     @property
     def size_divisibility(self) -> int:
-        """Pixels: conv5 halves a latent whose cells are 16 pixels wide."""
+        """Stride of res5 in pixels: conv5 halves a latent of stride 16."""
         return 32
 
 
 @BACKBONE_REGISTRY.register()
 def build_latent_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LatentResNetBackbone:
-    """The latent ResNet of MODEL.LATENT_RESNET for the codec of MODEL.CODEC.
+    """Build the latent ResNet of MODEL.LATENT_RESNET for the codec of MODEL.CODEC.
 
-    `input_shape`, which describes pixels, is not used: the codec knows its channels.
+    `input_shape`, of images, is not used: the codec defines the channels of latents.
     """
     return LatentResNetBackbone(LatentPyramidTrunk(build_latent_resnet(cfg)))
 
 
 def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
-    """The trunk that detectors and classifiers share; raises as check_reads_latents."""
+    """Build the trunk of detectors and classifiers.
+
+    Raises:
+        CdlError: if the config's model gives pixels to its backbone.
+    """
     check_reads_latents(cfg)
     resnet = cfg.MODEL.LATENT_RESNET
     trunk = latent_resnet(
@@ -66,38 +70,45 @@ def build_latent_resnet(cfg: CfgNode) -> LatentResNet:
 
 
 def latent_resnet(codec: Codec, **options: Any) -> LatentResNet:
-    """The trunk for a codec's latents; `options` are those of LatentResNet."""
+    """Build the trunk for a codec's latents; `options` are arguments of LatentResNet."""
     return LatentResNet(LatentInput(codec.latent_channels, codec.identity), **options)
 
 
 def latent_resnet_backbone(codec: Codec, **options: Any) -> LatentResNetBackbone:
-    """As build_latent_resnet_backbone, without a config; see latent_resnet."""
+    """Build the backbone without a config; `options` are arguments of LatentResNet."""
     return LatentResNetBackbone(LatentPyramidTrunk(latent_resnet(codec, **options)))
 
 
 @BACKBONE_REGISTRY.register()
 def build_latent_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Detectron2's feature pyramid network on the latent ResNet (figure 2 of *Learning in
-    Compressed Domain via Knowledge Transfer*): P2 to P6, or what MODEL.FPN.IN_FEATURES begins."""
+    """Build a feature pyramid network on the latent ResNet, P2 to P6 by default.
+
+    It is that of *Learning in Compressed Domain via Knowledge Transfer*, figure 2; the first level
+    is that of MODEL.FPN.IN_FEATURES.
+    """
     return _pyramid(cfg, lambda res5: LastLevelMaxPool())
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_latent_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """P3 to P7 on the latent ResNet, P6 and P7 from res5, as Detectron2's for RetinaNet."""
+    """Build RetinaNet's pyramid on the latent ResNet: P3 to P7, P6 and P7 from res5."""
     return _pyramid(cfg, lambda res5: LastLevelP6P7(res5, cfg.MODEL.FPN.OUT_CHANNELS))
 
 
 @BACKBONE_REGISTRY.register()
 def build_fcos_latent_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """P3 to P7 on the latent ResNet, P6 and P7 from P5, as Detectron2's FCOS has them."""
+    """Build FCOS's pyramid on the latent ResNet: P3 to P7, P6 and P7 from P5."""
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     return _pyramid(cfg, lambda res5: LastLevelP6P7(channels, channels, "p5"))
 
 
 def _pyramid(cfg: CfgNode, top_block: Callable[[int], nn.Module]) -> FPN:
-    """What MODEL.FPN says, on the features that it names and no others; on top of it what
-    `top_block` makes for the channels of res5."""
+    """Build the pyramid of MODEL.FPN.
+
+    Args:
+        cfg: config of the model.
+        top_block: from the number of channels of res5 to the block of the highest levels.
+    """
     keys, trunk = cfg.MODEL.FPN, build_latent_resnet(cfg)
     return FPN(
         bottom_up=LatentResNetBackbone(LatentPyramidTrunk(trunk, keys.IN_FEATURES)),

@@ -1,4 +1,4 @@
-"""Networks of timm as Detectron2 backbones on pixels."""
+"""timm networks as Detectron2 backbones, with images as input."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.rgb_model import build_timm_network, pixel_statistics
 
 STAGES = ("res2", "res3", "res4", "res5")
-STRIDE = 4  # pixels: of the first one
+STRIDE = 4  # of the first stage, in pixels
 NORMS = ("BN", "FrozenBN")
 
 
 class TimmBackbone(Backbone):
-    """The last four stages of a network, under the names that Detectron2's ResNets give theirs.
+    """Last four stages of a timm network, named as those of Detectron2's ResNets.
 
     Args:
-        network: of timm, with stages from stride 4 on; its head is taken off.
-        out_features: which of STAGES are given.
+        network: timm network with stages from stride 4 on; its head is removed.
+        out_features: those of STAGES to return.
 
     Raises:
         CdlError: for a network with other stages, or an unknown feature.
@@ -32,9 +32,9 @@ class TimmBackbone(Backbone):
     def __init__(self, network: nn.Module, out_features: tuple[str, ...] = STAGES):
         super().__init__()
         stages = [
-            (index, each["num_chs"], each["reduction"])
-            for index, each in enumerate(getattr(network, "feature_info", ()))
-            if each["reduction"] >= STRIDE
+            (index, info["num_chs"], info["reduction"])
+            for index, info in enumerate(getattr(network, "feature_info", ()))
+            if info["reduction"] >= STRIDE
         ]
         if [stride for *_, stride in stages[:2]] != [4, 8] or len(stages) != len(STAGES):
             raise CdlError(
@@ -57,33 +57,36 @@ class TimmBackbone(Backbone):
         self._out_features = [name for name in STAGES if name in out_features]
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From N x 3 x H x W images (or, behind a bridge, latents) to N x C x H/stride x W/stride
-        features."""
-        found = self.network.forward_intermediates(
+        """Compute N x C x H/stride x W/stride features of N x 3 x H x W images.
+
+        Behind a bridge, the input are latents.
+        """
+        tensors = self.network.forward_intermediates(
             images, indices=self._indices, intermediates_only=True
         )
-        features = dict(zip(STAGES, found, strict=True))
+        features = dict(zip(STAGES, tensors, strict=True))
         return {name: features[name] for name in self._out_features}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each feature."""
+        """Return channels and stride of each feature."""
         return {name: self._shapes[name] for name in self._out_features}
 
     @property
     def size_divisibility(self) -> int:
-        """Pixels: whole cells of a stride of 32, also where the last stages are dilated."""
+        """Always 32 pixels, also if the last stages are dilated."""
         return 32
 
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """The network of MODEL.TIMM.
+    """Build the timm backbone of MODEL.TIMM.
 
     Args:
-        input_shape: describes pixels.
+        cfg: config of the model.
+        input_shape: of images.
 
     Raises:
-        CdlError: see TimmBackbone and build_timm_network; for an unknown NORM.
+        CdlError: for an unknown network or NORM, or a network without four stages.
         FileNotFoundError: if INIT is a file that does not exist.
     """
     keys = cfg.MODEL.TIMM
@@ -100,13 +103,13 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 
 
 def _compare_normalization(cfg: CfgNode, network: nn.Module) -> None:
-    """Warn of pixels that are normalized otherwise than the network was trained for."""
+    """Warn if the config normalizes pixels differently from the network's training."""
     scaled = [[255 * value for value in values] for values in pixel_statistics(network)]
     if cfg.INPUT.FORMAT == "BGR":
         scaled = [values[::-1] for values in scaled]
-    ours = [list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)]
-    if cfg.MODEL.TIMM.INIT and not torch.allclose(torch.tensor(ours), torch.tensor(scaled), atol=1):
+    used = [list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)]
+    if cfg.MODEL.TIMM.INIT and not torch.allclose(torch.tensor(used), torch.tensor(scaled), atol=1):
         logging.getLogger(__name__).warning(
             f"{cfg.MODEL.TIMM.NAME} was trained for MODEL.PIXEL_MEAN {scaled[0]} and PIXEL_STD "
-            f"{scaled[1]} in the order {cfg.INPUT.FORMAT}; the config has {ours[0]} and {ours[1]}"
+            f"{scaled[1]} in the order {cfg.INPUT.FORMAT}; the config has {used[0]} and {used[1]}"
         )
