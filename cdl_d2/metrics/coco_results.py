@@ -49,6 +49,6 @@ def detections_to_coco(
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """Return the RLE of a mask, H x W, as JSON takes it."""
+    """Return the RLE of a mask, H x W, for JSON."""
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": rle["size"], "counts": rle["counts"].decode()}

@@ -13,7 +13,7 @@ from detectron2.engine import DefaultTrainer
 
 from cdl_d2.d2 import SafeCheckpointer, build_codec, build_mapper
 from cdl_d2.d2.config_files import find_config, read_config
-from cdl_d2.d2.data.store_mapper import variants_of
+from cdl_d2.d2.data.store_mapper import list_variants
 from cdl_d2.d2.modeling.teacher import build_teacher, find_weights
 from cdl_d2.data import Plan
 from cdl_d2.data.store.encoding import close_store, encode_shards
@@ -47,7 +47,7 @@ def stored(cfg, coco_dataset, tmp_path):
     """The same from a latent store."""
     codec, images, folder = build_codec(cfg), coco_dataset[1], tmp_path / "store"
     names = tuple(sorted(p.name for p in images.iterdir()))
-    plan = Plan(codec.identity, "arrays", tuple(variants_of(cfg, True)), names, shard_size=4)
+    plan = Plan(codec.identity, "arrays", tuple(list_variants(cfg, True)), names, shard_size=4)
     plan.save(folder)
     list(encode_shards(codec, plan, images, folder, range(1), 0))
     close_store(folder, plan)

@@ -1,4 +1,4 @@
-"""From a record of a folder of classes to an item of a classifier's batch."""
+"""Mappers of classifiers: from a record of a data set to a sample."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ from cdl_d2.nn.input.sample import compute_crc32
 
 
 class ClassMapper:
-    """Reads an image, crops and perhaps flips it (appendix A.3), all before encoding.
+    """Reads an image, and crops and flips it before encoding (appendix A.3).
 
-    Training with `exact` augmentation: a random crop, resized to IMAGE_SIZE, and a random flip.
-    Otherwise: the shorter side resized to IMAGE_SIZE, then the central square; or the image as it
-    is.
+    With augmentation, a random crop is resized to `size`, and flipped at random. Otherwise the
+    shorter side is resized to `size`, and the central square is cropped.
 
     Args:
-        size: pixels a side; 0 for images as they are.
-        augment: whether crops and flips are random.
+        size: pixels per side; 0 for images as they are.
+        augment: True for random crops and flips.
         channel_order: of `image`, `BGR` or `RGB`.
 
     Raises:
-        CdlError: for random crops of images as they are.
+        CdlError: for augmentation without a size.
     """
 
     def __init__(self, size: int, augment: bool, channel_order: str):
         if not size and augment:
             raise CdlError(
-                "INPUT.AUGMENTATION exact crops images to INPUT.IMAGE_SIZE, which is 0: set the "
-                "one to latent or none, or the other to a size"
+                "INPUT.AUGMENTATION exact crops images to INPUT.IMAGE_SIZE, which is 0: set "
+                "INPUT.AUGMENTATION latent or none, or INPUT.IMAGE_SIZE"
             )
         if not size:
             self._transform = v2.Identity()
@@ -52,7 +51,7 @@ class ClassMapper:
         self._channel_order = channel_order
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record with `image`, 3 x size x size, or 3 x H x W, uint8.
+        """Add `image`, 3 x size x size (without a size 3 x H x W), uint8, to a record.
 
         Raises:
             CdlError: if the file cannot be read as an image.
@@ -61,23 +60,22 @@ class ClassMapper:
         return record | {"image": self.view(pixels)}
 
     def view(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The part of an image, 3 x H x W, uint8, that an item shows."""
+        """Crop, resize and flip an image, 3 x H x W, uint8."""
         return self._transform(pixels).contiguous()
 
 
 class StoredClassMapper:
-    """Reads latents of one size, flipped or not, from a store; nothing is encoded.
+    """Reads latents from a store instead of encoding images.
 
-    Of an image that is not square the central cells are taken, as near to what ClassMapper crops
-    as whole cells can be.
+    The central square is cropped to whole latent positions, as close as possible to the crop of
+    ClassMapper.
 
     Args:
-        store: of the data set.
-        variants: to draw from.
-        with_scales: add scales; the store must hold bitstreams.
-        channel_order: adds the image that a teacher looks at, its channels in this order; None for
-            no image.
-        square: whether the central cells are taken.
+        store: latent store of the data set.
+        variants: variants to draw from.
+        with_scales: True to add scales; the store must hold bitstreams.
+        channel_order: `BGR` or `RGB` to add the image for a teacher; None for no image.
+        square: True to crop the central square.
 
     Raises:
         CdlError: if the store lacks a variant, or images failed to be encoded.
@@ -97,46 +95,46 @@ class StoredClassMapper:
         self._channel_order, self._square = channel_order, square
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record with what LatentStore.read gives, and `image_crc32`; for a teacher also
-        `image`."""
-        item = dict(record)
+        """Add what LatentStore.read returns, `image_crc32` and, for a teacher, `image`."""
+        sample = dict(record)
         variant = self._variants[int(torch.randint(len(self._variants), ()))]
-        self._store.check_image(Path(item["file_name"]))
-        item |= self._store.read(item["file_name"], variant, self._with_scales)
+        self._store.check_image(Path(sample["file_name"]))
+        sample |= self._store.read(sample["file_name"], variant, self._with_scales)
         if self._channel_order:
-            item["image"] = variant.apply(read_pixels(item["file_name"], self._channel_order))
-        item = central_square(item) if self._square else item
-        return item | {"image_crc32": compute_crc32(item.get("image"))}
+            sample["image"] = variant.apply(read_pixels(sample["file_name"], self._channel_order))
+        sample = crop_central_square(sample) if self._square else sample
+        return sample | {"image_crc32": compute_crc32(sample.get("image"))}
 
 
-def central_square(item: dict[str, Any]) -> dict[str, Any]:
-    """An item whose `latent`, `scales` and `image`, where it has them, are cut to the same square
-    around the middle, on whole cells."""
-    height, width = item["image_size"]
+def crop_central_square(sample: dict[str, Any]) -> dict[str, Any]:
+    """Crop `latent`, `scales` and `image` to the central square, at whole latent positions."""
+    height, width = sample["image_size"]
     side = min(height, width)
     top, left = (round((length - side) / 2 / STRIDE) for length in (height, width))
-    cells = -(-side // STRIDE)
-    cut = {"image_size": (side, side)}
-    for key in item.keys() & {"latent", "scales"}:
-        cut[key] = item[key][:, top : top + cells, left : left + cells]
-    if "image" in item:
+    positions = -(-side // STRIDE)
+    crop = {"image_size": (side, side)}
+    for key in sample.keys() & {"latent", "scales"}:
+        crop[key] = sample[key][:, top : top + positions, left : left + positions]
+    if "image" in sample:
         y, x = top * STRIDE, left * STRIDE
-        cut["image"] = item["image"][:, y : y + side, x : x + side]
-    return item | cut
+        crop["image"] = sample["image"][:, y : y + side, x : x + side]
+    return sample | crop
 
 
 def build_class_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
-    """The mapper for INPUT.DOMAIN, LATENT_SOURCE and AUGMENTATION.
+    """Build the mapper for INPUT.DOMAIN, LATENT_SOURCE and AUGMENTATION.
 
     Raises:
-        CdlError: for an unknown augmentation, or one that a store cannot give.
+        CdlError: for an unknown augmentation, or one that a store does not support.
     """
-    kind, source = cfg.INPUT.AUGMENTATION, check_source(cfg)
-    if kind not in AUGMENTATIONS:
-        raise CdlError(f"INPUT.AUGMENTATION {kind!r} is not one of {', '.join(AUGMENTATIONS)}")
-    if source == "store":
+    augmentation, size = cfg.INPUT.AUGMENTATION, cfg.INPUT.IMAGE_SIZE
+    if augmentation not in AUGMENTATIONS:
+        raise CdlError(
+            f"INPUT.AUGMENTATION {augmentation!r} is not one of {', '.join(AUGMENTATIONS)}"
+        )
+    if check_source(cfg) == "store":
         return _stored(cfg, is_train)
-    mapper = ClassMapper(cfg.INPUT.IMAGE_SIZE, is_train and kind == "exact", cfg.INPUT.FORMAT)
+    mapper = ClassMapper(size, is_train and augmentation == "exact", cfg.INPUT.FORMAT)
     return add_encoding(mapper, cfg, is_train)
 
 

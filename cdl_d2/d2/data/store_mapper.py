@@ -1,4 +1,4 @@
-"""A DatasetMapper whose items come from a latent store: nothing is encoded."""
+"""Mapper that reads latents from a store instead of encoding images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,19 @@ from cdl_d2.nn.input.sample import compute_crc32
 
 
 class StoredLatentMapper(AnnotatedMapper):
-    """Reads a variant of an image, drawn at random in training, and lets annotations and label maps
-    follow it.
+    """Reads a stored variant of an image, and transforms annotations and label maps to fit it.
 
-    The image itself is read only for a teacher.
+    In training, the variant is drawn at random. The image itself is read only for a teacher.
+
+    Args:
+        is_train: True for training.
+        store: latent store of the data set.
+        variants: variants to draw from.
+        with_image: True to add `image`, resized and flipped like the variant.
+        kwargs: arguments of DatasetMapper; augmentations are not used.
+
+    Raises:
+        CdlError: if the store lacks a variant, or images failed to be encoded.
     """
 
     @configurable
@@ -38,16 +47,6 @@ class StoredLatentMapper(AnnotatedMapper):
         with_image: bool,
         **kwargs,
     ):
-        """
-        Args:
-            store: of the data set.
-            variants: to draw from.
-            with_image: whether items have `image` as well, of the same geometry.
-            kwargs: those of DatasetMapper; augmentations are not used.
-
-        Raises:
-            CdlError: if the store lacks one of the variants, or images failed to be encoded.
-        """
         super().__init__(is_train, **kwargs)
         store.require(variants)
         store.require_all_images()
@@ -58,56 +57,54 @@ class StoredLatentMapper(AnnotatedMapper):
         return {
             **super().from_config(cfg, is_train),
             "store": open_store(cfg, is_train),
-            "variants": variants_of(cfg, is_train),
+            "variants": list_variants(cfg, is_train),
             "with_image": is_train and ModelTraits.from_config(cfg).needs_image,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """As DatasetMapper, with `latent`, `codec_identity`, `image_size`, `bits` and
-        `image_crc32`.
+        """Return a sample with `latent`, `codec_identity`, `image_size`, `bits` and `image_crc32`.
 
         Raises:
-            CdlError: see LatentStore.read; and if another image was stored.
+            CdlError: if the latent cannot be read, or is of another image.
         """
-        item = copy.deepcopy(dataset_dict)
+        sample = copy.deepcopy(dataset_dict)
         variant = self._variants[np.random.randint(len(self._variants))]
-        self._store.check_image(Path(item["file_name"]))
-        stored = self._store.read(item["file_name"], variant)
+        self._store.check_image(Path(sample["file_name"]))
+        stored = self._store.read(sample["file_name"], variant)
         size = stored["image_size"]
         labels = None
-        if "sem_seg_file_name" in item:
-            labels = read_label_map(item.pop("sem_seg_file_name"))
-            item["height"], item["width"] = labels.shape
-        original = item["height"], item["width"]
+        if "sem_seg_file_name" in sample:
+            labels = read_label_map(sample.pop("sem_seg_file_name"))
+            sample["height"], sample["width"] = labels.shape
+        original = sample["height"], sample["width"]
         if variant.size(*original) != size:
             raise CdlError(
-                f"the store has an image of {size} pixels for {item['file_name']}, "
-                f"which should have {variant.size(*original)} of its {original}: is it another?"
+                f"the store has an image of {size} pixels for {sample['file_name']}, "
+                f"expected {variant.size(*original)} for its {original}: is it another image?"
             )
         transforms = T.TransformList([T.ResizeTransform(*original, *size)])
         if variant.flip:
             transforms += T.HFlipTransform(size[1])
         if self._with_image:
-            image = read_pixels(item["file_name"], self.image_format).permute(1, 2, 0).numpy()
-            utils.check_image_size(item, image)
+            image = read_pixels(sample["file_name"], self.image_format).permute(1, 2, 0).numpy()
+            utils.check_image_size(sample, image)
             pixels = np.ascontiguousarray(transforms.apply_image(image).transpose(2, 0, 1))
-            item["image"] = torch.as_tensor(pixels)
+            sample["image"] = torch.as_tensor(pixels)
         if labels is not None and self.is_train:
             labels = np.ascontiguousarray(transforms.apply_segmentation(labels))
-            item["sem_seg"] = torch.as_tensor(labels.astype("long"))
-        annotated = self.is_train and "annotations" in item
-        if annotated:
-            self._transform_annotations(item, transforms, size)
+            sample["sem_seg"] = torch.as_tensor(labels.astype("long"))
+        if self.is_train and "annotations" in sample:
+            self._transform_annotations(sample, transforms, size)
         else:
-            item.pop("annotations", None)
-        return item | stored | {"image_crc32": compute_crc32(item.get("image"))}
+            sample.pop("annotations", None)
+        return sample | stored | {"image_crc32": compute_crc32(sample.get("image"))}
 
 
 def open_store(cfg: CfgNode, is_train: bool) -> LatentStore:
-    """The latent store of INPUT.LATENT_STORE_TRAIN or INPUT.LATENT_STORE_TEST.
+    """Open the latent store of INPUT.LATENT_STORE_TRAIN or INPUT.LATENT_STORE_TEST.
 
     Raises:
-        CdlError: if none is named, or the model does not look at latents; see LatentStore.
+        CdlError: if none is named or it cannot be read, or the model does not take latents.
     """
     if cfg.INPUT.DOMAIN != "latent":
         raise CdlError(
@@ -118,23 +115,24 @@ def open_store(cfg: CfgNode, is_train: bool) -> LatentStore:
         raise CdlError(f"INPUT.LATENT_SOURCE is store: set INPUT.{key} to its folder")
     if is_train and cfg.MODEL.CODEC.QUALITIES:
         raise CdlError(
-            "a latent store has one quality, and the model is trained on several: set "
+            "a latent store has one quality, and the model supports several: set "
             "INPUT.LATENT_SOURCE model or mapper"
         )
     return LatentStore(cfg.INPUT[key], *build_coded_input(cfg).on_cpu().codecs)
 
 
-def variants_of(cfg: CfgNode, is_train: bool) -> list[Variant]:
-    """The variants that Detectron2's augmentations would make with this config.
+def list_variants(cfg: CfgNode, is_train: bool) -> list[Variant]:
+    """List the variants of an image that Detectron2's augmentations of the config create.
 
     Raises:
-        CdlError: if there are endlessly many: crops, or sizes from a range; or vertical flips.
+        CdlError: for random crops or sizes from a range, of which there are too many, or vertical
+            flips.
     """
     if not is_train:
         return [Variant(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
     if cfg.INPUT.CROP.ENABLED or cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING != "choice":
         raise CdlError(
-            "a latent store has a few sizes of an image: set INPUT.CROP.ENABLED False and "
+            "a latent store has a few sizes per image: set INPUT.CROP.ENABLED False and "
             "INPUT.MIN_SIZE_TRAIN_SAMPLING choice"
         )
     if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal"):

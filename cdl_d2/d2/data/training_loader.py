@@ -1,4 +1,4 @@
-"""The batches of a training, in an order that can be entered at any iteration."""
+"""Training batches in an order that can be resumed at any iteration."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from cdl_d2.d2.data.encoding_mapper import Mapper
 from cdl_d2.seeds import seeded
 from cdl_d2.workers import PlainlyPickled, end_with_parent
 
-Draw = tuple[int, tuple[int, ...]]  # number of a record, and the place that seeds its numbers
+Draw = tuple[int, tuple[int, ...]]  # index of a record, and the seed of its random numbers
 
 
 class TrainingLoader:
-    """Endless batches of this process, lists of a mapper's items.
+    """Endless batches of this process, lists of samples.
 
-    A batch follows from seed and iteration, however many workers load it and whichever iteration is
-    the first. Detectron2's samplers give the order; images of like aspect ratio are grouped as
-    Detectron2 does it, but before they are loaded, so that to skip a batch costs next to nothing.
+    A batch is a function of seed and iteration, independent of the number of workers and of the
+    first iteration. Detectron2's samplers define the order. As in Detectron2, images of similar
+    aspect ratio are grouped, but before they are loaded, so that batches are skipped at little
+    cost.
 
     Args:
-        cfg: DATASETS.TRAIN, DATALOADER, SOLVER.IMS_PER_BATCH (over all processes), and SEED, which
-            counts until `start_at` says another.
-        mapper: from a record to an item.
+        cfg: DATASETS.TRAIN, DATALOADER, SOLVER.IMS_PER_BATCH (over all processes) and SEED, unless
+            `start_at` sets another.
+        mapper: from a record to a sample.
     """
 
     def __init__(self, cfg: CfgNode, mapper: Mapper):
@@ -45,7 +46,7 @@ class TrainingLoader:
         self._is_wide = cache(lambda index: _is_wide(self._records[index]))
 
     def start_at(self, iteration: int, seed: int) -> None:
-        """Say which batch comes first, before any is asked for."""
+        """Set the first iteration and the seed; call it before iterating."""
         self._start = iteration
         if seed != self._seed:
             self._seed = seed
@@ -59,7 +60,7 @@ class TrainingLoader:
                 collate_fn=list,
                 num_workers=self._cfg.DATALOADER.NUM_WORKERS,
                 worker_init_fn=end_with_parent,
-                generator=torch.Generator(),  # a loader draws a seed; not from the step's numbers
+                generator=torch.Generator(),  # keeps the global generator untouched
             )
         )
 
@@ -68,7 +69,7 @@ class TrainingLoader:
         grouping, groups = self._cfg.DATALOADER.ASPECT_RATIO_GROUPING, defaultdict(list)
         for position, index in enumerate(self._order):
             group = groups[grouping and self._is_wide(index)]
-            group.append((index, (self._seed, position, rank, 1)))  # no step has such a place
+            group.append((index, (self._seed, position, rank, 1)))  # not the seed of a step
             if len(group) == size:
                 yield group[:]
                 group.clear()
@@ -77,20 +78,20 @@ class TrainingLoader:
         cfg = self._cfg.clone()
         cfg.defrost()
         cfg.SEED, cfg.DATALOADER.ASPECT_RATIO_GROUPING = self._seed, False
-        with seeded(self._seed):  # some samplers draw a seed and do not look at SEED
+        with seeded(self._seed):  # some samplers ignore SEED
             stream = build_detection_train_loader(cfg, mapper=_record, **options).dataset
         return stream.dataset, stream.sampler
 
 
 class _SeededItems(PlainlyPickled, Dataset):
-    """Items of draws; their random numbers are those of a place in the order."""
+    """Samples whose random numbers are seeded by their position in the order."""
 
     def __init__(self, records: Dataset, mapper: Mapper):
         self._records, self._mapper = records, mapper
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        index, place = draw
-        with seeded(*place):
+        index, seed = draw
+        with seeded(*seed):
             return self._mapper(self._records[index])
 
 

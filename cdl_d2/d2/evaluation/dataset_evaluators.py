@@ -52,7 +52,7 @@ def _cityscapes(kind: type[DatasetEvaluator], name: str, folder: str) -> Dataset
 
 @dataclass(frozen=True)
 class EvaluatorSpec:
-    """How to build an evaluator.
+    """Evaluator of a model output.
 
     Attributes:
         output: model output that it evaluates.

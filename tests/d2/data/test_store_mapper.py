@@ -13,7 +13,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNNWithTTA
 
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.d2 import CompressedRCNN, build_codec, build_mapper
-from cdl_d2.d2.data.store_mapper import variants_of
+from cdl_d2.d2.data.store_mapper import list_variants
 from cdl_d2.data import Plan, Variant
 from cdl_d2.data.datasets.synthetic import write_segmentation
 from cdl_d2.data.store.encoding import close_store, encode_shards
@@ -60,7 +60,7 @@ def records(coco_dataset):
 def store(request, coco_dataset, tmp_path):
     cfg, images = cfg_with(), coco_dataset[1]
     codec = build_codec(cfg)
-    variants = tuple({*variants_of(cfg, True), *variants_of(cfg, False)})
+    variants = tuple({*list_variants(cfg, True), *list_variants(cfg, False)})
     names = tuple(sorted(p.name for p in images.iterdir()))
     plan = Plan(codec.identity, request.param, variants, names, shard_size=3)
     plan.save(tmp_path / "store")
@@ -82,7 +82,7 @@ def test_label_maps_follow_the_stored_variant(tmp_path):
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (64,), "horizontal"
     codec, folder = build_codec(cfg), tmp_path / "store"
     names = tuple(sorted(p.name for p in (tmp_path / "images").iterdir()))
-    plan = Plan(codec.identity, "arrays", tuple(variants_of(cfg, True)), names)
+    plan = Plan(codec.identity, "arrays", tuple(list_variants(cfg, True)), names)
     plan.save(folder)
     list(encode_shards(codec, plan, tmp_path / "images", folder, range(1), 0))
     close_store(folder, plan)

@@ -8,7 +8,7 @@ from torchvision.models import resnet50
 
 from cdl_d2.d2 import SafeCheckpointer, Trainer, build_codec, build_mapper
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.data.class_mapper import ClassMapper, central_square
+from cdl_d2.d2.data.class_mapper import ClassMapper, crop_central_square
 from cdl_d2.d2.evaluation.classification import ClassificationEvaluator
 from tests.d2.conftest import CONFIGS
 
@@ -108,7 +108,7 @@ def test_the_exact_augmentation_crops_before_encoding(tmp_path, codec):
 def test_a_store_shows_the_middle_that_the_mapper_crops(size):
     latent = torch.arange(-(-size[0] // 16) * -(-size[1] // 16)).view(1, -(-size[0] // 16), -1)
     pixels = torch.rand(3, *size)
-    item = central_square({"latent": latent, "image": pixels, "image_size": size})
+    item = crop_central_square({"latent": latent, "image": pixels, "image_size": size})
     assert item["image_size"] == item["image"].shape[1:] == (80, 80)
     assert item["latent"].shape == (1, 5, 5)
     top, left = (round((side - 80) / 2 / 16) for side in size)

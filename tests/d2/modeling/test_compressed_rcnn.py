@@ -116,14 +116,14 @@ def test_a_latent_of_320_channels_is_refused_by_a_192_channel_model(detector):
         detector([item])
 
 
-def test_a_latent_of_the_other_meaning_is_refused(detector):
+def test_a_latent_of_the_other_quantization_is_rejected(detector):
     identity = build_codec(small_cfg("latent")).identity
     item = {
         "latent": torch.zeros(192, 4, 4),
         "image_size": (64, 64),
         "codec_identity": replace(identity, quantization="rounded"),
     }
-    with pytest.raises(ValueError, match=r"rounded latents.*this model reads.*decoded latents"):
+    with pytest.raises(ValueError, match=r"rounded.*dequantized"):
         detector([item])
 
 

@@ -75,7 +75,7 @@ def test_res2_is_taught_by_the_frozen_first_layers(teacher, kind):
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_the_teachers_feature_is_that_of_its_whole_network(teacher):
+def test_the_teacher_feature_is_that_of_its_whole_network(teacher):
     model = tiny_model(tiny_cfg("latent", *teacher))
     model.prepare_teacher()
     taught, item = model.teacher, make_item(64, 96)
@@ -83,7 +83,7 @@ def test_the_teachers_feature_is_that_of_its_whole_network(teacher):
     whole = taught.backbone(image[None])["res2"]
     assert torch.equal(compute_res2(taught.backbone, image[None]), whole)
     batch = model.batch(model.encode([item]))
-    assert torch.equal(model._teachers_feature([item], batch), whole)
+    assert torch.equal(model._teacher_feature([item], batch), whole)
 
 
 @pytest.mark.parametrize(
