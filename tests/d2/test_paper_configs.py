@@ -10,7 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from cdl_d2.bench.counts import count_multiply_adds, usual_size
 from cdl_d2.d2 import SafeCheckpointer, Trainer, build_codec
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.data.class_datasets import KNOWN
+from cdl_d2.d2.data.class_datasets import BUILTIN_PATHS
 from cdl_d2.d2.modeling.classifier_networks import build_classifier_network
 from cdl_d2.d2.modeling.meta_arch.joint_codec import build_joint_training
 from tests.d2.conftest import CONFIGS, SMALL
@@ -67,7 +67,7 @@ def test_cresnet39_reads_the_channels_of_each_quality(quality, channels):
 @pytest.mark.parametrize("name", STUDY)
 def test_the_data_sets_of_the_study_are_known(name):
     cfg = classifier_cfg(name)
-    assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= KNOWN.keys()
+    assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= BUILTIN_PATHS.keys()
     assert cfg.MODEL.CODEC.METRIC == "ms-ssim" and cfg.INPUT.IMAGE_SIZE == 0
 
 

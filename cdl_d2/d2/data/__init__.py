@@ -1,1 +1,1 @@
-"""Data sets and mappers."""
+"""Data sets, mappers and the training loader."""

@@ -1,4 +1,4 @@
-"""Records of data sets in other formats than COCO's, checked before a training."""
+"""Checks of data sets in other formats than COCO's, before training."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from cdl_d2.errors import CdlError
 
 
 def check_records(name: str) -> list[str]:
-    """Return the image files of a data set of Detectron2's catalog whose boxes and polygons can be
-    trained on.
+    """Check the boxes and polygons of a data set, and return its image files.
 
     Raises:
-        CdlError: with all objects that cannot: a box that is no four numbers, or of a width or
-            height below 0, or not on its image; a polygon that is not three points or more.
+        CdlError: with all invalid objects: a box that is not four numbers, has a negative width or
+            height, or is not on its image; a polygon of less than three points.
     """
     findings, records = Findings(f"data set {name}"), DatasetCatalog.get(name)
     for record in records:

@@ -1,4 +1,4 @@
-"""Folders of classes, and lists of images, in Detectron2's catalog."""
+"""Registration of data sets of image classification."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ EVALUATOR_TYPE = "classification"
 
 
 def register_class_folder(name: str, folder: str) -> None:
-    """Make a folder of classes, or a list of their images (see find_labelled_images), known under a
-    name that configs can use.
+    """Register a folder with a sub-folder per class, or a list of their images.
 
     Raises:
-        FileNotFoundError, CdlError: as find_labelled_images; CdlError if the name is taken.
+        FileNotFoundError: if it does not exist.
+        CdlError: if the name is taken, or there are no images.
     """
     if name in DatasetCatalog.list():
         raise CdlError(f"data set {name} is registered already: choose another name")
@@ -29,60 +29,61 @@ def register_class_folder(name: str, folder: str) -> None:
 
 
 def class_names_of(name: str) -> list[str]:
-    """The classes of a data set.
+    """Return the class names of a data set.
 
     Raises:
-        FileNotFoundError, CdlError: if it is no folder of classes.
+        FileNotFoundError, CdlError: if it is no data set of image classification.
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("evaluator_type") != EVALUATOR_TYPE:
         raise CdlError(
-            f"data set {name} is no folder of classes, which a classifier needs: register one with "
+            f"data set {name} is no folder of classes, as a classifier needs: register one by "
             f"--register-classes {name} FOLDER"
         )
     return find_classes(metadata.folder)
 
 
 def check_class_dataset(cfg: CfgNode, name: str) -> None:
-    """Raise CdlError unless a data set has the classifier's number of classes, and those of all
-    other data sets: labels are places among the sorted names."""
-    known, heads = class_names_of(name), cfg.MODEL.CLASSIFIER.NUM_CLASSES
-    if len(known) != heads:
+    """Raise CdlError unless a data set has the classes of the classifier and all other data sets.
+
+    Labels are indices of the sorted names.
+    """
+    classes, count = class_names_of(name), cfg.MODEL.CLASSIFIER.NUM_CLASSES
+    if len(classes) != count:
         raise CdlError(
-            f"data set {name} has {len(known)} classes, but the head has {heads} outputs: set "
-            f"MODEL.CLASSIFIER.NUM_CLASSES {len(known)}"
+            f"data set {name} has {len(classes)} classes, but the head has {count} outputs: set "
+            f"MODEL.CLASSIFIER.NUM_CLASSES {len(classes)}"
         )
-    for other in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        if other in DatasetCatalog.list() and class_names_of(other) != known:
-            different = sorted(set(known) ^ set(class_names_of(other)))
+    for dataset in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if dataset in DatasetCatalog.list() and class_names_of(dataset) != classes:
+            different = sorted(set(classes) ^ set(class_names_of(dataset)))
             raise CdlError(
-                f"data sets {name} and {other} have different classes ({', '.join(different)}): "
-                "their labels would not mean the same"
+                f"data sets {name} and {dataset} have different classes ({', '.join(different)}), "
+                "so that their labels differ"
             )
 
 
 def _register(name: str, folder: str) -> None:
     def load() -> list[dict[str, Any]]:
-        found = find_labelled_images(folder)
         return [
             {"file_name": str(path), "label": label, "image_id": i}
-            for i, (path, label) in enumerate(found)
+            for i, (path, label) in enumerate(find_labelled_images(folder))
         ]
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(evaluator_type=EVALUATOR_TYPE, folder=str(folder))
 
 
-# Where data sets lie in the folder DETECTRON2_DATASETS; they are read when they are asked for.
-KNOWN = {
+# Paths of data sets in the folder DETECTRON2_DATASETS; they are read when they are used.
+BUILTIN_PATHS = {
     f"{name}_{part}": f"{name}/{part}"
     for name in ("imagenet", "resisc45", "rsscn7")
     for part in ("train", "val")
 }
-KNOWN |= {  # the first of MINC-2500's five splits
+BUILTIN_PATHS |= {  # the first of MINC-2500's five splits
     f"minc2500_{part}": f"minc-2500/labels/{file}1.txt"
     for part, file in (("train", "train"), ("val", "validate"), ("test", "test"))
 }
-for known, place in KNOWN.items():
-    if known not in DatasetCatalog.list():
-        _register(known, str(Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / place))
+for dataset_name, path in BUILTIN_PATHS.items():
+    if dataset_name not in DatasetCatalog.list():
+        _register(dataset_name, str(Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / path))

@@ -1,4 +1,4 @@
-"""COCO-format data sets of Detectron2's catalog, each read from annotations in normal form."""
+"""Registration and checks of COCO-format data sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cdl_d2.data.datasets.coco import PARTS, check_coco, class_names, has_masks
 from cdl_d2.data.datasets.coco_images import require_image_files
 from cdl_d2.errors import CdlError
 
-# The first dozen images of COCO's validation set, to see whether a model can learn them by heart.
+# The first dozen images of COCO's validation set, to test whether a model can overfit them.
 DOZEN, WHOLE = "coco_2017_val_first12", "coco_2017_val"
 if DOZEN not in DatasetCatalog.list():
     DatasetCatalog.register(DOZEN, lambda: DatasetCatalog.get(WHOLE)[:12])
@@ -33,11 +33,11 @@ if DOZEN not in DatasetCatalog.list():
 
 
 def register_dataset(name: str, annotations: str, images: str) -> None:
-    """Make a COCO-format data set known under a name that configs can use.
+    """Register a COCO-format data set.
 
     Raises:
         FileNotFoundError: if the annotation file or the image folder does not exist.
-        CdlError: as read_coco, and if the name is taken.
+        CdlError: if the name is taken, or the annotations cannot be read.
     """
     if not Path(images).is_dir():
         raise FileNotFoundError(f"data set {name}: there is no image folder {images}")
@@ -56,19 +56,21 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
 def normalize_dataset(
     name: str, parts: Sequence[str] = ("images", "categories")
 ) -> dict[str, Any] | None:
-    """Let a data set with a COCO-format file be read, and evaluated, from its normal form.
+    """Check the annotations of a COCO-format data set, and replace them by their normal form.
 
-    Of its metadata, `json_file` becomes a file in normal form, `file_names` are those of its
-    images, `with_masks` says whether an object has one, and `with_rle` which is the first RLE.
+    In its metadata, `json_file` becomes a file in normal form if the original is not; `file_names`
+    are its images, `with_masks` is True if an object has a mask, and `with_rle` is the id of the
+    first object to train on whose mask is an RLE.
 
     Args:
-        parts: of the file that must be there.
+        name: of the data set.
+        parts: keys that the file must have.
 
     Returns:
-        what read_coco gives; None for a data set in another format, or one that was read before.
+        the annotations; None for another format, or if they were checked before.
 
     Raises:
-        FileNotFoundError, CdlError: as read_coco.
+        FileNotFoundError, CdlError: if they cannot be read.
     """
     before = MetadataCatalog.get(name).as_dict()
     file, folder = before.get("json_file"), before.get("image_root")
@@ -94,27 +96,30 @@ def normalize_dataset(
 
 
 def check_coco_dataset(cfg: CfgNode, name: str, num_classes: str) -> None:
-    """Raise CdlError if a data set has records that cannot be used, or other classes than the
-    detector, or lacks the masks that it learns from, or the images.
+    """Raise CdlError if a data set does not fit the detector.
+
+    The reasons are invalid objects, another number of classes, missing masks or missing images.
 
     Args:
-        num_classes: key of their number in MODEL.
+        cfg: config of the detector.
+        name: of the data set.
+        num_classes: key in MODEL of the number of classes.
 
     Raises:
         FileNotFoundError: if the annotation file does not exist.
     """
     try:
         normalize_dataset(WHOLE if name == DOZEN else name)
-    except FileNotFoundError as error:  # a data set that --register does not name
+    except FileNotFoundError as error:  # not registered by --register
         raise FileNotFoundError(
             f"{error}: put it there, or name data sets of yours in DATASETS.TRAIN and DATASETS.TEST"
         ) from error
-    metadata, heads = MetadataCatalog.get(name), attrgetter(num_classes)(cfg.MODEL)
+    metadata, count = MetadataCatalog.get(name), attrgetter(num_classes)(cfg.MODEL)
     classes = metadata.get("thing_classes")
-    if classes is not None and len(classes) != heads:
+    if classes is not None and len(classes) != count:
         raise CdlError(
             f"data set {name} has {len(classes)} classes: set MODEL.{num_classes} "
-            f"{len(classes)} (it is {heads})"
+            f"{len(classes)} (it is {count})"
         )
     boxes_only = (
         metadata.get("with_masks") is False or metadata.get("evaluator_type") == "pascal_voc"
@@ -142,10 +147,10 @@ def _check_mask_format(cfg: CfgNode, name: str) -> None:
 
 
 def images_of_dataset(name: str) -> tuple[Path, list[str]]:
-    """The deepest folder with all images of a Detectron2 data set, and their paths in it.
+    """Return the deepest folder with all images of a data set, and their paths in it.
 
     Raises:
-        CdlError: if the name is not known.
+        CdlError: if the data set is not registered.
     """
     if name not in DatasetCatalog.list():
         raise CdlError(f"data set {name} is not one of {', '.join(DatasetCatalog.list())}")
@@ -156,8 +161,8 @@ def images_of_dataset(name: str) -> tuple[Path, list[str]]:
 
 
 def _first_rle(content: dict[str, Any]) -> int | None:
-    """The id of the first object to learn from whose mask is an RLE."""
-    objects = (entry for entry in content.get("annotations", ()) if not entry["iscrowd"])
+    """Return the id of the first object to train on whose mask is an RLE."""
+    objects = (record for record in content.get("annotations", ()) if not record["iscrowd"])
     return next((o["id"] for o in objects if isinstance(o.get("segmentation"), dict)), None)
 
 
@@ -170,8 +175,10 @@ def _load_panoptic(name: str, metadata: dict[str, Any]) -> list[dict[str, Any]]:
     return merge_to_panoptic(_load_instances(name, metadata), labels)
 
 
-# From the name and the metadata of a data set to its records, by its `evaluator_type`.
-LOADERS = {"coco": _load_instances, "coco_panoptic_seg": _load_panoptic}
+LOADERS = {  # by `evaluator_type`: from name and metadata to records
+    "coco": _load_instances,
+    "coco_panoptic_seg": _load_panoptic,
+}
 
 
 def _write_json(content: dict[str, Any]) -> str:

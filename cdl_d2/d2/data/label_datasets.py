@@ -1,4 +1,4 @@
-"""Folders of images and label maps in Detectron2's catalog."""
+"""Registration of data sets of images and label maps."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from cdl_d2.codec.io.image_files import find_images, open_image, read_image_size, read_label_map
 from cdl_d2.errors import CdlError
 
-IGNORED = 255
+IGNORED_LABEL = 255
 
 
 def register_label_folder(name: str, images: str, labels: str) -> None:
-    """Make images and their label maps, PNG files of the same names, known to configs.
+    """Register a folder of images and one of label maps, PNG files of the same names.
 
-    Labels are 8 bit, from 0; 255 is ignored. `classes.txt` beside the folder of labels names the
-    classes, a line each; without it they are numbered.
+    Labels are 8 bit, from 0; 255 is ignored. `classes.txt` beside the folder of labels has a class
+    name per line; without it, classes are numbered.
 
     Raises:
-        FileNotFoundError, CdlError: as find_label_pairs; CdlError if the name is taken.
+        FileNotFoundError: if a folder does not exist.
+        CdlError: if the name is taken, or an image has no label map.
     """
     register_labelled(name, labels, partial(find_label_pairs, images, labels), "sem_seg")
 
@@ -32,11 +33,16 @@ def register_label_folder(name: str, images: str, labels: str) -> None:
 def register_labelled(
     name: str, labels: str, find: Callable[[], list[dict[str, Any]]], evaluator_type: str
 ) -> Metadata:
-    """Register a data set that has label maps; raises CdlError if the name is taken.
+    """Register a data set that has label maps.
 
     Args:
-        labels: their folder.
-        find: gives the records; called once now, for its errors, and whenever they are needed.
+        name: of the data set.
+        labels: folder of the label maps.
+        find: returns the records; called once now, for its errors.
+        evaluator_type: how Detectron2 evaluates the data set.
+
+    Raises:
+        CdlError: if the name is taken.
     """
     if name in DatasetCatalog.list():
         raise CdlError(f"data set {name} is registered already: choose another name")
@@ -46,7 +52,7 @@ def register_labelled(
         raise type(error)(f"data set {name}: {error}") from error
     DatasetCatalog.register(name, find)
     metadata = MetadataCatalog.get(name)
-    metadata.set(evaluator_type=evaluator_type, ignore_label=IGNORED)
+    metadata.set(evaluator_type=evaluator_type, ignore_label=IGNORED_LABEL)
     classes = Path(labels).parent / "classes.txt"
     if classes.is_file():
         names = [
@@ -59,7 +65,7 @@ def register_labelled(
 
 
 def find_label_pairs(images: str, labels: str) -> list[dict[str, Any]]:
-    """Records with the files of all images under a folder and their label maps.
+    """List records of all images under a folder and their label maps.
 
     Raises:
         FileNotFoundError: if a folder does not exist.
@@ -79,7 +85,7 @@ def find_label_pairs(images: str, labels: str) -> list[dict[str, Any]]:
 
 
 def _check_label(image: Path, label: Path) -> None:
-    """Of the headers only; a palette or 16 bits would be read differently here and there."""
+    """Check a label map's header; readers treat palettes and 16 bits differently."""
     with open_image(label) as file:
         mode, size = file.mode, file.size
     expected = read_image_size(image)[::-1]
@@ -91,7 +97,7 @@ def _check_label(image: Path, label: Path) -> None:
 
 
 def load_labels(path: str, dtype: type, classes: int, ignored: int) -> np.ndarray:
-    """A label map, H x W, for an evaluator.
+    """Read a label map, H x W, for an evaluator.
 
     Raises:
         CdlError: for a label that is neither a class nor the one to ignore.
@@ -110,14 +116,14 @@ def check_label_dataset(cfg: CfgNode, name: str) -> None:
     """Raise CdlError unless a data set has label maps for the head's number of classes."""
     if "sem_seg" not in (MetadataCatalog.get(name).get("evaluator_type") or ""):
         raise CdlError(
-            f"data set {name} has no label maps, which segmentation needs: register one with "
+            f"data set {name} has no label maps, as segmentation needs: register one by "
             f"--register-labels {name} IMAGE_DIR LABEL_DIR"
         )
     check_labels(cfg, name)
 
 
 def check_labels(cfg: CfgNode, name: str) -> None:
-    """As check_label_dataset, of a data set that has label maps."""
+    """Raise CdlError unless the labels of a data set fit the head."""
     metadata = MetadataCatalog.get(name)
     ignored = metadata.get("ignore_label")
     if ignored != cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE:
@@ -125,11 +131,11 @@ def check_labels(cfg: CfgNode, name: str) -> None:
             f"data set {name} ignores label {ignored}: set MODEL.SEM_SEG_HEAD.IGNORE_VALUE "
             f"{ignored} (it is {cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE})"
         )
-    heads, classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, metadata.get("stuff_classes")
+    count, classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, metadata.get("stuff_classes")
     if classes is None:
-        metadata.set(stuff_classes=[str(i) for i in range(heads)])
-    elif len(classes) != heads:
+        metadata.set(stuff_classes=[str(i) for i in range(count)])
+    elif len(classes) != count:
         raise CdlError(
             f"data set {name} has {len(classes)} classes: set MODEL.SEM_SEG_HEAD.NUM_CLASSES "
-            f"{len(classes)} (it is {heads})"
+            f"{len(classes)} (it is {count})"
         )

@@ -1,4 +1,4 @@
-"""Images with label maps and yes-or-no attributes in Detectron2's catalog."""
+"""Registration of data sets with label maps and yes-or-no attributes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ EVALUATOR_TYPE = "multitask"
 
 
 def register_multitask(name: str, images: str, labels: str, attributes: str) -> None:
-    """Make images with label maps and a table of attributes known to configs.
+    """Register a folder of images, one of label maps and a table of attributes.
 
-    Records have `attributes`, K zeros and ones; their names are the metadata's `attributes`. Label
-    maps and classes are those of register_label_folder.
+    Records have `attributes`, K zeros and ones, whose names are in the metadata. Label maps are
+    those of register_label_folder.
 
     Args:
-        attributes: a file, see read_attributes.
+        name: of the data set.
+        images: folder of images.
+        labels: folder of label maps.
+        attributes: CSV file with a row per image and a column per attribute.
 
     Raises:
-        FileNotFoundError, CdlError: as register_label_folder and read_attributes; CdlError if an
-            image has no row, or a row no image.
+        FileNotFoundError: if a folder or file does not exist.
+        CdlError: if the name is taken, or an image has no row or label map, or a row no image.
     """
     find = partial(_find_records, images, labels, attributes)
     metadata = register_labelled(name, labels, find, EVALUATOR_TYPE)
@@ -35,25 +38,24 @@ def register_multitask(name: str, images: str, labels: str, attributes: str) -> 
 
 
 def check_multitask_dataset(cfg: CfgNode, name: str) -> None:
-    """Raise CdlError unless a data set has label maps and attributes, as many of each as the heads
-    tell apart, and the attributes of all other data sets: they are known by their places."""
+    """Raise CdlError unless a data set fits the heads and has the attributes of all others."""
     names = _attributes_of(name)
     if names is None:
         raise CdlError(
-            f"data set {name} has no label maps with attributes, which several tasks need: "
-            f"register one with --register-multitask {name} IMAGE_DIR LABEL_DIR ATTRIBUTES.csv"
+            f"data set {name} has no label maps with attributes, as several tasks need: "
+            f"register one by --register-multitask {name} IMAGE_DIR LABEL_DIR ATTRIBUTES.csv"
         )
     check_labels(cfg, name)
-    heads = cfg.MODEL.ATTRIBUTE_HEAD.NUM_ATTRIBUTES
-    if len(names) != heads:
+    count = cfg.MODEL.ATTRIBUTE_HEAD.NUM_ATTRIBUTES
+    if len(names) != count:
         raise CdlError(
             f"data set {name} has {len(names)} attributes: set MODEL.ATTRIBUTE_HEAD.NUM_ATTRIBUTES "
-            f"{len(names)} (it is {heads})"
+            f"{len(names)} (it is {count})"
         )
-    for other in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        if other in DatasetCatalog.list() and _attributes_of(other) not in (None, names):
+    for dataset in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if dataset in DatasetCatalog.list() and _attributes_of(dataset) not in (None, names):
             raise CdlError(
-                f"data sets {name} and {other} have different attributes, or in another order: "
+                f"data sets {name} and {dataset} have different attributes, or in another order: "
                 "give their tables the same columns"
             )
 

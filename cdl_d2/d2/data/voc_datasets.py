@@ -1,4 +1,4 @@
-"""Folders in the layout of PASCAL VOC in Detectron2's catalog."""
+"""Registration of data sets in the layout of PASCAL VOC."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from cdl_d2.errors import CdlError
 
 
 def register_voc(name: str, folder: str, split: str) -> None:
-    """Make a split of a folder in VOC's layout known under a name that configs can use, as
-    Detectron2 registers its own `voc_2007_trainval`.
+    """Register a split of a folder in VOC's layout.
 
-    Its average precision is that of VOC 2007 (eleven points of recall) if the name has 2007 in it,
+    Its average precision is that of VOC 2007 (eleven points of recall) if the name contains 2007,
     otherwise that of later years (the area under the curve).
 
     Raises:
-        FileNotFoundError, CdlError: as read_voc_classes; CdlError if the name is taken.
+        FileNotFoundError: if the split does not exist.
+        CdlError: if the name is taken, or the annotations cannot be read.
     """
     if name in DatasetCatalog.list():
         raise CdlError(f"data set {name} is registered already: choose another name")
