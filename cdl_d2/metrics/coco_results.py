@@ -25,8 +25,10 @@ def detections_to_coco(
 
     Args:
         boxes: D x 4: left, top, right and bottom in pixels.
-        labels: D, from 0, indices into `category_ids`.
+        labels: D, from 0.
         scores: D.
+        image_id: number of the image.
+        category_ids: numbers of the classes.
         masks: D x H x W booleans; they become RLE.
         keypoints: D x P x 3: x and y in pixels and a score; COCO's coordinates are half a pixel
             less.

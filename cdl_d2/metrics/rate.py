@@ -23,6 +23,8 @@ class RateTotals:
         """Add an image.
 
         Args:
+            bits: of the encoded image.
+            pixels: of the image as it was encoded.
             values: of AVERAGED, those that were measured; None and other keys are left out.
         """
         self.bits += bits
