@@ -123,7 +123,7 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
         ("ignored", "set MODEL.SEM_SEG_HEAD.IGNORE_VALUE 255"),
         ("store", "set INPUT.LATENT_STORE_TEST to its folder"),
         ("val", "label 200 of"),
-        ("coco", "has no label maps, which segmentation needs"),
+        ("coco", "has no label maps"),
     ],
 )
 def test_what_is_wrong_is_one_line(folder, coco_dataset, tmp_path, case, message):

@@ -112,8 +112,8 @@ def test_weights_that_fit_nothing_behind_the_entry_are_refused(teacher_files, tm
         ("stem", ["MODEL.BRIDGE.KIND", "linear"], "'linear' is not one of"),
         ("res3", ["MODEL.BRIDGE.KIND", "deconv"], "ends at stride 4, not 8"),
         ("res3", ["MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]], "has res2"),
-        ("conv1", ["MODEL.BRIDGE.BACKBONE", "build_bridged_backbone"], "no pixel backbone"),
-        ("conv1", ["MODEL.BRIDGE.BACKBONE", "nothing"], "'nothing' is no pixel backbone"),
+        ("conv1", ["MODEL.BRIDGE.BACKBONE", "build_bridged_backbone"], "no RGB backbone"),
+        ("conv1", ["MODEL.BRIDGE.BACKBONE", "nothing"], "'nothing' is no RGB backbone"),
         ("conv1", ["INPUT.DOMAIN", "reconstruction"], "not INPUT.DOMAIN 'reconstruction'"),
     ],
 )

@@ -151,7 +151,7 @@ def test_a_gate_that_could_save_nothing_is_refused(options, message):
 
 
 def test_the_distortion_of_other_channels_is_not_reported():
-    with pytest.raises(ValueError, match=r"TEST\.DISTORTION is of all channels"):
+    with pytest.raises(ValueError, match=r"TEST\.DISTORTION"):
         make_model("classifier", *FIXED, "TEST.DISTORTION", True)
 
 
