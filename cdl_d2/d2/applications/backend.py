@@ -109,7 +109,12 @@ class Detectron2Backend(Backend):
         return get_task(config).name
 
     def class_names(self, config: CfgNode) -> tuple[str, ...]:
-        return class_names_of(config)
+        """Return MODEL.CLASS_NAMES, else COCO's if their number fits, else numbers."""
+        count = class_count(config)
+        if len(config.MODEL.CLASS_NAMES) == count:
+            return tuple(config.MODEL.CLASS_NAMES)
+        things = tuple(c["name"] for c in COCO_CATEGORIES if c["isthing"])
+        return things if len(things) == count else tuple(map(str, range(count)))
 
     def has_class_names(self, config: CfgNode) -> bool:
         return len(config.MODEL.CLASS_NAMES) == class_count(config)
@@ -150,15 +155,6 @@ class Detectron2Backend(Backend):
         self, network: nn.Module, config: CfgNode, size: tuple[int, int] | None = None
     ) -> ModelGraphs:
         return model_graphs(network, config, size)
-
-
-def class_names_of(cfg: CfgNode) -> tuple[str, ...]:
-    """Return MODEL.CLASS_NAMES, else COCO's if their number fits, else numbers."""
-    count = class_count(cfg)
-    if len(cfg.MODEL.CLASS_NAMES) == count:
-        return tuple(cfg.MODEL.CLASS_NAMES)
-    things = tuple(c["name"] for c in COCO_CATEGORIES if c["isthing"])
-    return things if len(things) == count else tuple(map(str, range(count)))
 
 
 def build_instances(image_size: tuple[int, int], **fields: torch.Tensor | None) -> Instances:
