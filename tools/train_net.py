@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""`cdl train` as a script, where users of Detectron2 look for one; see its --help."""
+"""`cdl train` as a script, at the usual place of a Detectron2 project."""
 
 import sys
 

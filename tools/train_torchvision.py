@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""`cdl train-torchvision` as a script, for torchrun; see its --help."""
+"""`cdl train-torchvision` as a script, for torchrun."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Everything that touches Detectron2; importing it registers backbones and meta-architectures."""
+"""All code on Detectron2; importing it registers backbones and meta-architectures."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, read without running what a pickle says."""
+"""Checkpoints: written atomically, and read without running code of a pickle."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from cdl_d2.errors import CdlError
 from cdl_d2.files import write_text
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
-IN_TORCHVISION = "layer1.0.conv1.weight"  # tells its ResNets from Detectron2's
+TORCHVISION_ENTRY = "layer1.0.conv1.weight"  # of its ResNets, not of Detectron2's
 
 
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, safe against interruption and against hostile files.
 
-    A checkpoint replaces its predecessor only when it is whole. `.pth` files are read with
-    `weights_only`, and `.pkl` files (Detectron2's model zoo) may contain arrays of numbers only.
-    torchvision's files of a ResNet fit Detectron2's ResNets.
+    A checkpoint replaces its predecessor only when it is complete. `.pth` files are read with
+    `weights_only`; `.pkl` files (Detectron2's model zoo) may contain arrays of numbers only.
+    Weights of torchvision's ResNets are renamed for Detectron2's.
     """
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -38,7 +38,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         state = {"model": self.model.state_dict()}
-        state |= {key: held.state_dict() for key, held in self.checkpointables.items()}
+        state |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info(f"Saving checkpoint to {path}")
         save_checkpoint(path, state | kwargs)
@@ -49,12 +49,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
-        """As DetectionCheckpointer.load.
+        """Load a file or URL into the model and the checkpointables.
 
         Raises:
             FileNotFoundError: if a local file does not exist.
-            CdlError: if the file cannot be read or is damaged, holds anything but arrays and plain
-                values, or has weights that are not finite; or for a URL that cannot be fetched.
+            CdlError: if the file cannot be read or is corrupted, holds anything but arrays and
+                plain values, or has infinite weights or NaN; or for a URL that cannot be fetched.
         """
         self.source = path
         if path and "://" not in path:
@@ -72,31 +72,32 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise CdlError(f"{filename}: files of pycls are not read; convert it to .pth")
         pickled = filename.endswith(".pkl")
         content = _read_zoo_file(filename) if pickled else super()._load_file(filename)
-        state, ours = extract_state_dict(content, filename), self.model.state_dict()
+        state, names = extract_state_dict(content, filename), list(self.model.state_dict())
         if not state:
             raise CdlError(f"{filename} has no weights")
-        resnet = fit_names(state, [IN_TORCHVISION])
-        if IN_TORCHVISION in resnet and not any(IN_TORCHVISION in key for key in ours):
+        resnet = fit_names(state, [TORCHVISION_ENTRY])
+        if TORCHVISION_ENTRY in resnet and not any(TORCHVISION_ENTRY in key for key in names):
             renamed = {_detectron2_name(key): weight for key, weight in resnet.items()}
             return {"model": renamed, "matching_heuristics": True}
-        return content | {"model": fit_names(state, ours)}
+        return content | {"model": fit_names(state, names)}
 
     def _log_incompatible_keys(self, incompatible) -> None:
-        """As Detectron2, after a line that says how much of the model the file gave.
+        """Log how many entries of the model the file has, and which are missing.
 
         Raises:
-            CdlError: if it gave nothing.
+            CdlError: if it has none.
         """
-        wrong = {key for key, *_ in incompatible.incorrect_shapes}
-        lacking = wrong.union(incompatible.missing_keys)
+        not_loaded = {key for key, *_ in incompatible.incorrect_shapes}.union(
+            incompatible.missing_keys
+        )
         names = [k for k in self.model.state_dict() if not k.endswith("num_batches_tracked")]
-        self.loaded, total = {name for name in names if name not in lacking}, len(names)
+        self.loaded, total = {name for name in names if name not in not_loaded}, len(names)
         self.logger.info(f"{len(self.loaded)} of {total} entries of the model come from the file")
         if not self.loaded:
             raise CdlError("nothing in the weights fits this model: do they belong together?")
         fitted = [f"{n}." for n, m in self.model.named_modules() if isinstance(m, LinearBridge)]
-        known = [k for k in incompatible.missing_keys if not k.startswith(tuple(fitted))]
-        incompatible.missing_keys[:] = known  # no need to warn of what is fitted next
+        missing = [k for k in incompatible.missing_keys if not k.startswith(tuple(fitted))]
+        incompatible.missing_keys[:] = missing  # a bridge is fitted next: no warning
         super()._log_incompatible_keys(incompatible)
 
     def _torch_load(self, f: str) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def _read_zoo_file(path: str) -> dict[str, Any]:
 
 
 def _detectron2_name(name: str) -> str:
-    """Of an entry of torchvision's ResNet, as Detectron2's convert-torchvision-to-d2.py says it."""
+    """Rename an entry of torchvision's ResNet as Detectron2's convert-torchvision-to-d2.py does."""
     if name.startswith("fc."):
         return name
     name = name if name.startswith("layer") else f"stem.{name}"
@@ -129,7 +130,7 @@ def _detectron2_name(name: str) -> str:
 
 
 def load_all_weights(model: nn.Module, path: str) -> None:
-    """Load weights and insist that none of the model's is missing or of another shape.
+    """Load weights, which must contain every entry of the model in its shape.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -149,8 +150,8 @@ class _StrictCheckpointer(SafeCheckpointer):
                 "trained"
             )
         reshaped = [
-            f"{key} {tuple(theirs)} instead of {tuple(ours)}"
-            for key, theirs, ours in incompatible.incorrect_shapes
+            f"{key} {tuple(file_shape)} instead of {tuple(shape)}"
+            for key, file_shape, shape in incompatible.incorrect_shapes
         ]
         missing = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
         unknown = incompatible.unexpected_keys

@@ -1,4 +1,4 @@
-"""Config files: where they are looked for, and how they are read within bounds."""
+"""Search and reading of config files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from cdl_d2.codec.latent import current_quantization
 from cdl_d2.d2.config import PROJECT_ADVICE, add_cdl_config, leaves
 from cdl_d2.d2.config_text import read_based
 from cdl_d2.d2.detectron2_zoo import DETECTRON2_ZOO
-from cdl_d2.d2.lazy_config import refuse_lazy_config
+from cdl_d2.d2.lazy_config import reject_lazy_config
 from cdl_d2.errors import CdlError
 from cdl_d2.packaged import CONFIGS, matching_configs, packaged_configs
 
 
 def find_config(name: str | Path) -> Path:
-    """Find the file of a config: a path, from the working folder, or a name relative to the configs
-    of this package or of Detectron2's model zoo. The end of such a name, the file's own, say, is
-    enough where only one config has it.
+    """Return the file of a config.
+
+    Args:
+        name: a path from the working folder; or a name relative to the configs of this package or
+            of Detectron2's model zoo, or the end of such a name if it is unique, such as the file
+            name.
 
     Raises:
-        FileNotFoundError: if there is none; names what lacks in a folder of the user's, or the
-            configs whose names are near.
-        CdlError: if several configs are called that.
+        FileNotFoundError: if there is no such file; suggests similar names.
+        CdlError: if several configs have this name.
     """
     path, folders = Path(name), (CONFIGS, DETECTRON2_ZOO)
     for file in (path, *(folder / path for folder in folders)):
@@ -50,7 +52,7 @@ def find_config(name: str | Path) -> Path:
             raise CdlError(f"{len(matches)} configs are called {name}: {', '.join(matches)}")
         if matches:
             return folder / matches[0]
-    names = [each for folder in folders for each in packaged_configs(path.suffix, folder)]
+    names = [config for root in folders for config in packaged_configs(path.suffix, root)]
     raise FileNotFoundError(
         f"there is no config {name} in {Path.cwd()}, in {CONFIGS}, or in {DETECTRON2_ZOO}"
         f"{_nearest(path, names)}"
@@ -58,7 +60,7 @@ def find_config(name: str | Path) -> Path:
 
 
 def _no_config_in_folder(path: Path) -> FileNotFoundError:
-    """Return the error of a missing file in a folder of the user's own, or of that folder."""
+    """Return the error of a missing file in a user's folder, with the configs in it."""
     folder = path if path.is_dir() else path.parent
     inside = sorted(file.name for file in folder.glob("*.yaml"))
     content = f"has {', '.join(inside[:5])}" if inside else "has no .yaml file"
@@ -73,27 +75,27 @@ def _nearest(path: Path, names: Sequence[str]) -> str:
 
 
 def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
-    """Detectron2's config with this project's keys, a YAML file and KEY VALUE overrides.
+    """Read a config file over Detectron2's and this package's defaults, without running code.
 
-    OUTPUT_DIR, where neither says it, is `./output/` and the file's name without `.yaml`.
-    INPUT.DOMAIN is `image` for a model of Detectron2, whatever the file says. A
-    teacher's config that lies beside the file gets its full path. No file runs code, see
-    read_based.
+    The default of OUTPUT_DIR is `./output/` and the file's name without `.yaml`. INPUT.DOMAIN is
+    `image` for a model of Detectron2, whatever the file has. A teacher's config beside the file
+    gets its full path.
 
     Args:
         path: a file, or a name as find_config takes it.
+        overrides: KEY VALUE pairs.
 
     Raises:
         FileNotFoundError: if the file, or one that it is based on, does not exist.
         CdlError: for a file that is no config, a key that does not exist, or a wrong value.
     """
     path = find_config(path)
-    refuse_lazy_config(path)
+    reject_lazy_config(path)
     cfg = get_cfg()
     add_cdl_config(cfg)
     cfg = _Config(cfg)
     cfg.OUTPUT_DIR = f"./output/{path.stem}"
-    cfg.INPUT.DOMAIN = ""  # to know whether somebody says it
+    cfg.INPUT.DOMAIN = ""  # tells a missing key
     try:
         cfg.merge_from_file(str(path))
     except (TypeError, AttributeError) as error:
@@ -110,7 +112,7 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
         cfg.merge_from_list(_current_overrides(overrides))
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CdlError(f"config {path}, overrides: {_reason(error, cfg)}") from error
-    cfg.INPUT.DOMAIN = _domain_of(cfg, path)
+    cfg.INPUT.DOMAIN = _input_domain(cfg, path)
     teacher = path.parent / cfg.MODEL.TEACHER.CONFIG_FILE
     if teacher.is_file():
         cfg.MODEL.TEACHER.CONFIG_FILE = str(teacher.absolute())
@@ -118,7 +120,7 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
 
 
 def _reason(error: Exception, cfg: CN) -> str:
-    """Return an error's text; of a key that does not exist with those that are near."""
+    """Return an error's text, with similar keys if a key does not exist."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     if not (unknown := re.match(r"Non-existent (?:config )?key: (\S+)", text)):
         return text
@@ -133,19 +135,18 @@ _TRUSTED: set[Path] = set()
 def trust_program(name: str | Path) -> None:
     """Allow this process to run a LazyConfig, a Python file, as a teacher; if there is one.
 
-    Call it with what a person named, on a command line or in Python, and never with what a config
-    says.
+    Call it for a name that the user gave on the command line or in Python, never for one in a
+    config.
     """
     with suppress(FileNotFoundError):
         _TRUSTED.add(find_config(name).resolve())
 
 
 def is_trusted(path: Path) -> bool:
-    """Tell whether a Python file may be run: one of this package's or of Detectron2's configs,
-    which are installed code, or one that trust_program was called with."""
+    """Return True if a Python file may be run: an installed config, or one of trust_program."""
     path = path.resolve()
-    installed = any(path.is_relative_to(each.resolve()) for each in (CONFIGS, DETECTRON2_ZOO))
-    return installed or path in _TRUSTED
+    is_installed = any(path.is_relative_to(root.resolve()) for root in (CONFIGS, DETECTRON2_ZOO))
+    return is_installed or path in _TRUSTED
 
 
 class _Config(CN):
@@ -174,15 +175,18 @@ def _current_overrides(overrides: Sequence[object]) -> list[object]:
     return pairs
 
 
-def _domain_of(cfg: CN, path: Path) -> str:
-    """Return INPUT.DOMAIN: `image` for Detectron2's own models, which read nothing else (version
-    0.1.0 wrote `latent` into the configs of their trainings), and where nobody says another."""
+def _input_domain(cfg: CN, path: Path) -> str:
+    """Return INPUT.DOMAIN, by default `image`.
+
+    Detectron2's own models read images only, though version 0.1.0 wrote `latent` into their
+    configs.
+    """
     name, domain = cfg.MODEL.META_ARCHITECTURE, cfg.INPUT.DOMAIN
-    known = name in META_ARCH_REGISTRY
-    if known and META_ARCH_REGISTRY.get(name).__module__.startswith("detectron2."):
+    is_registered = name in META_ARCH_REGISTRY
+    if is_registered and META_ARCH_REGISTRY.get(name).__module__.startswith("detectron2."):
         return "image"
     if not domain:
         logging.getLogger(__name__).warning(
-            f"config {path} does not say INPUT.DOMAIN, which is image (in version 0.1.0: latent)"
+            f"config {path} has no INPUT.DOMAIN: image is assumed (version 0.1.0 assumed latent)"
         )
     return domain or "image"

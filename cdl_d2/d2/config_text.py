@@ -1,4 +1,4 @@
-"""Reads the YAML of configs, and of the files that they are based on, without running any code."""
+"""Reading of YAML configs and of the files that they are based on, without running code."""
 
 from __future__ import annotations
 
@@ -14,32 +14,30 @@ from fvcore.common.config import BASE_KEY
 from cdl_d2.errors import CdlError
 from cdl_d2.yaml_text import read_yaml
 
-MOST_FILES = 100  # that a config is based on
-MOST_NUMBERS = 1000  # that an expression gives
-MOST_POWER = 64
+MAX_FILES = 100  # that a config is based on
+MAX_NUMBERS = 1000  # in the value of an expression
+MAX_EXPONENT = 64
 EVAL = "tag:yaml.org,2002:python/object/apply:eval"  # of Detectron2's Base-RetinaNet.yaml
 
 
 def read_based(path: Path) -> dict[str, Any]:
-    """Read a config's values over those of its `_BASE_`, which Detectron2 merges in the same way.
+    """Return a config's values merged over those of its `_BASE_`, as Detectron2 merges them.
 
-    Tags that make Python objects are refused, but for lists of numbers that an expression computes,
-    as Detectron2's own RetinaNets have them. A `_BASE_` is a file of this machine: nothing is
-    downloaded.
+    Tags for Python objects are rejected, except expressions that compute a list of numbers, as in
+    Detectron2's RetinaNets. A `_BASE_` must be a local file.
 
     Raises:
         FileNotFoundError: if the file, or one that it is based on, does not exist.
-        CdlError: names the file that is no mapping in YAML, or whose `_BASE_` is no path or leads
-            back to itself.
+        CdlError: for a file that is no YAML mapping, or whose `_BASE_` is no path, or is circular.
     """
     return _read(path, [])
 
 
 def _read(path: Path, files: list[Path]) -> dict[str, Any]:
     files.append(path)
-    if len(files) > MOST_FILES:
+    if len(files) > MAX_FILES:
         raise CdlError(
-            f"config {files[0]}: its _BASE_ leads back to itself, or to over {MOST_FILES} files"
+            f"config {files[0]}: its _BASE_ leads back to itself, or to over {MAX_FILES} files"
         )
     try:
         content = read_yaml(path.read_bytes(), _Loader)
@@ -68,7 +66,7 @@ def _base_file(path: Path, base: object) -> Path:
 
 
 def _merge(content: dict[str, Any], values: dict[str, Any], path: Path) -> None:
-    """Write a mapping over another one."""
+    """Merge a mapping into `values`."""
     for key, value in content.items():
         if isinstance(value, dict) and key in values:
             if not isinstance(values[key], dict):
@@ -85,17 +83,17 @@ class _Loader(yaml.SafeLoader):
 def _construct_numbers(loader: _Loader, node: yaml.Node) -> list[Any]:
     arguments = loader.construct_sequence(node) if isinstance(node, yaml.SequenceNode) else []
     if len(arguments) != 1 or not isinstance(arguments[0], str):
-        raise _refused(arguments)
+        raise _tag_error(arguments)
     try:
         return _list_of_numbers(ast.parse(arguments[0].strip(), mode="eval").body, {})
     except (ArithmeticError, LookupError, RecursionError, SyntaxError, TypeError, ValueError):
-        raise _refused(arguments[0]) from None
+        raise _tag_error(arguments[0]) from None
 
 
-def _refused(expression: object) -> CdlError:
+def _tag_error(expression: object) -> CdlError:
     return CdlError(
         f"python/object/apply:eval {str(expression)[:80]!r} is no list of numbers: YAML that runs "
-        "Python is refused; write the values out"
+        "Python is not read; write the values out"
     )
 
 
@@ -112,9 +110,9 @@ _FUNCTIONS = {"int": int, "float": float, "round": round}
 
 
 def _list_of_numbers(node: ast.expr, names: dict[str, float]) -> list[Any]:
-    """Compute a list, or a comprehension over a list or a `range`; of lists, too."""
+    """Compute a list, also of lists, or a comprehension over a list or a `range`."""
     if isinstance(node, ast.List):
-        return [_value(each, names) for each in node.elts]
+        return [_value(element, names) for element in node.elts]
     if not isinstance(node, ast.ListComp) or len(node.generators) != 1:
         raise ValueError(ast.dump(node))
     [generator] = node.generators
@@ -124,10 +122,10 @@ def _list_of_numbers(node: ast.expr, names: dict[str, float]) -> list[Any]:
     if isinstance(source, ast.Call):
         if not isinstance(source.func, ast.Name) or source.func.id != "range" or source.keywords:
             raise ValueError(ast.dump(node))
-        numbers = range(*(_number(each, names) for each in source.args))
+        numbers = range(*(_number(argument, names) for argument in source.args))
     else:
         numbers = _list_of_numbers(source, names)
-    if len(numbers) > MOST_NUMBERS:
+    if len(numbers) > MAX_NUMBERS:
         raise ValueError("too many")
     return [_value(node.elt, names | {generator.target.id: number}) for number in numbers]
 
@@ -146,10 +144,10 @@ def _number(node: ast.expr, names: dict[str, float]) -> float:
     if isinstance(node, ast.BinOp):
         left, right = _number(node.left, names), _number(node.right, names)
         if isinstance(node.op, ast.Pow):
-            if abs(right) > MOST_POWER:
+            if abs(right) > MAX_EXPONENT:
                 raise ValueError("too large")
             return float(left) ** right
         return _OPERATORS[type(node.op)](left, right)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        return _FUNCTIONS[node.func.id](*(_number(each, names) for each in node.args))
+        return _FUNCTIONS[node.func.id](*(_number(argument, names) for argument in node.args))
     raise ValueError(ast.dump(node))

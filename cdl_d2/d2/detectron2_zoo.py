@@ -1,7 +1,7 @@
 """Detectron2's own model zoo: its configs, and the addresses of its weights.
 
-`detectron2.model_zoo` imports `pkg_resources`, which setuptools has not any more, only to find the
-folder of its configs. Whatever needs that module imports it from here.
+`detectron2.model_zoo` imports `pkg_resources`, which current setuptools do not have, only to find
+the folder of its configs. All code of this package imports that module from here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ DETECTRON2_ZOO = DETECTRON2 / "model_zoo" / "configs"
 
 
 def import_model_zoo() -> ModuleType:
-    """Import `detectron2.model_zoo`, with or without `pkg_resources`; other code that imports it
-    later gets the same module."""
+    """Import `detectron2.model_zoo`, with or without `pkg_resources`."""
     stand_in = ModuleType("pkg_resources")
     stand_in.resource_filename = _resource_filename
     before = sys.modules.get("pkg_resources", stand_in)
@@ -35,7 +34,7 @@ def import_model_zoo() -> ModuleType:
 
 
 def zoo_config(name: str) -> Any:
-    """Return a config of the zoo, such as `common/optim.py`; see detectron2.model_zoo.get_config.
+    """Return a config of the zoo, for example `common/optim.py`.
 
     Raises:
         RuntimeError: if there is none of that name.

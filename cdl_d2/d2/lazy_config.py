@@ -1,4 +1,4 @@
-"""LazyConfigs of Detectron2, where a YAML config is expected."""
+"""Detection of LazyConfigs where a YAML config is expected."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from cdl_d2.yaml_text import compose_yaml
 MODEL = "model"  # a key of every LazyConfig; those of YAML configs are in capital letters
 
 
-def refuse_lazy_config(path: Path) -> None:
-    """Raise CdlError for a LazyConfig: a Python file, or the `config.yaml` that a training of one
-    leaves. Anything else that is no config is left to others."""
+def reject_lazy_config(path: Path) -> None:
+    """Raise CdlError for a LazyConfig: a Python file, or the `config.yaml` of its training."""
     if path.suffix != ".py" and MODEL not in _keys(path):
         return
     raise CdlError(

@@ -19,7 +19,7 @@ from tests.tv.conftest import CLASSES, make_item, tiny_config, tiny_detector
 
 if importlib.util.find_spec("detectron2"):
     from cdl_d2.d2 import SafeCheckpointer
-    from cdl_d2.d2.applications.zoo_models import LEFT_OUT, overrides_between
+    from cdl_d2.d2.applications.zoo_models import TRAINING_ONLY_KEYS, overrides_between
     from cdl_d2.d2.config_files import read_config
     from tests.d2.conftest import small_cfg, small_model
 
@@ -198,7 +198,7 @@ def test_a_card_names_as_many_classes_as_its_network_has(home):
 @NEEDS
 def test_what_decides_the_evaluation_goes_into_a_card():
     base = read_config("classification/latent_resnet50.yaml")
-    for key in LEFT_OUT:
+    for key in TRAINING_ONLY_KEYS:
         attrgetter(key)(base)  # there is such a key
     training = "SOLVER.MAX_ITER", 7, "INPUT.RANDOM_FLIP", "none", "DATASETS.TRAIN", ("x",)
     evaluation = [

@@ -1,1 +1,1 @@
-"""Uses of a trained Detectron2 model: prediction, conversion, export, pictures."""
+"""Uses of a trained Detectron2 model: backend adapter, conversion, export, measurements."""

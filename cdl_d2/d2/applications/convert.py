@@ -39,7 +39,7 @@ OUTPUT_FILES = (WEIGHTS_FILE, CONFIG_FILE, "last_checkpoint")
 
 @dataclass(frozen=True)
 class Conversion:
-    """Arguments of a conversion.
+    """A conversion and its arguments.
 
     Attributes:
         config_file: config of the RGB model.
@@ -153,8 +153,10 @@ class Conversion:
         return cfg.dump()
 
     def _check_output(self, cfg: CfgNode) -> None:
-        """Raise CdlError if the output folder holds a model, unless this very conversion was
-        interrupted between config and weights."""
+        """Raise CdlError if the output folder holds a model.
+
+        The config alone is left by an interruption, and may be of the same conversion.
+        """
         existing = [name for name in OUTPUT_FILES if (self.output / name).exists()]
         if not existing:
             return

@@ -1,4 +1,4 @@
-"""What the latents of a config's training data are like, and which of their channels to keep."""
+"""Statistics of the latents of a config's training data, and rankings of their channels."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from cdl_d2.nn.selection.statistics import latent_statistics, save_statistics
 
 
 def write_statistics(cfg: CfgNode, count: int, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each channel over training images, augmented as in training; writes
-    the file that MODEL.LATENT_RESNET.STATISTICS takes.
+    """Write each channel's mean and standard deviation, for MODEL.LATENT_RESNET.STATISTICS.
 
     Args:
-        count: images to look at.
+        cfg: config with the training data, which is augmented as in training.
+        count: number of images.
+        path: file to write.
 
     Returns:
-        M means and M deviations.
+        M means and M standard deviations.
 
     Raises:
-        CdlError, OSError: for data that does not fit the config, or a file that cannot be written.
+        CdlError, OSError: for data that does not fit the config, or an unwritable file.
     """
     check_datasets(cfg)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,30 +45,31 @@ def write_statistics(cfg: CfgNode, count: int, path: Path) -> tuple[torch.Tensor
 
 
 def _training_latents(cfg: CfgNode, count: int) -> Iterator[torch.Tensor]:
-    shown = CodedInput("latent", build_codec(cfg), cfg.INPUT.FORMAT)
+    coded_input = CodedInput("latent", build_codec(cfg), cfg.INPUT.FORMAT)
     items = (item for batch in Trainer.build_train_loader(cfg) for item in batch)
     for item in tqdm(islice(items, count), total=count, unit="image"):
-        yield shown.encode(item, cfg.MODEL.DEVICE, with_bits=False)["latent"]
+        yield coded_input.encode(item, cfg.MODEL.DEVICE, with_bits=False)["latent"]
 
 
 @torch.no_grad()
 def rank_channels(
     cfg: CfgNode, by: str, images: int | None = None, count: int | None = None
 ) -> ChannelRanking:
-    """The channels of the config's codec, for fixed selections.
+    """Rank the channels of the config's codec for static selections.
 
     Args:
-        by: `gate`, first those that the gate of MODEL.WEIGHTS chooses most often; or `variance`,
-            those that vary most (the baseline of Wang et al., 2022).
-        images: of the training data to look at; None for all.
-        count: channels that will be kept of them, if it is known.
+        cfg: config with the training data.
+        by: criterion: `gate`, how often the gate of MODEL.WEIGHTS keeps a channel; or `variance`
+            (the baseline of Wang et al., 2022).
+        images: number of training images; None for all.
+        count: number of channels that will be kept, to check it now.
 
     Raises:
-        CdlError, OSError: for a config without latents, or without a gate; for another count than
-            the codec has channels.
+        CdlError, OSError: for a config without latents, or without a gate; for a count above the
+            number of channels.
     """
     if cfg.INPUT.DOMAIN != "latent":
-        raise CdlError(f"channels are selected of latents, not of domain {cfg.INPUT.DOMAIN!r}")
+        raise CdlError(f"INPUT.DOMAIN {cfg.INPUT.DOMAIN!r} has no channels: expected latent")
     if images is not None and images < 1:
         raise CdlError(f"--images {images}: at least 1 is needed")
     check_datasets(cfg)
@@ -87,8 +89,8 @@ def rank_channels(
     items = tqdm(islice(loader, images), total=images or len(loader), unit="image")
     encoded = (model.encode(batch)[0] for batch in items)
     if by == "variance":
-        scores = latent_statistics((each["latent"] for each in encoded), smallest_std=0.0)[1]
+        scores = latent_statistics((sample["latent"] for sample in encoded), smallest_std=0.0)[1]
     else:
-        pairs = ((each["latent"], each["channel_bits"]) for each in encoded)
+        pairs = ((sample["latent"], sample["channel_bits"]) for sample in encoded)
         scores = gate_scores(model.selection.chooser, pairs).cpu()
     return ChannelRanking.from_scores(scores, by, build_codec(cfg).identity)

@@ -1,7 +1,7 @@
-"""The parts of a detector's cost, each a function to be timed: coding, detection, training.
+"""Parts of a detector's cost, as functions to be timed: coding, detection and training.
 
-Both detectors do the same work behind their backbones: they share what weights they can, and what
-their heads say is replaced by the same anchors' scores and the same detections.
+RGB and latent detector do the same work behind their backbones: they share all weights of the same
+shape, and the outputs of their heads are replaced by fixed scores and detections.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ OBJECTS = 10
 
 
 def measured_parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[], object]]:
-    """Return, by name, what a TransferRCNN with random weights does with a random image.
+    """Return the parts of a TransferRCNN with random weights, on a random image, by name.
 
     Args:
+        cfg: config of the student.
         size: height and width of the image in pixels.
 
     Raises:
-        CdlError: if student or teacher are no R-CNN.
+        CdlError: if student or teacher is not an R-CNN.
     """
     torch.manual_seed(0)
     student, teacher, cfg = _detectors(cfg)
@@ -67,8 +68,7 @@ def measured_parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[]
 
 
 def _detectors(cfg: CfgNode) -> tuple[TransferRCNN, GeneralizedRCNN, CfgNode]:
-    """Build student and teacher, with the same weights where they have the same entries, and return
-    the config of the student."""
+    """Return student and teacher, which share all weights of the same shape, and their config."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
@@ -127,10 +127,12 @@ def _detection_parts(
 
 @contextmanager
 def _fixed_outputs(network: GeneralizedRCNN) -> Iterator[None]:
-    """Run the heads, but let them say the same whatever their weights and input: proposals are the
-    best of the anchors in a fixed order, and detections the first of the proposals."""
+    """Replace the outputs of the heads by fixed ones within the block.
+
+    Proposals are the first anchors in a fixed random order, and detections the first proposals.
+    """
     hooks = [network.proposal_generator.rpn_head.register_forward_hook(_fixed_anchors)]
-    hooks += [each.register_forward_hook(_fixed_detections) for each in _box_predictors(network)]
+    hooks += [p.register_forward_hook(_fixed_detections) for p in _box_predictors(network)]
     try:
         yield
     finally:
@@ -139,28 +141,22 @@ def _fixed_outputs(network: GeneralizedRCNN) -> Iterator[None]:
 
 
 def _box_predictors(network: GeneralizedRCNN) -> list[nn.Module]:
-    """Return the layers that score boxes: one, or of a cascade one a stage."""
+    """Return the layer that scores boxes, or one per stage of a cascade."""
     predictors = network.roi_heads.box_predictor
     return list(predictors) if isinstance(predictors, nn.ModuleList) else [predictors]
 
 
 def _fixed_anchors(head: nn.Module, inputs: Any, outputs: Any) -> tuple[list[torch.Tensor], ...]:
-    """Return scores of anchors in a fixed random order, and no deltas.
-
-    Args:
-        outputs: logits, N x A x h x w a level, and deltas, N x 4A x h x w.
-    """
+    """Return random but fixed logits of anchors, N x A x h x w per level, and zero deltas."""
     generator = torch.Generator().manual_seed(0)
     logits = [torch.randn(level.shape, generator=generator).to(level) for level in outputs[0]]
     return logits, [torch.zeros_like(level) for level in outputs[1]]
 
 
 def _fixed_detections(head: nn.Module, inputs: Any, outputs: Any) -> tuple[torch.Tensor, ...]:
-    """Return scores that make of the first proposals detections of all classes in turn, as many as
-    the predictor keeps, and no deltas.
+    """Return logits, R x (K + 1) with the background last, and zero deltas.
 
-    Args:
-        outputs: logits, R x (K + 1) with the background last, and deltas.
+    The first proposals are detections of all classes in turn, as many as the predictor keeps.
     """
     logits, deltas = torch.zeros_like(outputs[0]), torch.zeros_like(outputs[1])
     logits[:, -1] = 20

@@ -1,8 +1,8 @@
-"""Programs written for Detectron2 alone, on this package's configs.
+"""Scripts written for Detectron2, run with this package's config keys, models and data sets.
 
-Detectron2 calls `setup_environment` of the module that DETECTRON2_ENV_MODULE names while it is
-imported, in every process: with `DETECTRON2_ENV_MODULE=cdl_d2.d2` its configs have our keys, and
-its registries our models. Nothing of Detectron2 is imported here before that.
+Detectron2, while it is imported in any process, calls `setup_environment` of the module that the
+environment variable DETECTRON2_ENV_MODULE names, here `cdl_d2.d2`. This module imports nothing of
+Detectron2 before that.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from pathlib import Path
 from cdl_d2.errors import CdlError
 
 DATASETS = "CDL_DATASETS"  # environment variable: argument of register_datasets, as JSON
-PROJECT = "CDL_PROJECT"  # another: a module that DETECTRON2_ENV_MODULE named before
+PROJECT = "CDL_PROJECT"  # environment variable: the former DETECTRON2_ENV_MODULE
 CONFIG_FILE = "--config-file"  # of all of Detectron2's scripts
-ENV_MODULE, THIS = "DETECTRON2_ENV_MODULE", "cdl_d2.d2"
+ENV_MODULE, PACKAGE = "DETECTRON2_ENV_MODULE", "cdl_d2.d2"
 
 
 def setup_environment() -> None:
-    """Add this package's keys to what Detectron2's `get_cfg` gives, register the data sets that
-    CDL_DATASETS names, and set up the module that CDL_PROJECT names."""
+    """Add this package's keys to Detectron2's defaults, register data sets, set up the project.
+
+    The data sets are those of CDL_DATASETS, the project is the module of CDL_PROJECT.
+    """
     from detectron2.config.defaults import _C
     from detectron2.utils.env import setup_custom_environment
 
@@ -41,19 +43,20 @@ def setup_environment() -> None:
 def run_script(
     script: Path, words: Sequence[str], datasets: Mapping[str, Sequence[Sequence[str]]]
 ) -> None:
-    """Run a script in this process, as `python SCRIPT WORDS` would, in that environment; processes
-    that it starts have it too.
+    """Run a script in this process, as `python SCRIPT WORDS` would, with the environment set up.
+
+    Processes that it starts inherit the environment.
 
     Args:
-        words: its arguments; a config behind `--config-file` may be given as find_config takes it.
-        datasets: see register_datasets.
+        script: a Python file.
+        words: its arguments; the value of `--config-file` may be a name, as find_config takes it.
+        datasets: data sets to register, as register_datasets takes them.
 
     Raises:
         FileNotFoundError: if there is no such script or config.
-        CdlError: for a script that is no Python file, or data sets that cannot be used.
-        SystemExit: what the script raises.
-        Exception: likewise; an OSError or ImportError as the cause of a RuntimeError, since its
-            traceback is what the script's author needs.
+        CdlError: for a script that is no Python file, or a bad data set.
+        RuntimeError: from an OSError or ImportError of the script, to keep its traceback.
+        SystemExit, Exception: of the script.
     """
     from cdl_d2.d2.config_files import find_config
 
@@ -67,9 +70,9 @@ def run_script(
             words[at] = str(find_config(name))
     os.environ[DATASETS] = json.dumps(dict(datasets))
     setup_environment()
-    if (project := os.environ.get(ENV_MODULE)) not in (None, "", THIS):
-        os.environ[PROJECT] = project  # here it is set up already
-    os.environ[ENV_MODULE] = THIS
+    if (project := os.environ.get(ENV_MODULE)) not in (None, "", PACKAGE):
+        os.environ[PROJECT] = project  # set up in this process already
+    os.environ[ENV_MODULE] = PACKAGE
     sys.path.insert(0, str(script.absolute().parent))
     sys.argv = [str(script), *words]
     try:

@@ -31,8 +31,7 @@ def _detection(
 ) -> Task:
     """Return the record of a family of detectors.
 
-    Args:
-        outputs: outputs beside `instances` and the `masks` of MODEL.MASK_ON.
+    `outputs` are those beside `instances`, and beside the `masks` of MODEL.MASK_ON.
     """
 
     def evaluated_outputs(cfg: CfgNode) -> set[str]:

@@ -22,13 +22,13 @@ from cdl_d2.d2.model_input import architecture_of
 from cdl_d2.d2.tasks.task import Task
 from cdl_d2.errors import CdlError
 
-_RECORDS: list[Task] = []
+TASKS: list[Task] = []
 
 
 def register_task(task: Task) -> None:
     """Add a record to the table, and its `base` to the table of all packages."""
     tasks.register_task(task.base)
-    _RECORDS.append(task)
+    TASKS.append(task)
 
 
 for _module in iter_modules([str(Path(__file__).parent)]):
@@ -39,7 +39,7 @@ for _module in iter_modules([str(Path(__file__).parent)]):
 
 def match_task(architecture: type[nn.Module]) -> Task:
     """Return the record whose `architecture` is the nearest base class of a meta-architecture."""
-    matches = (task for task in _RECORDS if issubclass(architecture, task.architecture))
+    matches = (task for task in TASKS if issubclass(architecture, task.architecture))
     return max(matches, key=lambda task: len(task.architecture.__mro__))
 
 
@@ -67,15 +67,14 @@ def register_datasets(datasets: Mapping[str, Sequence[Sequence[str]]]) -> None:
     Raises:
         FileNotFoundError, CdlError: for a data set that cannot be used, or a name that is taken.
     """
-    functions = {option: f for task in _RECORDS for option, f in task.register.items()}
+    functions = {option: f for task in TASKS for option, f in task.register.items()}
     for option, uses in datasets.items():
         for values in uses:
             functions[option](*values)
 
 
 def keep_names(cfg: CfgNode) -> None:
-    """Copy names of classes and attributes from the training data to keys of the config that are
-    empty."""
+    """Copy names of classes and attributes from the training data to empty keys of the config."""
     task, dataset = get_task(cfg), cfg.DATASETS.TRAIN[0]
     for key, names in {"CLASS_NAMES": task.class_names, **task.other_names}.items():
         if not attrgetter(key)(cfg.MODEL):

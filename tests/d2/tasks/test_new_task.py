@@ -30,7 +30,7 @@ def regression(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "regression", raising=False)
     yield importlib.import_module("regression")
-    table._RECORDS[:] = [task for task in table._RECORDS if task.name != "regression"]
+    table.TASKS[:] = [task for task in table.TASKS if task.name != "regression"]
     for registered in (tasks.TASKS, TASKS, META_ARCH_REGISTRY._obj_map):
         for name in ("regression", "CompressedRegressor"):
             registered.pop(name, None)

@@ -31,7 +31,7 @@ def test_every_task_can_be_predicted():
 
 def test_what_is_trained_can_be_predicted():
     pytest.importorskip("detectron2", reason="Detectron2 is not installed")
-    from cdl_d2.d2.tasks.table import _RECORDS as TRAINED
+    from cdl_d2.d2.tasks.table import TASKS as TRAINED
 
     assert {task.name for task in TRAINED} == set(TASKS)
     for task in TRAINED:
