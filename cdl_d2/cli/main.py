@@ -38,7 +38,9 @@ from cdl_d2.files import is_disk_error
 warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
 
 MISTAKES = (CdlError, OSError)
-REMOVED_OPTIONS = {  # by command: the new form
+REMOVED_OPTIONS = {  # by command, or of all commands: the new form
+    ("", "--meaning"): "--quantization",
+    ("codec compress", "--no-rest"): "--base-only",
     ("convert", "--images"): "cdl convert MODEL INPUTS",
     ("convert", "--weights"): "cdl convert CONFIG:WEIGHTS INPUTS",
     ("visualize", "--config-file"): "cdl visualize MODEL INPUTS",
@@ -100,7 +102,8 @@ def main(arguments: Sequence[object] | None = None) -> int:
     try:
         name = " ".join(["cdl", *app.parse_commands(words)[0]])
         for (command, option), new in REMOVED_OPTIONS.items():
-            if name == f"cdl {command}" and option in words:
+            is_of_all = not command and name != "cdl run-script"  # whose words are a script's
+            if option in words and (is_of_all or name == f"cdl {command}"):
                 raise CdlError(f"the option {option} is removed: write {new}")
         status = _call(words) or 0
         sys.stdout.flush()  # what is printed can meet a full disk, too

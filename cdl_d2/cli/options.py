@@ -116,7 +116,7 @@ NO_DATASETS = Datasets()
 
 
 def load_config(model: str, overrides: Sequence[str], datasets: Datasets = NO_DATASETS) -> CfgNode:
-    """Return the config of MODEL, of Detectron2, with its weights as MODEL.WEIGHTS."""
+    """Return the config of MODEL, of Detectron2; MODEL.WEIGHTS names its weights."""
     from cdl_d2.d2.engine.run_config import RunConfig
     from cdl_d2.prediction.loading import find_detectron2_config
 

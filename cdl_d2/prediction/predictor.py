@@ -71,7 +71,7 @@ class Predictor:
 
     @classmethod
     def from_pretrained(cls, folder_or_repository: str | Path, device: str | None = None):
-        """Load a model that save_pretrained or push_to_hub wrote; raises as load.
+        """Load a model that save_pretrained or push_to_hub wrote.
 
         Args:
             folder_or_repository: a folder, or `USER/NAME` on the Hugging Face Hub.

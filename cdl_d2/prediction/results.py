@@ -69,7 +69,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PanopticSegments:
-    """Segments of things and stuff, as Detectron2 numbers them.
+    """Segments of things and stuff, with Detectron2's numbers.
 
     Attributes:
         stuff: H x W, uint8, the class of every pixel; 0 for all things.
@@ -127,7 +127,7 @@ class Detections(Prediction):
         return detections_to_coco(*fields, image_id, ids, self.masks, self.keypoints)
 
     def to_instances(self) -> Any:
-        """Return the objects as Detectron2's Instances.
+        """Convert the objects to Detectron2's Instances.
 
         Raises:
             MissingPackageError: if Detectron2 is not installed.

@@ -105,6 +105,6 @@ def label_map(scores: torch.Tensor) -> torch.Tensor:
 
 
 def as_png(labels: torch.Tensor) -> np.ndarray:
-    """Return a label map as PNG stores it, uint8 or uint16."""
+    """Convert a label map to the types of PNG, uint8 or uint16."""
     array = labels.numpy()
     return array if array.dtype == np.uint8 else array.astype(np.uint16)

@@ -108,13 +108,13 @@ class Task(ABC):
         """Return the prediction in a network's output for one image.
 
         Args:
-            output: as Backend.read_output returns it.
+            output: result of Backend.read_output.
             common: fields of Prediction.
         """
 
     @abstractmethod
     def to_record(self, prediction: Any, save: Save) -> Record:
-        """Return a prediction as JSON values, for a part of an archive.
+        """Convert a prediction to JSON values, for a part of an archive.
 
         Args:
             save: function that writes pixels, H x W, as a PNG to a folder of this name and returns
@@ -168,7 +168,7 @@ def unique_values(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def to_csv(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a head and rows as CSV."""
+    """Format a head and rows in CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *rows])
     return text.getvalue()
