@@ -11,10 +11,16 @@ from dataclasses import replace
 from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
+from cdl_d2.codec.entropy.autoregressive_coder import AutoregressiveCoder
+from cdl_d2.codec.entropy.factorized_coder import FactorizedCoder
+from cdl_d2.codec.entropy.hyperprior_coder import HyperpriorCoder
 from cdl_d2.codec.entropy.latent_codec_coder import LatentCodecCoder
 from cdl_d2.codec.entropy.latent_coder import LatentCoder
 from cdl_d2.codec.entropy.layered_coder import LayeredCoder
-from cdl_d2.codec.entropy.variable_rate_coder import VariableRateCoder
+from cdl_d2.codec.entropy.variable_rate_coder import (
+    VariableRateAutoregressiveCoder,
+    VariableRateHyperpriorCoder,
+)
 from cdl_d2.codec.registry import Architecture, register
 
 if TYPE_CHECKING:
@@ -204,24 +210,26 @@ def _register_latent_codec(
     )
 
 
-_register_fixed_rate("bmshj2018-factorized", 0, 6, LatentCoder)
-_register_fixed_rate("bmshj2018-hyperprior", 1, 7, LatentCoder, packaged=range(3))
-_register_fixed_rate("mbt2018-mean", 2, 8, LatentCoder)
-_register_fixed_rate("mbt2018", 3, 9, LatentCoder)
+_register_fixed_rate("bmshj2018-factorized", 0, 6, FactorizedCoder)
+_register_fixed_rate("bmshj2018-hyperprior", 1, 7, HyperpriorCoder, packaged=range(3))
+_register_fixed_rate("mbt2018-mean", 2, 8, HyperpriorCoder)
+_register_fixed_rate("mbt2018", 3, 9, AutoregressiveCoder)
 for _name, _numbers in (("cheng2020-anchor", (4, 10)), ("cheng2020-attn", (5, 11))):
     _register_fixed_rate(
         _name,
         *_numbers,
-        LatentCoder,
+        AutoregressiveCoder,
         range(1, 7),
         widths_of=_width_of,
         tiny_widths=TINY_WIDTHS[:1],
     )
-_register_generative("zhang2022", 12, 14, LatentCoder, "GenerativeHyperprior")
+_register_generative("zhang2022", 12, 14, HyperpriorCoder, "GenerativeHyperprior")
 _register_generative("zhang2022-layered", 13, 15, LayeredCoder, "LayeredGenerativeHyperprior")
-_register_variable_rate("bmshj2018-hyperprior-vbr", 16, 19, VariableRateCoder, vr_entbttlnck=True)
-_register_variable_rate("mbt2018-mean-vbr", 17, 20, VariableRateCoder, vr_entbttlnck=True)
-_register_variable_rate("mbt2018-vbr", 18, 21, VariableRateCoder)
+_register_variable_rate(
+    "bmshj2018-hyperprior-vbr", 16, 19, VariableRateHyperpriorCoder, vr_entbttlnck=True
+)
+_register_variable_rate("mbt2018-mean-vbr", 17, 20, VariableRateHyperpriorCoder, vr_entbttlnck=True)
+_register_variable_rate("mbt2018-vbr", 18, 21, VariableRateAutoregressiveCoder)
 _register_latent_codec(
     "cheng2020-anchor-checkerboard", "Cheng2020AnchorCheckerboard", 192, _width_of
 )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.bitstream.stream import BASE, ENHANCEMENT, Bitstream, BitstreamError
-from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
+from cdl_d2.codec.entropy.autoregressive_coder import COMPRESSAI
 from cdl_d2.codec.entropy.coders import select_coder
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.entropy.latent_coder import LatentCoder, Quantized
@@ -173,7 +173,7 @@ class Codec(nn.Module):
     @property
     def predicts_scales(self) -> bool:
         """Whether the entropy model predicts a deviation for every symbol of y."""
-        return self.coder.has_hyperprior
+        return self.coder.predicts_scales
 
     def encode(
         self, image: torch.Tensor, with_scales: bool = False, with_bits: bool = True

@@ -31,28 +31,21 @@ def check_network(
     Raises:
         CdlError: for what is missing, or of another size, or done otherwise.
     """
-    _check_parts(network)
+    _check_parts(network, coder)
     device = next(network.parameters()).device
     noise = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(device)
     with exact_arithmetic(device):
         y = _run(network, "g_a", noise, (channels, *_grid(STRIDE)))
         _run(network, "g_s", y, (3, *SIZE))
-        if not hasattr(network, "latent_codec") and hasattr(network, "h_a"):
+        if "h_a" in coder.parts:
             side = len(network.entropy_bottleneck.quantiles)
             z = _run(network, "h_a", y, (side, *_grid(STRIDE * HYPERPRIOR_CELLS)))
             _run(network, "h_s", z, (None, *_grid(STRIDE)))
         _check_forward(network, coder(network, quality), noise, y)
 
 
-def _check_parts(network: nn.Module) -> None:
-    needed = ["g_a", "g_s", "update"]
-    if not hasattr(network, "latent_codec"):
-        needed.append("entropy_bottleneck")
-    if hasattr(network, "h_a") or hasattr(network, "gaussian_conditional"):
-        needed += ["h_a", "h_s", "gaussian_conditional"]
-    if hasattr(network, "context_prediction"):
-        needed += ["h_a", "entropy_parameters"]
-    for part in needed:
+def _check_parts(network: nn.Module, coder: type[LatentCoder]) -> None:
+    for part in ("g_a", "g_s", "update", *coder.parts):
         if not hasattr(network, part):
             raise CdlError(
                 f"a {type(network).__name__} has no {part}: it must be built as CompressAI's image "
@@ -89,8 +82,7 @@ def _check_forward(
         x_hat = network(image, **coder.forward_arguments)["x_hat"]
     finally:
         handle.remove()
-    rounds = coder.has_context and len(coder.quantizations) > 1  # forward sees round(y) everywhere
-    ours = coder.round(y[0]) if rounds else coder.quantize(y[0])
+    ours = coder.quantize_as_forward(y[0])
     for theirs in seen:
         flipped = ((theirs[0] - ours.y_hat).abs() > 1e-3).float().mean()
         if flipped <= MOST_FLIPPED and torch.allclose(network.g_s(theirs), x_hat, atol=1e-4):

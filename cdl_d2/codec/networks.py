@@ -7,17 +7,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cdl_d2.codec.entropy.coders import CODERS
 from cdl_d2.codec.io.state_dicts import State, fit_names, is_table, load_into
 from cdl_d2.codec.registry import get_architecture
 from cdl_d2.errors import CdlError
 
 # Entries that say how wide a network is.
 SIZES = ("g_a.0.weight", "g_a.0.conv1.weight", "g_a.6.weight", "entropy_bottleneck.quantiles")
-# Parts of some architectures only: without them the weights of these are not those of another.
-OTHER_PARTS = {
-    *("h_a", "h_s", "gaussian_conditional", "context_prediction", "entropy_parameters"),
-    *("global_bottleneck", "Gain", "QuantABCD", "gayn2zqstep", "latent_codec"),
-}
+# Submodules that some entropy models have: weights of others are not those of this architecture.
+ENTROPY_PARTS = {part for _, coder in CODERS for part in coder.parts} | {"gayn2zqstep"}
 MAX_SIDE = 2048  # of a tensor of weights; the largest of the zoo is 1280
 
 
@@ -43,7 +41,7 @@ def network_from_weights(
         sizes = fit_names(state_dict, SIZES)
         network = architecture.network_like(sizes, quality)
         parts = {key.split(".")[0] for key in network.state_dict()}
-        load_into(network, state_dict, source, strict_modules=parts | OTHER_PARTS)
+        load_into(network, state_dict, source, strict_modules=parts | ENTROPY_PARTS)
         return network
     except (
         *(AttributeError, CdlError, IndexError, KeyError),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cdl_d2.codec.bitstream.header import Header, read_header
-from cdl_d2.codec.entropy.autoregressive import COMPRESSAI
+from cdl_d2.codec.entropy.autoregressive_coder import COMPRESSAI
 from cdl_d2.codec.latent import HYPERPRIOR_CELLS, STRIDE, CodecIdentity, coded_cells
 from cdl_d2.codec.registry import CODEC_NAME, wire_names
 from cdl_d2.errors import BitstreamError, CdlError

@@ -14,9 +14,30 @@ from cdl_d2.errors import BitstreamError, CdlError
 
 FEW_SYMBOLS = 50_000
 MAX_SYMBOL = 2**24  # beyond that, float32 has no whole numbers
+MAX_SPREAD = 2**14  # of quantiles: the coder splits 2**16 parts among all symbols between them
 MAX_BYTES = 8  # of a symbol: 2 for an escape, then up to 9 digits of 4 bits
 MAKING_TABLES = threading.RLock()  # in a network, which codecs share, in threads too
 _SHIFT = 128  # the coder sees symbols this much larger, most of which are then bytes
+
+
+def update_tables(network: nn.Module) -> None:
+    """Compute a network's coding tables from its weights, whatever tables it had.
+
+    Raises:
+        CdlError: if the weights give no distributions, or too wide ones.
+    """
+    for module in network.modules():
+        if hasattr(module, "quantiles"):
+            lowest, highest = module.quantiles.aminmax()
+            if not highest - lowest <= MAX_SPREAD:  # also true for NaN
+                raise CdlError(
+                    f"quantiles from {float(lowest):g} to {float(highest):g} span more than "
+                    f"{MAX_SPREAD}: the codec's weights are corrupted"
+                )
+    try:
+        network.update(force=True)
+    except ValueError as error:
+        raise CdlError(f"the codec's weights give no distributions: {error}") from error
 
 
 class ScaleRows:

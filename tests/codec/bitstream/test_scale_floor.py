@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cdl_d2.codec import Bitstream, BitstreamError
-from cdl_d2.codec.entropy.latent_coder import MAX_SCALE_FLOOR
+from cdl_d2.codec.entropy.hyperprior_coder import MAX_SCALE_FLOOR
 from tests.codec.conftest import IMAGE
 from tests.conftest import small_codec
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from compressai.ops import compute_padding
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec
-from cdl_d2.codec.entropy.autoregressive import steps
+from cdl_d2.codec.entropy.autoregressive_coder import steps
 from cdl_d2.errors import CdlError, MisalignedImageError
 from tests.codec.conftest import IMAGE, WITH_CONTEXT, compressai_round_trip
 from tests.conftest import (
