@@ -8,7 +8,7 @@ import torch
 
 from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.codec import Codec, latent_grid
-from cdl_d2.codec.codec import UNTRAINED
+from cdl_d2.codec.networks import UNTRAINED
 from cdl_d2.d2.building import naming_config
 from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.model_input import ModelTraits, build_codec

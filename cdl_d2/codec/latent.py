@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -202,3 +202,30 @@ def pad_for_coding(image: torch.Tensor) -> torch.Tensor:
     height, width = image.shape[-2:]
     right, bottom = -width % CODING_MULTIPLE, -height % CODING_MULTIPLE
     return F.pad(image, (0, right, 0, bottom), mode="replicate")
+
+
+def stack_for_coding(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Check, pad and stack images, each 3 x H x W, float, RGB in [0, 1], to N x 3 x H' x W'.
+
+    Raises:
+        CdlError: for another shape, dtype or value, or images of several coded sizes.
+    """
+    for image in images:
+        _check_image(image)
+    if len(images) > 1 and len({coded_cells(image.shape[1:]) for image in images}) > 1:
+        sizes = sorted({tuple(image.shape[1:]) for image in images})
+        raise CdlError(f"a batch has images of several coded sizes: {sizes}")
+    return torch.stack([pad_for_coding(image.float()) for image in images])
+
+
+def _check_image(image: torch.Tensor) -> None:
+    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+        raise CdlError(f"an image of shape {tuple(image.shape)} is not 3 x H x W")
+    if not image.is_floating_point():
+        raise CdlError(f"an image of {image.dtype} is not float RGB in [0, 1]: divide by 255")
+    low, high = image.aminmax()
+    if not (low >= 0 and high <= 1):  # also true for NaN
+        advice = "divide by 255" if low >= 0 else "give pixels before they are normalized"
+        raise CdlError(
+            f"image values from {float(low):g} to {float(high):g} are not in [0, 1]: {advice}"
+        )

@@ -9,14 +9,38 @@ from torch import nn
 
 from cdl_d2.codec.entropy.coders import CODERS
 from cdl_d2.codec.io.state_dicts import State, fit_names, is_table, load_into
+from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.codec.registry import get_architecture
+from cdl_d2.codec.zoo import weights_path
 from cdl_d2.errors import CdlError
 
 # Entries that say how wide a network is.
 SIZES = ("g_a.0.weight", "g_a.0.conv1.weight", "g_a.6.weight", "entropy_bottleneck.quantiles")
 # Submodules that some entropy models have: weights of others are not those of this architecture.
 ENTROPY_PARTS = {part for _, coder in CODERS for part in coder.parts} | {"gayn2zqstep"}
+UNTRAINED = "untrained"  # in the place of a path of weights
 MAX_SIDE = 2048  # of a tensor of weights; the largest of the zoo is 1280
+
+
+def load_codec_network(name: str, quality: int, metric: str, weights: str = "") -> nn.Module:
+    """Build a network with trained weights; it leaves the random state as it is.
+
+    Args:
+        weights: path of a local file; empty for the zoo's or packaged weights; `untrained` for
+            random weights, the same every time.
+
+    Raises:
+        CdlError: for an unknown name, quality or metric, or unreadable weights.
+        FileNotFoundError: if the weights are missing.
+    """
+    architecture = get_architecture(name)
+    architecture.check_choice(quality, metric, own_weights=bool(weights))
+    with torch.random.fork_rng(devices=[]):  # new networks have random weights
+        if weights == UNTRAINED:
+            torch.default_generator.manual_seed(0)  # leaves the generators of other devices alone
+            return architecture.new_network(quality)
+        path = weights_path(name, quality, metric, weights)
+        return network_from_weights(name, quality, load_state_dict(path), path)
 
 
 def network_from_weights(

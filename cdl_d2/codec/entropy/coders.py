@@ -1,4 +1,4 @@
-"""Selection of the coder for a network by its submodules."""
+"""Selection of the coder for a network."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cdl_d2.codec.entropy.variable_rate_coder import (
     VariableRateAutoregressiveCoder,
     VariableRateHyperpriorCoder,
 )
+from cdl_d2.codec.registry import find_architecture
 
 # Coders, and submodules that identify their networks; the first that fits is taken.
 CODERS: tuple[tuple[tuple[str, ...], type[LatentCoder]], ...] = (
@@ -28,6 +29,9 @@ CODERS: tuple[tuple[tuple[str, ...], type[LatentCoder]], ...] = (
 )
 
 
-def select_coder(network: nn.Module) -> type[LatentCoder]:
-    """Return the coder for a network that is built as CompressAI's image models are."""
+def select_coder(network: nn.Module, name: str) -> type[LatentCoder]:
+    """Return the coder of a codec: that of its registered name, else the one for its submodules."""
+    architecture = find_architecture(name)
+    if architecture and architecture.coder:
+        return architecture.coder
     return next(coder for marks, coder in CODERS if all(hasattr(network, mark) for mark in marks))

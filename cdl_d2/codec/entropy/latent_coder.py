@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.entropy.tables import MAKING_TABLES, update_tables
+from cdl_d2.codec.latent import Latent
 
 Table = TypeVar("Table")
 
@@ -125,6 +126,18 @@ class LatentCoder(ABC):
     @abstractmethod
     def bits(self, quantized: Quantized) -> tuple[torch.Tensor, float]:
         """Estimate the bits of every symbol of y, M x h x w, and of all of z, 0 without one."""
+
+    def to_latent(
+        self,
+        quantized: Quantized,
+        image_size: tuple[int, int],
+        with_scales: bool,
+        with_bits: bool = True,
+    ) -> Latent:
+        """Return the latent of an image of (H, W) pixels, with scales and bits if asked for."""
+        scales_hat = quantized.scales_hat if with_scales else None
+        latent = Latent(quantized.y_hat, image_size, scales_hat=scales_hat)
+        return latent.with_bits(*self.bits(quantized)) if with_bits else latent
 
     def scale_floor(self, quantized: Quantized) -> int:
         """Return the highest scale floor at which `encode` omits nothing but zeros."""

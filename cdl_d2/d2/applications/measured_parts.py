@@ -17,7 +17,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from cdl_d2.codec.codec import UNTRAINED
+from cdl_d2.codec.networks import UNTRAINED
 from cdl_d2.d2.model_input import architecture_of, build_codec
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
