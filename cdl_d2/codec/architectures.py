@@ -38,10 +38,9 @@ def _register_with_tiny(
     tiny_qualities: range,
     packaged: range | None = None,
 ) -> None:
-    """Register a codec and its tiny variant, whose wire number and qualities are given.
+    """Register a codec and its tiny variant, which differs in the other arguments.
 
-    Args:
-        packaged: qualities of the tiny variant whose weights are in this package.
+    `packaged` are the qualities of the tiny variant whose weights are in this package.
     """
     register(architecture)
     tiny = replace(
@@ -68,9 +67,7 @@ def _register_fixed_rate(
 ) -> None:
     """Register a codec of CompressAI's zoo that has one network per quality.
 
-    Args:
-        widths_of: return the network's arguments for a state dict; None for N and M.
-        tiny_widths: the tiny network's arguments.
+    `widths_of` returns the network's arguments for a state dict, N and M if it is None.
     """
 
     def build(*widths: int) -> nn.Module:
@@ -188,9 +185,8 @@ def _register_latent_codec(
 ) -> None:
     """Register an image model of CompressAI that has a `latent_codec`, and no published weights.
 
-    Args:
-        channels: M at the default widths.
-        widths_of: return the network's arguments, M the second or only one, for a state dict.
+    `channels` is M at the default widths. `widths_of` returns the network's arguments for a state
+    dict, of which M is the second or only one.
     """
 
     def build(*widths: int | list[int]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Which codec: plain values, as a config, a command line or a checkpoint give them."""
+"""Choice of a codec in plain values, as in a config, a command line or a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ QUALITY = "{quality}"  # in the path of weights
 
 @dataclass(frozen=True)
 class CodecChoice:
-    """A codec that can be loaded; see Codec.load for what the values may be.
+    """Choice of a codec.
 
     Attributes:
-        name: one of ARCHITECTURES (architectures.py), `tiny-<that>`, or a registered one.
+        name: a registered name: CompressAI's, `zhang2022`, `tiny-<name>` or a user's.
         quality: 1 (smallest files) to 8; 1 to 6 for cheng2020, 1 to 4 for zhang2022, 0 to 2 for the
-            built-in tiny codec. Of a variable-rate codec (`...-vbr`), the rate at which it codes.
-        metric: `mse` or `ms-ssim`, what it was trained for.
-        weights: a local file, in whose path `{quality}` stands for the quality; empty for
-            CompressAI's zoo or the package's own; `untrained` for random ones.
-        quantization: `dequantized`, as a receiver of the bitstream has it, or `rounded`, round(y).
-        qualities: all that a network reads, if it reads several; `quality` is one of them.
+            packaged tiny codec. For a variable-rate codec (`...-vbr`), the rate to code at.
+        metric: distortion metric of the weights, `mse` or `ms-ssim`.
+        weights: path of a local file, in which `{quality}` is replaced by the quality; empty for
+            CompressAI's zoo or packaged weights; `untrained` for random ones.
+        quantization: `dequantized`, Q(y - mu) + mu as decoded from a bitstream, or `rounded`.
+        qualities: all qualities of a model that reads several, `quality` among them.
 
     Raises:
-        CdlError: for a quality that is not one of several, or given twice.
+        CdlError: if `quality` is not one of `qualities`, or one of these occurs twice.
     """
 
     name: str
@@ -42,17 +42,17 @@ class CodecChoice:
     qualities: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        several = tuple(self.qualities)
-        object.__setattr__(self, "qualities", several)
-        if several and (self.quality not in several or len({*several}) < len(several)):
+        qualities = tuple(self.qualities)
+        object.__setattr__(self, "qualities", qualities)
+        if qualities and (self.quality not in qualities or len({*qualities}) < len(qualities)):
             raise CdlError(
-                f"quality {self.quality} is not one of the qualities {several} that the network "
-                "reads, each given once: set MODEL.CODEC.QUALITY to one of MODEL.CODEC.QUALITIES"
+                f"quality {self.quality} is not one of the qualities {qualities} of the model, or "
+                "one of these occurs twice"
             )
 
     @classmethod
     def from_config(cls, node: Mapping[str, Any]) -> CodecChoice:
-        """Of MODEL.CODEC of a Detectron2 config, whose keys are the attributes in capitals."""
+        """Return the choice in a config node whose keys are the attributes in capitals."""
         return cls.from_dict({key.lower(): value for key, value in node.items()})
 
     @classmethod
@@ -63,30 +63,30 @@ class CodecChoice:
     def load(self) -> Codec:
         """Return the codec, on the CPU.
 
-        Equal choices share one, since codecs are frozen, for as long as the file of their weights
-        stays the same. Take `load().on(device)` for another device, never `load().to(device)`,
-        which moves it for all.
+        Equal choices share one codec for as long as the file of their weights does not change. Use
+        `load().on(device)` for another device; `load().to(device)` would move it for all.
 
         Raises:
-            CdlError, FileNotFoundError: see Codec.load.
+            CdlError: for an unknown name, quality, metric or quantization, or unreadable weights.
+            FileNotFoundError: if the weights are missing.
         """
         weights = self.weights.replace(QUALITY, str(self.quality))
         file = Path(weights)
         state = file.stat() if weights and file.is_file() else None
-        one = replace(self, weights=weights, qualities=())
-        return _shared(one, state and (state.st_mtime_ns, state.st_size, state.st_ino))
+        choice = replace(self, weights=weights, qualities=())
+        return _load_shared(choice, state and (state.st_mtime_ns, state.st_size, state.st_ino))
 
     def load_others(self) -> tuple[Codec, ...]:
-        """The codecs of the other qualities that a network reads; raises as `load`."""
-        others = [each for each in self.qualities if each != self.quality]
-        return tuple(replace(self, quality=each, qualities=()).load() for each in others)
+        """Return the codecs of the other qualities of a model; raise the errors of `load`."""
+        qualities = [quality for quality in self.qualities if quality != self.quality]
+        return tuple(replace(self, quality=quality, qualities=()).load() for quality in qualities)
 
 
 @lru_cache(maxsize=16)
-def _shared(choice: CodecChoice, file_state: tuple[int, ...] | None) -> Codec:
+def _load_shared(choice: CodecChoice, file_state: tuple[int, ...] | None) -> Codec:
     architecture = find_architecture(choice.name)
     if architecture and architecture.is_variable_rate and choice.quality != 1:
-        return _shared(replace(choice, quality=1), file_state).at_quality(choice.quality)
+        return _load_shared(replace(choice, quality=1), file_state).at_quality(choice.quality)
     return Codec.load(
         choice.name, choice.quality, choice.metric, choice.weights, choice.quantization
     )

@@ -88,9 +88,13 @@ class Codec(nn.Module):
         """Build a codec with trained weights.
 
         Args:
+            name: a registered name.
+            quality: one of the codec's qualities.
+            metric: `mse` or `ms-ssim`.
             weights: path of a local file; empty for weights of CompressAI's zoo, which are
                 downloaded and checked by the hash in their name, or those in this package;
                 `untrained` for random weights, to count and time only.
+            quantization: `dequantized` or `rounded`.
 
         Raises:
             CdlError: for an unknown name, quality, metric or quantization, or unreadable weights.
@@ -120,6 +124,8 @@ class Codec(nn.Module):
             network: trained network; `check_network` lists the parts that it must have.
             channels: channels M of the latent.
             quality: 0 to 255; of a variable-rate network, the rate to code at.
+            metric: `mse` or `ms-ssim`.
+            quantization: `dequantized` or `rounded`.
 
         Raises:
             CdlError: if the network cannot be used, or a value is not one of these.
@@ -135,11 +141,7 @@ class Codec(nn.Module):
         return cls(network, name, quality, metric, quantization)
 
     def at_quality(self, quality: int) -> Codec:
-        """Return this variable-rate codec at another rate; both share one network.
-
-        Raises:
-            CdlError: if the codec has one rate only, or does not have this one.
-        """
+        """Return this variable-rate codec at another rate; both share one network."""
         if not self.coder.is_variable_rate:
             raise CdlError(f"{self.name} has one rate: load the codec of quality {quality}")
         return self._replace(self.network, quality)

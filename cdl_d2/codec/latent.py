@@ -1,4 +1,4 @@
-"""The latent of one image, and the geometry that ties latent cells to pixels."""
+"""Latent of one image, its codec's identity, and the geometry of latent positions and pixels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 from cdl_d2.errors import CdlError, MisalignedImageError
 
-STRIDE = 16  # pixels a side of a latent cell
-HYPERPRIOR_CELLS = 4  # latent cells a side of a cell of the hyperprior's own latent z
+STRIDE = 16  # pixels per side of a latent position
+HYPERPRIOR_CELLS = 4  # positions of y per side of a position of the hyperprior z
 CODING_MULTIPLE = STRIDE * HYPERPRIOR_CELLS
-MAX_PIXELS = 2**26  # a latent of 320 channels then takes 0.34 GB, its decoder some GB
+MAX_PIXELS = 2**26  # a latent of 320 channels takes 0.34 GB, its decoder some GB
 MAX_PIXELS_VARIABLE = "CDL_MAX_PIXELS"
 
 QUANTIZATIONS = ("dequantized", "rounded")
@@ -40,11 +40,14 @@ def current_quantization(value: str) -> str:
 
 @dataclass(frozen=True)
 class CodecIdentity:
-    """What a latent is a latent of: two latents are comparable only if these agree.
+    """Identity of the codec that produced a latent; latents are comparable if they are equal.
 
-    `quantization` is `dequantized`, Q(y - mu) + mu as a receiver of the bitstream has it, or
-    `rounded`, round(y).
-    `weights` is the fingerprint of the codec's weights; empty where a file does not say it.
+    Attributes:
+        name: registered name, or a user's.
+        quality: quality of the weights, or rate of a variable-rate codec.
+        metric: `mse` or `ms-ssim`.
+        quantization: `dequantized`, Q(y - mu) + mu as decoded from a bitstream, or `rounded`.
+        weights: fingerprint of the weights; empty if unknown, as in files of CompressAI.
     """
 
     name: str
@@ -58,38 +61,37 @@ class CodecIdentity:
         """Return the identity that was saved as a dict, by this version or an earlier one."""
         return cls(**current_fields(content))
 
-    def fits(self, other: CodecIdentity) -> bool:
-        """Return whether latents of another identity are of this codec, as far as that says."""
-        return self == replace(other, weights=other.weights or self.weights)
+    def fits(self, identity: CodecIdentity) -> bool:
+        """Return True if two identities are equal, or differ in unknown weights only."""
+        return self == replace(identity, weights=identity.weights or self.weights)
 
-    def differences(self, other: CodecIdentity) -> str:
+    def differences(self, identity: CodecIdentity) -> str:
         """Return the names of the attributes in which two identities differ, in a sentence."""
-        names = [name for name, value in vars(self).items() if value != getattr(other, name)]
+        names = [name for name, value in vars(self).items() if value != getattr(identity, name)]
         return f"they differ in {' and '.join(names)}"
 
     def __str__(self) -> str:
         return (
             f"{self.name} quality {self.quality} ({self.metric}), {self.quantization} latents, "
-            f"weights {self.weights or 'not said'}"
+            f"weights {self.weights or 'unknown'}"
         )
 
 
 @dataclass(frozen=True)
 class Latent:
-    """The quantized latent of one image of H x W pixels, on the whole coded grid.
+    """Quantized latent of one image of H x W pixels, on the whole coded grid.
 
-    The coded grid has h = H' / 16 by w = W' / 16 cells, with H' and W' the image's sides rounded
-    up to multiples of 64. The image itself is its upper left part, unless `padding` says otherwise.
+    The coded grid has h = H' / 16 by w = W' / 16 positions, where H' and W' are the image's sides
+    rounded up to multiples of 64. The image is its upper left part if `padding` is (0, 0).
 
     Attributes:
         y_hat: M x h x w, float.
         image_size: (H, W) in pixels.
-        scales_hat: M x h x w, the standard deviations that the entropy model predicts, in units of
-            y_hat, or None.
-        bits: h x w, estimated bits of y_hat a cell; None, as the next two, if nobody asked.
-        channel_bits: M, estimated bits of y_hat a channel; those of a channel that is one number
-            (layered_coder.py) are spread evenly over the cells in `bits`.
-        side_bits: estimated bits of the hyperprior; 0 for a codec without one.
+        scales_hat: M x h x w, predicted standard deviations in units of y_hat, or None.
+        bits: h x w, estimated bits of y_hat per position; None, like the next two, if they were not
+            estimated. Bits of a global channel are spread evenly over its positions.
+        channel_bits: M, estimated bits of y_hat per channel.
+        side_bits: estimated bits of the hyperprior; 0 without one.
         padding: rows above and columns left of the image on the grid, in pixels.
     """
 
@@ -103,12 +105,12 @@ class Latent:
     padding: tuple[int, int] = (0, 0)
 
     def to(self, device: torch.device | str) -> Latent:
-        """The same latent on another device."""
+        """Return the same latent on another device."""
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return replace(self, **tensors)
 
     def with_bits(self, bits: torch.Tensor, side_bits: float) -> Latent:
-        """The same latent with the estimated bits of each symbol, M x h x w, and the hyperprior."""
+        """Return the same latent with the bits of each symbol, M x h x w, and of the hyperprior."""
         return replace(self, bits=bits.sum(0), channel_bits=bits.sum((1, 2)), side_bits=side_bits)
 
     @property
@@ -117,7 +119,7 @@ class Latent:
         return self.crop(self.y_hat)
 
     def crop(self, grid: torch.Tensor) -> torch.Tensor:
-        """Crop a tensor on the coded grid, ... x h x w, to the image; see `crop_to_image`."""
+        """Crop a tensor on the coded grid, ... x h x w, to the positions of the image."""
         return crop_to_image(grid, self.image_size, self.padding)
 
     @cached_property
@@ -125,20 +127,20 @@ class Latent:
         """Estimated bits of the whole image, hyperprior included.
 
         Raises:
-            CdlError: if the latent was made without estimates.
+            CdlError: if the bits were not estimated.
         """
         if self.bits is None:
-            raise CdlError("the latent has no estimated size: encode with_bits")
+            raise CdlError("the latent has no estimated bits: encode it with_bits")
         return float(self.bits.sum(dtype=torch.float64)) + self.side_bits
 
     @property
     def bits_per_pixel(self) -> float:
-        """Estimated bits over the H * W pixels of the image (not of the padded one)."""
+        """Estimated bits per pixel of the image, without padding."""
         return self.total_bits / (self.image_size[0] * self.image_size[1])
 
 
 def latent_grid(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Latent cells, rows and columns, that cover an image of (H, W) pixels."""
+    """Return the rows and columns of latent positions that cover an image of (H, W) pixels."""
     return -(-image_size[0] // STRIDE), -(-image_size[1] // STRIDE)
 
 
@@ -148,6 +150,7 @@ def crop_to_image(
     """Crop a tensor on the coded grid, ... x h x w, to the latent positions of an image.
 
     Args:
+        grid: the tensor.
         image_size: (H, W) in pixels.
         padding: (top, left), pixels above and to the left of the image.
 
@@ -164,41 +167,38 @@ def crop_to_image(
 
 
 def coded_cells(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the whole latent of an image of (H, W) pixels, multiples of 4."""
+    """Return the rows and columns of the coded grid of an image of (H, W), multiples of 4."""
     height, width = (-(-side // CODING_MULTIPLE) * CODING_MULTIPLE for side in image_size)
     return height // STRIDE, width // STRIDE
 
 
 def max_pixels() -> int:
-    """The most pixels of a coded image that files may have, images and bitstreams alike.
+    """Return the limit of the pixels of a coded image, for image files and bitstreams.
 
-    2^26, or what the variable CDL_MAX_PIXELS of the environment says.
+    The limit is 2^26, or the value of the environment variable CDL_MAX_PIXELS.
 
     Raises:
-        CdlError: if that is no number above 0.
+        CdlError: if the variable is not a number above 0.
     """
     text = os.environ.get(MAX_PIXELS_VARIABLE, "")
     if text and not (text.isascii() and text.isdigit() and int(text)):
-        raise CdlError(f"{MAX_PIXELS_VARIABLE} {text!r} is no number of pixels")
+        raise CdlError(f"{MAX_PIXELS_VARIABLE} {text!r} is not a number of pixels above 0")
     return int(text) if text else MAX_PIXELS
 
 
 def check_pixels(image_size: tuple[int, int]) -> None:
-    """Raise CdlError unless an image of (H, W) has pixels, and as coded at most max_pixels."""
-    most = max_pixels()
+    """Raise CdlError if an image of (H, W) is empty or its coded size exceeds max_pixels."""
+    limit = max_pixels()
     height, width = (side * STRIDE for side in coded_cells(image_size))
-    if min(image_size) < 1 or height * width > most:
+    if min(image_size) < 1 or height * width > limit:
         raise CdlError(
             f"an image of {image_size} pixels, coded as {(height, width)}, is not between 1 and "
-            f"{most} pixels: set {MAX_PIXELS_VARIABLE} where there is memory for more"
+            f"{limit} pixels: set {MAX_PIXELS_VARIABLE} if there is memory for more"
         )
 
 
 def pad_for_coding(image: torch.Tensor) -> torch.Tensor:
-    """Repeat the last row and column of images, ... x 3 x H x W, up to multiples of 64.
-
-    Only the right and the bottom grow, so that a pixel keeps its cell.
-    """
+    """Pad images, ... x 3 x H x W, to multiples of 64, by repeating the last row and column."""
     height, width = image.shape[-2:]
     right, bottom = -width % CODING_MULTIPLE, -height % CODING_MULTIPLE
     return F.pad(image, (0, right, 0, bottom), mode="replicate")

@@ -1,4 +1,4 @@
-"""Whether a network that a user brings is one that this package can take apart."""
+"""Check that a user's network is built as CompressAI's image models are."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from cdl_d2.codec.entropy.latent_coder import LatentCoder
 from cdl_d2.codec.latent import CODING_MULTIPLE, HYPERPRIOR_CELLS, STRIDE
 from cdl_d2.errors import CdlError
 
-SIZE = CODING_MULTIPLE, 2 * CODING_MULTIPLE  # of the image that is tried
-MOST_FLIPPED = 0.01  # of the symbols: rounding can fall otherwise in float32 than in float64
+SIZE = CODING_MULTIPLE, 2 * CODING_MULTIPLE  # of the test image
+MAX_DIFFERENT_SHARE = 0.01  # of the symbols, which float32 and float64 can round differently
 
 
 def check_network(
     network: nn.Module, channels: int, coder: type[LatentCoder], quality: int
 ) -> None:
-    """Try a network, in eval mode, on an image of noise.
+    """Run a network, in eval mode, on an image of noise, and compare it with its parts.
 
-    It must be built as CompressAI's image models are: `g_a` to a latent y at stride 16 and `g_s`
-    back; `entropy_bottleneck`, of y or, with a hyperprior `h_a` and `h_s`, of z at stride 64; then
-    also `gaussian_conditional`, and with a context model `context_prediction` and
-    `entropy_parameters`; or instead of all these a `latent_codec`, see LatentCodecCoder. `forward`
-    must do with them what those models do.
+    It must have `g_a`, to a latent y at stride 16, and `g_s` back; an `entropy_bottleneck` of y or,
+    with a hyperprior (`h_a`, `h_s` and `gaussian_conditional`), of z at stride 64; with a context
+    model also `context_prediction` and `entropy_parameters`. Instead of these entropy models it can
+    have a `latent_codec`: a hyperprior with a checkerboard or groups of channels. `forward` must
+    combine the parts as CompressAI's models do.
 
     Args:
-        channels: M, that y must have.
+        network: network to check.
+        channels: expected channels M of y.
+        coder: LatentCoder of the entropy model.
+        quality: rate of a variable-rate network.
 
     Raises:
-        CdlError: for what is missing, or of another size, or done otherwise.
+        CdlError: if a part is missing or has another size, or if `forward` differs.
     """
     _check_parts(network, coder)
     device = next(network.parameters()).device
@@ -49,47 +52,48 @@ def _check_parts(network: nn.Module, coder: type[LatentCoder]) -> None:
         if not hasattr(network, part):
             raise CdlError(
                 f"a {type(network).__name__} has no {part}: it must be built as CompressAI's image "
-                "models are, of g_a, g_s, entropy_bottleneck and, with a hyperprior, h_a, h_s and "
+                "models are, with g_a, g_s, entropy_bottleneck and, for a hyperprior, h_a, h_s and "
                 "gaussian_conditional"
             )
 
 
 def _run(
-    network: nn.Module, part: str, given: torch.Tensor, expected: tuple[int | None, ...]
+    network: nn.Module, part: str, inputs: torch.Tensor, expected: tuple[int | None, ...]
 ) -> torch.Tensor:
+    """Return the output of a part, whose expected shape has None for any number of channels."""
     try:
-        made = getattr(network, part)(given)
+        output = getattr(network, part)(inputs)
     except RuntimeError as error:
-        raise CdlError(f"{part} does not take {tuple(given.shape[1:])}: {error}") from error
-    found = tuple(made.shape[1:])
-    if found[1:] != expected[1:] or expected[0] not in (None, found[0]):
-        size = tuple("any" if each is None else each for each in expected)
+        raise CdlError(f"{part} does not take {tuple(inputs.shape[1:])}: {error}") from error
+    shape = tuple(output.shape[1:])
+    if shape[1:] != expected[1:] or expected[0] not in (None, shape[0]):
+        expected = tuple("any" if side is None else side for side in expected)
         raise CdlError(
-            f"{part} makes {found} of {tuple(given.shape[1:])}, not {size}: a latent has a stride "
-            f"of {STRIDE} pixels and as many channels as were said, a hyperprior's a stride of "
+            f"{part} maps {tuple(inputs.shape[1:])} to {shape}, not {expected}: y has a stride of "
+            f"{STRIDE} pixels and the given number of channels, z a stride of "
             f"{STRIDE * HYPERPRIOR_CELLS}"
         )
-    return made
+    return output
 
 
 def _check_forward(
     network: nn.Module, coder: LatentCoder, image: torch.Tensor, y: torch.Tensor
 ) -> None:
-    """That `forward` decodes the latent that is decoded here, by `g_s` alone."""
-    seen = []
-    handle = network.g_s.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    """Raise CdlError unless `forward` decodes the coder's latent, by `g_s` alone."""
+    latents = []
+    handle = network.g_s.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
     try:
         x_hat = network(image, **coder.forward_arguments)["x_hat"]
     finally:
         handle.remove()
-    ours = coder.quantize_as_forward(y[0])
-    for theirs in seen:
-        flipped = ((theirs[0] - ours.y_hat).abs() > 1e-3).float().mean()
-        if flipped <= MOST_FLIPPED and torch.allclose(network.g_s(theirs), x_hat, atol=1e-4):
+    expected = coder.quantize_as_forward(y[0]).y_hat
+    for y_hat in latents:
+        share = ((y_hat[0] - expected).abs() > 1e-3).float().mean()
+        if share <= MAX_DIFFERENT_SHARE and torch.allclose(network.g_s(y_hat), x_hat, atol=1e-4):
             return
     raise CdlError(
-        f"forward of a {type(network).__name__} decodes another latent, or otherwise, than its "
-        "parts do when put together as in CompressAI's image models: it cannot be used"
+        f"forward of a {type(network).__name__} gives another result than its parts do when "
+        "combined as in CompressAI's image models: it cannot be used"
     )
 
 

@@ -1,4 +1,4 @@
-"""How the network of a codec is made, or rebuilt from its weights."""
+"""Networks of codecs, built from trained weights."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from cdl_d2.codec.registry import get_architecture
 from cdl_d2.codec.zoo import weights_path
 from cdl_d2.errors import CdlError
 
-# Entries that say how wide a network is.
+# Entries whose shapes give the widths of a network.
 SIZES = ("g_a.0.weight", "g_a.0.conv1.weight", "g_a.6.weight", "entropy_bottleneck.quantiles")
 # Submodules that some entropy models have: weights of others are not those of this architecture.
 ENTROPY_PARTS = {part for _, coder in CODERS for part in coder.parts} | {"gayn2zqstep"}
 UNTRAINED = "untrained"  # in the place of a path of weights
-MAX_SIDE = 2048  # of a tensor of weights; the largest of the zoo is 1280
+MAX_SIDE = 2048  # of a tensor of weights; the zoo's largest is 1280
 
 
 def load_codec_network(name: str, quality: int, metric: str, weights: str = "") -> nn.Module:
     """Build a network with trained weights; it leaves the random state as it is.
 
     Args:
+        name: registered name of the codec.
+        quality: one of its qualities.
+        metric: `mse` or `ms-ssim`.
         weights: path of a local file; empty for the zoo's or packaged weights; `untrained` for
             random weights, the same every time.
 
@@ -46,16 +49,18 @@ def load_codec_network(name: str, quality: int, metric: str, weights: str = "") 
 def network_from_weights(
     name: str, quality: int, state_dict: State, source: str | Path = "the file"
 ) -> nn.Module:
-    """Build a network of the size that its weights have, or that a registered codec gives it; its
-    coding tables are empty.
+    """Build a network of the widths that its weights have, with empty coding tables.
 
-    Tables of a file are not read, since they may be of other weights, or hostile.
+    Tables in a file are not read: they may be those of other weights, or malicious.
 
     Args:
-        source: name of the weights' file, for messages.
+        name: registered name of the codec.
+        quality: quality, for codecs whose widths are not read from weights.
+        state_dict: the weights.
+        source: path of the weights, for messages.
 
     Raises:
-        CdlError: if the weights do not belong to this architecture, or are not finite.
+        CdlError: if the weights are not those of this architecture, or not finite.
     """
     architecture = get_architecture(name)
     try:
@@ -79,6 +84,6 @@ def network_from_weights(
 
 def _check_tensor(key: str, tensor: torch.Tensor) -> None:
     if not torch.isfinite(tensor).all():
-        raise CdlError(f"the weights {key} are not finite: the file is damaged")
-    if max(tensor.shape, default=0) > MAX_SIDE:  # networks are made as wide as these say
+        raise CdlError(f"the weights {key} are not finite: the file is corrupted")
+    if max(tensor.shape, default=0) > MAX_SIDE:  # they determine the network's size
         raise CdlError(f"the weights {key}, {tuple(tensor.shape)}, are larger than any codec's")

@@ -58,6 +58,8 @@ class Architecture:
         """Raise CdlError for a quality or metric that the codec does not have.
 
         Args:
+            quality: quality of the weights.
+            metric: metric of the weights.
             own_weights: the weights come from the user, not from this package or a zoo.
         """
         is_packaged = self.packaged is not None and not own_weights

@@ -1,4 +1,4 @@
-"""Where a codec's weights come from: a local file, this package, or CompressAI's model zoo."""
+"""Weights of codecs: local files, this package's, or those of CompressAI's model zoo."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from cdl_d2.download import download_file
 from cdl_d2.errors import CdlError
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
-WEIGHTS_OPTIONS = "--codec-weights (in a config: MODEL.CODEC.WEIGHTS)"
-TRAIN_ONE = f"train one with `cdl codec train`, and give it as {WEIGHTS_OPTIONS}"
+ADVICE = "train the codec, and give the path of the codec's weights"
 
 
 def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Path:
-    """The file with the weights of a codec; downloads it if it is one of CompressAI's.
+    """Return the path of the weights of a codec; download them if they are CompressAI's.
 
     Raises:
         FileNotFoundError: if the file does not exist, or cannot be downloaded.
@@ -28,7 +27,7 @@ def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Pat
     if get_architecture(name).packaged is not None:
         path = PACKAGED_WEIGHTS / f"{name}-{quality}.safetensors"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing from this installation: {TRAIN_ONE}")
+            raise FileNotFoundError(f"{path} is missing from this installation: {ADVICE}")
         return path
     return download(zoo_url(name, quality, metric))
 
@@ -43,7 +42,7 @@ def zoo_url(name: str, quality: int, metric: str) -> str:
     url = weights_url(quality, metric) if weights_url else None
     if url is None:
         raise FileNotFoundError(
-            f"there are no weights of {name} quality {quality} ({metric}): {TRAIN_ONE}"
+            f"there are no weights of {name} quality {quality} ({metric}): {ADVICE}"
         )
     return url
 
@@ -61,7 +60,7 @@ def download(url: str, folder: Path | None = None) -> Path:
     path = (folder or Path(torch.hub.get_dir()) / "checkpoints") / Path(url).name
     match = re.search(r"-([0-9a-f]{8,64})\.", path.name)
     if match is None:
-        raise CdlError(f"{path.name} carries no hash in its name, so it cannot be checked")
-    advice = f"download it by hand and give its path as {WEIGHTS_OPTIONS}"
+        raise CdlError(f"{path.name} has no hash in its name, so it cannot be verified")
+    advice = "download it by hand and give its path as the codec's weights"
     download_file(url, path, match[1], advice=advice)
     return path

@@ -38,7 +38,7 @@ class AutoregressiveCoder(GaussianCoder):
     training_quantizations = ("noise",)
 
     def round(self, y: torch.Tensor) -> Quantized:
-        """Return round(y), predicted with all of round(y) as context, as `forward` does."""
+        """Return the rounded latent, predicted with all of it as context, as `forward` does."""
         network, rounded = self._network, torch.round(y)
         z_symbols = self._z.quantize(network.h_a(y[None])[0])
         params = network.h_s(self._z.dequantize(z_symbols)[None])

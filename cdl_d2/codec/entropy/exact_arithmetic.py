@@ -63,13 +63,13 @@ def _set(settings: list[Setting]) -> list[Setting]:
 
 
 def in_float64(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The module's function, computed in float64 and rounded to float32.
+    """Return the module's function, computed in float64 and rounded to float32.
 
     The order of summation depends on the number of threads and on the processor. In float32 that
     changes the last bits of a prediction, and now and then a decoder's symbols; in float64 the
     differences are far below the rounding.
     """
     state = [*module.parameters(), *module.buffers()]
-    exact_state = {id(each): each.double() for each in state if each.is_floating_point()}
+    exact_state = {id(value): value.double() for value in state if value.is_floating_point()}
     exact = copy.deepcopy(module, exact_state)  # unlike functional_call it can be traced
     return lambda x: exact(x.double()).float()

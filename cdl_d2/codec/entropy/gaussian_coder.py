@@ -93,8 +93,7 @@ class GaussianCoder(LatentCoder):
     ) -> Quantized:
         """Predict scales and means, and form the latent of the symbols that `next_symbols` gives.
 
-        Args:
-            next_symbols: an encoder rounds y - means here, a decoder reads from the y string.
+        In an encoder, `next_symbols` rounds y - means; in a decoder, it reads the y string.
         """
 
     def _models(self) -> tuple[nn.Module, ...]:

@@ -40,7 +40,7 @@ class LatentCodecCoder(GaussianCoder):
         return self._channels
 
     def round(self, y: torch.Tensor) -> Quantized:
-        """Raise CdlError: round(y) is not defined where each mean depends on symbols before it."""
+        """Raise CdlError: means depend on earlier symbols, so there are no rounded latents."""
         raise CdlError("a latent codec gives dequantized latents only, not rounded ones")
 
     def _models(self) -> tuple[nn.Module, ...]:
@@ -99,7 +99,8 @@ class _PartialLatent:
         """Form some positions of some channels.
 
         Args:
-            mask: h x w booleans.
+            channels: the channels.
+            mask: positions, h x w booleans.
             gaussian: latent codec that splits `params` into scales and means.
             params: parameters of the distributions at all positions.
         """

@@ -113,7 +113,7 @@ class LatentCoder(ABC):
 
     @abstractmethod
     def round(self, y: torch.Tensor) -> Quantized:
-        """Return round(y), with the likelihoods that CompressAI's `forward` estimates for it."""
+        """Return the rounded latent, with the likelihoods that CompressAI's `forward` estimates."""
 
     def y_hat(self, y: torch.Tensor, rounded: bool) -> torch.Tensor:
         """Return the y_hat of `round` or `quantize`, faster where it needs no entropy model."""
@@ -148,6 +148,7 @@ class LatentCoder(ABC):
         """Encode to the string of y and, with a hyperprior, that of z.
 
         Args:
+            quantized: result of `quantize`.
             scale_floor: at most what `scale_floor` returns; 0 to code all channels.
         """
 
@@ -162,6 +163,7 @@ class LatentCoder(ABC):
         """Decode the strings of `encode`.
 
         Args:
+            strings: result of `encode`.
             grid: h and w of the latent, multiples of 4.
             coding: `exact`, or `compressai` for strings that CompressAI wrote.
             scale_floor: that of `encode`.

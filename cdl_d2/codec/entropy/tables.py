@@ -1,4 +1,4 @@
-"""Symbols <-> bytes with the range coder of CompressAI, kept inside its buffer."""
+"""Symbols <-> bytes with the range coder of CompressAI, within the limits of its buffers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import nn
 from cdl_d2.errors import BitstreamError, CdlError
 
 FEW_SYMBOLS = 50_000
-MAX_SYMBOL = 2**24  # beyond that, float32 has no whole numbers
+MAX_SYMBOL = 2**24  # the largest that float32 represents, like all integers below
 MAX_SPREAD = 2**14  # of quantiles: the coder splits 2**16 parts among all symbols between them
 MAX_BYTES = 8  # of a symbol: 2 for an escape, then up to 9 digits of 4 bits
-MAKING_TABLES = threading.RLock()  # in a network, which codecs share, in threads too
-_SHIFT = 128  # the coder sees symbols this much larger, most of which are then bytes
+MAKING_TABLES = threading.RLock()  # held while a network computes tables: threads share networks
+_SHIFT = 128  # added to symbols, so that most of them fit into bytes
 
 
 def update_tables(network: nn.Module) -> None:
@@ -41,11 +41,11 @@ def update_tables(network: nn.Module) -> None:
 
 
 class ScaleRows:
-    """Which row of the scale table, and so which distribution, belongs to a scale.
+    """Mapping from scales to rows of the scale table, each of which has a distribution.
 
-    The same as GaussianConditional.build_indexes, faster: the upper half of a float32 names an
-    interval in which hardly more than one scale of the table lies. Its first row is looked up, and
-    one comparison finds the right one.
+    It gives the rows of GaussianConditional.build_indexes, eight times as fast: the upper 16 bits
+    of a float32 name an interval with hardly more than one scale of the table. The first row of
+    the interval is looked up, and one comparison corrects it.
 
     Args:
         model: a GaussianConditional after `update()`, on the CPU.
@@ -61,7 +61,7 @@ class ScaleRows:
         self._comparisons = int(np.unique(intervals, return_counts=True)[1].max(initial=0))
 
     def __call__(self, scales: torch.Tensor) -> torch.Tensor:
-        """The rows, int32, of scales of any shape, float32 on the CPU."""
+        """Return the rows, int32, of scales of any shape, float32 on the CPU."""
         scales = scales.clamp(min=self._bound).contiguous().numpy()
         rows = self._first.take(scales.view(np.uint32) >> 16)
         for _ in range(self._comparisons):
@@ -70,7 +70,7 @@ class ScaleRows:
 
 
 class EntropyTables:
-    """The cumulative distributions of a CompressAI entropy model, converted once for its coder.
+    """Cumulative distributions of a CompressAI entropy model, converted once for its coder.
 
     Args:
         model: an EntropyBottleneck or GaussianConditional after `update()`.
@@ -83,39 +83,39 @@ class EntropyTables:
         self._tables = cdfs, lengths, [offset + _SHIFT for offset in model.offset.tolist()]
 
     def encode(self, symbols: torch.Tensor, indexes: torch.Tensor) -> bytes:
-        """Code symbols, each with the distribution that its index names; integers of one shape.
+        """Encode symbols, each with the distribution of its index; both are integers of one shape.
 
         Raises:
-            CdlError: for a symbol beyond 2^24 of either sign; the coder never ends from 2^27 on.
+            CdlError: for a symbol beyond 2^24 of either sign; from 2^27 on, the coder never ends.
         """
         from compressai.ans import RansEncoder
 
         if not symbols.numel():
             return b""  # CompressAI's coder crashes on nothing
-        low, high = (int(each) for each in symbols.aminmax())
+        low, high = (int(bound) for bound in symbols.aminmax())
         if max(-low, high) > MAX_SYMBOL:
             raise CdlError(
-                f"a latent from {low} to {high} cannot be coded: are the codec's weights damaged?"
+                f"a latent from {low} to {high} cannot be coded: the weights may be corrupted"
             )
-        if symbols.numel() == 1:  # it writes two words, and makes room for one a symbol
+        if symbols.numel() == 1:  # the coder writes two words, its buffer has one per symbol
             symbols, indexes = symbols.flatten().repeat(2), indexes.flatten().repeat(2)
         symbols, rows = _to_coder(symbols + _SHIFT), _to_coder(indexes)
         return RansEncoder().encode_with_indexes(symbols, rows, *self._tables)
 
     def reader(self, string: bytes, count: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        """A function that gives the next symbols of a string of `count` symbols for their indexes.
+        """Return a function from indexes to the next symbols of a string of `count` symbols.
 
-        The coder reads on past the end of a hostile string, so zeros follow it here. Of zeros, an
-        ordinary symbol takes at most 4 bytes; escapes, which can take a hundred, need bits that
-        zeros do not have, so that 8 bytes a symbol are plenty. An escape at the end of the string
-        can announce up to 30 digits a byte of it, which take half a byte each.
+        The coder reads past the end of a malicious string, so zeros are appended. In zeros, a
+        symbol takes at most 4 bytes; escapes, which can take a hundred, need bits that are set, so
+        that 8 bytes per symbol suffice. An escape at the end of the string can announce up to 30
+        digits per byte of it, of half a byte each.
 
         Raises:
-            BitstreamError: for a string longer than so many symbols can be.
+            BitstreamError: if the string is longer than `count` symbols can be.
         """
         from compressai.ans import RansDecoder
 
-        longest = MAX_BYTES * count + 64  # the coder's own state, and then some
+        longest = MAX_BYTES * count + 64  # and the coder's state
         if len(string) > longest:
             raise BitstreamError(
                 f"a string of {len(string)} bytes is longer than {count} symbols can be, {longest}"
@@ -127,17 +127,17 @@ class EntropyTables:
             if not indexes.numel():
                 return torch.zeros(indexes.shape, dtype=torch.int32)
             rows, tables = indexes.flatten(), self._tables
-            if len(rows) < FEW_SYMBOLS:  # the coder copies all tables that it is given
+            if len(rows) < FEW_SYMBOLS:  # the coder copies its tables in each call
                 used, rows = rows.unique(return_inverse=True)
                 tables = [[table[i] for i in used.tolist()] for table in tables]
-            found = _from_coder(decoder.decode_stream(_to_coder(rows), *tables))
-            return found.reshape(indexes.shape) - _SHIFT
+            symbols = _from_coder(decoder.decode_stream(_to_coder(rows), *tables))
+            return symbols.reshape(indexes.shape) - _SHIFT
 
         return next_symbols
 
 
 def _to_coder(values: torch.Tensor) -> bytearray | list[int]:
-    """Integers as a sequence for the coder; bytes, if they fit, are made ten times as fast."""
+    """Convert integers for the coder; to bytes if they fit, which is ten times as fast."""
     low, high = values.aminmax()
     if low >= 0 and high < 256:
         return bytearray(values.flatten().to(torch.uint8).numpy())
@@ -145,7 +145,7 @@ def _to_coder(values: torch.Tensor) -> bytearray | list[int]:
 
 
 def _from_coder(values: list[int]) -> torch.Tensor:
-    """The coder's integers, int32; through bytes, if they fit, for the same reason."""
+    """Convert the coder's integers to int32; through bytes if they fit, for the same reason."""
     try:
         return torch.frombuffer(bytearray(values), dtype=torch.uint8).int()
     except ValueError:

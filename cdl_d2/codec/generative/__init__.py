@@ -1,1 +1,1 @@
-"""Networks of codecs whose decoder is a generator, trained against a discriminator."""
+"""Codec networks whose decoder is a generator, trained with a discriminator."""

@@ -23,11 +23,13 @@ from cdl_d2.errors import CdlError
 
 
 class GenerativeHyperprior(MeanScaleHyperprior):
-    """Encoder and generator of *High-Fidelity Generative Image Compression* (arXiv 2006.09965)
-    around a hyperprior that predicts mean and scale.
+    """Generative codec with a hyperprior that predicts means and scales.
+
+    Encoder and generator are those of *High-Fidelity Generative Image Compression* (arXiv
+    2006.09965).
 
     *Analysis on Compressed Domain: A Multi-Task Learning Approach* (DCC 2022) trains such a codec
-    with an adversarial loss, and does not say how its networks look.
+    with an adversarial loss; it does not specify the networks.
 
     Args:
         N: channels of the hyperprior.
@@ -58,19 +60,23 @@ class GenerativeHyperprior(MeanScaleHyperprior):
 
 
 class LayeredGenerativeHyperprior(GenerativeHyperprior):
-    """A generative codec whose image is split into channels in space and one global vector
-    (*layered representations* of the same paper, whose slides do not say how).
+    """Generative codec with a layered representation: spatial channels and one global vector.
+
+    The same paper names *layered representations* and does not specify them.
 
     ```
     x -> g_a -+-> spatial y ---- hyperprior ----------> spatial y_hat -> g_s -> x_hat
               `-> average -> g - global_bottleneck ---> g_hat ------------^ adaptive normalization
     ```
 
-    `g_a` gives, and `g_s` reads, M + G channels, of which the last G are constant planes.
+    The output of `g_a` and the input of `g_s` have M + G channels, the last G constant planes.
 
     Args:
-        N, M, width, blocks: see GenerativeHyperprior; M counts the spatial channels.
-        G: numbers of the global vector.
+        N: channels of the hyperprior.
+        M: spatial channels of the latent.
+        width: channels of the encoder's first layer.
+        blocks: residual blocks of the generator.
+        G: length of the global vector.
     """
 
     TINY = {**GenerativeHyperprior.TINY, "G": 16}
@@ -85,7 +91,7 @@ class LayeredGenerativeHyperprior(GenerativeHyperprior):
         initialize(self.g_a, self.g_s)
 
     def forward(self, x: torch.Tensor) -> dict[str, Any]:
-        """As MeanScaleHyperprior; the likelihoods of the global vector are `g`, N x G x 1 x 1."""
+        """Return `x_hat`, N x 3 x H x W, and likelihoods of `y`, `z` and `g`, N x G x 1 x 1."""
         y = self.g_a(x)
         z_hat, z_likelihoods = self.entropy_bottleneck(self.h_a(y))
         scales_hat, means_hat = self.h_s(z_hat).chunk(2, 1)
@@ -99,8 +105,8 @@ class LayeredGenerativeHyperprior(GenerativeHyperprior):
         }
 
     def compress(self, x: torch.Tensor) -> NoReturn:
-        """Raises CdlError: Codec.compress knows the third string."""
-        raise CdlError("CompressAI codes no global vector: use Codec.compress and decompress")
+        """Raise CdlError: CompressAI has no string for the global vector."""
+        raise CdlError("CompressAI cannot code a global vector: use Codec.compress")
 
     decompress = compress
 
@@ -108,6 +114,3 @@ class LayeredGenerativeHyperprior(GenerativeHyperprior):
     def sizes_of(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, int]:
         """Return the arguments that make a network of the size that its weights have."""
         return {**super().sizes_of(state_dict), "G": len(state_dict["global_bottleneck.quantiles"])}
-
-
-NETWORKS = {"zhang2022": GenerativeHyperprior, "zhang2022-layered": LayeredGenerativeHyperprior}

@@ -1,9 +1,10 @@
-"""Encoder and generator of *High-Fidelity Generative Image Compression* (arXiv 2006.09965,
-appendix A.2).
+"""Encoder and generator of *High-Fidelity Generative Image Compression*.
 
-Channel normalization normalizes the channels of each position, so that an image's size does not
-matter. Shapes: N images, W the width, M spatial and G global channels, h x w cells of 16 x 16
-pixels.
+arXiv 2006.09965, appendix A.2.
+
+Channel normalization normalizes over the channels of each position, so that features do not depend
+on the image's size. Shapes: N images, W the width, M spatial and G global channels, h x w positions
+at stride 16.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ DEEPEST = 2**HALVINGS  # channels at stride 16, as a multiple of W
 
 
 def encoder(width: int, head: nn.Module) -> nn.Sequential:
-    """g_a: 7x7 convolution to W channels, four of stride 2 that double them, and the head.
+    """Return g_a: a 7x7 convolution to W channels, four of stride 2 that double them, and a head.
 
     Args:
-        head: reads N x 16 W x h x w.
+        width: W.
+        head: module whose input is N x 16 W x h x w.
     """
     layers = [nn.Conv2d(3, width, 7, padding=3), ChannelNorm(width), nn.ReLU()]
     for channels in (width * 2**i for i in range(HALVINGS)):
@@ -37,7 +39,7 @@ def encoder(width: int, head: nn.Module) -> nn.Sequential:
 
 
 def generator(trunk: GeneratorTrunk, width: int) -> nn.Sequential:
-    """g_s: the trunk, four transposed convolutions that halve the channels, and 7x7 to RGB."""
+    """Return g_s: a trunk, four transposed convolutions that halve the channels, 7x7 to RGB."""
     layers: list[nn.Module] = [trunk]
     for channels in (width * 2**i for i in reversed(range(HALVINGS))):
         up = nn.ConvTranspose2d(2 * channels, channels, 3, 2, padding=1, output_padding=1)
@@ -46,12 +48,11 @@ def generator(trunk: GeneratorTrunk, width: int) -> nn.Sequential:
 
 
 def initialize(g_a: nn.Sequential, g_s: nn.Sequential) -> None:
-    """Begin at the random weights of *Delving Deep into Rectifiers* (arXiv 1502.01852), whose scale
-    suits layers before ReLU, and at grey images.
+    """Initialize weights randomly, so that g_s returns grey images.
 
-    The first layer sees images as if they were in [-2, 2], and has biases of the size of its
-    features: where an image is smooth, the normalization behind it lets nothing but biases tell
-    one brightness from another.
+    Scales are those of *Delving Deep into Rectifiers* (arXiv 1502.01852) for layers before ReLU.
+    The first layer maps images to [-2, 2] and has biases as large as its features: where an image
+    is smooth, only biases distinguish brightnesses after channel normalization.
 
     Args:
         g_a: an encoder.
@@ -61,8 +62,8 @@ def initialize(g_a: nn.Sequential, g_s: nn.Sequential) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, nn.ConvTranspose2d):
-            seen = module.in_channels * math.prod(module.kernel_size) / math.prod(module.stride)
-            nn.init.normal_(module.weight, std=math.sqrt(2 / seen))
+            fan_in = module.in_channels * math.prod(module.kernel_size) / math.prod(module.stride)
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in))
     first, last = g_a[0], g_s[-1]
     with torch.no_grad():
         first.weight *= 4
@@ -72,7 +73,7 @@ def initialize(g_a: nn.Sequential, g_s: nn.Sequential) -> None:
 
 
 class GeneratorTrunk(nn.Module):
-    """What the generator does at stride 16.
+    """Part of the generator at stride 16.
 
     ```
     spatial channels -> norm -> 3x3 conv -> norm -+-> residual blocks -> + ->
@@ -83,9 +84,8 @@ class GeneratorTrunk(nn.Module):
     Args:
         spatial_channels: M.
         channels: 16 W.
-        blocks: how many.
-        global_channels: G; 0 for none, where channel normalization takes the place of the adaptive
-            one.
+        blocks: number of residual blocks.
+        global_channels: G; 0 for channel normalization instead of the adaptive one.
     """
 
     def __init__(self, spatial_channels: int, channels: int, blocks: int, global_channels: int = 0):
@@ -100,29 +100,30 @@ class GeneratorTrunk(nn.Module):
         self.blocks = nn.ModuleList([ResidualBlock(channels, norm) for _ in range(blocks)])
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """From y_hat, N x (M + G) x h x w, to N x 16 W x h x w.
+        """Map y_hat, N x (M + G) x h x w, to N x 16 W x h x w.
 
         Raises:
             CdlError: if y_hat has another number of channels.
         """
         if y_hat.shape[1] != self.spatial_channels + self.global_channels:
             raise CdlError(
-                f"a latent of {y_hat.shape[1]} channels: this decoder reads "
+                f"a latent has {y_hat.shape[1]} channels, the decoder expects "
                 f"{self.spatial_channels + self.global_channels}"
             )
-        entered = feature = self.enter(y_hat[:, : self.spatial_channels])
+        entry = feature = self.enter(y_hat[:, : self.spatial_channels])
         # Global channels are constant planes.
         g = [y_hat[:, self.spatial_channels :, 0, 0]] if self.global_channels else []
         for block in self.blocks:
             feature = block(feature, *g)
-        return entered + feature
+        return entry + feature
 
 
 class ResidualBlock(nn.Module):
-    """x + norm(conv(ReLU(norm(conv(x))))), 3x3.
+    """Residual block, x + norm(conv(ReLU(norm(conv(x))))), with 3x3 convolutions.
 
     Args:
-        norm: makes a normalization from a number of channels.
+        channels: C.
+        norm: return a normalization of C channels.
     """
 
     def __init__(self, channels: int, norm: Callable[[int], nn.Module]):
@@ -133,15 +134,15 @@ class ResidualBlock(nn.Module):
         self.norm2 = norm(channels)
 
     def forward(self, x: torch.Tensor, *g: torch.Tensor) -> torch.Tensor:
-        """N x C x h x w, and what else the normalizations read."""
+        """Map x, N x C x h x w; `g`, N x G, goes to adaptive normalizations."""
         inner = F.relu(self.norm1(self.conv1(x), *g))
         return x + self.norm2(self.conv2(inner), *g)
 
 
 class AdaptiveNorm(nn.Module):
-    """Adaptive instance normalization (*Arbitrary Style Transfer in Real-time with Adaptive
-    Instance Normalization*, arXiv 1703.06868): each channel gets the mean and deviation that a
-    linear layer makes of the global vector.
+    """Adaptive instance normalization, whose gain and shift are linear in the global vector.
+
+    *Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization* (arXiv 1703.06868).
 
     Args:
         global_channels: G.
@@ -153,17 +154,19 @@ class AdaptiveNorm(nn.Module):
         self.style = nn.Linear(global_channels, 2 * channels)
 
     def forward(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        """From x, N x C x h x w, and g, N x G, to the same shape as x."""
+        """Normalize x, N x C x h x w, given g, N x G."""
         gain, shift = self.style(g)[:, :, None, None].chunk(2, dim=1)
         return F.instance_norm(x) * (1 + gain) + shift
 
 
 class LayeredHead(nn.Module):
-    """The encoder's end with a layered representation: a convolution gives the spatial channels,
-    average pooling and a linear layer the global vector, which follows as constant planes.
+    """Head of the encoder for a layered representation.
+
+    A convolution computes the spatial channels; average pooling and a linear layer compute the
+    global vector, appended as constant planes.
 
     Args:
-        channels: C, of the deepest features.
+        channels: C of the deepest features.
         spatial_channels: M.
         global_channels: G.
     """
@@ -174,18 +177,18 @@ class LayeredHead(nn.Module):
         self.vector = nn.Linear(channels, global_channels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """From N x C x h x w to N x (M + G) x h x w."""
+        """Map N x C x h x w to N x (M + G) x h x w."""
         g = self.vector(features.mean((2, 3)))[:, :, None, None]
         return torch.cat([self.spatial(features), g.expand(-1, -1, *features.shape[2:])], dim=1)
 
 
 class FirstChannels(nn.Module):
-    """The first channels of a feature map: the spatial ones of a layered representation."""
+    """Selection of the first channels: the spatial ones of a layered representation."""
 
     def __init__(self, count: int):
         super().__init__()
         self.count = count
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
-        """From N x C x h x w to N x count x h x w."""
+        """Map N x C x h x w to N x count x h x w."""
         return feature[:, : self.count]
