@@ -15,6 +15,7 @@ from compressai.models import (
 from torch import nn
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice, register_codec
+from cdl_d2.codec.entropy.hyperprior_coder import HyperpriorCoder
 from cdl_d2.codec.io.weights_file import fingerprint, load_state_dict, save_weights
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.codec.registry import unregister
@@ -176,6 +177,16 @@ def test_an_installed_package_makes_its_codec_known_to_every_process(tmp_path, m
     installed = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
     printed = warm.script(server, installed + READER, tmp_path / "image.cdlz", weights)
     assert float(printed) == codec.encode(IMAGE).y_hat.sum().item() != 0
+
+
+def test_a_codec_can_be_registered_with_a_coder_of_its_own():
+    class OwnCoder(HyperpriorCoder):
+        pass
+
+    register_codec("with-coder", lambda quality: ScaleHyperprior(8, 12), 12, coder=OwnCoder)
+    codec = Codec.load("with-coder", 1, weights="untrained")
+    unregister("with-coder")
+    assert type(codec.coder) is OwnCoder
 
 
 class WithOffset(ScaleHyperprior):
