@@ -32,14 +32,14 @@ def test_a_choice_of_several_qualities_gives_a_codec_of_each(tmp_path):
         save_weights(path, loud_network(NAME, seed=quality), {})
     weights = str(tmp_path / "weights-{quality}.safetensors")
     choice = CodecChoice(NAME, 2, weights=weights, qualities=[1, 2])  # as a config gives them
-    [other] = choice.load_others()
-    assert (choice.load().identity.quality, other.identity.quality) == (2, 1)
-    assert torch.equal(other.network.g_a[0].weight, loud_network(NAME, seed=1).g_a[0].weight)
+    [low] = choice.load_others()
+    assert (choice.load().identity.quality, low.identity.quality) == (2, 1)
+    assert torch.equal(low.network.g_a[0].weight, loud_network(NAME, seed=1).g_a[0].weight)
     assert hash(choice) == hash(CodecChoice(NAME, 2, weights=weights, qualities=(1, 2)))
     assert CodecChoice(NAME, 2).load_others() == ()
 
 
 @pytest.mark.parametrize("qualities", [(0, 1), (2, 2)])
-def test_a_quality_that_is_not_one_of_several_is_refused(qualities):
+def test_a_quality_that_is_not_one_of_several_is_an_error(qualities):
     with pytest.raises(ValueError, match="quality 2 is not one of"):
         CodecChoice(NAME, 2, qualities=qualities)

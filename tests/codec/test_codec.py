@@ -85,7 +85,7 @@ def test_a_batch_gives_the_latents_of_its_images(name):
         assert stream == codec.compress(image)
 
 
-def test_a_batch_of_several_sizes_is_refused(codec):
+def test_a_batch_of_several_sizes_is_an_error(codec):
     with pytest.raises(ValueError, match="several coded sizes"):
         codec.encode_batch([torch.rand(3, 64, 64), torch.rand(3, 65, 64)])
 
@@ -148,7 +148,7 @@ def test_an_unknown_meaning_is_named():
         (torch.zeros(3, 0, 16), "not 3 x H x W"),
     ],
 )
-def test_a_wrong_image_is_refused(codec, image, message):
+def test_a_wrong_image_is_an_error(codec, image, message):
     with pytest.raises(ValueError, match=message):
         codec.encode(image)
 
@@ -175,5 +175,5 @@ def test_untrained_codecs_are_the_same_every_time():
 def test_a_traced_encoding_is_the_encoding(name):
     codec = small_codec(name)
     traced = torch.jit.trace(lambda image: codec.encode(image).cells, IMAGE, check_trace=False)
-    other = IMAGE.flip(1)
-    assert torch.equal(traced(other), codec.encode(other).cells)
+    flipped = IMAGE.flip(1)
+    assert torch.equal(traced(flipped), codec.encode(flipped).cells)

@@ -1,4 +1,4 @@
-"""Codecs of networks that a user brings."""
+"""Codecs of users' own networks."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ class OwnTransforms(MeanScaleHyperprior):
         super().__init__(8, 24)
         self.g_a = nn.Sequential(nn.Conv2d(3, 24, 16, 16), nn.Tanh(), nn.Conv2d(24, 24, 1))
         self.g_s = nn.Sequential(nn.Conv2d(24, 768, 1), nn.PixelShuffle(16))
-        del self.N, self.M  # only from_network is told how many channels there are
+        del self.N, self.M  # channels are an argument of from_network only
 
 
 NETWORKS = {
@@ -77,7 +77,7 @@ def test_a_network_of_ones_own_codes_and_decodes_exactly(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["own transforms", "checkerboard", "groups", "some groups"])
-def test_the_latent_is_what_a_receiver_of_compressais_streams_has(kind):
+def test_the_latent_equals_the_one_decoded_from_compressais_streams(kind):
     build, channels = NETWORKS[kind]
     network = loud(build()).eval()
     codec = Codec.from_network("mine", network, channels)
@@ -85,7 +85,7 @@ def test_the_latent_is_what_a_receiver_of_compressais_streams_has(kind):
     assert torch.allclose(decoded, as_compressai_decodes(network), atol=1e-4)
 
 
-def test_those_that_compressai_has_are_known_by_name_without_weights():
+def test_latent_codecs_of_compressai_are_registered_without_weights():
     codec = Codec.load("cheng2020-anchor-checkerboard", 3, weights="untrained")
     assert codec.latent_channels == 192 and codec.identity.quality == 3
     for name in ("elic2022-official", "elic2022-chandelier"):
@@ -94,7 +94,7 @@ def test_those_that_compressai_has_are_known_by_name_without_weights():
 
 
 class Gained(ScaleHyperprior):
-    """Its forward scales the latent, which no part of it says."""
+    """Network whose forward scales the latent outside of its parts."""
 
     def forward(self, x):
         y = self.g_a(x) * 3
@@ -136,13 +136,13 @@ def without_hyperprior():
         (without_hyperprior, 8, "cannot be used"),
     ],
 )
-def test_a_network_that_cannot_be_taken_apart_is_refused(build, channels, message):
+def test_a_network_that_is_not_built_as_compressais_is_an_error(build, channels, message):
     with pytest.raises(ValueError, match=message):
         Codec.from_network("mine", build(), channels)
 
 
 @pytest.mark.parametrize("name", ["mbt2018", "tiny-mbt2018", "My codec", "", "x" * 41])
-def test_a_name_that_is_taken_or_unfit_is_refused(name):
+def test_a_name_that_is_taken_or_malformed_is_an_error(name):
     with pytest.raises(ValueError, match="codec name"):
         Codec.from_network(name, ScaleHyperprior(8, 12), 12)
     with pytest.raises(ValueError, match="codec name"):
@@ -226,7 +226,7 @@ def test_what_data_parallel_wraps_and_saves_is_the_network_itself(with_offset, t
     assert codec.identity.weights == read.identity.weights == fingerprint(with_offset)
 
 
-def test_a_file_whose_codec_has_no_name_is_damaged():
+def test_a_file_with_a_malformed_codec_name_is_an_error():
     codec = Codec.from_network("mine", loud(ScaleHyperprior(8, 12)), 12)
     content = codec.compress(IMAGE).to_bytes()
     with pytest.raises(BitstreamError):

@@ -83,7 +83,7 @@ def test_the_global_stream_alone_costs_the_global_vector_alone(codec):
     assert len(stream.to_bytes()) < 128 < len(codec.compress(IMAGE).to_bytes()) / 4
 
 
-def test_a_stream_of_other_strings_is_refused(codec):
+def test_a_stream_of_other_strings_is_an_error(codec):
     layers = compress_layers(codec, IMAGE, GLOBAL)
     short = replace(layers.enhancement, strings=layers.enhancement.strings[:-1])
     with pytest.raises(BitstreamError, match="strings"):
@@ -93,7 +93,7 @@ def test_a_stream_of_other_strings_is_refused(codec):
 
 
 @pytest.mark.parametrize("first", [SPATIAL, GLOBAL])
-def test_empty_strings_are_damage(codec, first):
+def test_empty_strings_are_an_error(codec, first):
     layers = compress_layers(codec, IMAGE, first)
     hollow = [
         replace(layer, strings=(layer.strings[0], *[b""] * len(layer.strings[1:])))

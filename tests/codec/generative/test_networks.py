@@ -23,20 +23,20 @@ def test_missing_weights_say_how_to_get_some(name):
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
-def test_what_is_far_away_in_an_image_changes_no_feature(name):
-    """Normalization looks at a position only."""
+def test_distant_pixels_do_not_change_features(name):
+    """Normalization is over the channels of a position."""
     network = get_architecture(f"tiny-{name}").new_network(1).eval()
     features = network.g_a[:-1]
     image = torch.rand(1, 3, 64, 256)
-    other = image.clone()
-    other[..., 192:] = torch.rand(1, 3, 64, 64)
+    changed = image.clone()
+    changed[..., 192:] = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(features(image)[..., :8], features(other)[..., :8])
+        assert torch.equal(features(image)[..., :8], features(changed)[..., :8])
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_random_weights_give_grey_and_tell_brightnesses_apart(name):
-    """In the middle of smooth images, behind the first normalization."""
+    """Features differ in the middle of smooth images, after the first normalization."""
     torch.manual_seed(0)
     network = get_architecture(f"tiny-{name}").new_network(1).eval()
     smooth = torch.tensor([0.2, 0.4, 0.6, 0.8])[:, None, None, None].expand(-1, 3, 64, 64)
