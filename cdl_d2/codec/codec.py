@@ -276,7 +276,8 @@ class Codec(nn.Module):
         """
         if self.identity.quantization != "dequantized":
             raise CdlError(
-                f"bitstreams hold dequantized latents, not {self.identity.quantization} ones"
+                "bitstreams hold latents of quantization 'dequantized', not "
+                f"{self.identity.quantization!r}"
             )
         if device_of(self.network).type == "cpu":
             return self.coder

@@ -133,7 +133,7 @@ def without_hyperprior():
         (with_stride_8, 24, "stride of 16"),
         (lambda: loud(Gained(8, 12)), 12, "forward of a Gained"),
         (lambda: nn.Conv2d(3, 3, 1), 3, "has no g_a"),
-        (without_hyperprior, 8, "cannot be used"),
+        (without_hyperprior, 8, "CheckerboardLatentCodec"),
     ],
 )
 def test_a_network_that_is_not_built_as_compressais_is_an_error(build, channels, message):

@@ -175,6 +175,6 @@ def test_a_stream_without_a_fingerprint_is_read_at_the_quality_that_it_says():
     coded_input = CodedInput("latent", first, others=[second])
     stream = second.compress(IMAGE.float() / 255)
     stream = replace(stream, codec=replace(stream.codec, weights=""))
-    with pytest.warns(UserWarning, match="do not say which weights"):
+    with pytest.warns(UserWarning, match="files of CompressAI"):
         sample = coded_input.read(stream)
     assert sample["codec_identity"] == second.identity

@@ -41,7 +41,7 @@ def identify(stream: Bitstream, codec: CodecIdentity) -> Bitstream:
         return stream
     if not codec.fits(stream.codec):
         raise BitstreamError(
-            f"the stream was written by {stream.codec}; this is {codec}: "
+            f"the stream was made by {stream.codec}; this is {codec}: "
             f"{codec.differences(stream.codec)}"
         )
     if not stream.codec.weights:

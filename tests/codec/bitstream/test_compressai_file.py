@@ -102,7 +102,7 @@ def test_commands_describe_and_decode_a_file(file, weights, tmp_path):
     (row,) = json.loads(output_of("codec", "info", file, "--json"))
     expected = {"codec": NAME, "quality": 1, "metric": "mse", "height": 70, "width": 90}
     assert row | expected | {"top": 29, "left": 19, "bytes": file.stat().st_size} == row
-    with pytest.warns(UserWarning, match="do not say which weights"):
+    with pytest.warns(UserWarning, match="files of CompressAI"):
         output_of("codec", "decompress", file, "--codec-weights", weights, "--output", tmp_path)
     decoded = pil_to_tensor(Image.open(tmp_path / "photo.png"))
     assert torch.equal(decoded, decoded_by_compressai(file.read_bytes()))
