@@ -39,11 +39,6 @@ cdl() {
             if [[ "$*" = *detection/small/* ]]; then
                 words+=(INPUT.MIN_SIZE_TRAIN '(64,)' INPUT.MIN_SIZE_TEST 64)
             fi ;;
-        convert\\ *)
-            for i in "${!words[@]}"; do
-                if [ "${words[i]}" = --iterations ]; then words[i+1]=2; fi
-            done
-            words+=(--threshold 0.01) ;;
         train-torchvision\\ *)
             words+=(--iterations 2 --short-edges 64 --short-edge-val 64) ;;
     esac

@@ -1,5 +1,5 @@
 # The main model as a LazyConfig, as in detection/latent_mask_rcnn_R50_FPN.yaml: for Detectron2's
-# tools/lazyconfig_train_net.py, and taught by the trained model of its model zoo.
+# tools/lazyconfig_train_net.py, and distilled from the trained model of its model zoo.
 from detectron2.config import LazyCall as L
 
 from cdl_d2.codec import Codec

@@ -97,23 +97,7 @@ class Conversion:
                 "cfg.dump() gives"
             )
         cfg = read_config(path, self.base_overrides)
-        name = cfg.MODEL.META_ARCHITECTURE
-        architecture = get_task(cfg).latent_architectures.get(name)
-        if architecture is None:
-            raise CdlError(
-                f"{path} is of a {name}, which cannot be converted: R-CNNs, RetinaNet, FCOS, "
-                "PanopticFPN, segmentation models and classifiers can"
-            )
-        if cfg.INPUT.DOMAIN != "image":
-            raise CdlError(
-                f"{path} has INPUT.DOMAIN {cfg.INPUT.DOMAIN!r}; expected an RGB model, 'image'"
-            )
-        bridge = {
-            "MODEL.META_ARCHITECTURE": architecture,
-            "MODEL.BRIDGE.BACKBONE": cfg.MODEL.BACKBONE.NAME,
-            "MODEL.BRIDGE.ENTRY": FIRST_CONVOLUTION,
-            "MODEL.BACKBONE.NAME": "build_bridged_backbone",
-        }
+        bridge = _bridge_options(cfg, path)
         options: dict[str, Any] = bridge | {
             "MODEL.WEIGHTS": self._rgb_weights(path, cfg),
             **dict.fromkeys(INITIALIZATION_KEYS, ""),
@@ -182,6 +166,31 @@ class Conversion:
                 if is_new:
                     self.output.rmdir()
             raise
+
+
+def _bridge_options(cfg: CfgNode, path: Path) -> dict[str, str]:
+    """Return the options that put a bridge before the model of a config, which is read from `path`.
+
+    Raises:
+        CdlError: if the model cannot be converted, or is no RGB model.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    architecture = get_task(cfg).latent_architectures.get(name)
+    if architecture is None:
+        raise CdlError(
+            f"{path} is of a {name}, which cannot be converted: R-CNNs, RetinaNet, FCOS, "
+            "PanopticFPN, segmentation models and classifiers can"
+        )
+    if cfg.INPUT.DOMAIN != "image":
+        raise CdlError(
+            f"{path} has INPUT.DOMAIN {cfg.INPUT.DOMAIN!r}; expected an RGB model, 'image'"
+        )
+    return {
+        "MODEL.META_ARCHITECTURE": architecture,
+        "MODEL.BRIDGE.BACKBONE": cfg.MODEL.BACKBONE.NAME,
+        "MODEL.BRIDGE.ENTRY": FIRST_CONVOLUTION,
+        "MODEL.BACKBONE.NAME": "build_bridged_backbone",
+    }
 
 
 def _load_rgb_weights(cfg: CfgNode, output: Path) -> tuple[nn.Module, SafeCheckpointer]:
