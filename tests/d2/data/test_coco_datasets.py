@@ -73,7 +73,7 @@ def test_images_that_do_not_exist_are_named_before_training(registered):
 @pytest.fixture
 def restored():
     """Leaves the catalog as it was."""
-    catalogs = [(each, dict(each.data)) for each in (DatasetCatalog, MetadataCatalog)]
+    catalogs = [(catalog, dict(catalog.data)) for catalog in (DatasetCatalog, MetadataCatalog)]
     for metadata in MetadataCatalog.data.values():
         metadata.__dict__ = dict(metadata.__dict__)
     before = {name: dict(vars(metadata)) for name, metadata in MetadataCatalog.data.items()}

@@ -45,8 +45,8 @@ def test_model_and_mapper_give_the_same_latent_and_detections(record):
     assert torch.equal(by_mapper["latent"], by_model["latent"])
     assert by_mapper["bits"] == by_model["bits"]
     assert torch.equal(by_mapper["image"], by_model["image"])
-    found = [model([item])[0]["instances"].scores for item in (by_model, by_mapper)]
-    assert torch.equal(*found)
+    scores = [model([item])[0]["instances"].scores for item in (by_model, by_mapper)]
+    assert torch.equal(*scores)
 
 
 def test_a_quality_is_drawn_by_the_place_in_the_order_of_training(record):
@@ -54,12 +54,12 @@ def test_a_quality_is_drawn_by_the_place_in_the_order_of_training(record):
     cfg.MODEL.CODEC.QUALITIES = [0, 1, 2]
     mapper = build_mapper(cfg, is_train=True)
 
-    def drawn(place):
-        with seeded(0, place):
+    def draw_quality(seed):
+        with seeded(0, seed):
             return mapper(record)["codec_identity"].quality
 
-    qualities = [drawn(place) for place in range(6)]
-    assert qualities == [drawn(place) for place in range(6)]
+    qualities = [draw_quality(seed) for seed in range(6)]
+    assert qualities == [draw_quality(seed) for seed in range(6)]
     assert len({*qualities}) > 1
     assert build_mapper(cfg, is_train=False)(record)["codec_identity"].quality == 2
 

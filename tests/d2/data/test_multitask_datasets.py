@@ -29,7 +29,7 @@ def folder(tmp_path):
 @pytest.fixture
 def register():
     """Makes a folder known under a name."""
-    known = set(DatasetCatalog.list())
+    names = set(DatasetCatalog.list())
 
     def register(folder, name="drawn"):
         files = folder / "images", folder / "labels", folder / "attributes.csv"
@@ -37,7 +37,7 @@ def register():
         return name
 
     yield register
-    for name in set(DatasetCatalog.list()) - known:
+    for name in set(DatasetCatalog.list()) - names:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
 
@@ -48,8 +48,8 @@ def test_records_have_label_maps_and_the_attributes_that_these_show(folder, regi
     assert len(records) == 3 and metadata.attributes == list(SHAPES)
     assert metadata.stuff_classes == ["background", *SHAPES]
     for record in records:
-        shown = set(Image.open(record["sem_seg_file_name"]).tobytes())
-        assert record["attributes"] == [int(kind + 1 in shown) for kind in range(5)]
+        labels = set(Image.open(record["sem_seg_file_name"]).tobytes())
+        assert record["attributes"] == [int(kind + 1 in labels) for kind in range(5)]
     check_multitask_dataset(read_config(CONFIG, FITS), "drawn")
 
 

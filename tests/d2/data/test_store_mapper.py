@@ -114,9 +114,9 @@ def test_evaluation_agrees_with_encoding_on_the_fly_and_reads_no_image(store, re
         assert "image" not in stored
         assert torch.equal(stored["latent"], on_the_fly["latent"])
         assert stored["bits"] == pytest.approx(on_the_fly["bits"], rel=0.1, abs=800)
-        found = [model([item])[0]["instances"] for item in (stored, on_the_fly)]
-        assert torch.equal(found[0].scores, found[1].scores)
-        assert torch.equal(found[0].pred_boxes.tensor, found[1].pred_boxes.tensor)
+        instances = [model([item])[0]["instances"] for item in (stored, on_the_fly)]
+        assert torch.equal(instances[0].scores, instances[1].scores)
+        assert torch.equal(instances[0].pred_boxes.tensor, instances[1].pred_boxes.tensor)
 
 
 def test_training_items_are_those_of_one_of_the_augmentations(store, records):
@@ -131,13 +131,13 @@ def test_training_items_are_those_of_one_of_the_augmentations(store, records):
         for edge in TRAIN_SIZES:
             for flip in (0.0, 1.0):
                 augmentations = [T.ResizeShortestEdge(edge, 110), T.RandomFlip(prob=flip)]
-                theirs = DatasetMapper(cfg, True, augmentations=augmentations)(record)
-                if torch.equal(theirs["image"], item["image"]):
+                encoded = DatasetMapper(cfg, True, augmentations=augmentations)(record)
+                if torch.equal(encoded["image"], item["image"]):
                     seen.add((edge, flip))
-                    ours = item["instances"]
-                    expected = theirs["instances"]
-                    assert torch.equal(ours.gt_boxes.tensor, expected.gt_boxes.tensor)
-                    assert ours.image_size == expected.image_size
+                    instances = item["instances"]
+                    expected = encoded["instances"]
+                    assert torch.equal(instances.gt_boxes.tensor, expected.gt_boxes.tensor)
+                    assert instances.image_size == expected.image_size
     assert len(seen) == 4
 
 
@@ -151,7 +151,7 @@ class OwnTeaching(CompressedRCNN):
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("options", "has_image"),
     [
         (("MODEL.META_ARCHITECTURE", "TransferRCNN"), True),
         (("MODEL.META_ARCHITECTURE", "TransferRCNN", "MODEL.TRANSFER.WEIGHT", 0.0), False),
@@ -159,9 +159,9 @@ class OwnTeaching(CompressedRCNN):
         (("MODEL.META_ARCHITECTURE", "OwnTeaching"), False),
     ],
 )
-def test_the_model_says_whether_it_trains_on_images_too(store, records, options, wanted):
+def test_the_model_says_whether_it_trains_on_images_too(store, records, options, has_image):
     item = build_mapper(from_store(store, *options), is_train=True)(records[0])
-    assert ("image" in item) == wanted
+    assert ("image" in item) == has_image
 
 
 def test_a_model_trains_from_a_store_without_images(store, records, storage):
@@ -178,8 +178,8 @@ def test_a_variant_has_the_size_and_pixels_of_detectron2s_augmentation(size, edg
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     array = image.movedim(0, -1).numpy()
     expected = T.ResizeShortestEdge(edge, 700).get_transform(array).apply_image(array)
-    ours = Variant(edge, 700).apply(image)
-    assert torch.equal(ours.movedim(0, -1), torch.from_numpy(expected.copy()))
+    resized = Variant(edge, 700).apply(image)
+    assert torch.equal(resized.movedim(0, -1), torch.from_numpy(expected.copy()))
 
 
 def test_a_store_without_a_size_of_the_config_is_refused(store):
@@ -220,6 +220,6 @@ def test_an_image_that_test_time_augmentation_adds_is_encoded(records, store):
     stored = build_mapper(cfg, is_train=False)(records[0])
     plain = {key: stored[key] for key in ("file_name", "height", "width")}
     with torch.no_grad():
-        ours, expected = GeneralizedRCNNWithTTA(cfg, model)([stored, plain])
-    ours, expected = ours["instances"], expected["instances"]
-    assert len(expected) and torch.equal(ours.pred_boxes.tensor, expected.pred_boxes.tensor)
+        result, expected = GeneralizedRCNNWithTTA(cfg, model)([stored, plain])
+    result, expected = result["instances"], expected["instances"]
+    assert len(expected) and torch.equal(result.pred_boxes.tensor, expected.pred_boxes.tensor)

@@ -40,8 +40,8 @@ def batches(cfg, count, start=0, seed=4):
 
 
 def same(first, second):
-    pairs = [(a, b) for one, other in zip(first, second, strict=True)
-             for a, b in zip(one, other, strict=True)]  # fmt: skip
+    pairs = [(a, b) for batch_a, batch_b in zip(first, second, strict=True)
+             for a, b in zip(batch_a, batch_b, strict=True)]  # fmt: skip
     return all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in pairs)
 
 
@@ -86,6 +86,6 @@ def test_every_mapper_can_be_sent_to_another_process(config, source, is_train):
 @pytest.mark.parametrize("grouping", [False, True])
 def test_the_order_is_that_of_detectron2(grouping):
     cfg = cfg_with("DATALOADER.ASPECT_RATIO_GROUPING", grouping)
-    theirs = build_detection_train_loader(cfg, mapper=lambda record: record)
-    names = [[item["file_name"] for item in batch] for batch in islice(theirs, 12)]
+    loader = build_detection_train_loader(cfg, mapper=lambda record: record)
+    names = [[item["file_name"] for item in batch] for batch in islice(loader, 12)]
     assert [[name for name, _ in batch] for batch in batches(cfg, 12)] == names

@@ -16,8 +16,8 @@ TRUTH = torch.tensor([[0, 1, 1], [0, 1, 0], [0, 0, 0], [1, 1, 0]])
 def evaluated(truth, probabilities):
     evaluator = AttributeEvaluator([f"a{i}" for i in range(truth.shape[1])])
     evaluator.reset()
-    for row, found in zip(truth, probabilities, strict=True):
-        evaluator.process([{"attributes": row.tolist()}], [{"attributes": found}])
+    for row, row_probabilities in zip(truth, probabilities, strict=True):
+        evaluator.process([{"attributes": row.tolist()}], [{"attributes": row_probabilities}])
     return evaluator.evaluate()["attributes"]
 
 
@@ -35,10 +35,10 @@ def test_constant_answers_reach_the_majority_and_half_of_the_balanced_accuracy()
 
 
 def test_each_attribute_has_its_share_of_right_answers():
-    found = TRUTH.float().clone()
-    found[0, 1] = 0.5  # not above
-    found[:2, 2] = 1 - found[:2, 2]
-    results = evaluated(TRUTH, found)
+    probabilities = TRUTH.float().clone()
+    probabilities[0, 1] = 0.5  # not above
+    probabilities[:2, 2] = 1 - probabilities[:2, 2]
+    results = evaluated(TRUTH, probabilities)
     assert [results[f"accuracy-a{i}"] for i in range(3)] == [100, 75, 50]
     assert results["accuracy"] == 75
     assert results["balanced_accuracy"] == pytest.approx(100 * (1 + 5 / 6 + 1 / 3) / 3)
@@ -52,13 +52,13 @@ def test_attributes_with_one_answer_only_are_left_out_of_the_balanced_accuracy()
 
 
 def test_parts_of_several_processes_count_together(monkeypatch):
-    found = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    probabilities = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
     counts = []
     monkeypatch.setattr(comm, "gather", lambda part: counts.append(part) or counts)
-    evaluated(TRUTH[:1], found[:1])
-    together = evaluated(TRUTH[1:], found[1:])
+    evaluated(TRUTH[:1], probabilities[:1])
+    together = evaluated(TRUTH[1:], probabilities[1:])
     monkeypatch.undo()
-    assert together == evaluated(TRUTH, found)
+    assert together == evaluated(TRUTH, probabilities)
 
 
 def test_no_image_is_an_error():
@@ -70,8 +70,8 @@ def test_perceptual_distances_are_averaged_beside_the_rate():
     evaluator = RateEvaluator()
     evaluator.reset()
     for distance in (0.1, 0.3, None):
-        found = {"bits": 50.0, "image_size": (10, 10), "perceptual": distance}
-        evaluator.process([{}], [found if distance else found | {"perceptual": None}])
+        output = {"bits": 50.0, "image_size": (10, 10), "perceptual": distance}
+        evaluator.process([{}], [output if distance else output | {"perceptual": None}])
     rate = evaluator.evaluate()["rate"]
     assert rate["bpp"] == 0.5 and rate["perceptual"] == pytest.approx(0.2)
     assert "psnr" not in rate

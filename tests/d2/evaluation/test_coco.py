@@ -61,9 +61,9 @@ def test_the_precision_of_a_messy_file_is_that_of_a_clean_copy(tmp_path_factory,
         MESSES[name](messy, Random(seed))
     values = evaluated(messy, results, tmp_path_factory.mktemp("messy"))
     for task in ("bbox", "segm"):
-        ours = [values[task][key] for key in KEYS]
-        theirs = pycocotools_ap(clean, results, task)
-        assert [None if v != v else v for v in ours] == theirs
+        precisions = [values[task][key] for key in KEYS]
+        expected = pycocotools_ap(clean, results, task)
+        assert [None if v != v else v for v in precisions] == expected
 
 
 def test_masks_are_evaluated_if_an_object_has_one(tmp_path):

@@ -50,33 +50,33 @@ def write_cityscapes(folder):
         evaluator_type="cityscapes_instance",
     )
     record = {"file_name": f"{stem}_leftImg8bit.png", "image_id": stem}
-    found = Instances((64, 96))
-    found.pred_masks, found.pred_classes = masks, torch.tensor([1, 0])
-    found.scores = torch.ones(2)
-    return [record], [{"instances": found}]
+    instances = Instances((64, 96))
+    instances.pred_masks, instances.pred_classes = masks, torch.tensor([1, 0])
+    instances.scores = torch.ones(2)
+    return [record], [{"instances": instances}]
 
 
 def perfect_answers():
-    """What a perfect detector finds in the registered data set."""
+    """Return the records of the registered data set and a perfect detector's outputs."""
     records, outputs = DatasetCatalog.get(NAME), []
     for record in records:
         size = record["height"], record["width"]
-        objects = [each for each in record["annotations"] if not each.get("iscrowd")]
-        found, corners = Instances(size), BoxMode.XYXY_ABS
+        objects = [a for a in record["annotations"] if not a.get("iscrowd")]
+        instances, corners = Instances(size), BoxMode.XYXY_ABS
         boxes = [BoxMode.convert(o["bbox"], o["bbox_mode"], corners) for o in objects]
-        found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-        found.pred_classes = torch.tensor([o["category_id"] for o in objects], dtype=torch.long)
-        found.scores = torch.ones(len(objects))
+        instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+        instances.pred_classes = torch.tensor([o["category_id"] for o in objects], dtype=torch.long)
+        instances.scores = torch.ones(len(objects))
         shapes = [o.get("segmentation") for o in objects]
         if None not in shapes:
             masks = [polygons_to_bitmask(shape, *size) for shape in shapes]
-            found.pred_masks = torch.from_numpy(np.array(masks).reshape(-1, *size))
-        outputs.append({"instances": found})
+            instances.pred_masks = torch.from_numpy(np.array(masks).reshape(-1, *size))
+        outputs.append({"instances": instances})
     return records, outputs
 
 
-def results_of(records, outputs, folder, given=("instances", "masks")):
-    evaluator = build_dataset_evaluator(NAME, str(folder), given)
+def results_of(records, outputs, folder, kinds=("instances", "masks")):
+    evaluator = build_dataset_evaluator(NAME, str(folder), kinds)
     evaluator.reset()
     evaluator.process(records, outputs)
     return evaluator.evaluate()
@@ -102,8 +102,8 @@ def test_a_class_without_an_object_leaves_the_average_of_voc_alone(forgotten, tm
     records, outputs = perfect_answers()
     assert results_of(records, outputs, tmp_path)["bbox"]["AP"] == pytest.approx(100)
     for output in outputs:
-        found = output["instances"]
-        found.pred_classes[found.pred_classes == 2] = 1  # dogs that are called cats
+        instances = output["instances"]
+        instances.pred_classes[instances.pred_classes == 2] = 1  # dogs that are called cats
     assert results_of(records, outputs, tmp_path)["bbox"]["AP"] < 60
 
 

@@ -24,9 +24,9 @@ RENAMED = {
     "roi_heads.mask_predictor.conv5_mask.": "roi_heads.mask_head.deconv.",
 }
 for i in range(4):
-    for theirs, ours in (("lateral", "inner"), ("output", "layer")):
-        RENAMED[f"backbone.fpn.{ours}_blocks.{i}.0."] = f"backbone.fpn_{theirs}{i + 2}."
-        RENAMED[f"backbone.fpn.{ours}_blocks.{i}.1."] = f"backbone.fpn_{theirs}{i + 2}.norm."
+    for layer, block in (("lateral", "inner"), ("output", "layer")):
+        RENAMED[f"backbone.fpn.{block}_blocks.{i}.0."] = f"backbone.fpn_{layer}{i + 2}."
+        RENAMED[f"backbone.fpn.{block}_blocks.{i}.1."] = f"backbone.fpn_{layer}{i + 2}.norm."
 
 
 def detectron2_detector():
@@ -43,9 +43,9 @@ def torchvision_detector(twin):
     detector, state = build_detector(tiny_config()).eval(), twin.state_dict()
     new = {}
     for name in detector.state_dict():
-        for ours, theirs in RENAMED.items():
-            if name.startswith(ours):
-                new[name] = state[theirs + name.removeprefix(ours)]
+        for prefix, new_prefix in RENAMED.items():
+            if name.startswith(prefix):
+                new[name] = state[new_prefix + name.removeprefix(prefix)]
     for kind in ("weight", "bias"):  # Detectron2 has the background last, torchvision first
         predictor = "roi_heads.box_predictor."
         scores = state[f"{predictor}cls_score.{kind}"]
@@ -105,10 +105,10 @@ def test_equal_weights_give_equal_pyramids_outputs_and_losses():
         detectron2_outputs(shaken, *inputs),
         torchvision_outputs(torchvision_detector(shaken), *inputs),
     )
-    for ours, theirs in (students, teachers):
+    for outputs, expected in (students, teachers):
         for level, name in LEVELS.items():
-            assert torch.allclose(ours.pyramid[level], theirs.pyramid[name], atol=1e-4)
-            assert torch.allclose(ours.objectness[level], theirs.objectness[name], atol=1e-5)
+            assert torch.allclose(outputs.pyramid[level], expected.pyramid[name], atol=1e-4)
+            assert torch.allclose(outputs.objectness[level], expected.objectness[name], atol=1e-5)
     sizes = [(128, 96), (100, 50)]
     strides = {level: STRIDES[name] for level, name in LEVELS.items()}
     first = DetectorTransfer()(students[0], teachers[0], sizes, strides)

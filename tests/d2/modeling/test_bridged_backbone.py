@@ -46,15 +46,16 @@ def test_a_pixel_checkpoint_loads_into_all_behind_the_entry_and_nothing_else(tea
     model = small_model(cfg)
     checkpointer = SafeCheckpointer(model)
     checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
-    theirs = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
-    ours = model.state_dict()
-    named = {key for key in ours if not key.endswith("num_batches_tracked")}
-    made = [name for name, m in model.named_modules() if isinstance(m, (Bridge, LinearBridge))]
-    lacking = {key for key in named - checkpointer.loaded if not key.startswith(made[0])}
-    assert len(made) == 1 and not lacking
-    assert all(torch.equal(ours[key], theirs[key]) for key in checkpointer.loaded if key in theirs)
+    rgb_state = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
+    state = model.state_dict()
+    named = {key for key in state if not key.endswith("num_batches_tracked")}
+    bridges = [name for name, m in model.named_modules() if isinstance(m, (Bridge, LinearBridge))]
+    lacking = {key for key in named - checkpointer.loaded if not key.startswith(bridges[0])}
+    assert len(bridges) == 1 and not lacking
+    common = checkpointer.loaded & rgb_state.keys()
+    assert all(torch.equal(state[key], rgb_state[key]) for key in common)
     left_out = ["stem", "res2", "res3"][: list(ENTRIES).index(entry)]
-    assert not any(f"bottom_up.{name}." in key for key in ours for name in left_out)
+    assert not any(f"bottom_up.{name}." in key for key in state for name in left_out)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -89,9 +90,9 @@ def test_batch_mates_do_not_change_detections(teacher_files):
     model = small_model(bridge_cfg(teacher_files)).eval()
     small, large = make_item(70, 90), make_item(130, 200, seed=1)
     together = model([small, large])
-    for item, found in zip((small, large), together, strict=True):
+    for item, output in zip((small, large), together, strict=True):
         alone = model([item])[0]["instances"]
-        assert torch.allclose(alone.scores, found["instances"].scores, atol=1e-4)
+        assert torch.allclose(alone.scores, output["instances"].scores, atol=1e-4)
 
 
 def test_weights_that_fit_nothing_behind_the_entry_are_refused(teacher_files, tmp_path):
@@ -124,12 +125,13 @@ def test_what_no_bridge_can_be_is_named(teacher_files, entry, options, message):
 
 def test_levels_that_both_have_need_the_same_anchors(teacher_files):
     student = bridge_cfg(teacher_files, "res3")
-    ours, theirs = small_model(student), small_model(bridge_cfg(teacher_files))
-    check_detectors(ours, theirs, DetectorTransfer())
+    student_model, teacher_model = small_model(student), small_model(bridge_cfg(teacher_files))
+    check_detectors(student_model, teacher_model, DetectorTransfer())
     student.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [32], [64], [128]]
     with pytest.raises(ValueError, match="anchors of p3"):
-        check_detectors(small_model(student), theirs, DetectorTransfer())
-    ours.backbone._out_features = ["p7"]
-    ours.backbone._out_feature_channels["p7"] = ours.backbone._out_feature_strides["p7"] = 64
+        check_detectors(small_model(student), teacher_model, DetectorTransfer())
+    backbone = student_model.backbone
+    backbone._out_features = ["p7"]
+    backbone._out_feature_channels["p7"] = backbone._out_feature_strides["p7"] = 64
     with pytest.raises(ValueError, match="no level"):
-        check_detectors(ours, theirs, DetectorTransfer())
+        check_detectors(student_model, teacher_model, DetectorTransfer())

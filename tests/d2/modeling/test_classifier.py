@@ -195,18 +195,18 @@ def test_a_jointly_tuned_model_is_a_plain_classifier_with_the_exported_codec(tmp
             optimizer.step()
     SafeCheckpointer(model, str(tmp_path)).save("joint")
     model.save_artifacts(tmp_path)
-    ours = model.eval()(items)
+    outputs = model.eval()(items)
     options = "MODEL.META_ARCHITECTURE", "CompressedClassifier", "MODEL.CODEC.WEIGHTS"
     plain = tiny_model(tiny_cfg("latent_resnet", *options, str(tmp_path / "codec.safetensors")))
     SafeCheckpointer(plain).load(str(tmp_path / "joint.pth"))
-    theirs = plain.eval()(items)
-    for first, second in zip(ours, theirs, strict=True):
+    plain_outputs = plain.eval()(items)
+    for first, second in zip(outputs, plain_outputs, strict=True):
         assert torch.equal(first["scores"], second["scores"])
         assert first["bits"] == second["bits"]
-    assert ours[0]["psnr"] > 10
+    assert outputs[0]["psnr"] > 10
     again = tiny_model(cfg)
     SafeCheckpointer(again).load(str(tmp_path / "joint.pth"))
-    assert torch.equal(again.eval()(items)[0]["scores"], ours[0]["scores"])
+    assert torch.equal(again.eval()(items)[0]["scores"], outputs[0]["scores"])
     old = tiny_model(tiny_cfg("latent_resnet", *options[:2]))
     with pytest.raises(ValueError, match="the checkpoint reads"):
         SafeCheckpointer(old).load(str(tmp_path / "joint.pth"))
@@ -233,9 +233,9 @@ def test_weights_loaded_in_eval_mode_are_those_of_the_codec_that_encodes(tmp_pat
 
 
 def test_a_classifier_of_another_codec_does_not_start_a_joint_tuning(tmp_path):
-    other = tiny_cfg("joint_classifier", "MODEL.META_ARCHITECTURE", "CompressedClassifier")
-    other.MODEL.CODEC.QUALITY = 1
-    SafeCheckpointer(tiny_model(other), str(tmp_path)).save("other")
+    cfg = tiny_cfg("joint_classifier", "MODEL.META_ARCHITECTURE", "CompressedClassifier")
+    cfg.MODEL.CODEC.QUALITY = 1
+    SafeCheckpointer(tiny_model(cfg), str(tmp_path)).save("other")
     with pytest.raises(ValueError, match="quality 1"):
         SafeCheckpointer(tiny_model(tiny_cfg("joint_classifier"))).load(str(tmp_path / "other.pth"))
 

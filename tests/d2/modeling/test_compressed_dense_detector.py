@@ -26,7 +26,7 @@ def retinanet():
 
 
 def fcos():
-    """As Detectron2's LazyConfig builds it, on the backbone of the other."""
+    """Build the model of Detectron2's LazyConfig, on the backbone of the other."""
     torch.manual_seed(0)
     cfg = small_cfg("pixel", *RETINANET)
     shapes = [ShapeSpec(channels=16, stride=2**level) for level in range(3, 8)]
@@ -55,7 +55,7 @@ def test_a_one_stage_detector_on_latents_learns_all_behind_the_bridge(build, sto
 def test_batch_mates_do_not_change_what_it_finds(build):
     model, small, large = build().eval(), make_item(70, 90), make_item(130, 200, seed=1)
     together = model([small, large])
-    for item, found in zip((small, large), together, strict=True):
+    for item, output in zip((small, large), together, strict=True):
         alone = model([item])[0]
-        assert torch.allclose(alone["instances"].scores, found["instances"].scores, atol=1e-4)
-        assert found["bits"] > 0 and alone["image_size"] == tuple(item["image"].shape[1:])
+        assert torch.allclose(alone["instances"].scores, output["instances"].scores, atol=1e-4)
+        assert output["bits"] > 0 and alone["image_size"] == tuple(item["image"].shape[1:])

@@ -97,8 +97,8 @@ def test_detectron2s_predictor_works_unchanged(tmp_path):
     SafeCheckpointer(model, str(tmp_path)).save("model")
     cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
     picture = make_item(60, 80)["image"].permute(1, 2, 0).numpy()
-    found = DefaultPredictor(cfg)(picture)["instances"]
-    assert found.image_size == (60, 80)
+    instances = DefaultPredictor(cfg)(picture)["instances"]
+    assert instances.image_size == (60, 80)
 
 
 def test_a_thin_image_is_no_error(detector):
@@ -136,9 +136,9 @@ def test_a_latent_that_does_not_cover_its_image_is_refused(detector):
 @pytest.mark.parametrize("domain", ["latent", "reconstruction"])
 def test_a_checkpoint_of_another_codec_is_refused(tmp_path, domain):
     SafeCheckpointer(small_model(small_cfg(domain, *PLAIN)), str(tmp_path)).save("model")
-    other = small_model(small_cfg(domain, *PLAIN, "MODEL.CODEC.QUALITY", 1))
+    loaded = small_model(small_cfg(domain, *PLAIN, "MODEL.CODEC.QUALITY", 1))
     with pytest.raises(ValueError, match=r"quality 2 .*quality 1 "):
-        SafeCheckpointer(other).load(str(tmp_path / "model.pth"))
+        SafeCheckpointer(loaded).load(str(tmp_path / "model.pth"))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_detectron2_counts_what_a_model_computes_of_an_image(domain):
 
 
 def test_an_object_without_a_mask_trains_boxes_only(storage):
-    """What its mask would be does not matter; if all have one, nothing changes."""
+    """Its mask has no effect; if all objects have one, nothing changes."""
     model = small_model(small_cfg("latent", *PLAIN, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 64))
     torch.nn.init.ones_(model.roi_heads.mask_head.predictor.bias)
 

@@ -23,9 +23,9 @@ def saved_and_loaded(model):
 
 
 def assert_same_detections(first, second, item):
-    ours, theirs = (model.eval()([item])[0] for model in (first, second))
-    assert torch.equal(ours["instances"].scores, theirs["instances"].scores)
-    assert ours["bits"] == theirs["bits"]
+    output, copied_output = (model.eval()([item])[0] for model in (first, second))
+    assert torch.equal(output["instances"].scores, copied_output["instances"].scores)
+    assert output["bits"] == copied_output["bits"]
 
 
 def test_a_copy_shares_codec_and_teacher(transfer_cfg, storage):
@@ -34,8 +34,8 @@ def test_a_copy_shares_codec_and_teacher(transfer_cfg, storage):
     copied = copy.deepcopy(model)
     assert copied.teacher is model.teacher
     assert copied.coded_input.codec is model.coded_input.codec
-    ours, theirs = ({p.data_ptr() for p in m.parameters()} for m in (model, copied))
-    assert not ours & theirs
+    pointers, copied_pointers = ({p.data_ptr() for p in m.parameters()} for m in (model, copied))
+    assert not pointers & copied_pointers
     assert_same_detections(model, copied, item)
     assert any("transfer" in name for name in copied.train()([item]))
 
@@ -82,8 +82,8 @@ def test_a_model_that_trains_its_codec_is_copied_and_saved_with_it():
         with torch.no_grad():
             next(again.trained_codec.network.g_a.parameters()).mul_(1.1)
         again.train().eval()  # evaluation encodes with the present weights
-        ours, theirs = (each.coded_input.codec.identity for each in (model, again))
-        assert isinstance(again.coded_input.codec, Codec) and ours != theirs
+        identity, copied_identity = (m.coded_input.codec.identity for m in (model, again))
+        assert isinstance(again.coded_input.codec, Codec) and identity != copied_identity
         state = again.state_dict()
         test_classifier.tiny_model(test_classifier.tiny_cfg("joint_classifier")).load_state_dict(
             state

@@ -61,8 +61,8 @@ def test_parameters_are_counted_without_and_with_the_codec():
     counts = joint.parameter_counts()
     assert counts == frozen.parameter_counts()
     learned = [*joint.objective.discriminator.parameters(), *joint.trained_codec.parameters()]
-    rest = sum(p.numel() for p in joint.parameters()) - sum(p.numel() for p in learned)
-    assert counts["parameters"] == rest
+    task_count = sum(p.numel() for p in joint.parameters()) - sum(p.numel() for p in learned)
+    assert counts["parameters"] == task_count
     assert counts["codec"] == sum(p.numel() for p in joint.trained_codec.parameters())
     assert tiny_model(tiny_cfg("pixel")).parameter_counts()["codec"] == 0
 
@@ -126,9 +126,9 @@ def test_evaluation_sees_the_codec_as_it_is_now_and_a_state_has_it_all(items):
     optimizer.step()
     after = model.eval()(items[:1])[0]
     assert after["bits"] != before["bits"] and after["psnr"] != before["psnr"]
-    other = tiny_model(cfg)
-    other.load_state_dict(model.state_dict())
-    again = other.eval()(items[:1])[0]
+    loaded = tiny_model(cfg)
+    loaded.load_state_dict(model.state_dict())
+    again = loaded.eval()(items[:1])[0]
     assert torch.equal(again["sem_seg"], after["sem_seg"]) and again["bits"] == after["bits"]
 
 
@@ -154,11 +154,11 @@ def test_both_optimizers_are_resumed(items, tmp_path):
     model, optimizer = make()
     step(model, optimizer, 0)
     SafeCheckpointer(model, str(tmp_path), optimizer=optimizer).save("one")
-    other, others = make()
-    SafeCheckpointer(other, str(tmp_path), optimizer=others).load(str(tmp_path / "one.pth"))
-    for pair in ((model, optimizer), (other, others)):
+    loaded, optimizer_2 = make()
+    SafeCheckpointer(loaded, str(tmp_path), optimizer=optimizer_2).load(str(tmp_path / "one.pth"))
+    for pair in ((model, optimizer), (loaded, optimizer_2)):
         step(*pair, 1)
-    states = [each.state_dict() for each in (model, other)]
+    states = [m.state_dict() for m in (model, loaded)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 

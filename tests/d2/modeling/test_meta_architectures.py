@@ -68,9 +68,9 @@ def test_a_stock_batch_trains_every_parameter(kind, storage):
 def test_batch_mates_do_not_change_what_is_found_and_the_rate_is_said(kind):
     model, small, large = detector(kind).eval(), make_item(70, 90), make_item(130, 200, seed=1)
     together = model([small, large, small])
-    for item, found in zip((small, large, small), together, strict=True):
-        assert_same(model([item])[0], found)
-        assert found["bits"] > 0 and found["image_size"] == tuple(item["image"].shape[1:])
+    for item, output in zip((small, large, small), together, strict=True):
+        assert_same(model([item])[0], output)
+        assert output["bits"] > 0 and output["image_size"] == tuple(item["image"].shape[1:])
 
 
 def test_a_pyramid_from_p3_makes_no_finer_features():
@@ -85,7 +85,7 @@ def test_a_pyramid_from_p3_makes_no_finer_features():
 def test_panoptic_results_come_raw_as_detectron2s_do():
     model, items = detector("panoptic").eval(), [make_item(70, 90), make_item(130, 200, seed=1)]
     instances, label_scores = model.inference(items, do_postprocess=False)
-    assert [each.image_size for each in instances] == [(70, 90), (130, 200)]
+    assert [result.image_size for result in instances] == [(70, 90), (130, 200)]
     assert len(label_scores) == 2
     first, second = model.inference(items)
     assert {"panoptic_seg", "sem_seg", "instances", "bits"} <= first.keys()
@@ -95,12 +95,12 @@ def test_panoptic_results_come_raw_as_detectron2s_do():
 def test_masks_of_given_boxes_go_to_their_images():
     model = small_model(small_cfg("latent", "MODEL.META_ARCHITECTURE", "CompressedRCNN")).eval()
     items = [make_item(70, 90), make_item(130, 200, seed=1), make_item(70, 90, seed=2)]
-    found = model.inference(items, do_postprocess=False)
-    for given in ((found,), ()):
-        named = {} if given else {"detected_instances": found}
-        again = model.inference(items, *given, do_postprocess=False, **named)
+    detections = model.inference(items, do_postprocess=False)
+    for args in ((detections,), ()):
+        named = {} if args else {"detected_instances": detections}
+        again = model.inference(items, *args, do_postprocess=False, **named)
         assert all(
-            torch.equal(a.pred_masks, b.pred_masks) for a, b in zip(found, again, strict=True)
+            torch.equal(a.pred_masks, b.pred_masks) for a, b in zip(detections, again, strict=True)
         )
 
 
@@ -111,7 +111,7 @@ def test_detectron2s_predictor_segments_panoptically(tmp_path):
     picture = make_item(60, 80)["image"].permute(1, 2, 0).numpy()
     labels, segments = DefaultPredictor(cfg)(picture)["panoptic_seg"]
     assert labels.shape == (60, 80) and set(labels.unique().tolist()) - {0} <= {
-        each["id"] for each in segments
+        segment["id"] for segment in segments
     }
 
 
@@ -125,7 +125,7 @@ def test_a_panoptic_student_is_taught(transfer_cfg, storage):
 
 
 def test_detectron2s_trainer_trains_panoptically(tmp_path):
-    """As its data sets `..._panoptic_separated`: instances, and label maps in files."""
+    """The layout of its data sets `..._panoptic_separated`: instances, and label maps in files."""
     records = []
     for index in range(2):
         item = make_panoptic_item(64, 96, seed=index)
@@ -183,14 +183,14 @@ class CompressedCountingRCNN(CompressedDetector, CountingRCNN):
 def test_a_meta_architecture_of_ones_own_reads_latents_by_inheritance():
     options = ["MODEL.META_ARCHITECTURE", "CompressedCountingRCNN"]
     model, item = small_model(small_cfg("latent", *options)).eval(), make_item(64, 96)
-    [found] = model([item])
-    assert len(found["instances"]) == found["most"] == 3 and found["bits"] > 0
+    [output] = model([item])
+    assert len(output["instances"]) == output["most"] == 3 and output["bits"] > 0
     [bare] = model.inference([item], most=5, do_postprocess=False)
     assert len(bare) == 5
 
 
 @pytest.mark.parametrize(
-    ("stock", "ours", "others"),
+    ("stock", "named", "unnamed"),
     [
         ("GeneralizedRCNN", ["CompressedRCNN", "TransferRCNN"], ["Panoptic", "Counting"]),
         ("PanopticFPN", ["CompressedPanopticFPN", "TransferPanopticFPN"], ["CompressedRCNN"]),
@@ -201,13 +201,13 @@ def test_a_meta_architecture_of_ones_own_reads_latents_by_inheritance():
     ],
 )
 @pytest.mark.parametrize("kind", ["latent", "bridge"])
-def test_a_stock_meta_architecture_on_latents_names_the_one_to_set(kind, stock, ours, others):
+def test_a_stock_meta_architecture_on_latents_names_the_one_to_set(kind, stock, named, unnamed):
     with pytest.raises(CdlError) as caught:
         build_backbone(small_cfg(kind, "MODEL.META_ARCHITECTURE", stock))
     message = str(caught.value)
     assert "MODEL.META_ARCHITECTURE" in message and stock in message
-    assert all(name in message for name in ours)
-    assert not any(name in message for name in others)
+    assert all(name in message for name in named)
+    assert not any(name in message for name in unnamed)
 
 
 def test_what_batches_images_elsewhere_is_refused():

@@ -60,15 +60,15 @@ def test_predictions_do_not_depend_on_batch_mates():
             assert torch.allclose(alone[result], output[result], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("task, other", [("attributes", "sem_seg"), ("parsing", "attributes")])
-def test_any_subset_of_tasks_is_a_model(task, other):
+@pytest.mark.parametrize("task, absent_key", [("attributes", "sem_seg"), ("parsing", "attributes")])
+def test_any_subset_of_tasks_is_a_model(task, absent_key):
     only = ("MODEL.TASKS.NAMES", (task,), "MODEL.TASKS.WEIGHTS", (2.0,))
     model, item = tiny_model(tiny_cfg("latent", *only)), make_item(64, 64)
-    del item[other]
+    del item[absent_key]
     both = tiny_model(tiny_cfg("latent")).train()
     assert model.train()([item]).keys() == {f"loss_{task}"}
-    assert other not in model.eval()([item])[0]
-    count = [sum(p.numel() for p in each.parameters()) for each in (model, both)]
+    assert absent_key not in model.eval()([item])[0]
+    count = [sum(p.numel() for p in m.parameters()) for m in (model, both)]
     assert count[0] < count[1]
 
 

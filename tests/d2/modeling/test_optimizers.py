@@ -50,10 +50,10 @@ def test_a_state_continues_all(tmp_path):
     together = Optimizers(optimizers)
     step(weights, together)
     torch.save(together.state_dict(), tmp_path / "state.pth")
-    copies, others = make()
+    copies, copied_optimizers = make()
     for copy, weight in zip(copies, weights, strict=True):
         copy.data.copy_(weight)
-    restored = Optimizers(others)
+    restored = Optimizers(copied_optimizers)
     restored.load_state_dict(torch.load(tmp_path / "state.pth"))
     for _ in range(2):
         step(weights, together)
@@ -97,7 +97,7 @@ def test_the_named_optimizer_steps_as_torchs_own(name):
         "ADAMW": lambda: torch.optim.AdamW(decays, **common),
     }[name]()
     pairs = zip(one_step(build_optimizer(cfg, model), model), one_step(expected, copy), strict=True)
-    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    assert all(torch.equal(tensor, restored_tensor) for tensor, restored_tensor in pairs)
 
 
 def test_gradients_are_clipped_whichever_optimizer_it_is():

@@ -31,9 +31,9 @@ def pixel_detector(*options):
 
 def student(teacher, transfer, *options):
     cfg = small_cfg("latent", *options)
-    given = {"teacher": teacher, "transfer": transfer}
+    arguments = {"teacher": teacher, "transfer": transfer}
     torch.manual_seed(0)
-    return TransferRCNN(**TransferRCNN.from_config(cfg) | given).train()
+    return TransferRCNN(**TransferRCNN.from_config(cfg) | arguments).train()
 
 
 def terms(*outputs):
@@ -42,10 +42,10 @@ def terms(*outputs):
 
 def assert_learns(model, transfer, item=None):
     losses = model([item or make_item(96, 128)])
-    ours = {k.removeprefix("loss_transfer_"): v for k, v in losses.items() if "transfer" in k}
-    assert ours.keys() == transfer.terms
-    assert all(value > 0 and value.isfinite() for value in ours.values())
-    sum(ours.values()).backward()
+    by_term = {k.removeprefix("loss_transfer_"): v for k, v in losses.items() if "transfer" in k}
+    assert by_term.keys() == transfer.terms
+    assert all(value > 0 and value.isfinite() for value in by_term.values())
+    sum(by_term.values()).backward()
     assert all(p.grad is None for p in model.teacher.parameters())
 
 
@@ -63,7 +63,7 @@ def test_what_a_teacher_of_another_kind_cannot_give_says_what_to_set(kind):
     with pytest.raises(CdlError) as caught:
         model.prepare_teacher()
     set_to_zero = str(caught.value).split("MODEL.TRANSFER.OUTPUTS.")[1:]
-    refused = {each.split()[0].lower() for each in set_to_zero}
+    refused = {name.split()[0].lower() for name in set_to_zero}
     assert refused and not refused & {"objectness", "anchor_deltas", *outputs}
 
 

@@ -69,8 +69,8 @@ def test_res2_is_taught_by_the_frozen_first_layers(teacher, kind):
     losses["loss_transfer_res2"].backward()
     reached = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is not None}
     assert reached == {"bridge"}  # formula (2): nothing behind the feature
-    taught = model.teacher
-    assert all(p.grad is None for p in taught.parameters())
+    teacher_network = model.teacher
+    assert all(p.grad is None for p in teacher_network.parameters())
     plain = tiny_model(tiny_cfg("latent", *PLAIN, "MODEL.BRIDGE.KIND", kind))
     assert model.state_dict().keys() == plain.state_dict().keys()
 
@@ -78,10 +78,10 @@ def test_res2_is_taught_by_the_frozen_first_layers(teacher, kind):
 def test_the_teacher_feature_is_that_of_its_whole_network(teacher):
     model = tiny_model(tiny_cfg("latent", *teacher))
     model.prepare_teacher()
-    taught, item = model.teacher, make_item(64, 96)
-    image = (item["image"] - taught.pixel_mean) / taught.pixel_std
-    whole = taught.backbone(image[None])["res2"]
-    assert torch.equal(compute_res2(taught.backbone, image[None]), whole)
+    teacher_network, item = model.teacher, make_item(64, 96)
+    image = (item["image"] - teacher_network.pixel_mean) / teacher_network.pixel_std
+    whole = teacher_network.backbone(image[None])["res2"]
+    assert torch.equal(compute_res2(teacher_network.backbone, image[None]), whole)
     batch = model.batch(model.encode([item]))
     assert torch.equal(model._teacher_feature([item], batch), whole)
 
@@ -110,7 +110,7 @@ def test_a_teacher_without_res2_is_named(tmp_path):
 
 
 def test_padding_is_ignored(teacher):
-    """What a second, larger image adds as padding changes neither loss of the first."""
+    """The padding that a second, larger image adds changes neither loss of the first."""
     model = tiny_model(tiny_cfg("latent", *teacher)).train()
     batch = model.batch(model.encode([make_item(64, 64), make_item(96, 80, seed=1)]))
     labels = model.labels([make_item(64, 64), make_item(96, 80, seed=1)], batch)
@@ -197,17 +197,17 @@ def test_what_does_not_fit_is_named(teacher, options, message):
 
 def test_all_segmentors_begin_with_torchvisions_file_of_a_resnet(tmp_path):
     torch.manual_seed(0)
-    theirs = NarrowResNet(0.25).eval()
-    torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
+    resnet = NarrowResNet(0.25).eval()
+    torch.save(resnet.state_dict(), tmp_path / "resnet50.pth")
     as_wide = [
         *("MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
         *("MODEL.RESNETS.WIDTH_PER_GROUP", 32),
     ]
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        stem = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image))))
-        res2 = theirs.layer1(stem)
-        res3 = theirs.layer2(res2)
+        stem = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(image))))
+        res2 = resnet.layer1(stem)
+        res3 = resnet.layer2(res2)
     for name in ("pixel", "reconstruction", "latent"):
         model = tiny_model(tiny_cfg(name, *PLAIN, *as_wide)).eval()
         SafeCheckpointer(model).load(str(tmp_path / "resnet50.pth"))
@@ -216,5 +216,5 @@ def test_all_segmentors_begin_with_torchvisions_file_of_a_resnet(tmp_path):
             assert torch.allclose(backbone.res3(res2), res3, atol=1e-5)
             if name != "latent":
                 assert torch.allclose(compute_res2(backbone, image), res2, atol=1e-5)
-        last = theirs.layer4[2].conv3.weight
+        last = resnet.layer4[2].conv3.weight
         assert torch.equal(backbone.res5[2].conv3.weight, last)

@@ -14,10 +14,10 @@ PLAIN = ("MODEL.META_ARCHITECTURE", "CompressedRCNN")
 
 
 def augmented(cfg, model, item):
-    """What the client finds in an item: boxes, scores and masks."""
+    """Return the detections with augmentation in a sample: boxes, scores and masks."""
     with torch.no_grad():
-        found = GeneralizedRCNNWithTTA(cfg, model)([item])[0]["instances"]
-    return found.pred_boxes.tensor, found.scores, found.pred_masks
+        instances = GeneralizedRCNNWithTTA(cfg, model)([item])[0]["instances"]
+    return instances.pred_boxes.tensor, instances.scores, instances.pred_masks
 
 
 @pytest.mark.parametrize("sizes", [(96,), (128, 160)], ids=["flipped", "resized"])

@@ -53,8 +53,8 @@ def test_it_starts_from_a_classifiers_file_whatever_its_classes(tmp_path):
     save_checkpoint(tmp_path / "trained.pth", trained.state_dict())
     cfg = tiny_cfg("pixel", "MODEL.TIMM.INIT", str(tmp_path / "trained.pth"))
     state = build_backbone(cfg).network.state_dict()
-    theirs = trained.state_dict()
-    assert state and all(torch.equal(value, theirs[key]) for key, value in state.items())
+    trained_state = trained.state_dict()
+    assert state and all(torch.equal(value, trained_state[key]) for key, value in state.items())
 
 
 def test_a_trained_model_loads_without_the_file_that_it_began_with(tmp_path):
@@ -83,7 +83,7 @@ def test_frozen_norms_keep_their_statistics_and_learn_nothing():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["MODEL.TIMM.NAME", "test_vit"], "output_stride"),
         (["MODEL.TIMM.NAME", "test_vit", "MODEL.TIMM.OUTPUT_STRIDE", 32], "VisionTransformer"),
@@ -92,8 +92,8 @@ def test_frozen_norms_keep_their_statistics_and_learn_nothing():
         (["MODEL.TIMM.OUT_FEATURES", ["res1"]], "res1"),
     ],
 )
-def test_what_cannot_be_built_is_named(options, said):
-    with pytest.raises(CdlError, match=said):
+def test_what_cannot_be_built_is_named(options, message):
+    with pytest.raises(CdlError, match=message):
         build_backbone(tiny_cfg("pixel", *options))
 
 
