@@ -29,18 +29,20 @@ cdl() {
     local words=("$@")
     case "$1 $2" in
         "data synthesize")
+            local count=3
+            if [[ "$*" = *classification* ]]; then count=5; fi  # an image per class
             for i in "${!words[@]}"; do
-                if [ "${words[i]}" = --count ]; then words[i+1]=5; fi
+                if [ "${words[i]}" = --count ]; then words[i+1]=$count; fi
             done
             words+=(--size 64 64) ;;
         "data encode") words+=(--workers 0 --short-edges 64) ;;
         train\\ *)
-            words+=(SOLVER.MAX_ITER 2 SOLVER.STEPS '(1,)')
+            words+=(SOLVER.MAX_ITER 1 SOLVER.STEPS '()' TEST.DETECTIONS_PER_IMAGE 5)
             if [[ "$*" = *detection/small/* ]]; then
                 words+=(INPUT.MIN_SIZE_TRAIN '(64,)' INPUT.MIN_SIZE_TEST 64)
             fi ;;
         train-torchvision\\ *)
-            words+=(--iterations 2 --short-edges 64 --short-edge-val 64) ;;
+            words+=(--iterations 1 --short-edges 64 --short-edge-val 64) ;;
     esac
     warm cdl "${words[@]}"
 }
@@ -103,7 +105,7 @@ def run_document(document: Path, folder: Path, server: str) -> None:
     script = [MINIATURE]
     for block in blocks(document):
         if block.runs:
-            text = re.sub(r"MAX_ITER: \d+", "MAX_ITER: 2", block.text)
+            text = re.sub(r"MAX_ITER: \d+", "MAX_ITER: 1", block.text)
             script.append(text if block.language == "bash" else f"warm python <<'END'\n{text}END")
     names = {"PYTHON": sys.executable, "CLIENT": warm.CLIENT, "SERVER": server}
     names["CDL_HOME"] = str(folder / "cdl_home")

@@ -138,6 +138,6 @@ def test_importing_the_package_needs_neither_detectron2_nor_compressai():
     code = (
         "import sys; sys.modules['detectron2'] = sys.modules['compressai'] = None;"
         "import cdl_d2, cdl_d2.codec, cdl_d2.data, cdl_d2.nn, cdl_d2.transfer, cdl_d2.tv,"
-        "cdl_d2.bench.quickstart.report"
+        "cdl_d2.bench.quickstart.quickstart"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

@@ -21,7 +21,7 @@ from cdl_d2.data.store.variant import Variant
 from cdl_d2.workers import load_in_workers, usable_cores
 
 
-def time_everything(
+def time_access(
     codec: Codec, files: Sequence[Path], variant: Variant, repeats: int, workers: int | None
 ) -> list[dict[str, Any]]:
     """Milliseconds and bytes an image of all ways to a latent, and how busy the bulk encoder is.
@@ -38,13 +38,13 @@ def time_everything(
     names = [path.relative_to(images).as_posix() for path in files]
     workers = workers or usable_cores()
     with tempfile.TemporaryDirectory() as folder:
-        rows = _time_access(codec, images, names, variant, Path(folder), repeats)
+        rows = _time_ways(codec, images, names, variant, Path(folder), repeats)
         share = _bulk_utilisation(codec, images, names, variant, Path(folder) / "bulk", workers)
     rows.append(("share of a bare encoder", f"bulk encoder, {workers} processes", share))
     return [{"measure": measure, "what": what, "value": value} for measure, what, value in rows]
 
 
-def _time_access(
+def _time_ways(
     codec: Codec, images: Path, names: Sequence[str], variant: Variant, folder: Path, repeats: int
 ) -> list[tuple[str, str, float]]:
     """Writes a store of each form under `folder`."""

@@ -180,12 +180,12 @@ def storage(
     """
     import torch
 
-    from cdl_d2.bench.storage import time_everything
+    from cdl_d2.bench.storage import time_access
     from cdl_d2.data import Variant
     from cdl_d2.prediction.sources import find_image_files
 
     torch.set_num_threads(threads)
     variant = Variant(short_edge, max_size)
     images = find_image_files(inputs)[:count]
-    rows = time_everything(codec.choice().load(), images, variant, repeats, workers)
+    rows = time_access(codec.choice().load(), images, variant, repeats, workers)
     print_rows(rows, json)

@@ -17,31 +17,30 @@ def quickstart(
     size: int = 192,
     device: str = "cpu",
 ) -> None:
-    """See the method work, in a minute, without any download; or train it, in ten.
+    """Demonstrate the method on packaged data in a minute, or train it in ten.
 
     ```
     cdl quickstart
     cdl quickstart --train --backend torchvision --seed 1 --output quickstart-1
     ```
 
-    Compresses a dozen microscopy images that come with the package, and finds the cell nuclei in
-    them with two trained models: one sees what the codec decodes, the other the latents. Prints a
-    table and writes report.html with pictures.
+    Compresses a dozen microscopy images, detects cell nuclei in them with two packaged models, one
+    on decoded images and one on latents, prints a table, and writes report.html with pictures.
+    Nothing is downloaded.
 
-    With --train, draws sample data and trains a small Mask R-CNN on its images, the teacher. Shows
-    the teacher what the built-in codec decoded, and its latents, through a bridge that is fitted
-    and not trained. Then both train on, equally long and taught alike. Run again, it goes on where
-    it stopped.
+    With --train, synthesizes images of shapes and trains a small RGB Mask R-CNN, the teacher. It is
+    evaluated on decoded images, and on latents behind a bridge fitted in closed form; then both are
+    fine-tuned equally long with distillation. Run again, it continues an interrupted run.
 
     Args:
-        output: Folder.
-        train: Train on two CPU cores, rather than use trained models; the options below are for it.
-        backend: auto is Detectron2 if it can be imported, else torchvision.
-        seed: Of data and training.
-        iterations: Of the teacher's training, two images each; students train half as long.
-        images: To train on, and to evaluate on.
-        size: Pixels a side of an image.
-        device: To train on.
+        output: Output folder.
+        train: Train on two CPU cores instead of using packaged models; the options below apply.
+        backend: Library to train with; auto is Detectron2 if installed, else torchvision.
+        seed: Seed of data and training.
+        iterations: Iterations of the teacher, with two images each; the others get half.
+        images: Numbers of training and of evaluation images.
+        size: Side of the images in pixels.
+        device: Device of the training.
     """
     if not train:
         from cdl_d2.bench.quickstart.first_look import first_look

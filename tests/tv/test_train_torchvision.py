@@ -18,7 +18,7 @@ from tests.conftest import make_coco_dataset
 
 SMALL = [
     *("--model", "small", "--device", "cpu"),
-    *("--short-edges", "64", "96", "--short-edge-val", "96"),
+    *("--short-edges", "48", "64", "--short-edge-val", "64"),
 ]
 CODEC = ["--codec", "tiny-bmshj2018-hyperprior", "--quality", "2"]
 
@@ -31,7 +31,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
-    run(data, "--domain", "image", "--iterations", 3, "--output", folder)
+    run(data, "--domain", "image", "--iterations", 1, "--output", folder)
     return folder / "model_final.pth"
 
 
@@ -45,7 +45,7 @@ def run(data, *arguments):
 
 
 def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
-    arguments = [*CODEC, "--teacher", teacher, "--iterations", 5, "--checkpoint-period", 2]
+    arguments = [*CODEC, "--teacher", teacher, "--iterations", 4, "--checkpoint-period", 1]
     run(data, *arguments, "--output", tmp_path / "whole")
     cut = tmp_path / "cut"
     child = forked(*words(data, *arguments, "--output", cut), errors=tmp_path / "errors")
@@ -68,9 +68,8 @@ def test_a_killed_training_resumes_to_the_same_weights(data, teacher, tmp_path):
     assert results == json.loads((tmp_path / "whole" / "results.json").read_text())
     lines = [json.loads(line) for line in (cut / "metrics.json").read_text().splitlines()]
     assert "loss_transfer_features" in lines[0] and "bbox/AP" in lines[-1]
-    for changed in ("--seed", "--lambda", "--max-size"):
-        other = words(data, *arguments, "--resume", changed, 64, "--output", cut)
-        assert "was trained with" in refused(*other), changed
+    other = words(data, *arguments, "--resume", "--lambda", 64, "--output", cut)
+    assert "lambda_ 1.0" in refused(*other)
 
 
 def test_the_standard_schedule_decays_where_the_papers_does():
@@ -100,7 +99,7 @@ def test_a_detector_is_evaluated_at_the_sizes_that_it_was_trained_for(data, teac
 
 def test_a_detector_of_several_qualities_is_evaluated_at_each(data, tmp_path):
     codec, several = CODEC[:2], ["--qualities", "0", "2"]
-    run(data, *CODEC, *several, "--iterations", "2", "--output", tmp_path / "trained")
+    run(data, *CODEC, *several, "--iterations", "1", "--output", tmp_path / "trained")
     rates = []
     for quality in ("0", "2"):
         out = tmp_path / quality
@@ -141,7 +140,7 @@ def boxes(data, tmp_path):
 
 
 def test_boxes_alone_train_and_evaluate_a_detector(boxes, teacher, tmp_path):
-    arguments = [*CODEC, "--boxes-only", "--teacher", teacher, "--iterations", 2]
+    arguments = [*CODEC, "--boxes-only", "--teacher", teacher, "--iterations", 1]
     run(boxes, *arguments, "--output", tmp_path / "out")
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results.keys() == {"bbox", "rate"}

@@ -1,1 +1,1 @@
-"""The whole method on sample data: train, measure, and write a page about it."""
+"""The whole method on sample data: train, measure, and write a report."""

@@ -1,7 +1,7 @@
-"""The training commands of the quick start, as a user would type them, per backend.
+"""Training commands of the quick start, by backend.
 
 A run's folder has `metrics.json`, `results.json`, `inference/coco_instances_results.json` and
-`model_final.pth`, whichever backend wrote it.
+`model_final.pth`, with either backend.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ UNTRAINED = ("decoded", "fitted")
 
 @dataclass(frozen=True)
 class Task:
-    """What the quick start trains on, and for how long.
+    """Data and length of the trainings.
 
     Attributes:
-        folder: of all its output: `data/train`, `data/val`, and a folder for each of RUNS.
-        size: pixels a side of the square images.
-        iterations: of the teacher, two images each.
-        device: to train on.
+        folder: output folder, with `data/train`, `data/val` and a folder per run of RUNS.
+        size: side of the square images in pixels.
+        classes: names of the classes.
+        iterations: of the teacher, with two images each.
+        seed: of data and trainings.
+        device: device of the trainings.
     """
 
     folder: Path
@@ -40,18 +42,18 @@ class Task:
     device: str
 
     def data(self, part: str) -> tuple[str, str]:
-        """Annotations and images of `train` or `val`."""
+        """Return the paths of annotations and images of `train` or `val`."""
         folder = self.folder / "data" / part
         return str(folder / "annotations.json"), str(folder / "images")
 
-    def iterations_of(self, run: str) -> int:
-        """Students, which start from the teacher, train half as long as it did, or not at all."""
+    def count_iterations(self, run: str) -> int:
+        """Return the iterations of a run; students, initialized from the teacher, get half."""
         if run in UNTRAINED:
             return 0
         return self.iterations if run == "teacher" else (self.iterations + 1) // 2
 
     def weights(self, run: str) -> str:
-        """The trained model of a run."""
+        """Return the path of a run's trained weights."""
         return str(self.folder / run / WEIGHTS_FILE)
 
 
@@ -62,7 +64,7 @@ def torchvision_command(task: Task, run: str) -> list[str]:
     command += ["--train", *task.data("train"), "--val", *task.data("val")]
     command += ["--anchor-sizes", *map(str, ANCHORS)]
     command += ["--short-edges", size, "--short-edge-val", size, "--seed", str(task.seed)]
-    command += ["--iterations", str(task.iterations_of(run)), "--device", task.device]
+    command += ["--iterations", str(task.count_iterations(run)), "--device", task.device]
     command += ["--output", str(task.folder / run)]
     codec = ["--codec", CODEC[0], "--quality", str(CODEC[1])]
     if run == "teacher":
@@ -74,7 +76,7 @@ def torchvision_command(task: Task, run: str) -> list[str]:
     command += ["--domain", "reconstruction"] if run == "finetuned" else ["--bridge", "conv1"]
     if run == "fitted":
         return command
-    # Masks of the foreground only, which takes less time.
+    # foreground masks only, to save time
     return [*command, "--teacher", task.weights("teacher"), "--masks", "foreground"]
 
 
@@ -86,7 +88,7 @@ def detectron2_command(task: Task, run: str) -> list[str]:
     command += ["--eval-only"] if run == "decoded" else ["--resume"]
     for part in ("train", "val"):
         command += ["--register", part, *task.data(part)]
-    iterations = task.iterations_of(run)
+    iterations = task.count_iterations(run)
     options: dict[str, Any] = {
         "MODEL.DEVICE": task.device,
         "MODEL.ROI_HEADS.NUM_CLASSES": len(task.classes),
@@ -106,8 +108,8 @@ def detectron2_command(task: Task, run: str) -> list[str]:
         options["MODEL.META_ARCHITECTURE"] = "TransferRCNN"
         options["MODEL.TEACHER.CONFIG_FILE"] = task.folder / "teacher" / CONFIG_FILE
         options["MODEL.TEACHER.WEIGHTS"] = task.weights("teacher")
-        options["MODEL.TRANSFER.MASKS"] = "foreground"  # takes less time than all
-    return command + [str(each) for pair in options.items() for each in pair]
+        options["MODEL.TRANSFER.MASKS"] = "foreground"  # to save time
+    return command + [str(word) for option in options.items() for word in option]
 
 
 Command = Callable[[Task, str], list[str]]

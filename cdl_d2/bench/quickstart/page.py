@@ -1,4 +1,4 @@
-"""The table of a quick start, for a terminal and for a page, and the page itself."""
+"""The report page of a quick start, and its table as HTML and as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cdl_d2.files import write_text
 
-HEAD = ("", "box AP", "mask AP", "bits/pixel", "G multiply-adds", "ms/image")
+HEAD = ("", "box AP", "mask AP", "bits/pixel", "GMACs", "ms/image")
 STYLE = (
     "body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em;line-height:1.4}"
     "table{border-collapse:collapse;display:block;overflow-x:auto}"
@@ -24,21 +24,21 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image.
+    """Cost of one image.
 
     Attributes:
-        giga_multiply_adds: of the backbone, pyramid and, where it runs, the image decoder; heads
-            cost the same either way. None without fvcore, which counts them.
-        milliseconds: from bitstream to detections, median.
+        gmacs: 10^9 multiply-adds of backbone, feature pyramid and decoder, if it runs; None if
+            fvcore, which counts them, is not installed.
+        milliseconds: median time from bitstream to detections.
     """
 
-    giga_multiply_adds: float | None
+    gmacs: float | None
     milliseconds: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; None where something does not apply."""
+    """A row of the table; None if a value does not apply."""
 
     title: str
     box_ap: float
@@ -47,14 +47,14 @@ class Row:
     cost: Cost | None
 
 
-def cells_of(row: Row) -> tuple[str, ...]:
-    """The row's texts, under HEAD."""
+def format_cells(row: Row) -> tuple[str, ...]:
+    """Return the texts of a row, under HEAD."""
     return (
         row.title,
         f"{row.box_ap:.1f}",
         f"{row.mask_ap:.1f}",
         _number(row.bpp, 3),
-        _number(row.cost and row.cost.giga_multiply_adds, 2),
+        _number(row.cost and row.cost.gmacs, 2),
         _number(row.cost and row.cost.milliseconds, 0),
     )
 
@@ -63,9 +63,9 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def as_text(rows: Sequence[Row]) -> str:
-    """The table for a terminal."""
-    lines = [HEAD, *map(cells_of, rows)]
+def table_text(rows: Sequence[Row]) -> str:
+    """Return the table as text."""
+    lines = [HEAD, *map(format_cells, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     return "\n".join(
         "  ".join(text.ljust(w) if not i else text.rjust(w) for i, (text, w) in enumerate(pairs))
@@ -73,30 +73,30 @@ def as_text(rows: Sequence[Row]) -> str:
     )
 
 
-def as_html(rows: Sequence[Row]) -> str:
-    """The table for a page."""
+def table_html(rows: Sequence[Row]) -> str:
+    """Return the table as HTML."""
 
     def line(texts: Sequence[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
 
-    return (
-        "<table>" + line(HEAD, "th") + "".join(line(cells_of(r), "td") for r in rows) + "</table>"
-    )
+    lines = [line(HEAD, "th"), *(line(format_cells(row), "td") for row in rows)]
+    return "<table>" + "".join(lines) + "</table>"
 
 
-def embedded(picture: bytes, kind: str, alt: str) -> str:
-    """A picture inside of the page.
+def embed_picture(picture: bytes, kind: str, alt: str) -> str:
+    """Return an HTML image that holds its data.
 
     Args:
-        kind: `png` or `jpeg`.
-        alt: what it shows, for those who do not see it.
+        picture: content of an image file.
+        kind: its format, `png` or `jpeg`.
+        alt: text that describes the picture.
     """
     data = base64.b64encode(picture).decode()
     return f'<img alt="{html.escape(alt)}" src="data:image/{kind};base64,{data}">'
 
 
 def write_page(path: Path, parts: Sequence[str]) -> None:
-    """Write a page that needs no other file, readable on a phone, too."""
+    """Write an HTML page that needs no other file."""
     head = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width,initial-scale=1">'

@@ -16,7 +16,7 @@ from tests import warm
 from tests.commands import forked, output_of, refused
 
 QUICKSTART = ["quickstart", "--train"]
-MINIATURE = ["--iterations", "4", "--images", "3", "2", "--size", "64"]
+MINIATURE = ["--iterations", "1", "--images", "2", "1", "--size", "64"]
 BACKENDS = [
     "torchvision",
     pytest.param(
@@ -37,9 +37,8 @@ def test_a_quick_start_trains_measures_and_reports(tmp_path, monkeypatch, server
     rows = re.findall(r"^(\S.*?)  +([\d.]+ .*)$", printed, re.MULTILINE)
     assert len(rows) == 5
     page = (out / "report.html").read_text()
-    assert page.count("<img") == 3  # losses and two images
+    assert page.count("<img") == 1 + 3  # losses; ground truth and two predictions of an image
     assert page.count("<tr>") == 6
-    assert len(list(out.glob("*.png"))) == 3
     assert json.loads((out / "settings.json").read_text())["backend"] == backend
     if backend != "torchvision":
         return  # the rest does not depend on it

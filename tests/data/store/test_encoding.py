@@ -13,7 +13,7 @@ from tests.data.store.kill_encoding import content_of, kill_until
 
 
 def test_kills_leave_the_same_store():
-    kill_until(6, report=lambda text: None)
+    kill_until(3, report=lambda text: None)
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(1, 0), (0, 5)])

@@ -1,0 +1,143 @@
+"""Comparison of decode-then-detect with detection on latents: detections, times and costs."""
+
+from __future__ import annotations
+
+import html
+import io
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from cdl_d2.bench.multiply_adds import count_network
+from cdl_d2.bench.quickstart.page import Cost, embed_picture
+from cdl_d2.codec import Codec, latent_grid
+from cdl_d2.codec.io.image_files import read_image
+from cdl_d2.errors import MissingPackageError
+from cdl_d2.prediction import Detections, Predictor
+
+KINDS = ("rgb", "latent")  # decode-then-detect, and detection on latents
+
+
+@dataclass
+class Outcome:
+    """Detections of a model by image name, and its seconds per image."""
+
+    detections: dict[str, Detections] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+
+def compress(codec: Codec, path: Path, folder: Path) -> Path:
+    """Write the bitstream of an image to NAME.cdlz in a folder, and return its path."""
+    target = (folder / path.name).with_suffix(".cdlz")
+    codec.compress(read_image(path).float() / 255).save(target)
+    return target
+
+
+def detect(predictors: Mapping[str, Predictor], streams: Mapping[str, Path]) -> dict[str, Outcome]:
+    """Run models on bitstreams, with one thread, in turn on each image so that times compare.
+
+    Args:
+        predictors: models by name.
+        streams: bitstreams by image name; the first is read once more, to warm up.
+    """
+    outcomes = {kind: Outcome() for kind in predictors}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for predictor in predictors.values():
+            predictor(next(iter(streams.values())))
+        for name, stream in tqdm(streams.items(), desc="detect", unit="image"):
+            for kind, predictor in predictors.items():
+                start = time.perf_counter()
+                outcomes[kind].detections[name] = predictor(stream)
+                outcomes[kind].seconds.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return outcomes
+
+
+def costs_per_image(
+    predictors: Mapping[str, Predictor], codec: Codec, outcomes: Mapping[str, Outcome]
+) -> dict[str, Cost]:
+    """Return the cost of each kind of KINDS: multiply-adds and median time, from bitstream on."""
+    size = next(iter(outcomes["latent"].detections.values())).image_size
+    backbones = {kind: predictors[kind].model.network.backbone for kind in KINDS}
+    y_hat = torch.zeros(1, codec.latent_channels, *latent_grid(size))
+    try:
+        decoder = count_network(codec.network.g_s, y_hat)
+        rgb = count_network(backbones["rgb"], torch.zeros(1, 3, *size))
+        counts = {"rgb": decoder + rgb, "latent": count_network(backbones["latent"], y_hat)}
+    except MissingPackageError as error:
+        tqdm.write(f"multiply-adds are not counted: {error}", file=sys.stderr)
+        counts = {}
+    return {
+        kind: Cost(
+            counts[kind] / 1e9 if counts else None,
+            1000 * statistics.median(outcomes[kind].seconds),
+        )
+        for kind in KINDS
+    }
+
+
+def picture_row(
+    name: str,
+    image: Path,
+    annotations: dict[str, Any],
+    outcomes: Mapping[str, Outcome],
+    stream: Path,
+    threshold: float,
+) -> str:
+    """Return HTML of an image with its ground truth, and with the detections of both kinds.
+
+    Args:
+        name: of the image, in `annotations` and `outcomes`.
+        annotations: COCO-format content.
+        threshold: lowest score of a detection in the pictures.
+    """
+    rgb, latent = (outcomes[kind].detections[name] for kind in KINDS)
+    truth = _ground_truth(annotations, name, rgb)
+    size = f"{stream.stat().st_size} bytes"
+    figures = [
+        (truth.draw(image), f"{len(truth)} annotated objects"),
+        (rgb.draw(threshold=threshold), f"{_count(rgb, threshold)} in the decoded {size}"),
+        (latent.draw(threshold=threshold), f"{_count(latent, threshold)} in the latent of {size}"),
+    ]
+    title = html.escape(Path(name).stem)
+    parts = [f"<h2>{title}</h2><div class=row>"]
+    for pixels, caption in figures:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="JPEG", quality=85)
+        picture = embed_picture(buffer.getvalue(), "jpeg", f"{Path(name).stem}: {caption}")
+        parts.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    return "".join([*parts, "</div>"])
+
+
+def _count(detections: Detections, threshold: float) -> int:
+    return int((detections.scores >= threshold).sum())
+
+
+def _ground_truth(content: dict[str, Any], name: str, template: Detections) -> Detections:
+    """Return the annotations of an image as detections."""
+    image_id = next(i["id"] for i in content["images"] if i["file_name"] == name)
+    objects = [a for a in content["annotations"] if a["image_id"] == image_id]
+    category_ids = sorted(category["id"] for category in content["categories"])
+    boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    masks = [torch.from_numpy(coco_mask.decode(a["segmentation"])).bool() for a in objects]
+    empty = torch.zeros(0, *template.image_size, dtype=torch.bool)
+    return replace(
+        template,
+        boxes=boxes,
+        labels=torch.tensor([category_ids.index(a["category_id"]) for a in objects]).long(),
+        scores=torch.ones(len(objects)),
+        masks=torch.stack(masks) if masks else empty,
+    )
