@@ -96,7 +96,7 @@ def detectron2_command(task: Task, run: str) -> list[str]:
         "INPUT.MIN_SIZE_TRAIN": (task.size,),
         "INPUT.MIN_SIZE_TEST": task.size,
         "SOLVER.MAX_ITER": iterations,
-        "SOLVER.STEPS": tuple(sorted({int(p * iterations) for p in (0.75, 0.93)})),
+        "SOLVER.STEPS": tuple(sorted({int(p * iterations) for p in (0.75, 0.93)} - {0})),
         "SEED": task.seed + 1,  # Detectron2 takes 0 for "any"
         "OUTPUT_DIR": task.folder / run,
     }
