@@ -29,8 +29,8 @@ cdl() {
     local words=("$@")
     case "$1 $2" in
         "data synthesize")
-            local count=3
-            if [[ "$*" = *classification* ]]; then count=5; fi  # an image per class
+            local count=5  # an image per class; enough to fit a bridge
+            if [[ "$*" = *detection*val* ]]; then count=3; fi
             for i in "${!words[@]}"; do
                 if [ "${words[i]}" = --count ]; then words[i+1]=$count; fi
             done
