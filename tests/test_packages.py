@@ -1,4 +1,4 @@
-"""Who may know whom: the arrows of the house, rooms and sub-rooms alike; nothing points back."""
+"""Dependencies between packages and sub-packages: imports point one way."""
 
 import ast
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cdl_d2"
-EVERYONE = {
+SHARED = {  # root modules that every package may import
     "backend",
     "device",
     "download",
@@ -21,14 +21,15 @@ EVERYONE = {
     "workers",
     "yaml_text",
 }
-BASE = {"codec.registry", "codec.latent"}  # of the codec: knows nothing else of it
+BASE = {"codec.registry", "codec.latent"}  # import nothing else of codec
 CORE = {"codec", "nn", "transfer", "data", "metrics"}
-D2_CONFIG = {  # of d2: configs, and what is built from them by name
+D2_CONFIG = {  # configs, and builders that read them
     *("d2.config", "d2.config_files", "d2.detectron2_zoo", "d2.checkpoint"),
     *("d2.building", "d2.model_input"),
 }
-# What a room's files may import, beside their own room and EVERYONE. A name stands for all in it.
-ARROWS = {
+# Packages that the files of a package may import, besides their own and SHARED; a name includes its
+# sub-packages.
+ALLOWED = {
     "codec.entropy": BASE,
     "codec.bitstream": BASE | {"codec.entropy"},
     "codec.generative": set(),
@@ -73,22 +74,22 @@ ARROWS = {
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
+def find_package(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).parts[:-1])
 
 
-def room_of_import(name: str) -> str:
-    """The room of a name behind `cdl_d2.`, such as `nn` for `nn.latent_input.LatentInput`."""
-    room = ""
+def find_imported_package(name: str) -> str:
+    """Return the package of a name below `cdl_d2`: `nn.input` for `nn.input.sample.Sample`."""
+    package = ""
     for part in name.split("."):
-        if not (PACKAGE / room.replace(".", "/") / part).is_dir():
+        if not (PACKAGE / package.replace(".", "/") / part).is_dir():
             break
-        room = f"{room}.{part}".lstrip(".")
-    return room
+        package = f"{package}.{part}".lstrip(".")
+    return package
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Full names of all that a file imports, wherever it does; but not for type checkers only."""
+    """Return the full names of all imports of a file, except under `if TYPE_CHECKING`."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
@@ -101,36 +102,34 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def allows(allowed: set[str], module: str) -> bool:
-    return any(module == each or module.startswith(f"{each}.") for each in allowed)
+    return any(module == name or module.startswith(f"{name}.") for name in allowed)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_room_imports_only_what_its_arrows_point_to(path):
-    room = room_of(path)
+def test_a_package_imports_only_what_it_is_allowed_to(path):
+    package = find_package(path)
     for module in imported_modules(path):
-        first, _, rest = module.partition(".")
-        assert first != "detectron2" or room.split(".")[0] == "d2"
-        assert not module.startswith("torchvision.models.detection") or room == "tv"
-        assert first != "tools"
-        if first != "cdl_d2" or room == "" or allows(EVERYONE, rest):
+        root, _, name = module.partition(".")
+        assert root != "detectron2" or package.split(".")[0] == "d2"
+        assert not module.startswith("torchvision.models.detection") or package == "tv"
+        assert root != "tools"
+        if root != "cdl_d2" or package == "" or allows(SHARED, name):
             continue
-        theirs = room_of_import(rest)
-        shown = path.name == "__init__.py" and theirs.startswith(
-            f"{room}."
-        )  # by a room, of its own
-        assert shown or theirs == room or allows(ARROWS[room], rest), f"{room} imports {rest}"
+        imported = find_imported_package(name)
+        exported = path.name == "__init__.py" and imported.startswith(f"{package}.")
+        allowed = exported or imported == package or allows(ALLOWED[package], name)
+        assert allowed, f"{package} imports {name}"
 
 
-def test_no_arrow_points_back():
-    """The rooms can be put in an order in which each knows only those before it."""
-    known = {
-        room: {other for other in ARROWS if other != room and allows(arrows, other)}
-        for room, arrows in ARROWS.items()
+def test_dependencies_have_no_cycle():
+    dependencies = {
+        package: {other for other in ALLOWED if other != package and allows(allowed, other)}
+        for package, allowed in ALLOWED.items()
     }
     ordered: list[str] = []
-    while len(ordered) < len(known):
-        free = [room for room in known if room not in ordered and known[room] <= set(ordered)]
-        assert free, f"these know each other: {sorted(set(known) - set(ordered))}"
+    while len(ordered) < len(dependencies):
+        free = [p for p in dependencies if p not in ordered and dependencies[p] <= set(ordered)]
+        assert free, f"a cycle among {sorted(set(dependencies) - set(ordered))}"
         ordered += free
 
 
