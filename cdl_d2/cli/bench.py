@@ -38,12 +38,12 @@ def model(
     detection_only: bool = False,
     json: Json = False,
 ) -> None:
-    """Time encoding, decoding, detection and training steps, with peak memory, in one run.
+    r"""Time encoding, decoding, detection and training steps, with peak memory, in one run.
 
     On a GPU if there is one, unless MODEL.DEVICE is given.
 
     ```
-    cdl bench model detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280 \\
+    cdl bench model detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280 \
         MODEL.TRANSFER.MASKS foreground
     ```
 

@@ -31,10 +31,10 @@ def compress(
     force: bool = False,
     device: Device = None,
 ) -> int:
-    """Compress images to bitstream files, NAME.cdlz.
+    r"""Compress images to bitstream files, NAME.cdlz.
 
     ```
-    cdl codec compress photos/*.jpg --output files \\
+    cdl codec compress photos/*.jpg --output files \
         --codec tiny-bmshj2018-hyperprior --quality 2
     cdl codec compress photos --output files --for output/gate
     ```
@@ -151,11 +151,11 @@ def evaluate(
     plot: Path | None = None,
     json: Json = False,
 ) -> int:
-    """Measure bits per pixel, PSNR and MS-SSIM of codecs on a folder of images.
+    r"""Measure bits per pixel, PSNR and MS-SSIM of codecs on a folder of images.
 
     ```
     cdl codec evaluate kodak --codec tiny-bmshj2018-hyperprior --quality 1 2
-    cdl codec evaluate kodak --codec bmshj2018-hyperprior mbt2018 --quality 1 2 3 4 \\
+    cdl codec evaluate kodak --codec bmshj2018-hyperprior mbt2018 --quality 1 2 3 4 \
         --plot rate.png
     ```
 

@@ -28,10 +28,10 @@ def train(
     checkpoint_every: Positive = 500,
     resume: bool = False,
 ) -> None:
-    """Train a codec of any architecture on a folder of photographs.
+    r"""Train a codec of any architecture on a folder of photographs.
 
     ```
-    cdl codec train photos --output output/tiny-2 --quality 2 \\
+    cdl codec train photos --output output/tiny-2 --quality 2 \
         --codec tiny-bmshj2018-hyperprior --lmbda 0.0130 --iterations 9000
     ```
 

@@ -24,16 +24,16 @@ def compare(
     history_output: Path = Path("history.png"),
     json: Json = False,
 ) -> None:
-    """Compare trained models: a table of their results, and a plot of one value against another.
+    r"""Compare trained models: a table of their results, and a plot of one value against another.
 
     ```
-    cdl compare frozen=output/frozen-1 frozen=output/frozen-2 \\
+    cdl compare frozen=output/frozen-1 frozen=output/frozen-2 \
         "joint:task x 1=output/joint-1" --keys classification/top1 rate/psnr
-    cdl compare decoded:1=output/decoded-1 decoded:2=output/decoded-2 \\
-        static:16=output/static-16 static:32=output/static-32 --keys rate/kB \\
-        --baseline "original images=output/pixel" \\
+    cdl compare decoded:1=output/decoded-1 decoded:2=output/decoded-2 \
+        static:16=output/static-16 static:32=output/static-32 --keys rate/kB \
+        --baseline "original images=output/pixel" \
         --plot rate/bpp sem_seg/mIoU --output rate.png --saving decoded static
-    cdl compare output/cresnet39_rsscn7 --keys classification/top1 \\
+    cdl compare output/cresnet39_rsscn7 --keys classification/top1 \
         --history total_loss classification/loss --history-output losses.png
     ```
 

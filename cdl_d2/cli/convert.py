@@ -17,10 +17,10 @@ def convert(
     codec: CodecOptions,
     output: Path,
 ) -> None:
-    """Convert a trained RGB model to latent input, with unlabelled images and without training.
+    r"""Convert a trained RGB model to latent input, with unlabelled images and without training.
 
     ```
-    cdl convert output/pixel_mask_rcnn_small photos --output converted \\
+    cdl convert output/pixel_mask_rcnn_small photos --output converted \
         --codec tiny-bmshj2018-hyperprior --quality 2
     ```
 

@@ -31,10 +31,10 @@ def statistics(
     images: Positive = 500,
     datasets: Datasets = NO_DATASETS,
 ) -> None:
-    """Compute mean and standard deviation of each latent channel over training images.
+    r"""Compute mean and standard deviation of each latent channel over training images.
 
     ```
-    cdl latents statistics detection/latent_mask_rcnn_R50_FPN.yaml --images 500 \\
+    cdl latents statistics detection/latent_mask_rcnn_R50_FPN.yaml --images 500 \
         --output statistics.safetensors
     ```
 

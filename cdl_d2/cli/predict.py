@@ -28,11 +28,11 @@ def predict(
     device: Device = None,
     json: Json = False,
 ) -> int:
-    """Run a model on images or bitstreams.
+    r"""Run a model on images or bitstreams.
 
     ```
     cdl predict output/converted coded --output predictions
-    cdl predict nuclei-bridge 'archive/*.tar' --output predictions --workers 8 \\
+    cdl predict nuclei-bridge 'archive/*.tar' --output predictions --workers 8 \
         --annotations instances.json
     ```
 

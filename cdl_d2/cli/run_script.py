@@ -16,15 +16,15 @@ def run_script(
     *words: Annotated[str, Parameter(allow_leading_hyphen=True)],
     datasets: Datasets = NO_DATASETS,
 ) -> None:
-    """Run a training, demo or analysis script written for Detectron2, unchanged.
+    r"""Run a training, demo or analysis script written for Detectron2, unchanged.
 
     The script's `get_cfg` has the keys of this package; it finds our models, data sets and configs:
 
     ```
-    cdl run-script detectron2/tools/plain_train_net.py \\
-        --register train cells/train.json cells/train --register val cells/val.json cells/val \\
+    cdl run-script detectron2/tools/plain_train_net.py \
+        --register train cells/train.json cells/train --register val cells/val.json cells/val \
         --config-file detection/small/latent_mask_rcnn_small.yaml SOLVER.MAX_ITER 1000
-    cdl run-script detectron2/tools/analyze_model.py --tasks flop activation \\
+    cdl run-script detectron2/tools/analyze_model.py --tasks flop activation \
         --register val cells/val.json cells/val --config-file my_config.yaml
     cdl run-script detectron2/tools/plain_train_net.py -- --help
     ```

@@ -16,18 +16,18 @@ def train(
     dist_url: str = "auto",
     datasets: Datasets = NO_DATASETS,
 ) -> None:
-    """Train, resume or evaluate a detector, classifier or segmentation model with Detectron2.
+    r"""Train, resume or evaluate a detector, classifier or segmentation model with Detectron2.
 
     ```
     cdl train --config-file detection/latent_mask_rcnn_R50_FPN.yaml --num-gpus 8
-    cdl train --config-file detection/latent_mask_rcnn_R50_FPN.yaml --eval-only \\
+    cdl train --config-file detection/latent_mask_rcnn_R50_FPN.yaml --eval-only \
         MODEL.WEIGHTS output/latent_mask_rcnn_R50_FPN/model_final.pth
-    cdl train --config-file detection/small/latent_mask_rcnn_small.yaml \\
-        --register cells_train cells/train.json cells/train \\
-        --register cells_val cells/val.json cells/val \\
-        MODEL.ROI_HEADS.NUM_CLASSES 1 MODEL.DEVICE cpu \\
+    cdl train --config-file detection/small/latent_mask_rcnn_small.yaml \
+        --register cells_train cells/train.json cells/train \
+        --register cells_val cells/val.json cells/val \
+        MODEL.ROI_HEADS.NUM_CLASSES 1 MODEL.DEVICE cpu \
         DATASETS.TRAIN "('cells_train',)" DATASETS.TEST "('cells_val',)"
-    cdl train --config-file classification/small/latent_resnet_small.yaml \\
+    cdl train --config-file classification/small/latent_resnet_small.yaml \
         --register-classes train scenes/train --register-classes val scenes/val
     ```
 

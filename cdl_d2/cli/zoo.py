@@ -148,10 +148,10 @@ def add(
     precision: Literal["int8", "float32"] = "int8",
     output: Path | None = None,
 ) -> None:
-    """Add a model that you trained to the zoo: write its card and packed weights.
+    r"""Add a model that you trained to the zoo: write its card and packed weights.
 
     ```
-    cdl zoo add output/bridge_mask_rcnn_small --name my-nuclei --data-name nuclei \\
+    cdl zoo add output/bridge_mask_rcnn_small --name my-nuclei --data-name nuclei \
         --config-file detection/small/bridge_mask_rcnn_small.yaml --classes nucleus
     cdl zoo add output/student/model_final.pth --name my-shapes --data-name shapes
     ```
