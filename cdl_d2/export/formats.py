@@ -1,4 +1,4 @@
-"""The formats of exported graphs: PyTorch's `.pt2`, and ONNX."""
+"""File formats of exported graphs: PyTorch's `.pt2` and ONNX."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Runner = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 
 
 class NotTraceable(CdlError):
-    """A graph's sizes cannot be left open, or its network cannot be traced at all."""
+    """The sizes of a graph cannot be left open, or its network cannot be traced."""
 
 
 def trace(graph: Graph) -> ExportedProgram:
-    """A graph by torch.export, on the CPU.
+    """Trace a graph with torch.export, on the CPU.
 
     Raises:
-        NotTraceable: if the network does something that cannot be traced at these sizes.
+        NotTraceable: if the network cannot be traced at these sizes.
     """
     try:
         return _traced(graph, 0)
@@ -41,7 +41,7 @@ def trace(graph: Graph) -> ExportedProgram:
 
 
 def save(graph: Graph, program: ExportedProgram, path: Path) -> None:
-    """Write a traced graph to `path`, in the format that its suffix says.
+    """Write a traced graph to `path`, in the format of its suffix.
 
     Raises:
         MissingPackageError: if the packages of the extra `export` are not installed.
@@ -68,7 +68,7 @@ def save(graph: Graph, program: ExportedProgram, path: Path) -> None:
 
 
 def load(path: Path) -> Runner:
-    """What runs a written graph, read from its file, on the CPU.
+    """Load a written graph, and return a function that runs it on the CPU.
 
     Raises:
         MissingPackageError: if the packages of the extra `export` are not installed.
@@ -79,20 +79,20 @@ def load(path: Path) -> Runner:
     with imports_of_extra("export"):
         import onnxruntime
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised
+    options.log_severity_level = 4  # failures are raised
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_inputs()]
+    names = [graph_input.name for graph_input in session.get_inputs()]
 
     def run(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-        return [torch.from_numpy(each) for each in session.run(None, given)]
+        arrays = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+        return [torch.from_numpy(output) for output in session.run(None, arrays)]
 
     return run
 
 
-def shapes_of(graph: Graph, program: ExportedProgram) -> dict[str, list[int | str]]:
-    """The shape of each output, where open sides are formulas of the inputs' axes."""
+def output_shapes(graph: Graph, program: ExportedProgram) -> dict[str, list[int | str]]:
+    """Return the shape of each output; open sides are formulas of the inputs' axes."""
     symbols = _symbols(graph, program)
     values = [node.meta["val"] for node in program.graph.output_node().args[0]]
     shapes = [
@@ -103,7 +103,7 @@ def shapes_of(graph: Graph, program: ExportedProgram) -> dict[str, list[int | st
 
 
 def _traced(graph: Graph, smallest: int) -> ExportedProgram:
-    """As trace, for sides of at least `smallest` multiples."""
+    """Trace a graph for sides of at least `smallest` multiples."""
     axes = {
         axis.name: Dim(axis.name, min=smallest) if index else Dim(axis.name)
         for shape in graph.inputs.values()
@@ -140,11 +140,11 @@ class _Flat(torch.nn.Module):
 
 
 def _symbols(graph: Graph, program: ExportedProgram) -> dict[str, str]:
-    """From torch.export's names of open sides (s77) to ours."""
-    wanted = set(program.graph_signature.user_inputs)
-    placed = [node for node in program.graph.nodes if node.name in wanted]
+    """Return names of axes by torch.export's names of open sides, such as s77."""
+    names = set(program.graph_signature.user_inputs)
+    nodes = [node for node in program.graph.nodes if node.name in names]
     symbols = {}
-    for node, shape in zip(placed, graph.inputs.values(), strict=True):
+    for node, shape in zip(nodes, graph.inputs.values(), strict=True):
         for side, axis in zip(node.meta["val"].shape, shape, strict=True):
             if isinstance(axis, Axis):
                 (symbol,) = side.node.expr.free_symbols
@@ -157,7 +157,7 @@ def _renamed(formula: str, symbols: dict[str, str]) -> str:
 
 
 def _name_axes(onnx_graph, symbols: dict[str, str]) -> None:
-    """Name the open sides of an ONNX graph as ours."""
+    """Rename the open sides of an ONNX graph to the names of axes."""
     from onnx_ir import SymbolicDim
 
     values = [*onnx_graph.inputs, *(value for node in onnx_graph for value in node.outputs)]
@@ -169,7 +169,7 @@ def _name_axes(onnx_graph, symbols: dict[str, str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters tell their own developers."""
+    """Silence logs and warnings of the exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

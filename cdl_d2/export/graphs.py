@@ -1,6 +1,6 @@
-"""What is exported of a model: parts that are functions of tensors, and a card that describes them.
+"""Exported parts of a model, which are functions of tensors, and the card that describes them.
 
-Shapes: N images, R regions, C channels, h x w cells of what a network reads.
+Shapes: N images, R regions, C channels, h x w cells of a network's input.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cdl_d2.nn.input.coded_input import CodedInput
 
 @dataclass(frozen=True)
 class Axis:
-    """A side whose size is known only when a graph runs: a whole number of `multiple`s."""
+    """A side of variable size, a whole number of `multiple`s."""
 
     name: str
     multiple: int = 1
@@ -38,13 +38,13 @@ class Graph:
     """A part of a model that can be exported.
 
     Attributes:
-        name: of its file.
-        module: takes the inputs, in order, and gives a tensor, or nested lists, tuples or dicts of
+        name: name of its file.
+        module: takes the inputs in order, and returns a tensor, or nested lists, tuples or dicts of
             tensors.
-        inputs: shapes, by name; all are float32.
-        outputs: names of what the module gives, flattened; of a dict, the keys that are wanted.
-        sizes: an example, the size of each axis in multiples; at least 2, since torch.export takes
-            1 for a constant.
+        inputs: shapes by name; all are float32.
+        outputs: names of the flattened outputs; of a dict, the keys to export.
+        sizes: example size of each axis in multiples; at least 2, since torch.export treats 1 as a
+            constant.
     """
 
     name: str
@@ -54,28 +54,28 @@ class Graph:
     sizes: dict[str, int]
 
     def draw(self, sizes: Mapping[str, int] | None = None) -> tuple[torch.Tensor, ...]:
-        """Normally distributed inputs; `sizes` take the place of the example's."""
-        known = self.sizes | dict(sizes or {})
+        """Draw normally distributed inputs; `sizes` override the example's."""
+        sizes = self.sizes | dict(sizes or {})
         return tuple(
-            torch.randn([d if isinstance(d, int) else d.multiple * known[d.name] for d in shape])
+            torch.randn([d if isinstance(d, int) else d.multiple * sizes[d.name] for d in shape])
             for shape in self.inputs.values()
         )
 
     def run(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """What the module gives, in the order of `outputs`."""
+        """Return the module's outputs, in the order of `outputs`."""
         with torch.no_grad():
             return flatten(self.module(*inputs), self.outputs)
 
 
 @dataclass(frozen=True, eq=False)
 class ModelGraphs:
-    """What is exported of a model.
+    """Graphs of a model and their description.
 
     Attributes:
         graphs: `backbone` first; its last input sides are axes, or fixed.
-        card: what a user of the graphs must know of the model, plain values.
-        fixed_size: (H, W) in pixels that the graphs are made for; None for any.
-        usual_size: (H, W) of all images that the model is evaluated on, if they are of one size.
+        card: plain values that a user of the graphs needs.
+        fixed_size: (H, W) in pixels of all inputs; None for any size.
+        usual_size: (H, W) in pixels of the model's evaluation, if it is a single size.
     """
 
     graphs: tuple[Graph, ...]
@@ -85,29 +85,27 @@ class ModelGraphs:
 
 
 class ListInput(nn.Module):
-    """Gives a head that takes a list of levels these as arguments."""
+    """A head that takes a list of levels, called with the levels as arguments."""
 
     def __init__(self, head: nn.Module):
         super().__init__()
         self.head = head
 
     def forward(self, *levels: torch.Tensor) -> Any:
-        """What the head gives of [levels]."""
         return self.head(list(levels))
 
 
 def flatten(output: Any, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
-    """The tensors in what a module gave, in order; of a dict, those of `names`."""
+    """Return the tensors in a module's output, in order; of a dict, those of `names`."""
     if isinstance(output, torch.Tensor):
         return (output,)
     if isinstance(output, dict):
         return tuple(output[name] for name in names)
-    return tuple(tensor for each in output for tensor in flatten(each, names))
+    return tuple(tensor for part in output for tensor in flatten(part, names))
 
 
 def on_cpu(model: nn.Module) -> nn.Module:
-    """Return a model itself if it is on the CPU, where graphs are traced and compared, else a copy
-    there."""
+    """Return a model if it is on the CPU, where graphs are traced; else a copy on the CPU."""
     return model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
 
 
@@ -125,39 +123,39 @@ def check_one_codec(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class InputGrid:
-    """The input of a network, and the sizes that it may have.
+    """Input of a network, and the sizes that it may have.
 
     Attributes:
-        shown: domain and codec.
-        multiple: of both sides in pixels, to which whoever calls a graph pads with zeros.
-        example: (H, W) in pixels to trace the network with, where no size is fixed.
-        fixed: (H, W) in pixels, if the size is; rounded up to `multiple`.
+        coded_input: domain and codec.
+        multiple: both sides are multiples of it, in pixels; the caller pads with zeros.
+        example: (H, W) in pixels for tracing, if no size is fixed.
+        fixed: (H, W) in pixels, if the size is fixed; rounded up to `multiple`.
     """
 
-    shown: CodedInput
+    coded_input: CodedInput
     multiple: int
     example: tuple[int, int]
     fixed: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
-        """Of the graph's input."""
-        return "pixels" if self.shown.has_pixels else "y_hat"
+        """Name of the graph's input."""
+        return "pixels" if self.coded_input.has_pixels else "y_hat"
 
     @property
     def cells(self) -> int:
-        """`multiple`, in cells of what the network reads."""
-        return max(self.multiple // self.shown.stride, 1)
+        """`multiple`, in cells of the network's input."""
+        return max(self.multiple // self.coded_input.stride, 1)
 
     def sides(self, size: tuple[int, int]) -> tuple[int, int]:
-        """How many multiples cover (H, W) pixels."""
-        height, width = (-(-side // (self.cells * self.shown.stride)) for side in size)
+        """Return the numbers of multiples that cover (H, W) pixels."""
+        height, width = (-(-side // (self.cells * self.coded_input.stride)) for side in size)
         return height, width
 
     @property
     def shape(self) -> Shape:
-        """N x C x h x w of the input."""
-        channels = self.shown.channels
+        """Shape of the input, N x C x h x w."""
+        channels = self.coded_input.channels
         if self.fixed is None:
             return Axis("n"), channels, Axis("h", self.cells), Axis("w", self.cells)
         height, width = (self.cells * side for side in self.sides(self.fixed))
@@ -165,40 +163,42 @@ class InputGrid:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Of the axes, for Graph."""
+        """Example sizes of the axes, for Graph."""
         height, width = self.sides(self.example)
         return {"n": 2} if self.fixed else {"n": 2, "h": height, "w": width}
 
     def card(
         self, mean: Sequence[float] = (), std: Sequence[float] = (), largest: int = 255
     ) -> dict[str, Any]:
-        """The part of a card that describes the input.
+        """Return the part of a card that describes the input.
 
         Args:
-            mean, std: of pixels in 0..`largest`, by which a pixel network's are normalized.
+            mean: channel means for the normalization of pixels.
+            std: channel standard deviations for the normalization of pixels.
+            largest: value of white pixels before the normalization.
         """
-        shown = self.shown
-        identity = shown.codec.identity if shown.codec else None
-        card = {"domain": shown.domain, "codec": vars(identity) if identity else None}
+        coded_input = self.coded_input
+        identity = coded_input.codec.identity if coded_input.codec else None
+        card = {"domain": coded_input.domain, "codec": vars(identity) if identity else None}
         whole = f"zeros on the right and below make both sides multiples of {self.multiple} pixels"
-        if not shown.has_pixels:
+        if not coded_input.has_pixels:
             card["input"] = (
-                f"y_hat of this codec, {identity.quantization}: a cell covers {shown.stride} x "
-                f"{shown.stride} pixels; {whole}, {self.cells} cells"
+                f"y_hat of this codec, {identity.quantization}: a latent position covers "
+                f"{coded_input.stride} x {coded_input.stride} pixels; {whole}, {self.cells} cells"
             )
         else:
-            what = "decoded" if shown.codec else "original"
+            what = "decoded" if coded_input.codec else "original"
             card["input"] = (
-                f"pixels of {what} images, channels {shown.channel_order}, in 0..{largest}, minus "
-                f"mean, over std; then {whole}"
+                f"pixels of {what} images, channels {coded_input.channel_order}, in 0..{largest}, "
+                f"minus mean, over std; then {whole}"
             )
             card["normalization"] = {
-                "channel_order": shown.channel_order,
+                "channel_order": coded_input.channel_order,
                 "largest_value": largest,
                 "mean": list(mean),
                 "std": list(std),
             }
-        card["pixels_a_cell"], card["multiple_of_pixels"] = shown.stride, self.multiple
+        card["pixels_a_cell"], card["multiple_of_pixels"] = coded_input.stride, self.multiple
         card["multiple_of_cells"] = self.cells
         return card
 
@@ -206,7 +206,7 @@ class InputGrid:
 def region_graph(
     name: str, module: nn.Module, channels: int, side: int, outputs: Sequence[str]
 ) -> Graph:
-    """A head on pooled features, R x C x side x side."""
+    """Return the graph of a head on pooled features, R x C x side x side."""
     shape = (Axis("r"), channels, side, side)
     return Graph(name, module, {"pooled": shape}, tuple(outputs), {"r": 3})
 
@@ -218,12 +218,14 @@ def level_graph(
     outputs: Sequence[str],
     fixed: bool,
 ) -> Graph:
-    """A head on the levels of a pyramid, given as a list; it gives a list for each kind of output.
+    """Return the graph of a head that maps a list of pyramid levels to lists of outputs.
 
     Args:
-        levels: an example, by name, N x C x h_i x w_i.
-        outputs: the kinds.
-        fixed: whether the sizes of levels are those of the example.
+        name: name of the graph.
+        head: called with the list of levels.
+        levels: example features by name, N x C x h_i x w_i.
+        outputs: names of the lists that the head returns.
+        fixed: True if levels always have the sizes of the example.
     """
     inputs, sizes = {}, {"n": 2}
     for level, feature in levels.items():

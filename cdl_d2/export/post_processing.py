@@ -1,6 +1,6 @@
-"""What turns the outputs of a detector's graphs into boxes, for its card: plain values.
+"""Values that turn the outputs of a detector's graphs into boxes, for its card.
 
-All boxes are left, top, right, bottom in pixels of what the network sees, before padding.
+Boxes are left, top, right, bottom in pixels of the network's input, before padding.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ Weights = Sequence[float]
 
 @dataclass(frozen=True)
 class Decoding:
-    """From scores and deltas to the boxes that are kept, in this order.
+    """Values that select boxes by scores and deltas, in the order of use.
 
-    Those of an R-CNN are clipped to the image as soon as they are decoded.
+    Boxes of an R-CNN are clipped to the image right after decoding.
 
     Attributes:
-        scores: of what is decoded.
-        candidates: the best that are decoded, of each level of a pyramid; None for all.
-        weights: x, y, width and height, by which the deltas of a graph are divided, by its name;
-            empty where deltas are distances to left, top, right and bottom, in strides.
-        scale_clamp: the most that deltas of width and height may be, after the division; None where
-            there are none.
-        smallest_side: in pixels; smaller ones are left out.
-        score_threshold: only what is above it is kept.
-        nms_threshold: IoU above which the weaker of two of a class, or of a level of proposals, is
-            left out.
-        kept: how many of an image.
+        scores: name of the graph output with the scores.
+        candidates: number of best boxes decoded per pyramid level; None for all.
+        weights: divisors of the deltas of x, y, width and height, by graph; empty if deltas are
+            distances to left, top, right and bottom, in strides.
+        scale_clamp: limit of the deltas of width and height after the division; None if unused.
+        smallest_side: smallest side of a box in pixels.
+        score_threshold: scores must be above it.
+        nms_threshold: IoU above which the weaker of two boxes of a class (or level) is removed.
+        kept: largest number of boxes per image.
     """
 
     scores: str
@@ -46,15 +44,16 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Pooling:
-    """How features of a region are pooled.
+    """Values of the layer that pools features of a region.
 
     Attributes:
-        levels: of the pyramid; a region of size s = sqrt(area) pixels has that with the stride of
-            `canonical_level`, 2 ** canonical_level pixels, shifted by floor(log2(s /
-            canonical_size)) levels, or the nearest that there is.
+        levels: pyramid levels. A region of s = sqrt(area) pixels is pooled from the level of stride
+            2 ** canonical_level, shifted by floor(log2(s / canonical_size)) levels, or the nearest.
         kind: ROIAlign, or another layer.
-        sampling_ratio: samples a side of an output cell; 0 or less for as many as it has cells.
-        aligned: whether regions are shifted by half a cell.
+        sampling_ratio: samples per side of an output cell; 0 or less for one per input cell.
+        aligned: True if regions are shifted by half a cell.
+        canonical_size: in pixels.
+        canonical_level: log2 of the stride of canonical_size.
     """
 
     levels: Sequence[str]
@@ -73,20 +72,21 @@ def post_processing(
     proposals: Decoding | None = None,
     pooling: Mapping[str, Pooling] | None = None,
 ) -> dict[str, Any]:
-    """The part of a card that says how boxes are found.
+    """Return the part of a card that describes how to compute boxes.
 
     Args:
-        levels: of the pyramid on which there are anchors.
-        anchors: of the first cell of each level, A x 4; those of the next are a stride away, in the
-            order of rows, columns, anchors.
-        offset: of the first cell's anchors, in strides, to be added.
-        detections, proposals: the last step, and that of a region proposal network.
-        pooling: of regions, by the graph that reads them.
+        levels: pyramid levels with anchors.
+        anchors: anchors of the first cell of each level, A x 4; the next cell's are a stride away,
+            in the order of rows, columns, anchors.
+        offset: offset of the first cell's anchors, in strides.
+        detections: values of the last step.
+        proposals: values of a region proposal network.
+        pooling: values of the pooling layers, by the graph that reads their output.
     """
-    boxes = {level: each.tolist() for level, each in zip(levels, anchors, strict=True)}
-    known = {"anchors": boxes, "anchor_offset": offset}
+    boxes = {level: cell.tolist() for level, cell in zip(levels, anchors, strict=True)}
+    values = {"anchors": boxes, "anchor_offset": offset}
     if proposals is not None:
-        known["proposals"] = asdict(proposals)
+        values["proposals"] = asdict(proposals)
     if pooling is not None:
-        known["pooling"] = {name: asdict(each) for name, each in pooling.items()}
-    return {"post_processing": known | {"detections": asdict(detections)}}
+        values["pooling"] = {name: asdict(layer) for name, layer in pooling.items()}
+    return {"post_processing": values | {"detections": asdict(detections)}}

@@ -1,4 +1,4 @@
-"""Graphs and their card in a folder, checked against the model before the folder has its name."""
+"""Writing of graphs and their card to a folder, after a check against the model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from cdl_d2.errors import CdlError
-from cdl_d2.export.formats import SUFFIXES, NotTraceable, load, save, shapes_of, trace
+from cdl_d2.export.formats import SUFFIXES, NotTraceable, load, output_shapes, save, trace
 from cdl_d2.export.graphs import Graph, ModelGraphs
 from cdl_d2.files import new_folder, write_json
 
 TOLERANCE = 1e-4  # of the largest value of an output
-SMALLEST = range(1, 9)  # multiples a side that are tried
+SMALLEST = range(1, 9)  # sides to try, in multiples
 
 
 def export_model(
@@ -26,15 +26,17 @@ def export_model(
     size: tuple[int, int] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """write_graphs for images of any size; or, where a network asks for one, of the size that the
-    model is evaluated on.
+    """Write graphs for images of any size, or else for the size that the model is evaluated on.
 
     Args:
-        make: the graphs for a size, or for any.
-        size: (H, W) in pixels, to make graphs for this one only.
+        make: returns the graphs for a size, or with None for any size.
+        file_format: a key of SUFFIXES.
+        folder: must not exist.
+        size: (H, W) in pixels of all images; None for any size.
+        report: called with a line about each graph.
 
     Raises:
-        CdlError, OSError: as write_graphs.
+        CdlError, OSError: if `write_graphs` raises them, or a size is needed and unknown.
     """
     check_free(folder)
     model = make(size)
@@ -46,13 +48,13 @@ def export_model(
         if model.fixed_size is not None:
             raise
         if model.usual_size is None:
-            raise CdlError(f"{error}: give --size HEIGHT WIDTH, and only these will fit") from error
+            raise CdlError(f"{error}: give a fixed image size (height, width)") from error
     report(_one_size(model.usual_size))
     return write_graphs(make(model.usual_size), file_format, folder, report)
 
 
 def _one_size(size: tuple[int, int]) -> str:
-    return f"this network leaves no size open: exporting it for {size[0]} x {size[1]} pixels only"
+    return f"this network needs a fixed size: exporting it for {size[0]} x {size[1]} pixels only"
 
 
 def write_graphs(
@@ -61,21 +63,22 @@ def write_graphs(
     folder: Path,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Write each graph and `card.json`, run what was written, and compare.
+    """Write each graph and `card.json`, and compare the written graphs with the model.
 
     Args:
+        model: graphs and card.
         file_format: a key of SUFFIXES.
-        folder: must not exist; appears when everything in it is whole and checked.
-        report: is told a line about each graph.
+        folder: must not exist; appears once its content is complete and checked.
+        report: called with a line about each graph.
 
     Returns:
         the card.
 
     Raises:
         NotTraceable: if a graph cannot be exported, or not with open sizes.
-        CdlError: if `folder` exists, if a written graph gives something else than the model, if
-            ONNX lacks an operator, or a package is missing.
-        OSError: if there is no place for the files.
+        CdlError: if `folder` exists, a written graph differs from the model, ONNX lacks an
+            operator, or a package is missing.
+        OSError: if the files cannot be written.
     """
     if file_format not in SUFFIXES:
         raise CdlError(f"format {file_format!r} is not one of {', '.join(SUFFIXES)}")
@@ -89,40 +92,41 @@ def write_graphs(
         "graphs": {},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with new_folder(folder) as place:
+    with new_folder(folder) as temporary:
         for graph in model.graphs:
-            program, path = trace(graph), place / f"{graph.name}.{SUFFIXES[file_format]}"
+            program, path = trace(graph), temporary / f"{graph.name}.{SUFFIXES[file_format]}"
             save(graph, program, path)
             difference = largest_difference(graph, path)
-            described = _description(graph, path.name, shapes_of(graph, program))
+            described = _description(graph, path.name, output_shapes(graph, program))
             card["graphs"][graph.name] = described | {"difference": difference}
             report(f"{path.name}: differs by {difference:.1e} of the largest value at most")
         if model.fixed_size is None:
             name = next(iter(card["graphs"]))
-            smallest = _smallest(model.graphs[0], place / card["graphs"][name]["file"])
+            smallest = _smallest(model.graphs[0], temporary / card["graphs"][name]["file"])
             card["smallest_pixels"] = smallest * card["multiple_of_pixels"]
-        write_json(place / "card.json", card)
+        write_json(temporary / "card.json", card)
         check_free(folder)
     return card
 
 
 def check_free(folder: Path) -> None:
-    """Raise CdlError if there is something at `folder` already."""
+    """Raise CdlError if `folder` exists."""
     if os.path.lexists(folder):
-        raise CdlError(f"{folder} exists already: remove it, or give another --output")
+        raise CdlError(f"{folder} exists already: remove it, or take another folder")
 
 
 def largest_difference(graph: Graph, path: Path) -> float:
-    """How far a written graph is from its module, over the largest absolute value of each output,
-    for two random inputs of different sizes, one of them a single item.
+    """Return the largest difference between a written graph and its module.
+
+    Relative to the largest absolute value of each output, for random inputs of two sizes.
 
     Raises:
         CdlError: if it is more than TOLERANCE, or the graph does not run.
     """
     run, worst = load(path), 0.0
-    other = {name: size + 1 + index for index, (name, size) in enumerate(graph.sizes.items())}
-    other |= {name: 1 for name in graph.sizes if name in ("n", "r")}
-    for sizes in (graph.sizes, other):
+    larger = {name: size + 1 + index for index, (name, size) in enumerate(graph.sizes.items())}
+    single = {name: 1 for name in graph.sizes if name in ("n", "r")}
+    for sizes in (graph.sizes, larger | single):
         inputs = graph.draw(sizes)
         for difference in _differences(graph, run, inputs).values():
             worst = max(worst, difference)
@@ -132,20 +136,20 @@ def largest_difference(graph: Graph, path: Path) -> float:
 def _differences(graph: Graph, run: Callable, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]:
     expected = graph.run(inputs)
     try:
-        given = run(inputs)
+        outputs = run(inputs)
     except Exception as error:  # each runtime has errors of its own
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         reason = " ".join(str(error).split())[:200]
         raise CdlError(f"{graph.name}, exported, does not run on {shapes}: {reason}") from error
     differences = {}
-    for name, ours, theirs in zip(graph.outputs, expected, given, strict=True):
-        if ours.shape != theirs.shape:
+    for name, reference, output in zip(graph.outputs, expected, outputs, strict=True):
+        if reference.shape != output.shape:
             raise CdlError(
-                f"{graph.name}, exported, gives {name} of shape {tuple(theirs.shape)}, the model "
-                f"{tuple(ours.shape)}"
+                f"{graph.name}, exported, returns {name} of shape {tuple(output.shape)}, the model "
+                f"{tuple(reference.shape)}"
             )
-        scale = max(float(ours.abs().max()), torch.finfo(ours.dtype).tiny)
-        differences[name] = float((ours - theirs).abs().max()) / scale
+        scale = max(float(reference.abs().max()), torch.finfo(reference.dtype).tiny)
+        differences[name] = float((reference - output).abs().max()) / scale
         if not differences[name] <= TOLERANCE:
             raise CdlError(
                 f"{graph.name}, exported, differs from the model in {name} by "
@@ -155,8 +159,10 @@ def _differences(graph: Graph, run: Callable, inputs: tuple[torch.Tensor, ...]) 
 
 
 def _smallest(graph: Graph, path: Path) -> int:
-    """The fewest multiples a side that a written graph takes: small features can be too small for
-    a convolution, and torch.export takes a side of 1 for something special."""
+    """Return the smallest side, in multiples, that a written graph takes.
+
+    Features can be too small for a convolution, and torch.export treats a side of 1 as a constant.
+    """
     run = load(path)
     for side in SMALLEST:
         try:
@@ -175,7 +181,7 @@ def _description(
         for name, shape in graph.inputs.items()
     }
     described = {
-        kind: [{"name": k, "shape": v, "dtype": "float32"} for k, v in each.items()]
-        for kind, each in (("inputs", inputs), ("outputs", outputs))
+        kind: [{"name": k, "shape": v, "dtype": "float32"} for k, v in shapes.items()]
+        for kind, shapes in (("inputs", inputs), ("outputs", outputs))
     }
     return {"file": file, **described}
