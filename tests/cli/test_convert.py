@@ -27,7 +27,7 @@ def teacher(tmp_path):
     return save_run(small_cfg("pixel"), tmp_path / "teacher")
 
 
-def finds_in_a_bitstream(run, codec, image):
+def predict_bitstream(run, codec, image):
     model = load_model(run, "cpu").network
     stream = codec.compress(read_image(image).float() / 255)
     return model([read_stream(model, Bitstream.from_bytes(stream.to_bytes()))])[0]
@@ -44,7 +44,7 @@ def test_a_converted_detector_runs_without_training_and_without_its_teachers_fil
     shutil.rmtree(teacher)
     after = torch.load(out / "model_final.pth", weights_only=True)["model"]
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-    assert finds_in_a_bitstream(out, codec, images / "000.png")["instances"].image_size == (96, 128)
+    assert predict_bitstream(out, codec, images / "000.png")["instances"].image_size == (96, 128)
 
 
 RETINANET = [
@@ -85,8 +85,8 @@ OTHERS = {"RetinaNet": RETINANET, "Cascade": CASCADE, "C4": C4, "Keypoints": KEY
 def test_other_detectors_are_converted_alike(options, coco_dataset, codec, tmp_path):
     run = save_run(small_cfg("pixel", *options), tmp_path / "run")
     output_of("convert", run, coco_dataset[1], *CODEC, "--output", tmp_path / "out")
-    found = finds_in_a_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
-    assert found["instances"].image_size == (96, 128) and found["bits"] > 0
+    output = predict_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
+    assert output["instances"].image_size == (96, 128) and output["bits"] > 0
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_segmentors_and_classifiers_are_converted_alike(
     run = save_run(cfg, tmp_path / "run")
     arguments = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     output_of("convert", run, *arguments)
-    found = finds_in_a_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
-    assert found[answer].isfinite().all()
+    output = predict_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
+    assert output[answer].isfinite().all()
 
 
 def test_one_model_is_made_for_files_of_several_qualities(teacher, tmp_path):
@@ -120,8 +120,8 @@ def test_one_model_is_made_for_files_of_several_qualities(teacher, tmp_path):
     assert load_model(out, "cpu").network.translation.is_fitted
     for quality in (0, 2):
         codec = Codec.load("tiny-bmshj2018-hyperprior", quality)
-        found = finds_in_a_bitstream(out, codec, images / "00.png")
-        assert found["instances"].image_size == (192, 192)
+        output = predict_bitstream(out, codec, images / "00.png")
+        assert output["instances"].image_size == (192, 192)
 
 
 def test_an_output_of_something_else_is_not_touched(teacher, coco_dataset, tmp_path):

@@ -82,16 +82,16 @@ def test_weights_are_read_as_training_scripts_write_them(tmp_path, prefix, wrapp
 
 
 def test_torchvisions_resnet_is_read_behind_a_prefix(tmp_path):
-    theirs = resnet18()
+    network = resnet18()
     cfg = get_cfg()
     cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
     backbone = nn.ModuleDict({"backbone": build_resnet_backbone(cfg, ShapeSpec(channels=3))})
-    state = {f"module.{key}": value for key, value in theirs.state_dict().items()}
+    state = {f"module.{key}": value for key, value in network.state_dict().items()}
     torch.save({"net": state, "acc": np.float64(0.7)}, tmp_path / "a.pth")
     SafeCheckpointer(backbone).load(str(tmp_path / "a.pth"))
-    assert torch.equal(backbone.backbone.stem.conv1.weight, theirs.conv1.weight)
-    ours = backbone.backbone.res4[1].conv2.weight
-    assert torch.equal(ours, theirs.layer3[1].conv2.weight)
+    assert torch.equal(backbone.backbone.stem.conv1.weight, network.conv1.weight)
+    weight = backbone.backbone.res4[1].conv2.weight
+    assert torch.equal(weight, network.layer3[1].conv2.weight)
 
 
 def test_what_does_not_fit_is_named_with_its_file(tmp_path):

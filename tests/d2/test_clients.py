@@ -122,9 +122,9 @@ def run_folder(folder, seed):
 
 def test_a_teachers_weights_come_from_beside_its_config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    usual, other = tmp_path / "output/pixel_mask_rcnn_small", tmp_path / "output/other"
+    usual, second = tmp_path / "output/pixel_mask_rcnn_small", tmp_path / "output/other"
     biases = {}
-    for seed, folder in enumerate((usual, other)):
+    for seed, folder in enumerate((usual, second)):
         folder.mkdir(parents=True)
         biases[folder] = run_folder(folder, seed)
     student = "detection/small/latent_mask_rcnn_small.yaml"
@@ -137,10 +137,10 @@ def test_a_teachers_weights_come_from_beside_its_config(tmp_path, monkeypatch):
     for folder, bias in biases.items():
         assert torch.equal(teachers_bias(config, str(folder / "config.yaml")), bias)
     moved = tmp_path / "moved"
-    shutil.copytree(other, moved)
-    assert torch.equal(teachers_bias(config, str(moved / "config.yaml")), biases[other])
+    shutil.copytree(second, moved)
+    assert torch.equal(teachers_bias(config, str(moved / "config.yaml")), biases[second])
     weights = "MODEL.TEACHER.WEIGHTS", str(usual / "model_final.pth")
-    named = teachers_bias(config, str(other / "config.yaml"), *weights)
+    named = teachers_bias(config, str(second / "config.yaml"), *weights)
     assert torch.equal(named, biases[usual])
     (moved / "model_final.pth").unlink()
     with pytest.raises(FileNotFoundError, match=r"moved.model_final\.pth"):
@@ -165,6 +165,6 @@ def test_the_teacher_of_a_packaged_config_is_what_its_training_left(tmp_path, mo
 
 def test_a_teacher_of_detectron2s_zoo_has_the_weights_of_the_zoo():
     name = read_config("detection/latent_mask_rcnn_R50_FPN.yaml").MODEL.TEACHER.CONFIG_FILE
-    found = find_weights(find_config(name), "")
-    assert found.endswith("mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl")
+    weights = find_weights(find_config(name), "")
+    assert weights.endswith("mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl")
     assert not find_weights(find_config("Base-RCNN-FPN.yaml"), "")

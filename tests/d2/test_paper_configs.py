@@ -96,11 +96,11 @@ def test_a_detector_starts_from_a_latent_classifier_with_frozen_normalization(tm
     frozen = ["MODEL.LATENT_RESNET.NORM", read_config(leaf).MODEL.LATENT_RESNET.NORM]
     cfg = read_config(leaf, [*SMALL, *start, *frozen])
     model = Trainer.build_model(cfg)
-    ours = model.backbone.bottom_up.pyramid.trunk
-    theirs = classifier.network.trunk.state_dict()
-    assert all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items())
-    assert any(isinstance(module, FrozenBatchNorm2d) for module in ours.modules())
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in ours.modules())
+    trunk = model.backbone.bottom_up.pyramid.trunk
+    state = classifier.network.trunk.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in trunk.state_dict().items())
+    assert any(isinstance(module, FrozenBatchNorm2d) for module in trunk.modules())
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in trunk.modules())
     standard = read_config("detection/latent_mask_rcnn_R50_FPN_pretrained.yaml")
     assert frozen[1] == standard.MODEL.LATENT_RESNET.NORM
 

@@ -87,8 +87,8 @@ def test_exported_logits_are_those_of_the_model(kind, file_format, tmp_path, req
     run = runner(graph, program, file_format, tmp_path)
     for sizes in ({}, {"n": 1, "h": 5, "w": 4}):
         inputs = graph.draw(sizes)
-        (expected,), (found,) = graph.run(inputs), run(inputs)
-        assert (expected - found).abs().max() <= 1e-4 * expected.abs().max()
+        (expected,), (output,) = graph.run(inputs), run(inputs)
+        assert (expected - output).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_a_bridge_rcnn_finds_the_same_with_the_exported_backbone(bridge, tmp_path):
@@ -105,11 +105,11 @@ def test_a_bridge_rcnn_finds_the_same_with_the_exported_backbone(bridge, tmp_pat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.backbone, "forward", exported)
-        found = model(items)
+        predictions = model(items)
     assert seen == [(6, 6), (8, 10)] and all(s % card["multiple_of_cells"] == 0 for s in seen[0])
-    for ours, theirs in zip(expected, found, strict=True):
+    for reference, prediction in zip(expected, predictions, strict=True):
         for field in ("scores", "pred_classes"):
-            same = getattr(ours["instances"], field), getattr(theirs["instances"], field)
+            same = getattr(reference["instances"], field), getattr(prediction["instances"], field)
             assert torch.allclose(*same, atol=1e-4)
     batch = torch.randn(2, 192, 6, 6)
     together = run([batch])
@@ -148,11 +148,11 @@ def test_the_head_of_a_one_stage_detector_is_exported(build, tmp_path):
     head = graphs.graphs[1]
     one_head = replace(graphs, graphs=(head,), fixed_size=(1, 1))
     card = write_graphs(one_head, "torch", tmp_path / "out")
-    known = card["post_processing"]
-    assert list(known["anchors"]) == list(head.inputs)
-    assert known["detections"]["kept"] == model.max_detections_per_image
-    assert known["detections"]["candidates"] == model.test_topk_candidates
-    assert ("head" in known["detections"]["weights"]) == (build is dense.retinanet)
+    decoding = card["post_processing"]
+    assert list(decoding["anchors"]) == list(head.inputs)
+    assert decoding["detections"]["kept"] == model.max_detections_per_image
+    assert decoding["detections"]["candidates"] == model.test_topk_candidates
+    assert ("head" in decoding["detections"]["weights"]) == (build is dense.retinanet)
     kinds = {output["name"].rpartition("_")[0] for output in card["graphs"]["head"]["outputs"]}
     assert {"class_logits", "box_deltas"} <= kinds
     assert ("centerness" in kinds) == (build is dense.fcos)
@@ -165,8 +165,8 @@ def test_a_segmentors_logits_are_those_before_enlargement(name):
     graphs = model_graphs(model, cfg, (70, 90) if name == "pixel" else None)
     assert graphs.fixed_size == ((70, 90) if name == "pixel" else None)
     (graph,) = graphs.graphs
-    shown = graph.draw()[0][:1]
-    (logits,) = graph.run([shown])
+    inputs = graph.draw()[0][:1]
+    (logits,) = graph.run([inputs])
     enlarged = torch.nn.functional.interpolate(
         logits,
         scale_factor=graphs.card["strides"]["logits"],
@@ -174,7 +174,7 @@ def test_a_segmentors_logits_are_those_before_enlargement(name):
         align_corners=False,
     )
     with torch.no_grad():
-        expected = model.sem_seg_head(model.backbone(shown))[0]
+        expected = model.sem_seg_head(model.backbone(inputs))[0]
     assert torch.allclose(enlarged, expected, atol=1e-5)
 
 
@@ -201,9 +201,9 @@ def test_a_gate_is_a_graph_of_its_own_and_a_fixed_selection_is_inside():
     cfg = small_cfg("latent", "MODEL.META_ARCHITECTURE", "CompressedRCNN", *fixed)
     graph = model_graphs(small_model(cfg).eval(), cfg).graphs[0]
     (latent,) = graph.draw()
-    other = latent.clone()
-    other[:, 1] += 1
-    assert all(map(torch.equal, graph.run([latent]), graph.run([other])))
+    changed = latent.clone()
+    changed[:, 1] += 1
+    assert all(map(torch.equal, graph.run([latent]), graph.run([changed])))
 
 
 def test_the_command_writes_a_classifier_and_refuses_what_it_cannot(tmp_path):
@@ -215,11 +215,11 @@ def test_the_command_writes_a_classifier_and_refuses_what_it_cannot(tmp_path):
     assert card["classes"] == 3 and card["domain"] == "latent" and card["size"] == "any"
     assert {path.name for path in out.iterdir()} == {"backbone.pt2", "card.json"}
     assert "exists already" in refused("export", run, "--format", "torch", "--output", out)
-    other = "--output", tmp_path / "other"
-    assert "nowhere" in refused("export", tmp_path / "nowhere", *other)
-    assert "model_final.pth" in refused("export", tmp_path, *other)
-    assert "card.json" in refused("export", out / "card.json", *other)
-    assert "at least 1" in refused("export", run, "--size", 0, 64, *other)
+    arguments = "--output", tmp_path / "other"
+    assert "nowhere" in refused("export", tmp_path / "nowhere", *arguments)
+    assert "model_final.pth" in refused("export", tmp_path, *arguments)
+    assert "card.json" in refused("export", out / "card.json", *arguments)
+    assert "at least 1" in refused("export", run, "--size", 0, 64, *arguments)
     assert not (tmp_path / "other").exists()
 
 
@@ -245,14 +245,14 @@ def test_a_run_is_read_from_its_folder(tmp_path):
 def test_the_card_says_all_that_finding_objects_needs(kind):
     cfg = small_cfg(kind, *(["MODEL.META_ARCHITECTURE", "CompressedRCNN"] * (kind == "latent")))
     model = small_model(cfg).eval()
-    made = model_graphs(model, cfg)
-    card = json.loads(json.dumps(made.card))
+    exported = model_graphs(model, cfg)
+    card = json.loads(json.dumps(exported.card))
     item = {"image": make_item(96, 128)["image"]}
     with torch.no_grad():
         expected = model([item])[0]["instances"]
         seen = model.encode([item]) if kind == "latent" else [item]
         batch = model.preprocess_image(seen)
-    graphs = {graph.name: graph for graph in made.graphs}
+    graphs = {graph.name: graph for graph in exported.graphs}
     boxes, scores, labels = find_objects(graphs, card, batch.tensor, (96, 128))
     assert len(boxes) > 1
     assert torch.allclose(boxes, expected.pred_boxes.tensor, atol=1e-2)

@@ -77,16 +77,16 @@ def test_latents_come_from_a_store(folder, tmp_path):
     weights = ["MODEL.WEIGHTS", tmp_path / "a" / "model_final.pth"]
     only = {"arguments": ["--eval-only"]}
     train("latent_resnet", folder, tmp_path / "b", *direct, *weights, **only)
-    ours, theirs = results(tmp_path / "a"), results(tmp_path / "b")
-    assert ours["classification"] == theirs["classification"]
-    assert abs(ours["rate"]["bpp"] - theirs["rate"]["bpp"]) < 1e-3
+    encoded, stored = results(tmp_path / "a"), results(tmp_path / "b")
+    assert encoded["classification"] == stored["classification"]
+    assert abs(encoded["rate"]["bpp"] - stored["rate"]["bpp"]) < 1e-3
     last = refused("train", *words_for("cresnet39", folder, tmp_path / "c", *store[:-2]))
-    assert "have no scales: encode with --form bitstreams" in last
+    assert "have no scales" in last
     streams = [str(word).replace("arrays", "bitstreams") for word in store[:-2]]
     train("cresnet39", folder, tmp_path / "c", *streams)
-    other = [*store, "MODEL.CODEC.QUALITY", 1]
-    last = refused("train", *words_for("latent_resnet", folder, tmp_path / "d", *other))
-    assert "was made by" in last
+    quality = [*store, "MODEL.CODEC.QUALITY", 1]
+    last = refused("train", *words_for("latent_resnet", folder, tmp_path / "d", *quality))
+    assert "arrays" in last
 
 
 @pytest.mark.parametrize(

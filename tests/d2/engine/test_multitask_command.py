@@ -57,8 +57,8 @@ def test_a_codec_and_its_tasks_are_trained_coded_and_predicted(folder, tmp_path)
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "label_map", *SHAPES] and len(rows) == 4
     assert all((answers / row["label_map"]).is_file() for row in rows)
-    found = json.loads((answers / "results.json").read_text())
-    assert {"sem_seg", "attributes", "rate"} == found.keys()
+    results = json.loads((answers / "results.json").read_text())
+    assert {"sem_seg", "attributes", "rate"} == results.keys()
 
 
 def test_data_of_other_counts_is_refused(folder, tmp_path):

@@ -181,23 +181,23 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(uninterrupted, kin
 
 
 def test_a_training_begun_anew_in_the_folder_of_another_goes_on_by_itself(uninterrupted, tmp_path):
-    cfg, other = uninterrupted("gate")
-    folder = shutil.copytree(other, tmp_path / "folder")
+    cfg, training = uninterrupted("gate")
+    folder = shutil.copytree(training, tmp_path / "folder")
     cfg = cfg.clone()
     cfg.SOLVER.BASE_LR *= 2
     with pytest.raises(InterruptedError):
         train(cfg, folder, interruption=Interruption(1, "step"))
     train(cfg, folder, resume=True)
-    assert not same(state_of(folder)[0], state_of(other)[0])
+    assert not same(state_of(folder)[0], state_of(training)[0])
     iterations = [json.loads(line)["iteration"] for line in metrics_of(folder)]
-    assert iterations == [json.loads(line)["iteration"] for line in metrics_of(other)]
+    assert iterations == [json.loads(line)["iteration"] for line in metrics_of(training)]
 
 
 def test_a_checkpoint_of_detectron2_resumes(teacher_folder, tmp_path):
     cfg = taught("latent", teacher_folder, "MODEL.META_ARCHITECTURE", "CompressedRCNN")
-    theirs = cfg.clone()
-    theirs.SOLVER.MAX_ITER, theirs.SOLVER.STEPS = 2, ()
-    train(theirs, tmp_path, trainer_class=DefaultTrainer)
+    short = cfg.clone()
+    short.SOLVER.MAX_ITER, short.SOLVER.STEPS = 2, ()
+    train(short, tmp_path, trainer_class=DefaultTrainer)
     momentum = state_of(tmp_path)[1]["optimizer"]["state"]
     lines = metrics_of(tmp_path)
     with (tmp_path / "metrics.json").open("a") as file:

@@ -95,9 +95,12 @@ def test_a_gate_becomes_a_fixed_selection(folder, tmp_path):
     assert rows[1][1] < rows[0][1] and rows[1][2] > rows[0][2]  # bits of both layers
     for name, row in zip(("gate", "fixed"), rows, strict=True):
         keys = ["--keys", "time/result_ms", "rate/bpp"]
-        shown = output_of("compare", tmp_path / name, *keys, "--json")
-        (said,) = json.loads(shown)
-        assert said["time/result_ms"] == pytest.approx(row[-1], abs=0.1) and said["rate/bpp"] > 0
+        output = output_of("compare", tmp_path / name, *keys, "--json")
+        (comparison,) = json.loads(output)
+        assert (
+            comparison["time/result_ms"] == pytest.approx(row[-1], abs=0.1)
+            and comparison["rate/bpp"] > 0
+        )
 
     coded, large = tmp_path / "coded", tmp_path / "large"
     large.mkdir()

@@ -115,10 +115,10 @@ def test_boxes_alone_train_a_teacher_and_its_student(coco_dataset, tmp_path):
     config = ["--config-file", "detection/small/pixel_faster_rcnn_small.yaml"]
     output_of("train", *config, *common, "OUTPUT_DIR", teacher)
     config = ["--config-file", "detection/small/bridge_faster_rcnn_small.yaml"]
-    theirs = ["MODEL.WEIGHTS", teacher / "model_final.pth"]
-    theirs += ["MODEL.TEACHER.CONFIG_FILE", teacher / "config.yaml"]
-    theirs += ["MODEL.TEACHER.WEIGHTS", teacher / "model_final.pth"]
-    output_of("train", *config, *common, *theirs, "OUTPUT_DIR", student)
+    weights = ["MODEL.WEIGHTS", teacher / "model_final.pth"]
+    weights += ["MODEL.TEACHER.CONFIG_FILE", teacher / "config.yaml"]
+    weights += ["MODEL.TEACHER.WEIGHTS", teacher / "model_final.pth"]
+    output_of("train", *config, *common, *weights, "OUTPUT_DIR", student)
     results = metrics(student)
     assert "bbox/AP" in results and not any("mask" in name or "segm" in name for name in results)
 
