@@ -40,6 +40,7 @@ class Backend(ABC):
         Args:
             weights: a checkpoint, or what else the library loads weights from; None to find those
                 of the config.
+            device: `cpu` or `cuda`.
             config_file: of the model, if the checkpoint does not hold its config.
             overrides: KEY, VALUE, ... changes of the config.
 
@@ -64,7 +65,9 @@ class Backend(ABC):
         """Return the inverse of `read_card_config`: the `config` and `overrides` of a card.
 
         Args:
+            config: config of the trained model.
             base: name of the packaged config that the overrides refer to, where cards name one.
+            classes: names of its classes.
             codec_weights: absolute path of the codec's weights; empty for published ones.
 
         Raises:
@@ -132,5 +135,6 @@ class Backend(ABC):
 
         Args:
             network: in eval mode.
+            config: its config.
             size: (H, W) in pixels of the only images that the graphs will fit; None for any.
         """

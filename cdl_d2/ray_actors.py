@@ -32,6 +32,7 @@ def map_on_ray(
 
     Args:
         set_up: called once per actor with `arguments`, on its machine; returns the function.
+        arguments: arguments of `set_up`, which are pickled.
         items: each is one task.
         workers: number of actors, of one core each.
         gpus: GPUs per actor.

@@ -148,7 +148,7 @@ def _call(words: Sequence[str]) -> int | None:
 
 
 def _mistake(error: Exception) -> str | None:
-    """What to tell the user about a mistake of his; None for a bug."""
+    """Return the message of an error that the user made; None for a bug."""
     if isinstance(error, UnknownCommandError):
         word = error.unused_tokens[0]
         return f"there is no command {word!r}: {RENAMED_COMMANDS.get(word, 'see --help')}"

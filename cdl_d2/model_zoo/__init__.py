@@ -99,6 +99,7 @@ def get_config(name: str | Card, trained: bool = False) -> Config:
     """Return the config of a trained model, with its changes, or a packaged config.
 
     Args:
+        name: name of a trained model or of a config, or a card.
         trained: set MODEL.WEIGHTS to the file of the model's weights on this machine.
 
     Returns:
@@ -129,6 +130,7 @@ def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn
 
     Args:
         name: of a trained model, or its card; without weights, also of a config.
+        trained: load the trained weights.
         device: `cpu` or `cuda`; default a GPU if there is one.
 
     Raises:
@@ -150,6 +152,8 @@ def load(
     """Load a trained model; raises as `get`.
 
     Args:
+        card: card of the model.
+        device: `cpu` or `cuda`.
         overrides: KEY, VALUE, ... changes of a Detectron2 model's config.
 
     Returns:

@@ -58,6 +58,7 @@ def get_backend(name: str, model: str = "this") -> Backend:
     """Return a backend.
 
     Args:
+        name: `detectron2` or `torchvision`.
         model: name of the model that needs it, for the error.
 
     Raises:

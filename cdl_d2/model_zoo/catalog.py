@@ -55,6 +55,7 @@ def find_card(name: str, alternatives: Sequence[str] = ()) -> Card:
     """Return the card of a model.
 
     Args:
+        name: name of the model.
         alternatives: other names to suggest.
 
     Raises:

@@ -54,6 +54,8 @@ def save_model(card: Card, folder: Path, repository: str | None = None) -> None:
     """Write a model of the zoo to a folder of its own.
 
     Args:
+        card: card of the model.
+        folder: folder to write.
         repository: name for the example in README.md; default the folder.
 
     Raises:
@@ -110,7 +112,9 @@ def push_model(card: Card, repository: str, private: bool = False) -> str:
     """Upload a model to the Hub; return its URL.
 
     Args:
+        card: card of the model.
         repository: `USER/NAME`; created if there is none.
+        private: make a new repository private.
 
     Raises:
         CdlError: if the upload fails.

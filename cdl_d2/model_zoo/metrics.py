@@ -61,6 +61,7 @@ def read_metrics(path: Path, needed: bool) -> dict[str, float]:
     """Read the metrics that a card reports from a training's `results.json`.
 
     Args:
+        path: the `results.json`.
         needed: whether the file must exist.
 
     Returns:

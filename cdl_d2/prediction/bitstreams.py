@@ -73,6 +73,7 @@ def compressor_for(
     """Build the compressor of image files for a model.
 
     Args:
+        model: model that takes latents or reconstructions.
         with_enhancement: whether to write the enhancement layer, to decode the image.
         as_is: keep the size of images, instead of resizing or cropping them as in evaluation.
 

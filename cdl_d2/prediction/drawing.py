@@ -26,6 +26,7 @@ def draw_objects(
     """Draw objects, each in the color of its label.
 
     Args:
+        image: 3 x H x W, uint8, RGB.
         boxes: D x 4, left, top, right, bottom in pixels.
         labels: D class numbers.
         texts: D texts beside the boxes.

@@ -44,6 +44,8 @@ def check_annotations(
     aspect ratios. Sources that cannot be read are skipped.
 
     Args:
+        predictor: predictor of the model.
+        annotations: file or folder of the annotations.
         sources: by name.
     """
     model = predictor.model
@@ -77,6 +79,7 @@ def merge_parts(
     """Write `images.json`, the file of predictions, and with annotations `results.json`.
 
     Args:
+        model: model that made the predictions.
         records: of all predictions, in order.
         failures: errors by source.
         names: of all sources.

@@ -25,6 +25,8 @@ def write_pictures(
     positions, the strongest channels and their predicted standard deviations.
 
     Args:
+        predictor: predictor of the model.
+        source: image or bitstream.
         path: of the pictures, without their endings.
         threshold: lowest score of a detection that is drawn.
 

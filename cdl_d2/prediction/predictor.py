@@ -75,6 +75,7 @@ class Predictor:
 
         Args:
             folder_or_repository: a folder, or `USER/NAME` on the Hugging Face Hub.
+            device: `cpu` or `cuda`. Default: a GPU if there is one.
         """
         return cls(load_card(read_model(folder_or_repository), device))
 

@@ -19,6 +19,8 @@ def predict_parts_with_ray(
     Args:
         model: arguments of Predictor.load; paths in them, and those of the archive, must be
             reachable from every machine.
+        archive: prediction of the archive.
+        parts: numbers of the parts.
         workers: actors of one core each, or of one core and one GPU if the model is on a GPU.
 
     Yields:

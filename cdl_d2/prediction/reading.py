@@ -204,6 +204,7 @@ def decode_pixels(stream: Bitstream, codec: Codec | None) -> torch.Tensor:
     """Decode a bitstream to an image, 3 x H x W, uint8, RGB.
 
     Args:
+        stream: bitstream of an image.
         codec: that wrote it; None to load the one with published weights.
 
     Raises:

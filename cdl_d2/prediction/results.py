@@ -120,6 +120,7 @@ class Detections(Prediction):
         Masks become RLE; x and y of keypoints are half a pixel less, as in annotations.
 
         Args:
+            image_id: id of the image in the annotations.
             category_ids: of the classes, in order; default 1, 2, ...
         """
         ids = category_ids or range(1, len(self.class_names) + 1)

@@ -117,6 +117,7 @@ class Task(ABC):
         """Convert a prediction to JSON values, for a part of an archive.
 
         Args:
+            prediction: prediction of one image.
             save: function that writes pixels, H x W, as a PNG to a folder of this name and returns
                 its path.
         """
