@@ -1,1 +1,1 @@
-"""What things cost: multiply-adds, time, memory, and rate against accuracy."""
+"""Measurements: multiply-adds, time, memory, and rate against accuracy."""

@@ -1,4 +1,4 @@
-"""Multiply-adds of the parts of a compressed-domain model, counted with fvcore."""
+"""Multiply-adds of the parts of a latent model, counted with fvcore."""
 
 from __future__ import annotations
 
@@ -30,27 +30,26 @@ CLASSIFICATION_SIDE = 256
 
 
 def usual_size(cfg: CfgNode) -> tuple[int, int]:
-    """Height and width in pixels at which a model's parts are counted, unless others are given."""
+    """Return the default image size, (H, W) in pixels, for counting a model's parts."""
     if get_task(cfg).name != "classification":
         return DETECTION_SIZE
     return 2 * (cfg.INPUT.IMAGE_SIZE or CLASSIFICATION_SIDE,)
 
 
 def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
-    """Multiply-adds of convolutions and linear layers, plus one a normalized element.
+    """Count multiply-adds of convolutions and linear layers, plus one per normalized element.
 
-    Weights do not matter and are not loaded. The codec is counted on the image's own cells; coding
-    pads an image to a multiple of 64, which adds its share. A classifier with INPUT.AUGMENTATION
-    latent is counted on the cells that it crops.
+    Weights are not loaded. The codec is counted without the padding of images to multiples of 64. A
+    classifier with INPUT.AUGMENTATION latent is counted on the positions that it crops.
 
     Args:
+        cfg: config of the model.
         size: height and width of the image in pixels, multiples of 32.
 
     Returns:
-        `student_backbone` and, where the config has them, `bridge` (a part of it) and
-        `teacher_backbone`, of a classifier `student_network` and `teacher_network`, which are all
-        of it; and where there is a codec `codec_encoder` (g_a, h_a and h_s, all that encoding to a
-        latent runs) and `codec_decoder` (g_s).
+        counts by part: `student_backbone`, `teacher_backbone` and `bridge` (a part of the
+        student's), of a classifier `student_network` and `teacher_network`; `codec_encoder` (g_a,
+        h_a and h_s) and `codec_decoder` (g_s). Parts that the model lacks are left out.
 
     Raises:
         CdlError: if the size is not a positive multiple of 32.
@@ -83,7 +82,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
 
 
 def _latents(cfg: CfgNode, size: tuple[int, int]) -> list[torch.Tensor]:
-    """What a network on latents reads of an image: the latent, and perhaps its scales."""
+    """Return inputs of a latent network: the latent, and scales if the network reads them."""
     cells = latent_grid(size)
     if get_task(cfg).name == "classification" and cfg.INPUT.AUGMENTATION == "latent":
         cells = 2 * (cfg.INPUT.LATENT_CROP,)

@@ -1,4 +1,4 @@
-"""What trainings report, compared."""
+"""Comparison of the results of trainings, and rate-accuracy plots."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from cdl_d2.files import write_atomically
 
 @dataclass(frozen=True)
 class Point:
-    """A training, or the mean of several that differ in the seed.
+    """Results of a training, or their means over trainings with different seeds.
 
     Attributes:
-        name: of the point.
-        curve: points of one curve are joined by a line; empty for a point of its own.
-        values: what was asked for, such as `rate/bpp`.
-        seeds: how many trainings.
+        name: name of the point.
+        curve: name of the curve whose points are joined by a line; empty for a single point.
+        values: results by key, such as `rate/bpp`.
+        seeds: number of trainings.
     """
 
     name: str
@@ -36,13 +36,15 @@ class Point:
 
 
 def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) -> Point:
-    """The means of values over trainings.
+    """Return the mean results of trainings.
 
     Args:
         name: `point`, or `curve:point` for a point of a curve.
+        folders: folders of the trainings.
+        keys: keys of the results.
 
     Raises:
-        FileNotFoundError, CdlError: as read_value.
+        FileNotFoundError, CdlError: if results are missing or corrupted, or `folders` is empty.
     """
     if not folders:
         raise CdlError(f"point {name!r} has no model")
@@ -52,31 +54,36 @@ def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) ->
 
 
 def curve_of(points: Sequence[Point], name: str, x: str) -> list[Point]:
-    """The points of a curve, in the order of x.
+    """Return the points of a curve, sorted by x.
 
     Raises:
         CdlError: if there are none.
     """
     members = [point for point in points if point.curve == name and x in point.values]
     if not members:
-        known = sorted({point.curve for point in points if point.curve})
-        raise CdlError(f"there is no curve {name!r}: points CURVE:NAME make {known}")
+        names = sorted({point.curve for point in points if point.curve})
+        raise CdlError(f"there is no curve {name!r}, only {names}")
     return sorted(members, key=lambda point: point.values[x])
 
 
 def rate_saving(
     points: Sequence[Point], reference: str, curve: str, rate: str, accuracy: str
 ) -> float:
-    """Bjontegaard's saving: percent of the reference's bits that a curve does without at equal
-    accuracy, on average over the accuracies that both reach; below 0 if it needs more.
+    """Return the Bjontegaard saving of a curve, in percent of the reference's bits.
+
+    Bits saved at equal accuracy, averaged over the accuracies that both curves reach; negative if
+    the curve needs more bits.
 
     Args:
-        reference, curve: names of curves.
-        rate, accuracy: keys, such as `rate/bpp` and `sem_seg/mIoU`.
+        points: points of all curves.
+        reference: name of the reference curve.
+        curve: name of the curve.
+        rate: key of the rate, such as `rate/bpp`.
+        accuracy: key of the accuracy, such as `sem_seg/mIoU`.
 
     Raises:
-        CdlError: if a curve has fewer than two points, its accuracy does not grow with its rate,
-            or the two have no accuracy in common.
+        CdlError: if a curve has fewer than two points, its accuracy does not grow with its rate, or
+            the curves have no accuracy in common.
     """
     with imports_of_extra("report"):
         import bjontegaard
@@ -93,14 +100,14 @@ def rate_saving(
                 "needs two points or more, each better than the one before"
             )
         sides.append((rates, values))
-    (_, ours), (_, theirs) = sides
-    if max(ours[0], theirs[0]) >= min(ours[-1], theirs[-1]):
+    accuracies = [values for _, values in sides]
+    if max(values[0] for values in accuracies) >= min(values[-1] for values in accuracies):
         raise CdlError(
             f"curves {reference!r} and {curve!r} have no {accuracy} in common: "
-            f"{ours[0]} to {ours[-1]}, and {theirs[0]} to {theirs[-1]}"
+            f"{' and '.join(f'{values[0]} to {values[-1]}' for values in accuracies)}"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a small overlap, which a few trainings have
+        warnings.simplefilter("ignore")  # small overlaps are common with few trainings
         return -bjontegaard.bd_rate(*sides[0], *sides[1], "pchip", require_matching_points=False)
 
 
@@ -136,10 +143,10 @@ def compare_trainings(
         raise FileNotFoundError(f"--output {output}: there is no folder for it")
     keys = list(dict.fromkeys([*keys, *(plot or [])]))
     points = []
-    for group, wanted in ((baselines, plot[1:] if plot else ()), (runs, keys)):
+    for group, group_keys in ((baselines, plot[1:] if plot else ()), (runs, keys)):
         for name in dict.fromkeys(name for name, _ in group):
-            folders = [folder for each, folder in group if each == name]
-            points.append(read_point(name, folders, wanted))
+            folders = [folder for label, folder in group if label == name]
+            points.append(read_point(name, folders, group_keys))
     rows = [
         {"run": f"{p.curve}: {p.name}" if p.curve else p.name, "seeds": p.seeds}
         | {key: p.values.get(key) for key in keys}
@@ -157,22 +164,25 @@ def compare_trainings(
 
 
 def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:
-    """Points named beside their marks; those of a curve joined in the order of x; those without an
-    x, such as networks on original images, which have no rate, as lines across."""
+    """Plot points with their names; points of a curve are joined in the order of x.
+
+    Points without x, such as RGB models on original images, which have no rate, are horizontal
+    lines.
+    """
     figure = Figure(figsize=(7, 5), layout="constrained")
     axis = figure.subplots()
-    for point in [each for each in points if x not in each.values]:
+    for point in [point for point in points if x not in point.values]:
         axis.axhline(point.values[y], linestyle="--", color="gray")
-        place = {"xy": (1, point.values[y]), "xycoords": axis.get_yaxis_transform()}
+        position = {"xy": (1, point.values[y]), "xycoords": axis.get_yaxis_transform()}
         offset = {"xytext": (-4, 4), "textcoords": "offset points", "fontsize": 8, "ha": "right"}
-        axis.annotate(point.name, **place, **offset)
+        axis.annotate(point.name, **position, **offset)
     coded = [point for point in points if x in point.values]
     for curve in dict.fromkeys(point.curve for point in coded):
         members = curve_of(coded, curve, x)
-        places = [(p.values[x], p.values[y]) for p in members]
-        axis.plot(*zip(*places, strict=True), "o-" if curve else "o", label=curve or None)
-        for member, place in zip(members, places, strict=True):
-            axis.annotate(member.name, place, (4, 4), textcoords="offset points", fontsize=8)
+        positions = [(p.values[x], p.values[y]) for p in members]
+        axis.plot(*zip(*positions, strict=True), "o-" if curve else "o", label=curve or None)
+        for member, position in zip(members, positions, strict=True):
+            axis.annotate(member.name, position, (4, 4), textcoords="offset points", fontsize=8)
     axis.set(xlabel=x, ylabel=y)
     axis.margins(x=0.12, y=0.08)  # room for names
     axis.grid(alpha=0.3)

@@ -1,5 +1,7 @@
-"""Time from an image to its file, and from the file to a model's result (table 3 of *Semantic
-Segmentation in Learned Compressed Domain*)."""
+"""Time from an image to its file, and from the file to a model's result.
+
+Table 3 of *Semantic Segmentation in Learned Compressed Domain*.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,17 @@ from cdl_d2.prediction.models import PredictionModel
 def time_files(
     models: Mapping[str, PredictionModel], images: Sequence[Path], repeats: int
 ) -> list[dict[str, Any]]:
-    """Measure trained models in turn, image by image, so that they can be compared.
+    """Measure trained models in turn on each image, so that their times compare.
 
     Args:
-        models: by name, on the device to measure; entropy coding runs on the CPU.
-        images: resized as in evaluation before the clock starts.
-        repeats: of every measurement, after one that is not counted.
+        models: models by name, on the device to measure; entropy coding runs on the CPU.
+        images: images, resized as in evaluation before the clock starts.
+        repeats: number of measurements, after one for warming up.
 
     Returns:
-        a row for each `model`: `channels` in the base layer, `bpp` of what the model needs, and
-        `bpp of the enhancement layer`, 0 without one, on average; `encode (ms)`,
-        from pixels in memory to these bytes, and `decode + task (ms)`, from them to the result,
-        medians.
+        a row per `model`: means of `channels` in the base layer, `bpp` that the model reads and
+        `bpp of the enhancement layer` (0 without one); medians of `encode (ms)`, from pixels in
+        memory to bytes, and `decode + task (ms)`, from bytes to the result.
 
     Raises:
         FileNotFoundError, CdlError: if a model takes original images as input.
@@ -54,11 +55,12 @@ def time_files(
 
 
 def record_times(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows of time_files into the `results.json` of each training, as `time/encode_ms`
-    and `time/result_ms`, which `cdl compare` reads.
+    """Add the times of `time_files` to the `results.json` of each training.
+
+    They are `time/encode_ms` and `time/result_ms` to `cdl compare`.
 
     Raises:
-        FileNotFoundError, CdlError: as read_tables.
+        FileNotFoundError, CdlError: if results are missing or corrupted.
     """
     for row in rows:
         path = results_path(row["model"])

@@ -1,4 +1,4 @@
-"""What trainings report on their way, drawn over the iterations."""
+"""Plots of what trainings report, by iteration."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ STYLES = ("-", "--", ":", "-.")  # of keys
 
 
 def read_history(folder: str | Path, key: str) -> list[tuple[int, float]]:
-    """(iteration, value) of a number in a training's `metrics.json`, such as `total_loss`,
-    `loss_cls` (where there are other losses too) or, of the evaluations during it,
-    `classification/loss`.
+    """Return (iteration, value) pairs of a key in a training's `metrics.json`.
+
+    Args:
+        folder: folder of the training.
+        key: such as `total_loss`, `loss_cls` or, of evaluations, `classification/loss`.
 
     Raises:
         FileNotFoundError: if the folder has no metrics.
-        CdlError: if they lack the value.
+        CdlError: if they lack the key.
     """
     path = Path(folder) / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(f"there are no metrics {path}: has a training begun there?")
     lines = [line for line in read_json_lines(path) if "iteration" in line]
-    found = [(line["iteration"], line[key]) for line in lines if line.get(key) is not None]
-    if not found:
-        known = sorted({name for line in lines for name in line} - {"iteration"})
-        raise CdlError(f"{path} has no {key!r}; it has {', '.join(known) or 'nothing'}")
-    return found
+    history = [(line["iteration"], line[key]) for line in lines if line.get(key) is not None]
+    if not history:
+        names = sorted({name for line in lines for name in line} - {"iteration"})
+        raise CdlError(f"{path} has no {key!r}; it has {', '.join(names) or 'nothing'}")
+    return history
 
 
 def history_figure(runs: Sequence[tuple[str, str]], keys: Sequence[str]) -> Figure:
-    """A line for each training and key; trainings of one name, which differ in the seed, have one
-    color, and a key has one style.
+    """Plot a line per training and key; trainings with the same name have the same color.
 
     Args:
-        runs: name and output folder of each.
+        runs: name and output folder of each training.
+        keys: keys of `metrics.json`, each with its own line style.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
@@ -61,6 +63,6 @@ def history_figure(runs: Sequence[tuple[str, str]], keys: Sequence[str]) -> Figu
 
 
 def draw_history(runs: Sequence[tuple[str, str]], keys: Sequence[str], output: Path) -> None:
-    """Write history_figure as a PNG file; raises as read_history, and OSError."""
+    """Write the figure of `history_figure` to a PNG file."""
     with write_atomically(output) as temporary:
         history_figure(runs, keys).savefig(temporary, format="png", dpi=80)

@@ -1,4 +1,4 @@
-"""Time and memory of coding, detection and training, measured in one run."""
+"""Time and memory of coding, detection and training steps, measured in one run."""
 
 from __future__ import annotations
 
@@ -29,24 +29,27 @@ RATIOS = (  # of sums of parts
 def run_benchmark(
     cfg: CfgNode, size: tuple[int, int], repeats: int, detection_only: bool = False
 ) -> list[dict[str, Any]]:
-    """Measure the parts of a TransferRCNN on a random image of `size` pixels, batch size 1.
+    """Measure the parts of a TransferRCNN on a random image, with batch size 1.
 
     Weights are random: times of convolutions do not depend on them. Both detectors get the same
     proposals and TEST.DETECTIONS_PER_IMAGE detections, so that their heads do the same work. The
-    parts are measured in turn, `repeats` times after one repetition for warming up.
+    parts are measured in turn, after one round for warming up.
 
     Args:
+        cfg: config of a latent R-CNN with a teacher.
+        size: height and width of the image in pixels.
+        repeats: number of measured rounds.
         detection_only: leave out training steps.
 
     Returns:
-        a row for each `part`, with `median ms`, `fastest ms` and `peak MB` (None where memory
-        cannot be read): encode, decode, pixel_detector (on the decoded image; the teacher's forward
-        pass) and its pixel_backbone and pixel_heads, latent_detector (on the latent) and its
-        halves, train_step (task losses only) and train_step_transfer; and two or three with a
-        `ratio`, to the sum that their name gives.
+        a row per `part`, with `median ms`, `fastest ms` and `peak MB` (None if memory cannot be
+        read): encode, decode, pixel_detector (on the decoded image; the teacher's forward pass) and
+        its pixel_backbone and pixel_heads, latent_detector (on the latent) and its halves,
+        train_step (task losses only) and train_step_transfer; and rows with a `ratio` of sums of
+        parts.
 
     Raises:
-        CdlError: if the config is not of a latent R-CNN with a teacher that is one.
+        CdlError: if the config is not of a latent R-CNN with an R-CNN as teacher.
     """
     if cfg.INPUT.DOMAIN != "latent" or not cfg.MODEL.TEACHER.CONFIG_FILE:
         raise CdlError("the benchmark needs INPUT.DOMAIN latent and MODEL.TEACHER.CONFIG_FILE")
@@ -59,7 +62,7 @@ def run_benchmark(
             spent, peaks[name] = _measure(part, torch.device(cfg.MODEL.DEVICE))
             if repetition:
                 seconds[name].append(spent)
-    medians = {name: 1e3 * median(each) for name, each in seconds.items()}
+    medians = {name: 1e3 * median(times) for name, times in seconds.items()}
     rows = [
         {
             "part": name,
@@ -70,11 +73,13 @@ def run_benchmark(
         }
         for name in parts
     ]
-    for ours, others in RATIOS:
-        if not {*ours, *others} <= parts.keys():
+    for numerator, denominator in RATIOS:
+        if not {*numerator, *denominator} <= parts.keys():
             continue
-        name = f"{' + '.join(ours)} / ({' + '.join(others)})"
-        ratio = sum(medians[part] for part in ours) / sum(medians[part] for part in others)
+        name = f"{' + '.join(numerator)} / ({' + '.join(denominator)})"
+        ratio = sum(medians[part] for part in numerator) / sum(
+            medians[part] for part in denominator
+        )
         rows.append(dict.fromkeys(rows[0]) | {"part": name, "ratio": ratio})
     return rows
 

@@ -1,4 +1,4 @@
-"""Time from a bitstream's file to written predictions: where it goes, and how many a second."""
+"""Time from a bitstream's file to written predictions, by part, and throughput."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ PARTS = ("read", "hyperprior", "symbols", "decoder", "network", "write")
 def time_predictions(
     predictors: Mapping[str, Predictor], paths: Sequence[Path], workers: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Measure models in turn, image by image, so that they can be compared, with one thread.
+    """Measure models in turn on each image, with one thread, so that their times compare.
 
     Args:
-        predictors: by name, on the CPU.
-        paths: of bitstreams.
-        workers: numbers of processes, for each of which a whole stream of predictions is timed.
+        predictors: models by name, on the CPU.
+        paths: bitstreams.
+        workers: numbers of processes, to measure the throughput with each.
 
     Returns:
-        a row for each `model`: medians in milliseconds of `read`, a file and its header;
-        `hyperprior`, its network; `symbols`, entropy decoding without it; `decoder`, of a model of
-        pixels; `network`; `write`, what an archive's part says of it; their `total`; `images/s` of
-        them; and `images/s with N` workers.
+        a row per `model`: medians in milliseconds of `read` (file and header), `hyperprior` (its
+        network), `symbols` (entropy decoding without it), `decoder` (of an RGB model), `network`,
+        `write` (the prediction's record in an archive) and their `total`; `images/s` of these; and
+        `images/s with N` workers.
 
     Raises:
-        CdlError, OSError: if a file is no bitstream, or of another codec.
+        CdlError, OSError: if a file is not a bitstream, or of another codec.
     """
     for path in paths:
         if not isinstance(open_source(path), Bitstream):
-            raise CdlError(f"{path} is no bitstream: compress it with `cdl codec compress`")
+            raise CdlError(f"{path} is not a bitstream: compress it with `cdl codec compress`")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -60,8 +60,10 @@ def time_predictions(
                 times[name].append(_time_one(predictor, path))
         rows = []
         for name, predictor in predictors.items():
-            parts = {part: 1000 * median(each[part] for each in times[name]) for part in PARTS}
-            total = 1000 * median(sum(each.values()) for each in times[name])
+            parts = {
+                part: 1000 * median(seconds[part] for seconds in times[name]) for part in PARTS
+            }
+            total = 1000 * median(sum(seconds.values()) for seconds in times[name])
             row = {"model": name} | parts | {"total": total, "images/s": 1000 / total}
             for count in workers:
                 row[f"images/s with {count}"] = _throughput(predictor, paths, count)
@@ -72,19 +74,19 @@ def time_predictions(
 
 
 def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
-    """Seconds of each part, for one file."""
-    shown = predictor.model.coded_input
+    """Return the seconds of each part for a file."""
+    coded_input = predictor.model.coded_input
     begin = time.perf_counter()
     stream = open_source(path)
     read = time.perf_counter()
-    codec = shown.find_codec(stream.codec) or load_codec(stream)
+    codec = coded_input.find_codec(stream.codec) or load_codec(stream)
     spent = dict.fromkeys(TRANSFORMS, 0.0)
     with _timed(codec.network, spent):
         item = predictor.read(stream)
     items = time.perf_counter()
-    found = predictor.model.predict([item])[0]
+    prediction = predictor.model.predict([item])[0]
     network = time.perf_counter()
-    json.dumps(predictor.model.task.to_record(found, _as_png))
+    json.dumps(predictor.model.task.to_record(prediction, _as_png))
     written = time.perf_counter()
     return {
         "read": read - begin,
@@ -97,14 +99,14 @@ def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
 
 
 def _as_png(folder: str, pixels: np.ndarray) -> str:
-    """Encode what an archive has in a folder beside its parts."""
+    """Encode a picture that an archive stores beside its parts."""
     Image.fromarray(pixels).save(io.BytesIO(), format="PNG")
     return folder
 
 
 @contextmanager
 def _timed(network: nn.Module, spent: dict[str, float]) -> Iterator[None]:
-    """Add the seconds that a codec's transforms take to `spent`."""
+    """Add the seconds of a codec's transforms to `spent` inside the context."""
     started: dict[str, float] = {}
 
     def begin(name: str) -> None:
@@ -127,10 +129,10 @@ def _timed(network: nn.Module, spent: dict[str, float]) -> Iterator[None]:
 
 
 def _throughput(predictor: Predictor, paths: Sequence[Path], workers: int) -> float:
-    """Predictions a second of a stream, after the first of them."""
-    found = predictor.stream([paths[0], *paths], workers=workers)
-    next(found)
+    """Return predictions per second of a stream, after the first."""
+    predictions = predictor.stream([paths[0], *paths], workers=workers)
+    next(predictions)
     begin = time.perf_counter()
-    for _ in found:
+    for _ in predictions:
         pass
     return len(paths) / (time.perf_counter() - begin)

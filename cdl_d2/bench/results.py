@@ -42,11 +42,14 @@ def read_tables(model: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def read_value(model: str | Path, key: str) -> float:
-    """Read a value of a model's results, such as `rate/bpp`, or `val/rate/bpp` of one of several
-    data sets.
+    """Read a result of a trained model.
+
+    Args:
+        model: as `read_tables` takes it.
+        key: such as `rate/bpp`, or `val/rate/bpp` of one of several data sets.
 
     Raises:
-        FileNotFoundError, CdlError: as read_tables; CdlError if they lack the value.
+        FileNotFoundError, CdlError: if there are no usable results, or they lack the key.
     """
     values = metrics.flat_values(read_tables(model))
     value = values.get(key)

@@ -1,4 +1,4 @@
-"""Detectors whose backbone another runtime runs, to be measured beside eager PyTorch."""
+"""Detectors whose backbone runs in another runtime than eager PyTorch, for comparison."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ RUNTIMES = ("eager", "compile", "onnxruntime")
 
 
 def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> PredictionModel:
-    """A detector whose backbone runs elsewhere; everything else stays in Python.
+    """Return a detector whose backbone runs in another runtime; the rest stays in PyTorch.
 
     Args:
-        runtime: `eager`, as it is; `compile`, by torch.compile; `onnxruntime`, exported to ONNX.
-        folder: for what is exported.
+        model: the detector.
+        runtime: `eager`, unchanged; `compile`, by torch.compile; `onnxruntime`, exported to ONNX.
+        folder: folder for the exported files.
 
     Raises:
-        CdlError: for another runtime; for a model without a backbone; see export_model.
+        CdlError: if the runtime is unknown, or the model has no backbone or cannot be exported.
         MissingPackageError: if the extra `export` is not installed.
     """
     if runtime not in RUNTIMES:
@@ -46,10 +47,10 @@ def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> Predicti
     card = export_model(only_backbone, "onnx", folder / "exported")
     run = load(folder / "exported" / card["graphs"]["backbone"]["file"])
     names = list(backbone(torch.zeros(1, *_smallest_input(model, card))))
-    backbone.forward = lambda shown: dict(zip(names, run([shown]), strict=True))
+    backbone.forward = lambda x: dict(zip(names, run([x]), strict=True))
     return model
 
 
 def _smallest_input(model: PredictionModel, card: dict[str, Any]) -> tuple[int, int, int]:
-    shown, cells = model.coded_input, 4 * card["multiple_of_cells"]
-    return shown.channels, cells, cells
+    coded_input, cells = model.coded_input, 4 * card["multiple_of_cells"]
+    return coded_input.channels, cells, cells

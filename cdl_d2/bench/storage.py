@@ -1,4 +1,4 @@
-"""What it takes to get at latents: read them, decode them, or encode images; and their sizes."""
+"""Time and size of the ways to obtain latents: stores, bitstreams, encoding."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from cdl_d2.workers import load_in_workers, usable_cores
 def time_access(
     codec: Codec, files: Sequence[Path], variant: Variant, repeats: int, workers: int | None
 ) -> list[dict[str, Any]]:
-    """Milliseconds and bytes an image of all ways to a latent, and how busy the bulk encoder is.
-
-    All are measured in one run; times are the median of `repeats` rounds.
+    """Measure the ways to obtain latents, and the utilization of the bulk encoder, in one run.
 
     Args:
-        workers: of the bulk encoder; None for one a core.
+        codec: codec of the latents.
+        files: images.
+        variant: size of the images.
+        repeats: number of rounds; times are their medians.
+        workers: processes of the bulk encoder; None for one per core.
 
     Returns:
-        rows of a table: `measure`, `what`, `value`.
+        rows of a table: `measure`, `what`, `value`; times in milliseconds and sizes in bytes per
+        image.
     """
     images = Path(os.path.commonpath([path.parent for path in files]))
     names = [path.relative_to(images).as_posix() for path in files]
@@ -47,7 +50,7 @@ def time_access(
 def _time_ways(
     codec: Codec, images: Path, names: Sequence[str], variant: Variant, folder: Path, repeats: int
 ) -> list[tuple[str, str, float]]:
-    """Writes a store of each form under `folder`."""
+    """Time each way; writes a store of each form under `folder`."""
     stores, rows = {}, []
     for form in ("arrays", "bitstreams"):
         plan = Plan(codec.identity, form, (variant,), tuple(names))
@@ -76,26 +79,25 @@ def _time_ways(
             for image in names:
                 way(image)
             rounds.append((time.perf_counter() - start) / len(names))
-        rows.append(("ms an image", what, 1000 * median(rounds)))
+        rows.append(("ms per image", what, 1000 * median(rounds)))
     sizes = {
-        "latent, a byte a value": [
+        "latent, a byte per value": [
             stores["arrays"].read(n, variant)["latent"].numel() for n in names
         ],
         "store of arrays": [len(r.to_bytes()) for r in records["arrays"].values()],
         "bitstream": [len(r.content) for r in records["bitstreams"].values()],
         "image file": [(images / n).stat().st_size for n in names],
     }
-    return rows + [("bytes an image", what, fmean(each)) for what, each in sizes.items()]
+    return rows + [("bytes per image", what, fmean(values)) for what, values in sizes.items()]
 
 
 def _bulk_utilisation(
     codec: Codec, images: Path, names: Sequence[str], variant: Variant, folder: Path, workers: int
 ) -> float | None:
-    """Return images per second of the bulk encoder over those of as many bare encoders at once;
-    None for a single image, which gives no rate.
+    """Return the bulk encoder's images per second, relative to as many bare encoders.
 
-    A bare encoder is `Codec.encode` of images in memory, one thread a process, no input or output.
-    Starting the processes is not counted on either side.
+    None for a single image, which gives no rate. A bare encoder is `Codec.encode` of images in
+    memory, one thread per process, without input and output. Starting the processes is not counted.
     """
     if len(names) < 2:
         return None
@@ -119,7 +121,7 @@ class _Bare(torch.utils.data.Dataset):
 
 
 def _rate(items) -> float:
-    """Items a second after the first eighth, which has to wait for processes to start."""
+    """Return items per second after the first eighth, which waits for processes to start."""
     items = iter(items)
     times = [time.perf_counter() for _ in items]
     first = len(times) // 8

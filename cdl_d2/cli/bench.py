@@ -147,8 +147,8 @@ def predict(
     predictors = {}
     with tempfile.TemporaryDirectory() as folder:
         for i, name in enumerate([model, *(against or ())]):
-            place = Path(folder) / str(i)
-            predictors[name] = Predictor(with_runtime(load_model(name, "cpu"), runtime, place))
+            exported = Path(folder) / str(i)
+            predictors[name] = Predictor(with_runtime(load_model(name, "cpu"), runtime, exported))
         print_rows(time_predictions(predictors, paths, workers or []), json)
 
 

@@ -1,7 +1,7 @@
-"""The command `cdl`: from words to a call, and from how that ended to an exit status.
+"""The command `cdl`: parses words, calls a function, and returns an exit status.
 
-0 done, 1 some files failed, or a disk did (one line on standard error), or a bug (with its
-traceback), 2 a user's mistake (one line), 130 interrupted, 143 terminated.
+0 success; 1 failed files or a failed disk (one line on standard error), or a bug (with its
+traceback); 2 a user's mistake (one line); 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cdl_d2.cli.zoo import app as zoo
 from cdl_d2.errors import CdlError
 from cdl_d2.files import is_disk_error
 
-# Said while torchvision is imported; whoever runs a command can do nothing about it.
+# Raised by the import of torchvision; a user can do nothing about it.
 warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
 
 MISTAKES = (CdlError, OSError)
@@ -56,7 +56,7 @@ REMOVED_OPTIONS = {  # by command, or of all commands: the new form
     ("quickstart", "--engine"): "--backend",
 }
 RENAMED_COMMANDS = {"draw": "it is called 'synthesize' now"}
-LOST_WORKER = "a worker was killed, maybe for want of memory; with fewer of them there is more"
+LOST_WORKER = "a worker was killed, maybe for lack of memory: use fewer workers"
 
 
 def _shown_default(value: object) -> str | None:
@@ -68,7 +68,7 @@ app = App(
     help="Vision models on compressed latents. `cdl COMMAND --help` shows an example of each.",
     help_format="markdown",
     version=lambda: version("cdl_d2"),
-    default_parameter=Parameter(  # no --no-resume; of an option given twice the last counts
+    default_parameter=Parameter(  # no --no-resume; the last of repeated options counts
         negative="", show_default=_shown_default, allow_repeating=True
     ),
     suppress_keyboard_interrupt=False,
@@ -79,7 +79,7 @@ COMMANDS = (
 )
 for _command in COMMANDS:
     app.command(_command)
-app.command(  # by name, since it imports torch
+app.command(  # by name, because it imports torch
     "cdl_d2.cli.train_torchvision:app",
     name="train-torchvision",
     help="Train or evaluate Mask or Faster R-CNN with torchvision alone.",
@@ -87,13 +87,13 @@ app.command(  # by name, since it imports torch
 
 
 def main(arguments: Sequence[object] | None = None) -> int:
-    """Run a command; the exit status.
+    """Run a command and return its exit status.
 
     Args:
-        arguments: its words; None for those that the program was started with.
+        arguments: words of the command line; None for `sys.argv`.
 
     Raises:
-        Exception: a bug, as it came.
+        Exception: unchanged, if it is a bug.
     """
     words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
     interruption = Interruption()
@@ -106,10 +106,10 @@ def main(arguments: Sequence[object] | None = None) -> int:
             if option in words and (is_of_all or name == f"cdl {command}"):
                 raise CdlError(f"the option {option} is removed: write {new}")
         status = _call(words) or 0
-        sys.stdout.flush()  # what is printed can meet a full disk, too
+        sys.stdout.flush()  # printing can fail on a full disk
         return status
     except (Exception, KeyboardInterrupt) as error:
-        if interruption.came or isinstance(error, KeyboardInterrupt):
+        if interruption.occurred or isinstance(error, KeyboardInterrupt):
             print(f"{name}: interrupted", file=sys.stderr)
             return 128 + signal.SIGINT
         message = _mistake(error)
@@ -124,22 +124,22 @@ def main(arguments: Sequence[object] | None = None) -> int:
 
 
 class Interruption:
-    """Remembers Ctrl-C until `end`: who is interrupted during an import may raise another error."""
+    """Record of Ctrl-C until `end`: an interrupted import may raise another error."""
 
     def __init__(self):
-        self.came = False
-        # In the background it is ignored, and stays so.
-        self._ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self._ours:
+        self.occurred = False
+        # In the background, Ctrl-C is ignored, and stays so.
+        self._installed = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._installed:
             signal.signal(signal.SIGINT, self._note)
 
     def end(self) -> None:
-        """Leave Ctrl-C to Python again."""
-        if self._ours:
+        """Restore Python's handling of Ctrl-C."""
+        if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _note(self, number: int, frame: object) -> None:
-        self.came = True
+        self.occurred = True
         raise KeyboardInterrupt
 
 
@@ -148,7 +148,7 @@ def _call(words: Sequence[str]) -> int | None:
 
 
 def _mistake(error: Exception) -> str | None:
-    """Return the message of an error that the user made; None for a bug."""
+    """Return the message for a user's mistake; None for a bug."""
     if isinstance(error, UnknownCommandError):
         word = error.unused_tokens[0]
         return f"there is no command {word!r}: {RENAMED_COMMANDS.get(word, 'see --help')}"
@@ -163,15 +163,14 @@ def _mistake(error: Exception) -> str | None:
         return f"{error}: install the packages that README.md names"
     if not text.startswith(("Caught ", "-- Process ")):
         return None
-    # From a worker of a loader, or a process that was started: its traceback, whose last line
-    # has the error's type and text.
+    # Traceback from a worker process; its last line has the error's type and text.
     name, _, text = text.splitlines()[-1].partition(": ")
     kind = pydoc.locate(name)
     return text if isinstance(kind, type) and issubclass(kind, MISTAKES) else None
 
 
 def _drop_output() -> None:
-    """Forget what standard output does not take, or Python complains of it once more at its end."""
+    """Discard output that cannot be written, else Python reports it again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -180,7 +179,7 @@ def _drop_output() -> None:
 
 def _leave(number: int, frame: object) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for each worker that ends
-    sys.exit(128 + number)  # an exception, so that nothing is left behind
+    sys.exit(128 + number)  # an exception, so that files are cleaned up
 
 
 if __name__ == "__main__":

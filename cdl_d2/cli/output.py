@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, what failed on standard error."""
+"""Output of commands: results on standard output, failures on standard error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cdl_d2.files import without_nan
 
 
 def print_rows(rows: Sequence[dict[str, Any]], as_json: bool = False) -> None:
-    """Rows with the same keys, as a Markdown table with three decimals, or as JSON."""
+    """Print rows with the same keys as a Markdown table with three decimals, or as JSON."""
     if as_json:
         print(json.dumps([without_nan(row) for row in rows]))
         return
@@ -27,13 +27,15 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool = False) -> None:
 
 
 def for_each(paths: Iterable[Path], action: Callable[[Path], object], command: str) -> int:
-    """Do all files and report those that fail.
+    """Process files, and report those that fail.
 
     Args:
-        command: the name of what reports.
+        paths: the files.
+        action: called with each path.
+        command: name of the command in reports.
 
     Returns:
-        the exit status: 1 if a file failed.
+        exit status: 1 if a file failed.
     """
     failed = 0
     for path in tqdm(list(paths), unit="file"):
@@ -57,14 +59,14 @@ def advice(text: str, error_class: type[Exception]) -> Iterator[None]:
 
 
 def report(command: str, text: str) -> None:
-    """Say what went wrong while others go on, above a progress bar."""
+    """Print a failure above a progress bar, without ending the command."""
     tqdm.write(one_line(f"{command}: {text}"), file=sys.stderr)
 
 
 def one_line(text: str) -> str:
-    """Return text as one line, with escapes for what a terminal would act upon or cannot show.
+    """Return text as one line, with escapes for control and unprintable characters.
 
-    Names of files and answers of servers may hold anything.
+    File names and responses of servers may contain anything.
     """
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)

@@ -1,4 +1,4 @@
-"""Where the program `cdl` begins: nothing is imported yet that takes a while to import."""
+"""Entry point of the program `cdl`, without slow imports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[object] | None = None) -> int:
-    """Run cdl_d2.cli.main.main, interrupted quietly from the first moment on."""
+    """Run cdl_d2.cli.main.main, with a quiet exit on Ctrl-C during imports, too."""
     try:
         _use_utf8()
         from cdl_d2.cli.main import main
@@ -23,10 +23,10 @@ def main(arguments: Sequence[object] | None = None) -> int:
 
 
 def _use_utf8() -> None:
-    """Start this program once more in Python's UTF-8 mode if the locale has another encoding.
+    """Restart this program in Python's UTF-8 mode if the locale has another encoding.
 
-    Names of files and classes, the words of the command line, what is printed, and what other
-    packages read and write are UTF-8 then, here and in the processes that are started from here.
+    Then file names, arguments, output, and the files that other packages read and write are UTF-8,
+    in this process and those that it starts.
     """
     if codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
         environment = os.environ | {"PYTHONUTF8": "1"}

@@ -15,7 +15,7 @@ from cdl_d2.files import without_nan
 from cdl_d2.tv.options import DetectorOptions, TrainingOptions, TransferOptions
 from cdl_d2.tv.run import Run
 
-EXAMPLES = """A teacher on original images, a student on latents, and the teacher on decoded images:
+EXAMPLES = """Train an RGB teacher and a latent student; evaluate the teacher on decoded images:
 
 ```
 DATA="--train cells/train.json cells/train --val cells/val.json cells/val"
@@ -28,7 +28,7 @@ cdl train-torchvision --model small --domain reconstruction $CODEC $DATA \\
     --eval-only output/teacher/model_final.pth --output output/decoded
 ```
 
-The standard model, taught by torchvision's own, on eight GPUs:
+Distill the standard model from torchvision's own, on eight GPUs:
 
 ```
 torchrun --nproc-per-node 8 tools/train_torchvision.py --teacher coco \\
@@ -37,9 +37,9 @@ torchrun --nproc-per-node 8 tools/train_torchvision.py --teacher coco \\
     --val instances_val2017.json val2017 --output output/standard
 ```
 
-Run again with `--resume` after an interruption: the result is that of an uninterrupted run.
-Sizes and schedule are those of the model, unless given: of `small` 256 pixels and 1,000
-iterations of 2 images, of `standard` 640 to 800 pixels and 270,000 iterations of 16.
+`--resume` continues an interrupted run, with the result of an uninterrupted one. By default,
+`small` trains at 256 pixels for 1,000 iterations of 2 images, `standard` at 640 to 800 pixels for
+270,000 iterations of 16.
 """
 app = App(name="train-torchvision", help_epilogue=EXAMPLES)
 DATA = Parameter(metavar="ANNOTATIONS IMAGE_DIR")
@@ -60,25 +60,25 @@ def train_torchvision(
     detector: Annotated[DetectorOptions | None, _group("Detector")] = None,
     codec: CodecOptions | None = None,
     qualities: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
-    transfer: Annotated[TransferOptions | None, _group("Knowledge transfer")] = None,
+    transfer: Annotated[TransferOptions | None, _group("Distillation")] = None,
     training: Annotated[TrainingOptions | None, _group("Training")] = None,
 ) -> None:
     """Train or evaluate Mask or Faster R-CNN with torchvision alone, on data in COCO format.
 
     Args:
-        val: To evaluate on.
-        output: Folder for checkpoints and results.
-        train: To train on; needed unless --eval-only.
-        eval_only: Evaluate a detector that was trained here.
-        resume: Go on from the output folder's checkpoint.
-        qualities: All that the detector reads, --quality among them; one is drawn for each image
-            of training.
+        val: Data set to evaluate on.
+        output: Folder of checkpoints and results.
+        train: Data set to train on; needed unless --eval-only.
+        eval_only: Evaluate a detector of this command.
+        resume: Continue from the output folder's checkpoint.
+        qualities: All qualities that the detector reads, including --quality; each training image
+            is encoded at a random one.
     """
     if output.is_file():
         raise CdlError(f"--output {output} is a file: give a folder")
     choice = codec and replace(codec.choice(), qualities=tuple(qualities or ()))
     if qualities and choice is None:
-        raise CdlError("--qualities are those of a codec: add --codec and --quality")
+        raise CdlError("--qualities needs a codec: add --codec and --quality")
     run = Run(
         val,
         output,

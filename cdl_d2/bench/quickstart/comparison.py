@@ -99,8 +99,11 @@ def picture_row(
     """Return HTML of an image with its ground truth, and with the detections of both kinds.
 
     Args:
-        name: of the image, in `annotations` and `outcomes`.
+        name: name of the image in `annotations` and `outcomes`.
+        image: path of the image.
         annotations: COCO-format content.
+        outcomes: detections by kind.
+        stream: path of the bitstream.
         threshold: lowest score of a detection in the pictures.
     """
     rgb, latent = (outcomes[kind].detections[name] for kind in KINDS)

@@ -50,6 +50,7 @@ def quick_start(task: Task, backend: str, images: tuple[int, int]) -> str:
     """Synthesize images, train, measure and report; finished parts of an earlier call are kept.
 
     Args:
+        task: data and length of the trainings.
         backend: backend to train with; `auto` for Detectron2 if it is installed.
         images: number of training images and of evaluation images.
 
