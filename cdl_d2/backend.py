@@ -19,7 +19,7 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Backend(ABC):
-    """Adapter of a library: the only object that knows the library's configs, files and outputs.
+    """Adapter of a library: the only object that reads the library's configs, files and outputs.
 
     Attributes:
         name: as cards and the command line write it.

@@ -40,7 +40,7 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What every package knows of a task.
+    """Record of a task, without any backend.
 
     Attributes:
         name: the name, also of the task's folder in configs/.

@@ -32,7 +32,7 @@ def visualize(
 
     Args:
         output: Folder of the pictures.
-        threshold: Lowest score of a detection that is drawn.
+        threshold: Lowest score of detections in the picture.
         classes: Class names, instead of the model's own.
     """
     from cdl_d2.errors import CdlError

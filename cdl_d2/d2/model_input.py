@@ -1,4 +1,4 @@
-"""Input of a config's model: its codec, its CodedInput, and what loaders must know of its class."""
+"""Input of the model of a config: codec, CodedInput, and traits that loaders depend on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def architecture_of(cfg: CfgNode) -> type[nn.Module]:
 
 @dataclass(frozen=True)
 class ModelTraits:
-    """What loaders must know of a model before it is built.
+    """Traits of a model that loaders depend on before it is built.
 
     Attributes:
         needs_image: training samples need the original image beside the latent, for a teacher.

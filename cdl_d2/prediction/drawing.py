@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torchvision.utils import draw_bounding_boxes, draw_keypoints, draw_segmentation_masks
 
-THRESHOLD = 0.5  # lowest score of an object that is drawn
+THRESHOLD = 0.5  # lowest score of objects in a picture
 PALETTE = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c"]
 
 

@@ -28,7 +28,7 @@ def write_pictures(
         predictor: predictor of the model.
         source: image or bitstream.
         path: of the pictures, without their endings.
-        threshold: lowest score of a detection that is drawn.
+        threshold: lowest score of detections in the picture.
 
     Raises:
         CdlError, OSError: if the source cannot be read, or a picture not be written.

@@ -17,7 +17,7 @@ from cdl_d2.errors import CdlError, MissingPackageError
 from cdl_d2.metrics.coco_results import detections_to_coco
 from cdl_d2.prediction.drawing import THRESHOLD, draw_label_map, draw_lines, draw_objects
 
-TOP_CLASSES = 5  # most probable classes that are drawn
+TOP_CLASSES = 5  # most probable classes in a picture
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +45,7 @@ class Prediction:
 
         Args:
             image: as read_image takes it; default the model's input, a bitstream decoded.
-            threshold: lowest score of a detection that is drawn.
+            threshold: lowest score of detections in the picture.
 
         Returns:
             H x W x 3, uint8, RGB.
@@ -59,7 +59,7 @@ class Prediction:
         if tuple(pixels.shape[1:]) != tuple(self.image_size):
             raise CdlError(
                 f"the prediction is of an image of {self.image_size} pixels, (height, width), and "
-                f"cannot be drawn on one of {tuple(pixels.shape[1:])}"
+                f"does not fit an image of {tuple(pixels.shape[1:])}"
             )
         return self._draw(pixels, threshold).permute(1, 2, 0).contiguous().numpy()
 

@@ -24,7 +24,7 @@ from cdl_d2.nn.input.sample import compute_crc32
 class StoredLatentMapper(AnnotatedMapper):
     """Reads a stored variant of an image, and transforms annotations and label maps to fit it.
 
-    In training, the variant is drawn at random. The image itself is read only for a teacher.
+    In training, the variant is sampled at random. The image itself is read only for a teacher.
 
     Args:
         is_train: True for training.
