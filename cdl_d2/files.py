@@ -72,7 +72,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str, replace: bool = True) -> None:
-    """Write text as UTF-8 with write_atomically."""
+    """Write text in UTF-8 with write_atomically."""
     with write_atomically(path, replace) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

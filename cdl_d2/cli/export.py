@@ -17,7 +17,7 @@ def export(
     format: Literal["onnx", "torch"] = "onnx",
     size: tuple[int, int] | None = None,
 ) -> None:
-    """Export a trained model as ONNX or torch.export graphs, which run without this package.
+    """Export a trained model to ONNX or torch.export graphs, which run without this package.
 
     ```
     cdl export output/converted --format onnx --output exported

@@ -16,7 +16,7 @@ from cdl_d2.files import without_nan
 
 
 def print_rows(rows: Sequence[dict[str, Any]], as_json: bool = False) -> None:
-    """Print rows with the same keys as a Markdown table with three decimals, or as JSON."""
+    """Print rows with the same keys in a Markdown table with three decimals, or in JSON."""
     if as_json:
         print(json.dumps([without_nan(row) for row in rows]))
         return

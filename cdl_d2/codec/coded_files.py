@@ -181,8 +181,8 @@ def _decompress_layers(codec: Codec, path: Path, base: Bitstream) -> Latent:
     try:
         return decompress_layers(codec, base, existing and Bitstream.load(existing))
     except BitstreamError as error:
-        place = f"in {existing}" if existing else f"there is no {paths[0]}"
-        raise BitstreamError(f"{path}: {error} ({place})") from error
+        location = f"in {existing}" if existing else f"there is no {paths[0]}"
+        raise BitstreamError(f"{path}: {error} ({location})") from error
 
 
 def _temporary_enhancement_path(path: Path) -> Path:

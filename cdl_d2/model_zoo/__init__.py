@@ -112,9 +112,9 @@ def get_config(name: str | Card, trained: bool = False) -> Config:
     card = _find_card_unless_config(name)
     if card is None:
         if trained:
-            known = ", ".join(names()) or "nothing"
+            available = ", ".join(names()) or "nothing"
             raise CdlError(
-                f"{name} is a config, which has no trained weights: there are those of {known}"
+                f"{name} is a config, which has no trained weights: there are those of {available}"
             )
         get_backend("detectron2", str(name))
         from cdl_d2.d2.config_files import read_config
@@ -149,7 +149,7 @@ def get(name: str | Card, trained: bool = True, device: str | None = None) -> nn
 def load(
     card: Card, device: str, overrides: Sequence[Any] = ()
 ) -> tuple[Backend, nn.Module, Config]:
-    """Load a trained model; raises as `get`.
+    """Load a trained model.
 
     Args:
         card: card of the model.
@@ -158,6 +158,10 @@ def load(
 
     Returns:
         its backend, its network in eval mode, and its config.
+
+    Raises:
+        CdlError: if weights, config and codec do not belong together.
+        FileNotFoundError: if the weights are not on this machine and cannot be downloaded.
     """
     backend = get_backend(card.backend, f"the model {card.name}")
     config = _read_config(backend, card, overrides)

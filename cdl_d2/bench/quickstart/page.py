@@ -1,4 +1,4 @@
-"""The report page of a quick start, and its table as HTML and as text."""
+"""Report page of a quick start, and its table in HTML and in text."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def table_text(rows: Sequence[Row]) -> str:
 
 
 def table_html(rows: Sequence[Row]) -> str:
-    """Return the table as HTML."""
+    """Return the table in HTML."""
 
     def line(texts: Sequence[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"

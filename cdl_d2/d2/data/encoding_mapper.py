@@ -15,8 +15,8 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 class EncodingMapper:
     """Applies a mapper, then encodes on the CPU.
 
-    In training, bits are estimated only for a gate, and the quality of each image is drawn at
-    random from those that the model supports.
+    In training, bits are estimated only for a gate, and the quality of each image is sampled
+    at random from those that the model supports.
 
     Args:
         mapper: from a record of a data set to a sample with `image`.

@@ -79,7 +79,7 @@ class ImageMapper(AnnotatedMapper):
         self.augmentations = T.AugmentationList(list(augmentations))
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return a sample as DatasetMapper does.
+        """Return a sample in the form of Detectron2's DatasetMapper.
 
         Raises:
             FileNotFoundError, CdlError: if the image or its label map cannot be read, or the image

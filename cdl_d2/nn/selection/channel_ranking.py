@@ -50,7 +50,7 @@ class ChannelRanking:
         return sorted(self.channels[:count])
 
     def save(self, path: str | Path) -> None:
-        """Write the ranking as JSON, and create the folder if needed."""
+        """Write the ranking in JSON, and create the folder if needed."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(self))
 
