@@ -32,6 +32,18 @@ torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # seconds to wait for wo
 multiprocessing.set_forkserver_preload(["cdl_d2.prediction", "torch.utils.data"])  # once for all
 
 
+SHARED_BY_PROCESSES = "tests/test_documents.py"  # its tests take long, and share no fixture
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of a file in one process, which builds their fixtures once."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        if file != SHARED_BY_PROCESSES and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(file))
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
