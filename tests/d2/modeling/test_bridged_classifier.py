@@ -58,5 +58,5 @@ def test_what_timm_does_not_have_is_named(tmp_path):
 def test_a_network_that_asks_its_input_for_more_is_named():
     options = "MODEL.CLASSIFIER.WIDTH", 1.0, "MODEL.CLASSIFIER.NETWORK", "timm/test_vit3"
     cfg = tiny_cfg("latent_resnet", *options, "INPUT.IMAGE_SIZE", 96, "MODEL.BRIDGE.STRIDE", 16)
-    with pytest.raises(ValueError, match="test_vit3 does not run on latents of 6 x 6 cells"):
+    with pytest.raises(ValueError, match="test_vit3 does not run on latents of 6 x 6"):
         tiny_model(cfg)
