@@ -76,10 +76,11 @@ class CodecChoice:
         choice = replace(self, weights=weights, qualities=())
         return _load_shared(choice, state and (state.st_mtime_ns, state.st_size, state.st_ino))
 
-    def load_others(self) -> tuple[Codec, ...]:
-        """Return the codecs of the other qualities of a model; raise the errors of `load`."""
+    def load_all(self) -> tuple[Codec, ...]:
+        """Return `load()`, then the codecs of a model's other qualities; raise as `load`."""
         qualities = [quality for quality in self.qualities if quality != self.quality]
-        return tuple(replace(self, quality=quality, qualities=()).load() for quality in qualities)
+        others = [replace(self, quality=quality, qualities=()) for quality in qualities]
+        return (self.load(), *(choice.load() for choice in others))
 
 
 @lru_cache(maxsize=16)

@@ -100,6 +100,5 @@ def build_coded_input(cfg: CfgNode) -> CodedInput:
     scales, source = ModelTraits.from_config(cfg).reads_scales, check_source(cfg)
     if cfg.INPUT.DOMAIN == "image":
         return CodedInput("image", None, cfg.INPUT.FORMAT, scales, source)
-    choice = CodecChoice.from_config(cfg.MODEL.CODEC)
-    codec, others = choice.load(), choice.load_others()
+    codec, *others = CodecChoice.from_config(cfg.MODEL.CODEC).load_all()
     return CodedInput(cfg.INPUT.DOMAIN, codec, cfg.INPUT.FORMAT, scales, source, others)

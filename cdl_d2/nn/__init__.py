@@ -2,7 +2,7 @@
 
 from cdl_d2.nn.backbones.cresnet import CResNet
 from cdl_d2.nn.backbones.initialization import initialize_trunk
-from cdl_d2.nn.backbones.latent_resnet import LatentClassifier, LatentPyramidTrunk, LatentResNet
+from cdl_d2.nn.backbones.resnet import LatentClassifier, LatentPyramidTrunk, LatentResNet
 from cdl_d2.nn.backbones.rgb_model import build_rgb_model
 from cdl_d2.nn.backbones.stage_ends import stage_ends, stage_features
 from cdl_d2.nn.bridge.bridge import Bridge

@@ -1,4 +1,4 @@
-"""Backbones with torchvision's feature pyramid: on latents, and a narrow one on pixels.
+"""Backbones on latents with torchvision's feature pyramid.
 
 Shapes: N images, M latent channels, h x w latent positions.
 """
@@ -10,14 +10,12 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.resnet import ResNet
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from cdl_d2.codec import Codec
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentPyramidTrunk
-from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
 from cdl_d2.nn.bridge.bridge import STAGE_STRIDES, Bridge
 
 # torchvision's names of pyramid levels, and their strides in pixels.
@@ -104,16 +102,3 @@ class LatentBackboneWithFPN(nn.Module):
         """Return the pyramid levels of latents, N x M x h x w with even h and w."""
         features = self.body(latents).values()
         return self.fpn(OrderedDict(zip(self.levels, features, strict=True)))
-
-
-def build_narrow_resnet_fpn(
-    width: float, out_channels: int, norm_layer: Callable[[int], nn.Module]
-) -> BackboneWithFPN:
-    """Build a NarrowResNet under torchvision's feature pyramid network."""
-    return BackboneWithFPN(
-        NarrowResNet(width, norm_layer=norm_layer),
-        {f"layer{i + 1}": str(i) for i in range(4)},
-        [int(64 * 2**i * width) * Bottleneck.expansion for i in range(4)],
-        out_channels,
-        norm_layer=norm_layer,
-    )

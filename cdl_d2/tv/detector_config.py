@@ -7,27 +7,26 @@ from typing import Any
 
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import (
     FastRCNNConvFCHead,
     FastRCNNPredictor,
     TwoMLPHead,
 )
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.resnet import resnet50
+from torchvision.models.resnet import Bottleneck, resnet50
 from torchvision.ops import MultiScaleRoIAlign
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
-from cdl_d2.nn.backbones.latent_resnet import NORMS
-from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
+from cdl_d2.nn.backbones.resnet import NORMS, NarrowResNet
 from cdl_d2.nn.bridge.bridge import FIRST_CONVOLUTION
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.domains import check_domain
-from cdl_d2.tv.backbone import STRIDES, BridgedBody, LatentBackboneWithFPN, build_narrow_resnet_fpn
+from cdl_d2.tv.backbone import STRIDES, BridgedBody, LatentBackboneWithFPN
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
 
@@ -139,7 +138,9 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
     Raises:
         CdlError, FileNotFoundError: if the codec cannot be loaded.
     """
-    architecture, codec = config.architecture, config.codec and config.codec.load()
+    architecture = config.architecture
+    codec, *others = config.codec.load_all() if config.codec else (None,)
+    coded_input = CodedInput(config.domain, codec, others=others)
     if config.domain == "latent" and architecture.bridge != FIRST_CONVOLUTION:
         backbone = _build_latent_backbone(architecture, codec)
         levels = backbone.levels
@@ -148,34 +149,35 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
         if config.domain == "latent":
             bridge_first_convolution(backbone, codec)
     sizes = architecture.anchor_sizes[-len(levels) - 1 :]
-    num_classes = 1 + len(config.classes)  # with the background
-    box_modules = _build_box_modules(architecture, num_classes)
-    mask_modules = (
-        _build_mask_modules(architecture, levels, num_classes) if architecture.masks else None
-    )
+    anchors = AnchorGenerator(tuple((s,) for s in sizes), ((0.5, 1.0, 2.0),) * len(sizes))
+    proposals = {
+        f"rpn_{when}_nms_top_n_{phase}": architecture.proposals * (1 + (when == "pre"))
+        for when in ("pre", "post")
+        for phase in ("train", "test")
+    }
+    box_modules, mask_modules = _build_heads(architecture, levels, 1 + len(config.classes))
     return CompressedMaskRCNN(
         backbone,
-        CodedInput(config.domain, codec, others=config.codec.load_others() if codec else ()),
+        coded_input,
         mask_modules,
-        rpn_anchor_generator=AnchorGenerator(
-            tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes)
-        ),
+        rpn_anchor_generator=anchors,
         box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
         rpn_batch_size_per_image=architecture.anchors_sampled,
         box_batch_size_per_image=architecture.proposals_sampled,
-        **{
-            f"rpn_{when}_nms_top_n_{phase}": architecture.proposals * (1 + (when == "pre"))
-            for when in ("pre", "post")
-            for phase in ("train", "test")
-        },
+        **proposals,
         **box_modules,
     )
 
 
 def _build_rgb_backbone(architecture: Architecture) -> nn.Module:
     if architecture.width != 1:
-        norm = NORMS[architecture.norm or "BN"]
-        return build_narrow_resnet_fpn(architecture.width, architecture.channels, norm)
+        channels = [int(64 * 2**i * architecture.width) * Bottleneck.expansion for i in range(4)]
+        levels = {f"layer{i + 1}": str(i) for i in range(4)}
+        norm_layer = NORMS[architecture.norm or "BN"]
+        resnet = NarrowResNet(architecture.width, norm_layer=norm_layer)
+        return BackboneWithFPN(
+            resnet, levels, channels, architecture.channels, norm_layer=norm_layer
+        )
     norm = {"norm_layer": NORMS[architecture.norm]} if architecture.norm else {}
     return resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=5, **norm)
 
@@ -201,8 +203,14 @@ def _build_latent_backbone(architecture: Architecture, codec: Codec) -> LatentBa
     return LatentBackboneWithFPN(body, architecture.channels, norm)
 
 
-def _build_box_modules(architecture: Architecture, num_classes: int) -> dict[str, nn.Module]:
-    """Build the box head, with the names in torchvision's weights."""
+def _build_heads(
+    architecture: Architecture, levels: list[str], num_classes: int
+) -> tuple[dict[str, nn.Module], dict[str, nn.Module] | None]:
+    """Build box head and mask head (None without masks), by their names in torchvision's weights.
+
+    Args:
+        num_classes: number of classes, background included.
+    """
     channels, features = architecture.channels, architecture.box_features
     norm = NORMS[architecture.norm] if architecture.norm else None
     if architecture.box_convolutions:
@@ -210,17 +218,14 @@ def _build_box_modules(architecture: Architecture, num_classes: int) -> dict[str
         box_head = FastRCNNConvFCHead((channels, 7, 7), convolutions, [features], norm)
     else:
         box_head = TwoMLPHead(channels * 7 * 7, features)
-    return {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, num_classes)}
-
-
-def _build_mask_modules(
-    architecture: Architecture, levels: list[str], num_classes: int
-) -> dict[str, nn.Module]:
-    """Build the mask head and its pooling, with the names in torchvision's weights."""
-    channels = architecture.channels
-    norm = NORMS[architecture.norm] if architecture.norm else None
+    box_modules = {
+        "box_head": box_head,
+        "box_predictor": FastRCNNPredictor(features, num_classes),
+    }
+    if not architecture.masks:
+        return box_modules, None
     convolutions = [channels] * architecture.mask_convolutions
-    return {
+    return box_modules, {
         "mask_roi_pool": MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
         "mask_head": MaskRCNNHeads(channels, convolutions, dilation=1, norm_layer=norm),
         "mask_predictor": MaskRCNNPredictor(channels, channels, num_classes),

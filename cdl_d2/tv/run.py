@@ -221,5 +221,4 @@ class Run:
             return None
         if self.detector.domain != "latent":
             raise CdlError(f"a latent store cannot be used with domain {self.detector.domain}")
-        choice = self._needed_codec()
-        return LatentStore(folder, choice.load(), *choice.load_others())
+        return LatentStore(folder, *self._needed_codec().load_all())

@@ -32,11 +32,11 @@ def test_a_choice_of_several_qualities_gives_a_codec_of_each(tmp_path):
         save_weights(path, loud_network(NAME, seed=quality), {})
     weights = str(tmp_path / "weights-{quality}.safetensors")
     choice = CodecChoice(NAME, 2, weights=weights, qualities=[1, 2])  # as a config gives them
-    [low] = choice.load_others()
-    assert (choice.load().identity.quality, low.identity.quality) == (2, 1)
+    high, low = choice.load_all()
+    assert (high.identity.quality, low.identity.quality) == (2, 1)
     assert torch.equal(low.network.g_a[0].weight, loud_network(NAME, seed=1).g_a[0].weight)
     assert hash(choice) == hash(CodecChoice(NAME, 2, weights=weights, qualities=(1, 2)))
-    assert CodecChoice(NAME, 2).load_others() == ()
+    assert CodecChoice(NAME, 2).load_all() == (CodecChoice(NAME, 2).load(),)
 
 
 @pytest.mark.parametrize("qualities", [(0, 1), (2, 2)])

@@ -16,7 +16,7 @@ from cdl_d2.d2.modeling.backbone.latent_resnet import build_latent_resnet
 from cdl_d2.d2.modeling.teacher import build_teacher
 from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.nn import CResNet, LatentClassifier, LatentInput
-from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
+from cdl_d2.nn.backbones.resnet import NarrowResNet
 from cdl_d2.nn.backbones.rgb_model import build_rgb_model, find_resnet_weights
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 

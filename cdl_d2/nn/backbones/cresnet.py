@@ -15,7 +15,7 @@ from torch import nn
 from cdl_d2.codec.io.state_dicts import fit_names
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.backbones.latent_resnet import NORMS, bottleneck_stage, initialize_convolution
+from cdl_d2.nn.backbones.resnet import NORMS, bottleneck_stage, initialize_convolution
 from cdl_d2.nn.input.latent_input import LatentInput
 
 RESNET_KEY = "layer4.0.conv1.weight"  # a key of all torchvision ResNets

@@ -13,7 +13,7 @@ from cdl_d2.codec.io.state_dicts import fit_names
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.cresnet import RESNET_KEY
-from cdl_d2.nn.backbones.latent_resnet import LatentResNet
+from cdl_d2.nn.backbones.resnet import LatentResNet
 
 # Entries of the first conv4 block whose shapes depend on the stem.
 STEM_DEPENDENT = ("conv4_1.0.conv1.", "conv4_1.0.downsample.0.")

@@ -18,7 +18,7 @@ from torch import nn
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.backbones.latent_resnet import initialize_convolution
+from cdl_d2.nn.backbones.resnet import initialize_convolution
 from cdl_d2.nn.input.latent_input import LatentInput
 
 KINDS = ("decoder", "deconv", "res")

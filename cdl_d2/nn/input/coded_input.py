@@ -18,7 +18,7 @@ from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.codec_stamp import format_identities
-from cdl_d2.nn.input.domains import DOMAINS, check_domain
+from cdl_d2.nn.input.domains import build_domain
 from cdl_d2.nn.input.sample import (
     check_encodable,
     check_image,
@@ -44,6 +44,8 @@ class CodedInput:
         others: the codec at further qualities that the network reads; evaluation uses `codec`.
         stride: pixels per position of the network's input, along each side: 16 for latents, else 1.
         has_pixels: the network reads normalized pixels.
+        codecs: all codecs whose output the network reads; none for domain `image`.
+        identities: identities of the codecs.
     """
 
     domain: str
@@ -54,12 +56,13 @@ class CodedInput:
     others: Sequence[Codec] = ()  # not a tuple, whose types LazyConfigs look into
 
     def __post_init__(self) -> None:
-        check_domain(self.domain, self.codec is not None)
-        domain = DOMAINS[self.domain](self.channel_order, self.with_scales)
+        codecs = (self.codec, *self.others) if self.codec else ()
+        identities = tuple(codec.identity for codec in codecs)
+        domain = build_domain(self.domain, codecs, self.channel_order, self.with_scales)
         # No fields: LazyConfigs look into the types and values of fields.
         vars(self).update(_domain=domain, _copies={})  # copies by codec and device
         vars(self).update(stride=domain.stride, has_pixels=domain.has_pixels)
-        domain.check_codecs(self.codecs)
+        vars(self).update(codecs=codecs, identities=identities)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes without copies on other devices, which a process makes anew."""
@@ -78,16 +81,6 @@ class CodedInput:
     def keys(self) -> tuple[str, ...]:
         """Keys of the tensors in a sample that the network reads."""
         return self._domain.keys
-
-    @property
-    def codecs(self) -> tuple[Codec, ...]:
-        """All codecs whose output the network reads; none for domain `image`."""
-        return (self.codec, *self.others) if self.codec else ()
-
-    @property
-    def identities(self) -> tuple[CodecIdentity, ...]:
-        """Identities of the codecs."""
-        return tuple(codec.identity for codec in self.codecs)
 
     def find_codec(self, identity: CodecIdentity) -> Codec | None:
         """Return the codec with an identity, whose weights may be unknown, or else `codec`."""

@@ -171,6 +171,16 @@ DOMAINS: dict[str, type[Domain]] = {
 }
 
 
+def build_domain(
+    name: str, codecs: Sequence[Codec], channel_order: str, with_scales: bool
+) -> Domain:
+    """Build a domain; raise CdlError if there is none of this name, or codecs do not fit it."""
+    check_domain(name, bool(codecs))
+    domain = DOMAINS[name](channel_order, with_scales)
+    domain.check_codecs(codecs)
+    return domain
+
+
 def check_domain(name: str, with_codec: bool) -> None:
     """Raise CdlError for an unknown domain, or one that does not fit having a codec or none."""
     if name not in DOMAINS:

@@ -6,7 +6,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from cdl_d2.d2 import SafeCheckpointer, Trainer
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.modeling.meta_arch.segmentor import compute_res2
-from cdl_d2.nn.backbones.narrow_resnet import NarrowResNet
+from cdl_d2.nn.backbones.resnet import NarrowResNet
 from tests.d2.conftest import CONFIGS
 
 FOLDER = CONFIGS / "segmentation" / "small"

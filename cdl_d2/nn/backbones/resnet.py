@@ -1,4 +1,4 @@
-"""ResNet-50 for latents.
+"""ResNet-50 for latents, and a narrow one for images.
 
 Sections 3.2.1 and 3.3.1, tables 1, 5 and 6, figure 2 of *Learning in Compressed Domain via
 Knowledge Transfer*.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 from cdl_d2.errors import CdlError
@@ -192,6 +192,26 @@ class LatentClassifier(nn.Module):
     def forward(self, *latents: torch.Tensor) -> torch.Tensor:
         """Compute class logits, N x num_classes, of y_hat (and scales_hat), N x M x h x w."""
         return self.fc(self.trunk(*latents)["c5"].mean(dim=(2, 3)))
+
+
+class NarrowResNet(ResNet):
+    """torchvision's ResNet-50 with fewer channels behind its stem, to train on a CPU.
+
+    Bottlenecks are half as wide as their outputs, not a quarter: group norms need channels.
+
+    Args:
+        width: factor of the channels of ResNet-50's stages.
+        num_classes: number of outputs.
+        norm_layer: function from a number of channels to a normalization; default BatchNorm.
+    """
+
+    def __init__(self, width: float, num_classes: int = 1000, norm_layer: Norm | None = None):
+        self._width = width
+        super().__init__(Bottleneck, [3, 4, 6, 3], width_per_group=128, norm_layer=norm_layer)
+        self.fc = nn.Linear(int(512 * width) * Bottleneck.expansion, num_classes)
+
+    def _make_layer(self, block, planes, *args, **kwargs):
+        return super()._make_layer(block, int(planes * self._width), *args, **kwargs)
 
 
 def bottleneck_stage(
