@@ -15,7 +15,7 @@ from cdl_d2.codec.bitstream.symbols import decode_symbols, encode_symbols, ident
 from cdl_d2.codec.entropy.coders import select_coder
 from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic
 from cdl_d2.codec.entropy.latent_coder import LatentCoder, Quantized
-from cdl_d2.codec.io.weights_file import fingerprint
+from cdl_d2.codec.io.state_dicts import fingerprint
 from cdl_d2.codec.latent import QUANTIZATIONS, CodecIdentity, Latent, coded_cells, stack_for_coding
 from cdl_d2.codec.network_check import check_network
 from cdl_d2.codec.networks import load_codec_network

@@ -13,8 +13,8 @@ from torch import nn
 from cdl_d2.codec.io.state_dicts import describe_mismatch, extract_state_dict, fit_names
 from cdl_d2.codec.io.weights_file import (
     check_weights_file,
+    read_file,
     read_weights,
-    reading_weights,
     save_checkpoint,
 )
 from cdl_d2.d2.pickled_arrays import read_pickled_arrays
@@ -107,8 +107,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 
 def _read_zoo_file(path: str) -> dict[str, Any]:
-    with reading_weights(path):
-        content = read_pickled_arrays(path)
+    content = read_file(path, read_pickled_arrays)
     if not isinstance(content, dict):
         raise CdlError(f"{path} holds a {type(content).__name__}, not weights")
     if "model" in content and "__author__" in content:

@@ -31,7 +31,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cdl_d2.codec.io.image_files import write_png
-from cdl_d2.codec.io.weights_file import fingerprint
+from cdl_d2.codec.io.state_dicts import fingerprint
 from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
 from cdl_d2.files import is_disk_error, without_nan, write_json

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdl_d2 import model_zoo
-from cdl_d2.backend import Backend, Config, Transform
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
@@ -21,7 +20,7 @@ from cdl_d2.prediction.models import PredictionModel
 from cdl_d2.prediction.tasks import TASKS
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 CONFIG = r"\.(?:yaml|yml|py)"
 
@@ -129,8 +128,18 @@ def load_model(
         model = load_card(source.card, device, overrides)
     else:
         backend, device = get_backend(source.backend, str(name)), usable_device(device)
-        parts = backend.load(source.weights, device, source.config_file, overrides)
-        model = _build_prediction_model(backend, *parts)
+        network, config, resize = backend.load(
+            source.weights, device, source.config_file, overrides
+        )
+        model = PredictionModel(
+            backend,
+            network,
+            TASKS[backend.task(config)],
+            backend.class_names(config),
+            backend.coded_input(network, config),
+            resize,
+            config,
+        )
     if class_names is None:
         return model
     if len(class_names) != len(model.class_names):
@@ -145,9 +154,16 @@ def load_card(
 ) -> PredictionModel:
     """Load a model of the zoo; raise as load_model."""
     backend, network, config = model_zoo.load(card, usable_device(device), overrides)
-    resize = backend.evaluation_transform(config)
-    model = _build_prediction_model(backend, network, config, resize)
-    return replace(model, class_names=tuple(card.classes), card=card)
+    return PredictionModel(
+        backend,
+        network,
+        TASKS[backend.task(config)],
+        tuple(card.classes),
+        backend.coded_input(network, config),
+        backend.evaluation_transform(config),
+        config,
+        card,
+    )
 
 
 def _card_source(card: Card) -> ModelSource:
@@ -159,11 +175,3 @@ def _checkpoint_source(checkpoint: Path) -> ModelSource:
     config_file = checkpoint.parent / CONFIG_FILE
     is_beside = config_file.is_file()
     return ModelSource(backend, config_file if is_beside else None, str(checkpoint))
-
-
-def _build_prediction_model(
-    backend: Backend, network: nn.Module, config: Config, resize: Transform
-) -> PredictionModel:
-    task, names = TASKS[backend.task(config)], backend.class_names(config)
-    coded_input = backend.coded_input(network, config)
-    return PredictionModel(backend, network, task, names, coded_input, resize, config)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from cdl_d2.backend import Backend, Transform
+from cdl_d2.codec.io.state_dicts import load_into
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.data import Variant
 from cdl_d2.errors import CdlError
@@ -18,7 +19,6 @@ from cdl_d2.files import CONFIG_FILE
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.tv.checkpoint import (
     TORCHVISION_ZOO,
-    load_all,
     load_detector,
     load_rgb_detector,
     read_checkpoint,
@@ -91,7 +91,7 @@ class TorchvisionBackend(Backend):
         return network
 
     def load_weights(self, network: nn.Module, path: Path) -> None:
-        load_all(network, load_state_dict(path), str(path))
+        load_into(network, load_state_dict(path), path)
 
     def task(self, config: DetectorConfig) -> str:
         return "detection"

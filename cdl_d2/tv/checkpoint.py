@@ -44,7 +44,7 @@ def load_detector(path: str | Path) -> tuple[CompressedMaskRCNN, DetectorConfig]
     """
     content = read_checkpoint(path)
     detector = build_detector(content["config"])
-    load_all(detector, content["model"], str(path))
+    load_into(detector, content["model"], str(path))
     return detector.eval(), content["config"]
 
 
@@ -63,7 +63,7 @@ def load_rgb_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig]:
     if config.domain != "image":
         raise CdlError(f"{source} has the domain {config.domain!r}; 'image' is needed")
     detector = build_detector(config)
-    load_all(detector, state, source)
+    load_into(detector, state, source)
     return detector.eval(), config
 
 
@@ -133,15 +133,6 @@ def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
 
 def _count_pyramid_levels(state: dict[str, torch.Tensor]) -> int:
     return len({key.split(".")[3] for key in state if key.startswith("backbone.fpn.inner_blocks.")})
-
-
-def load_all(detector: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Load weights that must be exactly those of this detector.
-
-    Raises:
-        CdlError: if entries are missing, unknown or of another shape, or of another codec.
-    """
-    load_into(detector, state, source)
 
 
 def _keep_rows(layer: nn.Linear | nn.Conv2d, rows: torch.Tensor) -> None:

@@ -20,11 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from cdl_d2.codec.io.state_dicts import load_into
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES, fit_bridge
 from cdl_d2.seeds import seed_all
-from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
+from cdl_d2.tv.checkpoint import read_checkpoint, save_detector
 from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig
 from cdl_d2.tv.metrics_log import LossMeans, append_metrics, drop_metrics_from
@@ -113,7 +114,7 @@ class Trainer:
                         f"{path} was trained with {name} {saved.get(name)}, not {value}: resume "
                         "with the same arguments, or take another output folder"
                     )
-            load_all(self._detector, state["model"], str(path))
+            load_into(self._detector, state["model"], path)
             self._optimizer.load_state_dict(state["optimizer"])
             self._scaler.load_state_dict(state["scaler"])
             self._start = range(self._schedule.iterations + 1)[state["iteration"]]

@@ -16,7 +16,8 @@ from torch import nn
 
 from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice, register_codec
 from cdl_d2.codec.entropy.hyperprior_coder import HyperpriorCoder
-from cdl_d2.codec.io.weights_file import fingerprint, load_state_dict, save_weights
+from cdl_d2.codec.io.state_dicts import fingerprint
+from cdl_d2.codec.io.weights_file import load_state_dict, save_weights
 from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.codec.registry import unregister
 from cdl_d2.errors import CdlError

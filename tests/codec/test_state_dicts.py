@@ -16,8 +16,14 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cdl_d2.codec import Codec
-from cdl_d2.codec.io.state_dicts import WRAPPERS, extract_state_dict, fit_names, load_into
-from cdl_d2.codec.io.weights_file import fingerprint, load_network, load_state_dict
+from cdl_d2.codec.io.state_dicts import (
+    WRAPPERS,
+    extract_state_dict,
+    fingerprint,
+    fit_names,
+    load_into,
+)
+from cdl_d2.codec.io.weights_file import load_network, load_state_dict
 from cdl_d2.codec.networks import network_from_weights
 from cdl_d2.codec.registry import get_architecture
 from cdl_d2.errors import CdlError

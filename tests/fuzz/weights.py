@@ -20,10 +20,11 @@ from torch import nn
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.io.packed_weights import packed_bytes
+from cdl_d2.codec.io.state_dicts import load_into
 from cdl_d2.codec.io.weights_file import load_network, save_weights
 from cdl_d2.nn.input.codec_stamp import CodecStamp
 from cdl_d2.nn.selection.statistics import load_statistics, save_statistics
-from cdl_d2.tv.checkpoint import load_all, read_checkpoint, save_detector
+from cdl_d2.tv.checkpoint import read_checkpoint, save_detector
 from cdl_d2.tv.detector_config import DetectorConfig
 from tests.conftest import small_codec
 from tests.fuzz.mutations import DENSE, mutate_bytes, mutate_values
@@ -102,7 +103,7 @@ def read_checkpoint_file(name: str, content: bytes, folder: Path) -> Any:
     path.write_bytes(content)
     if name == "torchvision.pth":
         checkpoint = read_checkpoint(path)
-        load_all(network, checkpoint["model"], str(path))
+        load_into(network, checkpoint["model"], str(path))
         return checkpoint["config"], network.state_dict()
     if name == "network.pth":
         load_network(network, path)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
 
-from cdl_d2.codec.io.weights_file import fingerprint
+from cdl_d2.codec.io.state_dicts import fingerprint
 from cdl_d2.errors import CdlError
 from cdl_d2.tv import load_detector, load_rgb_detector, save_detector
 from cdl_d2.tv.checkpoint import check_teacher, keep_classes, load_initial_weights

@@ -6,6 +6,7 @@ with names that begin with PREFIXES, or with names of earlier versions of Compre
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -250,6 +251,15 @@ def get_weights(network: nn.Module) -> State:
     parameters = {name for name, _ in network.named_parameters()}
     state = network.state_dict()
     return {k: v for k, v in state.items() if k in parameters or not is_table(k)}
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of names and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(get_weights(network).items()):
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def is_table(name: str) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,6 +23,8 @@ from cdl_d2.codec.io.unread_objects import load_without_objects, unread_class
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically
 
+T = TypeVar("T")
+
 ZIP_MAGIC = b"PK\x03\x04"  # of files of torch.save, since PyTorch 1.6
 
 
@@ -35,9 +35,8 @@ def check_weights_file(path: str | Path) -> None:
         raise FileNotFoundError(f"weights {path} {problem}: check the path")
 
 
-@contextmanager
-def reading_weights(path: str | Path) -> Iterator[None]:
-    """Convert errors of reading a file of weights in a block.
+def read_file(path: str | Path, read: Callable[[str | Path], T]) -> T:
+    """Return the content of a file of weights by `read`, whose errors are converted.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -45,7 +44,7 @@ def reading_weights(path: str | Path) -> Iterator[None]:
     """
     check_weights_file(path)
     try:
-        yield
+        return read(path)
     except (CdlError, OSError):
         raise
     except Exception as error:  # unpickling corrupted files raises nearly every type
@@ -62,16 +61,19 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if the file does not exist.
         CdlError: if it is corrupted, or has no dict.
     """
-    with reading_weights(path):
-        if Path(path).suffix == ".safetensors":
-            return read_safetensors(path)
-        _check_records(path)
-        content = load_without_objects(path)
+    if Path(path).suffix == ".safetensors":
+        return read_file(path, read_safetensors)
+    content = read_file(path, _read_pickle)
     if kind := unread_class(content):
         raise CdlError(f"{path} cannot be read as weights: it is a pickled {kind}: {SAVE_AGAIN}")
     if not isinstance(content, dict):
         raise CdlError(f"{path} contains a {type(content).__name__}, not weights")
     return content
+
+
+def _read_pickle(path: str | Path) -> Any:
+    _check_records(path)
+    return load_without_objects(path)
 
 
 def _check_records(path: str | Path) -> None:
@@ -148,15 +150,6 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     torch.save(content, buffer)
     with write_atomically(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
-
-
-def fingerprint(network: nn.Module) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of names and bytes of all weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(get_weights(network).items()):
-        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _first_line(error: Exception) -> str:
