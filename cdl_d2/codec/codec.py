@@ -239,7 +239,8 @@ class Codec(nn.Module):
 
     def read_symbols(self, stream: Bitstream) -> Quantized:
         """Decode a bitstream to its symbols, on the CPU; errors are those of `decompress`."""
-        return decode_symbols(self.identify(stream), self.cpu_coder)
+        coder = self.cpu_coder
+        return decode_symbols(identify(stream, self.identity), coder)
 
     def decode(self, latent: Latent) -> torch.Tensor:
         """Reconstruct the image of a latent, 3 x H x W, float, RGB in [0, 1]."""

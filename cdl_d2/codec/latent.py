@@ -172,6 +172,12 @@ def coded_cells(image_size: tuple[int, int]) -> tuple[int, int]:
     return height // STRIDE, width // STRIDE
 
 
+def coded_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Return (H', W') in pixels of an image of (H, W), padded to multiples of 64."""
+    rows, columns = coded_cells(image_size)
+    return rows * STRIDE, columns * STRIDE
+
+
 def max_pixels() -> int:
     """Return the limit of the pixels of a coded image, for image files and bitstreams.
 
@@ -189,7 +195,7 @@ def max_pixels() -> int:
 def check_pixels(image_size: tuple[int, int]) -> None:
     """Raise CdlError if an image of (H, W) is empty or its coded size exceeds max_pixels."""
     limit = max_pixels()
-    height, width = (side * STRIDE for side in coded_cells(image_size))
+    height, width = coded_size(image_size)
     if min(image_size) < 1 or height * width > limit:
         raise CdlError(
             f"an image of {image_size} pixels, coded as {(height, width)}, is not between 1 and "

@@ -101,6 +101,7 @@ class Architecture:
         return network
 
 
+WIRE_NAMES: dict[int, str] = {}  # names of the codecs by their numbers in bitstreams
 _ARCHITECTURES: dict[str, Architecture] = {}
 
 
@@ -112,6 +113,8 @@ def register(architecture: Architecture) -> None:
     """
     check_own_name(architecture.name)
     _ARCHITECTURES[architecture.name] = architecture
+    if architecture.wire_number is not None:
+        WIRE_NAMES[architecture.wire_number] = architecture.name
 
 
 def register_codec(
@@ -143,7 +146,7 @@ def register_codec(
 
 def unregister(name: str) -> None:
     """Remove a codec from the registry."""
-    del _ARCHITECTURES[name]
+    WIRE_NAMES.pop(_ARCHITECTURES.pop(name).wire_number, None)
 
 
 def architectures() -> Iterator[Architecture]:
@@ -169,11 +172,6 @@ def get_architecture(name: str) -> Architecture:
     if architecture is None:
         raise CdlError(f"codec name {name!r} is not one of {', '.join(_ARCHITECTURES)}")
     return architecture
-
-
-def wire_names() -> dict[int, str]:
-    """Return the names of the codecs by their numbers in bitstreams."""
-    return {a.wire_number: a.name for a in architectures() if a.wire_number is not None}
 
 
 def check_own_name(name: str) -> None:

@@ -84,10 +84,10 @@ class SourceReader:
         if isinstance(source, StoredLatent):
             return self._stored(source)
         opened = open_source(source)
+        if isinstance(opened, Bitstream) and self.coded_input.codec is not None:
+            return self._read(opened)
         size = _size_of(opened)
         if isinstance(opened, Bitstream):
-            if self.coded_input.codec is not None:
-                return self._read(opened)
             opened = decode_pixels(opened, None)
         image = self.resize(opened)
         height, width = image.shape[1:] if self.cropped else size

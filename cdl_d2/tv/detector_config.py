@@ -208,8 +208,7 @@ def _build_heads(
 ) -> tuple[dict[str, nn.Module], dict[str, nn.Module] | None]:
     """Build box head and mask head (None without masks), by their names in torchvision's weights.
 
-    Args:
-        num_classes: number of classes, background included.
+    `num_classes` includes the background.
     """
     channels, features = architecture.channels, architecture.box_features
     norm = NORMS[architecture.norm] if architecture.norm else None

@@ -31,8 +31,8 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from cdl_d2.codec.latent import check_pixels
-from cdl_d2.codec.registry import wire_names
+from cdl_d2.codec.latent import check_pixels, coded_size
+from cdl_d2.codec.registry import WIRE_NAMES
 from cdl_d2.errors import BitstreamError, CdlError
 
 MAGIC = b"CDLZ"
@@ -95,7 +95,7 @@ class Header:
         head = _HEAD.pack(
             MAGIC,
             version,
-            OWN_CODEC if self.codec is None else _number(wire_names(), self.codec),
+            OWN_CODEC if self.codec is None else _number(WIRE_NAMES, self.codec),
             self.quality,
             _number(METRICS, self.metric),
             bytes.fromhex(self.weights),
@@ -142,7 +142,7 @@ def read_header(content: bytes) -> tuple[Header, int]:
         raise BitstreamError("corrupted: the checksum of the header does not match")
     scale_floor, coding = divmod(coding, _FLOOR)
     header = Header(
-        codec=None if codec == OWN_CODEC else _name(wire_names(), "codec", codec),
+        codec=None if codec == OWN_CODEC else _name(WIRE_NAMES, "codec", codec),
         quality=quality,
         metric=_name(METRICS, "metric", metric),
         weights=weights.hex(),
@@ -178,3 +178,7 @@ def _check(header: Header) -> None:
             check_pixels(size)
     except CdlError as error:
         raise BitstreamError(str(error)) from error
+    if header.coded_size != coded_size(header.image_size):
+        raise BitstreamError(
+            f"an image of {header.image_size} pixels is not coded as {header.coded_size}"
+        )

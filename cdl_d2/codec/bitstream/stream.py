@@ -10,8 +10,8 @@ from typing import Any
 
 from cdl_d2.codec.bitstream.header import Header, read_header
 from cdl_d2.codec.entropy.autoregressive_coder import COMPRESSAI
-from cdl_d2.codec.latent import HYPERPRIOR_CELLS, STRIDE, CodecIdentity, coded_cells
-from cdl_d2.codec.registry import CODEC_NAME, wire_names
+from cdl_d2.codec.latent import HYPERPRIOR_CELLS, CodecIdentity, coded_cells, coded_size
+from cdl_d2.codec.registry import CODEC_NAME, WIRE_NAMES
 from cdl_d2.errors import BitstreamError, CdlError
 from cdl_d2.files import write_atomically
 
@@ -37,7 +37,7 @@ class Bitstream:
             pixels. The padding below and to the right follows from image_size.
         original_size: (H, W) in pixels of the image before it was resized for coding, in which
             results are given; None if it was not resized.
-        file_bytes: size of the file, if it was read from one of another format.
+        file_bytes: size of the file that it was read from; None for a new one.
 
     Raises:
         BitstreamError: if the padding leaves no space for the image.
@@ -57,6 +57,8 @@ class Bitstream:
     def __post_init__(self) -> None:
         if self.original_size == self.image_size:
             object.__setattr__(self, "original_size", None)  # not written to the header
+        if not any(self.padding):
+            return
         sides = zip(self.padding, self.image_size, self.coded_size, strict=True)
         if not all(0 <= before <= coded - side for before, side, coded in sides):
             raise BitstreamError(
@@ -67,8 +69,7 @@ class Bitstream:
     @cached_property
     def coded_size(self) -> tuple[int, int]:
         """(H', W') in pixels, with the padding to multiples of 64."""
-        height, width = coded_cells(self.image_size)
-        return height * STRIDE, width * STRIDE
+        return coded_size(self.image_size)
 
     @property
     def result_size(self) -> tuple[int, int]:
@@ -90,7 +91,7 @@ class Bitstream:
         if not self.codec.weights:
             raise CdlError(f"a bitstream names the weights of its codec, {self.codec} does not")
         name, strings = self.codec.name, self.strings
-        has_number = name in wire_names().values()
+        has_number = name in WIRE_NAMES.values()
         if not has_number:
             strings = (name.encode(), *strings)
         header = Header(
@@ -122,7 +123,7 @@ class Bitstream:
         if name is None:
             name, *strings = _read_codec_name(strings), *strings[1:]
         no_checksum = None if header.coding == COMPRESSAI else 0
-        stream = cls(
+        return cls(
             CodecIdentity(name, header.quality, header.metric, "dequantized", header.weights),
             header.image_size,
             tuple(strings),
@@ -131,12 +132,8 @@ class Bitstream:
             scale_floor=header.scale_floor,
             padding=header.padding,
             original_size=header.original_size,
+            file_bytes=len(content),
         )
-        if stream.coded_size != header.coded_size:
-            raise BitstreamError(
-                f"an image of {stream.image_size} pixels is not coded as {header.coded_size}"
-            )
-        return stream
 
     @classmethod
     def from_compressai(

@@ -84,6 +84,8 @@ class CodedInput:
 
     def find_codec(self, identity: CodecIdentity) -> Codec | None:
         """Return the codec with an identity, whose weights may be unknown, or else `codec`."""
+        if not self.others:
+            return self.codec
         return next((c for c in self.codecs if c.identity.fits(identity)), self.codec)
 
     def stamp(self, network: nn.Module) -> None:
@@ -193,7 +195,8 @@ class CodedInput:
                 multiples of 16 pixels.
         """
         codec = self.codec_on(device, self.find_codec(stream.codec))
-        stream = codec.identify(stream)
+        if not stream.codec.weights:  # a new stream's size needs its whole header
+            stream = codec.identify(stream)
         height, width = stream.result_size
         common = {"codec_identity": codec.identity, "image_size": stream.image_size}
         common |= {"bits": stream.bits, "height": height, "width": width}

@@ -146,7 +146,7 @@ class LatentDomain(Domain):
     ) -> dict[str, torch.Tensor]:
         entries: dict[str, Any] = {}
         if stream.coding == BASE:
-            quantized, entries["channel_mask"] = read_base(codec, stream)
+            quantized, entries["channel_mask"] = read_base(codec, codec.identify(stream))
         else:
             quantized = codec.read_symbols(stream)
         size, padding = stream.image_size, stream.padding

@@ -9,7 +9,7 @@ import torch
 
 from cdl_d2.codec import Bitstream, BitstreamError
 from cdl_d2.codec.latent import MAX_PIXELS
-from cdl_d2.codec.registry import wire_names
+from cdl_d2.codec.registry import WIRE_NAMES
 
 HEAD = bytes.fromhex("43444c5a01070200fd634a89f669e11051021e00000014000000400000004000000065a1412a")
 TABLE = bytes.fromhex("240100006d27e4420c0000008ddb0492")  # of the strings
@@ -95,7 +95,7 @@ def test_an_impossible_original_size_is_neither_written_nor_read(size):
 
 
 def test_every_codec_has_the_number_that_it_always_had():
-    assert [wire_names()[number] for number in range(len(NAMES))] == NAMES
+    assert [WIRE_NAMES[number] for number in range(len(NAMES))] == NAMES
     for number, name in enumerate(NAMES):
         head = HEAD[:5] + bytes([number]) + HEAD[6:]
         stream = Bitstream.from_bytes(file_of(head))
