@@ -59,7 +59,7 @@ def compare(
     from cdl_d2.errors import CdlError
 
     if not models:
-        raise CdlError("there are no models: give output folders of trainings")
+        raise CdlError("there are no models: give them before --keys, which takes many words")
     points, baselines = [_split_name(m) for m in models], [_split_name(m) for m in baseline or ()]
     rows, savings = compare_trainings(keys, points, baselines, plot, output, saving or [])
     if history:

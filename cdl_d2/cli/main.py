@@ -38,22 +38,28 @@ from cdl_d2.files import is_disk_error
 warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
 
 MISTAKES = (CdlError, OSError)
-REMOVED_OPTIONS = {  # by command, or of all commands: the new form
-    ("", "--meaning"): "--quantization",
-    ("codec compress", "--no-rest"): "--base-only",
-    ("convert", "--images"): "cdl convert MODEL INPUTS",
-    ("convert", "--weights"): "cdl convert CONFIG:WEIGHTS INPUTS",
-    ("visualize", "--config-file"): "cdl visualize MODEL INPUTS",
-    ("visualize", "--input"): "cdl visualize MODEL INPUTS",
-    ("latents statistics", "--config-file"): "cdl latents statistics MODEL",
-    ("latents select", "--config-file"): "cdl latents select MODEL",
-    ("count", "--config-file"): "cdl count MODEL",
-    ("compare", "--point"): "cdl compare NAME=MODEL",
-    ("bench model", "--config-file"): "cdl bench model MODEL",
-    ("bench files", "--run"): "cdl bench files MODEL INPUTS --against MODEL",
-    ("bench predict", "--streams"): "cdl bench predict MODEL INPUTS --against MODEL",
-    ("bench storage", "--images"): "cdl bench storage INPUTS",
-    ("quickstart", "--engine"): "--backend",
+REMOVED_OPTIONS = {  # by command, or of all commands: what to write instead
+    ("", "--meaning"): "write --quantization",
+    ("codec compress", "--no-rest"): "write --base-only",
+    ("codec evaluate", "--channel-groups"): "nothing replaces it",
+    ("convert", "--images"): "write cdl convert MODEL INPUTS",
+    ("convert", "--weights"): "write cdl convert CONFIG:WEIGHTS INPUTS",
+    ("convert", "--iterations"): "fine-tune the converted model with cdl train",
+    ("convert", "--threshold"): "fine-tune the converted model with cdl train",
+    ("convert", "--annotations"): "fine-tune the converted model with cdl train",
+    ("visualize", "--config-file"): "write cdl visualize MODEL INPUTS",
+    ("visualize", "--input"): "write cdl visualize MODEL INPUTS",
+    ("latents statistics", "--config-file"): "write cdl latents statistics MODEL",
+    ("latents select", "--config-file"): "write cdl latents select MODEL",
+    ("count", "--config-file"): "write cdl count MODEL",
+    ("compare", "--point"): "write cdl compare NAME=MODEL",
+    ("bench model", "--config-file"): "write cdl bench model MODEL",
+    ("bench files", "--run"): "write cdl bench files MODEL INPUTS --against MODEL",
+    ("bench predict", "--streams"): "write cdl bench predict MODEL INPUTS --against MODEL",
+    ("bench storage", "--images"): "write cdl bench storage INPUTS",
+    ("bench storage", "--memory"): "nothing replaces it",
+    ("bench storage", "--compare-with-compressai"): "nothing replaces it",
+    ("quickstart", "--engine"): "write --backend",
 }
 RENAMED_COMMANDS = {"draw": "it is called 'synthesize' now"}
 LOST_WORKER = "a worker was killed, maybe for lack of memory: use fewer workers"
@@ -101,10 +107,7 @@ def main(arguments: Sequence[object] | None = None) -> int:
     name = "cdl"
     try:
         name = " ".join(["cdl", *app.parse_commands(words)[0]])
-        for (command, option), new in REMOVED_OPTIONS.items():
-            is_of_all = not command and name != "cdl run-script"  # whose words are a script's
-            if option in words and (is_of_all or name == f"cdl {command}"):
-                raise CdlError(f"the option {option} is removed: write {new}")
+        _check_removed_options(name, words)
         status = _call(words) or 0
         sys.stdout.flush()  # printing can fail on a full disk
         return status
@@ -141,6 +144,15 @@ class Interruption:
     def _note(self, number: int, frame: object) -> None:
         self.occurred = True
         raise KeyboardInterrupt
+
+
+def _check_removed_options(name: str, words: Sequence[str]) -> None:
+    """Raise CdlError if an option of the command has been removed."""
+    options = {word.partition("=")[0] for word in words}
+    for (command, option), advice in REMOVED_OPTIONS.items():
+        is_of_all = not command and name != "cdl run-script"  # whose words are a script's
+        if option in options and (is_of_all or name == f"cdl {command}"):
+            raise CdlError(f"the option {option} is removed: {advice}")
 
 
 def _call(words: Sequence[str]) -> int | None:

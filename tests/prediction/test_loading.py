@@ -33,6 +33,13 @@ def test_a_config_may_name_its_weights():
         find_model("nowhere.yaml:a.pth")
 
 
-def test_a_removed_option_is_one_line_with_the_new_form():
-    message = refused("compare", "--point", "a", "output", "--keys", "bbox/AP")
-    assert "--point" in message and "NAME=MODEL" in message
+@pytest.mark.parametrize(
+    ("words", "new_form"),
+    [
+        ("compare --point a output --keys bbox/AP", "NAME=MODEL"),
+        ("convert output/rgb --images=photos --codec c --quality 2 --output x", "MODEL INPUTS"),
+        ("convert output/rgb photos --codec c --quality 2 --output x --iterations 5", "cdl train"),
+    ],
+)
+def test_a_removed_option_is_one_line_with_the_new_form(words, new_form):
+    assert new_form in refused(*words.split())
