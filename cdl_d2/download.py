@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 from tqdm import tqdm
 
 from cdl_d2.errors import CdlError
-from cdl_d2.files import sha256_of, write_atomically
+from cdl_d2.files import check_content, write_atomically
 
 if TYPE_CHECKING:
     from requests import Response
@@ -73,19 +73,6 @@ def download_file(
             message = f"{url} takes more than {max_seconds:g} s to download: {advice}"
             _call_within(max_seconds, lambda: _fetch(url, limited, advice), message)
         check_content(temporary, sha256, size, url)
-
-
-def check_content(path: Path, sha256: str, size: int | None = None, source: str = "") -> None:
-    """Raise CdlError unless a file has this size, if known, and SHA-256, or its first digits.
-
-    `source` is the name of a downloaded file in the message.
-    """
-    byte_count = path.stat().st_size
-    advice = "it is corrupted or was replaced" + ("" if source else "; delete it and try again")
-    if size not in (None, byte_count):
-        raise CdlError(f"{source or path} has {byte_count} bytes, expected {size}: {advice}")
-    if not (digest := sha256_of(path)).startswith(sha256):
-        raise CdlError(f"{source or path} has SHA-256 {digest}, expected {sha256}: {advice}")
 
 
 class _LimitedFile:

@@ -135,6 +135,19 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def check_content(path: Path, sha256: str, size: int | None = None, source: str = "") -> None:
+    """Raise CdlError unless a file has this size, if known, and SHA-256, or its first digits.
+
+    `source` is the name of a downloaded file in the message.
+    """
+    byte_count = path.stat().st_size
+    advice = "it is corrupted or was replaced" + ("" if source else "; delete it and try again")
+    if size not in (None, byte_count):
+        raise CdlError(f"{source or path} has {byte_count} bytes, expected {size}: {advice}")
+    if not (digest := sha256_of(path)).startswith(sha256):
+        raise CdlError(f"{source or path} has SHA-256 {digest}, expected {sha256}: {advice}")
+
+
 @contextmanager
 def _temporary(path: Path, is_folder: bool) -> Iterator[tuple[Path, int]]:
     """Create a file or folder with a unique name, yield it and its mode, then remove it.

@@ -107,7 +107,7 @@ def verify(names: list[str] | None = None, /) -> int:
     Args:
         names: Names of models; default all whose weights are on this machine.
     """
-    from cdl_d2.download import check_content
+    from cdl_d2.files import check_content
     from cdl_d2.model_zoo.catalog import find_card, read_cards, weights_path, weights_state
 
     cards = [find_card(name) for name in names or ()]

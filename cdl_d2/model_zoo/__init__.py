@@ -120,8 +120,7 @@ def get_config(name: str | Card, trained: bool = False) -> Config:
         from cdl_d2.d2.config_files import read_config
 
         return read_config(get_config_file(name))
-    backend = get_backend(card.backend, f"the model {card.name}")
-    config = _read_config(backend, card)
+    backend, config = _read_config(card)
     return backend.with_weights(config, local_weights(card)) if trained else config
 
 
@@ -163,8 +162,7 @@ def load(
         CdlError: if weights, config and codec do not belong together.
         FileNotFoundError: if the weights are not on this machine and cannot be downloaded.
     """
-    backend = get_backend(card.backend, f"the model {card.name}")
-    config = _read_config(backend, card, overrides)
+    backend, config = _read_config(card, overrides)
     network = backend.build(config, device, local_weights(card))
     codec = getattr(getattr(network, "coded_input", None), "codec", None)
     weights, expected = codec and codec.identity.weights, card.codec and card.codec.weights
@@ -175,9 +173,11 @@ def load(
     return backend, network, config
 
 
-def _read_config(backend: Backend, card: Card, overrides: Sequence[Any] = ()) -> Config:
+def _read_config(card: Card, overrides: Sequence[Any] = ()) -> tuple[Backend, Config]:
+    backend = get_backend(card.backend, f"the model {card.name}")
     try:
-        return backend.read_card_config(card.config, [*card.overrides, *overrides], card.classes)
+        overrides = [*card.overrides, *overrides]
+        return backend, backend.read_card_config(card.config, overrides, card.classes)
     except CdlError as error:
         raise CdlError(f"card {card.path}: {error}") from error
 

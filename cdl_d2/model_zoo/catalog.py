@@ -8,8 +8,8 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
-from cdl_d2.download import check_content
 from cdl_d2.errors import CdlError
+from cdl_d2.files import check_content
 from cdl_d2.model_zoo.card import BESIDE, PACKAGED, Card, read_card
 from cdl_d2.model_zoo.download import download
 
@@ -61,9 +61,9 @@ def find_card(name: str, alternatives: Sequence[str] = ()) -> Card:
     Raises:
         CdlError: if there is none, with similar names and the errors of unusable cards.
     """
-    for path in (folder / f"{name}.yaml" for folder in _folders()):  # usually all it takes
+    for folder in _folders():  # usually all it takes
         with suppress(ValueError, OSError):
-            card = read_card(path)
+            card = read_card(folder / f"{name}.yaml")
             if card.name == name:
                 return card
     cards, errors = read_cards()

@@ -209,7 +209,6 @@ class ArchivePrediction:
                     failures[name] = str(record)
                 yield name, failures.get(name)
             content = {"sources": states, "failures": failures, "predictions": records}
-            content = without_nan(content)  # as it is read back
             write_json(self._path(part), {"sha256": _digest(content), **content})
 
     def read_parts(self) -> tuple[list[dict[str, Any]], dict[str, str]] | None:
@@ -294,4 +293,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    """Return the SHA-256 of a part's content, the same before it is written and when it is read."""
+    return hashlib.sha256(json.dumps(without_nan(content)).encode()).hexdigest()

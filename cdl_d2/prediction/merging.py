@@ -98,18 +98,19 @@ def merge_parts(
     ids = (ground_truth and ground_truth.category_ids) or range(1, len(model.class_names) + 1)
     categories = [{"id": i, "name": n} for i, n in zip(ids, model.class_names, strict=True)]
     records = _number(records, ground_truth)
-    for name, text in task.format_files(records, categories).items():  # before any evaluation
-        with write_atomically(output / name) as temporary:
-            temporary.write_bytes(text.encode(errors="surrogateescape"))  # names as on the disk
     content = {
         "images": [{key: r[key] for key in IMAGE_KEYS if key in r} for r in records],
         "categories": categories,
         "failures": failures,
     }
+    rate = _rate(records)
+    for name, text in task.format_files(records, categories).items():  # before any evaluation
+        with write_atomically(output / name) as temporary:
+            temporary.write_bytes(text.encode(errors="surrogateescape"))  # names as on the disk
     write_json(output / "images.json", content)
     if ground_truth:
         results = ground_truth.results(records, names, output)
-    results |= _rate(records)
+    results |= rate
     if annotations:
         write_json(output / "results.json", results)
     return ArchiveResults(output / task.predictions_file, len(records), failures, results)

@@ -53,12 +53,12 @@ class PredictionModel:
         for index, sample in enumerate(samples):
             size = sample["image_size"] if "image_size" in sample else sample["image"].shape[1:]
             batches.setdefault(tuple(size), []).append(index)
-        predictions: dict[int, Prediction] = {}
+        predictions: list[Prediction | None] = [None] * len(samples)
         for indices in batches.values():
             outputs = self.network([samples[i] for i in indices])
             for i, output in zip(indices, outputs, strict=True):
                 predictions[i] = self._read_output(samples[i], output)
-        return [predictions[i] for i in range(len(samples))]
+        return predictions
 
     def export_graphs(self, size: tuple[int, int] | None = None) -> ModelGraphs:
         """Return the parts of the model that can be exported.

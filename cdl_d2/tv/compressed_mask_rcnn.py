@@ -5,6 +5,7 @@ Shapes: N images, G ground-truth objects, D detections, R proposals, K classes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,9 +97,12 @@ class CompressedMaskRCNN(FasterRCNN):
         detections, losses = self.roi_heads(pyramid, proposals, batch.image_sizes, targets)
         if self.training:
             return losses | rpn_losses
-        sizes = [tuple(map(int, get_output_size(sample))) for sample in samples]
+        sizes, rates = [], []
+        for sample, image_size in zip(samples, batch.image_sizes, strict=True):
+            sizes.append(tuple(map(int, get_output_size(sample, image_size))))
+            rates.append(rate_fields(sample))
         detections = self.transform.postprocess(detections, batch.image_sizes, sizes)
-        return [d | rate_fields(sample) for d, sample in zip(detections, samples, strict=True)]
+        return list(map(operator.or_, detections, rates))
 
     def encode(self, sample: dict[str, Any], with_bits: bool = False) -> dict[str, Any]:
         """Add the backbone's input to a sample.
@@ -147,7 +151,7 @@ class CompressedMaskRCNN(FasterRCNN):
 
     def _on_pixel_grid(self, batch: ImageList) -> ImageList:
         """Return the list with a tensor of the size in pixels, from which anchors are laid out."""
-        size = self.coded_input.padded_size(batch.tensors)
+        size = [side * self.coded_input.stride for side in batch.tensors.shape[-2:]]
         return ImageList(batch.tensors.new_zeros(()).expand(1, 1, *size), batch.image_sizes)
 
     def _target(self, sample: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from torch import nn
 
 from cdl_d2.d2.modeling.label_maps import padded_labels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.input.sample import get_image_size, get_output_size
+from cdl_d2.nn.input.sample import get_output_size
 from cdl_d2.transfer.features import coverage_mask
 
 Features = Mapping[str, torch.Tensor]
@@ -171,10 +171,10 @@ class ParsingHead(TaskHead):
         return sum(self.head(features, targets)[1].values())
 
     def predict(self, features: Features, batch: BatchInfo) -> list[torch.Tensor]:
-        scores = self.head(features)[0]
+        rows = zip(self.head(features)[0], batch.image_sizes, batch.samples, strict=True)
         return [
-            sem_seg_postprocess(image_scores, get_image_size(sample), *get_output_size(sample))
-            for image_scores, sample in zip(scores, batch.samples, strict=True)
+            sem_seg_postprocess(image_scores, size, *get_output_size(sample, size))
+            for image_scores, size, sample in rows
         ]
 
 

@@ -139,11 +139,12 @@ class CodedInput:
             CdlError: for an image that cannot be encoded, or an input of another codec.
         """
         if self.codec is None or self.domain in sample:
-            if "image" in sample:
+            has_image = "image" in sample
+            if has_image:
                 check_image(sample["image"])
             if self.codec is None:
                 return sample
-            if training or not is_image_changed(sample):
+            if training or not has_image or not is_image_changed(sample):
                 self._check_identity(sample)
                 return sample
             sample = drop_encoding(sample)

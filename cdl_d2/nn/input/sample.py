@@ -58,8 +58,6 @@ def check_encodable(image: torch.Tensor) -> None:
 
 def is_image_changed(sample: dict[str, Any]) -> bool:
     """Return True if `image` differs from what was encoded, by size or checksum if recorded."""
-    if "image" not in sample:
-        return False
     image, encoded_size = sample["image"], sample.get("image_size")
     if encoded_size is None and "reconstruction" in sample:
         encoded_size = sample["reconstruction"].shape[-2:]
@@ -101,13 +99,12 @@ def get_image_size(sample: dict[str, Any]) -> tuple[int, int]:
     return size
 
 
-def get_output_size(sample: dict[str, Any]) -> tuple[int, int]:
+def get_output_size(sample: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
     """Return (H, W) in pixels of a sample's results: its `height` and `width`, or its image's size.
 
-    Raises:
-        CdlError: if the sample has no size, or if its latent has another size.
+    `image_size` is the result of get_image_size.
     """
-    height, width = get_image_size(sample)
+    height, width = image_size
     return sample.get("height", height), sample.get("width", width)
 
 

@@ -88,7 +88,7 @@ class CompressedSegmentor(CompressedModel, SemanticSegmentor):
             return self.features_and_losses(samples, batch)[1]
         rows = zip(self._logits(batch), batch.image_sizes, samples, strict=True)
         return [
-            {"sem_seg": sem_seg_postprocess(logits, size, *get_output_size(sample))}
+            {"sem_seg": sem_seg_postprocess(logits, size, *get_output_size(sample, size))}
             | rate_fields(sample)
             for logits, size, sample in rows
         ]
