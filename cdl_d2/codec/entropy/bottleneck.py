@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cached_property
 
@@ -44,8 +43,7 @@ class Bottleneck:
     ) -> torch.Tensor:
         """Decode the string of `encode` to float symbols, C x `size`."""
         shape = (len(self.medians) if channels is None else len(channels), *size)
-        read = self._tables.reader(string, math.prod(shape))
-        return read(self._indexes(shape, channels)).float()
+        return self._tables.decode(string, self._indexes(shape, channels)).float()
 
     @property
     def medians(self) -> torch.Tensor:

@@ -76,9 +76,11 @@ class HyperpriorCoder(GaussianCoder):
         y_string, z_string = strings
 
         def next_symbols(at, scales, means):
-            scales = scales.unflatten(0, (-1, grid[0] * grid[1]))
-            coded = self._top_rows(scales) >= scale_floor
-            return self._read_channels(scales, [(coded, [y_string])]).flatten()
+            rows = self._rows(scales).unflatten(0, (-1, grid[0] * grid[1]))
+            coded = rows.amax(1) >= scale_floor  # rows ascend with scales
+            symbols = torch.zeros_like(rows)
+            symbols[coded] = self._y_tables.decode(y_string, rows[coded])
+            return symbols.flatten().float()
 
         return self._form(self._decode_hyperprior(z_string, grid), next_symbols, coding)
 
@@ -121,7 +123,7 @@ class HyperpriorCoder(GaussianCoder):
         symbols = torch.zeros_like(scales)
         for mask, [string] in parts:
             rows = self._rows(scales[mask])
-            symbols[mask] = self._y_tables.reader(string, rows.numel())(rows).float()
+            symbols[mask] = self._y_tables.decode(string, rows).float()
         return symbols
 
     def _top_rows(self, scales: torch.Tensor) -> torch.Tensor:

@@ -102,6 +102,10 @@ class EntropyTables:
         symbols, rows = _to_coder(symbols + _SHIFT), _to_coder(indexes)
         return RansEncoder().encode_with_indexes(symbols, rows, *self._tables)
 
+    def decode(self, string: bytes, indexes: torch.Tensor) -> torch.Tensor:
+        """Return the symbols, int32, of a string of `encode`; raise as `reader`."""
+        return self.reader(string, indexes.numel())(indexes)
+
     def reader(self, string: bytes, count: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return a function from indexes to the next symbols of a string of `count` symbols.
 
