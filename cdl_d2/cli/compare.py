@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +45,7 @@ def compare(
 
     Args:
         models: Output folder of a training, or a name of `cdl zoo list`; NAME defaults to the last
-            part of MODEL.
+            part of MODEL if only one MODEL has it, else to MODEL.
         keys: Columns of the table, such as bbox/AP, sem_seg/mIoU or rate/bpp; for an evaluation on
             several data sets NAME/bbox/AP.
         baseline: A model without a rate: a line across the plot at its Y; repeatable.
@@ -60,7 +62,7 @@ def compare(
 
     if not models:
         raise CdlError("there are no models: give them before --keys, which takes many words")
-    points, baselines = [_split_name(m) for m in models], [_split_name(m) for m in baseline or ()]
+    points, baselines = _split_names(models), _split_names(baseline or ())
     rows, savings = compare_trainings(keys, points, baselines, plot, output, saving or [])
     if history:
         draw_history(points, history, history_output)
@@ -69,9 +71,18 @@ def compare(
         print(line)
 
 
-def _split_name(model: str) -> Pair:
-    """Return the NAME and the MODEL of [NAME=]MODEL."""
-    name, separator, path = model.partition("=")
-    if separator and not Path(model).exists():
-        return name, path
-    return Path(model).name or model, model
+def _split_names(models: Sequence[str]) -> list[Pair]:
+    """Return the NAME and the MODEL of each [NAME=]MODEL.
+
+    NAME defaults to the last part of MODEL, or to all of MODEL if several have this last part.
+    """
+    last_parts = Counter(Path(model).name for model in set(models))
+    pairs = []
+    for model in models:
+        name, separator, path = model.partition("=")
+        if separator and not Path(model).exists():
+            pairs.append((name, path))
+        else:
+            last_part = Path(model).name
+            pairs.append((last_part if last_part and last_parts[last_part] == 1 else model, model))
+    return pairs

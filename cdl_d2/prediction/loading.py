@@ -55,6 +55,8 @@ def find_model(name: str | Path) -> ModelSource:
         MissingPackageError: for a config, if Detectron2 is not installed.
     """
     text, path = str(name), Path(name)
+    if not text:
+        raise CdlError("the name of the model is empty: give a folder, a file or a name of the zoo")
     if path.is_dir():
         if (path / CARD_FILE).is_file():
             return _card_source(read_model(path))

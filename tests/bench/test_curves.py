@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -104,5 +105,9 @@ def test_the_command_averages_seeds_and_draws(folders, tmp_path):
     assert "joint" in saving and "0.0 %" in saving
     refused("compare", *models, *keys, *plot)  # no --output
     refused("compare", *models, *keys, *baseline)
+    copy = shutil.copytree(folders[0], tmp_path / "x" / folders[0].name)
+    same_last_part = [folders[0], copy]  # two models, not two seeds
+    rows = json.loads(output_of("compare", *same_last_part, *keys, "--json"))
+    assert [row["run"] for row in rows] == [*map(str, same_last_part)]
     (row,) = json.loads(output_of("compare", "nuclei-bridge", "--keys", "segm/AP", "--json"))
     assert row["segm/AP"] > 0

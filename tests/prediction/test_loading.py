@@ -18,6 +18,8 @@ def test_a_model_is_named_by_folder_checkpoint_or_zoo_name(latent_model, tmp_pat
     assert find_model("coco").backend == "torchvision"
     with pytest.raises(CdlError, match="nuclei-bridge"):
         find_model("nuclei-brigde")
+    with pytest.raises(CdlError, match="empty"):
+        find_model("")  # and not the current folder
     for name in (tmp_path, "nowhere.pth"):
         with pytest.raises(FileNotFoundError, match=str(name)):
             find_model(name)
