@@ -78,9 +78,9 @@ def compressor_for(
         as_is: keep the size of images, instead of resizing or cropping them as in evaluation.
 
     Raises:
-        CdlError: if the model takes original images as input.
+        CdlError: if the model takes original images as input, or rounded latents.
     """
-    get_codec(model.network)
+    _ = get_codec(model.network).cpu_coder  # raises now, and not for each image
 
     def compress(path: Path) -> Layers:
         image = read_image(path)
