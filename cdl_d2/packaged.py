@@ -6,6 +6,12 @@ from pathlib import Path
 
 CONFIGS = Path(__file__).parent / "model_zoo" / "configs"  # a link to configs/ in a checkout
 SAMPLES = Path(__file__).parent / "model_zoo" / "samples"  # images, each folder with annotations
+RENAMED_CONFIGS = {  # file names in cards and commands of earlier versions
+    "latent_mask_rcnn_R50_FPN_mbt2018_decoded.yaml": (
+        "latent_mask_rcnn_R50_FPN_mbt2018_dequantized.yaml"
+    ),
+    "latent_resnet50_mbt2018_decoded.yaml": "latent_resnet50_mbt2018_dequantized.yaml",
+}
 
 
 def packaged_configs(suffix: str = ".yaml", folder: Path = CONFIGS) -> list[str]:
@@ -17,13 +23,15 @@ def packaged_configs(suffix: str = ".yaml", folder: Path = CONFIGS) -> list[str]
 def matching_configs(name: str | Path, folder: Path = CONFIGS) -> list[str]:
     """Return the configs in a folder whose relative path is `name`, or else ends with it.
 
-    A leading `configs/` is ignored. An absolute or unknown name has no match.
+    A leading `configs/` is ignored, and an earlier file name is replaced by the current one. An
+    absolute or unknown name has no match.
     """
     parts = Path(name).parts
     if parts[:1] == ("configs",):
         parts = parts[1:]
     if not parts or ".." in parts:
         return []
+    parts = (*parts[:-1], RENAMED_CONFIGS.get(parts[-1], parts[-1]))
     names = packaged_configs(Path(name).suffix, folder)
     path = Path(*parts).as_posix()
     return [path] if path in names else [n for n in names if Path(n).parts[-len(parts) :] == parts]

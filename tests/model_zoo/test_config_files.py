@@ -6,6 +6,7 @@ import pytest
 
 from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo import get_config_file
+from cdl_d2.packaged import RENAMED_CONFIGS
 
 
 def test_a_config_has_a_path():
@@ -15,6 +16,11 @@ def test_a_config_has_a_path():
 def test_a_config_has_a_short_name():
     short = get_config_file("latent_mask_rcnn_small.yaml")
     assert short == get_config_file("detection/small/latent_mask_rcnn_small.yaml")
+
+
+@pytest.mark.parametrize(("old_name", "name"), RENAMED_CONFIGS.items())
+def test_a_renamed_config_keeps_its_earlier_name(old_name, name):
+    assert get_config_file(old_name) == get_config_file(name)
 
 
 def test_a_misspelt_name_gets_what_is_near():
