@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from cdl_d2.codec import Codec
+from cdl_d2.codec.io.state_dicts import fingerprint
 from cdl_d2.codec.io.weights_file import (
-    fingerprint,
     load_network,
     load_state_dict,
     save_checkpoint,

@@ -140,6 +140,8 @@ def test_a_users_broken_card_leaves_packaged_models_alone(home):
 
 @pytest.mark.parametrize("config", ["/etc/hosts", "../cards/nuclei-bridge.yaml", "Base-small.yaml"])
 def test_a_card_names_a_config_of_the_package_and_no_other_file(home, config):
+    if config == "Base-small.yaml":  # there are several
+        pytest.importorskip("detectron2", reason="Detectron2 is not installed")
     path = put(home, make_card(config=config))
     with pytest.raises(CdlError, match=re.escape(str(path))):
         model_zoo.get_config("nuclei-bridge")

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
 from cdl_d2.d2.modeling.task_weighting import TaskWeighting
 from cdl_d2.errors import CdlError
 
