@@ -19,6 +19,7 @@ def settings(monkeypatch):
         pytest.skip("PyTorch before 2.9 has no fp32_precision")
     yield torch.backends
     torch.backends.fp32_precision = "none"
+    torch.backends.mkldnn.conv.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     torch.set_float32_matmul_precision("highest")
 
@@ -31,11 +32,15 @@ def precisions():
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "ieee"])
 def test_float32_is_computed_in_full_and_as_the_user_said_outside(settings, precision):
+    before = precisions()
     settings.fp32_precision = precision
     outside = precisions()
     with exact_arithmetic(CPU):
         assert not {*precisions()} & {"tf32", "bf16"}
     assert precisions() == outside
+    settings.fp32_precision = "none"
+    assert precisions()[1:] == before[1:]  # PyTorch's own default of cudnn.conv is another
+    settings.fp32_precision = precision
     expected = small_codec("mbt2018-mean").encode(IMAGE)
     settings.fp32_precision = "none"
     assert torch.equal(small_codec("mbt2018-mean").encode(IMAGE).y_hat, expected.y_hat)

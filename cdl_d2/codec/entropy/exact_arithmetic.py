@@ -41,7 +41,7 @@ def full_float32() -> Iterator[None]:
         with _LOCK:
             _users -= 1
             if not _users:
-                _set(_before)
+                _restore(_before)
 
 
 def _exact_settings() -> list[Setting]:
@@ -60,6 +60,15 @@ def _set(settings: list[Setting]) -> list[Setting]:
     for owner, name, value in settings:
         setattr(owner, name, value)
     return before
+
+
+def _restore(settings: list[Setting]) -> None:
+    """Set settings again; a precision that follows from a wider setting goes on to follow it."""
+    for owner, name, value in settings:
+        if name == "fp32_precision":
+            owner.fp32_precision = "none"
+        if getattr(owner, name) != value:
+            setattr(owner, name, value)
 
 
 def in_float64(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
