@@ -113,6 +113,13 @@ def test_fingerprint_follows_weights_but_not_coding_tables():
     assert fingerprint(network) != before
 
 
+@pytest.mark.parametrize("name", ["cheng2020-attn", "mbt2018"])
+def test_fingerprint_stays_when_masked_convolutions_have_run(name):
+    codec = Codec(loud_network(f"tiny-{name}"), f"tiny-{name}", 1, "mse", "dequantized")
+    codec.network(torch.rand(1, 3, 64, 64))
+    assert fingerprint(codec.network) == codec.identity.weights
+
+
 def test_download_is_checked_by_the_hash_in_its_name(weights, tmp_path):
     path, digest, _ = weights
     with serving(file_answer(path.read_bytes())) as server:

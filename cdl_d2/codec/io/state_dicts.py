@@ -254,9 +254,18 @@ def get_weights(network: nn.Module) -> State:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of names and bytes of all weights."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of names and bytes of all weights.
+
+    Masked convolutions of CompressAI set the weights under their mask to zero when they run: these
+    count as zero before, too.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(get_weights(network).items()):
+    state = get_weights(network)
+    for name, mask in state.items():
+        weight = f"{name.removesuffix('mask')}weight"
+        if name.endswith(".mask") and weight in state and state[weight].shape == mask.shape:
+            state[weight] = state[weight] * mask
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
