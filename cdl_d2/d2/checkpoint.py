@@ -64,7 +64,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         except URLError as error:
             raise CdlError(
                 f"{path} cannot be downloaded ({error.reason}): fetch it elsewhere, and name the "
-                "file as --weights, MODEL.WEIGHTS or MODEL.TEACHER.WEIGHTS"
+                "file as CONFIG:WEIGHTS on the command line, or as MODEL.WEIGHTS or "
+                "MODEL.TEACHER.WEIGHTS in a config"
             ) from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:

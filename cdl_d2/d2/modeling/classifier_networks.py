@@ -145,7 +145,8 @@ def _check_classes(student: int, teacher: int) -> None:
 def _rgb_network(cfg: CfgNode) -> nn.Module:
     keys = cfg.MODEL.CLASSIFIER
     if keys.WIDTH == 1:
-        return build_rgb_model(keys.NETWORK, keys.NUM_CLASSES, keys.INIT)
+        with with_advice("check MODEL.CLASSIFIER.NETWORK and MODEL.CLASSIFIER.INIT"):
+            return build_rgb_model(keys.NETWORK, keys.NUM_CLASSES, keys.INIT)
     if keys.NETWORK != "resnet50" or keys.INIT:
         raise CdlError(
             f"MODEL.CLASSIFIER.WIDTH {keys.WIDTH} is for resnet50 without INIT, not for "

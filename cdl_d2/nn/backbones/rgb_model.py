@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from cdl_d2.packaged import LITE0, lite0_file, lite0_name
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # torchvision's
 TIMM = "timm/"  # prefix of the names of timm's networks
 IMAGENET = "imagenet"  # instead of a file: weights of torchvision's or timm's zoo
+IMAGENET_CLASSES = 1000  # of these weights
 MEAN_AND_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of RGB in [0, 1]
 
 
@@ -67,7 +70,8 @@ def build_timm_network(name: str, classes: int, init: str = "", **options: Any) 
         init = lite0_file() or init
     zoo = init == IMAGENET
     try:
-        network = timm.create_model(name, num_classes=classes, pretrained=zoo, **options)
+        with _download(name):
+            network = timm.create_model(name, num_classes=classes, pretrained=zoo, **options)
     except (RuntimeError, TypeError) as error:
         raise CdlError(f"timm cannot build {name}: {error}") from error
     if init and not zoo:
@@ -83,9 +87,33 @@ def pixel_statistics(network: nn.Module) -> tuple[tuple[float, ...], tuple[float
 
 
 def find_resnet_weights(name: str, source: str) -> str:
-    """Return a file with torchvision's weights; `imagenet` downloads and checks the zoo's."""
+    """Return a file with torchvision's weights; `imagenet` downloads and checks the zoo's.
+
+    Raises:
+        CdlError: if they cannot be downloaded.
+    """
     if source != IMAGENET:
         return source
     url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
-    torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    with _download(name):
+        torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True
+        )
     return str(Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1])
+
+
+def imagenet_names() -> list[str]:
+    """Return the names of the classes of ImageNet, in the order of the networks' outputs."""
+    return torchvision.models.ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+
+
+@contextmanager
+def _download(name: str) -> Iterator[None]:
+    """Raise CdlError for an OSError in a block that downloads a network's weights."""
+    try:
+        yield
+    except OSError as error:
+        raise CdlError(
+            f"the ImageNet weights of {name} cannot be downloaded ({error}): fetch them elsewhere, "
+            f"and give their file instead of {IMAGENET!r}"
+        ) from error
