@@ -218,6 +218,50 @@ def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     assert "LazyConfig" in refused("convert", lazy, *arguments)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_config_for_a_gpu_is_converted_without_one(teacher, coco_dataset, tmp_path):
+    text = (teacher / "config.yaml").read_text()
+    (teacher / "config.yaml").write_text(text.replace("DEVICE: cpu", "DEVICE: cuda"))
+    words = "convert", teacher, coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    assert "MODEL.DEVICE" in refused(*words, "MODEL.DEVICE", "cuda")  # the user's own words
+    output_of(*words)
+    assert read_config(tmp_path / "out" / "config.yaml").MODEL.DEVICE == "cuda"
+
+
+ROTATED = [
+    *("MODEL.MASK_ON", False, "MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"),
+    *("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"),
+    *("MODEL.ANCHOR_GENERATOR.ANGLES", [[-90, 0, 45]]),
+    *("MODEL.RPN.BBOX_REG_WEIGHTS", [1.0] * 5, "MODEL.RPN.POST_NMS_TOPK_TEST", 10),
+    *("MODEL.ROI_HEADS.NAME", "RROIHeads", "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"),
+    *("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", [10.0, 10.0, 5.0, 5.0, 1.0]),
+]
+
+
+def test_a_model_whose_predictions_are_not_read_is_refused(coco_dataset, tmp_path):
+    run = save_run(small_cfg("pixel", *ROTATED), tmp_path / "run")
+    words = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
+    assert "boxes" in refused("convert", run, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_without_weights_is_converted_from_its_initialization(coco_dataset, tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    network = timm.create_model("test_resnet", num_classes=1000)
+    torch.save(network.state_dict(), tmp_path / "timm.pth")
+    words = "convert", "classification/small/pixel_lite0.yaml", coco_dataset[1], *CODEC
+    words = *words, "--output", tmp_path / "out", "MODEL.CLASSIFIER.NETWORK", "timm/test_resnet"
+    for init in ("imagenet", tmp_path / "timm.pth"):  # of 1,000 classes; the config has 7
+        message = refused(*words, "MODEL.CLASSIFIER.INIT", init)
+        assert "pixel_lite0.yaml:WEIGHTS" in message and "NUM_CLASSES" in message
+    classes = "MODEL.CLASSIFIER.NUM_CLASSES", 1000
+    output_of(*words, *classes, "MODEL.CLASSIFIER.INIT", tmp_path / "timm.pth")
+    (tmp_path / "timm.pth").unlink()
+    model = load_model(tmp_path / "out", "cpu")
+    state = model.network.network.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
 def test_what_a_folder_lacks_to_be_converted_is_named(teacher, coco_dataset, tmp_path):
     arguments = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     (teacher / "model_final.pth").rename(tmp_path / "weights.pth")

@@ -20,21 +20,25 @@ from torch import nn
 
 from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.io.image_files import read_image
+from cdl_d2.codec.io.weights_file import load_state_dict
+from cdl_d2.d2.applications.backend import Detectron2Backend
 from cdl_d2.d2.building import build_model
 from cdl_d2.d2.checkpoint import SafeCheckpointer
-from cdl_d2.d2.config import INITIALIZATION_KEYS
+from cdl_d2.d2.config import INITIALIZATION_KEYS, without_initialization
 from cdl_d2.d2.config_files import read_config
-from cdl_d2.d2.engine.run_config import check_device
+from cdl_d2.d2.engine.run_config import check_device, with_usable_device
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.teacher import find_weights
 from cdl_d2.d2.tasks import build_mapper, get_task
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, write_text
+from cdl_d2.nn.backbones.rgb_model import IMAGENET, IMAGENET_CLASSES, imagenet_names
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
 OUTPUT_FILES = (WEIGHTS_FILE, CONFIG_FILE, "last_checkpoint")
+INIT = "MODEL.CLASSIFIER.INIT"
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Conversion:
         with self._output_folder():
             random.Random(0).shuffle(files)
             read = _image_reader(cfg)
-            model, checkpointer = _load_rgb_weights(cfg, self.output)
+            model, checkpointer = _load_rgb_weights(with_usable_device(cfg), self.output)
             explained = model.fit_bridge(
                 map(read, files), min(cfg.MODEL.BRIDGE.FIT_IMAGES, len(files))
             )
@@ -97,10 +101,12 @@ class Conversion:
                 "cfg.dump() gives"
             )
         cfg = read_config(path, self.base_overrides)
-        bridge = _bridge_options(cfg, path)
+        bridge, weights = _bridge_options(cfg, path), self._rgb_weights(path, cfg)
+        initial = {} if weights else _initialization(cfg)
         options: dict[str, Any] = bridge | {
-            "MODEL.WEIGHTS": self._rgb_weights(path, cfg),
+            "MODEL.WEIGHTS": weights,
             **dict.fromkeys(INITIALIZATION_KEYS, ""),
+            **initial,
             "MODEL.TEACHER.CONFIG_FILE": "",
             "MODEL.TEACHER.WEIGHTS": "",
             "INPUT.DOMAIN": "latent",
@@ -121,18 +127,19 @@ class Conversion:
                     f"{key} {attrgetter(key)(changed)}: a conversion needs {value}; for another, "
                     "use `cdl train` with a config of your own"
                 )
-        check_device(changed)
+        if not changed.MODEL.WEIGHTS:
+            _check_initial_network(changed, path)
+        if "MODEL.DEVICE" in self.overrides:
+            check_device(changed)
         return changed
 
     def _rgb_weights(self, path: Path, cfg: CfgNode) -> str:
-        """Return the full path or the URL of the RGB model's weights."""
+        """Return the full path or the URL of the RGB model's weights; empty if there are none."""
         weights = self.weights or find_weights(path, cfg.OUTPUT_DIR)
-        if not weights:
-            raise CdlError(f"there are no weights of {path}: name {path}:WEIGHTS")
-        return weights if "://" in weights else str(Path(weights).absolute())
+        return weights if not weights or "://" in weights else str(Path(weights).absolute())
 
     def _written_config(self, cfg: CfgNode) -> str:
-        cfg = cfg.clone()
+        cfg = without_initialization(cfg)
         cfg.MODEL.WEIGHTS = str((self.output / WEIGHTS_FILE).absolute())
         return cfg.dump()
 
@@ -193,14 +200,41 @@ def _bridge_options(cfg: CfgNode, path: Path) -> dict[str, str]:
     }
 
 
+def _initialization(cfg: CfgNode) -> dict[str, Any]:
+    """Return the options by which a classifier keeps its INIT, and gets the names of ImageNet."""
+    named = cfg.MODEL.CLASS_NAMES or attrgetter(INIT)(cfg) != IMAGENET
+    names = {} if named else {"MODEL.CLASS_NAMES": imagenet_names()}
+    return {INIT: attrgetter(INIT)(cfg), **names}
+
+
+def _check_initial_network(cfg: CfgNode, path: Path) -> None:
+    """Raise CdlError unless the INIT of a classifier without weights has its last layer, too."""
+    keys = cfg.MODEL.CLASSIFIER
+    message = f"there are no weights of {path}: name {path}:WEIGHTS"
+    if not keys.INIT:
+        raise CdlError(message)
+    counts = {IMAGENET_CLASSES}
+    if keys.INIT != IMAGENET:
+        counts = {len(weight) for weight in load_state_dict(keys.INIT).values() if weight.ndim}
+    if keys.NUM_CLASSES not in counts:
+        raise CdlError(
+            f"{message}, or set MODEL.CLASSIFIER.NUM_CLASSES, {keys.NUM_CLASSES}, to the number of "
+            f"classes ({IMAGENET_CLASSES} of ImageNet) of the network that {INIT} {keys.INIT} loads"
+        )
+
+
 def _load_rgb_weights(cfg: CfgNode, output: Path) -> tuple[nn.Module, SafeCheckpointer]:
     """Build the latent model and load MODEL.WEIGHTS into all of it but what is fitted.
+
+    Without MODEL.WEIGHTS, the model is built with those of MODEL.CLASSIFIER.INIT.
 
     Raises:
         CdlError: if the weights do not hold every other entry.
     """
     model = build_model(cfg)
     checkpointer = SafeCheckpointer(model, str(output))
+    if not cfg.MODEL.WEIGHTS:
+        return model, checkpointer
     checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
     check_bridged_weights(checkpointer)
     fitted = tuple(
@@ -236,9 +270,13 @@ def _image_reader(cfg: CfgNode) -> Callable[[Path], dict[str, Any]]:
 
 @torch.no_grad()
 def _check_prediction(model: nn.Module, sample: dict[str, Any]) -> None:
-    """Raise CdlError if a converted model cannot predict an image like those it was fitted to."""
+    """Raise CdlError if a converted model cannot predict an image like those it was fitted to.
+
+    Its output must be one that this package reads: no rotated boxes.
+    """
     try:
-        model.eval()([sample])
+        [output] = model.eval()([sample])
+        Detectron2Backend().read_output(output)
     except (AssertionError, RuntimeError, ValueError) as error:
         height, width = sample["image"].shape[1:]
         raise CdlError(

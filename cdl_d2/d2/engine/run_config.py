@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from detectron2.config import CfgNode
 
 from cdl_d2.d2.config_files import read_config, trust_program
@@ -49,3 +50,20 @@ def check_device(cfg: CfgNode) -> None:
         usable_device(cfg.MODEL.DEVICE)
     except CdlError as error:
         raise CdlError(f"{error}: set MODEL.DEVICE, for example to cpu") from error
+
+
+def with_usable_device(cfg: CfgNode) -> CfgNode:
+    """Return a config with MODEL.DEVICE replaced by the CPU if it is a GPU and there is none.
+
+    Configs of Detectron2 name a GPU by default.
+
+    Raises:
+        CdlError: if the device is another that cannot be used.
+    """
+    if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
+        check_device(cfg)
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
