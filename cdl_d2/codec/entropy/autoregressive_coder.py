@@ -50,10 +50,9 @@ class AutoregressiveCoder(GaussianCoder):
     def quantize_as_forward(self, y: torch.Tensor) -> Quantized:
         return self.round(y)
 
-    def _form(
-        self, z_symbols: torch.Tensor, next_symbols: NextSymbols, coding: str = "exact"
-    ) -> Quantized:
-        params = self._predict(z_symbols, coding)
+    def _form_symbols(
+        self, params: torch.Tensor, next_symbols: NextSymbols, coding: str
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         channels, (height, width) = params.shape[0] // 2, params.shape[1:]
         parts = [params.new_empty(channels, height * width) for _ in range(3)]
         context = _Context(self._network, params, self._context_bias)
@@ -64,8 +63,7 @@ class AutoregressiveCoder(GaussianCoder):
             context.set(positions, self._from_symbols(symbols, scales) + means)
             for tensor, values in zip(parts, (symbols, scales, means), strict=True):
                 tensor[:, positions] = values.T
-        symbols, scales, means = (tensor.unflatten(1, (height, width)) for tensor in parts)
-        return self._assemble(symbols, scales, means, z_symbols)
+        return tuple(tensor.unflatten(1, (height, width)) for tensor in parts)
 
     def _coding_order(self, quantized: Quantized) -> torch.Tensor:
         channels, height, width = quantized.y_symbols.shape

@@ -17,10 +17,13 @@ class Bottleneck:
     Args:
         model: CompressAI's EntropyBottleneck, of C channels.
         build_table: LatentCoder._build_table.
+        stride: positions of y per side of a position: 4 for z.
     """
 
-    def __init__(self, model: nn.Module, build_table: Callable[..., EntropyTables]):
-        self._model, self._build_table = model, build_table
+    def __init__(
+        self, model: nn.Module, build_table: Callable[..., EntropyTables], stride: int = 1
+    ):
+        self._model, self._build_table, self._stride = model, build_table, stride
 
     def quantize(self, z: torch.Tensor) -> torch.Tensor:
         """Return symbols: z relative to the median of its channel, rounded."""
@@ -39,10 +42,11 @@ class Bottleneck:
         return self._tables.encode(symbols, self._indexes(symbols.shape, channels))
 
     def decode(
-        self, string: bytes, size: tuple[int, int], channels: torch.Tensor | None = None
+        self, string: bytes, grid: tuple[int, int], channels: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Decode the string of `encode` to float symbols, C x `size`."""
-        shape = (len(self.medians) if channels is None else len(channels), *size)
+        """Decode the string of `encode`, given (h, w) of y, to float symbols."""
+        count = len(self.medians) if channels is None else len(channels)
+        shape = (count, grid[0] // self._stride, grid[1] // self._stride)
         return self._tables.decode(string, self._indexes(shape, channels)).float()
 
     @property

@@ -31,7 +31,7 @@ class GaussianCoder(LatentCoder):
                             y_hat = y symbols + means
     ```
 
-    Subclasses say how scales and means are predicted, in `_form`.
+    Subclasses say how scales and means are predicted, in `_form_symbols`.
     """
 
     parts = ("h_a", "h_s", "entropy_bottleneck", "gaussian_conditional")
@@ -40,7 +40,7 @@ class GaussianCoder(LatentCoder):
         super().__init__(network, quality)
         h_a, h_s, bottleneck, self._gaussian = self._models()
         self.hyperprior_transforms = h_a, h_s
-        self._z = Bottleneck(bottleneck, self._build_table)
+        self._z = Bottleneck(bottleneck, self._build_table, HYPERPRIOR_CELLS)
 
     def quantize(self, y: torch.Tensor) -> Quantized:
         values, h_a = y.flatten(), self.hyperprior_transforms[0]
@@ -85,41 +85,18 @@ class GaussianCoder(LatentCoder):
         def next_symbols(at, scales, means):
             return read(self._rows(scales)).float()
 
-        return self._form(self._decode_hyperprior(strings[1], grid), next_symbols, coding)
+        return self._form(self._z.decode(strings[1], grid), next_symbols, coding)
 
-    @abstractmethod
     def _form(
         self, z_symbols: torch.Tensor, next_symbols: NextSymbols, coding: str = "exact"
     ) -> Quantized:
-        """Predict scales and means, and form the latent of the symbols that `next_symbols` gives.
+        """Form the latent of the symbols that `next_symbols` gives.
 
         In an encoder, `next_symbols` rounds y - means; in a decoder, it reads the y string.
         """
-
-    def _models(self) -> tuple[nn.Module, ...]:
-        """Return h_a, h_s, the entropy bottleneck and the Gaussian conditional."""
-        network = self._network
-        return network.h_a, network.h_s, network.entropy_bottleneck, network.gaussian_conditional
-
-    def _hyperprior_input(self, y: torch.Tensor) -> torch.Tensor:
-        return y
-
-    def _decode_hyperprior(self, string: bytes, grid: tuple[int, int]) -> torch.Tensor:
-        rows, columns = (side // HYPERPRIOR_CELLS for side in grid)
-        return self._z.decode(string, (rows, columns))
-
-    def _predict(self, z_symbols: torch.Tensor, coding: str = "exact") -> torch.Tensor:
-        """Return h_s(z_hat), C x h x w; in float32 if CompressAI wrote the strings."""
         z_hat, h_s = self._z.dequantize(z_symbols)[None], self.hyperprior_transforms[1]
-        return (h_s(z_hat) if coding == "compressai" else in_float64(h_s)(z_hat))[0]
-
-    def _assemble(
-        self,
-        symbols: torch.Tensor,
-        scales: torch.Tensor,
-        means: torch.Tensor | None,
-        z_symbols: torch.Tensor,
-    ) -> Quantized:
+        params = (h_s(z_hat) if coding == "compressai" else in_float64(h_s)(z_hat))[0]
+        symbols, scales, means = self._form_symbols(params, next_symbols, coding)
         values = self._from_symbols(symbols, scales)
         return Quantized(
             y_hat=values if means is None else values + means,
@@ -128,6 +105,20 @@ class GaussianCoder(LatentCoder):
             means_hat=means,
             z_symbols=z_symbols.int(),
         )
+
+    @abstractmethod
+    def _form_symbols(
+        self, params: torch.Tensor, next_symbols: NextSymbols, coding: str
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return symbols, scales and means (or None), M x h x w, from the output of h_s."""
+
+    def _models(self) -> tuple[nn.Module, ...]:
+        """Return h_a, h_s, the entropy bottleneck and the Gaussian conditional."""
+        network = self._network
+        return network.h_a, network.h_s, network.entropy_bottleneck, network.gaussian_conditional
+
+    def _hyperprior_input(self, y: torch.Tensor) -> torch.Tensor:
+        return y
 
     def _to_symbols(self, residual: torch.Tensor) -> torch.Tensor:
         """Quantize y - means."""
@@ -145,14 +136,11 @@ class GaussianCoder(LatentCoder):
         """Return the flat positions in M x h x w in the order of the y string."""
         return slice(None)
 
-    def _rows(self, scales: torch.Tensor) -> torch.Tensor:
-        """Return the row of the scale table for each scale, on the CPU."""
-        return self._scale_rows(self._in_steps(scales))
-
     @cached_property
     def _y_tables(self) -> EntropyTables:
         return self._build_table(EntropyTables, self._gaussian)
 
     @cached_property
-    def _scale_rows(self) -> ScaleRows:
+    def _rows(self) -> ScaleRows:
+        """Mapping from scales to rows of the scale table, on the CPU."""
         return self._build_table(ScaleRows, self._gaussian)

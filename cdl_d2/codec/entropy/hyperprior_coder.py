@@ -82,7 +82,7 @@ class HyperpriorCoder(GaussianCoder):
             symbols[coded] = self._y_tables.decode(y_string, rows[coded])
             return symbols.flatten().float()
 
-        return self._form(self._decode_hyperprior(z_string, grid), next_symbols, coding)
+        return self._form(self._z.decode(z_string, grid), next_symbols, coding)
 
     def decode_channels(
         self, parts: Sequence[ChannelStrings], z_string: bytes | None, grid: tuple[int, int]
@@ -100,19 +100,18 @@ class HyperpriorCoder(GaussianCoder):
                 scales.unflatten(0, (-1, grid[0] * grid[1])), parts
             ).flatten()
 
-        return self._form(self._decode_hyperprior(z_string, grid), next_symbols)
+        return self._form(self._z.decode(z_string, grid), next_symbols)
 
     def _hyperprior_input(self, y: torch.Tensor) -> torch.Tensor:
         return y.abs() if self._is_scale_only else y
 
-    def _form(
-        self, z_symbols: torch.Tensor, next_symbols: NextSymbols, coding: str = "exact"
-    ) -> Quantized:
-        params = self._predict(z_symbols, coding)
+    def _form_symbols(
+        self, params: torch.Tensor, next_symbols: NextSymbols, coding: str
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         scales, means = (params, None) if self._is_scale_only else params.chunk(2)
         flat_means = None if means is None else means.flatten()
-        symbols = next_symbols(slice(None), scales.flatten(), flat_means).view_as(scales)
-        return self._assemble(symbols, scales, means, z_symbols)
+        symbols = next_symbols(slice(None), scales.flatten(), flat_means)
+        return symbols.view_as(scales), scales, means
 
     def _encode_y(self, quantized: Quantized, channels: torch.Tensor) -> bytes:
         rows = self._rows(quantized.scales_hat)[channels]

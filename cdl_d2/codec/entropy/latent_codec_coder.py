@@ -62,14 +62,13 @@ class LatentCodecCoder(GaussianCoder):
                 "consist of a hyperprior and a checkerboard or groups of channels"
             ) from error
 
-    def _form(
-        self, z_symbols: torch.Tensor, next_symbols: NextSymbols, coding: str = "exact"
-    ) -> Quantized:
-        params = self._predict(z_symbols)[None]
-        latent = _PartialLatent(self.channels, params, next_symbols)
-        for codec, channels, group_params in _iterate_groups(self._y_codec, latent, params):
+    def _form_symbols(
+        self, params: torch.Tensor, next_symbols: NextSymbols, coding: str
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        latent = _PartialLatent(self.channels, params[None], next_symbols)
+        for codec, channels, group_params in _iterate_groups(self._y_codec, latent, params[None]):
             _form_group(codec, channels, group_params, latent)
-        return self._assemble(latent.symbols, latent.scales, latent.means, z_symbols)
+        return latent.symbols, latent.scales, latent.means
 
     def _coding_order(self, quantized: Quantized) -> torch.Tensor:
         """Return the order of the y string, by predicting the known symbols once more."""

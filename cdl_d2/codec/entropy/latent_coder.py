@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -169,10 +169,10 @@ class LatentCoder(ABC):
             scale_floor: that of `encode`.
         """
 
-    def _build_table(self, table: type[Table], model: nn.Module) -> Table:
-        """Build a coding table of an entropy model, from the weights that the network has now."""
+    def _build_table(self, table: type[Table], *arguments: Any) -> Table:
+        """Build a coding table from the weights that the network has now."""
         with MAKING_TABLES:
             if not self._is_updated:
                 update_tables(self._network)
                 self._is_updated = True
-            return table(model)
+            return table(*arguments)

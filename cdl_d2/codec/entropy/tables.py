@@ -49,9 +49,11 @@ class ScaleRows:
 
     Args:
         model: a GaussianConditional after `update()`, on the CPU.
+        gain: factor from scales to those of the table.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, gain: torch.Tensor | None = None):
+        self._gain = gain
         self._bound = float(model.scale_bound)
         self._limits = model.scale_table.numpy().copy()  # the largest scale of each row
         self._limits[-1] = np.inf
@@ -62,6 +64,7 @@ class ScaleRows:
 
     def __call__(self, scales: torch.Tensor) -> torch.Tensor:
         """Return the rows, int32, of scales of any shape, float32 on the CPU."""
+        scales = scales if self._gain is None else scales * self._gain
         scales = scales.clamp(min=self._bound).contiguous().numpy()
         rows = self._first.take(scales.view(np.uint32) >> 16)
         for _ in range(self._comparisons):

@@ -20,7 +20,8 @@ from cdl_d2.codec.entropy.exact_arithmetic import in_float64
 from cdl_d2.codec.entropy.gaussian_coder import GaussianCoder
 from cdl_d2.codec.entropy.hyperprior_coder import HyperpriorCoder
 from cdl_d2.codec.entropy.latent_coder import Quantized
-from cdl_d2.codec.entropy.tables import MAKING_TABLES, EntropyTables
+from cdl_d2.codec.entropy.tables import MAKING_TABLES, EntropyTables, ScaleRows
+from cdl_d2.codec.latent import HYPERPRIOR_CELLS
 from cdl_d2.errors import CdlError
 
 
@@ -78,6 +79,10 @@ class VariableRate(GaussianCoder):
     def _in_steps(self, scales: torch.Tensor) -> torch.Tensor:
         return scales * self._gain
 
+    @cached_property
+    def _rows(self) -> ScaleRows:
+        return self._build_table(ScaleRows, self._gaussian, self._gain)
+
     @property
     def _gain(self) -> torch.Tensor:
         return self._network.Gain[self._quality - 1].abs()
@@ -118,7 +123,7 @@ class _SteppedBottleneck(Bottleneck):
         build_table: Callable[..., EntropyTables],
         compute_step: Callable[[], torch.Tensor],
     ):
-        super().__init__(model, build_table)
+        super().__init__(model, build_table, HYPERPRIOR_CELLS)
         self._compute_step = compute_step
 
     def quantize(self, z: torch.Tensor) -> torch.Tensor:
