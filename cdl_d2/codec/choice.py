@@ -53,12 +53,7 @@ class CodecChoice:
     @classmethod
     def from_config(cls, node: Mapping[str, Any]) -> CodecChoice:
         """Return the choice in a config node whose keys are the attributes in capitals."""
-        return cls.from_dict({key.lower(): value for key, value in node.items()})
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> CodecChoice:
-        """Return the choice that was saved as a dict, by this version or an earlier one."""
-        return cls(**current_fields(content))
+        return cls(**current_fields({key.lower(): value for key, value in node.items()}))
 
     def load(self) -> Codec:
         """Return the codec, on the CPU.

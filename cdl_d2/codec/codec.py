@@ -20,7 +20,7 @@ from cdl_d2.codec.latent import QUANTIZATIONS, CodecIdentity, Latent, coded_cell
 from cdl_d2.codec.network_check import check_network
 from cdl_d2.codec.networks import load_codec_network
 from cdl_d2.codec.registry import METRICS, check_own_name, get_architecture
-from cdl_d2.device import device_of, network_on, usable_device
+from cdl_d2.device import network_on, usable_device
 from cdl_d2.errors import CdlError
 
 
@@ -280,7 +280,7 @@ class Codec(nn.Module):
                 "bitstreams hold latents of quantization 'dequantized', not "
                 f"{self.identity.quantization!r}"
             )
-        if device_of(self.network).type == "cpu":
+        if next(self.network.parameters()).device.type == "cpu":
             return self.coder
         if self._cpu_coder is None:
             self._cpu_coder = self.on("cpu").coder

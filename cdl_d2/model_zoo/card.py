@@ -31,12 +31,6 @@ def _check_url(url: str) -> str:
     )
 
 
-def _check_task(name: str) -> str:
-    if name in TASKS:
-        return name
-    raise ValueError(f"expected one of {', '.join(TASKS)}")
-
-
 def _check_pairs(overrides: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(overrides) % 2 == 0 and all(isinstance(key, str) for key in overrides[::2]):
         return overrides
@@ -96,7 +90,7 @@ class Card(_Record):
     """
 
     name: Annotated[str, Strict(), Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    task: Annotated[str, Strict(), AfterValidator(_check_task)]
+    task: Literal[tuple(TASKS)]
     backend: Literal[tuple(BACKENDS)]
     config: Any
     overrides: Annotated[tuple[Any, ...], AfterValidator(_check_pairs)] = field(
@@ -113,7 +107,7 @@ class Card(_Record):
     path: Path = field(default=Path(), compare=False)
 
     def to_yaml(self) -> str:
-        """Return the text that parse_card reads."""
+        """Return the text that read_card reads."""
         values = asdict(self) | {"classes": list(self.classes), "overrides": list(self.overrides)}
         skipped = {"path"} if self.overrides else {"path", "overrides"}
         content = {name: value for name, value in values.items() if name not in skipped}
@@ -121,21 +115,16 @@ class Card(_Record):
         return yaml.dump(content, Dumper=_Dumper, sort_keys=False, **options)
 
 
-def read_card(path: Path) -> Card:
-    """Read the card in a YAML file; raise CdlError as parse_card."""
-    check_regular_file(path)
-    return parse_card(path.read_bytes(), path)
-
-
-def parse_card(text: str | bytes, path: Path) -> Card:
-    """Parse the YAML of a card whose file is `path`.
+def read_card(path: Path, text: str | None = None) -> Card:
+    """Read a card from a YAML file, or from the `text` that is to be written to it.
 
     Raises:
         CdlError: names the file, the key and its value, if a key is unknown, missing, or has a
             value of another kind; or if the text is no YAML.
     """
+    check_regular_file(path)
     try:
-        content = read_yaml(text)
+        content = read_yaml(path.read_bytes() if text is None else text)
         if isinstance(content, dict) and "backend" not in content and "engine" in content:
             content["backend"] = content.pop("engine")
         if isinstance(content, dict) and "path" in content:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cdl_d2.errors import CdlError
 from cdl_d2.files import WEIGHTS_FILE, write_atomically, write_text
 from cdl_d2.model_zoo.backends import checkpoint_backend, get_backend
-from cdl_d2.model_zoo.card import PACKAGED, Card, CardCodec, CardData, CardWeights, parse_card
+from cdl_d2.model_zoo.card import PACKAGED, Card, CardCodec, CardData, CardWeights, read_card
 from cdl_d2.model_zoo.catalog import read_cards
 from cdl_d2.model_zoo.metrics import read_metrics
 
@@ -88,7 +88,7 @@ class Addition:
             weights=CardWeights(self.url, len(content), sha256),
             overrides=overrides,
         ).to_yaml()
-        card = parse_card(text, path)  # raises before anything is written
+        card = read_card(path, text)  # raises before anything is written
         is_packaged = (self.url or "").startswith(PACKAGED)
         name = self.url.removeprefix(PACKAGED) if is_packaged else f"{sha256}.safetensors"
         self._write_weights(

@@ -23,7 +23,7 @@ from cdl_d2.tv.checkpoint import (
     load_rgb_detector,
     read_checkpoint,
 )
-from cdl_d2.tv.detector_config import DetectorConfig, build_detector
+from cdl_d2.tv.detector_config import EVALUATION_SIZES, DetectorConfig, build_detector
 from cdl_d2.tv.export import detector_graphs
 
 
@@ -52,7 +52,7 @@ class TorchvisionBackend(Backend):
                 "such as cfg.dump() gives"
             ) from error
         network, config = load_detector(weights)
-        short_edge, longest = config.architecture.evaluation_sizes
+        short_edge, longest = _evaluation_sizes(config)
         sizes = training.get("short_edge_val", short_edge), training.get("max_size", longest)
         return network.to(device), config, Variant(*sizes).apply
 
@@ -109,7 +109,7 @@ class TorchvisionBackend(Backend):
         return config.codec.weights if config.codec else ""
 
     def evaluation_transform(self, config: DetectorConfig) -> Transform:
-        return Variant(*config.architecture.evaluation_sizes).apply
+        return Variant(*_evaluation_sizes(config)).apply
 
     def seed(self, config: DetectorConfig) -> int | None:
         return None
@@ -126,3 +126,8 @@ class TorchvisionBackend(Backend):
         self, network: nn.Module, config: DetectorConfig, size: tuple[int, int] | None = None
     ) -> ModelGraphs:
         return detector_graphs(network, size)
+
+
+def _evaluation_sizes(config: DetectorConfig) -> tuple[int, int]:
+    """Return the default short edge and longest side of an image in evaluation, in pixels."""
+    return EVALUATION_SIZES["standard" if config.architecture.width == 1 else "small"]

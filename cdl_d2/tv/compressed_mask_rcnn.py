@@ -86,11 +86,10 @@ class CompressedMaskRCNN(FasterRCNN):
         Raises:
             CdlError: if a sample cannot be encoded, or has no target in training.
         """
-        samples = [self.encode(sample, with_bits=not self.training) for sample in samples]
-        batch = self.batch(samples)
+        samples, inputs, batch = self.prepare(samples)
         targets = [self._target(sample) for sample in samples] if self.training else None
-        pyramid = self.backbone(batch.tensors)
-        proposals, rpn_losses = self.rpn(self._on_pixel_grid(batch), pyramid, targets)
+        pyramid = self.backbone(inputs)
+        proposals, rpn_losses = self.rpn(batch, pyramid, targets)
         if self.training and self.has_masks and any("has_mask" in target for target in targets):
             losses = head_losses(self.roi_heads, pyramid, proposals, batch.image_sizes, targets)
             return losses | rpn_losses
@@ -113,15 +112,23 @@ class CompressedMaskRCNN(FasterRCNN):
         sample = self.coded_input.encode(sample, self.device, with_bits, self.training)
         return sample if self.translation is None else self.translation.translate_sample(sample)
 
-    def batch(self, samples: list[dict[str, Any]]) -> ImageList:
-        """Stack inputs into one tensor, zero-padded on the right and below to whole strides.
+    def prepare(
+        self, samples: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], torch.Tensor, ImageList]:
+        """Encode samples, and stack the backbone's inputs.
 
         Returns:
-            latents, N x M x h x w, or normalized pixels, N x 3 x H x W; sizes are in pixels.
+            the samples with their inputs; the inputs in one tensor, latents, N x M x h x w, or
+            normalized pixels, N x 3 x H x W, zero-padded on the right and below to whole strides;
+            and their sizes in pixels, with an empty tensor of the padded size, from which anchors
+            are laid out.
         """
-        return ImageList(
-            *self.coded_input.batch(samples, self.device, DIVISIBILITY, self.normalize)
-        )
+        device, stride = self.device, self.coded_input.stride
+        samples = [self.encode(sample, with_bits=not self.training) for sample in samples]
+        inputs, sizes = self.coded_input.batch(samples, device, DIVISIBILITY, self.normalize)
+        height, width = inputs.shape[2:]
+        grid = inputs.new_zeros(()).expand(1, 1, height * stride, width * stride)
+        return samples, inputs, ImageList(grid, sizes)
 
     def normalize(self, image: torch.Tensor) -> torch.Tensor:
         """Return the input of an RGB backbone for an image, 3 x H x W in 0..255."""
@@ -148,11 +155,6 @@ class CompressedMaskRCNN(FasterRCNN):
         heads = self.roi_heads
         pooled = heads.mask_roi_pool(pyramid, proposals, image_sizes)
         return heads.mask_predictor(heads.mask_head(pooled))
-
-    def _on_pixel_grid(self, batch: ImageList) -> ImageList:
-        """Return the list with a tensor of the size in pixels, from which anchors are laid out."""
-        size = [side * self.coded_input.stride for side in batch.tensors.shape[-2:]]
-        return ImageList(batch.tensors.new_zeros(()).expand(1, 1, *size), batch.image_sizes)
 
     def _target(self, sample: dict[str, Any]) -> dict[str, torch.Tensor]:
         if "target" not in sample:

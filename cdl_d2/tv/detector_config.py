@@ -19,13 +19,13 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.choice import CodecChoice
+from cdl_d2.codec.latent import current_fields
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
 from cdl_d2.nn.backbones.resnet import NORMS, NarrowResNet
 from cdl_d2.nn.bridge.bridge import FIRST_CONVOLUTION
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.input.coded_input import CodedInput
-from cdl_d2.nn.input.domains import check_domain
 from cdl_d2.tv.backbone import STRIDES, BridgedBody, LatentBackboneWithFPN
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
@@ -73,11 +73,6 @@ class Architecture:
                 f"anchor sizes {self.anchor_sizes}: five sizes of at least 1 pixel are needed"
             )
 
-    @property
-    def evaluation_sizes(self) -> tuple[int, int]:
-        """Default short edge and longest side of an image in evaluation, in pixels."""
-        return EVALUATION_SIZES["standard" if self.width == 1 else "small"]
-
 
 # Short edge and longest side in evaluation, in pixels.
 EVALUATION_SIZES = {"standard": (800, 1333), "small": (256, 384)}
@@ -116,14 +111,11 @@ class DetectorConfig:
     codec: CodecChoice | None = None
     architecture: Architecture = MODELS["standard"]
 
-    def __post_init__(self) -> None:
-        check_domain(self.domain, self.codec is not None)
-
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DetectorConfig:
         """Build a config from the dict that `dataclasses.asdict` makes of one."""
-        codec = content["codec"] and CodecChoice.from_dict(content["codec"])
         architecture = Architecture(**content["architecture"])
+        codec = content["codec"] and CodecChoice(**current_fields(content["codec"]))
         parts = {"classes": tuple(content["classes"]), "codec": codec}
         return cls(**content | parts | {"architecture": architecture})
 

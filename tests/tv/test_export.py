@@ -44,7 +44,7 @@ def test_the_card_of_a_detector_of_images_says_how_they_are_normalized():
     made = detector_graphs(detector, (50, 90))
     assert made.card["codec"] is None
     assert made.fixed_size == (50, 90) and made.card["normalization"]["channel_order"] == "RGB"
-    pixels = detector.batch([make_item(50, 90)]).tensors
+    pixels = detector.prepare([make_item(50, 90)])[1]
     backbone = made.graphs[0]
     assert backbone.draw()[0].shape[1:] == pixels.shape[1:] == (3, 64, 96)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_the_card_says_all_that_finding_objects_needs(changes):
     with torch.no_grad():
         expected = detector([{"image": item["image"]}])[0]
         coded = detector.coded_input.encode({"image": item["image"]}, detector.device)
-        shown = detector.batch([coded]).tensors
+        shown = detector.prepare([coded])[1]
     graphs = {graph.name: graph for graph in made.graphs}
     boxes, scores, labels = find_objects(graphs, card, shown, (96, 128))
     assert len(boxes) > 1

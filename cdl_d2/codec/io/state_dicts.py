@@ -79,7 +79,7 @@ def _count_tensors(content: object) -> int:
 
 def _check_state_dict(state: object, source: str | Path) -> None:
     problem = f"{source} cannot be read as weights"
-    if kind := unread_class(state):
+    if type(state) is not dict and (kind := unread_class(state)):  # placeholders are subclasses
         raise CdlError(f"{problem}: it contains a pickled {kind}: {SAVE_AGAIN}")
     if not isinstance(state, dict):
         raise CdlError(f"{problem}: it has no state dict of tensors")
@@ -197,6 +197,8 @@ def load_into(
     head = _unfit_head(own, state) if skip_head else set()
     state = {k: v for k, v in state.items() if k not in head and k not in COUNTERS}
     missing, unknown, reshaped = _load(network, state, own, source)
+    if not (missing or unknown or reshaped):
+        return
     missing = [k for k in missing if k in own and k not in head and not k.endswith(CONSTANTS)]
     unknown = [k for k in unknown if not k.endswith(CONSTANTS)]
     wrong = [k for k in unknown if strict_modules is None or k.split(".")[0] in strict_modules]

@@ -28,16 +28,12 @@ class CodecStamp(nn.Module):
 
     def __init__(self, *identities: CodecIdentity, required: bool = True):
         super().__init__()
-        self._required = required
+        self._required, self.identities = required, identities
         self.register_buffer("stamp", _to_bytes(identities))
-
-    @property
-    def identities(self) -> tuple[CodecIdentity, ...]:
-        """Identities of the codec at all qualities; empty for any codec."""
-        return _from_bytes(self.stamp)
 
     def commit(self, *identities: CodecIdentity) -> None:
         """Replace the identities, as for a network whose codec is being trained."""
+        self.identities = identities
         self.stamp.copy_(_to_bytes(identities))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
@@ -51,6 +47,7 @@ class CodecStamp(nn.Module):
                 )
             if own or not stored:
                 state_dict[prefix + "stamp"] = self.stamp
+            self.identities = own or stored
         elif not self._required:
             state_dict[prefix + "stamp"] = self.stamp
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

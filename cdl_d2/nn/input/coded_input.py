@@ -195,7 +195,9 @@ class CodedInput:
             MisalignedImageError: if a latent's image was padded above or to the left, not by
                 multiples of 16 pixels.
         """
-        codec = self.codec_on(device, self.find_codec(stream.codec))
+        codec = self.find_codec(stream.codec)
+        if self.has_pixels:  # the entropy code is decoded on the CPU, the image on the device
+            codec = self.codec_on(device, codec)
         if not stream.codec.weights:  # a new stream's size needs its whole header
             stream = codec.identify(stream)
         height, width = stream.result_size
