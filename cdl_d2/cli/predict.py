@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Annotated
 
@@ -78,5 +79,5 @@ def predict(
     else:
         print(f"{archive.file}: {archive.count} images, {len(archive.failures)} failures")
         for task, values in archive.results.items():
-            print(f"{task}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items()))
+            print(f"{task}: " + ", ".join(starmap("{} {:.3g}".format, values.items())))
     return 1 if archive.failures else 0

@@ -35,8 +35,10 @@ from cdl_d2.codec.io.state_dicts import fingerprint
 from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
 from cdl_d2.files import is_disk_error, without_nan, write_json
+from cdl_d2.prediction.loading import load_model
 from cdl_d2.prediction.merging import ArchiveResults, check_annotations, merge_parts
-from cdl_d2.prediction.predictor import Outcome, Predictor
+from cdl_d2.prediction.models import Outcome
+from cdl_d2.prediction.predictor import Predictor
 from cdl_d2.prediction.reading import StoredLatent, Unreadable
 from cdl_d2.prediction.results import Prediction
 from cdl_d2.prediction.sources import ArchiveSource, find_sources
@@ -62,7 +64,7 @@ def predict_archive(
     """Predict all sources of the inputs that are not predicted yet, and merge the parts.
 
     Args:
-        model: arguments of Predictor.load.
+        model: arguments of load_model.
         inputs: files, folders and globs, as find_sources takes them.
         output: folder of the predictions.
         annotations: ground truth, as the model's task reads it.
@@ -77,7 +79,7 @@ def predict_archive(
         CdlError, OSError: for unusable arguments, or if the output folder has other predictions.
     """
     share = read_job_part(shard)
-    predictor = Predictor.load(*model)
+    predictor = Predictor(load_model(*model))
     sources = find_sources(inputs, output)
     if annotations is not None:
         check_annotations(predictor, annotations, sources)
@@ -200,7 +202,7 @@ class ArchivePrediction:
         sources = [self.sources[name] for part in parts for name in self.names_in(part)]
         outcomes = self.predictor.outcomes(sources, self.batch_size, workers)
         for part in parts:
-            records, failures, states = [], {}, self._states(part)
+            records, failures, states, path = [], {}, self._states(part), self._path(part)
             for name, (_, outcome) in zip(self.names_in(part), outcomes, strict=False):
                 record = self._record_or_error(name, outcome)
                 if isinstance(record, dict):
@@ -209,7 +211,9 @@ class ArchivePrediction:
                     failures[name] = str(record)
                 yield name, failures.get(name)
             content = {"sources": states, "failures": failures, "predictions": records}
-            write_json(self._path(part), {"sha256": _digest(content), **content})
+            text = json.dumps(content := without_nan(content))  # the same when it is read
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            write_json(path, {"sha256": digest, **content})
 
     def read_parts(self) -> tuple[list[dict[str, Any]], dict[str, str]] | None:
         """Return all records, in order, and the errors of failed sources; None if parts lack."""
@@ -231,10 +235,10 @@ class ArchivePrediction:
         content = _read_json(self._path(part)) or {}
         sha256, states = content.pop("sha256", None), self._states(part)
         try:
-            is_valid = content.get("sources") == states and sha256 == _digest(content)
+            digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         except (RecursionError, ValueError):
             return None
-        return content if is_valid else None
+        return content if (content.get("sources"), sha256) == (states, digest) else None
 
     def _states(self, part: int) -> list[list[str | int | None]]:
         """Return name, size and date of a part's sources."""
@@ -290,8 +294,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _digest(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a part's content, the same before it is written and when it is read."""
-    return hashlib.sha256(json.dumps(without_nan(content)).encode()).hexdigest()

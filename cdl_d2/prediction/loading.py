@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,8 @@ def find_model(name: str | Path) -> ModelSource:
         raise CdlError("the name of the model is empty: give a folder, a file or a name of the zoo")
     if path.is_dir():
         if (path / CARD_FILE).is_file():
-            return _card_source(read_model(path))
+            card = read_model(path)
+            return ModelSource(card.backend, card=card)
         if (path / CONFIG_FILE).is_file() or (path / WEIGHTS_FILE).is_file():
             return _checkpoint_source(path / WEIGHTS_FILE)
         if text not in model_zoo.names():  # a folder, such as one of predictions, may have a name
@@ -77,7 +78,8 @@ def find_model(name: str | Path) -> ModelSource:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     elif text == TORCHVISION_ZOO:
         return ModelSource("torchvision", weights=text)
-    return _card_source(find_card(text))
+    card = find_card(text)
+    return ModelSource(card.backend, card=card)
 
 
 def find_detectron2_config(name: str | Path) -> tuple[Path, list[Any], str | None]:
@@ -107,7 +109,7 @@ def find_detectron2_config(name: str | Path) -> tuple[Path, list[Any], str | Non
 
 
 def load_model(
-    name: str | Path,
+    name: str | Path | Card,
     device: str | None = None,
     class_names: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
@@ -115,7 +117,7 @@ def load_model(
     """Load a trained model.
 
     Args:
-        name: MODEL, as find_model resolves it.
+        name: MODEL, as find_model resolves it, or a card.
         device: default a GPU if there is one.
         class_names: K names that replace the model's own.
         overrides: KEY VALUE changes of a Detectron2 model's config.
@@ -125,51 +127,28 @@ def load_model(
             number of names.
         MissingPackageError: if the package of its backend is not installed.
     """
-    source = find_model(name)
-    if source.card is not None:
-        model = load_card(source.card, device, overrides)
+    card = name if isinstance(name, Card) else (source := find_model(name)).card
+    if card is not None:
+        backend, network, config = model_zoo.load(card, usable_device(device), overrides)
+        names, resize = tuple(card.classes), None
     else:
         backend, device = get_backend(source.backend, str(name)), usable_device(device)
         network, config, resize = backend.load(
             source.weights, device, source.config_file, overrides
         )
-        model = PredictionModel(
-            backend,
-            network,
-            TASKS[backend.task(config)],
-            backend.class_names(config),
-            backend.coded_input(network, config),
-            resize,
-            config,
-        )
-    if class_names is None:
-        return model
-    if len(class_names) != len(model.class_names):
-        raise CdlError(
-            f"{len(class_names)} class names for a model of {len(model.class_names)} classes"
-        )
-    return replace(model, class_names=tuple(class_names))
-
-
-def load_card(
-    card: Card, device: str | None = None, overrides: Sequence[str] = ()
-) -> PredictionModel:
-    """Load a model of the zoo; raise as load_model."""
-    backend, network, config = model_zoo.load(card, usable_device(device), overrides)
+        names = backend.class_names(config)
+    if class_names is not None and len(class_names) != len(names):
+        raise CdlError(f"{len(class_names)} class names for a model of {len(names)} classes")
     return PredictionModel(
         backend,
         network,
         TASKS[backend.task(config)],
-        tuple(card.classes),
+        names if class_names is None else tuple(class_names),
         backend.coded_input(network, config),
-        backend.evaluation_transform(config),
+        resize or backend.evaluation_transform(config),
         config,
         card,
     )
-
-
-def _card_source(card: Card) -> ModelSource:
-    return ModelSource(card.backend, card=card)
 
 
 def _checkpoint_source(checkpoint: Path) -> ModelSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,15 @@ import torch
 from torch import nn
 
 from cdl_d2.backend import Backend, Config, Transform
+from cdl_d2.errors import CdlError
 from cdl_d2.export.graphs import ModelGraphs
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.prediction.reading import outcome_of
 from cdl_d2.prediction.results import Prediction
 from cdl_d2.prediction.tasks import Task
+
+Outcome = Prediction | CdlError | OSError
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,22 @@ class PredictionModel:
         """Device of the network."""
         return next(self.network.parameters()).device
 
+    def predict_readable(self, samples: Sequence[dict[str, Any] | Exception]) -> list[Outcome]:
+        """Predict a batch; if it fails, predict its samples one by one.
+
+        Args:
+            samples: those that could not be read are errors, and stay so.
+        """
+        readable = [i for i, sample in enumerate(samples) if isinstance(sample, dict)]
+        outcomes = list(samples)
+        try:
+            predictions = self.predict([samples[i] for i in readable])
+        except (CdlError, MemoryError, RuntimeError):
+            predictions = [outcome_of(lambda s: self.predict([s])[0], samples[i]) for i in readable]
+        for i, prediction in zip(readable, predictions, strict=True):
+            outcomes[i] = prediction
+        return outcomes
+
     @torch.no_grad()
     def predict(self, samples: Sequence[dict[str, Any]]) -> list[Prediction]:
         """Predict samples of SourceReader; those of one size form a batch."""
@@ -57,7 +78,12 @@ class PredictionModel:
         for indices in batches.values():
             outputs = self.network([samples[i] for i in indices])
             for i, output in zip(indices, outputs, strict=True):
-                predictions[i] = self._read_output(samples[i], output)
+                size = samples[i]["height"], samples[i]["width"]
+                common: dict[str, Any] = {"image_size": size, "class_names": self.class_names}
+                if "bits" in output:
+                    bits, pixels = float(output["bits"]), math.prod(output["image_size"])
+                    common |= {"bits": bits, "bits_per_pixel": bits / pixels}
+                predictions[i] = self.task.prediction(self.backend.read_output(output), **common)
         return predictions
 
     def export_graphs(self, size: tuple[int, int] | None = None) -> ModelGraphs:
@@ -72,14 +98,3 @@ class PredictionModel:
         graphs = self.backend.export_graphs(self.network, self.config, size)
         graphs.card["class_names"] = list(self.class_names)
         return graphs
-
-    def _read_output(self, sample: dict[str, Any], output: dict[str, Any]) -> Prediction:
-        common: dict[str, Any] = {
-            "image_size": (sample["height"], sample["width"]),
-            "class_names": self.class_names,
-        }
-        if "bits" in output:
-            height, width = output["image_size"]
-            common["bits"] = float(output["bits"])
-            common["bits_per_pixel"] = common["bits"] / (height * width)
-        return self.task.prediction(self.backend.read_output(output), **common)

@@ -13,17 +13,16 @@ from typing import Any, TypeVar
 
 from torch.utils.data import Dataset
 
-from cdl_d2.errors import CdlError, memory_error
+from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.hub import push_model, read_model, save_model
-from cdl_d2.prediction.loading import load_card, load_model
-from cdl_d2.prediction.models import PredictionModel
-from cdl_d2.prediction.reading import Source, SourceReader
+from cdl_d2.prediction.loading import load_model
+from cdl_d2.prediction.models import Outcome, PredictionModel
+from cdl_d2.prediction.reading import Source, SourceReader, outcome_of
 from cdl_d2.prediction.results import Prediction
 from cdl_d2.workers import PlainlyPickled, load_in_workers
 
 Sample = dict[str, Any]
-Outcome = Prediction | CdlError | OSError
 T = TypeVar("T")
 
 
@@ -77,7 +76,7 @@ class Predictor:
             folder_or_repository: a folder, or `USER/NAME` on the Hugging Face Hub.
             device: `cpu` or `cuda`. Default: a GPU if there is one.
         """
-        return cls(load_card(read_model(folder_or_repository), device))
+        return cls(load_model(read_model(folder_or_repository), device))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, which must be of the zoo, to a folder of its own."""
@@ -147,47 +146,28 @@ class Predictor:
         if workers < 0:
             raise CdlError(f"{workers} workers are below 0")
         batches = _batches(sources, batch_size)
+        for batch, outcomes in self._predict_batches(batches, workers):
+            for source, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Prediction):
+                    outcome = replace(outcome, picture=partial(self.read.picture, source))
+                yield source, outcome
+
+    def _predict_batches(
+        self, batches: Iterable[list[Source]], workers: int
+    ) -> Iterator[tuple[list[Source], list[Outcome]]]:
         if not workers:
             for batch in batches:
-                yield from self._with_pictures(batch, self._predict_sources(batch))
+                yield batch, self._predict_sources(batch)
             return
         in_workers = self.model.device.type == "cpu"
         work = self._predict_sources if in_workers else partial(_read_samples, self.read)
         pending: deque[list[Source]] = deque()
         for packed in load_in_workers(_Work(work), _pack(batches, pending), workers):
             results = pickle.loads(packed)
-            outcomes = results if in_workers else self._predict(results)
-            yield from self._with_pictures(pending.popleft(), outcomes)
+            yield pending.popleft(), results if in_workers else self.model.predict_readable(results)
 
     def _predict_sources(self, batch: Sequence[Source]) -> list[Outcome]:
-        return self._predict(_read_samples(self.read, batch))
-
-    def _predict(self, samples: Sequence[Sample | Exception]) -> list[Outcome]:
-        """Predict a batch; if it fails, predict its samples one by one.
-
-        Args:
-            samples: those that could not be read are errors, and stay so.
-        """
-        readable = [i for i, sample in enumerate(samples) if isinstance(sample, dict)]
-        outcomes = list(samples)
-        try:
-            predictions = self.model.predict([samples[i] for i in readable])
-        except (CdlError, MemoryError, RuntimeError):
-            predictions = [_try(self._predict_one, samples[i]) for i in readable]
-        for i, prediction in zip(readable, predictions, strict=True):
-            outcomes[i] = prediction
-        return outcomes
-
-    def _predict_one(self, sample: Sample) -> Prediction:
-        return self.model.predict([sample])[0]
-
-    def _with_pictures(
-        self, batch: Sequence[Source], outcomes: Sequence[Outcome]
-    ) -> Iterator[tuple[Source, Outcome]]:
-        for source, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Prediction):
-                outcome = replace(outcome, picture=partial(self.read.picture, source))
-            yield source, outcome
+        return self.model.predict_readable(_read_samples(self.read, batch))
 
 
 class _Work(PlainlyPickled, Dataset):
@@ -211,7 +191,7 @@ def _pack(batches: Iterable[list[Source]], pending: deque[list[Source]]) -> Iter
 
 
 def _read_samples(read: SourceReader, batch: Sequence[Source]) -> list[Sample | Exception]:
-    return [_try(read, source) for source in batch]
+    return [outcome_of(read, source) for source in batch]
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -220,13 +200,3 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _try(action: Callable[[T], Any], argument: T) -> Any:
-    """Return the result of an action, or its CdlError or OSError."""
-    try:
-        return action(argument)
-    except (CdlError, OSError) as error:
-        return error
-    except (MemoryError, RuntimeError) as error:
-        return memory_error(error)

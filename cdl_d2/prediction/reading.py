@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torchvision.transforms.functional import resize
@@ -21,7 +21,7 @@ from cdl_d2.codec.bitstream.header import MAGIC
 from cdl_d2.codec.bitstream.stream import SUFFIX
 from cdl_d2.codec.io.image_files import Content, Picture, read_image, read_image_size
 from cdl_d2.data import LatentStore
-from cdl_d2.errors import BitstreamError, CdlError, MisalignedImageError
+from cdl_d2.errors import BitstreamError, CdlError, MisalignedImageError, memory_error
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.prediction.tar_files import TarMember
 
@@ -54,6 +54,8 @@ class Unreadable:
         return self.path
 
 
+T = TypeVar("T")
+R = TypeVar("R")
 Source = Picture | Bitstream | TarMember | StoredLatent | Unreadable
 
 
@@ -85,7 +87,12 @@ class SourceReader:
             return self._stored(source)
         opened = open_source(source)
         if isinstance(opened, Bitstream) and self.coded_input.codec is not None:
-            return self._read(opened)
+            try:
+                return self.coded_input.read(opened)
+            except MisalignedImageError as error:
+                raise BitstreamError(
+                    f"{error}: `cdl codec decompress` the file and `cdl codec compress` the PNG"
+                ) from error
         size = _size_of(opened)
         if isinstance(opened, Bitstream):
             opened = decode_pixels(opened, None)
@@ -121,14 +128,6 @@ class SourceReader:
                 return read_image_size(str(source), content)
         return _size_of(open_source(source))
 
-    def _read(self, stream: Bitstream) -> dict[str, Any]:
-        try:
-            return self.coded_input.read(stream)
-        except MisalignedImageError as error:
-            raise BitstreamError(
-                f"{error}: `cdl codec decompress` the file and `cdl codec compress` the PNG"
-            ) from error
-
     def _stored(self, source: StoredLatent) -> dict[str, Any]:
         store = self._store(source)
         height, width = store.original_size(source.image)
@@ -144,6 +143,16 @@ class SourceReader:
         if source.store not in self._stores:
             self._stores[source.store] = LatentStore(source.store, *coded_input.codecs)
         return self._stores[source.store]
+
+
+def outcome_of(action: Callable[[T], R], argument: T) -> R | CdlError | OSError:
+    """Return the result of an action, or its CdlError or OSError; no memory is a CdlError."""
+    try:
+        return action(argument)
+    except (CdlError, OSError) as error:
+        return error
+    except (MemoryError, RuntimeError) as error:
+        return memory_error(error)
 
 
 def _size_of(opened: Bitstream | torch.Tensor) -> tuple[int, int]:
