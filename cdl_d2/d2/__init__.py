@@ -11,12 +11,13 @@ if not importlib.util.find_spec("detectron2"):
     )
 
 from cdl_d2.d2.applications.scripts import (
+    set_up_project,
     setup_environment,  # first: Detectron2's import may call it
+    without_project,
 )
 
-# isort: split
-
-import detectron2  # noqa: F401  before what is imported from it, in case it calls the above
+with without_project() as _project:
+    import detectron2  # noqa: F401  before what is imported from it
 
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import add_cdl_config
@@ -79,3 +80,5 @@ __all__ = [
     "register_dataset",
     "setup_environment",
 ]
+
+set_up_project(_project)  # it may import this package, which is complete now

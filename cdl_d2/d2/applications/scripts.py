@@ -11,7 +11,8 @@ import json
 import os
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,15 +30,36 @@ def setup_environment() -> None:
     The data sets are those of CDL_DATASETS, the project is the module of CDL_PROJECT.
     """
     from detectron2.config.defaults import _C
-    from detectron2.utils.env import setup_custom_environment
 
     from cdl_d2.d2.config import add_cdl_config
     from cdl_d2.d2.tasks import register_datasets
 
     add_cdl_config(_C)
     register_datasets(json.loads(os.environ.get(DATASETS, "{}")))
-    if os.environ.get(PROJECT):
-        setup_custom_environment(os.environ[PROJECT])
+    set_up_project(os.environ.get(PROJECT, ""))
+
+
+@contextmanager
+def without_project() -> Iterator[str]:
+    """Hide DETECTRON2_ENV_MODULE in a block that imports Detectron2, and yield it.
+
+    That module may import this package, which is not complete yet. It is empty if it is not set,
+    or if Detectron2 has been imported before, which has called it.
+    """
+    project = "" if "detectron2" in sys.modules else os.environ.pop(ENV_MODULE, "")
+    try:
+        yield project
+    finally:
+        if project:
+            os.environ[ENV_MODULE] = project
+
+
+def set_up_project(project: str) -> None:
+    """Call `setup_environment` of a module or file, as Detectron2 does; do nothing if empty."""
+    from detectron2.utils.env import setup_custom_environment
+
+    if project:
+        setup_custom_environment(project)
 
 
 def run_script(

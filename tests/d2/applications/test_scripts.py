@@ -132,6 +132,7 @@ def test_a_project_brings_its_own_keys_and_classes(tmp_path):
     (tmp_path / "my_heads.py").write_text(
         "from detectron2.modeling import ROI_BOX_HEAD_REGISTRY\n"
         "from detectron2.modeling.roi_heads import FastRCNNConvFCHead\n"
+        "from cdl_d2.d2 import CompressedRCNN\n"
         "@ROI_BOX_HEAD_REGISTRY.register()\n"
         "class MyHead(FastRCNNConvFCHead):\n"
         "    pass\n"
