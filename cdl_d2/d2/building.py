@@ -82,4 +82,5 @@ def _similar_names(key: str, name: str) -> str:
     if registry is None or name in registry:
         return ""
     names = get_close_matches(name, [registered for registered, _ in registry])
-    return f" (did you mean {' or '.join(names)}?)" if names else f" ({PROJECT_ADVICE})"
+    near = f"did you mean {' or '.join(names)}? " if names else ""
+    return f" ({near}{PROJECT_ADVICE})"

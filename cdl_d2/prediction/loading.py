@@ -94,8 +94,8 @@ def find_detectron2_config(name: str | Path) -> tuple[Path, list[Any], str | Non
     source = find_model(name)
     if source.backend != "detectron2":
         raise CdlError(
-            f"{name} is a model of {source.backend}; expected one of Detectron2, with its "
-            f"{CONFIG_FILE}"
+            f"{name} is a model of {source.backend}; expected one of Detectron2, which has a "
+            f"{CONFIG_FILE} beside its weights, such as cfg.dump() gives"
         )
     if source.card is None:
         return source.config_file, [], source.weights

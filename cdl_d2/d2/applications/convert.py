@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.d2.applications.backend import Detectron2Backend
-from cdl_d2.d2.building import build_model
+from cdl_d2.d2.building import MISFITS, build_model
 from cdl_d2.d2.checkpoint import SafeCheckpointer
 from cdl_d2.d2.config import INITIALIZATION_KEYS, without_initialization
 from cdl_d2.d2.config_files import read_config
@@ -182,11 +183,13 @@ def _bridge_options(cfg: CfgNode, path: Path) -> dict[str, str]:
         CdlError: if the model cannot be converted, or is no RGB model.
     """
     name = cfg.MODEL.META_ARCHITECTURE
-    architecture = get_task(cfg).latent_architectures.get(name)
-    if architecture is None:
+    own = f"Compressed{name}"  # of a project
+    architecture = get_task(cfg).latent_architectures.get(name, own)
+    if architecture not in META_ARCH_REGISTRY:
         raise CdlError(
             f"{path} is of a {name}, which cannot be converted: R-CNNs, RetinaNet, FCOS, "
-            "PanopticFPN, segmentation models and classifiers can"
+            "PanopticFPN, segmentation models and classifiers can; another needs a class "
+            f"{own} (docs/extending.md, A student)"
         )
     if cfg.INPUT.DOMAIN != "image":
         raise CdlError(
@@ -211,7 +214,7 @@ def _check_initial_network(cfg: CfgNode, path: Path) -> None:
     """Raise CdlError unless the INIT of a classifier without weights has its last layer, too."""
     keys = cfg.MODEL.CLASSIFIER
     message = f"there are no weights of {path}: name {path}:WEIGHTS"
-    if not keys.INIT:
+    if not keys.INIT or get_task(cfg).name != "classification":
         raise CdlError(message)
     counts = {IMAGENET_CLASSES}
     if keys.INIT != IMAGENET:
@@ -277,7 +280,7 @@ def _check_prediction(model: nn.Module, sample: dict[str, Any]) -> None:
     try:
         [output] = model.eval()([sample])
         Detectron2Backend().read_output(output)
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except MISFITS as error:
         height, width = sample["image"].shape[1:]
         raise CdlError(
             f"the converted model cannot predict an image of {height} x {width} pixels: {error}"
