@@ -16,4 +16,8 @@ def __getattr__(name: str):
         from cdl_d2.prediction import Predictor
 
         return Predictor
+    if name == "convert":
+        from cdl_d2.conversion import convert
+
+        return convert
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

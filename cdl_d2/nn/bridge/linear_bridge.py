@@ -96,6 +96,15 @@ class LinearBridge(nn.Module):
             feature = self.norm(feature)
         return feature if self.activation is None else self.activation(feature)
 
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (H, W) of the convolution's output for an image of height x width pixels."""
+        stride = self.stride[0]
+        convolution = self._convolution[0]
+        is_patch = convolution.kernel_size[0] == stride and convolution.padding in ((0, 0), 0)
+        if is_patch:
+            return height // stride, width // stride
+        return -(-height // stride), -(-width // stride)
+
     def convolve_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """Apply the RGB model's convolution, without norm and activation."""
         parameters = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
@@ -184,6 +193,22 @@ def bridge_first_convolution(
     Raises:
         CdlError: if not exactly one convolution reads 3 channels, or a bridge cannot replace it.
     """
+    name, convolution = find_first_convolution(network)
+    path, _, last = name.rpartition(".")
+    parent = network.get_submodule(path)
+    bridge = LinearBridge(codec, convolution, width, decoder_stride)
+    setattr(parent, last, bridge)
+    if hasattr(parent, "img_size"):
+        parent.img_size = None  # timm's PatchEmbed checks sizes as those of pixels
+    return bridge
+
+
+def find_first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Return the name of an RGB model's only convolution of 3 channels, and the convolution.
+
+    Raises:
+        CdlError: if it has none, or several.
+    """
     convolutions = [
         (name, module)
         for name, module in network.named_modules()
@@ -194,11 +219,4 @@ def bridge_first_convolution(
             f"{type(network).__name__} has {len(convolutions)} convolutions of 3 channels: a "
             "bridge replaces the only one that reads pixels"
         )
-    name, convolution = convolutions[0]
-    path, _, last = name.rpartition(".")
-    parent = network.get_submodule(path)
-    bridge = LinearBridge(codec, convolution, width, decoder_stride)
-    setattr(parent, last, bridge)
-    if hasattr(parent, "img_size"):
-        parent.img_size = None  # timm's PatchEmbed checks sizes as those of pixels
-    return bridge
+    return convolutions[0]

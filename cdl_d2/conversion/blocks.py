@@ -1,0 +1,139 @@
+"""Depths of a network: its layers in the order in which they run, and the points to compare.
+
+A block is an element of an nn.Sequential or nn.ModuleList, however nested, that has parameters and
+is no such container itself: a residual block, a transformer layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+CONTAINERS = (nn.Sequential, nn.ModuleList)
+POINTS = 5  # at which features are compared
+# Parts of detectors of torchvision and Detectron2, by the ends of their names.
+PROPOSALS = ("rpn", "proposal_generator")
+DENSE_HEADS = ("rpn.head", "proposal_generator.rpn_head", "network.head", "network.model.head")
+REGION_HEADS = ("box_predictor",)
+
+
+class Depths:
+    """Layers and points of comparison of a teacher, and so of a student with the same names.
+
+    Args:
+        network: the teacher.
+        run: runs it on an image or a batch.
+
+    Attributes:
+        layers: names of the layers with parameters of their own, in the order in which they run.
+        points: names of the modules whose outputs are compared.
+    """
+
+    def __init__(self, network: nn.Module, run: Callable[[], object]):
+        order, modules = _record_order(network, run), dict(network.named_modules())
+        self.layers = [n for n in order if any(True for _ in modules[n].parameters(recurse=False))]
+        blocks = set(find_blocks(network))
+        points = [n for n in order if n in blocks and _has_positions(order[n])]
+        self.points = _evenly_spaced(points or self.layers, POINTS)
+        self.points += [n for n in modules if n.endswith(DENSE_HEADS)]
+        self._regions = [n for n in modules if n.rpartition(".")[2] in REGION_HEADS]
+        proposals = [n for n in modules if n.rpartition(".")[2] in PROPOSALS]
+        self._proposals = proposals[0] if proposals and self._regions else ""
+        self.has_detections = bool(self._regions) or any(n.endswith(DENSE_HEADS) for n in modules)
+
+    def first_layers(self, share: float) -> set[str]:
+        """Return the names of the first layers, a share of all."""
+        return set(self.layers[: round(share * len(self.layers))])
+
+    @contextmanager
+    def recorded(
+        self, network: nn.Module, teacher: Mapping[str, list[Any]] | None = None
+    ) -> Iterator[dict[str, list[Any]]]:
+        """Record outputs while a network runs inside the block, in a list for each module.
+
+        Args:
+            network: the teacher or the student.
+            teacher: what was recorded of the teacher; its region proposals replace the student's,
+                so that the outputs of both for regions can be compared.
+        """
+        record: dict[str, list[Any]] = {}
+
+        def keep(name: str) -> Callable[..., Any]:
+            return lambda module, inputs, output: record.setdefault(name, []).append(output)
+
+        def replace(module: nn.Module, inputs: object, output: object) -> Any:
+            return teacher[self._proposals][0]
+
+        with ExitStack() as stack:
+            for name in [*self.points, *self._regions]:
+                handle = network.get_submodule(name).register_forward_hook(keep(name))
+                stack.callback(handle.remove)
+            if self._proposals:
+                hook = replace if teacher else keep(self._proposals)
+                module = network.get_submodule(self._proposals)
+                stack.callback(module.register_forward_hook(hook).remove)
+            yield record
+
+    def features(self, record: Mapping[str, list[Any]]) -> list[Any]:
+        """Return the recorded outputs to compare as features."""
+        return [record[name] for name in self.points if name in record]
+
+    def outputs(self, record: Mapping[str, list[Any]], output: Any) -> Any:
+        """Return the outputs to compare: a detector's for each region, or else the network's."""
+        if not self.has_detections:
+            return output
+        names = ("logits", "boxes")
+        return [
+            dict(zip(names, call, strict=False)) for name in self._regions for call in record[name]
+        ]
+
+
+def find_blocks(network: nn.Module) -> list[str]:
+    """Return the names of a network's blocks, as they are defined."""
+    blocks: list[str] = []
+
+    def search(name: str, module: nn.Module, in_container: bool) -> None:
+        is_container = type(module) in CONTAINERS
+        if in_container and not is_container:
+            blocks.extend([name] if any(True for _ in module.parameters()) else [])
+            return
+        for child_name, child in module.named_children():
+            search(f"{name}.{child_name}" if name else child_name, child, is_container)
+
+    search("", network, False)
+    return blocks
+
+
+def _record_order(network: nn.Module, run: Callable[[], object]) -> dict[str, Any]:
+    """Return the modules that a function runs, by name in the order in which they first end.
+
+    The values are the shapes of their first outputs, or None of those that are no tensors.
+    """
+    order: dict[str, Any] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            order.setdefault(name, getattr(output, "shape", None))
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in network.named_modules():
+            stack.callback(module.register_forward_hook(note(name)).remove)
+        run()
+    return order
+
+
+def _has_positions(shape: torch.Size | None) -> bool:
+    return shape is None or len(shape) > 2
+
+
+def _evenly_spaced(names: list[str], count: int) -> list[str]:
+    """Return `count` names at even distances, the last one among them; all if there are fewer."""
+    if len(names) <= count:
+        return list(names)
+    return [names[round((i + 1) * len(names) / count) - 1] for i in range(count)]

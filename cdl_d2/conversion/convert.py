@@ -1,0 +1,211 @@
+"""Conversion of a trained RGB network to latent input, with unlabelled images only."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cdl_d2.codec import Codec, CodecChoice
+from cdl_d2.codec.io.image_files import find_images, read_image
+from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images
+from cdl_d2.conversion.fit import fit_to_images
+from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
+from cdl_d2.conversion.latent_network import DECODER_STRIDE, LatentNetwork
+from cdl_d2.conversion.preprocessing import Preprocessing
+from cdl_d2.errors import CdlError
+
+FIT_IMAGES = 200  # at most
+LEAST_IMAGES = 16  # below, neither a fit nor a validation says anything
+KEPT_ASIDE = 0.1  # share of the images for validation and report
+MOST_KEPT_ASIDE = 64
+
+
+def convert(
+    network: nn.Module,
+    codec: str | Codec,
+    quality: int | None = None,
+    images: str | Path | Sequence[str | Path] = (),
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    preprocessing: Preprocessing | None = None,
+    distillation: DistillationOptions | None = None,
+    decoder_stride: int = DECODER_STRIDE,
+    width: int | None = None,
+    folder: Path | None = None,
+) -> LatentNetwork:
+    """Convert a trained RGB network of any library to latent input.
+
+    ```python
+    model = cdl_d2.convert(network, "bmshj2018-hyperprior", 4, "photos/", mean=mean, std=std)
+    output = model(model.encode("photo.jpg"))
+    ```
+
+    A bridge from latents replaces the network's only convolution on pixels. It is fitted in closed
+    form, and then the first layers are trained to reproduce the RGB network, both on unlabelled
+    images.
+
+    Args:
+        network: in the state to convert; not changed, except that it is in eval mode and without
+            gradients.
+        codec: a Codec, or the name of one with published weights.
+        quality: quality of a codec that is given by name.
+        images: a folder, which is searched, or files.
+        mean: per-channel mean of the network's input, for images in [0, 1]; default what the
+            network states (timm's networks and torchvision's detectors do). Zeros for a network
+            that normalizes its input itself.
+        std: per-channel standard deviation of the network's input; ones for such a network.
+        preprocessing: with mean, std and the size of images, instead of these two.
+        distillation: options of the training; default DistillationOptions(); 0 iterations for the
+            fit alone.
+        decoder_stride: stride in pixels at which the copied first layers of the decoder end.
+        width: rank of the bridge's linear map; default the number of channels that it reads.
+        folder: where an interrupted training is kept and continued; default nowhere.
+
+    Raises:
+        CdlError, OSError: for a network without, or with several, convolutions on pixels; one whose
+            input range is not stated; an unknown codec; too few or unreadable images.
+    """
+    preprocessing = preprocessing or Preprocessing.of_network(network, mean, std)
+    conversion = Conversion(network, load_codec(codec, quality), images, preprocessing, folder)
+    return conversion.to_latents(distillation or DistillationOptions(), decoder_stride, width)
+
+
+class Conversion:
+    """The steps of a conversion, whose results a report compares.
+
+    Args:
+        network: RGB network; in eval mode and without gradients from now on.
+        codec: codec of the latents.
+        images: a folder, which is searched, or files.
+        preprocessing: of the network's images.
+        folder: where an interrupted training is kept and continued; None for nowhere.
+
+    Attributes:
+        teacher: the RGB network.
+        kept_aside: files that nothing is fitted to or trained on.
+        explained: share of the first convolution's variance that the fitted bridge explains.
+        history: validation losses of the last training.
+
+    Raises:
+        CdlError, FileNotFoundError: for too few images, or none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        codec: Codec,
+        images: str | Path | Sequence[str | Path],
+        preprocessing: Preprocessing,
+        folder: Path | None = None,
+    ):
+        self.teacher = ImageNetwork(network.requires_grad_(False), preprocessing)
+        self._codec, self._folder, self._preprocessing = codec, folder, preprocessing
+        self.kept_aside, self._files = _split(_list_files(images))
+        self.explained, self.history = 0.0, []
+
+    def to_latents(
+        self,
+        options: DistillationOptions,
+        decoder_stride: int = DECODER_STRIDE,
+        width: int | None = None,
+    ) -> LatentNetwork:
+        """Return the network on latents, fitted and trained."""
+        student = LatentNetwork(
+            self.teacher.network, self._codec, self._preprocessing, decoder_stride, width
+        )
+        fitted = tqdm(self._files[:FIT_IMAGES], desc="fit bridge", unit="image")
+        self.explained = fit_to_images(student, self.teacher, map(self.read, fitted))
+        return self._distil(student, options)
+
+    def to_reconstructions(self, options: DistillationOptions) -> DecodedNetwork:
+        """Return the network on decoded images, trained as `to_latents` trains."""
+        student = DecodedNetwork(self.teacher.network, self._codec, self._preprocessing)
+        return self._distil(student, options)
+
+    def read(self, file: Path) -> torch.Tensor:
+        """Return an image, 3 x H x W, uint8, resized and cropped as in evaluation."""
+        return self._preprocessing.apply(read_image(file))
+
+    def _distil(self, student: Any, options: DistillationOptions) -> Any:
+        if not (options.iterations or options.minutes):
+            return student
+        batches = [[self.read(file)] for file in self.kept_aside]
+        if self._preprocessing.crop:  # of one size
+            images, size = [batch[0] for batch in batches], options.batch_size
+            batches = [images[i : i + size] for i in range(0, len(images), size)]
+        run = Distillation(
+            student, self.teacher, self._draw_batch(options), batches, options, self._folder
+        )
+        self.history = run.run()
+        return student.requires_grad_(False)
+
+    def _draw_batch(self, options: DistillationOptions) -> Callable[[int], Images]:
+        """Return the function from an iteration to its images: epochs in random order."""
+        count, files = options.batch_size, self._files
+        if not self._preprocessing.crop and not self.teacher.reads_list:
+            count = 1  # images of several sizes
+
+        def draw(iteration: int) -> Images:
+            batch = []
+            for position in range(iteration * count, (iteration + 1) * count):
+                epoch, index = divmod(position, len(files))
+                order = random.Random(f"{options.seed} {epoch}").sample(
+                    range(len(files)), len(files)
+                )
+                generator = random.Random(f"{options.seed} {position}")
+                batch.append(
+                    self._preprocessing.augment(read_image(files[order[index]]), generator)
+                )
+            return batch
+
+        return draw
+
+
+def load_codec(codec: str | Codec, quality: int | None) -> Codec:
+    """Return a codec, or load the one with a name and its published weights.
+
+    Raises:
+        CdlError: for an unknown name or quality, or a name without quality.
+    """
+    if isinstance(codec, Codec):
+        return codec
+    if quality is None:
+        raise CdlError(f"the codec {codec!r} needs a quality")
+    return CodecChoice(codec, quality).load()
+
+
+def _list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return image files, of a folder with its subfolders or as they are listed.
+
+    Raises:
+        CdlError: for fewer than LEAST_IMAGES.
+        FileNotFoundError: if there is no such folder.
+    """
+    if isinstance(images, str | Path):
+        folder = Path(images)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder of images {folder}")
+        files, place = [folder / path for path in find_images(folder)], f"in {folder}"
+    else:
+        files, place = [Path(path) for path in images], "given"
+    if len(files) < LEAST_IMAGES:
+        raise CdlError(
+            f"{len(files)} images {place} are too few for a conversion: at least {LEAST_IMAGES}, "
+            "better some hundreds like those that the model is for"
+        )
+    return files
+
+
+def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files to keep aside, and the others, in an order that depends on names only."""
+    files = sorted(files)
+    random.Random(0).shuffle(files)
+    count = max(4, min(MOST_KEPT_ASIDE, round(KEPT_ASIDE * len(files))))
+    return files[:count], files[count:]

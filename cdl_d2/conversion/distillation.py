@@ -1,0 +1,231 @@
+"""Distillation without labels: a converted network reproduces its RGB network on images.
+
+The student sees images through the codec, the teacher the originals. Features of both are compared
+at several depths, as in *FitNets* (arXiv 1412.6550), and the outputs, as in *Distilling the
+Knowledge in a Neural Network* (arXiv 1503.02531).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cdl_d2.codec.io.weights_file import read_weights, save_checkpoint
+from cdl_d2.conversion.blocks import Depths
+from cdl_d2.conversion.losses import feature_loss, output_loss
+from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge
+
+ADAPT = {"bridge": 0.0, "first-third": 1 / 3, "half": 0.5, "all": 1.0}  # share of the layers
+STATE_FILE = "distillation.pth"  # of an interrupted run
+CHECKS = 10  # validations in a run
+WARM_UP = 0.05  # share of the run in which the learning rate rises
+LARGEST_NORM = 5.0  # of the gradient
+
+Images = Sequence[torch.Tensor]
+
+
+class Runnable(Protocol):
+    """A module that runs on images, 3 x H x W, uint8, such as an ImageNetwork."""
+
+    def run(self, images: Images) -> Any:
+        """Return the network's output."""
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Options of a distillation.
+
+    Attributes:
+        iterations: number of batches at most; 0 for none.
+        minutes: time limit; 0 for none.
+        batch_size: images per batch.
+        adapt: layers that learn: the `bridge`, the `first-third` with it, `half`, or `all`.
+        learning_rate: of AdamW for these layers.
+        seed: of batches and augmentation.
+        patience: validations without a better loss after which the run ends.
+
+    Raises:
+        CdlError: for a value that is not one of these, or a number below 0.
+    """
+
+    iterations: int = 300
+    minutes: float = 0.0
+    batch_size: int = 16
+    adapt: str = "first-third"
+    learning_rate: float = 2e-4
+    seed: int = 0
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        if self.adapt not in ADAPT:
+            raise CdlError(f"adapt {self.adapt!r} is not one of {', '.join(ADAPT)}")
+        for name, value in asdict(self).items():
+            if not isinstance(value, str) and not 0 <= value < math.inf:
+                raise CdlError(f"{name} {value} of a distillation is not a number from 0 up")
+
+
+class Distillation:
+    """Training of a student's first layers to reproduce a teacher.
+
+    Normalizations keep their statistics. The student ends with the weights of the lowest validation
+    loss, among them those it began with.
+
+    Args:
+        student: on latents or decoded images; blocks have the teacher's names.
+        teacher: RGB network on the original images.
+        draw_batch: function from the number of an iteration to its images.
+        validation: batches of images that are not trained on.
+        options: options.
+        folder: where the state of an interrupted run is kept; None for nowhere. A run with the same
+            options, student and teacher goes on from it.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        draw_batch: Callable[[int], Images],
+        validation: Sequence[Images],
+        options: DistillationOptions,
+        folder: Path | None = None,
+    ):
+        self._student, self._teacher = student, teacher.eval().requires_grad_(False)
+        self._draw_batch, self._validation, self._options = draw_batch, validation, options
+        self._file = folder and folder / STATE_FILE
+        self._depths = Depths(teacher, lambda: teacher.run(validation[0][:1]))
+        self._parameters = self._select_parameters()
+        self._iteration, self._seconds = 0, 0.0
+        self.history: list[dict[str, float]] = []
+
+    def run(self) -> list[dict[str, float]]:
+        """Train, and return the validation losses: `iteration`, `loss`, `features` and `output`."""
+        options, best = self._options, None
+        optimizer = torch.optim.AdamW(self._parameters.values(), weight_decay=0.0)
+        self._student.train(False)
+        best = self._resume(optimizer) or self._checked(None)
+        begin, check = time.monotonic() - self._seconds, len(self.history)
+        with tqdm(total=100, desc="distil", unit="%") as progress:
+            while (done := self._progress(time.monotonic() - begin)) < 1:
+                progress.update(int(100 * done) - progress.n)
+                self._step(optimizer, done)
+                self._iteration += 1
+                if self._progress(time.monotonic() - begin) * CHECKS >= check:
+                    check += 1
+                    best = self._checked(best)
+                    self._seconds = time.monotonic() - begin
+                    self._save(optimizer, best)
+                    progress.set_postfix(loss=f"{self.history[-1]['loss']:.4f}")
+                    if self._is_stale():
+                        break
+            progress.update(100 - progress.n)
+        self._load(best)
+        if self._file:
+            self._file.unlink(missing_ok=True)
+        return self.history
+
+    def _progress(self, seconds: float) -> float:
+        """Return the used share of the budget."""
+        options = self._options
+        shares = [self._iteration / options.iterations if options.iterations else 0]
+        shares += [seconds / 60 / options.minutes if options.minutes else 0]
+        return max(shares) if options.iterations or options.minutes else 1.0
+
+    def _step(self, optimizer: torch.optim.Optimizer, done: float) -> None:
+        rate = self._options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (done + 1e-3) / WARM_UP)
+        features, output = self._losses(self._draw_batch(self._iteration))
+        optimizer.zero_grad()
+        (features + output).backward()
+        norm = nn.utils.clip_grad_norm_(self._parameters.values(), LARGEST_NORM)
+        if not norm.isfinite():
+            raise CdlError(
+                f"the loss is not finite after {self._iteration} iterations: lower the learning "
+                f"rate of {self._options.learning_rate}"
+            )
+        optimizer.step()
+
+    def _losses(self, images: Images) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the losses of features and of outputs."""
+        depths = self._depths
+        with torch.no_grad(), depths.recorded(self._teacher) as expected:
+            expected_output = self._teacher.run(images)
+        with depths.recorded(self._student, expected) as record:
+            output = self._student.run(images)
+        return (
+            feature_loss(depths.features(record), depths.features(expected)),
+            output_loss(depths.outputs(record, output), depths.outputs(expected, expected_output)),
+        )
+
+    @torch.no_grad()
+    def _checked(self, best: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """Validate, and return the weights of the lowest loss so far."""
+        losses = torch.tensor([[float(l) for l in self._losses(b)] for b in self._validation])
+        features, output = losses.mean(0).tolist()
+        values = {"iteration": self._iteration, "features": features, "output": output}
+        self.history.append(values | {"loss": features + output})
+        is_best = min(self.history, key=lambda h: h["loss"]) is self.history[-1]
+        if best is None or is_best:
+            return {name: p.detach().clone() for name, p in self._parameters.items()}
+        return best
+
+    def _select_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that learn, by name; the others get no gradients."""
+        student, layers = self._student, self._depths.first_layers(ADAPT[self._options.adapt])
+        bridges = [n for n, m in student.named_modules() if isinstance(m, LinearBridge)]
+        is_adapted = self._options.adapt == "all"
+        selected = {}
+        for name, parameter in student.named_parameters():
+            in_bridge = any(name.startswith(f"{bridge}.") for bridge in bridges)
+            learns = is_adapted or in_bridge or name.rpartition(".")[0] in layers
+            if parameter.requires_grad_(learns).requires_grad:
+                selected[name] = parameter
+        if not selected:
+            raise CdlError(
+                f"adapt {self._options.adapt!r} selects no layer of {type(student).__name__}"
+            )
+        return selected
+
+    @torch.no_grad()
+    def _load(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.copy_(weights[name])
+
+    def _is_stale(self) -> bool:
+        best = min(range(len(self.history)), key=lambda i: self.history[i]["loss"])
+        return len(self.history) - 1 - best >= self._options.patience > 0
+
+    def _save(self, optimizer: torch.optim.Optimizer, best: dict[str, torch.Tensor]) -> None:
+        if self._file:
+            content = {
+                "options": asdict(self._options),
+                "model": {name: p.detach() for name, p in self._parameters.items()},
+                **{"best": best, "optimizer": optimizer.state_dict(), "history": self.history},
+                **{"iteration": self._iteration, "seconds": self._seconds},
+            }
+            save_checkpoint(self._file, content)
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor] | None:
+        """Restore an interrupted run, and return its best weights; None if there is none."""
+        if not (self._file and self._file.is_file()):
+            return None
+        content = read_weights(self._file)
+        if content["options"] != asdict(self._options):
+            raise CdlError(
+                f"{self._file} is of a run with other options, {content['options']}: repeat them, "
+                "or remove the file"
+            )
+        self._load(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        self.history, self._iteration = content["history"], content["iteration"]
+        self._seconds = content["seconds"]
+        return content["best"]

@@ -1,0 +1,183 @@
+"""RGB network of any library that reads latents in place of pixels.
+
+Shapes: N images of H x W pixels, M latent channels, h x w latent positions of 16 x 16 pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cdl_d2.codec import Bitstream, Codec, Latent
+from cdl_d2.codec.bitstream.stream import SUFFIX
+from cdl_d2.codec.io.image_files import read_image
+from cdl_d2.codec.latent import STRIDE
+from cdl_d2.conversion.image_network import ImageNetwork, check_one_size
+from cdl_d2.conversion.preprocessing import Preprocessing
+from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge, bridge_first_convolution
+
+DECODER_STRIDE = 4  # default: ImageNet networks lose least there (docs/experiments/conversion.md)
+Size = tuple[int, int]
+
+
+class LatentNetwork(ImageNetwork):
+    """An RGB network whose first convolution is replaced by a bridge from latents.
+
+    The network runs as it is, on zeros with the shape of the pixels; in the place of the first
+    convolution, the bridge returns features of the latents. So its checks of sizes, its padding and
+    the resizing of outputs work as on pixels, and its normalization has no effect.
+
+    Args:
+        network: copied; one convolution reads its pixels.
+        codec: codec of the latents.
+        preprocessing: of images, before they are encoded.
+        decoder_stride: stride in pixels at which the copied first layers of the decoder end.
+        width: rank of the linear map; default the number of channels that it reads.
+
+    Attributes:
+        bridge: the LinearBridge.
+
+    Raises:
+        CdlError: if the network has no convolution on pixels, several, or one that a bridge cannot
+            replace.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        codec: Codec,
+        preprocessing: Preprocessing,
+        decoder_stride: int = DECODER_STRIDE,
+        width: int | None = None,
+    ):
+        network = copy.deepcopy(network)
+        bridge = bridge_first_convolution(network, codec, width, decoder_stride)
+        super().__init__(network, preprocessing)
+        self._codec = [codec]  # a list: no submodule
+        self._latents: list[torch.Tensor] = []  # y_hat of each image in the batch that runs
+        name = next(name for name, module in network.named_modules() if module is bridge)
+        path, _, last = name.rpartition(".")
+        replacement = _BridgedConvolution(bridge, self._latents)
+        setattr(network.get_submodule(path), last, replacement)
+
+    @property
+    def bridge(self) -> LinearBridge:
+        """The module that reads the latents."""
+        return next(m for m in self.modules() if isinstance(m, LinearBridge))
+
+    @property
+    def codec(self) -> Codec:
+        """Codec of the latents, on the network's device."""
+        return self._codec[0].on(self.device)
+
+    def forward(
+        self,
+        latents: torch.Tensor | Latent | Sequence[Latent],
+        image_sizes: Sequence[Size] | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Return the network's output for a batch of latents.
+
+        Args:
+            latents: y_hat, N x M x h x w; or one Latent, or several.
+            image_sizes: (H, W) of each image in pixels; default that of each Latent, or 16 h x 16
+                w. A network that takes no list needs images of one size.
+            arguments: further arguments of the network.
+
+        Raises:
+            CdlError: for latents of another number of channels, or images of several sizes.
+        """
+        positions, sizes = _read_batch(latents, image_sizes)
+        zero = self.bridge.expand.weight.new_zeros(())
+        if not self.reads_list:
+            check_one_size(self.network, sizes)
+            pixels: Any = zero.expand(len(sizes), 3, *sizes[0])
+        else:
+            pixels = [zero.expand(3, *size) for size in sizes]
+        self._latents[:] = positions
+        try:
+            return self.network(pixels, **arguments)
+        finally:
+            self._latents.clear()
+
+    def run(self, images: Sequence[torch.Tensor]) -> Any:
+        """Return the network's output for the latents of images; as ImageNetwork.run."""
+        return self([self.encode_pixels(image) for image in images])
+
+    def encode(self, source: Any) -> Latent:
+        """Return the latent of an image or of a bitstream, on the network's device.
+
+        Args:
+            source: path of an image or bitstream, a Bitstream, a picture of Pillow, or 3 x H x W,
+                uint8. Images are resized and cropped as in the RGB network's evaluation,
+                bitstreams decoded as they are.
+
+        Raises:
+            CdlError, OSError: if it cannot be read, or another codec wrote it.
+        """
+        if isinstance(source, str | Path) and Path(source).suffix.lower() == SUFFIX:
+            source = Bitstream.load(source)
+        if isinstance(source, Bitstream):
+            return self._codec[0].decompress(source).to(self.device)
+        return self.encode_pixels(self.preprocessing.apply(read_image(source)))
+
+    def encode_pixels(self, image: torch.Tensor, with_bits: bool = False) -> Latent:
+        """Return the latent of an image, 3 x H x W, uint8, that is resized and cropped already."""
+        return self.codec.encode(image.to(self.device).float() / 255, with_bits=with_bits)
+
+
+class _BridgedConvolution(nn.Module):
+    """Bridge in the place of a convolution: it reads the batch's latents, not its input.
+
+    Args:
+        bridge: from latents to the convolution's output.
+        latents: filled by the LatentNetwork with y_hat of each image, M x h x w.
+    """
+
+    def __init__(self, bridge: LinearBridge, latents: list[torch.Tensor]):
+        super().__init__()
+        self.bridge, self._latents = bridge, latents
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Weight of the convolution, whose type and device some networks read."""
+        return self.bridge.weight
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        height, width = pixels.shape[2:]
+        grid = -(-height // STRIDE), -(-width // STRIDE)
+        padded = [
+            F.pad(y, (0, grid[1] - y.shape[2], 0, grid[0] - y.shape[1])) for y in self._latents
+        ]
+        rows, columns = self.bridge.output_size(height, width)
+        return self.bridge(torch.stack(padded))[:, :, :rows, :columns]
+
+
+def _read_batch(
+    latents: torch.Tensor | Latent | Sequence[Latent], image_sizes: Sequence[Size] | None
+) -> tuple[list[torch.Tensor], list[Size]]:
+    """Return y_hat of each image, cropped to it, M x h x w, and (H, W) of each image."""
+    if isinstance(latents, Latent):
+        latents = [latents]
+    if isinstance(latents, torch.Tensor):
+        if latents.ndim != 4:
+            raise CdlError(f"latents of shape {tuple(latents.shape)}: expected N x M x h x w")
+        positions, size = list(latents), tuple(STRIDE * side for side in latents.shape[2:])
+        sizes = [size] * len(latents)
+    else:
+        positions = [latent.cells for latent in latents]
+        sizes = [latent.image_size for latent in latents]
+    if image_sizes is not None:
+        sizes = [(int(height), int(width)) for height, width in image_sizes]
+    grids = [tuple(-(-side // STRIDE) for side in size) for size in sizes]
+    shapes = [tuple(y.shape[1:]) for y in positions]
+    if not positions or shapes != grids:
+        raise CdlError(f"latents of {shapes} positions do not fit images of {sizes} pixels")
+    return positions, sizes
