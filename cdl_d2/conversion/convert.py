@@ -156,13 +156,11 @@ class Conversion:
             batch = []
             for position in range(iteration * count, (iteration + 1) * count):
                 epoch, index = divmod(position, len(files))
-                order = random.Random(f"{options.seed} {epoch}").sample(
-                    range(len(files)), len(files)
-                )
+                order = list(files)
+                random.Random(f"{options.seed} {epoch}").shuffle(order)
+                image = read_image(order[index])
                 generator = random.Random(f"{options.seed} {position}")
-                batch.append(
-                    self._preprocessing.augment(read_image(files[order[index]]), generator)
-                )
+                batch.append(self._preprocessing.augment(image, generator))
             return batch
 
         return draw

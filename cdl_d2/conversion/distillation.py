@@ -108,7 +108,6 @@ class Distillation:
 
     def run(self) -> list[dict[str, float]]:
         """Train, and return the validation losses: `iteration`, `loss`, `features` and `output`."""
-        options, best = self._options, None
         optimizer = torch.optim.AdamW(self._parameters.values(), weight_decay=0.0)
         self._student.train(False)
         best = self._resume(optimizer) or self._checked(None)
@@ -169,8 +168,8 @@ class Distillation:
     @torch.no_grad()
     def _checked(self, best: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
         """Validate, and return the weights of the lowest loss so far."""
-        losses = torch.tensor([[float(l) for l in self._losses(b)] for b in self._validation])
-        features, output = losses.mean(0).tolist()
+        losses = [torch.stack(self._losses(batch)) for batch in self._validation]
+        features, output = torch.stack(losses).mean(0).tolist()
         values = {"iteration": self._iteration, "features": features, "output": output}
         self.history.append(values | {"loss": features + output})
         is_best = min(self.history, key=lambda h: h["loss"]) is self.history[-1]
