@@ -118,8 +118,8 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.BRIDGE.WIDTH = 0
 
     _C.MODEL.TIMM = CN()
-    # For "build_timm_backbone": any network of timm with stages; its features get the names of a
-    # ResNet's. PIXEL_MEAN and PIXEL_STD must be those of its training.
+    # For "build_timm_backbone" and "build_timm_fpn_backbone": any network of timm with stages; its
+    # features get the names of a ResNet's. PIXEL_MEAN and PIXEL_STD must be those of its training.
     _C.MODEL.TIMM.NAME = "tf_efficientnet_lite0"
     # Initialization: a file of weights, or "imagenet" for timm's zoo; empty for random weights.
     _C.MODEL.TIMM.INIT = ""

@@ -7,7 +7,8 @@ import logging
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
 from cdl_d2.errors import CdlError
@@ -100,6 +101,27 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 
         network = freeze_batch_norm_2d(network)
     return TimmBackbone(network, tuple(keys.OUT_FEATURES))
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Build a feature pyramid (MODEL.FPN, P2 to P6) on the timm backbone of MODEL.TIMM.
+
+    Args:
+        cfg: config of the model.
+        input_shape: of images.
+
+    Raises:
+        CdlError, FileNotFoundError: as build_timm_backbone.
+    """
+    return FPN(
+        bottom_up=build_timm_backbone(cfg, input_shape),
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
 
 
 def _compare_normalization(cfg: CfgNode, network: nn.Module) -> None:
