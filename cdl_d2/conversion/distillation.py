@@ -48,8 +48,10 @@ class DistillationOptions:
         iterations: number of batches at most; 0 for none.
         minutes: time limit; 0 for none.
         batch_size: images per batch.
-        adapt: layers that learn: the `bridge`, the `first-third` with it, `half`, or `all`.
+        adapt: layers that learn at the whole rate: the `bridge`, the `first-third` with it, `half`,
+            or `all`.
         learning_rate: of AdamW for these layers.
+        later_rate: share of the learning rate at which the other layers learn; 0 to keep them.
         seed: of batches and augmentation.
         patience: validations without a better loss after which the run ends.
 
@@ -62,6 +64,7 @@ class DistillationOptions:
     batch_size: int = 16
     adapt: str = "first-third"
     learning_rate: float = 2e-4
+    later_rate: float = 0.1
     seed: int = 0
     patience: int = 3
 
@@ -102,13 +105,18 @@ class Distillation:
         self._draw_batch, self._validation, self._options = draw_batch, validation, options
         self._file = folder and folder / STATE_FILE
         self._depths = Depths(teacher, lambda: teacher.run(validation[0][:1]))
-        self._parameters = self._select_parameters()
+        self._groups = self._select_parameters()
+        self._parameters = {k: p for group in self._groups.values() for k, p in group.items()}
         self._iteration, self._seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
 
     def run(self) -> list[dict[str, float]]:
         """Train, and return the validation losses: `iteration`, `loss`, `features` and `output`."""
-        optimizer = torch.optim.AdamW(self._parameters.values(), weight_decay=0.0)
+        groups = [
+            {"params": list(parameters.values()), "share": share}
+            for share, parameters in self._groups.items()
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         self._student.train(False)
         best = self._resume(optimizer) or self._checked(None)
         begin, check = time.monotonic() - self._seconds, len(self.history)
@@ -141,7 +149,7 @@ class Distillation:
     def _step(self, optimizer: torch.optim.Optimizer, done: float) -> None:
         rate = self._options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (done + 1e-3) / WARM_UP)
+            group["lr"] = group["share"] * rate * min(1.0, (done + 1e-3) / WARM_UP)
         features, output = self._losses(self._draw_batch(self._iteration))
         optimizer.zero_grad()
         (features + output).backward()
@@ -177,22 +185,24 @@ class Distillation:
             return {name: p.detach().clone() for name, p in self._parameters.items()}
         return best
 
-    def _select_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that learn, by name; the others get no gradients."""
-        student, layers = self._student, self._depths.first_layers(ADAPT[self._options.adapt])
+    def _select_parameters(self) -> dict[float, dict[str, nn.Parameter]]:
+        """Return the parameters that learn, by share of the learning rate and name.
+
+        The others get no gradients.
+        """
+        student, options = self._student, self._options
+        layers = self._depths.first_layers(ADAPT[options.adapt])
         bridges = [n for n, m in student.named_modules() if isinstance(m, LinearBridge)]
-        is_adapted = self._options.adapt == "all"
-        selected = {}
+        groups: dict[float, dict[str, nn.Parameter]] = {}
         for name, parameter in student.named_parameters():
             in_bridge = any(name.startswith(f"{bridge}.") for bridge in bridges)
-            learns = is_adapted or in_bridge or name.rpartition(".")[0] in layers
-            if parameter.requires_grad_(learns).requires_grad:
-                selected[name] = parameter
-        if not selected:
-            raise CdlError(
-                f"adapt {self._options.adapt!r} selects no layer of {type(student).__name__}"
-            )
-        return selected
+            is_first = options.adapt == "all" or name.rpartition(".")[0] in layers
+            share = 1.0 if in_bridge or is_first else options.later_rate
+            if parameter.requires_grad_(share > 0).requires_grad:
+                groups.setdefault(share, {})[name] = parameter
+        if not groups:
+            raise CdlError(f"adapt {options.adapt!r} selects no layer of {type(student).__name__}")
+        return groups
 
     @torch.no_grad()
     def _load(self, weights: dict[str, torch.Tensor]) -> None:
