@@ -23,7 +23,7 @@ from cdl_d2.errors import CdlError
 FIT_IMAGES = 200  # at most
 LEAST_IMAGES = 16  # below, neither a fit nor a validation says anything
 KEPT_ASIDE = 0.1  # share of the images for validation and report
-MOST_KEPT_ASIDE = 64
+MOST_KEPT_ASIDE = 48
 
 
 def convert(
