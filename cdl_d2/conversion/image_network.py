@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cdl_d2.codec import Codec
+from cdl_d2.codec import Codec, Latent
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
@@ -66,13 +66,16 @@ class DecodedNetwork(ImageNetwork):
         super().__init__(copy.deepcopy(network), preprocessing)
         self._codec = [codec]  # a list: no submodule
 
+    def forward(self, latents: Sequence[Latent]) -> Any:
+        """Return the network's output for the reconstructions of latents."""
+        codec = self._codec[0].on(self.device)
+        return super().run([torch.round(codec.decode(latent) * 255).byte() for latent in latents])
+
     def run(self, images: Sequence[torch.Tensor]) -> Any:
         """Return the network's output for the reconstructions of images; as ImageNetwork.run."""
-        codec, decoded = self._codec[0].on(self.device), []
-        for image in images:
-            latent = codec.encode(image.to(self.device).float() / 255, with_bits=False)
-            decoded.append(torch.round(codec.decode(latent) * 255).byte())
-        return super().run(decoded)
+        codec = self._codec[0].on(self.device)
+        pixels = [image.to(self.device).float() / 255 for image in images]
+        return self([codec.encode(image, with_bits=False) for image in pixels])
 
 
 def skip_preprocessing(network: nn.Module) -> bool:

@@ -57,20 +57,21 @@ def _divergence(student: torch.Tensor, teacher: torch.Tensor, dim: int) -> torch
 
 def _pairs(student: Any, teacher: Any) -> Iterator[tuple[tuple[str, torch.Tensor], ...]]:
     """Yield the float tensors of two structures, with their names, in pairs."""
-    pairs = list(_tensors(student)), list(_tensors(teacher))
+    pairs = list(named_tensors(student)), list(named_tensors(teacher))
     shapes = [[tuple(tensor.shape) for _, tensor in tensors] for tensors in pairs]
     if shapes[0] != shapes[1]:
         raise CdlError(f"the student returns {shapes[0]}, its teacher {shapes[1]}")
     yield from zip(*pairs, strict=True)
 
 
-def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the float tensors in lists, tuples and dicts, each with the last key above it."""
     if isinstance(value, torch.Tensor):
         if value.is_floating_point():
             yield name, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _tensors(item, str(key))
+            yield from named_tensors(item, str(key))
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors(item, name)
+            yield from named_tensors(item, name)
