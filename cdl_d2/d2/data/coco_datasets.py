@@ -21,6 +21,8 @@ from cdl_d2.d2.data.checked_records import check_records
 from cdl_d2.d2.model_input import ModelTraits
 from cdl_d2.data.datasets.coco import PARTS, check_coco, class_names, has_masks
 from cdl_d2.data.datasets.coco_images import require_image_files
+from cdl_d2.data.datasets.coco_keypoints import keypoint_names
+from cdl_d2.data.datasets.sides import pair_sides
 from cdl_d2.errors import CdlError
 
 # The first dozen images of COCO's validation set, to test whether a model can overfit them.
@@ -33,7 +35,7 @@ if DOZEN not in DatasetCatalog.list():
 
 
 def register_dataset(name: str, annotations: str, images: str) -> None:
-    """Register a COCO-format data set.
+    """Register a COCO-format data set, with names of keypoints and their left and right pairs.
 
     Raises:
         FileNotFoundError: if the annotation file or the image folder does not exist.
@@ -50,7 +52,9 @@ def register_dataset(name: str, annotations: str, images: str) -> None:
         DatasetCatalog.pop(name)
         MetadataCatalog.pop(name)
         raise
-    MetadataCatalog.get(name).set(thing_classes=class_names(content))
+    points = keypoint_names(content)
+    flips = {"keypoint_names": points, "keypoint_flip_map": pair_sides(points)} if points else {}
+    MetadataCatalog.get(name).set(thing_classes=class_names(content), **flips)
 
 
 def normalize_dataset(
@@ -98,7 +102,8 @@ def normalize_dataset(
 def check_coco_dataset(cfg: CfgNode, name: str, num_classes: str) -> None:
     """Raise CdlError if a data set does not fit the detector.
 
-    The reasons are invalid objects, another number of classes, missing masks or missing images.
+    The reasons are invalid objects, another number of classes or keypoints, missing masks or
+    missing images.
 
     Args:
         cfg: config of the detector.
@@ -130,6 +135,7 @@ def check_coco_dataset(cfg: CfgNode, name: str, num_classes: str) -> None:
             "'segmentation'"
         )
     _check_mask_format(cfg, name)
+    _check_keypoints(cfg, name)
     files = metadata.get("file_names") or check_records(name)
     from_store = cfg.INPUT.DOMAIN == "latent" and cfg.INPUT.LATENT_SOURCE == "store"
     if not from_store or ModelTraits.from_config(cfg).needs_image:
@@ -143,6 +149,23 @@ def _check_mask_format(cfg: CfgNode, name: str) -> None:
         raise CdlError(
             f"data set {name} has an RLE, not polygons, in annotation {first}: set "
             "INPUT.MASK_FORMAT bitmask"
+        )
+
+
+def _check_keypoints(cfg: CfgNode, name: str) -> None:
+    if not cfg.MODEL.KEYPOINT_ON or name not in cfg.DATASETS.TRAIN:
+        return
+    names = MetadataCatalog.get(name).get("keypoint_names")
+    if not names:
+        raise CdlError(
+            f"data set {name} has no names of keypoints: its categories need 'keypoints', or set "
+            "MODEL.KEYPOINT_ON False"
+        )
+    count = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    if len(names) != count:
+        raise CdlError(
+            f"data set {name} has {len(names)} keypoints: set "
+            f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {len(names)} (it is {count})"
         )
 
 

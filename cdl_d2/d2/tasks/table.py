@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from operator import attrgetter
@@ -20,6 +19,7 @@ from cdl_d2.d2.data.encoding_mapper import Mapper
 from cdl_d2.d2.evaluation.rate import RateEvaluator
 from cdl_d2.d2.model_input import architecture_of
 from cdl_d2.d2.tasks.task import Task
+from cdl_d2.data.datasets.sides import pair_sides
 from cdl_d2.errors import CdlError
 
 TASKS: list[Task] = []
@@ -119,19 +119,8 @@ def check_datasets(cfg: CfgNode, with_training: bool = True) -> None:
 def _warn_of_sides(task: Task, dataset: str) -> None:
     """Log a warning if the names of a data set tell left from right, which mirroring swaps."""
     functions = (task.class_names, *task.other_names.values())
-    if pair := _left_and_right([name for names in functions for name in names(dataset)]):
+    if pairs := pair_sides([name for names in functions for name in names(dataset)]):
         logging.getLogger(__name__).warning(
-            f"data set {dataset} tells {pair[0]} from {pair[1]}, and mirrored images swap them: "
+            f"data set {dataset} tells {' from '.join(pairs[0])}, and mirrored images swap them: "
             "set INPUT.RANDOM_FLIP none"
         )
-
-
-def _left_and_right(names: Sequence[str]) -> tuple[str, str] | None:
-    """Return two of the names that differ by left and right only, such as `l_eye` and `r_eye`."""
-    lowered = {name.lower() for name in names}
-    for name in names:
-        for left, right in (("left", "right"), ("l", "r")):
-            mirrored = re.sub(rf"(?<![a-z]){left}(?![a-z])", right, name, flags=re.IGNORECASE)
-            if mirrored != name and mirrored.lower() in lowered:
-                return name, mirrored
-    return None

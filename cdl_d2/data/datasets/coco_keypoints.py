@@ -24,6 +24,12 @@ def count_keypoints(content: dict[str, Any]) -> dict[Any, int]:
     return {i: len(n) if isinstance(n, list) and n else count for i, n in names.items()}
 
 
+def keypoint_names(content: dict[str, Any]) -> list[str]:
+    """Return the names of keypoints of the first category that has some; [] if none has."""
+    names = (category.get("keypoints") for category in content["categories"])
+    return next((list(map(str, n)) for n in names if n and isinstance(n, list)), [])
+
+
 def normalize_keypoints(record: dict[str, Any], count: int, label: str, findings: Findings) -> None:
     """Set `keypoints` (x, y, visibility each) and `num_keypoints` (labelled ones) of an object.
 

@@ -7,7 +7,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from cdl_d2.d2 import Trainer, check_datasets, register_dataset
+from cdl_d2.d2 import Trainer, build_mapper, check_datasets, register_dataset
 from cdl_d2.d2.data.training_loader import TrainingLoader
 from tests.d2.conftest import small_cfg
 
@@ -49,6 +49,29 @@ def test_runs_where_polygons_are_expected_are_named_before_training(registered):
         check_datasets(cfg)
     cfg.INPUT.MASK_FORMAT = "bitmask"
     check_datasets(cfg)
+
+
+def test_keypoints_are_mirrored_by_their_names(registered):
+    def change(content):
+        for entry in content["annotations"]:
+            entry["keypoints"] = [10, 20, 2, 30, 40, 2, 50, 60, 2]
+        for category in content["categories"]:
+            category["keypoints"] = ["nose", "Left_eye", "right_eye"]
+
+    registered(change)
+    cfg = small_cfg("pixel", "DATASETS.TRAIN", ("changed",), "MODEL.KEYPOINT_ON", True)
+    with pytest.raises(ValueError, match=r"3 keypoints.*NUM_KEYPOINTS 3"):
+        check_datasets(cfg)
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 3
+    check_datasets(cfg)
+    assert build_mapper(cfg, is_train=True).keypoint_hflip_indices == [0, 2, 1]
+
+
+def test_keypoints_without_names_are_named_before_training(registered):
+    registered(lambda content: None)
+    cfg = small_cfg("pixel", "DATASETS.TRAIN", ("changed",), "MODEL.KEYPOINT_ON", True)
+    with pytest.raises(ValueError, match=r"no names of keypoints.*KEYPOINT_ON"):
+        check_datasets(cfg)
 
 
 def test_records_are_those_of_the_normal_form(registered):
