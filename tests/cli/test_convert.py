@@ -87,6 +87,7 @@ def test_other_detectors_are_converted_alike(options, coco_dataset, codec, tmp_p
     output_of("convert", run, coco_dataset[1], *CODEC, "--output", tmp_path / "out")
     output = predict_bitstream(tmp_path / "out", codec, coco_dataset[1] / "000.png")
     assert output["instances"].image_size == (96, 128) and output["bits"] > 0
+    assert output["instances"].has("pred_keypoints") == ("MODEL.KEYPOINT_ON" in options)
 
 
 @pytest.mark.parametrize(
