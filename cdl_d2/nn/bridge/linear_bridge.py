@@ -28,7 +28,7 @@ from cdl_d2.nn.input.latent_input import LatentInput
 
 WINDOW = 3  # kernel size of the map
 DECODER_STRIDE = 8  # default stride in pixels of the features that the map reads
-DECODER_STRIDES = (16, 8, 4)
+DECODER_STRIDES = (16, 8, 4, 2)
 
 
 class LinearBridge(nn.Module):
