@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -35,6 +36,20 @@ def read_yaml(text: str | bytes, loader_type: type[yaml.SafeLoader] = yaml.SafeL
         loader = loader_type(text)
         node = _compose(loader)
         return None if node is None else loader.construct_document(node)
+
+
+def is_lazy_config(path: Path) -> bool:
+    """Return True for a LazyConfig of Detectron2: a Python file, or a saved one.
+
+    Saved ones have an outermost key `model`; those of other configs are in capital letters.
+    """
+    if path.suffix == ".py":
+        return True
+    try:
+        node = compose_yaml(path.read_bytes())
+    except CdlError:
+        return False
+    return isinstance(node, yaml.MappingNode) and any(k.value == "model" for k, _ in node.value)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ CORE = {"codec", "nn", "transfer", "data", "metrics"}
 D2_CONFIG = {  # configs, and builders that read them
     *("d2.config", "d2.config_files", "d2.detectron2_zoo", "d2.checkpoint"),
     *("d2.building", "d2.model_input"),
+    *("d2.lazy_config", "d2.lazy_saving", "d2.lazy_text"),
 }
 # Packages that the files of a package may import, besides their own and SHARED; a name includes its
 # sub-packages.

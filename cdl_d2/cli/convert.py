@@ -37,9 +37,12 @@ def convert(
     words, overrides = split_overrides(inputs)
     config_file, changes, weights = find_detectron2_config(model)
     images = find_image_files(words)
-    from cdl_d2.d2.applications.convert import Conversion
+    from cdl_d2.d2.applications.convert import YamlConversion
+    from cdl_d2.d2.applications.lazy_conversion import LazyConversion
+    from cdl_d2.yaml_text import is_lazy_config
 
-    explained = Conversion(
+    lazy = config_file.is_file() and is_lazy_config(config_file)
+    explained = (LazyConversion if lazy else YamlConversion)(
         config_file, images, codec.choice(), output, weights, tuple(changes), tuple(overrides)
     ).run()
     print(

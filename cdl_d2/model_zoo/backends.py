@@ -10,12 +10,19 @@ from pathlib import Path
 from cdl_d2.backend import Backend
 from cdl_d2.errors import CdlError, MissingPackageError
 from cdl_d2.files import CONFIG_FILE
+from cdl_d2.yaml_text import is_lazy_config
 
 
 def _import_detectron2() -> Backend:
     from cdl_d2.d2.applications.backend import Detectron2Backend
 
     return Detectron2Backend()
+
+
+def _import_lazy_configs() -> Backend:
+    from cdl_d2.d2.applications.lazy_backend import LazyBackend
+
+    return LazyBackend()
 
 
 def _import_torchvision() -> Backend:
@@ -31,15 +38,15 @@ class BackendEntry:
     Attributes:
         load: function that imports the backend.
         package: package that it needs.
-        config_type: type of a card's `config`.
+        config_type: type of a card's `config`; None for a backend without cards.
         config: description of that value.
         tasks: tasks of its models; empty for all.
     """
 
     load: Callable[[], Backend]
     package: str
-    config_type: type
-    config: str
+    config_type: type | None = None
+    config: str = ""
     tasks: tuple[str, ...] = ()
 
 
@@ -51,14 +58,16 @@ BACKENDS = {  # the preferred one first
     "torchvision": BackendEntry(
         _import_torchvision, "torchvision", dict, "the values of a DetectorConfig", ("detection",)
     ),
+    "lazyconfig": BackendEntry(_import_lazy_configs, "detectron2"),
 }
+CARD_BACKENDS = tuple(name for name, entry in BACKENDS.items() if entry.config_type)
 
 
 def get_backend(name: str, model: str = "this") -> Backend:
     """Return a backend.
 
     Args:
-        name: `detectron2` or `torchvision`.
+        name: `detectron2`, `torchvision`, or `lazyconfig` for a LazyConfig of Detectron2.
         model: name of the model that needs it, for the error.
 
     Raises:
@@ -68,7 +77,8 @@ def get_backend(name: str, model: str = "this") -> Backend:
     if name not in BACKENDS:
         raise CdlError(f"backend {name!r} is not one of {', '.join(BACKENDS)}")
     if not is_installed(name):
-        raise MissingPackageError(f"{model} needs {name}: install it as the README says")
+        package = BACKENDS[name].package
+        raise MissingPackageError(f"{model} needs {package}: install it as the README says")
     return BACKENDS[name].load()
 
 
@@ -84,4 +94,10 @@ def default_backend() -> str:
 
 def checkpoint_backend(checkpoint: Path) -> str:
     """Return the name of a checkpoint's backend: one of Detectron2 has its config beside it."""
-    return "detectron2" if (checkpoint.parent / CONFIG_FILE).is_file() else "torchvision"
+    config_file = checkpoint.parent / CONFIG_FILE
+    return config_backend(config_file) if config_file.is_file() else "torchvision"
+
+
+def config_backend(config_file: Path) -> str:
+    """Return the name of the backend of a config of Detectron2."""
+    return "lazyconfig" if is_lazy_config(config_file) else "detectron2"

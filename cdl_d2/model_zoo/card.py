@@ -14,7 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter, Val
 from cdl_d2.download import is_safe_url
 from cdl_d2.errors import CdlError
 from cdl_d2.files import check_regular_file
-from cdl_d2.model_zoo.backends import BACKENDS
+from cdl_d2.model_zoo.backends import BACKENDS, CARD_BACKENDS
 from cdl_d2.tasks import TASKS
 from cdl_d2.yaml_text import read_yaml
 
@@ -91,7 +91,7 @@ class Card(_Record):
 
     name: Annotated[str, Strict(), Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     task: Literal[tuple(TASKS)]
-    backend: Literal[tuple(BACKENDS)]
+    backend: Literal[CARD_BACKENDS]
     config: Any
     overrides: Annotated[tuple[Any, ...], AfterValidator(_check_pairs)] = field(
         default=(), kw_only=True

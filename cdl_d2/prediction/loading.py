@@ -12,7 +12,12 @@ from cdl_d2 import model_zoo
 from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
-from cdl_d2.model_zoo.backends import TORCHVISION_ZOO, checkpoint_backend, get_backend
+from cdl_d2.model_zoo.backends import (
+    TORCHVISION_ZOO,
+    checkpoint_backend,
+    config_backend,
+    get_backend,
+)
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.catalog import find_card
 from cdl_d2.model_zoo.hub import CARD_FILE, read_model
@@ -73,7 +78,8 @@ def find_model(name: str | Path) -> ModelSource:
         get_backend("detectron2", text)
         from cdl_d2.d2.config_files import find_config
 
-        return ModelSource("detectron2", find_config(match[1]), match[2])
+        config_file = find_config(match[1])
+        return ModelSource(config_backend(config_file), config_file, match[2])
     elif path.suffix == ".pth":
         raise FileNotFoundError(f"there is no checkpoint {path}")
     elif text == TORCHVISION_ZOO:
@@ -85,6 +91,8 @@ def find_model(name: str | Path) -> ModelSource:
 def find_detectron2_config(name: str | Path) -> tuple[Path, list[Any], str | None]:
     """Resolve MODEL to the config file, its overrides and the weights of a Detectron2 model.
 
+    The config may be a LazyConfig.
+
     Returns:
         the weights may be None, for a config alone.
 
@@ -92,7 +100,7 @@ def find_detectron2_config(name: str | Path) -> tuple[Path, list[Any], str | Non
         CdlError, FileNotFoundError: as find_model, or if the model is of another backend.
     """
     source = find_model(name)
-    if source.backend != "detectron2":
+    if source.backend not in ("detectron2", "lazyconfig"):
         raise CdlError(
             f"{name} is a model of {source.backend}; expected one of Detectron2, which has a "
             f"{CONFIG_FILE} beside its weights, such as cfg.dump() gives"

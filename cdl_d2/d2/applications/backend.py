@@ -110,11 +110,7 @@ class Detectron2Backend(Backend):
 
     def class_names(self, config: CfgNode) -> tuple[str, ...]:
         """Return MODEL.CLASS_NAMES, else COCO's if their number fits, else numbers."""
-        count = class_count(config)
-        if len(config.MODEL.CLASS_NAMES) == count:
-            return tuple(config.MODEL.CLASS_NAMES)
-        things = tuple(c["name"] for c in COCO_CATEGORIES if c["isthing"])
-        return things if len(things) == count else tuple(map(str, range(count)))
+        return name_classes(config.MODEL.CLASS_NAMES, class_count(config))
 
     def has_class_names(self, config: CfgNode) -> bool:
         return len(config.MODEL.CLASS_NAMES) == class_count(config)
@@ -155,6 +151,13 @@ class Detectron2Backend(Backend):
         self, network: nn.Module, config: CfgNode, size: tuple[int, int] | None = None
     ) -> ModelGraphs:
         return model_graphs(network, config, size)
+
+
+def name_classes(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """Return as many names as there are classes: these, else COCO's, else numbers."""
+    things = [c["name"] for c in COCO_CATEGORIES if c["isthing"]]
+    choices = (names, things, [str(number) for number in range(count)])
+    return tuple(next(choice for choice in choices if len(choice) == count))
 
 
 def build_instances(image_size: tuple[int, int], **fields: torch.Tensor | None) -> Instances:

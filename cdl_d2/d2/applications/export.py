@@ -18,14 +18,20 @@ GATE = "choosing channels: multiply the unpadded latent by the output of `gate`,
 
 @torch.no_grad()
 def model_graphs(
-    model: nn.Module, cfg: CfgNode, size: tuple[int, int] | None = None
+    model: nn.Module,
+    cfg: CfgNode | None,
+    size: tuple[int, int] | None = None,
+    default_input: CodedInput | None = None,
+    classes: int | None = None,
 ) -> ModelGraphs:
     """Return the graphs of a model: `backbone`, heads of a detector, and `gate` if it has one.
 
     Args:
         model: in eval mode; one on another device is copied to the CPU.
-        cfg: its config.
+        cfg: its config; None for a detector of a LazyConfig.
         size: (H, W) in pixels of the only images that the graphs will fit; None for any.
+        default_input: input of a model of Detectron2's own; default that of `cfg`.
+        classes: number of classes; default that of `cfg`.
 
     Raises:
         CdlError: for a model, or heads, of a kind that cannot be exported.
@@ -36,8 +42,8 @@ def model_graphs(
             f"a {type(model).__name__} cannot be exported: R-CNNs, RetinaNet, FCOS, segmentation "
             "models and classifiers can"
         )
-    default_input = CodedInput("image", None, cfg.INPUT.FORMAT)
     coded_input = getattr(model, "coded_input", None) or default_input
+    coded_input = coded_input or CodedInput("image", None, cfg.INPUT.FORMAT)
     check_one_codec(model)
     model = on_cpu(model)
     graphs = build_graphs(model, coded_input, cfg, size)
@@ -48,6 +54,9 @@ def model_graphs(
         sizes = {"n": 2, "h": 3, "w": 4}
         parts += (Graph("gate", selection.chooser, {"y_hat": shape}, ("choice",), sizes),)
         in_python.append(GATE)
-    head = {"model": type(model).__name__, "classes": class_count(cfg)}
+    head = {
+        "model": type(model).__name__,
+        "classes": class_count(cfg) if classes is None else classes,
+    }
     card = head | graphs.card | {"not_in_the_graphs": in_python}
     return ModelGraphs(parts, card, graphs.fixed_size, graphs.usual_size)

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.config import CfgNode, get_cfg, instantiate
 from torch import nn
 
 from cdl_d2.d2.building import build_model
 from cdl_d2.d2.checkpoint import load_all_weights
 from cdl_d2.d2.config import add_cdl_config, without_initialization
 from cdl_d2.d2.config_files import find_config, is_trusted, read_config, trust_program
-from cdl_d2.d2.detectron2_zoo import import_model_zoo, zoo_weights
+from cdl_d2.d2.detectron2_zoo import zoo_weights
+from cdl_d2.d2.lazy_config import run_lazy_config
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 
@@ -136,9 +137,8 @@ def _build_lazy_network(cfg: CfgNode) -> tuple[nn.Module, str]:
             f"the teacher {path} is a Python program, and a config may not choose which to run: "
             f"if you trust it, give MODEL.TEACHER.CONFIG_FILE {path} on the command line"
         )
-    import_model_zoo()  # imported by LazyConfigs
+    lazy = run_lazy_config(path)
     try:
-        lazy = LazyConfig.load(str(path))
         network = instantiate(lazy.model).to(cfg.MODEL.DEVICE)
     except Exception as error:  # whatever a Python file raises
         raise CdlError(f"{path} is no LazyConfig of a detector ({error!r})") from error

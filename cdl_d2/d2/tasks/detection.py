@@ -75,6 +75,7 @@ TASKS = (
         {
             "RetinaNet": "CompressedRetinaNet",
             "CompressedRetinaNet": "CompressedRetinaNet",
+            "FCOS": "CompressedFCOS",
             "CompressedFCOS": "CompressedFCOS",
         },
         dense_detector_graphs,

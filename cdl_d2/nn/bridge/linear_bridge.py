@@ -179,6 +179,18 @@ def _check_convolution(convolution: nn.Conv2d, decoder_stride: int) -> None:
         )
 
 
+def usual_decoder_stride(network: nn.Module) -> int:
+    """Return the stride, in pixels, of the decoder layers before an RGB model's bridge by default.
+
+    This is DECODER_STRIDE, or that of latents for convolutions with a larger stride.
+
+    Raises:
+        CdlError: if not exactly one convolution reads 3 channels.
+    """
+    _, convolution = find_first_convolution(network)
+    return STRIDE if convolution.stride[0] > DECODER_STRIDE else DECODER_STRIDE
+
+
 def bridge_first_convolution(
     network: nn.Module, codec: Codec, width: int | None = None, decoder_stride: int = DECODER_STRIDE
 ) -> LinearBridge:

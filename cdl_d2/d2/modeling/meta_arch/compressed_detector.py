@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import ImageList
 
@@ -13,6 +15,7 @@ from cdl_d2.d2.modeling.mask_losses import HAS_MASK, without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import get_image_size, rate_fields
 
@@ -32,6 +35,9 @@ class CompressedDetector(CompressedModel):
     Args:
         coded_input: domain, codec and channel order.
         selection: selection of a latent's channels; None for all.
+        bridge: arguments `width` and `decoder_stride` of bridge_first_convolution, to replace the
+            backbone's first convolution; None for a backbone that reads the input as it is. Unless
+            it is fitted before, the bridge is fitted to the first batch of a training.
         kwargs: arguments of Detectron2's meta-architecture.
 
     Raises:
@@ -40,7 +46,12 @@ class CompressedDetector(CompressedModel):
 
     @configurable
     def __init__(
-        self, *, coded_input: CodedInput, selection: SelectedChannels | None = None, **kwargs
+        self,
+        *,
+        coded_input: CodedInput,
+        selection: SelectedChannels | None = None,
+        bridge: Mapping[str, Any] | None = None,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         if not hasattr(super(), "preprocess_image"):
@@ -48,6 +59,9 @@ class CompressedDetector(CompressedModel):
                 f"{type(self).__name__} needs a base class with `preprocess_image`, which batches "
                 "latents instead of images: override `forward`, as CompressedSegmentor does"
             )
+        self._fits_bridge = bridge is not None
+        if bridge is not None:
+            bridge_first_convolution(self.backbone, coded_input.codec, **bridge)
         self.set_input(coded_input, selection)
 
     @classmethod
@@ -75,6 +89,10 @@ class CompressedDetector(CompressedModel):
         """
         if not self.training:
             return self.inference(batched_inputs)
+        if self._fits_bridge:
+            self._fits_bridge = False
+            with torch.autocast(self.device.type, enabled=False):
+                self.fit_bridge(batched_inputs, len(batched_inputs))
         samples = self.select_channels(self.encode(batched_inputs))
         instances = [sample["instances"] for sample in samples if "instances" in sample]
         some_unmasked = any(objects.has(HAS_MASK) for objects in instances)
@@ -116,13 +134,20 @@ class CompressedDetector(CompressedModel):
         return max(self.backbone.size_divisibility, self.coded_input.stride)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Batch the model's inputs; latents are padded with zeros to whole strides."""
+        """Batch the model's inputs; latents are padded with zeros to whole strides.
+
+        A backbone with a `square_size` (ViTDet) gets squares of this side; larger images stay.
+        """
         coded_input, multiple = self.coded_input, self.padding_multiple
         if coded_input.has_pixels:
             images = [{"image": sample[coded_input.domain]} for sample in batched_inputs]
             return super().preprocess_image(images)
-        batch = coded_input.batch(batched_inputs, self.device, multiple, lambda pixels: pixels)
-        return ImageList(*batch)
+        latents, sizes = coded_input.batch(
+            batched_inputs, self.device, multiple, lambda pixels: pixels
+        )
+        square = self.backbone.padding_constraints.get("square_size", 0) // coded_input.stride
+        bottom, right = (max(square - side, 0) for side in latents.shape[-2:])
+        return ImageList(F.pad(latents, (0, right, 0, bottom)), sizes)
 
     def _detect_by_size(
         self,

@@ -1,0 +1,198 @@
+"""Conversion of a trained RGB model to latent input, with unlabelled images and without training.
+
+A linear bridge replaces the first convolution and is fitted to the images; the other layers keep
+the weights of the RGB model.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cdl_d2.codec import CodecChoice
+from cdl_d2.d2.applications.backend import Detectron2Backend
+from cdl_d2.d2.building import MISFITS
+from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.engine.trainer import check_bridged_weights
+from cdl_d2.d2.modeling.teacher import find_weights
+from cdl_d2.errors import CdlError
+from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, write_text
+from cdl_d2.nn.bridge.latent_translation import LatentTranslation
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge
+
+OUTPUT_FILES = (WEIGHTS_FILE, CONFIG_FILE, "last_checkpoint")
+Config = Any  # of the converted model: a CfgNode or a LazyModel
+Reader = Callable[[Path], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Conversion(ABC):
+    """A conversion and its arguments; a subclass makes the config of the converted model.
+
+    Attributes:
+        config_file: config of the RGB model.
+        images: files of unlabelled images.
+        codec: codec whose latents the converted model reads.
+        output: folder to write, laid out as that of a training.
+        weights: file or URL of the RGB model's weights; default those that find_weights finds.
+        base_overrides: KEY, VALUE, ... changes that belong to the RGB model's config.
+        overrides: KEY VALUE changes of the new config, such as MODEL.BRIDGE.FIT_IMAGES 500.
+    """
+
+    config_file: Path
+    images: Sequence[Path]
+    codec: CodecChoice
+    output: Path
+    weights: str | None = None
+    base_overrides: Sequence[Any] = ()
+    overrides: tuple[str, ...] = ()
+
+    def run(self) -> float:
+        """Fit the bridge, check the model on an image, and write config and weights.
+
+        Returns:
+            the share of the first convolution's variance that the bridge explains, at most 1.
+
+        Raises:
+            CdlError, OSError: for unusable arguments, or an output folder with another model.
+        """
+        cfg, files = self.latent_config(), list(self.images)
+        self._check_output(cfg)
+        with self._output_folder():
+            random.Random(0).shuffle(files)
+            read, weights = self.image_reader(cfg), self.rgb_weights(cfg)
+            model = self.build(cfg)
+            checkpointer = _load_rgb_weights(model, weights, self.output)
+            explained = model.fit_bridge(map(read, files), min(self.fit_images(cfg), len(files)))
+            if explained is None:
+                raise CdlError(f"{weights} are of a model that reads latents already")
+            _check_prediction(model, read(files[0]))
+            write_text(self.output / CONFIG_FILE, self.written_config(cfg))
+            checkpointer.save(Path(WEIGHTS_FILE).stem)
+        return explained
+
+    @abstractmethod
+    def latent_config(self) -> Config:
+        """Return the RGB model's config, changed to read latents by a bridge.
+
+        Raises:
+            CdlError, FileNotFoundError: if it is missing, or of a model that cannot be converted.
+        """
+
+    @abstractmethod
+    def build(self, cfg: Config) -> nn.Module:
+        """Build the model of `latent_config` on the device to fit it on."""
+
+    @abstractmethod
+    def rgb_weights(self, cfg: Config) -> str:
+        """Return the full path or the URL of the RGB model's weights.
+
+        They may be empty if `build` loads them.
+        """
+
+    @abstractmethod
+    def fit_images(self, cfg: Config) -> int:
+        """Return the number of images to fit the bridge to, if there are as many."""
+
+    @abstractmethod
+    def image_reader(self, cfg: Config) -> Reader:
+        """Return the function from an image file to a sample, resized or cropped for evaluation."""
+
+    @abstractmethod
+    def written_config(self, cfg: Config) -> str:
+        """Return the text of the converted model's config, which names its weights."""
+
+    def find_weights(self, output_dir: str) -> str:
+        """Return the full path or the URL of the RGB model's weights; empty if there are none.
+
+        Args:
+            output_dir: output folder of its training.
+        """
+        weights = self.weights or find_weights(self.config_file, output_dir)
+        return weights if not weights or "://" in weights else str(Path(weights).absolute())
+
+    def _check_output(self, cfg: Config) -> None:
+        """Raise CdlError if the output folder holds a model.
+
+        The config alone is left by an interruption, and may be of the same conversion.
+        """
+        existing = [name for name in OUTPUT_FILES if (self.output / name).exists()]
+        if not existing:
+            return
+        path = self.output / CONFIG_FILE
+        is_interrupted = existing == [CONFIG_FILE] and (
+            path.read_text(encoding="utf-8") == self.written_config(cfg)
+        )
+        if not is_interrupted:
+            raise CdlError(
+                f"{self.output} has a {existing[0]} of another conversion, or of one that has "
+                "ended: give another --output"
+            )
+
+    @contextmanager
+    def _output_folder(self) -> Iterator[None]:
+        """Make the output folder; remove a new one if the block fails and leaves it empty."""
+        is_new = not self.output.exists()
+        self.output.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # it is not empty
+                if is_new:
+                    self.output.rmdir()
+            raise
+
+
+def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheckpointer:
+    """Load the RGB model's weights, if any, into all of a latent model but what is fitted.
+
+    Raises:
+        CdlError: if the weights do not hold every other entry.
+    """
+    checkpointer = SafeCheckpointer(model, str(output))
+    if not weights:
+        return checkpointer
+    checkpointer.load(weights, checkpointables=[])
+    check_bridged_weights(checkpointer)
+    fitted = tuple(
+        f"{name}."
+        for name, module in model.named_modules()
+        if isinstance(module, LinearBridge | LatentTranslation)
+    )
+    missing = [
+        key
+        for key in model.state_dict()
+        if key not in checkpointer.loaded
+        and not key.startswith(fitted)
+        and not key.endswith("num_batches_tracked")
+    ]
+    if missing:
+        raise CdlError(
+            f"{weights} lacks {len(missing)} entries of the model, such as "
+            f"{missing[0]}: are they of this RGB model?"
+        )
+    return checkpointer
+
+
+@torch.no_grad()
+def _check_prediction(model: nn.Module, sample: dict[str, Any]) -> None:
+    """Raise CdlError if a converted model cannot predict an image like those it was fitted to.
+
+    Its output must be one that this package reads: no rotated boxes.
+    """
+    try:
+        [output] = model.eval()([sample])
+        Detectron2Backend().read_output(output)
+    except MISFITS as error:
+        height, width = sample["image"].shape[1:]
+        raise CdlError(
+            f"the converted model cannot predict an image of {height} x {width} pixels: {error}"
+        ) from error
