@@ -24,6 +24,8 @@ from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from cdl_d2.d2.lazy_config import LazyModel
+
 # Image sizes in tables 1 and 2 of *Learning in Compressed Domain via Knowledge Transfer*, pixels.
 DETECTION_SIZE = (800, 1280)
 CLASSIFICATION_SIDE = 256
@@ -54,8 +56,7 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     Raises:
         CdlError: if the size is not a positive multiple of 32.
     """
-    if min(size) < 32 or size[0] % 32 or size[1] % 32:
-        raise CdlError(f"size {size[0]} {size[1]}: both sides must be positive multiples of 32")
+    _check_size(size)
     cfg = without_initialization(cfg)
     cfg.MODEL.CODEC.WEIGHTS = UNTRAINED
     cfg.MODEL.CLASSIFIER.INIT, cfg.MODEL.DEVICE = "", "cpu"
@@ -79,6 +80,34 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     if cfg.INPUT.DOMAIN != "image":
         counts |= _count_codec(build_codec(cfg), image)
     return counts
+
+
+def count_lazy_model(lazy: LazyModel, size: tuple[int, int]) -> dict[str, int]:
+    """Count the parts of the model of a LazyConfig as count_multiply_adds does.
+
+    Returns:
+        counts of the `student_backbone`; with a `bridge`, of it and of the `teacher_backbone`, the
+        RGB model's; and of the codec.
+
+    Raises:
+        CdlError: if the size is not a positive multiple of 32.
+    """
+    _check_size(size)
+    lazy, image = lazy.with_untrained_codec(), torch.zeros(1, 3, *size)
+    model = lazy.build()
+    codec = getattr(getattr(model, "coded_input", None), "codec", None)
+    inputs = image if codec is None else torch.zeros(1, codec.latent_channels, *latent_grid(size))
+    counts = {"student_backbone": count_network(model.backbone, inputs)}
+    for bridge in [m for m in model.backbone.modules() if isinstance(m, LinearBridge)]:
+        counts["bridge"] = count_network(bridge, inputs)
+        backbone = lazy.rgb_version().build_backbone()
+        counts["teacher_backbone"] = count_network(backbone, image)
+    return counts | ({} if codec is None else _count_codec(codec, image))
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if min(size) < 32 or size[0] % 32 or size[1] % 32:
+        raise CdlError(f"size {size[0]} {size[1]}: both sides must be positive multiples of 32")
 
 
 def _latents(cfg: CfgNode, size: tuple[int, int]) -> list[torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -56,10 +56,17 @@ def run_benchmark(
     parts = measured_parts(cfg, size)
     if detection_only:
         parts = {name: part for name, part in parts.items() if not name.startswith("train")}
+    return time_parts(parts, torch.device(cfg.MODEL.DEVICE), repeats)
+
+
+def time_parts(
+    parts: Mapping[str, Callable[[], object]], device: torch.device, repeats: int
+) -> list[dict[str, Any]]:
+    """Return the rows of run_benchmark for functions that run on a device."""
     seconds, peaks = {name: [] for name in parts}, {}
     for repetition in tqdm(range(repeats + 1), unit="round"):
         for name, part in parts.items():
-            spent, peaks[name] = _measure(part, torch.device(cfg.MODEL.DEVICE))
+            spent, peaks[name] = _measure(part, device)
             if repetition:
                 seconds[name].append(spent)
     medians = {name: 1e3 * median(times) for name, times in seconds.items()}

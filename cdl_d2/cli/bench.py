@@ -16,6 +16,7 @@ from cdl_d2.cli.options import (
     NotNegative,
     Overrides,
     Positive,
+    find_lazy_model,
     load_config,
 )
 from cdl_d2.cli.output import print_rows
@@ -50,13 +51,24 @@ def model(
     Args:
         size: Height and width of the image in pixels.
         repeats: Measured repetitions; the median is printed.
-        detection_only: Leave out training steps, which take most of the time.
+        detection_only: Leave out training steps, which take most of the time; they are not measured
+            of a LazyConfig.
     """
     if min(size) < 256:
         raise CdlError(f"--size {size[0]} {size[1]}: at least 256 pixels per side are needed")
     from cdl_d2.device import usable_device
 
-    cfg = load_config(model, ("MODEL.DEVICE", usable_device(None), *overrides))
+    device = usable_device(None)
+    if lazy := find_lazy_model(model, overrides):
+        import torch
+
+        from cdl_d2.bench.model import time_parts
+        from cdl_d2.d2.applications.measured_parts import measured_lazy_parts
+
+        parts = measured_lazy_parts(lazy, size, device)
+        print_rows(time_parts(parts, torch.device(device), repeats), json)
+        return
+    cfg = load_config(model, ("MODEL.DEVICE", device, *overrides))
     from cdl_d2.bench.model import run_benchmark
 
     print_rows(run_benchmark(cfg, size, repeats, detection_only), json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 
-from cdl_d2.cli.options import Json, Model, Overrides, load_config
+from cdl_d2.cli.options import Json, Model, Overrides, find_lazy_model, load_config
 from cdl_d2.cli.output import print_rows
 
 
@@ -20,6 +20,7 @@ def count(
     ```
     cdl count detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280
     cdl count classification/latent_resnet50.yaml
+    cdl count lazy/latent_mask_rcnn_vitdet_b_100ep.py --size 1024 1024
     ```
 
     Prints GMACs (10^9 multiply-adds); with `--json`, an object of multiply-adds.
@@ -28,11 +29,15 @@ def count(
         size: Height and width of the image in pixels, multiples of 32; default 800 1280, and of a
             classifier INPUT.IMAGE_SIZE.
     """
-    cfg = load_config(model, (*overrides, "MODEL.DEVICE", "cpu"))  # where it is counted
-    from cdl_d2.bench.counts import count_multiply_adds, usual_size
+    if lazy := find_lazy_model(model, overrides):
+        from cdl_d2.bench.counts import DETECTION_SIZE, count_lazy_model
 
-    size = size or usual_size(cfg)
-    counts = count_multiply_adds(cfg, size)
+        counts = count_lazy_model(lazy, size or DETECTION_SIZE)
+    else:
+        cfg = load_config(model, (*overrides, "MODEL.DEVICE", "cpu"))  # where it is counted
+        from cdl_d2.bench.counts import count_multiply_adds, usual_size
+
+        counts = count_multiply_adds(cfg, size or usual_size(cfg))
     if json:
         print(json_format.dumps(counts))
         return

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from cdl_d2.errors import CdlError
 from cdl_d2.tasks import TASKS, DatasetOption
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
     from cdl_d2.codec import CodecChoice
+    from cdl_d2.d2.lazy_config import LazyModel
 
 Pair = tuple[str, str]
 # Config overrides are the last words, and may begin with a dash, as in SOLVER.BASE_LR -1.
@@ -123,6 +125,21 @@ def load_config(model: str, overrides: Sequence[str], datasets: Datasets = NO_DA
     config_file, changes, weights = find_detectron2_config(model)
     changes += ["MODEL.WEIGHTS", weights] if weights else []
     return RunConfig(str(config_file), (*changes, *overrides), vars(datasets)).load()
+
+
+def find_lazy_model(model: str, overrides: Sequence[str]) -> LazyModel | None:
+    """Return the LazyConfig of MODEL, None for other configs; raise CdlError for overrides."""
+    from cdl_d2.prediction.loading import find_detectron2_config
+    from cdl_d2.yaml_text import is_lazy_config
+
+    config_file, *_ = find_detectron2_config(model)
+    if not config_file.is_file() or not is_lazy_config(config_file):
+        return None
+    if overrides:
+        raise CdlError(f"{overrides[0]} is no key of a LazyConfig: change {config_file}")
+    from cdl_d2.d2.lazy_config import read_lazy_config
+
+    return read_lazy_config(config_file)
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -130,6 +130,21 @@ class LazyModel:
             config.model.coded_input.codec.weights = UNTRAINED
         return LazyModel(self.file, config)
 
+    def rgb_version(self) -> LazyModel:
+        """Return the config of the RGB model whose first convolution a `bridge` replaces.
+
+        Raises:
+            CdlError: if the model has no `bridge`.
+        """
+        config = self.config.copy()
+        if "bridge" not in config.model:
+            raise CdlError(f"{self.file}: model has no `bridge`, and no RGB model")
+        networks = (kind for kind in self.architecture.__mro__ if issubclass(kind, nn.Module))
+        config.model[TARGET] = next(kind for kind in networks if not hasattr(kind, "set_input"))
+        for key in ("bridge", "coded_input", "selection", TEACHER, "transfer", "task_weight"):
+            config.model.pop(key, None)
+        return LazyModel(self.file, config)
+
     @property
     def output_dir(self) -> str:
         """Output folder of the training, unless it is that of all of Detectron2's configs."""

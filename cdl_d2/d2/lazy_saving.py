@@ -1,4 +1,4 @@
-"""Saving of LazyConfigs as YAML, which Detectron2 and `lazy_text` read."""
+"""YAML of LazyConfigs, for Detectron2 and for `lazy_text`."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def _norm_name(build: FunctionType) -> str:
     return next(matches, "")
 
 
-def _equal(norm: nn.Module, other: Any) -> bool:
+def _equal(norm: nn.Module, layer: Any) -> bool:
     """Return True for layers of one type with the same plain attributes."""
-    if type(norm) is not type(other):
+    if type(norm) is not type(layer):
         return False
     kinds = bool, float, int, str, tuple
-    plain, others = (
-        {key: value for key, value in vars(layer).items() if isinstance(value, kinds)}
-        for layer in (norm, other)
+    attributes, values = (
+        {key: value for key, value in vars(module).items() if isinstance(value, kinds)}
+        for module in (norm, layer)
     )
-    return plain == others
+    return attributes == values

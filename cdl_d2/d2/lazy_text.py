@@ -1,4 +1,4 @@
-"""Reading of LazyConfigs that were saved as YAML, which are data: no code of theirs is run.
+"""Reader of saved LazyConfigs, which are data: no code of theirs is run.
 
 Detectron2 instantiates whatever a saved LazyConfig names. Here it may name layers of PyTorch,
 models of Detectron2 and of this package, and of a project that the user's DETECTRON2_ENV_MODULE
@@ -165,26 +165,26 @@ def _locate(name: str) -> Any:
             " name that file, CONFIG.py:WEIGHTS"
         )
     project = _project_packages()
-    found = None
+    target = None
     if _is_within(name, (*CLASS_PACKAGES, *project)):
         try:
-            found = locate(name)
+            target = locate(name)
         except Exception as error:  # whatever importing a module raises
             raise CdlError(f"{TARGET} {name} cannot be imported ({error!r})") from error
-    if found is None or not _builds_network(found, project):
+    if target is None or not _builds_network(target, project):
         raise CdlError(
             f"{TARGET} {name:.80} is no network of Detectron2 or of this package: {PROJECT_ADVICE}"
         )
-    return found
+    return target
 
 
-def _builds_network(found: Any, project: tuple[str, ...]) -> bool:
-    if found in (CodedInput, Codec.load):
+def _builds_network(target: Any, project: tuple[str, ...]) -> bool:
+    if target in (CodedInput, Codec.load):
         return True
-    module = getattr(found, "__module__", None) or ""
-    if isinstance(found, type) and issubclass(found, nn.Module):
+    module = getattr(target, "__module__", None) or ""
+    if isinstance(target, type) and issubclass(target, nn.Module):
         return _is_within(module, (*CLASS_PACKAGES, *project))
-    return callable(found) and _is_within(module, (*FUNCTION_PACKAGES, *project))
+    return callable(target) and _is_within(module, (*FUNCTION_PACKAGES, *project))
 
 
 def _is_within(name: str, packages: tuple[str, ...]) -> bool:

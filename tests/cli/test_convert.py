@@ -215,8 +215,6 @@ def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     assert "'latent'" in refused("convert", teacher, *arguments)
     for config in ("detection/small/pixel_mask_rcnn_small.yaml", "Base-RCNN-FPN.yaml"):
         assert f"{config}:WEIGHTS" in refused("convert", config, *arguments)
-    lazy = "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py"
-    assert "LazyConfig" in refused("convert", lazy, *arguments)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -35,7 +35,7 @@ Reader = Callable[[Path], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Conversion(ABC):
-    """A conversion and its arguments; a subclass makes the config of the converted model.
+    """Conversion with its arguments; a subclass makes the converted model's config.
 
     Attributes:
         config_file: config of the RGB model.

@@ -34,7 +34,7 @@ KEPT = ("model", "dataloader", "train", "optimizer", "lr_multiplier", CLASS_NAME
 
 @dataclass(frozen=True)
 class LazyConversion(Conversion):
-    """Conversion of a detector of a LazyConfig; the result is one, too, saved as YAML.
+    """Conversion of a detector of a LazyConfig; the result is one, too, in YAML.
 
     Of `overrides`, it takes MODEL.BRIDGE.FIT_IMAGES, STRIDE and WIDTH, and MODEL.DEVICE.
     """

@@ -18,7 +18,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from cdl_d2.codec.networks import UNTRAINED
-from cdl_d2.d2.model_input import architecture_of, build_codec
+from cdl_d2.d2.lazy_config import LazyModel
+from cdl_d2.d2.model_input import architecture_of
 from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
 from cdl_d2.d2.modeling.optimizers import build_optimizer
@@ -41,13 +42,8 @@ def measured_parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[]
     torch.manual_seed(0)
     student, teacher, cfg = _detectors(cfg)
     optimizer = build_optimizer(cfg, student)
-    codec = build_codec(cfg).to(cfg.MODEL.DEVICE)
-
     item = _random_item(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    pixels = item["image"].to(cfg.MODEL.DEVICE).flip(0).float() / 255
-    latent = codec.encode(pixels)
     encoded = student.encode([item])
-    decoded = [{"image": codec.decode(latent).flip(0) * 255}]
 
     def train(forward: Callable) -> None:
         student.train()
@@ -58,12 +54,50 @@ def measured_parts(cfg: CfgNode, size: tuple[int, int]) -> dict[str, Callable[[]
         optimizer.step()
 
     return {
-        "encode": lambda: codec.encode(pixels),
-        "decode": lambda: codec.decode(latent),
-        **_detection_parts("pixel", teacher, decoded),
-        **_detection_parts("latent", student, encoded),
+        **_parts_without_training(student, teacher, item),
         "train_step": lambda: train(lambda batch: CompressedRCNN.forward(student, batch)),
         "train_step_transfer": lambda: train(student),
+    }
+
+
+def measured_lazy_parts(
+    lazy: LazyModel, size: tuple[int, int], device: str
+) -> dict[str, Callable[[], object]]:
+    """Return the parts of the R-CNN of a LazyConfig, except training; as measured_parts.
+
+    Args:
+        lazy: config of an R-CNN with a `bridge`; the RGB model is the one that it replaces.
+        size: height and width of the image in pixels.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        CdlError: for another model.
+    """
+    if not issubclass(lazy.architecture, CompressedRCNN):
+        raise CdlError(f"{lazy.file} is of a {lazy.architecture.__name__}; expected CompressedRCNN")
+    torch.manual_seed(0)
+    lazy = lazy.with_untrained_codec()
+    student, rgb_model = lazy.build(device).eval(), lazy.rgb_version().build(device).eval()
+    rgb_model.load_state_dict(student.state_dict(), strict=False)
+    item = {"image": torch.randint(0, 256, (3, *size))}
+    return _parts_without_training(student, rgb_model, item)
+
+
+@torch.no_grad()
+def _parts_without_training(
+    student: CompressedRCNN, rgb_model: GeneralizedRCNN, item: dict[str, Any]
+) -> dict[str, Callable[[], object]]:
+    """Return coding of an item's image, and detection from the decoded image and the latent."""
+    coded_input = student.coded_input
+    codec = coded_input.codec_on(student.device)
+    pixels = coded_input.swap(item["image"].to(student.device)).float() / 255
+    latent = codec.encode(pixels)
+    decoded = [{"image": coded_input.swap(codec.decode(latent)) * 255}]
+    return {
+        "encode": lambda: codec.encode(pixels),
+        "decode": lambda: codec.decode(latent),
+        **_detection_parts("pixel", rgb_model, decoded),
+        **_detection_parts("latent", student, student.encode([item])),
     }
 
 
