@@ -55,11 +55,23 @@ def without_project() -> Iterator[str]:
 
 
 def set_up_project(project: str) -> None:
-    """Call `setup_environment` of a module or file, as Detectron2 does; do nothing if empty."""
+    """Call `setup_environment` of a module or file, as Detectron2 does; do nothing if empty.
+
+    Raises:
+        CdlError: if there is no such module.
+    """
     from detectron2.utils.env import setup_custom_environment
 
-    if project:
+    if not project:
+        return
+    try:
         setup_custom_environment(project)
+    except ModuleNotFoundError as error:
+        if error.name != project.partition(".")[0]:
+            raise
+        raise CdlError(
+            f"there is no module {project}, which {ENV_MODULE} names: add its folder to PYTHONPATH"
+        ) from error
 
 
 def run_script(

@@ -8,6 +8,8 @@ from detectron2.config import defaults
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 
 from cdl_d2.d2 import CompressedDetector
+from cdl_d2.d2.applications.scripts import set_up_project
+from cdl_d2.errors import CdlError
 from cdl_d2.prediction import Predictor
 from tests.cli.test_convert import CODEC, save_run
 from tests.commands import output_of, refused
@@ -43,6 +45,11 @@ def test_point_rend_is_converted_run_and_trained(point_rend, coco_dataset, tmp_p
     options = "SOLVER.MAX_ITER", 1, "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", tmp_path / "trained"
     output_of("train", "--config-file", out / "config.yaml", *data, *options)
     assert (tmp_path / "trained" / "model_final.pth").is_file()
+
+
+def test_a_project_that_is_not_found_is_named():
+    with pytest.raises(CdlError, match=r"no_project.*PYTHONPATH"):
+        set_up_project("no_project")
 
 
 def test_a_meta_architecture_is_converted_if_it_has_one_on_latents(coco_dataset, tmp_path):
