@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import io
 import statistics
 import sys
 import time
@@ -13,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from cdl_d2.bench.html_page import figure_row
 from cdl_d2.bench.multiply_adds import count_network
-from cdl_d2.bench.quickstart.page import Cost, embed_picture
+from cdl_d2.bench.quickstart.page import Cost
 from cdl_d2.codec import Codec, latent_grid
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.errors import MissingPackageError
@@ -109,19 +107,12 @@ def picture_row(
     rgb, latent = (outcomes[kind].detections[name] for kind in KINDS)
     truth = _ground_truth(annotations, name, rgb)
     size = f"{stream.stat().st_size} bytes"
-    figures = [
-        (truth.draw(image), f"{len(truth)} annotated objects"),
-        (rgb.draw(threshold=threshold), f"{_count(rgb, threshold)} in the decoded {size}"),
-        (latent.draw(threshold=threshold), f"{_count(latent, threshold)} in the latent of {size}"),
-    ]
-    title = html.escape(Path(name).stem)
-    parts = [f"<h2>{title}</h2><div class=row>"]
-    for pixels, caption in figures:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="JPEG", quality=85)
-        picture = embed_picture(buffer.getvalue(), "jpeg", f"{Path(name).stem}: {caption}")
-        parts.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
-    return "".join([*parts, "</div>"])
+    figures = {
+        f"{len(truth)} annotated objects": truth.draw(image),
+        f"{_count(rgb, threshold)} in the decoded {size}": rgb.draw(threshold=threshold),
+        f"{_count(latent, threshold)} in the latent of {size}": latent.draw(threshold=threshold),
+    }
+    return figure_row(Path(name).stem, figures)
 
 
 def _count(detections: Detections, threshold: float) -> int:

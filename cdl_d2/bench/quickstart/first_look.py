@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cdl_d2.bench.html_page import table_html, write_page
 from cdl_d2.bench.quickstart.comparison import (
     Outcome,
     compress,
@@ -15,7 +16,7 @@ from cdl_d2.bench.quickstart.comparison import (
     detect,
     picture_row,
 )
-from cdl_d2.bench.quickstart.page import Cost, Row, table_html, table_text, write_page
+from cdl_d2.bench.quickstart.page import HEAD, Cost, Row, format_cells, table_text
 from cdl_d2.codec.io.image_files import find_images
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.errors import CdlError
@@ -108,7 +109,7 @@ def _introduction(
         "codec. An RGB Mask R-CNN detects nuclei in the decoded images. A latent model, the same "
         "network fine-tuned behind an input adapter (bridge), detects them in the latents, without "
         "decoding.</p>",
-        table_html(rows),
+        table_html(HEAD, [*map(format_cells, rows)]),
         f"<p>AP on {image_count} images is uncertain; on the whole validation set of 80 images the "
         f"latent model reaches {html.escape(metrics)}. It is ahead of the RGB model because it was "
         "fine-tuned with labels; an RGB model fine-tuned as long on decoded images is about as "

@@ -1,25 +1,11 @@
-"""Report page of a quick start, and its table in HTML and in text."""
+"""Table of a quick start, in text."""
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from cdl_d2.files import write_text
 
 HEAD = ("", "box AP", "mask AP", "bits/pixel", "GMACs", "ms/image")
-STYLE = (
-    "body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em;line-height:1.4}"
-    "table{border-collapse:collapse;display:block;overflow-x:auto}"
-    "td,th{padding:.3em 1em;border-bottom:1px solid #ccc;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}img{max-width:100%}"
-    "pre{overflow-x:auto;background:#f4f4f4;padding:1em}"
-    ".row{display:grid;grid-template-columns:repeat(auto-fit,minmax(15em,1fr));gap:1em}"
-    "figure{margin:0}figure img{width:100%}figcaption{font-size:.9em}"
-)
 
 
 @dataclass(frozen=True)
@@ -71,35 +57,3 @@ def table_text(rows: Sequence[Row]) -> str:
         "  ".join(text.ljust(w) if not i else text.rjust(w) for i, (text, w) in enumerate(pairs))
         for pairs in (list(zip(line, widths, strict=True)) for line in lines)
     )
-
-
-def table_html(rows: Sequence[Row]) -> str:
-    """Return the table in HTML."""
-
-    def line(texts: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
-
-    lines = [line(HEAD, "th"), *(line(format_cells(row), "td") for row in rows)]
-    return "<table>" + "".join(lines) + "</table>"
-
-
-def embed_picture(picture: bytes, kind: str, alt: str) -> str:
-    """Return an HTML image that holds its data.
-
-    Args:
-        picture: content of an image file.
-        kind: its format, `png` or `jpeg`.
-        alt: text that describes the picture.
-    """
-    data = base64.b64encode(picture).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/{kind};base64,{data}">'
-
-
-def write_page(path: Path, parts: Sequence[str]) -> None:
-    """Write an HTML page that needs no other file."""
-    head = (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width,initial-scale=1">'
-        f"<title>cdl_d2</title><style>{STYLE}</style>"
-    )
-    write_text(path, head + "\n".join(parts))

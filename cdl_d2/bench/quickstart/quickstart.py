@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -11,16 +10,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cdl_d2.bench.html_page import embed_figure, table_html, write_page
 from cdl_d2.bench.quickstart.commands import CODEC, COMMANDS, Task
 from cdl_d2.bench.quickstart.comparison import compress, costs_per_image, detect, picture_row
-from cdl_d2.bench.quickstart.page import (
-    Cost,
-    Row,
-    embed_picture,
-    table_html,
-    table_text,
-    write_page,
-)
+from cdl_d2.bench.quickstart.page import HEAD, Cost, Row, format_cells, table_text
 from cdl_d2.bench.quickstart.runs import read_losses, read_results, run_all
 from cdl_d2.codec import Codec
 from cdl_d2.codec.io.image_files import find_images
@@ -138,16 +131,15 @@ def _introduction(task: Task, backend: str, rows: list[Row], minutes: float) -> 
         f"each fine-tuned model; seed {task.seed}."
     )
     losses = draw_losses({run: read_losses(task, run) for run in TRAINED})
-    picture = embed_picture(_png(losses), "png", "losses by iteration")
     return [
         f"<h1>Detection on compressed latents</h1><p>{html.escape(setting)}</p>",
-        table_html(rows),
+        table_html(HEAD, [*map(format_cells, rows)]),
         "<p>GMACs (10^9 multiply-adds) are those of backbone, feature pyramid and decoder. Times "
         "are medians from file to masks on one core. The built-in codec's decoder costs a "
         "sixteenth of a full-size one, so little time can be saved here. Differences of two AP are "
         "within the variation between seeds of so short a training. This run took "
         f"{minutes:.1f} minutes.</p>",
-        picture,
+        embed_figure(losses, "losses by iteration"),
     ]
 
 
@@ -169,9 +161,3 @@ def draw_losses(runs: Mapping[str, Sequence[dict[str, float]]]) -> Figure:
         axis.set(title=title, xlabel="iteration")
         axis.legend()
     return figure
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    return buffer.getvalue()
