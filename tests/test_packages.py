@@ -69,7 +69,7 @@ ALLOWED = {
     "model_zoo": CORE | {"export", "d2", "tv"},
     "prediction.tasks": CORE | {"prediction.results"},
     "prediction": CORE | {"export", "d2", "tv", "model_zoo", "prediction.tasks"},
-    "bench": CORE | {"export", "d2", "tv", "model_zoo", "prediction"},
+    "bench": CORE | {"export", "conversion", "d2", "tv", "model_zoo", "prediction"},
     "bench.quickstart": CORE | {"d2", "tv", "model_zoo", "prediction", "bench"},
     "cli": CORE | {"d2", "tv", "model_zoo", "prediction", "bench", "export"},
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from tqdm import tqdm
 
 from cdl_d2.codec import Codec, CodecChoice
 from cdl_d2.codec.io.image_files import find_images, read_image
+from cdl_d2.conversion.comparison import LatentReader, compare
 from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images
 from cdl_d2.conversion.fit import fit_to_images
 from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
 from cdl_d2.conversion.latent_network import DECODER_STRIDE, LatentNetwork
 from cdl_d2.conversion.preprocessing import Preprocessing
+from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, Report
 from cdl_d2.errors import CdlError
 
 FIT_IMAGES = 200  # at most
@@ -128,6 +130,24 @@ class Conversion:
         """Return the network on decoded images, trained as `to_latents` trains."""
         student = DecodedNetwork(self.teacher.network, self._codec, self._preprocessing)
         return self._distil(student, options)
+
+    def networks(
+        self, converted: LatentNetwork, fine_tuned: DecodedNetwork | None = None
+    ) -> dict[str, LatentReader]:
+        """Return the networks on latents to compare, by name: decoding before the converted one.
+
+        Args:
+            converted: result of `to_latents`.
+            fine_tuned: result of `to_reconstructions`, if there is one.
+        """
+        decoded = DecodedNetwork(self.teacher.network, self._codec, self._preprocessing)
+        tuned = {FINE_TUNED: fine_tuned} if fine_tuned else {}
+        return {DECODED: decoded, **tuned, CONVERTED: converted}
+
+    def compare(self, networks: Mapping[str, LatentReader]) -> Report:
+        """Compare `networks` with the RGB network on the files that were kept aside."""
+        images = map(self.read, self.kept_aside)
+        return compare(self.teacher, networks, images, self._codec, history=self.history)
 
     def read(self, file: Path) -> torch.Tensor:
         """Return an image, 3 x H x W, uint8, resized and cropped as in evaluation."""
