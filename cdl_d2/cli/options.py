@@ -33,8 +33,8 @@ Model = Annotated[
     str,
     Parameter(
         help="Trained model: a name of `cdl zoo list`; the output folder of a training; a "
-        "checkpoint, of Detectron2 with its `config.yaml` beside it; a config, or "
-        "`CONFIG.yaml:WEIGHTS`; one of Detectron2's model zoo, such as "
+        "checkpoint, of Detectron2 with its `config.yaml` beside it; a config, `CONFIG.yaml` or a "
+        "LazyConfig `CONFIG.py`, or `CONFIG:WEIGHTS`; one of Detectron2's model zoo, such as "
         "`COCO-Detection/retinanet_R_50_FPN_3x.yaml`; or `coco`, torchvision's Mask R-CNN."
     ),
 ]
