@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from cdl_d2.codec import Codec
+from cdl_d2.codec.choice import QUALITY
 from cdl_d2.d2.applications.conversion import Conversion, Reader
 from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.lazy_config import CLASS_NAMES, LazyModel, read_lazy_config
@@ -44,6 +45,7 @@ class LazyConversion(Conversion):
         names, order = lazy.class_names, lazy.channel_order
         node, architecture = lazy.config.model, _latent_architecture(lazy)
         codec = {k: v for k, v in asdict(self.codec).items() if k != "qualities"}
+        codec["weights"] = codec["weights"].replace(QUALITY, str(self.codec.quality))
         stride = keys[STRIDE] or usual_decoder_stride(lazy.build_backbone())
         node[TARGET] = architecture
         node.coded_input = LazyCall(CodedInput)(

@@ -41,7 +41,8 @@ class CompressedDetector(CompressedModel):
         kwargs: arguments of Detectron2's meta-architecture.
 
     Raises:
-        CdlError: for a meta-architecture without `preprocess_image`.
+        CdlError: for a meta-architecture without `preprocess_image`; for a bridge that does not fit
+            the backbone, or whose domain is not `latent`.
     """
 
     @configurable
@@ -61,6 +62,8 @@ class CompressedDetector(CompressedModel):
             )
         self._fits_bridge = bridge is not None
         if bridge is not None:
+            if coded_input.domain != "latent":
+                raise CdlError(f"a bridge reads latents, not domain {coded_input.domain!r}")
             bridge_first_convolution(self.backbone, coded_input.codec, **bridge)
         self.set_input(coded_input, selection)
 
