@@ -51,7 +51,9 @@ class DistillationOptions:
         adapt: layers that learn at the whole rate: the `bridge`, the `first-third` with it, `half`,
             or `all`.
         learning_rate: of AdamW for these layers.
-        later_rate: share of the learning rate at which the other layers learn; 0 to keep them.
+        later_rate: share of the learning rate at which later layers learn; 0 to keep them.
+        bridge_rate: share of the learning rate at which the bridge learns, whose decoder layers
+            have small weights.
         seed: of batches and augmentation.
         patience: validations without a better loss after which the run ends.
 
@@ -59,12 +61,13 @@ class DistillationOptions:
         CdlError: for a value that is not one of these, or a number below 0.
     """
 
-    iterations: int = 300
+    iterations: int = 400
     minutes: float = 0.0
-    batch_size: int = 16
+    batch_size: int = 8
     adapt: str = "first-third"
     learning_rate: float = 2e-4
     later_rate: float = 0.1
+    bridge_rate: float = 0.1
     seed: int = 0
     patience: int = 3
 
@@ -203,7 +206,8 @@ class Distillation:
         for name, parameter in student.named_parameters():
             in_bridge = any(name.startswith(f"{bridge}.") for bridge in bridges)
             is_first = options.adapt == "all" or name.rpartition(".")[0] in layers
-            share = 1.0 if in_bridge or is_first else options.later_rate
+            share = 1.0 if is_first else options.later_rate
+            share = options.bridge_rate if in_bridge else share
             if parameter.requires_grad_(share > 0).requires_grad:
                 groups.setdefault(share, {})[name] = parameter
         if not groups:
