@@ -29,19 +29,23 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from cdl_d2.codec.latent import check_pixels, coded_size
+from cdl_d2.codec.latent import CodecIdentity, check_pixels, coded_size
 from cdl_d2.codec.registry import WIRE_NAMES
 from cdl_d2.errors import BitstreamError, CdlError
+
+if TYPE_CHECKING:
+    from cdl_d2.codec.bitstream.stream import Bitstream
 
 MAGIC = b"CDLZ"
 PLAIN, PADDED, RESIZED = 1, 2, 3  # format versions
 OWN_CODEC = 255
 
 # Numbers in files: they never change. Those of codecs are in the registry.
-METRICS = {0: "mse", 1: "ms-ssim"}
-CODINGS = {0: "compressai", 1: "exact", 2: "base", 3: "enhancement"}  # up to 7
+METRICS = ("mse", "ms-ssim")
+CODINGS = ("compressai", "exact", "base", "enhancement")  # up to number 7
 
 _HEAD = struct.Struct("<4sBBBB8sBBIIIII")
 _PADDING = struct.Struct("<BB")
@@ -51,71 +55,45 @@ _CRC = struct.Struct("<I")
 _FLOOR = 8  # of a coding's byte: its number plus this many times the scale floor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """Contents of a header.
+def format_header(stream: Bitstream, codec_number: int, strings: Sequence[bytes]) -> bytes:
+    """Return the bytes before the strings of a file.
 
-    Attributes:
-        codec: name of the codec; None if it has no number, when the name is the first string.
-        quality: quality of the codec.
-        metric: metric that the codec was trained for.
-        weights: fingerprint of the codec's weights, 16 hexadecimal digits.
-        coding: one of CODINGS.
-        scale_floor: 0 to 31.
-        image_size: (H, W) of the coded image in pixels.
-        coded_size: (H, W) with padding to multiples of 64.
-        checksum: CRC-32 of the decoded symbols.
-        padding: (top, left) in pixels.
-        original_size: (H, W) of the image before it was resized; None if it was not.
-        strings: length and CRC-32 of each string.
+    Args:
+        stream: the bitstream.
+        codec_number: number of its codec, or OWN_CODEC if the first string is its name.
+        strings: all strings of the file.
+
+    Raises:
+        CdlError: for an image that is larger than read_header accepts.
     """
-
-    codec: str | None
-    quality: int
-    metric: str
-    weights: str
-    coding: str
-    scale_floor: int
-    image_size: tuple[int, int]
-    coded_size: tuple[int, int]
-    checksum: int
-    padding: tuple[int, int]
-    original_size: tuple[int, int] | None
-    strings: tuple[tuple[int, int], ...]
-
-    def to_bytes(self) -> bytes:
-        """Return the bytes before the strings.
-
-        Raises:
-            CdlError: for an image that is larger than read_header accepts.
-        """
-        for size in filter(None, (self.image_size, self.original_size)):
-            check_pixels(size)
-        version = RESIZED if self.original_size else PADDED if any(self.padding) else PLAIN
-        head = _HEAD.pack(
-            MAGIC,
-            version,
-            OWN_CODEC if self.codec is None else _number(WIRE_NAMES, self.codec),
-            self.quality,
-            _number(METRICS, self.metric),
-            bytes.fromhex(self.weights),
-            _number(CODINGS, self.coding) + _FLOOR * self.scale_floor,
-            len(self.strings),
-            *self.image_size,
-            *self.coded_size,
-            self.checksum,
-        )
-        head += _PADDING.pack(*self.padding) if version >= PADDED else b""
-        head += _ORIGINAL.pack(*self.original_size) if version >= RESIZED else b""
-        head += b"".join(_STRING.pack(*string) for string in self.strings)
-        return head + _CRC.pack(zlib.crc32(head))
+    for size in filter(None, (stream.image_size, stream.original_size)):
+        check_pixels(size)
+    version = RESIZED if stream.original_size else PADDED if any(stream.padding) else PLAIN
+    head = _HEAD.pack(
+        MAGIC,
+        version,
+        codec_number,
+        stream.codec.quality,
+        METRICS.index(stream.codec.metric),
+        bytes.fromhex(stream.codec.weights),
+        CODINGS.index(stream.coding) + _FLOOR * stream.scale_floor,
+        len(strings),
+        *stream.image_size,
+        *stream.coded_size,
+        stream.checksum or 0,
+    )
+    head += _PADDING.pack(*stream.padding) if version >= PADDED else b""
+    head += _ORIGINAL.pack(*stream.original_size) if version >= RESIZED else b""
+    head += b"".join(_STRING.pack(len(string), zlib.crc32(string)) for string in strings)
+    return head + _CRC.pack(zlib.crc32(head))
 
 
-def read_header(content: bytes) -> tuple[Header, int]:
+def read_header(content: bytes) -> tuple[dict[str, Any], list[tuple[int, int]], int]:
     """Read the header of a file.
 
     Returns:
-        the header, and its size in bytes.
+        arguments of Bitstream, with an empty name of a codec that has no number; length and CRC-32
+        of each string; and the size of the header in bytes.
 
     Raises:
         BitstreamError: if it is not a header, is corrupted, has another version or more pixels than
@@ -140,28 +118,22 @@ def read_header(content: bytes) -> tuple[Header, int]:
         raise truncated
     if _CRC.unpack_from(content, crc_at)[0] != zlib.crc32(content[:crc_at]):
         raise BitstreamError("corrupted: the checksum of the header does not match")
-    scale_floor, coding = divmod(coding, _FLOOR)
-    header = Header(
-        codec=None if codec == OWN_CODEC else _name(WIRE_NAMES, "codec", codec),
-        quality=quality,
-        metric=_name(METRICS, "metric", metric),
-        weights=weights.hex(),
-        coding=_name(CODINGS, "coding", coding),
-        scale_floor=scale_floor,
-        image_size=tuple(numbers[:2]),
-        coded_size=tuple(numbers[2:4]),
-        checksum=numbers[4],
-        padding=_PADDING.unpack_from(content, _HEAD.size) if version >= PADDED else (0, 0),
-        original_size=_ORIGINAL.unpack_from(content, original_at) if version >= RESIZED else None,
-        strings=tuple(_STRING.iter_unpack(content[strings_at:crc_at])),
-    )
-    _check(header)
-    return header, crc_at + _CRC.size
-
-
-def _number(table: dict[int, str], name: str) -> int:
-    """Return the number of a name in files."""
-    return next(number for number, value in table.items() if value == name)
+    floor, coding = divmod(coding, _FLOOR)
+    name = "" if codec == OWN_CODEC else _name(WIRE_NAMES, "codec", codec)
+    metric = _name(dict(enumerate(METRICS)), "metric", metric)
+    fields = {
+        "codec": CodecIdentity(name, quality, metric, "dequantized", weights.hex()),
+        "coding": _name(dict(enumerate(CODINGS)), "coding", coding),
+        "scale_floor": floor,
+        "image_size": tuple(numbers[:2]),
+        "checksum": numbers[4],
+        "padding": _PADDING.unpack_from(content, _HEAD.size) if version >= PADDED else (0, 0),
+    }
+    if version >= RESIZED:
+        fields["original_size"] = _ORIGINAL.unpack_from(content, original_at)
+    _check(fields, tuple(numbers[2:4]))
+    table = list(_STRING.iter_unpack(content[strings_at:crc_at]))
+    return fields, table, crc_at + _CRC.size
 
 
 def _name(table: dict[int, str], what: str, number: int) -> str:
@@ -170,15 +142,14 @@ def _name(table: dict[int, str], what: str, number: int) -> str:
     return table[number]
 
 
-def _check(header: Header) -> None:
-    if header.scale_floor and header.coding != "exact":
-        raise BitstreamError(f"coding {header.coding!r} has no scale floor: update cdl_d2")
+def _check(fields: dict[str, Any], stored_size: tuple[int, int]) -> None:
+    if fields["scale_floor"] and fields["coding"] != "exact":
+        raise BitstreamError(f"coding {fields['coding']!r} has no scale floor: update cdl_d2")
+    image_size = fields["image_size"]
     try:
-        for size in filter(None, (header.image_size, header.original_size)):
+        for size in filter(None, (image_size, fields.get("original_size"))):
             check_pixels(size)
     except CdlError as error:
         raise BitstreamError(str(error)) from error
-    if header.coded_size != coded_size(header.image_size):
-        raise BitstreamError(
-            f"an image of {header.image_size} pixels is not coded as {header.coded_size}"
-        )
+    if stored_size != coded_size(image_size):
+        raise BitstreamError(f"an image of {image_size} pixels is not coded as {stored_size}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cdl_d2.codec.bitstream.header import Header, read_header
+from cdl_d2.codec.bitstream.header import OWN_CODEC, format_header, read_header
 from cdl_d2.codec.entropy.autoregressive_coder import COMPRESSAI
 from cdl_d2.codec.latent import HYPERPRIOR_CELLS, CodecIdentity, coded_cells, coded_size
 from cdl_d2.codec.registry import CODEC_NAME, WIRE_NAMES
@@ -91,24 +92,10 @@ class Bitstream:
         if not self.codec.weights:
             raise CdlError(f"a bitstream names the weights of its codec, {self.codec} does not")
         name, strings = self.codec.name, self.strings
-        has_number = name in WIRE_NAMES.values()
-        if not has_number:
+        number = next((n for n, known in WIRE_NAMES.items() if known == name), OWN_CODEC)
+        if number == OWN_CODEC:
             strings = (name.encode(), *strings)
-        header = Header(
-            codec=name if has_number else None,
-            quality=self.codec.quality,
-            metric=self.codec.metric,
-            weights=self.codec.weights,
-            coding=self.coding,
-            scale_floor=self.scale_floor,
-            image_size=self.image_size,
-            coded_size=self.coded_size,
-            checksum=self.checksum or 0,
-            padding=self.padding,
-            original_size=self.original_size,
-            strings=tuple((len(string), zlib.crc32(string)) for string in strings),
-        )
-        return header.to_bytes() + b"".join(strings)
+        return format_header(self, number, strings) + b"".join(strings)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Bitstream:
@@ -118,22 +105,14 @@ class Bitstream:
             BitstreamError: if it is not a bitstream, is corrupted, has another version or more
                 pixels than latent.max_pixels.
         """
-        header, start = read_header(content)
-        name, strings = header.codec, _read_strings(content, start, header.strings)
-        if name is None:
+        fields, table, start = read_header(content)
+        strings = _read_strings(content, start, table)
+        if not fields["codec"].name:
             name, *strings = _read_codec_name(strings), *strings[1:]
-        no_checksum = None if header.coding == COMPRESSAI else 0
-        return cls(
-            CodecIdentity(name, header.quality, header.metric, "dequantized", header.weights),
-            header.image_size,
-            tuple(strings),
-            coding=header.coding,
-            checksum=header.checksum or no_checksum,
-            scale_floor=header.scale_floor,
-            padding=header.padding,
-            original_size=header.original_size,
-            file_bytes=len(content),
-        )
+            fields["codec"] = replace(fields["codec"], name=name)
+        if fields["coding"] == COMPRESSAI:
+            fields["checksum"] = fields["checksum"] or None
+        return cls(strings=tuple(strings), file_bytes=len(content), **fields)
 
     @classmethod
     def from_compressai(
@@ -198,7 +177,7 @@ class Bitstream:
 
 
 def _read_strings(
-    content: bytes, start: int, table: tuple[tuple[int, int], ...]
+    content: bytes, start: int, table: Sequence[tuple[int, int]]
 ) -> tuple[bytes, ...]:
     """Return the strings that follow a header, given the length and CRC-32 of each."""
     strings = []
