@@ -7,7 +7,8 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -107,25 +108,16 @@ def _as_png(folder: str, pixels: np.ndarray) -> str:
 @contextmanager
 def _timed(network: nn.Module, spent: dict[str, float]) -> Iterator[None]:
     """Add the seconds of a codec's transforms to `spent` inside the context."""
-    started: dict[str, float] = {}
 
-    def begin(name: str) -> None:
-        started[name] = time.perf_counter()
+    def add(name: str, sign: int, *_: object) -> None:
+        spent[name] += sign * time.perf_counter()
 
-    def end(name: str) -> None:
-        spent[name] += time.perf_counter() - started[name]
-
-    handles = []
-    for name in spent:
-        module = getattr(network, name, None)
-        if module is not None:
-            handles.append(module.register_forward_pre_hook(lambda *_, name=name: begin(name)))
-            handles.append(module.register_forward_hook(lambda *_, name=name: end(name)))
-    try:
+    with ExitStack() as hooks:
+        for name, module in network.named_children():
+            if name in spent:
+                hooks.enter_context(module.register_forward_pre_hook(partial(add, name, -1)))
+                hooks.enter_context(module.register_forward_hook(partial(add, name, 1)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _throughput(predictor: Predictor, paths: Sequence[Path], workers: int) -> float:

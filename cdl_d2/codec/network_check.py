@@ -81,11 +81,8 @@ def _check_forward(
 ) -> None:
     """Raise CdlError unless `forward` decodes the coder's latent, by `g_s` alone."""
     latents = []
-    handle = network.g_s.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
-    try:
+    with network.g_s.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0])):
         x_hat = network(image, **coder.forward_arguments)["x_hat"]
-    finally:
-        handle.remove()
     expected = coder.quantize_as_forward(y[0]).y_hat
     for y_hat in latents:
         share = ((y_hat[0] - expected).abs() > 1e-3).float().mean()

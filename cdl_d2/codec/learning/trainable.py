@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,38 +120,31 @@ class TrainableCodec(nn.Module):
             distortion=255**2 * (x_hat - images).square().mean(),
         )
 
-    @contextmanager
-    def _recording(self, records: dict[str, Any]) -> Iterator[None]:
-        """Record intermediate results within the context, and round if straight-through."""
+    def _recording(self, records: dict[str, Any]) -> ExitStack:
+        """Return a context that records intermediate results, and rounds if straight-through."""
         from compressai.entropy_models import EntropyModel
 
-        network = self.network
-        handles = [
-            network.g_s.register_forward_pre_hook(
-                lambda _, inputs: records.__setitem__("y_hat", inputs[0])
-            )
-        ]
-        if hasattr(network, "gaussian_conditional"):
-            record = network.gaussian_conditional.register_forward_pre_hook(
-                lambda _, inputs: records.__setitem__("scales_hat", inputs[1])
-            )
-            handles.append(record)
+        def record_y_hat(_, inputs) -> None:
+            records["y_hat"] = inputs[0]
+
+        def record_scales(_, inputs) -> None:
+            records["scales_hat"] = inputs[1]
 
         @torch.no_grad()
         def quantize(model: EntropyModel, inputs, keywords, output) -> None:
             _, likelihoods = model.forward(*inputs, **(keywords | {"training": False}))
             records["quantized"].append(likelihoods)
 
+        hooks, network = ExitStack(), self.network
+        hooks.enter_context(network.g_s.register_forward_pre_hook(record_y_hat))
+        if hasattr(network, "gaussian_conditional"):
+            gaussian = network.gaussian_conditional
+            hooks.enter_context(gaussian.register_forward_pre_hook(record_scales))
         for module in network.children():
             if isinstance(module, EntropyModel):
-                handles.append(module.register_forward_hook(quantize, with_kwargs=True))
-                if self._straight:
-                    handles.append(module.register_forward_hook(self._round, with_kwargs=True))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+                for hook in (quantize, self._round) if self._straight else (quantize,):
+                    hooks.enter_context(module.register_forward_hook(hook, with_kwargs=True))
+        return hooks
 
     def _round(self, model: nn.Module, inputs, keywords, output):
         """Replace an entropy model's noisy values by rounded ones with the gradient of y."""

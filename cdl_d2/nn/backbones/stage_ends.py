@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -45,21 +46,18 @@ def stage_features(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, torch.
     """
     features: dict[str, torch.Tensor] = {}
 
-    def before_relu(name: str):
+    def record_input(name: str, module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         # A copy: the ReLU works in place. Earlier calls of the same ReLU are overwritten.
-        return lambda module, inputs: features.__setitem__(name, inputs[0].clone())
+        features[name] = inputs[0].clone()
 
-    def output(name: str):
-        return lambda module, inputs, output: features.__setitem__(name, output)
+    def record_output(name: str, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        features[name] = output
 
-    handles = [
-        layer.relu.register_forward_pre_hook(before_relu(name))
-        if isinstance(getattr(layer, "relu", None), nn.ReLU)
-        else layer.register_forward_hook(output(name))
-        for name, layer in layers.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            if isinstance(getattr(layer, "relu", None), nn.ReLU):
+                hook = layer.relu.register_forward_pre_hook(partial(record_input, name))
+            else:
+                hook = layer.register_forward_hook(partial(record_output, name))
+            hooks.enter_context(hook)
         yield features
-    finally:
-        for handle in handles:
-            handle.remove()
