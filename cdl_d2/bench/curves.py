@@ -1,4 +1,4 @@
-"""Comparison of the results of trainings, and rate-accuracy plots."""
+"""Comparison of the results of trainings, rate-accuracy plots, and plots by iteration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from cdl_d2.errors import CdlError, imports_of_extra
 
 with imports_of_extra("report"):
     from matplotlib.figure import Figure
-from cdl_d2.files import write_atomically
+from cdl_d2.files import read_json_lines, write_atomically
+
+STYLES = ("-", "--", ":", "-.")  # of keys in a plot by iteration
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,7 @@ def compare_trainings(
         for reference, curve in savings
     ]
     if plot:
-        with write_atomically(output) as temporary:
-            tradeoff_figure(points, *plot).savefig(temporary, format="png", dpi=80)
+        _save(tradeoff_figure(points, *plot), output)
     return rows, sentences
 
 
@@ -189,3 +190,60 @@ def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:
     if any(point.curve for point in points):
         axis.legend()
     return figure
+
+
+def read_history(folder: str | Path, key: str) -> list[tuple[int, float]]:
+    """Return (iteration, value) pairs of a key in a training's `metrics.json`.
+
+    Args:
+        folder: folder of the training.
+        key: such as `total_loss`, `loss_cls` or, of evaluations, `classification/loss`.
+
+    Raises:
+        FileNotFoundError: if the folder has no metrics.
+        CdlError: if they lack the key.
+    """
+    path = Path(folder) / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no metrics {path}: has a training begun there?")
+    lines = [line for line in read_json_lines(path) if "iteration" in line]
+    history = [(line["iteration"], line[key]) for line in lines if line.get(key) is not None]
+    if not history:
+        names = sorted({name for line in lines for name in line} - {"iteration"})
+        raise CdlError(f"{path} has no {key!r}; it has {', '.join(names) or 'nothing'}")
+    return history
+
+
+def history_figure(runs: Sequence[tuple[str, str]], keys: Sequence[str]) -> Figure:
+    """Plot a line per training and key; trainings with the same name have the same color.
+
+    Args:
+        runs: name and output folder of each training.
+        keys: keys of `metrics.json`, each with its own line style.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
+    names = list(dict.fromkeys(name for name, _ in runs))
+    labelled = set()
+    for name, folder in runs:
+        for key, style in zip(keys, itertools.cycle(STYLES), strict=False):
+            history = read_history(folder, key)
+            label = None if (name, key) in labelled else f"{name}: {key}"
+            labelled.add((name, key))
+            mark = "o" if len(history) < 50 else ""  # evaluations are few
+            color = f"C{names.index(name) % 10}"
+            axis.plot(*zip(*history, strict=True), style + mark, color=color, label=label, ms=3)
+    axis.set(xlabel="iteration")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def draw_history(runs: Sequence[tuple[str, str]], keys: Sequence[str], output: Path) -> None:
+    """Write the figure of `history_figure` to a PNG file."""
+    _save(history_figure(runs, keys), output)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=80)

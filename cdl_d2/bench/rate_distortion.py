@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
@@ -25,30 +24,13 @@ AVERAGE = "average"  # in the column of image names
 COLUMNS = ("bpp", "estimated", "bpp, coded", "estimated, coded", "PSNR (dB)", "MS-SSIM")
 
 
-@dataclass(frozen=True)
-class RatePoint:
-    """Rate and distortion of an image, or their means over images.
+def measure_image(codec: Codec, path: Path) -> dict[str, float | None]:
+    """Compress and decompress an image file; return its rate and distortion, COLUMNS.
 
-    File bits include the header. Estimated bits are -log2 of the likelihoods of all symbols.
-
-    Attributes:
-        file_bpp, estimated_bpp: bits per pixel of the image.
-        file_bits_per_coded_pixel, estimated_bits_per_coded_pixel: bits per pixel of the padded
-            image.
-        psnr: in dB, after rounding to 8 bits.
-        ms_ssim: None for images of fewer than 161 pixels per side.
-    """
-
-    file_bpp: float
-    estimated_bpp: float
-    file_bits_per_coded_pixel: float
-    estimated_bits_per_coded_pixel: float
-    psnr: float
-    ms_ssim: float | None
-
-
-def measure_image(codec: Codec, path: Path) -> RatePoint:
-    """Compress and decompress an image file; return its rate and distortion.
+    Returns:
+        bits per pixel of the image, of its file with the header and estimated, -log2 of the
+        likelihoods of all symbols; both per pixel of the padded image; PSNR after rounding to 8
+        bits; and MS-SSIM, None for images of fewer than 161 pixels per side.
 
     Raises:
         FileNotFoundError, CdlError: if the image cannot be read.
@@ -60,22 +42,14 @@ def measure_image(codec: Codec, path: Path) -> RatePoint:
     reconstruction = torch.round(codec.decode(latent.to(device)) * 255)
     bits, estimated = stream.bits, latent.total_bits
     pixels, coded_pixels = (h * w for h, w in (stream.image_size, stream.coded_size))
-    return RatePoint(
-        bits / pixels,
-        estimated / pixels,
-        bits / coded_pixels,
-        estimated / coded_pixels,
-        *psnr_and_ms_ssim(original, reconstruction),
-    )
+    rates = (total / count for count in (pixels, coded_pixels) for total in (bits, estimated))
+    return dict(zip(COLUMNS, (*rates, *psnr_and_ms_ssim(original, reconstruction)), strict=True))
 
 
-def average(points: Sequence[RatePoint]) -> RatePoint:
-    """Return the mean of each value over the images that have it."""
-    means = {}
-    for name in RatePoint.__dataclass_fields__:
-        values = [value for p in points if (value := getattr(p, name)) is not None]
-        means[name] = fmean(values) if values else None
-    return RatePoint(**means)
+def average(points: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Return the mean of each column over the images that have it."""
+    values = {name: [p[name] for p in points if p[name] is not None] for name in COLUMNS}
+    return {name: fmean(numbers) if numbers else None for name, numbers in values.items()}
 
 
 def evaluate_codec(
@@ -98,7 +72,7 @@ def evaluate_codec(
     Raises:
         CdlError, OSError: if there is no image; if an image fails and `report` is None.
     """
-    points: dict[str, RatePoint] = {}
+    points: dict[str, dict[str, float | None]] = {}
     for path in tqdm(find_images(folder), leave=False, unit="image"):
         try:
             with within_memory():
@@ -111,8 +85,7 @@ def evaluate_codec(
         raise CdlError(f"no image under {folder} could be read")
     rows = [(Path(name).name, point) for name, point in points.items()] if per_image else []
     return [
-        {"codec": codec.name, "quality": codec.identity.quality, "image": name}
-        | dict(zip(COLUMNS, astuple(point), strict=True))
+        {"codec": codec.name, "quality": codec.identity.quality, "image": name} | point
         for name, point in [*rows, (AVERAGE, average([*points.values()]))]
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -46,11 +45,7 @@ def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> Predicti
 
     card = export_model(only_backbone, "onnx", folder / "exported")
     run = load(folder / "exported" / card["graphs"]["backbone"]["file"])
-    names = list(backbone(torch.zeros(1, *_smallest_input(model, card))))
+    cells = 4 * card["multiple_of_cells"]
+    names = list(backbone(torch.zeros(1, model.coded_input.channels, cells, cells)))
     backbone.forward = lambda x: dict(zip(names, run([x]), strict=True))
     return model
-
-
-def _smallest_input(model: PredictionModel, card: dict[str, Any]) -> tuple[int, int, int]:
-    coded_input, cells = model.coded_input, 4 * card["multiple_of_cells"]
-    return coded_input.channels, cells, cells

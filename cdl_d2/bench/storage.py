@@ -14,8 +14,8 @@ import torch
 
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.io.image_files import read_image
-from cdl_d2.data.store.encoding import close_store, encode_shards
-from cdl_d2.data.store.latent_store import LatentStore
+from cdl_d2.data.store.encoding import encode_shards
+from cdl_d2.data.store.latent_store import LatentStore, close_store
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.data.store.variant import Variant
 from cdl_d2.workers import load_in_workers, usable_cores

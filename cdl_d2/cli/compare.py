@@ -56,8 +56,7 @@ def compare(
             training and of validation (the latter every TEST.EVAL_PERIOD iterations).
         history_output: PNG file of that drawing.
     """
-    from cdl_d2.bench.curves import compare_trainings
-    from cdl_d2.bench.history import draw_history
+    from cdl_d2.bench.curves import compare_trainings, draw_history
     from cdl_d2.errors import CdlError
 
     if not models:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cdl_d2.bench.history import history_figure, read_history
+from cdl_d2.bench.curves import history_figure, read_history
 from cdl_d2.errors import CdlError
 from tests.commands import output_of
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.io import write_png
 
-from cdl_d2.bench.rate_distortion import RatePoint, average, measure_image, plot_rate_distortion
+from cdl_d2.bench.rate_distortion import COLUMNS, average, measure_image, plot_rate_distortion
 from cdl_d2.codec.io.image_files import read_image
 
 IMAGE = torch.rand(3, 200, 250, generator=torch.Generator().manual_seed(1))
@@ -13,15 +13,16 @@ def test_each_rate_is_over_the_pixels_that_its_name_says(codec, tmp_path):
     write_png((IMAGE * 255).byte(), str(path))
     stream, point = codec.compress(read_image(path) / 255), measure_image(codec, path)
     bits, estimated = 8 * len(stream.to_bytes()), codec.decompress(stream).total_bits
-    assert point.file_bpp == bits / (200 * 250)
-    assert point.file_bits_per_coded_pixel == bits / (256 * 256)
-    assert point.estimated_bpp == estimated / (200 * 250)
-    assert point.estimated_bits_per_coded_pixel == estimated / (256 * 256)
+    assert point["bpp"] == bits / (200 * 250)
+    assert point["bpp, coded"] == bits / (256 * 256)
+    assert point["estimated"] == estimated / (200 * 250)
+    assert point["estimated, coded"] == estimated / (256 * 256)
 
 
 def test_an_average_is_over_the_images_that_have_a_figure():
-    small, large = RatePoint(1, 2, 3, 4, 5, None), RatePoint(3, 4, 5, 6, 7, 0.5)
-    assert average([small, large]) == RatePoint(2, 3, 4, 5, 6, 0.5)
+    rows = (1, 2, 3, 4, 5, None), (3, 4, 5, 6, 7, 0.5), (2, 3, 4, 5, 6, 0.5)
+    small, large, mean = (dict(zip(COLUMNS, row, strict=True)) for row in rows)
+    assert average([small, large]) == mean
     assert average([small]) == small
 
 

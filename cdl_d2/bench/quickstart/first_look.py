@@ -16,7 +16,7 @@ from cdl_d2.bench.quickstart.comparison import (
     detect,
     picture_row,
 )
-from cdl_d2.bench.quickstart.page import HEAD, Cost, Row, format_cells, table_text
+from cdl_d2.bench.quickstart.page import HEAD, Cost, Row, format_row, table_text
 from cdl_d2.codec.io.image_files import find_images
 from cdl_d2.data.datasets.coco import read_coco
 from cdl_d2.errors import CdlError
@@ -94,14 +94,14 @@ def _table_rows(
         results = truth.results(records, list(outcomes[kind].detections))
         pixels = sum(record["height"] * record["width"] for record in records)
         bpp = None if kind == "original" else bits / pixels
-        rows.append(Row(title, results["bbox"]["AP"], results["segm"]["AP"], bpp, costs.get(kind)))
+        rows.append(format_row(title, results, bpp, costs.get(kind)))
     return rows
 
 
 def _introduction(
     rows: list[Row], costs: dict[str, Cost], image_count: int, seconds: float
 ) -> list[str]:
-    ratio = costs["latent"].milliseconds / costs["rgb"].milliseconds
+    ratio = costs["latent"][1] / costs["rgb"][1]
     metrics = ", ".join(f"{k} {v}" for k, v in card(MODELS["latent"]).metrics.items())
     return [
         "<h1>Detection on compressed latents</h1>",
@@ -109,7 +109,7 @@ def _introduction(
         "codec. An RGB Mask R-CNN detects nuclei in the decoded images. A latent model, the same "
         "network fine-tuned behind an input adapter (bridge), detects them in the latents, without "
         "decoding.</p>",
-        table_html(HEAD, [*map(format_cells, rows)]),
+        table_html(HEAD, rows),
         f"<p>AP on {image_count} images is uncertain; on the whole validation set of 80 images the "
         f"latent model reaches {html.escape(metrics)}. It is ahead of the RGB model because it was "
         "fine-tuned with labels; an RGB model fine-tuned as long on decoded images is about as "

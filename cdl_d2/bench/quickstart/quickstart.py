@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cdl_d2.bench.html_page import embed_figure, table_html, write_page
 from cdl_d2.bench.quickstart.commands import CODEC, COMMANDS, Task
 from cdl_d2.bench.quickstart.comparison import compress, costs_per_image, detect, picture_row
-from cdl_d2.bench.quickstart.page import HEAD, Cost, Row, format_cells, table_text
+from cdl_d2.bench.quickstart.page import HEAD, Cost, Row, format_row, table_text
 from cdl_d2.bench.quickstart.runs import read_losses, read_results, run_all
 from cdl_d2.codec import Codec
 from cdl_d2.codec.io.image_files import find_images
@@ -120,7 +120,7 @@ def _table_rows(task: Task, costs: dict[str, Cost]) -> list[Row]:
     for run, title in TITLES.items():
         results = read_results(task, run)
         bpp, cost = results.get("rate", {}).get("bpp"), costs.get(kinds.get(run, ""))
-        rows.append(Row(title, results["bbox"]["AP"], results["segm"]["AP"], bpp, cost))
+        rows.append(format_row(title, results, bpp, cost))
     return rows
 
 
@@ -133,7 +133,7 @@ def _introduction(task: Task, backend: str, rows: list[Row], minutes: float) -> 
     losses = draw_losses({run: read_losses(task, run) for run in TRAINED})
     return [
         f"<h1>Detection on compressed latents</h1><p>{html.escape(setting)}</p>",
-        table_html(HEAD, [*map(format_cells, rows)]),
+        table_html(HEAD, rows),
         "<p>GMACs (10^9 multiply-adds) are those of backbone, feature pyramid and decoder. Times "
         "are medians from file to masks on one core. The built-in codec's decoder costs a "
         "sixteenth of a full-size one, so little time can be saved here. Differences of two AP are "
