@@ -23,6 +23,7 @@ from cdl_d2.tv.checkpoint import (
     load_rgb_detector,
     read_checkpoint,
 )
+from cdl_d2.tv.compressed_mask_rcnn import read_detections
 from cdl_d2.tv.detector_config import EVALUATION_SIZES, DetectorConfig, build_detector
 from cdl_d2.tv.export import detector_graphs
 
@@ -45,13 +46,14 @@ class TorchvisionBackend(Backend):
             network, config = load_rgb_detector(TORCHVISION_ZOO)
             return network.to(device), config, self.evaluation_transform(config)
         try:
-            training = read_checkpoint(weights).get("training", {})
+            content = read_checkpoint(weights)
         except CdlError as error:
             raise CdlError(
                 f"{error}; a model of Detectron2 needs {Path(weights).parent / CONFIG_FILE}, "
                 "such as cfg.dump() gives"
             ) from error
-        network, config = load_detector(weights)
+        network, config = load_detector(weights, content)
+        training = content.get("training", {})
         short_edge, longest = _evaluation_sizes(config)
         sizes = training.get("short_edge_val", short_edge), training.get("max_size", longest)
         return network.to(device), config, Variant(*sizes).apply
@@ -114,13 +116,7 @@ class TorchvisionBackend(Backend):
     def seed(self, config: DetectorConfig) -> int | None:
         return None
 
-    def read_output(self, output: dict[str, Any]) -> dict[str, Any]:
-        """Return labels without the background, and binary masks."""
-        fields = {name: output[name].cpu() for name in ("boxes", "labels", "scores")}
-        fields["labels"] = fields["labels"] - 1  # a copy
-        if "masks" in output:
-            fields["masks"] = output["masks"][:, 0].cpu() > 0.5
-        return output | fields
+    read_output = staticmethod(read_detections)
 
     def export_graphs(
         self, network: nn.Module, config: DetectorConfig, size: tuple[int, int] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return _with_config(read_weights(path), path)
 
 
-def load_detector(path: str | Path) -> tuple[CompressedMaskRCNN, DetectorConfig]:
-    """Load a detector with its weights, in eval mode.
+def load_detector(
+    path: str | Path, content: dict[str, Any] | None = None
+) -> tuple[CompressedMaskRCNN, DetectorConfig]:
+    """Load a detector with its weights, in eval mode; `content` is that of read_checkpoint.
 
     Raises:
         FileNotFoundError: if there is no such file.
         CdlError: if it is not a detector's checkpoint, or weights and config do not fit.
     """
-    content = read_checkpoint(path)
+    content = content or read_checkpoint(path)
     detector = build_detector(content["config"])
     load_into(detector, content["model"], str(path))
     return detector.eval(), content["config"]
@@ -59,12 +61,10 @@ def load_rgb_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig]:
         FileNotFoundError: if there is no such file.
         CdlError: if it cannot be loaded, or its input is not original images.
     """
-    config, state = _read(source)
-    if config.domain != "image":
-        raise CdlError(f"{source} has the domain {config.domain!r}; 'image' is needed")
-    detector = build_detector(config)
-    load_into(detector, state, source)
-    return detector.eval(), config
+    content = _read(source)
+    if content["config"].domain != "image":
+        raise CdlError(f"{source} has the domain {content['config'].domain!r}; 'image' is needed")
+    return load_detector(source, content)
 
 
 def keep_classes(
@@ -92,7 +92,7 @@ def keep_classes(
     _keep_rows(heads.box_predictor.bbox_pred, (4 * rows[:, None] + torch.arange(4)).flatten())
     if detector.has_masks:
         _keep_rows(heads.mask_predictor.mask_fcn_logits, rows)
-    return config.with_classes(classes)
+    return replace(config, classes=tuple(classes))
 
 
 def check_teacher(student: DetectorConfig, teacher: DetectorConfig) -> None:
@@ -115,7 +115,7 @@ def load_initial_weights(detector: CompressedMaskRCNN, source: str) -> int:
         CdlError: if it cannot be read, or nothing in it fits.
     """
     own = detector.state_dict()
-    state = fit_names(_read(source)[1], own)
+    state = fit_names(_read(source)["model"], own)
     shift = _count_pyramid_levels(own) - _count_pyramid_levels(state)
     for kind in ("inner", "layer"):  # numbered from the finest level on
         blocks = {k: v for k, v in state.items() if k.startswith(f"backbone.fpn.{kind}_blocks.")}
@@ -140,8 +140,8 @@ def _keep_rows(layer: nn.Linear | nn.Conv2d, rows: torch.Tensor) -> None:
         setattr(layer, name, nn.Parameter(parameter.data[rows].clone()))
 
 
-def _read(source: str) -> tuple[DetectorConfig, dict[str, torch.Tensor]]:
-    """Return config and weights of a source as load_rgb_detector takes it."""
+def _read(source: str) -> dict[str, Any]:
+    """Return `config` and `model`, the weights, of a source as load_rgb_detector takes it."""
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights as Weights
 
     weights = Weights.COCO_V1
@@ -150,10 +150,9 @@ def _read(source: str) -> tuple[DetectorConfig, dict[str, torch.Tensor]]:
     else:
         content = read_weights(source)
     if "config" in content:
-        content = _with_config(content, source)
-        return content["config"], content["model"]
-    classes = tuple(weights.meta["categories"][1:])
-    return DetectorConfig(classes, "image"), extract_state_dict(content, source)
+        return _with_config(content, source)
+    config = DetectorConfig(tuple(weights.meta["categories"][1:]), "image")
+    return {"config": config, "model": extract_state_dict(content, source)}
 
 
 def _with_config(content: dict[str, Any], path: str | Path) -> dict[str, Any]:

@@ -13,14 +13,15 @@ import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import maskrcnn_loss
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.latent_translation import build_translation
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import get_output_size, rate_fields
+from cdl_d2.transfer import recorded_calls
 from cdl_d2.tv.backbone import STRIDES
-from cdl_d2.tv.mask_losses import head_losses
 
 DIVISIBILITY = 32  # pixels: conv5 of a latent ResNet has twice the latent's stride of 16
 
@@ -91,7 +92,7 @@ class CompressedMaskRCNN(FasterRCNN):
         pyramid = self.backbone(inputs)
         proposals, rpn_losses = self.rpn(batch, pyramid, targets)
         if self.training and self.has_masks and any("has_mask" in target for target in targets):
-            losses = head_losses(self.roi_heads, pyramid, proposals, batch.image_sizes, targets)
+            losses = self._losses_of_masked(pyramid, proposals, batch.image_sizes, targets)
             return losses | rpn_losses
         detections, losses = self.roi_heads(pyramid, proposals, batch.image_sizes, targets)
         if self.training:
@@ -156,7 +157,45 @@ class CompressedMaskRCNN(FasterRCNN):
         pooled = heads.mask_roi_pool(pyramid, proposals, image_sizes)
         return heads.mask_predictor(heads.mask_head(pooled))
 
+    def _losses_of_masked(
+        self,
+        pyramid: dict[str, torch.Tensor],
+        proposals: list[torch.Tensor],
+        sizes: list[tuple[int, int]],
+        targets: list[dict[str, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses of the RoI heads; objects without a mask train boxes only."""
+        heads, samples = self.roi_heads, []
+        pool, heads.mask_roi_pool = heads.mask_roi_pool, None  # no masks in this call
+        try:
+            with recorded_calls(heads, "select_training_samples", samples.append):
+                _, losses = heads(pyramid, proposals, sizes, targets)
+        finally:
+            heads.mask_roi_pool = pool
+        boxes, objects = [], []
+        for target, sampled, matched, labels in zip(targets, *samples[0][:3], strict=True):
+            foreground = labels > 0
+            if "has_mask" in target:
+                foreground &= target["has_mask"][matched]
+            boxes.append(sampled[foreground])
+            objects.append(matched[foreground])
+        logits = self.masks_at(pyramid, boxes, sizes)
+        masks, classes = ([target[name] for target in targets] for name in ("masks", "labels"))
+        return losses | {"loss_mask": maskrcnn_loss(logits, boxes, masks, classes, objects)}
+
     def _target(self, sample: dict[str, Any]) -> dict[str, torch.Tensor]:
         if "target" not in sample:
             raise CdlError("a training sample has no 'target': boxes, labels and masks are needed")
         return {name: value.to(self.device) for name, value in sample["target"].items()}
+
+
+def read_detections(output: dict[str, Any]) -> dict[str, Any]:
+    """Return a detector's output for an image on the CPU, labels from 0, masks D x H x W booleans.
+
+    Other entries stay as they are.
+    """
+    fields = {name: output[name].cpu() for name in ("boxes", "labels", "scores")}
+    fields["labels"] = fields["labels"] - 1  # a copy, without the background
+    if "masks" in output:
+        fields["masks"] = output["masks"][:, 0].cpu() > 0.5
+    return output | fields

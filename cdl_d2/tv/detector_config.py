@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -118,10 +118,6 @@ class DetectorConfig:
         codec = content["codec"] and CodecChoice(**current_fields(content["codec"]))
         parts = {"classes": tuple(content["classes"]), "codec": codec}
         return cls(**content | parts | {"architecture": architecture})
-
-    def with_classes(self, classes: tuple[str, ...]) -> DetectorConfig:
-        """Return a config of the same detector for other classes."""
-        return replace(self, classes=tuple(classes))
 
 
 def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -14,7 +13,7 @@ from cdl_d2.metrics.coco_precision import average_precision
 from cdl_d2.metrics.coco_results import detections_to_coco
 from cdl_d2.metrics.rate import RateTotals
 from cdl_d2.tv.coco_items import CocoItems
-from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
+from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN, read_detections
 
 
 @torch.no_grad()
@@ -35,7 +34,10 @@ def evaluate(
     for index in tqdm(range(len(dataset)), desc="evaluate", unit="image"):
         sample = dataset[index]
         result = detector([sample])[0]
-        records += _to_coco(result, sample["image_id"], dataset.category_ids)
+        fields = read_detections(result)
+        detections = [fields[name] for name in ("boxes", "labels", "scores")]
+        ids = sample["image_id"], dataset.category_ids
+        records += detections_to_coco(*detections, *ids, fields.get("masks"))
         if "bits" in result:
             height, width = result["image_size"]
             rate.add(result["bits"], height * width)
@@ -46,12 +48,3 @@ def evaluate(
     if rate.images:
         results["rate"] = rate.results()
     return results
-
-
-def _to_coco(
-    result: dict[str, Any], image_id: int, category_ids: list[int]
-) -> list[dict[str, Any]]:
-    """Return records of torchvision's detections, whose labels begin with the background."""
-    boxes, labels, scores = (result[key].cpu() for key in ("boxes", "labels", "scores"))
-    masks = result["masks"][:, 0].cpu() > 0.5 if "masks" in result else None
-    return detections_to_coco(boxes, labels - 1, scores, image_id, category_ids, masks)

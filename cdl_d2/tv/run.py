@@ -69,7 +69,8 @@ class Run:
             raise CdlError(f"{self.output} has a checkpoint: resume it, or take another folder")
         dataset = self._training_items(train, sizes)
         self._validation_items(dataset.classes)  # errors now, not after training
-        config = self._build_config(dataset.classes)
+        codec = None if options.domain == "image" else self._needed_codec()
+        config = DetectorConfig(dataset.classes, options.domain, codec, options.architecture)
         settings = {
             "train": list(train),
             "store_train": options.store_train,
@@ -116,8 +117,9 @@ class Run:
             CdlError, OSError: if the checkpoint cannot be read, or its input is another.
         """
         device = usable_device(self.training.device)
-        detector, trained = load_detector(checkpoint)
-        settings = read_checkpoint(checkpoint).get("training", {})
+        content = read_checkpoint(checkpoint)
+        detector, trained = load_detector(checkpoint, content)
+        settings = content.get("training", {})
         missing = {
             name: settings.get(name)
             for name in ("short_edge_val", "max_size")
@@ -164,11 +166,6 @@ class Run:
                 "the standard RGB network has frozen normalization and cannot be trained from "
                 "scratch: take initial weights such as coco, or the small model"
             )
-
-    def _build_config(self, classes: tuple[str, ...]) -> DetectorConfig:
-        domain = self.detector.domain
-        codec = None if domain == "image" else self._needed_codec()
-        return DetectorConfig(classes, domain, codec, self.detector.architecture)
 
     def _choose_quality(self, codec: CodecChoice | None, checkpoint: str) -> CodecChoice:
         """Return the detector's codec at the requested quality."""

@@ -30,8 +30,7 @@ from cdl_d2.tv.coco_items import CocoItems
 from cdl_d2.tv.detector_config import DetectorConfig
 from cdl_d2.tv.metrics_log import LossMeans, append_metrics, drop_metrics_from
 from cdl_d2.tv.processes import rank_and_world_size
-from cdl_d2.tv.schedule import Schedule
-from cdl_d2.tv.training_batches import TrainingBatches
+from cdl_d2.tv.schedule import Schedule, TrainingBatches
 from cdl_d2.workers import end_with_parent
 
 REPORT_EVERY = 20  # iterations

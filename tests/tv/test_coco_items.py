@@ -8,9 +8,10 @@ import torch
 from cdl_d2.codec import Codec
 from cdl_d2.data import LatentStore, Plan, Variant
 from cdl_d2.data.datasets.image_lists import list_images
-from cdl_d2.data.store.encoding import close_store, encode_shards
+from cdl_d2.data.store.encoding import encode_shards
+from cdl_d2.data.store.latent_store import close_store
 from cdl_d2.tv import CocoItems
-from cdl_d2.tv.training_batches import TrainingBatches
+from cdl_d2.tv.schedule import TrainingBatches
 
 VARIANTS = (Variant(64, 128), Variant(64, 128, flip=True), Variant())
 
