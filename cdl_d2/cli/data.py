@@ -140,7 +140,7 @@ def encode(
     from cdl_d2.data import Plan, Variant
     from cdl_d2.data.datasets.image_lists import list_images
     from cdl_d2.data.store.plan import StaleStoreError
-    from cdl_d2.data.store.whole_dataset import Resources, encode_dataset
+    from cdl_d2.data.store.whole_dataset import encode_dataset
     from cdl_d2.device import usable_device
     from cdl_d2.files import sha256_of
     from cdl_d2.workers import read_job_part
@@ -163,11 +163,19 @@ def encode(
     plan = Plan(
         network.identity, form, variants, tuple(names), shard_size, annotations=annotations_hash
     )
-    resources = Resources(workers, usable_device(device), batch_size, with_ray=ray)
-    log = partial(report, "cdl data encode")
     try:
         failed, failures = encode_dataset(
-            network, plan, images, output, log, part=part, resources=resources, renew=renew
+            network,
+            plan,
+            images,
+            output,
+            partial(report, "cdl data encode"),
+            part=part,
+            renew=renew,
+            workers=workers,
+            device=usable_device(device),
+            batch_size=batch_size,
+            with_ray=ray,
         )
     except StaleStoreError as error:
         raise CdlError(

@@ -16,7 +16,8 @@ from cdl_d2.d2.config_files import find_config, read_config
 from cdl_d2.d2.data.store_mapper import list_variants
 from cdl_d2.d2.modeling.teacher import build_teacher, find_weights
 from cdl_d2.data import Plan
-from cdl_d2.data.store.encoding import close_store, encode_shards
+from cdl_d2.data.store.encoding import encode_shards
+from cdl_d2.data.store.latent_store import close_store
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.selection.statistics import save_statistics
 from tests.d2.conftest import PIXEL, SMALL, small_cfg, small_model

@@ -19,7 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from cdl_d2.data import LatentStore, Plan, Variant
-from cdl_d2.data.store.encoding import close_store, encode_shards
+from cdl_d2.data.store.encoding import encode_shards
+from cdl_d2.data.store.latent_store import close_store
 from cdl_d2.data.store.plan import FORMS
 from cdl_d2.data.store.verification import verify_store
 from tests.conftest import small_codec

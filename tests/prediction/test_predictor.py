@@ -13,7 +13,8 @@ from cdl_d2 import Predictor
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.data import Plan, Variant
-from cdl_d2.data.store.encoding import close_store, encode_shards
+from cdl_d2.data.store.encoding import encode_shards
+from cdl_d2.data.store.latent_store import close_store
 from cdl_d2.errors import CdlError
 from cdl_d2.nn import CodedInput
 from cdl_d2.prediction import Classification, Segmentation

@@ -11,7 +11,6 @@ FOLDER/classes.txt                    optional: names of the classes, in the ord
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
@@ -40,11 +39,13 @@ def read_voc_classes(folder: str | Path, split: str) -> list[str]:
     folder = Path(folder)
     class_list, annotations = folder / "classes.txt", _find_annotations(folder, split)
     if not class_list.is_file():
-        return sorted(_class_names({*annotations, *(folder / "Annotations").glob("*.xml")}))
+        annotations = {*annotations, *(folder / "Annotations").glob("*.xml")}
+        return sorted({name for path in annotations for name in _read_class_names(path)})
     names = read_lines(class_list)
     for name in names:
         _check_name(name, class_list)
-    missing = sorted(_class_names(annotations) - set(names))
+    used = {name for path in annotations for name in _read_class_names(path)}
+    missing = sorted(used - set(names))
     if missing or len(set(names)) < len(names):
         problem = f"lacks the class {missing[0]!r}" if missing else "has a class twice"
         raise CdlError(f"{class_list} {problem}: list each class of the annotations once")
@@ -72,10 +73,6 @@ def _find_annotations(folder: Path, split: str) -> list[Path]:
         if not (folder / "JPEGImages" / f"{image_id}.jpg").is_file():
             raise FileNotFoundError(f"{file}: there is no image {folder}/JPEGImages/{image_id}.jpg")
     return [folder / "Annotations" / f"{image_id}.xml" for image_id in ids]
-
-
-def _class_names(annotations: Iterable[Path]) -> set[str]:
-    return {name for path in annotations for name in _read_class_names(path)}
 
 
 def _read_class_names(path: Path) -> list[str]:

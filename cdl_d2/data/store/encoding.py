@@ -20,7 +20,7 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.latent import coded_cells
 from cdl_d2.data.store.image_source import ImageSource
-from cdl_d2.data.store.latent_store import record_name, shard_path, write_manifest
+from cdl_d2.data.store.latent_store import record_name, shard_path
 from cdl_d2.data.store.plan import Plan
 from cdl_d2.data.store.record import Record, pack_latent
 from cdl_d2.data.store.shard import ShardMismatchError, ShardReader, write_shard
@@ -187,14 +187,3 @@ def _encode_in_batches(
             raise NoMemoryError(
                 f"{len(chunk)} images at a time do not fit into memory: use a smaller batch"
             ) from error
-
-
-def close_store(output: Path, plan: Plan) -> dict[str, str] | None:
-    """Write the manifest if all shards exist.
-
-    Returns:
-        errors of images that failed, by image; None if shards are missing.
-    """
-    if not all(shard_path(output, shard).exists() for shard in range(plan.shards)):
-        return None
-    return write_manifest(output, plan)

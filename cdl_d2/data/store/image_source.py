@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,10 +73,3 @@ class SourceComparison:
         if sha256_of(path) != source.sha256:
             return f"the content of {path} has changed since it was encoded"
         return ""
-
-    def describe_changes(self, sources: Mapping[str, ImageSource], folder: Path) -> dict[str, str]:
-        """Return how the images of a folder have changed, by name, without unchanged ones."""
-        changes = {
-            image: self.describe_change(source, folder / image) for image, source in sources.items()
-        }
-        return {image: change for image, change in changes.items() if change}

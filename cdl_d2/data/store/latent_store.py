@@ -39,12 +39,14 @@ def record_name(image: str, variant: int) -> str:
     return f"{variant}/{image}"
 
 
-def write_manifest(folder: Path, plan: Plan) -> dict[str, str]:
-    """Write the manifest of a store whose shards all exist.
+def close_store(folder: Path, plan: Plan) -> dict[str, str] | None:
+    """Write the manifest if all shards exist.
 
     Returns:
-        errors of images that failed, by image.
+        errors of images that failed, by image; None if shards are missing.
     """
+    if not all(shard_path(folder, shard).exists() for shard in range(plan.shards)):
+        return None
     shards, failures = [], {}
     for shard in range(plan.shards):
         path = shard_path(folder, shard)

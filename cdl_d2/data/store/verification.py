@@ -75,11 +75,13 @@ def changed_images(
 
     Shards without changes, and corrupted ones, are left out.
     """
-    comparison, changes = SourceComparison(quick), {}
+    comparison, changes = SourceComparison(quick), dict[int, dict[str, str]]()
     for shard in range(plan.shards):
         try:
             sources = ShardReader(shard_path(folder, shard)).sources
-            changes[shard] = comparison.describe_changes(sources, images)
         except (FileNotFoundError, CdlError):
             continue
-    return {shard: images for shard, images in changes.items() if images}
+        for image, source in sources.items():
+            if change := comparison.describe_change(source, images / image):
+                changes.setdefault(shard, {})[image] = change
+    return changes

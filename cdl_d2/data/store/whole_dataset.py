@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from cdl_d2.codec import Codec
-from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
+from cdl_d2.data.store.encoding import EncodedImage, encode_shards, missing_shards
+from cdl_d2.data.store.latent_store import close_store
 from cdl_d2.data.store.plan import Plan, StaleStoreError
-from cdl_d2.data.store.ray_encoding import encode_shards_with_ray
 from cdl_d2.data.store.verification import changed_images
 from cdl_d2.files import write_text
+from cdl_d2.ray_actors import map_on_ray
 from cdl_d2.workers import usable_cores
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Hardware to encode with.
-
-    Attributes:
-        workers: number of processes; None for one per core, 0 for none.
-        device: device of the codec, without Ray.
-        batch_size: images per batch on a GPU.
-        with_ray: whether to use the CPUs of the Ray cluster of this machine.
-    """
-
-    workers: int | None = None
-    device: str = "cpu"
-    batch_size: int = 8
-    with_ray: bool = False
 
 
 def encode_dataset(
@@ -44,8 +28,11 @@ def encode_dataset(
     report: Callable[[str], None],
     *,
     part: tuple[int, int] = (0, 1),
-    resources: Resources = Resources(),
     renew: bool = False,
+    workers: int | None = None,
+    device: str = "cpu",
+    batch_size: int = 8,
+    with_ray: bool = False,
 ) -> tuple[int, dict[str, str] | None]:
     """Encode the missing shards of a store, and close the store if none is missing any more.
 
@@ -56,8 +43,12 @@ def encode_dataset(
         output: folder of the store.
         report: function that is called with the error of each image that fails.
         part: (i, n): encode every n-th shard, beginning with the i-th.
-        resources: hardware to encode with.
         renew: encode shards again whose images have changed, and accept changed annotations.
+        workers: number of processes; None for one per core, 0 for none.
+        device: device of the codec, without Ray.
+        batch_size: images per batch on a GPU.
+        with_ray: use the CPUs of the Ray cluster of this machine, one per worker; all its machines
+            must reach the folders.
 
     Returns:
         number of images that failed, and the errors of the whole store by image; None instead of
@@ -67,6 +58,7 @@ def encode_dataset(
         StaleStoreError: if images or annotations have changed, without `renew`.
         CdlError: if the folder has another store.
         OSError: if it cannot be written.
+        MissingPackageError: if Ray is needed and not installed.
     """
     plan = _begin_store(plan, output, renew)
     missing = missing_shards(output, plan, part)
@@ -74,10 +66,20 @@ def encode_dataset(
     shards = sorted({*missing, *(shard for shard in changed if shard % part[1] == part[0])})
     if shards:
         (output / "manifest.json").unlink(missing_ok=True)  # until all of them are written
+    workers = usable_cores() if workers is None else workers
+    if with_ray and shards:
+        arguments = codec, plan, images.resolve(), output.resolve()
+        encoded = map_on_ray(_shard_encoder, arguments, shards, max(workers, 1))
+    else:
+        on_cpu = torch.device(device).type == "cpu"
+        codec, batch_size = (codec, 0) if on_cpu else (codec.on(device), batch_size)
+        one_by_one = encode_shards(codec, plan, images, output, shards, workers, batch_size)
+        encoded = ([image] for image in one_by_one)
     failed, total = 0, sum(len(plan.images_of(shard)) for shard in shards)
     with tqdm(total=total, unit="image", disable=not total) as progress:
-        for count, errors in _encode(codec, plan, images, output, shards, resources):
-            progress.update(count)
+        for done in encoded:
+            progress.update(len(done))
+            errors = [f"{image.name}: {image.error}" for image in done if image.error]
             failed += len(errors)
             for error in errors:
                 report(error)
@@ -97,19 +99,16 @@ def _begin_store(plan: Plan, output: Path, renew: bool) -> Plan:
     return stored
 
 
-def _encode(
-    codec: Codec, plan: Plan, images: Path, output: Path, shards: list[int], resources: Resources
-) -> Iterator[tuple[int, list[str]]]:
-    """Write shards; yield numbers of images and their errors."""
-    workers = usable_cores() if resources.workers is None else resources.workers
-    if resources.with_ray and shards:
-        yield from encode_shards_with_ray(codec, plan, images, output, shards, max(workers, 1))
-        return
-    batch_size = 0
-    if torch.device(resources.device).type != "cpu":
-        codec, batch_size = codec.on(resources.device), resources.batch_size
-    for image in encode_shards(codec, plan, images, output, shards, workers, batch_size):
-        yield 1, [f"{image.name}: {image.error}"] if image.error else []
+def _shard_encoder(
+    codec: Codec, plan: Plan, images: Path, output: Path
+) -> Callable[[int], list[EncodedImage]]:
+    """Return the function by which an actor writes a shard; it returns images without records."""
+
+    def encode(shard: int) -> list[EncodedImage]:
+        encoded = encode_shards(codec, plan, images, output, [shard], workers=0)
+        return [replace(image, records={}) for image in encoded]
+
+    return encode
 
 
 def _changed_shards(output: Path, plan: Plan, images: Path, renew: bool) -> list[int]:

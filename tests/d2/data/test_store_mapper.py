@@ -16,7 +16,8 @@ from cdl_d2.d2 import CompressedRCNN, build_codec, build_mapper
 from cdl_d2.d2.data.store_mapper import list_variants
 from cdl_d2.data import Plan, Variant
 from cdl_d2.data.datasets.synthetic import write_segmentation
-from cdl_d2.data.store.encoding import close_store, encode_shards
+from cdl_d2.data.store.encoding import encode_shards
+from cdl_d2.data.store.latent_store import close_store
 from tests.d2.conftest import small_cfg, small_model
 from tests.d2.modeling import test_segmentor
 

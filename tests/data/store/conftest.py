@@ -3,7 +3,8 @@ import torch
 from torchvision.io import write_png
 
 from cdl_d2.data import Plan, Variant
-from cdl_d2.data.store.encoding import close_store, encode_shards
+from cdl_d2.data.store.encoding import encode_shards
+from cdl_d2.data.store.latent_store import close_store
 
 VARIANTS = (Variant(), Variant(40, 60, flip=True))
 

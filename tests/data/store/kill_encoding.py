@@ -21,7 +21,8 @@ from torchvision.io import write_png
 
 from cdl_d2.codec import Codec
 from cdl_d2.data import Plan, Variant
-from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
+from cdl_d2.data.store.encoding import encode_shards, missing_shards
+from cdl_d2.data.store.latent_store import close_store
 
 
 def make_photos(folder: Path, count: int) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from PIL import Image
 
 from cdl_d2.data import LatentStore
 from cdl_d2.data.datasets.image_lists import list_images
-from cdl_d2.data.store.encoding import close_store, encode_shards, missing_shards
+from cdl_d2.data.store.encoding import encode_shards, missing_shards
+from cdl_d2.data.store.latent_store import close_store
 from cdl_d2.errors import CdlError
 from tests.conftest import write_bomb
 from tests.data.store.conftest import VARIANTS

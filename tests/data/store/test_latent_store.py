@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from cdl_d2.codec import Codec
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.data import LatentStore, Plan, Variant
-from cdl_d2.data.store.encoding import close_store, encode_shards
-from cdl_d2.data.store.latent_store import shard_path
+from cdl_d2.data.store.encoding import encode_shards
+from cdl_d2.data.store.latent_store import close_store, shard_path
 from cdl_d2.data.store.record import Record, pack_latent
-from cdl_d2.data.store.whole_dataset import Resources, encode_dataset
+from cdl_d2.data.store.whole_dataset import encode_dataset
 from cdl_d2.errors import CdlError
 from tests.conftest import small_codec
 from tests.data.store.conftest import VARIANTS
@@ -192,9 +192,7 @@ def test_a_store_of_format_1_is_read_and_finished(store_folder, photos, plan, co
     for (image, variant), latent in expected.items():
         assert torch.equal(old.read(image, variant)["latent"], latent)
     shard_path(store_folder, 1).unlink()
-    assert encode_dataset(
-        codec, plan, photos, store_folder, print, resources=Resources(workers=0)
-    ) == (0, {})
+    assert encode_dataset(codec, plan, photos, store_folder, print, workers=0) == (0, {})
     finished = LatentStore(store_folder, codec)
     for (image, variant), latent in expected.items():
         assert torch.equal(finished.read(image, variant)["latent"], latent)
