@@ -16,12 +16,13 @@ from PIL import EpsImagePlugin, Image
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.entropy.layered_coder import LayeredCoder
-from cdl_d2.codec.registry import WIRE_NAMES, architectures, get_architecture
+from cdl_d2.codec.registry import ARCHITECTURES as CODECS
+from cdl_d2.codec.registry import WIRE_NAMES, get_architecture
 from tests.documents import warm_server
 from tests.warm import shorten_fits
 
 # Codecs that have a `tiny-` variant, by name.
-ARCHITECTURES = {a.name: a for a in architectures() if f"tiny-{a.name}" in WIRE_NAMES.values()}
+ARCHITECTURES = {a.name: a for a in CODECS.values() if f"tiny-{a.name}" in WIRE_NAMES.values()}
 VARIABLE_RATE = {name: a for name, a in ARCHITECTURES.items() if a.is_variable_rate}
 GENERATIVE = {name: a for name, a in ARCHITECTURES.items() if name.startswith("zhang2022")}
 LAYERED = {name: a for name, a in ARCHITECTURES.items() if a.coder is LayeredCoder}

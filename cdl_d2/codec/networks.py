@@ -1,7 +1,8 @@
-"""Networks of codecs, built from trained weights."""
+"""Networks of codecs, and their weights: local files, this package's or CompressAI's zoo's."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,13 +12,15 @@ from cdl_d2.codec.entropy.coders import CODERS
 from cdl_d2.codec.io.state_dicts import State, fit_names, is_table, load_into
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.codec.registry import get_architecture
-from cdl_d2.codec.zoo import weights_path
+from cdl_d2.download import download_file
 from cdl_d2.errors import CdlError
 
 # Entries whose shapes give the widths of a network.
 SIZES = ("g_a.0.weight", "g_a.0.conv1.weight", "g_a.6.weight", "entropy_bottleneck.quantiles")
 # Submodules that some entropy models have: weights of others are not those of this architecture.
 ENTROPY_PARTS = {part for _, coder in CODERS for part in coder.parts} | {"gayn2zqstep"}
+PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
+ADVICE = "train the codec, and give the path of the codec's weights"
 UNTRAINED = "untrained"  # in the place of a path of weights
 MAX_SIDE = 2048  # of a tensor of weights; the zoo's largest is 1280
 
@@ -87,3 +90,54 @@ def _check_tensor(key: str, tensor: torch.Tensor) -> None:
         raise CdlError(f"the weights {key} are not finite: the file is corrupted")
     if max(tensor.shape, default=0) > MAX_SIDE:  # they determine the network's size
         raise CdlError(f"the weights {key}, {tuple(tensor.shape)}, are larger than any codec's")
+
+
+def weights_path(name: str, quality: int, metric: str, weights: str = "") -> Path:
+    """Return the path of the weights of a codec; download them if they are CompressAI's.
+
+    Raises:
+        FileNotFoundError: if the file does not exist, or cannot be downloaded.
+        CdlError: if the downloaded file's hash is not the one in its name.
+    """
+    if weights:
+        return Path(weights)
+    if get_architecture(name).packaged is not None:
+        path = PACKAGED_WEIGHTS / f"{name}-{quality}.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing from this installation: {ADVICE}")
+        return path
+    return download(zoo_url(name, quality, metric))
+
+
+def zoo_url(name: str, quality: int, metric: str) -> str:
+    """Return the address of a codec's weights.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    weights_url = get_architecture(name).weights_url
+    url = weights_url(quality, metric) if weights_url else None
+    if url is None:
+        raise FileNotFoundError(
+            f"there are no weights of {name} quality {quality} ({metric}): {ADVICE}"
+        )
+    return url
+
+
+def download(url: str, folder: Path | None = None) -> Path:
+    """Download `url` to `folder` (default: torch.hub's) unless it is there, and verify its hash.
+
+    The name ends in a dash and the first eight hexadecimal digits of the file's SHA-256.
+
+    Raises:
+        FileNotFoundError: if the file cannot be downloaded.
+        CdlError: if the name has no hash, or the file another one.
+        OSError: if the folder cannot be written to.
+    """
+    path = (folder or Path(torch.hub.get_dir()) / "checkpoints") / Path(url).name
+    match = re.search(r"-([0-9a-f]{8,64})\.", path.name)
+    if match is None:
+        raise CdlError(f"{path.name} has no hash in its name, so it cannot be verified")
+    advice = "download it by hand and give its path as the codec's weights"
+    download_file(url, path, match[1], advice=advice)
+    return path

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -31,6 +29,8 @@ def latent_figure(codec: Codec, image: np.ndarray) -> Figure:
     device = next(codec.parameters()).device
     pixels = torch.as_tensor(image.copy(), device=device).permute(2, 0, 1).float() / 255
     latent = codec.encode(pixels, with_scales=codec.predicts_scales).to("cpu")
+    # All channels by decreasing standard deviation over the image.
+    channels = latent.cells.flatten(1).std(dim=1).argsort(descending=True).tolist()
     grids = 1 + codec.predicts_scales
     figure = Figure(figsize=(6 + 8 * grids, 8), layout="constrained")
     left, *right = figure.subfigures(1, 1 + grids, width_ratios=(1, *[1.6] * grids))
@@ -40,11 +40,19 @@ def latent_figure(codec: Codec, image: np.ndarray) -> Figure:
     left.colorbar(show_bits(bottom, latent), ax=bottom)
     bottom.set_title("estimated bits per latent position (16 x 16 pixels)")
     top.axis("off")
-    show_channels(list(right[0].subplots(*GRID).flat), latent)
     right[0].suptitle("channels of largest standard deviation")
+    for axis, channel in zip(right[0].subplots(*GRID).flat, channels, strict=False):
+        limit = float(latent.cells[channel].abs().max()) or 1.0
+        axis.imshow(latent.cells[channel], cmap="coolwarm", vmin=-limit, vmax=limit)
+        axis.set_title(f"channel {channel}", fontsize=8)
+        axis.axis("off")
     if codec.predicts_scales:
-        show_scales(list(right[1].subplots(*GRID).flat), latent)
         right[1].suptitle("their predicted standard deviations (scales)")
+        scales = latent.crop(latent.scales_hat)
+        for axis, channel in zip(right[1].subplots(*GRID).flat, channels, strict=False):
+            axis.imshow(scales[channel], cmap="viridis", vmin=0)
+            axis.set_title(f"{channel}: up to {float(scales[channel].max()):.2f}", fontsize=8)
+            axis.axis("off")
     return figure
 
 
@@ -52,27 +60,3 @@ def show_bits(axis: Axes, latent: Latent) -> AxesImage:
     """Draw the estimated bits of each latent position."""
     axis.axis("off")
     return axis.imshow(latent.crop(latent.bits), cmap="inferno")
-
-
-def show_channels(axes: Sequence[Axes], latent: Latent) -> None:
-    """Draw the strongest channels, one per axis."""
-    for axis, channel in zip(axes, strongest_channels(latent), strict=False):
-        values = latent.cells[channel]
-        limit = float(values.abs().max()) or 1.0
-        axis.imshow(values, cmap="coolwarm", vmin=-limit, vmax=limit)
-        axis.set_title(f"channel {channel}", fontsize=8)
-        axis.axis("off")
-
-
-def show_scales(axes: Sequence[Axes], latent: Latent) -> None:
-    """Draw the predicted scales of the strongest channels, each from 0 to its maximum."""
-    scales = latent.crop(latent.scales_hat)
-    for axis, channel in zip(axes, strongest_channels(latent), strict=False):
-        axis.imshow(scales[channel], cmap="viridis", vmin=0)
-        axis.set_title(f"{channel}: up to {float(scales[channel].max()):.2f}", fontsize=8)
-        axis.axis("off")
-
-
-def strongest_channels(latent: Latent) -> list[int]:
-    """Return all channels by decreasing standard deviation over the image."""
-    return latent.cells.flatten(1).std(dim=1).argsort(descending=True).tolist()

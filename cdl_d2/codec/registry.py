@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -102,7 +102,7 @@ class Architecture:
 
 
 WIRE_NAMES: dict[int, str] = {}  # names of the codecs by their numbers in bitstreams
-_ARCHITECTURES: dict[str, Architecture] = {}
+ARCHITECTURES: dict[str, Architecture] = {}  # by name
 
 
 def register(architecture: Architecture) -> None:
@@ -112,7 +112,7 @@ def register(architecture: Architecture) -> None:
         CdlError: if the name is malformed, or taken.
     """
     check_own_name(architecture.name)
-    _ARCHITECTURES[architecture.name] = architecture
+    ARCHITECTURES[architecture.name] = architecture
     if architecture.wire_number is not None:
         WIRE_NAMES[architecture.wire_number] = architecture.name
 
@@ -146,20 +146,15 @@ def register_codec(
 
 def unregister(name: str) -> None:
     """Remove a codec from the registry."""
-    WIRE_NAMES.pop(_ARCHITECTURES.pop(name).wire_number, None)
-
-
-def architectures() -> Iterator[Architecture]:
-    """Iterate over the registered codecs."""
-    return iter(_ARCHITECTURES.values())
+    WIRE_NAMES.pop(ARCHITECTURES.pop(name).wire_number, None)
 
 
 def find_architecture(name: str) -> Architecture | None:
     """Return the codec of a name, installed packages' included; None if there is none."""
-    if name not in _ARCHITECTURES:
+    if name not in ARCHITECTURES:
         for entry in entry_points(group=ENTRY_POINTS, name=name):
             entry.load()
-    return _ARCHITECTURES.get(name)
+    return ARCHITECTURES.get(name)
 
 
 def get_architecture(name: str) -> Architecture:
@@ -170,13 +165,13 @@ def get_architecture(name: str) -> Architecture:
     """
     architecture = find_architecture(name)
     if architecture is None:
-        raise CdlError(f"codec name {name!r} is not one of {', '.join(_ARCHITECTURES)}")
+        raise CdlError(f"codec name {name!r} is not one of {', '.join(ARCHITECTURES)}")
     return architecture
 
 
 def check_own_name(name: str) -> None:
     """Raise CdlError if a name is malformed, or that of a codec with a wire number."""
-    taken = _ARCHITECTURES.get(name)
+    taken = ARCHITECTURES.get(name)
     if not CODEC_NAME.fullmatch(name) or (taken and taken.wire_number is not None):
         raise CdlError(
             f"codec name {name!r} is taken, or not up to 40 lower-case letters, digits, dots, "

@@ -42,24 +42,11 @@ def names() -> list[str]:
     return list(read_cards()[0])
 
 
-def card(name: str) -> Card:
-    """Return the card of a trained model.
-
-    Raises:
-        CdlError: if there is no such model, or its card cannot be used.
-    """
-    return find_card(name)
+card = find_card
 
 
 def weights_file(name: str | Card) -> Path:
-    """Return the file of a model's weights on this machine, downloaded if necessary.
-
-    Its size and SHA-256 are checked every time.
-
-    Raises:
-        CdlError: if there is no such model, or the file is corrupted.
-        FileNotFoundError: if the file is not on this machine and cannot be downloaded.
-    """
+    """Return the checked file of a model's weights, downloaded if necessary, as local_weights."""
     return local_weights(name if isinstance(name, Card) else find_card(name))
 
 
@@ -164,7 +151,7 @@ def load(
     """
     backend, config = _read_config(card, overrides)
     network = backend.build(config, device, local_weights(card))
-    codec = getattr(getattr(network, "coded_input", None), "codec", None)
+    codec = backend.coded_input(network, config).codec
     weights, expected = codec and codec.identity.weights, card.codec and card.codec.weights
     if weights != expected:
         raise CdlError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 
 from cdl_d2.backend import Backend
 from cdl_d2.errors import CdlError, MissingPackageError
@@ -13,37 +13,19 @@ from cdl_d2.files import CONFIG_FILE
 from cdl_d2.yaml_text import is_lazy_config
 
 
-def _import_detectron2() -> Backend:
-    from cdl_d2.d2.applications.backend import Detectron2Backend
-
-    return Detectron2Backend()
-
-
-def _import_lazy_configs() -> Backend:
-    from cdl_d2.d2.applications.lazy_backend import LazyBackend
-
-    return LazyBackend()
-
-
-def _import_torchvision() -> Backend:
-    from cdl_d2.tv.backend import TorchvisionBackend
-
-    return TorchvisionBackend()
-
-
 @dataclass(frozen=True)
 class BackendEntry:
     """Properties of a backend that need no import.
 
     Attributes:
-        load: function that imports the backend.
+        adapter: its Backend, `module:class`.
         package: package that it needs.
         config_type: type of a card's `config`; None for a backend without cards.
         config: description of that value.
         tasks: tasks of its models; empty for all.
     """
 
-    load: Callable[[], Backend]
+    adapter: str
     package: str
     config_type: type | None = None
     config: str = ""
@@ -53,12 +35,19 @@ class BackendEntry:
 TORCHVISION_ZOO = "coco"  # torchvision's Mask R-CNN R50-FPN with its weights
 BACKENDS = {  # the preferred one first
     "detectron2": BackendEntry(
-        _import_detectron2, "detectron2", str, "the name of a config of this package"
+        "cdl_d2.d2.applications.backend:Detectron2Backend",
+        "detectron2",
+        str,
+        "the name of a config of this package",
     ),
     "torchvision": BackendEntry(
-        _import_torchvision, "torchvision", dict, "the values of a DetectorConfig", ("detection",)
+        "cdl_d2.tv.backend:TorchvisionBackend",
+        "torchvision",
+        dict,
+        "the values of a DetectorConfig",
+        ("detection",),
     ),
-    "lazyconfig": BackendEntry(_import_lazy_configs, "detectron2"),
+    "lazyconfig": BackendEntry("cdl_d2.d2.applications.lazy_backend:LazyBackend", "detectron2"),
 }
 CARD_BACKENDS = tuple(name for name, entry in BACKENDS.items() if entry.config_type)
 
@@ -79,7 +68,7 @@ def get_backend(name: str, model: str = "this") -> Backend:
     if not is_installed(name):
         package = BACKENDS[name].package
         raise MissingPackageError(f"{model} needs {package}: install it as the README says")
-    return BACKENDS[name].load()
+    return resolve_name(BACKENDS[name].adapter)()
 
 
 def is_installed(name: str) -> bool:

@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from cdl_d2.download import download_file
 from cdl_d2.errors import CdlError
 from cdl_d2.files import check_content
 from cdl_d2.model_zoo.card import BESIDE, PACKAGED, Card, read_card
-from cdl_d2.model_zoo.download import download
 
 PACKAGED_CARDS = Path(__file__).parent / "cards"
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 HOME = "CDL_HOME"
 DEFAULT_HOME = "~/.cache/cdl_d2"
+MIRROR = "CDL_MIRROR"
+ADVICE = (
+    f"try again with a network, set {MIRROR} to a mirror, or copy the file into the cache by hand "
+    "(docs/tutorials/zoo.md)"
+)
 
 
 def home() -> Path:
@@ -108,3 +114,22 @@ def local_weights(card: Card) -> Path:
         download(weights.url, weights.bytes, weights.sha256, path)
     check_content(path, weights.sha256, weights.bytes)
     return path
+
+
+def download(url: str, size: int, sha256: str, path: Path) -> None:
+    """Download a file with download_file; with CDL_MIRROR set, from there under the same name.
+
+    Raises:
+        FileNotFoundError, CdlError: as download_file.
+        OSError: if the folder cannot be written to.
+    """
+    if mirror := os.environ.get(MIRROR):
+        url = f"{mirror.rstrip('/')}/{urlsplit(url).path.rsplit('/', 1)[-1]}"
+    try:
+        download_file(url, path, sha256, size, advice=ADVICE)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(
+            f"{path.parent} cannot be written to ({error.strerror}): set CDL_HOME to another folder"
+        ) from error

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cdl_d2.backend import Backend, Config
-    from cdl_d2.codec import CodecIdentity
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,8 @@ class Addition:
         backend = get_backend(checkpoint_backend(checkpoint), str(checkpoint))
         network, config, _ = backend.load(checkpoint, "cpu")
         classes = self._classes(backend, config)
-        codec, content = _codec_of(network), _packed(network, self.precision)
+        codec = backend.coded_input(network, config).codec
+        identity, content = codec and codec.identity, _packed(network, self.precision)
         values, overrides = backend.write_card_config(
             config, self.config_file, classes, self._codec_weights(backend.codec_weights(config))
         )
@@ -79,7 +79,8 @@ class Addition:
             backend=backend.name,
             config=values,
             classes=classes,
-            codec=codec and CardCodec(codec.name, codec.quality, codec.metric, codec.weights),
+            codec=identity
+            and CardCodec(identity.name, identity.quality, identity.metric, identity.weights),
             data=self.data,
             command=self.command,
             metrics=read_metrics(self.results or folder / "results.json", bool(self.results)),
@@ -130,11 +131,6 @@ class Addition:
                 "a URL does not include"
             )
         return str(Path(weights).absolute())
-
-
-def _codec_of(network: nn.Module) -> CodecIdentity | None:
-    codec = getattr(getattr(network, "coded_input", None), "codec", None)
-    return codec and codec.identity
 
 
 def _packed(network: nn.Module, precision: str) -> bytes:

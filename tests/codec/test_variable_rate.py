@@ -8,8 +8,7 @@ import torch
 from cdl_d2.codec import Bitstream, BitstreamError, Codec, CodecChoice
 from cdl_d2.codec.io.weights_file import save_weights
 from cdl_d2.codec.learning.training import CodecTraining
-from cdl_d2.codec.networks import MAX_SIDE
-from cdl_d2.codec.zoo import zoo_url
+from cdl_d2.codec.networks import MAX_SIDE, zoo_url
 from tests import warm
 from tests.codec.conftest import IMAGE
 from tests.conftest import VARIABLE_RATE, small_codec, small_network

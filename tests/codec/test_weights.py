@@ -15,8 +15,8 @@ from cdl_d2.codec.io.weights_file import (
     save_tensors,
     save_weights,
 )
-from cdl_d2.codec.registry import METRICS, architectures, get_architecture
-from cdl_d2.codec.zoo import download, zoo_url
+from cdl_d2.codec.networks import download, zoo_url
+from cdl_d2.codec.registry import ARCHITECTURES, METRICS, get_architecture
 from cdl_d2.errors import CdlError
 from tests.conftest import loud_network
 from tests.test_files import largest_file
@@ -136,7 +136,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path):
 
 
 def test_every_codec_of_the_zoo_has_an_address_with_a_hash():
-    in_zoo = [a for a in architectures() if a.weights_url]
+    in_zoo = [a for a in ARCHITECTURES.values() if a.weights_url]
     assert len(in_zoo) == 9
     for codec in in_zoo:
         for metric in METRICS[: 1 if codec.is_variable_rate else 2]:

@@ -4,7 +4,7 @@ import pytest
 
 from cdl_d2 import model_zoo
 from cdl_d2.errors import CdlError
-from cdl_d2.model_zoo.download import download
+from cdl_d2.model_zoo.catalog import download
 from tests.model_zoo.conftest import CONTENT, SHA256, make_card, put
 from tests.web import file_answer
 

@@ -127,7 +127,8 @@ def fit_names(
         rename: function from a name in the file, without prefix, to the network's name.
     """
     names, best = set(names), {rename(key): value for key, value in state.items()}
-    for bare in (list(state), [_without_inserted(key) for key in state]):
+    parts = [[part for part in key.split(".") if part not in INSERTED] for key in state]
+    for bare in (list(state), list(map(".".join, parts))):
         entries = list(zip(bare, state.values(), strict=True))
         for prefix in _prefixes(bare):
             # If two entries get the same name, the one with the prefix comes last and wins.
@@ -136,10 +137,6 @@ def fit_names(
             if len(names & renamed.keys()) > len(names & best.keys()):
                 best = renamed
     return {_current_name(key, names): value for key, value in best.items()}
-
-
-def _without_inserted(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in INSERTED)
 
 
 def _prefixes(names: list[str]) -> list[str]:

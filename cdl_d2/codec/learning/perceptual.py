@@ -6,7 +6,7 @@ Shapes: N x 3 x H x W, RGB in [0, 1].
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,14 +23,19 @@ EPSILON = 1e-10  # added to squared norms
 class PerceptualDistance(nn.Module):
     """Frozen network that returns one distance per pair of images, 0 for equal ones.
 
+    Args:
+        name: name of the network.
+        distance: network that compares two batches of images.
+        options: further arguments of its `forward`.
+
     Attributes:
         name: name of the network, to report with results: distances of different networks are not
             comparable.
     """
 
-    def __init__(self, name: str, distance: nn.Module):
+    def __init__(self, name: str, distance: nn.Module, **options: Any):
         super().__init__()
-        self.name, self._distance = name, distance
+        self.name, self._distance, self._options = name, distance, options
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> PerceptualDistance:
@@ -40,7 +45,7 @@ class PerceptualDistance(nn.Module):
     def forward(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
         """Return N distances."""
         with torch.autocast(x.device.type, enabled=False):
-            return self._distance(x.float(), x_hat.float()).flatten()
+            return self._distance(x.float(), x_hat.float(), **self._options).flatten()
 
 
 class FeatureDistance(nn.Module):
@@ -91,48 +96,33 @@ def perceptual_distance(name: str = "", weights: str = "") -> PerceptualDistance
     name = name or DEFAULT
     if name not in DISTANCES:
         raise CdlError(f"perceptual network {name!r} is not one of {', '.join(DISTANCES)}")
-    return PerceptualDistance(name, DISTANCES[name](weights))
+    return DISTANCES[name](name, weights)
 
 
-def _lpips(trunk: str) -> Callable[[str], nn.Module]:
-    def build(weights: str) -> nn.Module:
-        with imports_of_extra("perceptual"):
-            from lpips import LPIPS
-        try:
-            network = LPIPS(net=trunk, pnet_rand=bool(weights), verbose=False)
-        except OSError as error:
-            raise CdlError(
-                f"the ImageNet weights of {trunk} cannot be downloaded ({error}): give "
-                "torchvision's file"
-            ) from error
-        if weights:
-            sources = {  # slice2.3.weight is torchvision's features.3.weight
-                key: re.sub(r"^slice\d", "features", key) for key in network.net.state_dict()
-            }
-            state = fit_names(load_state_dict(weights), sources.values())
-            missing = [source for source in sources.values() if source not in state]
-            if missing:
-                raise CdlError(
-                    f"{weights} does not fit {trunk}: {describe_mismatch(missing, [], [])}"
-                )
-            network.net.load_state_dict({key: state[source] for key, source in sources.items()})
-        return _Lpips(network)
-
-    return build
+def _lpips(name: str, weights: str) -> PerceptualDistance:
+    with imports_of_extra("perceptual"):
+        from lpips import LPIPS
+    trunk = name.removeprefix("lpips-")
+    try:
+        network = LPIPS(net=trunk, pnet_rand=bool(weights), verbose=False)
+    except OSError as error:
+        raise CdlError(
+            f"the ImageNet weights of {trunk} cannot be downloaded ({error}): give torchvision's "
+            "file"
+        ) from error
+    if weights:
+        sources = {  # slice2.3.weight is torchvision's features.3.weight
+            key: re.sub(r"^slice\d", "features", key) for key in network.net.state_dict()
+        }
+        state = fit_names(load_state_dict(weights), sources.values())
+        missing = [source for source in sources.values() if source not in state]
+        if missing:
+            raise CdlError(f"{weights} does not fit {trunk}: {describe_mismatch(missing, [], [])}")
+        network.net.load_state_dict({key: state[source] for key, source in sources.items()})
+    return PerceptualDistance(name, network, normalize=True)  # from [0, 1] to its [-1, 1]
 
 
-class _Lpips(nn.Module):
-    """LPIPS of pixels in [0, 1]; the network takes [-1, 1]."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
-        return self.network(x, x_hat, normalize=True)
-
-
-def _efficientnet(weights: str) -> nn.Module:
+def _efficientnet(name: str, weights: str) -> PerceptualDistance:
     with imports_of_extra("perceptual"):
         import timm
     file = weights or lite0_file()
@@ -141,7 +131,8 @@ def _efficientnet(weights: str) -> nn.Module:
     network = timm.create_model(LITE0)
     load_network(network, file, rename=lite0_name)
     card = network.pretrained_cfg
-    return FeatureDistance(_Stages(network), card["mean"], card["std"])
+    stages = FeatureDistance(_Stages(network), card["mean"], card["std"])
+    return PerceptualDistance(name, stages)
 
 
 class _Stages(nn.Module):
@@ -155,8 +146,4 @@ class _Stages(nn.Module):
         return self.network.forward_intermediates(x, intermediates_only=True)
 
 
-DISTANCES = {
-    "lpips-alex": _lpips("alex"),
-    "lpips-vgg": _lpips("vgg"),
-    "efficientnet-lite0": _efficientnet,
-}
+DISTANCES = {"lpips-alex": _lpips, "lpips-vgg": _lpips, "efficientnet-lite0": _efficientnet}

@@ -34,7 +34,7 @@ def test_distance_grows_with_blur_and_is_symmetric():
 def test_lpips_takes_its_trunk_from_a_file(trunk):
     pytest.importorskip("lpips")
     distance, image = perceptual_distance("lpips-alex", trunk), photo()
-    loaded = distance.state_dict()["_distance.network.net.slice2.3.weight"]
+    loaded = distance.state_dict()["_distance.net.slice2.3.weight"]
     expected = torch.load(trunk, weights_only=True)["features.3.weight"]
     assert torch.equal(loaded, expected)
     assert torch.equal(distance(image, image), torch.zeros(2))
