@@ -1,7 +1,7 @@
 """Errors that are not bugs: a command prints them as one line, without a traceback."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 
@@ -39,6 +39,12 @@ def check_system() -> None:
         raise SystemNotSupportedError(
             "cdl_d2 runs on Linux and macOS, not on Windows: use the Windows Subsystem for Linux"
         )
+
+
+def check_choice(what: str, value: object, choices: Collection[object]) -> None:
+    """Raise CdlError, which says what the value is, unless it is one of the choices."""
+    if value not in choices:
+        raise CdlError(f"{what} {value!r} is not one of {', '.join(map(str, choices))}")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.export import export_model
 from cdl_d2.export.formats import load
 from cdl_d2.export.graphs import ModelGraphs
@@ -28,8 +28,7 @@ def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> Predicti
         CdlError: if the runtime is unknown, or the model has no backbone or cannot be exported.
         MissingPackageError: if the extra `export` is not installed.
     """
-    if runtime not in RUNTIMES:
-        raise CdlError(f"runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
+    check_choice("runtime", runtime, RUNTIMES)
     if runtime == "eager":
         return model
     backbone = getattr(model.network, "backbone", None)

@@ -5,7 +5,7 @@ from typing import Any
 from detectron2.config import CfgNode as CN
 from detectron2.projects.deeplab import add_deeplab_config
 
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import check_choice
 from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES
 from cdl_d2.nn.bridge.linear_bridge import DECODER_STRIDE
 
@@ -282,6 +282,5 @@ def without_initialization(cfg: CN) -> CN:
 def check_source(cfg: CN) -> str:
     """Return INPUT.LATENT_SOURCE; raise CdlError for an unknown one."""
     source = cfg.INPUT.LATENT_SOURCE
-    if source not in LATENT_SOURCES:
-        raise CdlError(f"INPUT.LATENT_SOURCE {source!r} is not one of {', '.join(LATENT_SOURCES)}")
+    check_choice("INPUT.LATENT_SOURCE", source, LATENT_SOURCES)
     return source

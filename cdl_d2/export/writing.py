@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.export.formats import SUFFIXES, NotTraceable, load, output_shapes, save, trace
 from cdl_d2.export.graphs import Graph, ModelGraphs
 from cdl_d2.files import new_folder, write_json
@@ -80,8 +80,7 @@ def write_graphs(
             operator, or a package is missing.
         OSError: if the files cannot be written.
     """
-    if file_format not in SUFFIXES:
-        raise CdlError(f"format {file_format!r} is not one of {', '.join(SUFFIXES)}")
+    check_choice("format", file_format, SUFFIXES)
     check_free(folder)
     card = {
         "cdl_d2": version("cdl_d2"),

@@ -14,7 +14,7 @@ from torchvision.models.resnet import ResNet
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from cdl_d2.codec import Codec
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import check_choice
 from cdl_d2.nn import LatentPyramidTrunk
 from cdl_d2.nn.bridge.bridge import STAGE_STRIDES, Bridge
 
@@ -46,8 +46,7 @@ class BridgedBody(nn.Module):
         norm_layer: Callable[[int], nn.Module] | None = None,
     ):
         super().__init__()
-        if entry not in STAGE_STRIDES:
-            raise CdlError(f"a bridge's entry {entry!r} is not one of {', '.join(STAGE_STRIDES)}")
+        check_choice("a bridge's entry", entry, STAGE_STRIDES)
         replaced = REPLACED_STAGES[entry]
         stages = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
         widths = [stage[-1].bn3.weight.shape[0] for stage in stages]

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cdl_d2.codec.io.state_dicts import load_into
-from cdl_d2.errors import CdlError, DivergedError
+from cdl_d2.errors import CdlError, DivergedError, check_choice
 from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES, fit_bridge
 from cdl_d2.seeds import seed_all
@@ -240,7 +240,6 @@ def _check(seed: int, workers: int, period: int, precision: str, device: str) ->
             f"seed {seed}, {workers} workers and checkpoint period {period}: at least 0, 0 and 1 "
             "are needed"
         )
-    if precision not in PRECISIONS:
-        raise CdlError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    check_choice("precision", precision, PRECISIONS)
     if precision != "float32" and torch.device(device).type == "cpu":
         raise CdlError(f"precision {precision} needs a GPU: train in float32 on a CPU")

@@ -13,7 +13,7 @@ from torch import nn
 
 from cdl_d2.codec.io.state_dicts import describe_mismatch, fit_names
 from cdl_d2.codec.io.weights_file import load_network, load_state_dict
-from cdl_d2.errors import CdlError, MissingPackageError, imports_of_extra
+from cdl_d2.errors import CdlError, MissingPackageError, check_choice, imports_of_extra
 from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file, lite0_name
 
 DEFAULT = "lpips-alex"
@@ -94,8 +94,7 @@ def perceptual_distance(name: str = "", weights: str = "") -> PerceptualDistance
     if weights and not name:
         raise CdlError(f"weights {weights} need the name of their network: {', '.join(DISTANCES)}")
     name = name or DEFAULT
-    if name not in DISTANCES:
-        raise CdlError(f"perceptual network {name!r} is not one of {', '.join(DISTANCES)}")
+    check_choice("perceptual network", name, DISTANCES)
     return DISTANCES[name](name, weights)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.io.weights_file import save_weights
 from cdl_d2.codec.latent import CodecIdentity, crop_to_image, pad_for_coding
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 
 QUANTIZATIONS = ("noise", "straight-through")
 PARTS = ("encoder", "hyperprior", "decoder")
@@ -76,8 +76,7 @@ class TrainableCodec(nn.Module):
 
     def __init__(self, codec: Codec, quantization: str, trained: Sequence[str]):
         super().__init__()
-        if quantization not in QUANTIZATIONS:
-            raise CdlError(f"quantization {quantization!r} is not one of {QUANTIZATIONS}")
+        check_choice("quantization", quantization, QUANTIZATIONS)
         unknown = set(trained) - set(PARTS)
         if unknown:
             raise CdlError(f"part {min(unknown)!r} of a codec is not one of {PARTS}")

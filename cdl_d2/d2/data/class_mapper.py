@@ -16,7 +16,7 @@ from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.model_input import ModelTraits
 from cdl_d2.data import LatentStore, Variant
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.nn.input.sample import compute_crc32
 
 
@@ -128,10 +128,7 @@ def build_class_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
         CdlError: for an unknown augmentation, or one that a store does not support.
     """
     augmentation, size = cfg.INPUT.AUGMENTATION, cfg.INPUT.IMAGE_SIZE
-    if augmentation not in AUGMENTATIONS:
-        raise CdlError(
-            f"INPUT.AUGMENTATION {augmentation!r} is not one of {', '.join(AUGMENTATIONS)}"
-        )
+    check_choice("INPUT.AUGMENTATION", augmentation, AUGMENTATIONS)
     if check_source(cfg) == "store":
         return _stored(cfg, is_train)
     mapper = ClassMapper(size, is_train and augmentation == "exact", cfg.INPUT.FORMAT)

@@ -35,7 +35,7 @@ from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.d2.tasks import build_evaluator, build_mapper, check_evaluators, get_task
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.transfer import TeacherMixin
@@ -52,10 +52,7 @@ class Trainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode):
-        if cfg.SOLVER.AMP.DTYPE not in AMP_DTYPES:
-            raise CdlError(
-                f"SOLVER.AMP.DTYPE {cfg.SOLVER.AMP.DTYPE!r} is not one of {', '.join(AMP_DTYPES)}"
-            )
+        check_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, AMP_DTYPES)
         if cfg.SOLVER.MAX_ITER < 0:
             raise CdlError(f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER} is below 0")
         if cfg.INPUT.LATENT_SOURCE == "store" and cfg.DATASETS.TEST:

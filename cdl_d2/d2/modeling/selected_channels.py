@@ -12,7 +12,7 @@ from torch import nn
 from cdl_d2.codec import Codec
 from cdl_d2.codec.bitstream.layers import check_layered
 from cdl_d2.d2.model_input import build_codec
-from cdl_d2.errors import CdlError, with_advice
+from cdl_d2.errors import CdlError, check_choice, with_advice
 from cdl_d2.nn.selection.channel_ranking import ChannelRanking
 from cdl_d2.nn.selection.channel_selection import ChannelGate, FixedChannels
 
@@ -125,8 +125,7 @@ def build_selection(cfg: CfgNode, codec: Codec | None) -> SelectedChannels | Non
         FileNotFoundError: if MODEL.SELECTION.FILE does not exist.
     """
     keys = cfg.MODEL.SELECTION
-    if keys.KIND not in KINDS:
-        raise CdlError(f"MODEL.SELECTION.KIND {keys.KIND!r} is not one of {', '.join(KINDS)}")
+    check_choice("MODEL.SELECTION.KIND", keys.KIND, KINDS)
     if keys.KIND == "none":
         return None
     if cfg.INPUT.DOMAIN != "latent":

@@ -19,7 +19,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import nn
 
 from cdl_d2.d2.modeling.label_maps import padded_labels
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.nn.input.sample import get_output_size
 from cdl_d2.transfer.features import coverage_mask
 
@@ -187,6 +187,5 @@ def build_head(name: str, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) ->
     Raises:
         CdlError: for an unknown task, or a config that does not fit the features.
     """
-    if name not in TASK_HEADS:
-        raise CdlError(f"MODEL.TASKS.NAMES {name!r} is not one of {', '.join(TASK_HEADS)}")
+    check_choice("MODEL.TASKS.NAMES", name, TASK_HEADS)
     return TASK_HEADS[name](cfg, input_shape)

@@ -14,7 +14,7 @@ from torch import nn
 
 from cdl_d2.codec.io.state_dicts import fit_names
 from cdl_d2.codec.io.weights_file import load_state_dict
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.nn.backbones.resnet import NORMS, bottleneck_stage, initialize_convolution
 from cdl_d2.nn.input.latent_input import LatentInput
 
@@ -63,8 +63,7 @@ class CResNet(nn.Module):
         norm: str = "BN",
     ):
         super().__init__()
-        if norm not in NORMS:
-            raise CdlError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+        check_choice("norm", norm, NORMS)
         stage = partial(bottleneck_stage, norm=NORMS[norm], projection=True)
         self.input, self.with_scales = input_layer, with_scales and entrance
         self._log_scales = log_scales

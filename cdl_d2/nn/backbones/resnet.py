@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.nn.input.latent_input import LatentInput
 
 
@@ -69,10 +69,8 @@ class LatentResNet(nn.Module):
         norm: str = "BN",
     ):
         super().__init__()
-        if stem not in STEMS:
-            raise CdlError(f"stem {stem!r} is not one of {', '.join(STEMS)}")
-        if norm not in NORMS:
-            raise CdlError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+        check_choice("stem", stem, STEMS)
+        check_choice("norm", norm, NORMS)
         if len(conv4_blocks) != 3 or min(*conv4_blocks, conv5_blocks) < 1:
             raise CdlError(
                 f"blocks {tuple(conv4_blocks)} and {conv5_blocks}: three sub-stages of conv4 and "

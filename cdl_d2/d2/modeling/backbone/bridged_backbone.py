@@ -10,7 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
 from cdl_d2.codec import STRIDE
 from cdl_d2.d2.model_input import build_codec, check_reads_latents
 from cdl_d2.d2.modeling.backbone.initialization import initialize
-from cdl_d2.errors import CdlError, with_advice
+from cdl_d2.errors import CdlError, check_choice, with_advice
 from cdl_d2.nn.bridge.bridge import ENTRIES, FIRST_CONVOLUTION, STAGE_STRIDES, Bridge
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 
@@ -76,8 +76,7 @@ def build_bridged_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     check_reads_latents(cfg)
     if keys.BACKBONE not in BACKBONE_REGISTRY or keys.BACKBONE == cfg.MODEL.BACKBONE.NAME:
         raise CdlError(f"MODEL.BRIDGE.BACKBONE {keys.BACKBONE!r} is no RGB backbone of Detectron2")
-    if keys.ENTRY not in ENTRIES:
-        raise CdlError(f"MODEL.BRIDGE.ENTRY {keys.ENTRY!r} is not one of {', '.join(ENTRIES)}")
+    check_choice("MODEL.BRIDGE.ENTRY", keys.ENTRY, ENTRIES)
     backbone = _bridged(cfg, BACKBONE_REGISTRY.get(keys.BACKBONE)(cfg, input_shape))
     initialize(backbone, cfg)
     return backbone

@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.nn.backbones.rgb_model import build_timm_network, pixel_statistics
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -91,8 +91,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         FileNotFoundError: if INIT is a file that does not exist.
     """
     keys = cfg.MODEL.TIMM
-    if keys.NORM not in NORMS:
-        raise CdlError(f"MODEL.TIMM.NORM {keys.NORM!r} is not one of {', '.join(NORMS)}")
+    check_choice("MODEL.TIMM.NORM", keys.NORM, NORMS)
     options = {} if keys.OUTPUT_STRIDE == 32 else {"output_stride": keys.OUTPUT_STRIDE}
     network = build_timm_network(keys.NAME, classes=1, init=keys.INIT, **options)
     _compare_normalization(cfg, network)

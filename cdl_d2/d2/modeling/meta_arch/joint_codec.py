@@ -23,7 +23,7 @@ from cdl_d2.codec.learning.rate_control import RateControl
 from cdl_d2.codec.learning.trainable import PARTS, CodedImages, TrainableCodec
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import Optimizers, adam_class
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.nn import CodecStamp
 from cdl_d2.nn.input.sample import check_image
 
@@ -53,8 +53,7 @@ class JointTraining:
     tasks_from: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps not in STEPS:
-            raise CdlError(f"MODEL.JOINT.STEPS {self.steps!r} is not one of {STEPS}")
+        check_choice("MODEL.JOINT.STEPS", self.steps, STEPS)
         train_codec = any(p.requires_grad for p in self.trained_codec.parameters())
         if not (self.train_task or train_codec):
             raise CdlError(f"nothing to train: MODEL.JOINT.TRAIN needs one of {(*PARTS, 'task')}")
