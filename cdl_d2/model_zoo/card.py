@@ -31,6 +31,12 @@ def _check_url(url: str) -> str:
     )
 
 
+def _check_task(name: str) -> str:  # when a card is read: other packages register tasks
+    if name in TASKS:
+        return name
+    raise ValueError(f"expected one of {', '.join(TASKS)}")
+
+
 def _check_pairs(overrides: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(overrides) % 2 == 0 and all(isinstance(key, str) for key in overrides[::2]):
         return overrides
@@ -90,7 +96,7 @@ class Card(_Record):
     """
 
     name: Annotated[str, Strict(), Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    task: Literal[tuple(TASKS)]
+    task: Annotated[str, Strict(), AfterValidator(_check_task)]
     backend: Literal[CARD_BACKENDS]
     config: Any
     overrides: Annotated[tuple[Any, ...], AfterValidator(_check_pairs)] = field(
