@@ -9,7 +9,6 @@ from pathlib import Path
 from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_atomically, write_json
-from cdl_d2.metrics.rate import RateTotals
 from cdl_d2.prediction.models import PredictionModel
 from cdl_d2.prediction.predictor import Predictor
 from cdl_d2.prediction.reading import Source
@@ -129,8 +128,6 @@ def _number(records: Sequence[Record], ground_truth: GroundTruth | None) -> list
 
 def _rate(records: Sequence[Record]) -> Results:
     """Return `rate`: `bpp` of the coded images, over their pixels as they were coded."""
-    rate = RateTotals()
-    for record in records:
-        if "bits" in record:
-            rate.add(record["bits"], record["bits"] / record["bits_per_pixel"])
-    return {"rate": {"bpp": rate.results()["bpp"]}} if rate.images else {}
+    coded = [record for record in records if "bits" in record]
+    pixels = sum(record["bits"] / record["bits_per_pixel"] for record in coded)
+    return {"rate": {"bpp": sum(record["bits"] for record in coded) / pixels}} if coded else {}

@@ -26,6 +26,7 @@ from cdl_d2.nn.backbones.resnet import NORMS, NarrowResNet
 from cdl_d2.nn.bridge.bridge import FIRST_CONVOLUTION
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.input.domains import check_domain
 from cdl_d2.tv.backbone import STRIDES, BridgedBody, LatentBackboneWithFPN
 from cdl_d2.tv.compressed_mask_rcnn import CompressedMaskRCNN
 
@@ -113,11 +114,18 @@ class DetectorConfig:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DetectorConfig:
-        """Build a config from the dict that `dataclasses.asdict` makes of one."""
+        """Build a config from the dict that `dataclasses.asdict` makes of one.
+
+        Raises:
+            CdlError: for an unknown domain, or one that does not fit having a codec or none.
+            AttributeError, KeyError, TypeError: for any other dict.
+        """
         architecture = Architecture(**content["architecture"])
         codec = content["codec"] and CodecChoice(**current_fields(content["codec"]))
         parts = {"classes": tuple(content["classes"]), "codec": codec}
-        return cls(**content | parts | {"architecture": architecture})
+        config = cls(**content | parts | {"architecture": architecture})
+        check_domain(config.domain, codec is not None)
+        return config
 
 
 def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
