@@ -14,7 +14,7 @@ from cdl_d2.bench.html_page import embed_figure, figure_row, table_html, write_p
 from cdl_d2.codec import Codec
 from cdl_d2.conversion.comparison import LatentReader, PixelReader, Reader
 from cdl_d2.conversion.outputs import ImageOutput, read_output
-from cdl_d2.conversion.report import CONVERTED, DECODED, KINDS, ORIGINALS, Report
+from cdl_d2.conversion.report import DECODED, KINDS, ORIGINALS, Report
 from cdl_d2.errors import CdlError, imports_of_extra
 from cdl_d2.prediction.drawing import THRESHOLD, draw_label_map, draw_lines, draw_objects
 
@@ -59,13 +59,13 @@ def rate_figure(reports: Sequence[Report]) -> Figure:
 
 
 def describe_saving(reports: Sequence[Report]) -> str:
-    """Return a sentence about the Bjontegaard saving of the converted networks, or why none is."""
-    kind = KINDS[reports[0].kind]
+    """Return a sentence about the Bjontegaard saving over decoding, or why none is."""
+    kind, candidate = KINDS[reports[0].kind], reports[0].candidate
     try:
-        saving = rate_saving(_points(reports), DECODED, CONVERTED, RATE, kind)
+        saving = rate_saving(_points(reports), DECODED, candidate, RATE, kind)
     except CdlError as error:
         return f"There is no rate saving to state: {error}"
-    return f"At equal {kind}, the {CONVERTED} saves {saving:.1f} % of the bits of {DECODED}."
+    return f"At equal {kind}, the {candidate} saves {saving:.1f} % of the bits of {DECODED}."
 
 
 def _points(reports: Sequence[Report]) -> list[Point]:

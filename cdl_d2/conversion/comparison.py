@@ -16,7 +16,6 @@ from cdl_d2.codec import Codec, Latent
 from cdl_d2.conversion.outputs import ImageOutput, read_output
 from cdl_d2.conversion.report import (
     CONFIDENT_SCORE,
-    CONVERTED,
     DECODED,
     ORIGINALS,
     Report,
@@ -63,7 +62,7 @@ def compare(
 
     Args:
         rgb: RGB network on the originals.
-        networks: networks on latents by name, DECODED and CONVERTED among them.
+        networks: networks on latents by name, DECODED among them; the last one is the candidate.
         images: 3 x H x W, uint8, resized and cropped as in evaluation.
         codec: codec of the latents, on any device.
         read: function from an output and (H, W) of the image to an ImageOutput.
@@ -88,6 +87,7 @@ def compare(
         threads=torch.get_num_threads(),
         device=str(device),
         rows=rows,
+        candidate=list(networks)[-1],
         difference=differences,
         difference_intervals=intervals,
         history=list(history),
@@ -132,7 +132,7 @@ class _Comparison:
         self.rates.append(latent.bits_per_pixel)
 
     def results(self) -> tuple[list[Row], dict[str, float], dict[str, tuple[float, float]]]:
-        """Return rows, and the differences of CONVERTED from DECODED with their intervals."""
+        """Return rows, and the candidate's differences from DECODED with their intervals."""
         rows = {
             name: Row(
                 name,
@@ -154,9 +154,10 @@ class _Comparison:
                     if isinstance(agreement, ClassAgreement)
                     else interval(sampled[name])
                 )
-            ends = [rows[name].agreement[kind] for name in (CONVERTED, DECODED)]
+            candidate = list(self._networks)[-1]
+            ends = [rows[name].agreement[kind] for name in (candidate, DECODED)]
             differences[kind] = ends[0] - ends[1]
-            difference_intervals[kind] = interval(sampled[CONVERTED] - sampled[DECODED])
+            difference_intervals[kind] = interval(sampled[candidate] - sampled[DECODED])
         for name, agreements in self.agreements.items():
             if "top1" in agreements:
                 rows[name].agreement["divergence"] = fmean(agreements["top1"].divergences)

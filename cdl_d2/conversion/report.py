@@ -12,8 +12,8 @@ from cdl_d2.files import write_json
 
 REPORT_FILE = "report.json"
 ORIGINALS, DECODED, FINE_TUNED, CONVERTED = (
-    *("RGB network on originals", "decoding, RGB network"),
-    *("decoding, fine-tuned RGB network", "converted network"),
+    *("RGB network on originals", "RGB network on decoded images"),
+    *("fine-tuned RGB network on decoded images", "converted network"),
 )
 CONFIDENT_SCORE = 0.5  # of the RGB network's detections
 KINDS = {  # of agreement, in percent
@@ -56,7 +56,8 @@ class Report:
         threads: threads of PyTorch while the times were measured.
         device: device of the networks.
         rows: results, the originals first.
-        difference: agreement of the converted network less that of decoding, in points, by kind.
+        candidate: name of the network that is compared with decoding.
+        difference: agreement of the candidate less that of decoding, in points, by kind.
         difference_intervals: their 95 % intervals, over the same images of both.
         history: validation losses of the distillation.
     """
@@ -68,6 +69,7 @@ class Report:
     threads: int
     device: str
     rows: list[Row]
+    candidate: str
     difference: dict[str, float]
     difference_intervals: dict[str, tuple[float, float]]
     history: list[dict[str, float]] = field(default_factory=list)
@@ -113,8 +115,8 @@ class Report:
                 "it is for."
             )
         low, high = self.difference_intervals[self.kind]
-        spread = f"{abs(difference):.1f} points of {title}, interval {low:.1f} to {high:.1f}"
-        decoded, converted = (self.row(name).milliseconds for name in (DECODED, CONVERTED))
+        spread = f"{difference:+.1f} points of {title}, interval {low:+.1f} to {high:+.1f}"
+        decoded, converted = (self.row(name).milliseconds for name in (DECODED, self.candidate))
         times = f"it takes {converted / decoded:.2f} of the time of decoding"
         if self.decoding_agrees_more:
             return (
@@ -122,10 +124,10 @@ class Report:
                 f" more images or more time; {times}."
             )
         if low > 0:
-            return f"{measured} The converted network agrees more ({spread}); {times}."
+            return f"{measured} The {self.candidate} agrees more ({spread}); {times}."
         return (
-            f"{measured} These images show no difference between decoding and the converted network"
-            f" ({spread}); {times}."
+            f"{measured} These images show no difference between the {self.candidate} and decoding "
+            f"with the RGB network ({spread}); {times}."
         )
 
     def save(self, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.outputs import read_output
 from cdl_d2.conversion.preprocessing import Preprocessing
-from cdl_d2.conversion.report import CONVERTED, DECODED, ORIGINALS
+from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, ORIGINALS
 from cdl_d2.metrics.agreement import (
     ClassAgreement,
     DetectionAgreement,
@@ -116,6 +116,18 @@ def test_an_unfitted_conversion_is_told_to_keep_decoding_and_a_page_shows_why(co
     page = write_report(tmp_path, [report], [picture]).read_text(encoding="utf-8")
     assert page.count("<tr>") == 4 and page.count("<img") == 5 and "a&lt;b" in page
     assert "http" not in page  # no external resources
+
+
+def test_the_last_network_is_the_candidate_and_equal_ones_show_no_difference(codec):
+    network = build_classifier()
+    decoded = DecodedNetwork(network, codec, PREPROCESSING)
+    networks = {DECODED: decoded, CONVERTED: LatentNetwork(network, codec, PREPROCESSING)}
+    networks[FINE_TUNED] = decoded
+    rgb = ImageNetwork(network, PREPROCESSING)
+    report = compare(rgb, networks, build_images(3), codec)
+    assert report.candidate == FINE_TUNED and len(report.table()) == 4
+    assert report.difference["top1"] == 0 and report.difference_intervals["top1"] == (0, 0)
+    assert not report.decoding_agrees_more and "no difference" in report.summary()
 
 
 def test_the_page_of_several_qualities_has_a_curve(tmp_path):
