@@ -5,7 +5,8 @@ first convolution's output is close to linear. It is fitted in closed form (leas
 images without labels.
 
 Shapes: N images, M latent channels, h x w latent positions of 16 x 16 pixels; C channels and stride
-t pixels of the first convolution; stride s pixels of the features that the map reads; k = s/t.
+t pixels of the first convolution; stride s pixels of the features that the map reads; k = s/t, at
+least 1.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from cdl_d2.nn.input.latent_input import LatentInput
 WINDOW = 3  # kernel size of the map
 DECODER_STRIDE = 8  # default stride in pixels of the features that the map reads
 DECODER_STRIDES = (16, 8, 4, 2)
+STRIDES = (1, 2, 4, 8, 16, 32)  # of the convolution, in pixels; they divide 16 or are its multiples
 
 
 class LinearBridge(nn.Module):
@@ -39,6 +41,9 @@ class LinearBridge(nn.Module):
                -> pixel shuffle -> feature (t)
     ```
 
+    Patches of t > s pixels have no pixel shuffle: r = t/s is the stride of the first convolution of
+    the map, whose window then covers the patch and one position around it.
+
     The map has no gradients, which would undo the fit; the layers behind it learn. The weights of
     the convolution stay in the state under their own names, so that a checkpoint of the RGB model
     fits, and as the target of `fit`. The `norm` and `activation` inside Detectron2's convolutions
@@ -46,14 +51,15 @@ class LinearBridge(nn.Module):
 
     Args:
         codec: codec of the latents.
-        convolution: maps 3 x H x W pixels to C x ceil(H/t) x ceil(W/t).
-        width: rank of the map; default the number of channels that it reads.
+        convolution: maps 3 x H x W pixels to C x H' x W', not more than ceil(H/t) x ceil(W/t).
+        width: rank of the map; default the number of channels that it reads, or C for patches.
         decoder_stride: s, in pixels, at which the copied first layers of the codec's decoder end;
             16 for no layers.
 
     Raises:
         CdlError: for a convolution that does not read three channels, has parameters beside weight
-            and bias, or whose stride does not divide s; for an invalid width or s.
+            and bias, pads by more than half its kernel, or has a stride that is not one of STRIDES;
+            for an invalid width or s.
     """
 
     def __init__(
@@ -65,11 +71,13 @@ class LinearBridge(nn.Module):
     ):
         super().__init__()
         _check_convolution(convolution, decoder_stride)
-        self._upscale = decoder_stride // convolution.stride[0]
+        self._upscale = max(1, decoder_stride // convolution.stride[0])
+        self._patch = max(1, convolution.stride[0] // decoder_stride)  # r, or 1
         self.out_channels, self.stride = convolution.out_channels, convolution.stride
         bare = copy.deepcopy(convolution)  # a subclass of Conv2d may pad in its own way
         bare.norm = bare.activation = None
         self._convolution = [bare]  # in a list, so that it is no submodule
+        self._margins = _find_margins(bare)
         self.register_buffer("weight", bare.weight.data)
         self.register_buffer("bias", None if bare.bias is None else bare.bias.data)
         self.register_buffer("is_fitted", torch.tensor(False))
@@ -80,13 +88,18 @@ class LinearBridge(nn.Module):
         if decoder_stride != STRIDE:
             self.layers = decoder_layers(codec, decoder_stride)
             channels = self.layers(torch.zeros(1, channels, 2, 2)).shape[1]
-        width, largest = width or channels, WINDOW**2 * channels
+        window = self._patch + WINDOW - 1
+        width, largest = width or self._default_width(channels), window**2 * channels
         if not 1 <= width <= largest:
             raise CdlError(f"bridge width {width} (rank of the map) is not in 1..{largest}")
-        self.reduce = nn.Conv2d(channels, width, WINDOW, padding=WINDOW // 2, bias=False)
+        self.reduce = nn.Conv2d(channels, width, window, self._patch, WINDOW // 2, bias=False)
         self.expand = nn.Conv2d(width, self.out_channels * self._upscale**2, kernel_size=1)
         for layer in (self.layers, self.reduce, self.expand):
             layer.requires_grad_(False)
+        self.to(bare.weight.device)
+
+    def _default_width(self, channels: int) -> int:
+        return channels if self._patch == 1 else min(self.out_channels, channels * self._patch**2)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to features N x C x 16h/t x 16w/t."""
@@ -98,12 +111,8 @@ class LinearBridge(nn.Module):
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (H, W) of the convolution's output for an image of height x width pixels."""
-        stride = self.stride[0]
-        convolution = self._convolution[0]
-        is_patch = convolution.kernel_size[0] == stride and convolution.padding in ((0, 0), 0)
-        if is_patch:
-            return height // stride, width // stride
-        return -(-height // stride), -(-width // stride)
+        stride, (below, right) = self.stride[0], self._margins
+        return (height + below) // stride, (width + right) // stride
 
     def convolve_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """Apply the RGB model's convolution, without norm and activation."""
@@ -137,17 +146,20 @@ class LinearBridge(nn.Module):
                 finite.
         """
         regression = Regression()
+        below, right = (max(0, -margin) for margin in self._margins)
         for y_hat, pixels in pairs:
-            target, feature = self.convolve_pixels(pixels), self.layers(self.input(y_hat))
-            size = tuple(self._upscale * side for side in feature.shape[2:])
+            target = self.convolve_pixels(F.pad(pixels, (0, right, 0, below)))
+            feature = self.layers(self.input(y_hat))
+            size = tuple(self._upscale * side // self._patch for side in feature.shape[2:])
             if tuple(target.shape[2:]) != size:
                 raise CdlError(
                     f"the first convolution gives {tuple(target.shape[2:])} positions of an image "
-                    f"of {tuple(pixels.shape[2:])} pixels, a bridge {size} of its latent: it must "
-                    "pad by half its kernel, and the latent must cover the image"
+                    f"of {tuple(pixels.shape[2:])} pixels, a bridge {size} of its latent: the "
+                    "latent must cover the image"
                 )
             target = F.pixel_unshuffle(target, self._upscale)
-            windows = F.unfold(feature, WINDOW, padding=WINDOW // 2)
+            reduce = self.reduce
+            windows = F.unfold(feature, reduce.kernel_size, 1, reduce.padding, reduce.stride)
             regression.add(
                 windows.movedim(1, 2).flatten(0, 1), target.flatten(2).movedim(1, 2).flatten(0, 1)
             )
@@ -164,11 +176,11 @@ def _check_convolution(convolution: nn.Conv2d, decoder_stride: int) -> None:
         strides = ", ".join(map(str, DECODER_STRIDES))
         raise CdlError(f"bridge stride {decoder_stride} is not one of {strides}")
     stride = convolution.stride[0]
-    if convolution.in_channels != 3 or {*convolution.stride} != {stride} or decoder_stride % stride:
+    if convolution.in_channels != 3 or {*convolution.stride} != {stride} or stride not in STRIDES:
         raise CdlError(
-            f"a bridge of stride {decoder_stride} replaces a convolution of 3 channels whose stride"
-            f" divides that; this has {convolution.in_channels} channels and stride "
-            f"{convolution.stride}: stride 16 suits patches of 16 pixels"
+            f"a bridge replaces a convolution of 3 channels whose stride is one of {STRIDES}, "
+            f"which fit latent positions of {STRIDE} pixels; this has {convolution.in_channels} "
+            f"channels and stride {convolution.stride}"
         )
     tensors = chain(convolution.named_parameters(), convolution.named_buffers())
     names = {name for name, _ in tensors if not name.startswith("norm.")} - {"weight", "bias"}
@@ -189,6 +201,28 @@ def usual_decoder_stride(network: nn.Module) -> int:
     """
     _, convolution = find_first_convolution(network)
     return STRIDE if convolution.stride[0] > DECODER_STRIDE else DECODER_STRIDE
+
+
+def _find_margins(convolution: nn.Conv2d) -> list[int]:
+    """Return (b, r) of a convolution that gives (H + b)/t x (W + r)/t positions, rounded down.
+
+    Raises:
+        CdlError: if it gives more than one position for t pixels.
+    """
+    stride = convolution.stride[0]
+    convolution, side = copy.deepcopy(convolution).to("meta"), 64 * stride
+    sizes = [
+        convolution(torch.empty(1, 3, side + rest, side + rest, device="meta")).shape[2:]
+        for rest in range(stride)
+    ]
+    # Hermite's identity: n is the sum of floor((n + rest) / t) over rest in 0..t - 1.
+    margins = [sum(axis) - side for axis in zip(*sizes, strict=True)]
+    if max(margins) >= stride:
+        raise CdlError(
+            f"a convolution of padding {convolution.padding} gives more than one position for each "
+            f"{stride} pixels, which a bridge cannot: it may pad by half its kernel at most"
+        )
+    return margins
 
 
 def bridge_first_convolution(
