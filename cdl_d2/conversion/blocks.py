@@ -39,11 +39,12 @@ class Depths:
         blocks = set(find_blocks(network))
         points = [n for n in order if n in blocks and _has_positions(order[n])]
         self.points = _evenly_spaced(points or self.layers, POINTS)
-        self.points += [n for n in modules if n.endswith(DENSE_HEADS)]
+        dense_heads = [n for n in modules if n.endswith(DENSE_HEADS) and order.get(n, 0) is None]
+        self.points += dense_heads
         self._regions = [n for n in modules if n.rpartition(".")[2] in REGION_HEADS]
         proposals = [n for n in modules if n.rpartition(".")[2] in PROPOSALS]
         self._proposals = proposals[0] if proposals and self._regions else ""
-        self.has_detections = bool(self._regions) or any(n.endswith(DENSE_HEADS) for n in modules)
+        self.has_detections = bool(self._regions or dense_heads)
 
     def first_layers(self, share: float) -> set[str]:
         """Return the names of the first layers, a share of all."""

@@ -12,12 +12,12 @@ from torch import nn
 from tqdm import tqdm
 
 from cdl_d2.codec import Codec, CodecChoice
-from cdl_d2.codec.io.image_files import find_images, read_image
+from cdl_d2.codec.io.image_files import find_images, open_image, read_image
 from cdl_d2.conversion.comparison import LatentReader, compare
 from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images
 from cdl_d2.conversion.fit import fit_to_images
 from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
-from cdl_d2.conversion.latent_network import DECODER_STRIDE, LatentNetwork
+from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, Report
 from cdl_d2.errors import CdlError
@@ -38,7 +38,7 @@ def convert(
     std: Sequence[float] | None = None,
     preprocessing: Preprocessing | None = None,
     distillation: DistillationOptions | None = None,
-    decoder_stride: int = DECODER_STRIDE,
+    decoder_stride: int | None = None,
     width: int | None = None,
     folder: Path | None = None,
 ) -> LatentNetwork:
@@ -54,8 +54,7 @@ def convert(
     images.
 
     Args:
-        network: in the state to convert; not changed, except that it is in eval mode and without
-            gradients.
+        network: in the state to convert; not changed.
         codec: a Codec, or the name of one with published weights.
         quality: quality of a codec that is given by name.
         images: a folder, which is searched, or files.
@@ -66,24 +65,30 @@ def convert(
         preprocessing: with mean, std and the size of images, instead of these two.
         distillation: options of the training; default DistillationOptions(); 0 iterations for the
             fit alone.
-        decoder_stride: stride in pixels at which the copied first layers of the decoder end.
-        width: rank of the bridge's linear map; default the number of channels that it reads.
+        decoder_stride: stride in pixels at which the copied first layers of the decoder end;
+            default that of LatentNetwork.
+        width: rank of the bridge's linear map; default that of LinearBridge.
         folder: where an interrupted training is kept and continued; default nowhere.
+
+    Returns:
+        the converted network, on the device and in the precision of the network.
 
     Raises:
         CdlError, OSError: for a network without, or with several, convolutions on pixels; one whose
-            input range is not stated; an unknown codec; too few or unreadable images.
+            input range is not stated, or that does not run on images of this size; an unknown
+            codec; too few or unreadable images.
     """
     preprocessing = preprocessing or Preprocessing.of_network(network, mean, std)
     conversion = Conversion(network, load_codec(codec, quality), images, preprocessing, folder)
-    return conversion.to_latents(distillation or DistillationOptions(), decoder_stride, width)
+    student = conversion.to_latents(distillation or DistillationOptions(), decoder_stride, width)
+    return student.to(next((p.dtype for p in network.parameters()), torch.float32))
 
 
 class Conversion:
     """The steps of a conversion, whose results a report compares.
 
     Args:
-        network: RGB network; in eval mode and without gradients from now on.
+        network: RGB network; copied.
         codec: codec of the latents.
         images: a folder, which is searched, or files.
         preprocessing: of the network's images.
@@ -96,7 +101,8 @@ class Conversion:
         history: validation losses of the last training.
 
     Raises:
-        CdlError, FileNotFoundError: for too few images, or none.
+        CdlError, FileNotFoundError: for too few or unreadable images, or none; if the network does
+            not run on them.
     """
 
     def __init__(
@@ -107,15 +113,16 @@ class Conversion:
         preprocessing: Preprocessing,
         folder: Path | None = None,
     ):
-        self.teacher = ImageNetwork(network.requires_grad_(False), preprocessing)
+        self.teacher = ImageNetwork(network, preprocessing)
         self._codec, self._folder, self._preprocessing = codec, folder, preprocessing
         self.kept_aside, self._files = _split(_list_files(images))
         self.explained, self.history = 0.0, []
+        self.teacher.check_image(self.read(self._files[0]))
 
     def to_latents(
         self,
         options: DistillationOptions,
-        decoder_stride: int = DECODER_STRIDE,
+        decoder_stride: int | None = None,
         width: int | None = None,
     ) -> LatentNetwork:
         """Return the network on latents, fitted and trained."""
@@ -124,6 +131,7 @@ class Conversion:
         )
         fitted = tqdm(self._files[:FIT_IMAGES], desc="fit bridge", unit="image")
         self.explained = fit_to_images(student, self.teacher, map(self.read, fitted))
+        student.check_pixels_unread(self.read(self._files[0]))
         return self._distil(student, options)
 
     def to_reconstructions(self, options: DistillationOptions) -> DecodedNetwork:
@@ -203,7 +211,7 @@ def _list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return image files, of a folder with its subfolders or as they are listed.
 
     Raises:
-        CdlError: for fewer than LEAST_IMAGES.
+        CdlError: for fewer than LEAST_IMAGES, or a file that is no image.
         FileNotFoundError: if there is no such folder.
     """
     if isinstance(images, str | Path):
@@ -218,6 +226,9 @@ def _list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
             f"{len(files)} images {place} are too few for a conversion: at least {LEAST_IMAGES}, "
             "better some hundreds like those that the model is for"
         )
+    for file in files:  # before minutes of training
+        with open_image(file):
+            pass
     return files
 
 

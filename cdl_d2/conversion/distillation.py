@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from cdl_d2.codec.io.state_dicts import fingerprint
 from cdl_d2.codec.io.weights_file import read_weights, save_checkpoint
 from cdl_d2.conversion.blocks import Depths
 from cdl_d2.conversion.losses import feature_loss, output_loss
@@ -226,23 +227,28 @@ class Distillation:
     def _save(self, optimizer: torch.optim.Optimizer, best: dict[str, torch.Tensor]) -> None:
         if self._file:
             content = {
-                "options": asdict(self._options),
+                **self._describe_run(),
                 "model": {name: p.detach() for name, p in self._parameters.items()},
                 **{"best": best, "optimizer": optimizer.state_dict(), "history": self.history},
                 **{"iteration": self._iteration, "seconds": self._seconds},
             }
             save_checkpoint(self._file, content)
 
+    def _describe_run(self) -> dict[str, Any]:
+        """Return what must be equal in a run that goes on from a file."""
+        return {"options": asdict(self._options), "teacher": fingerprint(self._teacher)}
+
     def _resume(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor] | None:
         """Restore an interrupted run, and return its best weights; None if there is none."""
         if not (self._file and self._file.is_file()):
             return None
         content = read_weights(self._file)
-        if content["options"] != asdict(self._options):
-            raise CdlError(
-                f"{self._file} is of a run with other options, {content['options']}: repeat them, "
-                "or remove the file"
-            )
+        for name, value in self._describe_run().items():
+            if content[name] != value:
+                raise CdlError(
+                    f"{self._file} is of a run with other {name}, {content[name]}: repeat it, or "
+                    "remove the file"
+                )
         self._load(content["model"])
         optimizer.load_state_dict(content["optimizer"])
         self.history, self._iteration = content["history"], content["iteration"]

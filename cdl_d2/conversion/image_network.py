@@ -19,17 +19,29 @@ class ImageNetwork(nn.Module):
     """An RGB network that runs on images of H x W pixels, 3 x H x W, uint8.
 
     Args:
-        network: takes N x 3 x H x W normalized pixels; torchvision's detectors a list of images.
+        network: copied, in float32 and eval mode and without gradients; takes N x 3 x H x W
+            normalized pixels, torchvision's detectors a list of images.
         preprocessing: resizing, cropping and normalization of images.
 
     Attributes:
+        network: the copy; that in an nn.DataParallel is not wrapped.
         reads_list: the network takes a list of images, which may differ in size.
+
+    Raises:
+        CdlError: if the network cannot be copied.
     """
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing):
         super().__init__()
-        self.network, self.preprocessing = network.eval(), preprocessing
-        self.reads_list = skip_preprocessing(network)
+        if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            network = network.module
+        try:
+            network = copy.deepcopy(network)
+        except (RuntimeError, TypeError) as error:
+            raise CdlError(f"{type(network).__name__} cannot be copied: {error}") from error
+        self.network = network.float().eval().requires_grad_(False)
+        self.preprocessing = preprocessing
+        self.reads_list = _skip_preprocessing(self.network)
 
     def train(self, mode: bool = True) -> ImageNetwork:
         """Stay in eval mode: normalizations keep their statistics, dropout is off."""
@@ -52,6 +64,18 @@ class ImageNetwork(nn.Module):
         check_one_size(self.network, [tuple(image.shape[1:]) for image in images])
         return self.network(torch.stack(pixels))
 
+    @torch.no_grad()
+    def check_image(self, image: torch.Tensor) -> None:
+        """Raise CdlError, with the network's reason, if it does not run on an image."""
+        try:
+            self.run([image])
+        except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            height, width = image.shape[1:]
+            raise CdlError(
+                f"{type(self.network).__name__} does not run on an image of {height} x {width} "
+                f"pixels: {error}: give the preprocessing with the size that it needs"
+            ) from error
+
 
 class DecodedNetwork(ImageNetwork):
     """An RGB network on images that a codec has encoded and decoded.
@@ -63,7 +87,7 @@ class DecodedNetwork(ImageNetwork):
     """
 
     def __init__(self, network: nn.Module, codec: Codec, preprocessing: Preprocessing):
-        super().__init__(copy.deepcopy(network), preprocessing)
+        super().__init__(network, preprocessing)
         self._codec = [codec]  # a list: no submodule
 
     def forward(self, latents: Sequence[Latent]) -> Any:
@@ -78,7 +102,7 @@ class DecodedNetwork(ImageNetwork):
         return self([codec.encode(image, with_bits=False) for image in pixels])
 
 
-def skip_preprocessing(network: nn.Module) -> bool:
+def _skip_preprocessing(network: nn.Module) -> bool:
     """Let a detector of torchvision take images that are resized and normalized already.
 
     Returns:
@@ -87,9 +111,13 @@ def skip_preprocessing(network: nn.Module) -> bool:
     transform = getattr(network, "transform", None)
     if not hasattr(transform, "image_mean"):
         return False
-    transform._skip_resize = True
+    transform.resize = _keep_size
     transform.image_mean, transform.image_std = [0.0] * 3, [1.0] * 3
     return True
+
+
+def _keep_size(image: torch.Tensor, target: Any = None) -> tuple[torch.Tensor, Any]:
+    return image, target
 
 
 def check_one_size(network: nn.Module, sizes: Sequence[tuple[int, int]]) -> None:

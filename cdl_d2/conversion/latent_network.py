@@ -5,7 +5,6 @@ Shapes: N images of H x W pixels, M latent channels, h x w latent positions of 1
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from cdl_d2.codec.bitstream.stream import SUFFIX
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.conversion.image_network import ImageNetwork, check_one_size
+from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.linear_bridge import LinearBridge, bridge_first_convolution
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge, find_first_convolution
 
 DECODER_STRIDE = 4  # default: ImageNet networks lose least there (docs/experiments/conversion.md)
 Size = tuple[int, int]
@@ -38,8 +38,10 @@ class LatentNetwork(ImageNetwork):
         network: copied; one convolution reads its pixels.
         codec: codec of the latents.
         preprocessing: of images, before they are encoded.
-        decoder_stride: stride in pixels at which the copied first layers of the decoder end.
-        width: rank of the linear map; default the number of channels that it reads.
+        decoder_stride: stride in pixels at which the copied first layers of the decoder end;
+            default DECODER_STRIDE, or half of that of larger patches, which would need a window of
+            too many features to fit.
+        width: rank of the linear map; default that of LinearBridge.
 
     Attributes:
         bridge: the LinearBridge.
@@ -54,18 +56,17 @@ class LatentNetwork(ImageNetwork):
         network: nn.Module,
         codec: Codec,
         preprocessing: Preprocessing,
-        decoder_stride: int = DECODER_STRIDE,
+        decoder_stride: int | None = None,
         width: int | None = None,
     ):
-        network = copy.deepcopy(network)
-        bridge = bridge_first_convolution(network, codec, width, decoder_stride)
         super().__init__(network, preprocessing)
+        name, convolution = find_first_convolution(self.network)
+        decoder_stride = decoder_stride or max(DECODER_STRIDE, convolution.stride[0] // 2)
+        with torch.random.fork_rng(devices=[]):  # of weights that the fit replaces
+            bridge = LinearBridge(codec, convolution, width, decoder_stride)
         self._codec = [codec]  # a list: no submodule
-        self._latents: list[torch.Tensor] = []  # y_hat of each image in the batch that runs
-        name = next(name for name, module in network.named_modules() if module is bridge)
         path, _, last = name.rpartition(".")
-        replacement = _BridgedConvolution(bridge, self._latents)
-        setattr(network.get_submodule(path), last, replacement)
+        setattr(self.network.get_submodule(path), last, _BridgedConvolution(bridge))
 
     @property
     def bridge(self) -> LinearBridge:
@@ -101,15 +102,40 @@ class LatentNetwork(ImageNetwork):
             pixels: Any = zero.expand(len(sizes), 3, *sizes[0])
         else:
             pixels = [zero.expand(3, *size) for size in sizes]
-        self._latents[:] = positions
+        convolution = next(m for m in self.modules() if isinstance(m, _BridgedConvolution))
+        convolution.latents = positions
         try:
             return self.network(pixels, **arguments)
         finally:
-            self._latents.clear()
+            convolution.latents = ()
 
     def run(self, images: Sequence[torch.Tensor]) -> Any:
         """Return the network's output for the latents of images; as ImageNetwork.run."""
         return self([self.encode_pixels(image) for image in images])
+
+    @torch.no_grad()
+    def check_pixels_unread(self, image: torch.Tensor) -> None:
+        """Raise CdlError if the output depends on pixels beside the first convolution's."""
+
+        def add_one(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            pixels, *others = inputs
+            ones = [p + 1 for p in pixels] if self.reads_list else pixels + 1
+            return ones, *others
+
+        outputs = [self._list_outputs(image)]
+        handle = self.network.register_forward_pre_hook(add_one)
+        try:
+            outputs.append(self._list_outputs(image))
+        finally:
+            handle.remove()
+        if not all(map(torch.equal, *outputs)):
+            raise CdlError(
+                f"{type(self.network).__name__} reads its pixels elsewhere than in one convolution,"
+                " as by a skip connection: latents cannot replace them"
+            )
+
+    def _list_outputs(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [tensor.nan_to_num() for _, tensor in named_tensors(self.run([image]))]
 
     def encode(self, source: Any) -> Latent:
         """Return the latent of an image or of a bitstream, on the network's device.
@@ -138,12 +164,15 @@ class _BridgedConvolution(nn.Module):
 
     Args:
         bridge: from latents to the convolution's output.
-        latents: filled by the LatentNetwork with y_hat of each image, M x h x w.
+
+    Attributes:
+        latents: y_hat of each image in the batch that runs, M x h x w; the LatentNetwork sets it.
     """
 
-    def __init__(self, bridge: LinearBridge, latents: list[torch.Tensor]):
+    def __init__(self, bridge: LinearBridge):
         super().__init__()
-        self.bridge, self._latents = bridge, latents
+        self.bridge = bridge
+        self.latents: Sequence[torch.Tensor] = ()
 
     @property
     def weight(self) -> torch.Tensor:
@@ -154,10 +183,11 @@ class _BridgedConvolution(nn.Module):
         height, width = pixels.shape[2:]
         grid = -(-height // STRIDE), -(-width // STRIDE)
         padded = [
-            F.pad(y, (0, grid[1] - y.shape[2], 0, grid[0] - y.shape[1])) for y in self._latents
+            F.pad(y, (0, grid[1] - y.shape[2], 0, grid[0] - y.shape[1])) for y in self.latents
         ]
         rows, columns = self.bridge.output_size(height, width)
-        return self.bridge(torch.stack(padded))[:, :, :rows, :columns]
+        y_hat = torch.stack(padded).to(self.weight.dtype)
+        return self.bridge(y_hat)[:, :, :rows, :columns]
 
 
 def _read_batch(

@@ -32,6 +32,8 @@ class Preprocessing:
         short_edge: pixels to which the shorter side is resized; 0 keeps the size.
         max_size: upper limit of the longer side in pixels, which takes precedence; 0 for none.
         crop: side of the central square in pixels; 0 for the whole image.
+        is_square: the whole image is resized to the square of `crop`, without regard to its aspect
+            ratio, as for torchvision's SSD.
         interpolation: `bilinear` or `bicubic`.
     """
 
@@ -40,17 +42,23 @@ class Preprocessing:
     short_edge: int = 0
     max_size: int = 0
     crop: int = 0
+    is_square: bool = False
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            values = tuple(float(value) for value in getattr(self, name))
-            object.__setattr__(self, name, values)
-            if len(values) != 3 or not all(map(math.isfinite, values)) or 0 in self.std:
-                raise CdlError(
-                    f"{name} {values} of the network's input: expected three numbers, for images in"
-                    " [0, 1]; no standard deviation is 0"
-                )
+        try:
+            mean, std = (tuple(map(float, values)) for values in (self.mean, self.std))
+        except (TypeError, ValueError):
+            mean = std = ()
+        is_valid = len(mean) == len(std) == 3 and all(0 <= m <= 1 for m in mean)
+        if not is_valid or not all(0 < s < math.inf for s in std):
+            raise CdlError(
+                f"mean {self.mean} and std {self.std} of the network's input: expected three "
+                "numbers each, for images in [0, 1], and no standard deviation of 0; divide those "
+                "for images in 0..255 by 255"
+            )
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
         if min(self.short_edge, self.max_size, self.crop) < 0 or self.crop > self.short_edge > 0:
             raise CdlError(
                 f"short edge {self.short_edge}, maximum size {self.max_size} and crop {self.crop}: "
@@ -67,7 +75,8 @@ class Preprocessing:
     ) -> Preprocessing:
         """Return the preprocessing that a network states, changed by arguments that are not None.
 
-        timm's networks state theirs in `pretrained_cfg`, torchvision's detectors in `transform`.
+        timm's networks state theirs in `pretrained_cfg`, torchvision's detectors in `transform`;
+        `image_size` of vision transformers of torchvision and transformers is their size alone.
 
         Raises:
             CdlError: if the network states none, and mean and std are not given.
@@ -89,6 +98,8 @@ class Preprocessing:
 
     def apply(self, image: torch.Tensor) -> torch.Tensor:
         """Resize and crop an image, 3 x H x W, uint8, as in evaluation."""
+        if self.is_square:
+            return self._resize(image, (self.crop, self.crop))
         if self.short_edge:
             image = self._resize(image, _limited(image.shape[1:], self.short_edge, self.max_size))
         if not self.crop:
@@ -117,6 +128,7 @@ class Preprocessing:
 
 
 def _stated(network: nn.Module) -> dict[str, Any]:
+    network = getattr(network, "module", network)  # of an nn.DataParallel
     cfg = getattr(network, "pretrained_cfg", None)  # timm's
     if cfg:
         side = cfg["input_size"][-1]
@@ -127,11 +139,13 @@ def _stated(network: nn.Module) -> dict[str, Any]:
         }
     transform = getattr(network, "transform", None)
     if hasattr(transform, "image_mean"):  # of torchvision's detectors
-        return {
-            **{"mean": transform.image_mean, "std": transform.image_std},
-            **{"short_edge": transform.min_size[-1], "max_size": transform.max_size},
-        }
-    return {}
+        values = {"mean": transform.image_mean, "std": transform.image_std}
+        if transform.fixed_size:
+            return values | {"crop": transform.fixed_size[0], "is_square": True}
+        return values | {"short_edge": transform.min_size[-1], "max_size": transform.max_size}
+    side = getattr(network, "image_size", getattr(network, "config", None))
+    side = getattr(side, "image_size", side)
+    return {"short_edge": side, "crop": side} if isinstance(side, int) else {}
 
 
 def _limited(size: Sequence[int], short_edge: int, max_size: int) -> tuple[int, int]:
