@@ -23,7 +23,7 @@ from cdl_d2.prediction.tasks.task import (
 
 
 class ClassGroundTruth(GroundTruth):
-    """Folder with a sub-folder of images per class.
+    """Folder with a sub-folder of images per class, for all classes of the model or some.
 
     A source is matched by its path or, where it is unique, by its name.
     """
@@ -31,7 +31,7 @@ class ClassGroundTruth(GroundTruth):
     def __init__(self, path: Path, class_names: Sequence[str]):
         super().__init__(path, class_names)
         classes = find_classes(path)
-        order = order_classes(classes, class_names, path)
+        order = order_classes(classes, class_names, path, allow_some=True)
         images = [(p, order.index(classes[label])) for p, label in find_labelled_images(path)]
         self._labels = unique_values((image.stem, label) for image, label in images)
         if path.is_dir():

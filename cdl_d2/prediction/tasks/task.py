@@ -17,6 +17,8 @@ import numpy as np
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction.results import Prediction
 
+MAX_LISTED = 5  # classes in an error
+
 Results = dict[str, dict[str, float]]
 Record = dict[str, Any]
 Save = Callable[[str, np.ndarray], str]
@@ -144,20 +146,36 @@ def same_aspect_ratio(a: tuple[int, int], b: tuple[int, int]) -> bool:
     return difference <= max(sum(a), sum(b))
 
 
-def order_classes(annotated: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
+def order_classes(
+    annotated: Sequence[str], names: Sequence[str], path: Path, allow_some: bool = False
+) -> list[str]:
     """Return the annotations' class names in the model's order.
 
     A model without names has numbers, "0", "1", ...: then the order is that of the annotations.
 
+    Args:
+        annotated: class names of the annotations.
+        names: class names of the model.
+        path: of the annotations.
+        allow_some: the annotations may lack classes of the model.
+
     Raises:
         CdlError: if the annotations have other classes than the model.
     """
-    numbered = list(names) == [str(i) for i in range(len(names))]
-    if len(annotated) != len(names) or not (numbered or set(annotated) == set(names)):
+    if list(names) == [str(i) for i in range(len(names))] and len(annotated) == len(names):
+        return list(annotated)
+    unknown, lacking = sorted({*annotated} - {*names}), sorted({*names} - {*annotated})
+    if unknown or (lacking and not allow_some):
         raise CdlError(
-            f"{path} has the classes {', '.join(annotated)}; the model has {', '.join(names)}"
+            f"{path} has {len(annotated)} classes, the model {len(names)}: "
+            + "; ".join(
+                f"the {owner} lacks {', '.join(classes[:MAX_LISTED])}"
+                f"{', ...' if len(classes) > MAX_LISTED else ''}"
+                for owner, classes in (("model", unknown), ("annotation", lacking))
+                if classes
+            )
         )
-    return list(annotated if numbered else names)
+    return list(names)
 
 
 def unique_values(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
