@@ -13,15 +13,18 @@ from cdl_d2.bench.curves import Point, rate_saving, tradeoff_figure
 from cdl_d2.bench.html_page import embed_figure, figure_row, table_html, write_page
 from cdl_d2.codec import Codec
 from cdl_d2.conversion.comparison import LatentReader, PixelReader, Reader
+from cdl_d2.conversion.convert import Conversion
 from cdl_d2.conversion.outputs import ImageOutput, read_output
 from cdl_d2.conversion.report import DECODED, KINDS, ORIGINALS, Report
 from cdl_d2.errors import CdlError, imports_of_extra
+from cdl_d2.files import write_atomically
 from cdl_d2.prediction.drawing import THRESHOLD, draw_label_map, draw_lines, draw_objects
 
 with imports_of_extra("report"):
     from matplotlib.figure import Figure
 
-PAGE_FILE = "report.html"
+PAGE_FILE, CURVE_FILE = "report.html", "agreement.png"
+EXAMPLES = 4  # images in a page
 TOP_CLASSES = 3  # most probable classes in a picture
 RATE = "bits/pixel"
 
@@ -51,6 +54,25 @@ def write_report(folder: Path, reports: Sequence[Report], pictures: Sequence[str
         parts.append(embed_figure(_history_figure(reports), "validation loss by iteration"))
     write_page(folder / PAGE_FILE, [*parts, *pictures])
     return folder / PAGE_FILE
+
+
+def draw_examples(conversion: Conversion, class_names: Sequence[str] = ()) -> list[str]:
+    """Return HTML of the first images kept aside of a conversion that was compared."""
+    networks = {name: network.cpu() for name, network in conversion.compared.items()}
+    rgb, codec = conversion.teacher.cpu(), conversion.codec.on("cpu")
+    return [
+        draw_example(
+            *(path.name, conversion.read(path), rgb, networks, codec), class_names=class_names
+        )
+        for path in conversion.kept_aside[:EXAMPLES]
+    ]
+
+
+def write_curve(folder: Path, reports: Sequence[Report]) -> Path:
+    """Write `agreement.png`, the agreement against the rate of several qualities."""
+    with write_atomically(folder / CURVE_FILE) as temporary:
+        rate_figure(reports).savefig(temporary, format="png", dpi=80)
+    return folder / CURVE_FILE
 
 
 def rate_figure(reports: Sequence[Report]) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,8 @@ class Conversion:
         kept_aside: files that nothing is fitted to or trained on.
         explained: share of the first convolution's variance that the fitted bridge explains.
         history: validation losses of the last training.
+        compared: networks of the last comparison by name.
+        report: of the last comparison; None before.
 
     Raises:
         CdlError, FileNotFoundError: for too few or unreadable images, or none; if the network does
@@ -114,9 +116,11 @@ class Conversion:
         folder: Path | None = None,
     ):
         self.teacher = ImageNetwork(network, preprocessing)
-        self._codec, self._folder, self._preprocessing = codec, folder, preprocessing
+        self.codec, self._folder, self._preprocessing = codec, folder, preprocessing
         self.kept_aside, self._files = _split(_list_files(images))
         self.explained, self.history = 0.0, []
+        self.compared: dict[str, LatentReader] = {}
+        self.report: Report | None = None
         self.teacher.check_image(self.read(self._files[0]))
 
     def to_latents(
@@ -127,7 +131,7 @@ class Conversion:
     ) -> LatentNetwork:
         """Return the network on latents, fitted and trained."""
         student = LatentNetwork(
-            self.teacher.network, self._codec, self._preprocessing, decoder_stride, width
+            self.teacher.network, self.codec, self._preprocessing, decoder_stride, width
         )
         fitted = tqdm(self._files[:FIT_IMAGES], desc="fit bridge", unit="image")
         self.explained = fit_to_images(student, self.teacher, map(self.read, fitted))
@@ -136,26 +140,24 @@ class Conversion:
 
     def to_reconstructions(self, options: DistillationOptions) -> DecodedNetwork:
         """Return the network on decoded images, trained as `to_latents` trains."""
-        student = DecodedNetwork(self.teacher.network, self._codec, self._preprocessing)
+        student = DecodedNetwork(self.teacher.network, self.codec, self._preprocessing)
         return self._distil(student, options)
 
-    def networks(
-        self, converted: LatentNetwork, fine_tuned: DecodedNetwork | None = None
-    ) -> dict[str, LatentReader]:
-        """Return the networks on latents to compare, by name: decoding before the converted one.
+    def compare(
+        self, converted: LatentNetwork | None = None, fine_tuned: DecodedNetwork | None = None
+    ) -> Report:
+        """Compare networks with the RGB network on the files that were kept aside.
 
         Args:
             converted: result of `to_latents`.
-            fine_tuned: result of `to_reconstructions`, if there is one.
+            fine_tuned: result of `to_reconstructions`; one of both, at least, is given.
         """
-        decoded = DecodedNetwork(self.teacher.network, self._codec, self._preprocessing)
-        tuned = {FINE_TUNED: fine_tuned} if fine_tuned else {}
-        return {DECODED: decoded, **tuned, CONVERTED: converted}
-
-    def compare(self, networks: Mapping[str, LatentReader]) -> Report:
-        """Compare `networks` with the RGB network on the files that were kept aside."""
-        images = map(self.read, self.kept_aside)
-        return compare(self.teacher, networks, images, self._codec, history=self.history)
+        decoded = DecodedNetwork(self.teacher.network, self.codec, self._preprocessing)
+        networks = {DECODED: decoded, FINE_TUNED: fine_tuned, CONVERTED: converted}
+        self.compared = {name: network for name, network in networks.items() if network is not None}
+        images, history = map(self.read, self.kept_aside), self.history
+        self.report = compare(self.teacher, self.compared, images, self.codec, history=history)
+        return self.report
 
     def read(self, file: Path) -> torch.Tensor:
         """Return an image, 3 x H x W, uint8, resized and cropped as in evaluation."""

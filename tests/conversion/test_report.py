@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.io import write_png
 
-from cdl_d2.bench.conversion_page import describe_saving, draw_example, write_report
+from cdl_d2.bench.conversion_page import (
+    describe_saving,
+    draw_example,
+    draw_examples,
+    write_report,
+)
 from cdl_d2.codec import Codec
 from cdl_d2.conversion.comparison import compare
+from cdl_d2.conversion.convert import Conversion
+from cdl_d2.conversion.distillation import DistillationOptions
 from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.outputs import read_output
@@ -128,6 +136,18 @@ def test_the_last_network_is_the_candidate_and_equal_ones_show_no_difference(cod
     assert report.candidate == FINE_TUNED and len(report.table()) == 4
     assert report.difference["top1"] == 0 and report.difference_intervals["top1"] == (0, 0)
     assert not report.decoding_agrees_more and "no difference" in report.summary()
+
+
+def test_a_conversion_compares_its_result_on_the_images_kept_aside(codec, tmp_path):
+    for number, image in enumerate(build_images(16)):
+        write_png(image, str(tmp_path / f"{number:02}.png"))
+    conversion = Conversion(build_segmentor(), codec, tmp_path, PREPROCESSING)
+    report = conversion.compare(conversion.to_latents(DistillationOptions(iterations=0)))
+    assert report.images == len(conversion.kept_aside) and report.candidate == CONVERTED
+    pictures = draw_examples(conversion)
+    assert conversion.kept_aside[0].name in pictures[0] and pictures[0].count("<img") == 5
+    conversion.compare(fine_tuned=conversion.compared[DECODED])
+    assert conversion.report.candidate == FINE_TUNED
 
 
 def test_the_page_of_several_qualities_has_a_curve(tmp_path):
