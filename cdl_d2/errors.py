@@ -21,6 +21,10 @@ class MissingPackageError(CdlError, ImportError):
     """Required package that is not installed; the message says how to install it."""
 
 
+class MissingWeightsError(CdlError):
+    """Pretrained weights that are not on this machine and cannot be downloaded."""
+
+
 class SystemNotSupportedError(CdlError, ImportError):
     """Operating system that is not supported."""
 

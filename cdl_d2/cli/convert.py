@@ -2,49 +2,172 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cdl_d2.cli.options import CodecOptions, InputsAndOverrides, Model, split_overrides
-from cdl_d2.cli.output import report
+from cyclopts import Parameter
+
+from cdl_d2.cli.options import CodecOptions, Device, InputsAndOverrides, split_overrides
+from cdl_d2.cli.output import advice, report
+from cdl_d2.errors import CdlError, MissingWeightsError
+
+if TYPE_CHECKING:
+    from cdl_d2.conversion import DistillationOptions
 
 LEAST_EXPLAINED = 0.5  # share of the variance; useful fits leave a few percent unexplained
+RgbModel = Annotated[
+    str,
+    Parameter(
+        help="Trained RGB model: `torchvision/NAME` or `timm/NAME`, a network by name with its "
+        "pretrained weights; or a model of Detectron2, in any form that `cdl predict` accepts. "
+        "`MODEL:WEIGHTS` names a file of other weights."
+    ),
+]
+
+
+@Parameter(name="*", group="Conversion")
+@dataclass(frozen=True)
+class ConversionOptions:
+    """Options of the training that follows the fit.
+
+    Attributes:
+        minutes: Time limit of the training.
+        iterations: Number of batches at most; 0 for the fit alone. Default 300, or without a limit
+            if --minutes is given.
+        adapt: Layers that learn at the whole learning rate, from the input on.
+        seed: Seed of batches and augmentation.
+        domain: Input of the result: `latent`; or `reconstruction`, for the RGB model fine-tuned on
+            decoded images in the same way, to compare with.
+        device: Device, `cpu` or `cuda`; default a GPU if there is one.
+    """
+
+    minutes: float = 0.0
+    iterations: int | None = None
+    adapt: Literal["bridge", "first-third", "half", "all"] = "first-third"
+    seed: int = 0
+    domain: Literal["latent", "reconstruction"] = "latent"
+    device: Device = None
+
+    def distillation(self) -> DistillationOptions:
+        """Return the options of the distillation."""
+        from cdl_d2.conversion import DistillationOptions
+
+        values: dict[str, Any] = {"minutes": self.minutes, "adapt": self.adapt, "seed": self.seed}
+        if self.iterations is not None or self.minutes:
+            values["iterations"] = self.iterations or 0
+        return DistillationOptions(**values)
+
+
+DEFAULTS = ConversionOptions()
 
 
 def convert(
-    model: Model,
+    model: RgbModel,
     /,
     *inputs: InputsAndOverrides,
     codec: CodecOptions,
     output: Path,
+    weights: str | None = None,
+    options: ConversionOptions = DEFAULTS,
 ) -> None:
-    r"""Convert a trained RGB model to latent input, with unlabelled images and without training.
+    r"""Convert a trained RGB model to latent input, with unlabelled images.
 
     ```
+    cdl convert timm/tf_efficientnet_lite0 photos --output converted \
+        --codec tiny-bmshj2018-hyperprior --quality 2 --minutes 5
     cdl convert output/pixel_mask_rcnn_small photos --output converted \
         --codec tiny-bmshj2018-hyperprior --quality 2
     ```
 
     An adapter (bridge) replaces the first convolution of a detector, segmentation model or
-    classifier; it is fitted in closed form to the images, in about a minute. The output folder has
-    a `config.yaml` and a `model_final.pth`, as that of a training.
+    classifier; it is fitted in closed form to the images, in about a minute. Then the layers of a
+    network by name are trained to reproduce the RGB network's features and outputs on the images.
+    An interrupted training is continued by the same command.
+
+    The output folder has a `model_final.pth`, which is a MODEL for all commands, and for Detectron2
+    a `config.yaml`.
 
     Args:
         output: Folder to write the model to.
+        weights: File of the RGB model's weights.
     """
-    from cdl_d2.prediction.loading import find_detectron2_config
+    from cdl_d2.model_zoo.backends import network_backend
     from cdl_d2.prediction.sources import find_image_files
 
     words, overrides = split_overrides(inputs)
-    config_file, changes, weights = find_detectron2_config(model)
     images = find_image_files(words)
+    if network_backend(model):
+        if overrides:
+            raise CdlError(f"{overrides[0]}: {model} has no config to change")
+        _convert_network(model, images, codec, output, weights, options)
+    else:
+        _convert_detectron2(model, images, overrides, codec, output, weights, options)
+
+
+def _convert_network(
+    model: str,
+    images: Sequence[Path],
+    codec: CodecOptions,
+    output: Path,
+    weights: str | None,
+    options: ConversionOptions,
+) -> None:
+    """Convert a network of torchvision or timm."""
+    from cdl_d2.conversion.named_networks import load_named_network, split_weights
+    from cdl_d2.conversion.network_conversion import NetworkConversion
+    from cdl_d2.device import usable_device
+
+    name, file = split_weights(model)
+    distillation, device = options.distillation(), usable_device(options.device)
+    with advice("--weights FILE", MissingWeightsError):
+        source = load_named_network(name, weights or file)
+    conversion = NetworkConversion(
+        source, images, codec.choice(), output, distillation, options.domain, device
+    ).run()
+    if options.domain == "latent":
+        _print_explained(output, conversion.explained)
+    if conversion.history:
+        losses = [check["loss"] for check in conversion.history]
+        best = min(conversion.history, key=lambda check: check["loss"])
+        print(
+            f"{output}: the loss on {len(conversion.kept_aside)} images that were kept aside fell "
+            f"from {losses[0]:.4f} to {best['loss']:.4f} after {best['iteration']} iterations"
+        )
+
+
+def _convert_detectron2(
+    model: str,
+    images: Sequence[Path],
+    overrides: Sequence[str],
+    codec: CodecOptions,
+    output: Path,
+    weights: str | None,
+    options: ConversionOptions,
+) -> None:
+    """Convert a model of Detectron2: fit the bridge."""
+    from cdl_d2.prediction.loading import find_detectron2_config
+
+    if options != DEFAULTS:
+        raise CdlError(
+            f"{model} is a model of Detectron2, whose bridge is fitted without training: leave out "
+            "the options of the training, and fine-tune the result with cdl train"
+        )
+    config_file, changes, own_weights = find_detectron2_config(model)
     from cdl_d2.d2.applications.convert import YamlConversion
     from cdl_d2.d2.applications.lazy_conversion import LazyConversion
     from cdl_d2.yaml_text import is_lazy_config
 
     lazy = config_file.is_file() and is_lazy_config(config_file)
+    parts = codec.choice(), output, weights or own_weights
     explained = (LazyConversion if lazy else YamlConversion)(
-        config_file, images, codec.choice(), output, weights, tuple(changes), tuple(overrides)
+        config_file, images, *parts, tuple(changes), tuple(overrides)
     ).run()
+    _print_explained(output, explained)
+
+
+def _print_explained(output: Path, explained: float) -> None:
     print(
         f"{output}: the bridge explains {100 * explained:.1f} % of the variance of the first "
         "convolution's output"

@@ -43,8 +43,6 @@ REMOVED_OPTIONS = {  # by command, or of all commands: what to write instead
     ("codec compress", "--no-rest"): "write --base-only",
     ("codec evaluate", "--channel-groups"): "nothing replaces it",
     ("convert", "--images"): "write cdl convert MODEL INPUTS",
-    ("convert", "--weights"): "write cdl convert CONFIG:WEIGHTS INPUTS",
-    ("convert", "--iterations"): "fine-tune the converted model with cdl train",
     ("convert", "--threshold"): "fine-tune the converted model with cdl train",
     ("convert", "--annotations"): "fine-tune the converted model with cdl train",
     ("visualize", "--config-file"): "write cdl visualize MODEL INPUTS",

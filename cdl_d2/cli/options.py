@@ -35,7 +35,8 @@ Model = Annotated[
         help="Trained model: a name of `cdl zoo list`; the output folder of a training; a "
         "checkpoint, of Detectron2 with its `config.yaml` beside it; a config, `CONFIG.yaml` or a "
         "LazyConfig `CONFIG.py`, or `CONFIG:WEIGHTS`; one of Detectron2's model zoo, such as "
-        "`COCO-Detection/retinanet_R_50_FPN_3x.yaml`; or `coco`, torchvision's Mask R-CNN."
+        "`COCO-Detection/retinanet_R_50_FPN_3x.yaml`; `torchvision/NAME` or `timm/NAME`, a "
+        "pretrained RGB network by name; or `coco`, torchvision's Mask R-CNN."
     ),
 ]
 Inputs = Annotated[

@@ -132,7 +132,7 @@ class Conversion:
         """Return the network on latents, fitted and trained."""
         student = LatentNetwork(
             self.teacher.network, self.codec, self._preprocessing, decoder_stride, width
-        )
+        ).to(self.teacher.device)
         fitted = tqdm(self._files[:FIT_IMAGES], desc="fit bridge", unit="image")
         self.explained = fit_to_images(student, self.teacher, map(self.read, fitted))
         student.check_pixels_unread(self.read(self._files[0]))

@@ -95,15 +95,28 @@ class LatentNetwork(ImageNetwork):
         Raises:
             CdlError: for latents of another number of channels, or images of several sizes.
         """
-        positions, sizes = _read_batch(latents, image_sizes)
+        batches, sizes = _read_batch(latents, image_sizes)
         zero = self.bridge.expand.weight.new_zeros(())
         if not self.reads_list:
             check_one_size(self.network, sizes)
             pixels: Any = zero.expand(len(sizes), 3, *sizes[0])
         else:
             pixels = [zero.expand(3, *size) for size in sizes]
+        return self._run(batches, pixels, **arguments)
+
+    def run_grid(self, y_hat: torch.Tensor) -> Any:
+        """Return the network's output for whole latent positions; sides may be symbols of a trace.
+
+        Args:
+            y_hat: N x M x h x w, of images of 16 h x 16 w pixels.
+        """
+        count, _, height, width = y_hat.shape
+        pixels = y_hat.new_zeros(()).expand(count, 3, STRIDE * height, STRIDE * width)
+        return self._run([y_hat], pixels)
+
+    def _run(self, batches: list[torch.Tensor], pixels: Any, **arguments: Any) -> Any:
         convolution = next(m for m in self.modules() if isinstance(m, _BridgedConvolution))
-        convolution.latents = positions
+        convolution.latents = batches
         try:
             return self.network(pixels, **arguments)
         finally:
@@ -166,7 +179,8 @@ class _BridgedConvolution(nn.Module):
         bridge: from latents to the convolution's output.
 
     Attributes:
-        latents: y_hat of each image in the batch that runs, M x h x w; the LatentNetwork sets it.
+        latents: y_hat of the images in the batch that runs, n x M x h x w each; the LatentNetwork
+            sets it.
     """
 
     def __init__(self, bridge: LinearBridge):
@@ -183,31 +197,34 @@ class _BridgedConvolution(nn.Module):
         height, width = pixels.shape[2:]
         grid = -(-height // STRIDE), -(-width // STRIDE)
         padded = [
-            F.pad(y, (0, grid[1] - y.shape[2], 0, grid[0] - y.shape[1])) for y in self.latents
+            y
+            if y.shape[2:] == grid
+            else F.pad(y, (0, grid[1] - y.shape[3], 0, grid[0] - y.shape[2]))
+            for y in self.latents
         ]
         rows, columns = self.bridge.output_size(height, width)
-        y_hat = torch.stack(padded).to(self.weight.dtype)
+        y_hat = torch.cat(padded).to(self.weight.dtype)
         return self.bridge(y_hat)[:, :, :rows, :columns]
 
 
 def _read_batch(
     latents: torch.Tensor | Latent | Sequence[Latent], image_sizes: Sequence[Size] | None
 ) -> tuple[list[torch.Tensor], list[Size]]:
-    """Return y_hat of each image, cropped to it, M x h x w, and (H, W) of each image."""
+    """Return y_hat of the images, cropped to them, n x M x h x w each, and (H, W) of each image."""
     if isinstance(latents, Latent):
         latents = [latents]
     if isinstance(latents, torch.Tensor):
         if latents.ndim != 4:
             raise CdlError(f"latents of shape {tuple(latents.shape)}: expected N x M x h x w")
-        positions, size = list(latents), tuple(STRIDE * side for side in latents.shape[2:])
+        batches, size = [latents], tuple(STRIDE * side for side in latents.shape[2:])
         sizes = [size] * len(latents)
     else:
-        positions = [latent.cells for latent in latents]
+        batches = [latent.cells[None] for latent in latents]
         sizes = [latent.image_size for latent in latents]
     if image_sizes is not None:
         sizes = [(int(height), int(width)) for height, width in image_sizes]
     grids = [tuple(-(-side // STRIDE) for side in size) for size in sizes]
-    shapes = [tuple(y.shape[1:]) for y in positions]
-    if not positions or shapes != grids:
+    shapes = [tuple(batch.shape[2:]) for batch in batches for _ in range(len(batch))]
+    if not shapes or shapes != grids:
         raise CdlError(f"latents of {shapes} positions do not fit images of {sizes} pixels")
-    return positions, sizes
+    return batches, sizes

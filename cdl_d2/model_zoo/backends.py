@@ -1,7 +1,8 @@
-"""Selection of the backend of a model: the one place that tells Detectron2 from torchvision."""
+"""Selection of the backend of a model: the one place that tells backends from each other."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,6 +49,13 @@ BACKENDS = {  # the preferred one first
         ("detection",),
     ),
     "lazyconfig": BackendEntry("cdl_d2.d2.applications.lazy_backend:LazyBackend", "detectron2"),
+    "pytorch": BackendEntry(  # networks of torchvision or timm by name
+        "cdl_d2.conversion.backend:PyTorchBackend",
+        "torchvision",
+        dict,
+        "the values of a NetworkConfig",
+        ("classification", "segmentation", "detection"),
+    ),
 }
 CARD_BACKENDS = tuple(name for name, entry in BACKENDS.items() if entry.config_type)
 
@@ -56,7 +64,7 @@ def get_backend(name: str, model: str = "this") -> Backend:
     """Return a backend.
 
     Args:
-        name: `detectron2`, `torchvision`, or `lazyconfig` for a LazyConfig of Detectron2.
+        name: a key of BACKENDS.
         model: name of the model that needs it, for the error.
 
     Raises:
@@ -82,9 +90,26 @@ def default_backend() -> str:
 
 
 def checkpoint_backend(checkpoint: Path) -> str:
-    """Return the name of a checkpoint's backend: one of Detectron2 has its config beside it."""
+    """Return the name of a checkpoint's backend.
+
+    A model of Detectron2 has its config beside it; others hold theirs. What cannot be read is
+    rejected by the backend that loads it.
+    """
     config_file = checkpoint.parent / CONFIG_FILE
-    return config_backend(config_file) if config_file.is_file() else "torchvision"
+    if config_file.is_file():
+        return config_backend(config_file)
+    from cdl_d2.codec.io.weights_file import read_weights
+    from cdl_d2.conversion.network_model import is_network_checkpoint
+
+    with suppress(CdlError, OSError):
+        if is_network_checkpoint(read_weights(checkpoint)):
+            return "pytorch"
+    return "torchvision"
+
+
+def network_backend(name: str) -> str:
+    """Return the name of the backend of `torchvision/NAME` or `timm/NAME`; empty for others."""
+    return "pytorch" if name.startswith(("torchvision/", "timm/")) else ""
 
 
 def config_backend(config_file: Path) -> str:

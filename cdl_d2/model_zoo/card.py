@@ -87,7 +87,7 @@ class Card(_Record):
     Attributes:
         backend: `engine` in cards written before.
         config: for Detectron2 the name of a packaged config; for torchvision the values of a
-            cdl_d2.tv.DetectorConfig.
+            cdl_d2.tv.DetectorConfig; for pytorch those of a cdl_d2.conversion NetworkConfig.
         overrides: KEY, VALUE, ... changes of the config; for Detectron2 only.
         classes: K names, in the order of the model's outputs.
         codec: None for an RGB model.

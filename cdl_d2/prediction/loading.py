@@ -17,6 +17,7 @@ from cdl_d2.model_zoo.backends import (
     checkpoint_backend,
     config_backend,
     get_backend,
+    network_backend,
 )
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.catalog import find_card
@@ -53,7 +54,8 @@ def find_model(name: str | Path) -> ModelSource:
     Args:
         name: a name of the zoo; the output folder of a training, or of `save_pretrained`; a
             checkpoint; a config, of a file, of this package or of Detectron2's model zoo;
-            CONFIG:WEIGHTS; or `coco`, torchvision's Mask R-CNN.
+            CONFIG:WEIGHTS; `torchvision/NAME` or `timm/NAME`, an RGB network by name, perhaps with
+            `:WEIGHTS`; or `coco`, torchvision's Mask R-CNN.
 
     Raises:
         CdlError, FileNotFoundError: if there is no such model.
@@ -80,6 +82,8 @@ def find_model(name: str | Path) -> ModelSource:
 
         config_file = find_config(match[1])
         return ModelSource(config_backend(config_file), config_file, match[2])
+    elif backend := network_backend(text):
+        return ModelSource(backend, weights=text)
     elif path.suffix == ".pth":
         raise FileNotFoundError(f"there is no checkpoint {path}")
     elif text == TORCHVISION_ZOO:

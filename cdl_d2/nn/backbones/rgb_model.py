@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import torchvision
 from torch import nn
 
 from cdl_d2.codec.io.weights_file import load_network
-from cdl_d2.errors import CdlError, imports_of_extra
-from cdl_d2.packaged import LITE0, lite0_file, lite0_name
+from cdl_d2.errors import CdlError, MissingWeightsError, imports_of_extra
+from cdl_d2.packaged import installed_weights, timm_entry
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # torchvision's
 TIMM = "timm/"  # prefix of the names of timm's networks
@@ -29,8 +30,8 @@ def build_rgb_model(name: str, classes: int, init: str = "") -> nn.Module:
         name: one of RESNETS, or `timm/NAME`.
         classes: number of classes.
         init: weights, except of a head with another number of classes: a file, or `imagenet` for
-            the zoo of torchvision or timm (for LITE0 its package, if that is installed); empty for
-            random weights.
+            the zoo of torchvision or timm (or of IMAGENET_PACKAGES, if the network's is installed);
+            empty for random weights.
 
     Raises:
         CdlError: for an unknown name, or a file that does not fit.
@@ -46,18 +47,19 @@ def build_rgb_model(name: str, classes: int, init: str = "") -> nn.Module:
     return network
 
 
-def build_timm_network(name: str, classes: int, init: str = "", **options: Any) -> nn.Module:
+def build_timm_network(name: str, classes: int | None, init: str = "", **options: Any) -> nn.Module:
     """Build a network of timm.
 
     Args:
         name: timm's name of the network.
-        classes: number of classes.
+        classes: number of classes; None for that of timm's weights.
         init: weights, as for `build_rgb_model`.
         options: further arguments of timm's `create_model`.
 
     Raises:
         CdlError: for an unknown name, options that timm rejects, or a file that does not fit.
         FileNotFoundError: if there is no such file.
+        MissingWeightsError: if the zoo's weights cannot be downloaded.
     """
     with imports_of_extra("timm"):
         import timm
@@ -66,17 +68,16 @@ def build_timm_network(name: str, classes: int, init: str = "", **options: Any) 
         raise CdlError(
             f"timm has no network {name!r}, only {', '.join(similar) or 'timm.list_models()'}"
         )
-    if init == IMAGENET and name == LITE0:
-        init = lite0_file() or init
+    if init == IMAGENET:
+        init = installed_weights(f"{TIMM}{name}") or init
     zoo = init == IMAGENET
     try:
-        with _download(name):
+        with weights_download(name):
             network = timm.create_model(name, num_classes=classes, pretrained=zoo, **options)
     except (RuntimeError, TypeError) as error:
         raise CdlError(f"timm cannot build {name}: {error}") from error
     if init and not zoo:
-        rename = lite0_name if name == LITE0 else str
-        load_network(network, init, skip_head=True, rename=rename)
+        load_network(network, init, skip_head=True, rename=partial(timm_entry, name))
     return network
 
 
@@ -94,8 +95,18 @@ def find_resnet_weights(name: str, source: str) -> str:
     """
     if source != IMAGENET:
         return source
-    url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
-    with _download(name):
+    return download_torchvision(
+        name, torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    )
+
+
+def download_torchvision(name: str, url: str) -> str:
+    """Return the file of weights of torchvision's zoo, downloaded and checked unless it is cached.
+
+    Raises:
+        MissingWeightsError: if they cannot be downloaded.
+    """
+    with weights_download(name):
         torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True
         )
@@ -108,12 +119,12 @@ def imagenet_names() -> list[str]:
 
 
 @contextmanager
-def _download(name: str) -> Iterator[None]:
-    """Raise CdlError for an OSError in a block that downloads a network's weights."""
+def weights_download(name: str) -> Iterator[None]:
+    """Raise MissingWeightsError for an OSError in a block that downloads a network's weights."""
     try:
         yield
     except OSError as error:
-        raise CdlError(
-            f"the ImageNet weights of {name} cannot be downloaded ({error}): fetch them elsewhere, "
-            f"and give their file instead of {IMAGENET!r}"
+        raise MissingWeightsError(
+            f"the pretrained weights of {name} cannot be downloaded ({error}): fetch them "
+            "elsewhere, and give their file"
         ) from error

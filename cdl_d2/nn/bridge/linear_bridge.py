@@ -109,6 +109,16 @@ class LinearBridge(nn.Module):
             feature = self.norm(feature)
         return feature if self.activation is None else self.activation(feature)
 
+    @property
+    def decoder_stride(self) -> int:
+        """Stride in pixels of the features that the map reads."""
+        return self._upscale * self.stride[0]
+
+    @property
+    def width(self) -> int:
+        """Rank of the map."""
+        return self.reduce.out_channels
+
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (H, W) of the convolution's output for an image of height x width pixels."""
         stride, (below, right) = self.stride[0], self._margins

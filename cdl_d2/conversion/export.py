@@ -1,0 +1,72 @@
+"""Graph of a classifier or segmentation model, from a latent or normalized pixels to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from cdl_d2.conversion.image_network import ImageNetwork
+from cdl_d2.conversion.latent_network import LatentNetwork
+from cdl_d2.conversion.named_networks import CLASSIFICATION, DETECTION
+from cdl_d2.conversion.network_model import NetworkModel
+from cdl_d2.errors import CdlError
+from cdl_d2.export.graphs import Graph, InputGrid, ModelGraphs, on_cpu
+
+EXAMPLE_PIXELS = 256  # side of the traced image of a network that crops none
+IN_PYTHON = {
+    "classification": "a softmax of the logits",
+    "segmentation": "bilinear resizing of the logits to the original image; the likeliest class",
+}
+
+
+def network_graphs(model: NetworkModel, size: tuple[int, int] | None = None) -> ModelGraphs:
+    """Return `backbone`, from the input to logits.
+
+    Args:
+        model: in eval mode; copied to the CPU from another device.
+        size: (H, W) in pixels of all images; None for any size.
+
+    Raises:
+        CdlError: for a detector.
+    """
+    config = model.config
+    if config.task == DETECTION:
+        raise CdlError(
+            f"{config.network} is a detector, which cannot be exported: classifiers and "
+            "segmentation models can"
+        )
+    model, crop = on_cpu(model), config.preprocessing.crop
+    usual = (crop, crop) if crop else None
+    if size is None and any(type(m).__name__.endswith("Same") for m in model.modules()):
+        size = usual  # timm's layers that pad by their input's size: tracing would take minutes
+    side = crop or EXAMPLE_PIXELS
+    grid = InputGrid(model.coded_input, model.coded_input.stride, (side, side + 32), size)
+    graph = Graph(
+        "backbone", _Logits(model.runner), {grid.name: grid.shape}, ("logits",), grid.sizes
+    )
+    preprocessing = config.preprocessing
+    card = grid.card(preprocessing.mean, preprocessing.std, largest=1)
+    steps = [IN_PYTHON[config.task]]
+    if config.task == CLASSIFICATION and crop:
+        steps.append(
+            f"resizing of images to a short edge of {preprocessing.short_edge} pixels "
+            f"({preprocessing.interpolation}), and a crop of the central {crop} pixels per side"
+        )
+    return ModelGraphs((graph,), card | {"in_python": steps}, size, usual)
+
+
+class _Logits(nn.Module):
+    """Network from its input, N x C x h x w, to logits."""
+
+    def __init__(self, runner: ImageNetwork):
+        super().__init__()
+        self.runner = runner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.runner, LatentNetwork):
+            output = self.runner.run_grid(x)
+        else:
+            output = self.runner.network(x)
+        return output["out"] if isinstance(output, Mapping) else output

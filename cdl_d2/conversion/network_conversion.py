@@ -1,0 +1,116 @@
+"""Conversion of a network by name, from its weights to a model's folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cdl_d2.codec import CodecChoice
+from cdl_d2.codec.io.state_dicts import fingerprint, load_into
+from cdl_d2.conversion.convert import Conversion
+from cdl_d2.conversion.distillation import DistillationOptions
+from cdl_d2.conversion.image_network import ImageNetwork
+from cdl_d2.conversion.losses import named_tensors
+from cdl_d2.conversion.named_networks import NamedNetwork
+from cdl_d2.conversion.network_model import NetworkConfig, NetworkModel, save_model
+from cdl_d2.conversion.output_folder import conversion_folder
+from cdl_d2.errors import CdlError
+from cdl_d2.files import WEIGHTS_FILE
+from cdl_d2.nn.input.domains import LATENT
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkConversion:
+    """A conversion and its arguments.
+
+    Attributes:
+        source: RGB network.
+        images: files of unlabelled images.
+        codec: codec of the latents or reconstructions.
+        output: folder to write.
+        options: options of the distillation.
+        domain: `latent`; or `reconstruction`, for the RGB network on decoded images, trained in the
+            same way.
+        device: `cpu` or `cuda`.
+    """
+
+    source: NamedNetwork
+    images: Sequence[Path]
+    codec: CodecChoice
+    output: Path
+    options: DistillationOptions
+    domain: str = LATENT
+    device: str = "cpu"
+
+    def run(self) -> Conversion:
+        """Convert, check the result on an image, and write it; continue if it was interrupted.
+
+        Returns:
+            the conversion, which has the validation losses and the images kept aside.
+
+        Raises:
+            CdlError, OSError: for unusable arguments, or an output folder of something else.
+        """
+        config = self._config()
+        codec, preprocessing = config.codec.load(), config.preprocessing
+        with conversion_folder(self.output, self._record(config), [WEIGHTS_FILE]):
+            network = self.source.network.to(self.device)
+            conversion = Conversion(network, codec, self.images, preprocessing, self.output)
+            if self.domain == LATENT:
+                runner = conversion.to_latents(self.options)
+                stride, width = runner.bridge.decoder_stride, runner.bridge.width
+                config = replace(config, decoder_stride=stride, width=width)
+            else:
+                runner = conversion.to_reconstructions(self.options)
+                runner = ImageNetwork(runner.network, preprocessing)
+            model = NetworkModel(config, runner).cpu().eval()
+            check_model(model, conversion.read(conversion.kept_aside[0]))
+            save_model(self.output / WEIGHTS_FILE, model)
+        return conversion
+
+    def _config(self) -> NetworkConfig:
+        source, codec, weights = self.source, self.codec, Path(self.codec.weights)
+        if self.codec.weights and weights.is_file():
+            codec = replace(codec, weights=str(weights.absolute()))
+        parts = source.name, source.task, source.outputs, source.preprocessing
+        return NetworkConfig(*parts, domain=self.domain, codec=codec)
+
+    def _record(self, config: NetworkConfig) -> dict[str, Any]:
+        """Return what the result depends on, as JSON values."""
+        paths = "\n".join(map(str, self.images))
+        return {
+            "network": config.network,
+            "weights": fingerprint(self.source.network),
+            "domain": config.domain,
+            "codec": asdict(config.codec),
+            "preprocessing": asdict(config.preprocessing),
+            "distillation": asdict(self.options),
+            "images": {
+                "count": len(self.images),
+                "sha256": hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest(),
+            },
+        }
+
+
+@torch.no_grad()
+def check_model(model: NetworkModel, image: torch.Tensor) -> None:
+    """Raise CdlError unless a model, rebuilt from its config and weights, predicts an image.
+
+    Args:
+        model: on the CPU.
+        image: 3 x H x W, uint8, resized and cropped already.
+    """
+    rebuilt = NetworkModel.build(model.config)
+    load_into(rebuilt, model.state_dict(), model.config.network)
+    [output] = rebuilt([{"image": image}])
+    for name, values in named_tensors(output):
+        if not values.isfinite().all():
+            raise CdlError(
+                f"the converted {model.config.network} predicts {name} that are not finite: is the "
+                "codec trained, and are the weights of this network?"
+            )

@@ -1,0 +1,123 @@
+"""cdl convert of networks by name: real commands, small networks, no Detectron2."""
+
+import json
+import signal
+
+import pytest
+import torch
+from torchvision.io import write_png
+from torchvision.models import get_model
+
+from cdl_d2.conversion.distillation import Distillation
+from cdl_d2.model_zoo.catalog import find_card
+from cdl_d2.prediction.loading import load_model
+from tests.commands import output_of, refused, run
+
+CODEC = "--codec", "tiny-bmshj2018-hyperprior", "--quality", 2
+NETWORK = "torchvision/shufflenet_v2_x0_5"
+SHORT = "--iterations", 1
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of weights for three classes."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "trained.pth"
+    torch.save(get_model("shufflenet_v2_x0_5", weights=None, num_classes=3).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of unlabelled images."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(16):
+        patches = torch.randint(0, 256, (3, 3, 4), generator=generator, dtype=torch.uint8)
+        image = patches.repeat_interleave(16, 1).repeat_interleave(16, 2)
+        write_png(image, str(folder / f"{number:02}.png"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(weights, photos, tmp_path_factory):
+    """The output folder of a conversion."""
+    output = tmp_path_factory.mktemp("runs") / "converted"
+    text = output_of(
+        "convert", NETWORK, photos, *CODEC, *SHORT, "--weights", weights, "--output", output
+    )
+    assert str(output) in text
+    return output
+
+
+def test_a_converted_network_predicts_images_and_bitstreams(converted, photos, tmp_path):
+    coded, out = tmp_path / "coded", tmp_path / "out"
+    output_of("codec", "compress", "--for", converted, photos / "00.png", "--output", coded)
+    output_of("predict", converted, photos / "01.png", coded / "00.cdlz", "--output", out)
+    lines = (out / "predictions.csv").read_text().splitlines()
+    assert lines[0] == "file,class,0,1,2" and len(lines) == 3
+
+
+def test_the_folder_of_a_conversion_that_has_ended_is_not_written_over(converted, weights, photos):
+    before = (converted / "model_final.pth").read_bytes()
+    words = "convert", f"{NETWORK}:{weights}", photos, *CODEC, *SHORT, "--output", converted
+    assert str(converted) in refused(*words)
+    assert (converted / "model_final.pth").read_bytes() == before
+
+
+def test_an_rgb_network_and_its_fine_tuning_on_decoded_images_are_models_too(
+    weights, photos, tmp_path
+):
+    words = "convert", f"{NETWORK}:{weights}", photos, *CODEC, "--iterations", 0
+    output_of(*words, "--domain", "reconstruction", "--output", tmp_path / "tuned")
+    for model in (f"{NETWORK}:{weights}", tmp_path / "tuned"):
+        assert load_model(model, "cpu").class_names == ("0", "1", "2")
+
+
+def test_an_interrupted_training_is_continued_by_the_same_command(
+    weights, photos, tmp_path, monkeypatch
+):
+    output = tmp_path / "out"
+    words = "convert", NETWORK, photos, *CODEC, "--weights", weights, "--output", output
+    step, steps = Distillation._step, []
+
+    def interrupted(run, optimizer, done):
+        steps.append(run._iteration)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+        step(run, optimizer, done)
+
+    monkeypatch.setattr(Distillation, "_step", interrupted)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status, _, _ = run(*words, "--iterations", 3)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert status == 130 and not (output / "model_final.pth").exists()
+    assert str(output) in refused(*words, "--iterations", 3, "--seed", 1)
+    steps[:] = [-1, -1]
+    output_of(*words, "--iterations", 3)
+    assert steps[2:] == [1, 2]
+    assert json.loads((output / "conversion.json").read_text())["distillation"]["iterations"] == 3
+
+
+def test_a_conversion_that_fails_leaves_nothing(weights, photos, tmp_path):
+    words = *CODEC, "--output", tmp_path / "out"
+    torch.save({"conv1.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    assert "other.pth" in refused("convert", f"{NETWORK}:{tmp_path}/other.pth", photos, *words)
+    assert "shufflenet" in refused("convert", "torchvision/shufflenet", photos, *words)
+    one = photos / "00.png"
+    assert "1 image" in refused("convert", NETWORK, one, *words, "--weights", weights)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_converted_network_becomes_a_model_of_the_zoo(converted, tmp_path, monkeypatch, photos):
+    monkeypatch.setenv("CDL_HOME", str(tmp_path / "home"))
+    words = "--name", "small-latents", "--data-name", "photos"
+    assert "name all" in refused("zoo", "add", converted, *words)
+    output_of("zoo", "add", converted, *words, "--classes", "cat", "dog", "elk")
+    card = find_card("small-latents")
+    assert card.backend == "pytorch" and card.weights.bytes < 1_000_000
+    model = load_model("small-latents", "cpu")
+    assert model.card == card and model.class_names == ("cat", "dog", "elk")
+    output_of("predict", "small-latents", photos / "00.png", "--output", tmp_path / "out")
