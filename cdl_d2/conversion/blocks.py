@@ -15,10 +15,14 @@ from torch import nn
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 POINTS = 5  # at which features are compared
-# Parts of detectors of torchvision and Detectron2, by the ends of their names.
+# Parts of torchvision's and Detectron2's models, by the ends of their names.
+PYRAMIDS = ("network.backbone",)
+PYRAMID_BLOCKS = ".fpn."
 PROPOSALS = ("rpn", "proposal_generator")
 DENSE_HEADS = ("rpn.head", "proposal_generator.rpn_head", "network.head", "network.model.head")
+LABEL_HEADS = ("sem_seg_head",)
 REGION_HEADS = ("box_predictor",)
+OBJECT_HEADS = ("mask_predictor", "mask_head.predictor", "kps_score_lowres", "score_lowres")
 
 
 class Depths:
@@ -37,13 +41,18 @@ class Depths:
         order, modules = _record_order(network, run), dict(network.named_modules())
         self.layers = [n for n in order if any(True for _ in modules[n].parameters(recurse=False))]
         blocks = set(find_blocks(network))
+        dense_heads = [n for n in modules if n.endswith(DENSE_HEADS) and order.get(n, 0) is None]
+        wholes = PYRAMID_BLOCKS, *(f"{name}." for name in dense_heads)  # compared by their outputs
+        blocks = {n for n in blocks if not any(whole in n for whole in wholes)}
         points = [n for n in order if n in blocks and _has_positions(order[n])]
         self.points = _evenly_spaced(points or self.layers, POINTS)
-        dense_heads = [n for n in modules if n.endswith(DENSE_HEADS) and order.get(n, 0) is None]
-        self.points += dense_heads
-        self._regions = [n for n in modules if n.rpartition(".")[2] in REGION_HEADS]
-        proposals = [n for n in modules if n.rpartition(".")[2] in PROPOSALS]
-        self._proposals = proposals[0] if proposals and self._regions else ""
+        parts = [n for n in order if n.endswith((*PYRAMIDS, *LABEL_HEADS))] + dense_heads
+        self.points += [n for n in parts if n not in self.points]
+        self._regions = [n for n in order if n.removesuffix(_digits(n)).endswith(REGION_HEADS)]
+        self._objects = [n for n in modules if n.endswith(OBJECT_HEADS)]
+        proposals = [n for n in order if n.endswith(PROPOSALS)]
+        # Modules whose outputs for the teacher replace the student's.
+        self._shared = [*proposals, *self._regions] if self._regions else []
         self.has_detections = bool(self._regions or dense_heads)
 
     def first_layers(self, share: float) -> set[str]:
@@ -57,40 +66,42 @@ class Depths:
         """Record outputs while a network runs inside the block, in a list for each module.
 
         Args:
-            network: the teacher or the student.
-            teacher: what was recorded of the teacher; its region proposals replace the student's,
-                so that the outputs of both for regions can be compared.
+            network: the teacher or the student, which may lack some of the teacher's modules.
+            teacher: what was recorded of the teacher. Its proposals and its boxes replace the
+                student's, once these are recorded, so that later heads of both read the same boxes.
         """
         record: dict[str, list[Any]] = {}
 
         def keep(name: str) -> Callable[..., Any]:
-            return lambda module, inputs, output: record.setdefault(name, []).append(output)
+            def hook(module: nn.Module, inputs: object, output: object) -> Any:
+                calls = record.setdefault(name, [])
+                calls.append(output)
+                is_replaced = teacher is not None and name in self._shared
+                return teacher[name][len(calls) - 1] if is_replaced else output
 
-        def replace(module: nn.Module, inputs: object, output: object) -> Any:
-            return teacher[self._proposals][0]
+            return hook
 
         with ExitStack() as stack:
-            for name in [*self.points, *self._regions]:
-                handle = network.get_submodule(name).register_forward_hook(keep(name))
-                stack.callback(handle.remove)
-            if self._proposals:
-                hook = replace if teacher else keep(self._proposals)
-                module = network.get_submodule(self._proposals)
-                stack.callback(module.register_forward_hook(hook).remove)
+            modules = dict(network.named_modules())
+            for name in dict.fromkeys((*self.points, *self._shared, *self._objects)):
+                if name in modules:
+                    handle = modules[name].register_forward_hook(keep(name))
+                    stack.callback(handle.remove)
             yield record
 
-    def features(self, record: Mapping[str, list[Any]]) -> list[Any]:
-        """Return the recorded outputs to compare as features."""
-        return [record[name] for name in self.points if name in record]
+    def features(self, record: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return the recorded outputs to compare as features, by module."""
+        return {name: record[name] for name in self.points if name in record}
 
     def outputs(self, record: Mapping[str, list[Any]], output: Any) -> Any:
         """Return the outputs to compare: a detector's for each region, or else the network's."""
         if not self.has_detections:
             return output
         names = ("logits", "boxes")
-        return [
+        regions = [
             dict(zip(names, call, strict=False)) for name in self._regions for call in record[name]
         ]
+        return {"regions": regions, "objects": [record.get(name, []) for name in self._objects]}
 
 
 def find_blocks(network: nn.Module) -> list[str]:
@@ -138,3 +149,9 @@ def _evenly_spaced(names: list[str], count: int) -> list[str]:
     if len(names) <= count:
         return list(names)
     return [names[round((i + 1) * len(names) / count) - 1] for i in range(count)]
+
+
+def _digits(name: str) -> str:
+    """Return the last part of a module's name if it is a number in a list, such as `.0`."""
+    parent, _, last = name.rpartition(".")
+    return f".{last}" if parent and last.isdigit() else ""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,18 @@ from torch import nn
 from tqdm import tqdm
 
 from cdl_d2.codec import Codec, CodecChoice
-from cdl_d2.codec.io.image_files import find_images, open_image, read_image
+from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.conversion.comparison import LatentReader, compare
-from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images
+from cdl_d2.conversion.distillation import DistillationOptions
 from cdl_d2.conversion.fit import fit_to_images
 from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
+from cdl_d2.conversion.image_sets import distil_on_images, list_images, split_images
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, Report
 from cdl_d2.errors import CdlError
 
 FIT_IMAGES = 200  # at most
-LEAST_IMAGES = 16  # below, neither a fit nor a validation says anything
-KEPT_ASIDE = 0.1  # share of the images for validation and report
-MOST_KEPT_ASIDE = 48
 
 
 def convert(
@@ -117,7 +114,7 @@ class Conversion:
     ):
         self.teacher = ImageNetwork(network, preprocessing)
         self.codec, self._folder, self._preprocessing = codec, folder, preprocessing
-        self.kept_aside, self._files = _split(_list_files(images))
+        self.kept_aside, self._files = split_images(list_images(images))
         self.explained, self.history = 0.0, []
         self.compared: dict[str, LatentReader] = {}
         self.report: Report | None = None
@@ -166,34 +163,12 @@ class Conversion:
     def _distil(self, student: Any, options: DistillationOptions) -> Any:
         if not (options.iterations or options.minutes):
             return student
-        batches = [[self.read(file)] for file in self.kept_aside]
-        if self._preprocessing.crop:  # of one size
-            images, size = [batch[0] for batch in batches], options.batch_size
-            batches = [images[i : i + size] for i in range(0, len(images), size)]
-        run = Distillation(
-            student, self.teacher, self._draw_batch(options), batches, options, self._folder
+        is_single = not self._preprocessing.crop and not self.teacher.reads_list
+        images = self.kept_aside, self._files
+        self.history = distil_on_images(
+            student, self.teacher, self._preprocessing, images, options, self._folder, is_single
         )
-        self.history = run.run()
         return student.requires_grad_(False)
-
-    def _draw_batch(self, options: DistillationOptions) -> Callable[[int], Images]:
-        """Return the function from an iteration to its images: epochs in random order."""
-        count, files = options.batch_size, self._files
-        if not self._preprocessing.crop and not self.teacher.reads_list:
-            count = 1  # images of several sizes
-
-        def draw(iteration: int) -> Images:
-            batch = []
-            for position in range(iteration * count, (iteration + 1) * count):
-                epoch, index = divmod(position, len(files))
-                order = list(files)
-                random.Random(f"{options.seed} {epoch}").shuffle(order)
-                image = read_image(order[index])
-                generator = random.Random(f"{options.seed} {position}")
-                batch.append(self._preprocessing.augment(image, generator))
-            return batch
-
-        return draw
 
 
 def load_codec(codec: str | Codec, quality: int | None) -> Codec:
@@ -207,36 +182,3 @@ def load_codec(codec: str | Codec, quality: int | None) -> Codec:
     if quality is None:
         raise CdlError(f"the codec {codec!r} needs a quality")
     return CodecChoice(codec, quality).load()
-
-
-def _list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Return image files, of a folder with its subfolders or as they are listed.
-
-    Raises:
-        CdlError: for fewer than LEAST_IMAGES, or a file that is no image.
-        FileNotFoundError: if there is no such folder.
-    """
-    if isinstance(images, str | Path):
-        folder = Path(images)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder of images {folder}")
-        files, place = [folder / path for path in find_images(folder)], f"in {folder}"
-    else:
-        files, place = [Path(path) for path in images], "given"
-    if len(files) < LEAST_IMAGES:
-        raise CdlError(
-            f"{len(files)} images {place} are too few for a conversion: at least {LEAST_IMAGES}, "
-            "better some hundreds like those that the model is for"
-        )
-    for file in files:  # before minutes of training
-        with open_image(file):
-            pass
-    return files
-
-
-def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the files to keep aside, and the others, in an order that depends on names only."""
-    files = sorted(files)
-    random.Random(0).shuffle(files)
-    count = max(4, min(MOST_KEPT_ASIDE, round(KEPT_ASIDE * len(files))))
-    return files[:count], files[count:]

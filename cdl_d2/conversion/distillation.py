@@ -23,6 +23,7 @@ from cdl_d2.codec.io.weights_file import read_weights, save_checkpoint
 from cdl_d2.conversion.blocks import Depths
 from cdl_d2.conversion.losses import feature_loss, output_loss
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
 ADAPT = {"bridge": 0.0, "first-third": 1 / 3, "half": 0.5, "all": 1.0}  # share of the layers
@@ -186,8 +187,8 @@ class Distillation:
     @torch.no_grad()
     def _checked(self, best: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
         """Validate, and return the weights of the lowest loss so far."""
-        losses = [torch.stack(self._losses(batch)) for batch in self._validation]
-        features, output = torch.stack(losses).mean(0).tolist()
+        losses = [[float(loss) for loss in self._losses(batch)] for batch in self._validation]
+        features, output = (sum(column) / len(losses) for column in zip(*losses, strict=True))
         values = {"iteration": self._iteration, "features": features, "output": output}
         self.history.append(values | {"loss": features + output})
         is_best = min(self.history, key=lambda h: h["loss"]) is self.history[-1]
@@ -202,7 +203,7 @@ class Distillation:
         """
         student, options = self._student, self._options
         layers = self._depths.first_layers(ADAPT[options.adapt])
-        bridges = [n for n, m in student.named_modules() if isinstance(m, LinearBridge)]
+        bridges = [n for n, m in student.named_modules() if isinstance(m, LinearBridge | Bridge)]
         groups: dict[float, dict[str, nn.Parameter]] = {}
         for name, parameter in student.named_parameters():
             in_bridge = any(name.startswith(f"{bridge}.") for bridge in bridges)

@@ -22,7 +22,7 @@ def feature_loss(student: Any, teacher: Any) -> torch.Tensor:
     """
     losses = [
         F.mse_loss(s.float(), t.float()) / t.float().var().clamp(min=SMALLEST_VARIANCE)
-        for (_, s), (_, t) in _pairs(student, teacher)
+        for _, s, t in _pairs(student, teacher)
         if t.numel() > 1
     ]
     return torch.stack(losses).mean() if losses else torch.zeros(())
@@ -33,18 +33,23 @@ def output_loss(student: Any, teacher: Any) -> torch.Tensor:
 
     Logits are tensors of at least two dimensions without a name, or with one of LOGITS; classes are
     the last dimension of three, else the second. Other tensors, such as boxes, give `feature_loss`.
+    Losses of tensors with the same name are averaged, those of names are summed.
 
     Args:
         student: output of a network: a tensor, or tensors in lists, tuples and dicts.
         teacher: output of the same structure.
     """
-    losses = []
-    for (name, s), (_, t) in _pairs(student, teacher):
+    losses: dict[str, list[torch.Tensor]] = {}
+    for name, s, t in _pairs(student, teacher):
+        if not t.numel():  # of no objects
+            continue
         if name in LOGITS and t.ndim > 1:
-            losses.append(_divergence(s.float(), t.float(), -1 if t.ndim == 3 else 1))
+            loss = _divergence(s.float(), t.float(), -1 if t.ndim == 3 else 1)
         else:
-            losses.append(feature_loss(s, t))
-    return torch.stack(losses).sum() if losses else torch.zeros(())
+            loss = feature_loss(s, t)
+        losses.setdefault(name, []).append(loss)
+    means = [torch.stack(group).mean() for group in losses.values()]
+    return torch.stack(means).sum() if means else torch.zeros(())
 
 
 LOGITS = ("", "out", "aux", "logits")  # names of class logits in outputs
@@ -55,13 +60,33 @@ def _divergence(student: torch.Tensor, teacher: torch.Tensor, dim: int) -> torch
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim).mean()
 
 
-def _pairs(student: Any, teacher: Any) -> Iterator[tuple[tuple[str, torch.Tensor], ...]]:
-    """Yield the float tensors of two structures, with their names, in pairs."""
-    pairs = list(named_tensors(student)), list(named_tensors(teacher))
-    shapes = [[tuple(tensor.shape) for _, tensor in tensors] for tensors in pairs]
-    if shapes[0] != shapes[1]:
-        raise CdlError(f"the student returns {shapes[0]}, its teacher {shapes[1]}")
-    yield from zip(*pairs, strict=True)
+def _pairs(
+    student: Any, teacher: Any, name: str = ""
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Yield the float tensors of two structures in pairs, each with its name.
+
+    What only one of two dicts has is left out, and so are the first elements of a longer list: a
+    student without the finest level of a pyramid is compared at the levels that both have.
+
+    Raises:
+        CdlError: if tensors differ in shape.
+    """
+    if isinstance(teacher, torch.Tensor) and isinstance(student, torch.Tensor):
+        if student.shape != teacher.shape:
+            raise CdlError(
+                f"the student returns {tuple(student.shape)}, its teacher {tuple(teacher.shape)}"
+            )
+        if teacher.is_floating_point():
+            yield name, student, teacher
+    elif isinstance(teacher, Mapping) and isinstance(student, Mapping):
+        for key in teacher:
+            if key in student:
+                yield from _pairs(student[key], teacher[key], str(key))
+    elif isinstance(teacher, list | tuple) and isinstance(student, list | tuple):
+        count = min(len(student), len(teacher))
+        pairs = zip(student[len(student) - count :], teacher[len(teacher) - count :], strict=True)
+        for s, t in pairs:
+            yield from _pairs(s, t, name)
 
 
 def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

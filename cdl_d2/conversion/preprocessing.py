@@ -35,6 +35,8 @@ class Preprocessing:
         is_square: the whole image is resized to the square of `crop`, without regard to its aspect
             ratio, as for torchvision's SSD.
         interpolation: `bilinear` or `bicubic`.
+        multiples: numbers of pixels, of whose multiples images that are not cropped have their
+            height and width.
     """
 
     mean: tuple[float, ...]
@@ -44,6 +46,7 @@ class Preprocessing:
     crop: int = 0
     is_square: bool = False
     interpolation: str = "bilinear"
+    multiples: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         try:
@@ -100,8 +103,7 @@ class Preprocessing:
         """Resize and crop an image, 3 x H x W, uint8, as in evaluation."""
         if self.is_square:
             return self._resize(image, (self.crop, self.crop))
-        if self.short_edge:
-            image = self._resize(image, _limited(image.shape[1:], self.short_edge, self.max_size))
+        image = self._resize(image, self._scaled_size(image))
         if not self.crop:
             return image
         if min(image.shape[1:]) < self.crop:  # of a network without a short edge
@@ -114,11 +116,17 @@ class Preprocessing:
             image = image.flip(2)
         height, width = image.shape[1:]
         if not self.crop:
-            scale = generator.uniform(*SCALES)
-            edge = self.short_edge or min(height, width)
-            return self._resize(image, _limited((height, width), max(1, int(scale * edge)), 0))
+            return self._resize(image, self._scaled_size(image, generator.uniform(*SCALES)))
         top, left, height, width = _random_crop(height, width, generator)
         return self._resize(T.crop(image, top, left, height, width), (self.crop, self.crop))
+
+    def _scaled_size(self, image: torch.Tensor, scale: float = 1.0) -> tuple[int, int]:
+        """Return (H, W) to which an image is resized, relative to evaluation."""
+        size = tuple(image.shape[1:])
+        edge, steps = self.short_edge or min(size), (1, 1) if self.crop else self.multiples
+        size = _limited(size, max(1, int(scale * edge)), int(scale * self.max_size))
+        height, width = (max(1, round(n / k)) * k for n, k in zip(size, steps, strict=True))
+        return height, width
 
     def _resize(self, image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         if size == tuple(image.shape[1:]):

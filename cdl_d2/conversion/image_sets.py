@@ -1,0 +1,112 @@
+"""Unlabelled images of a conversion: those to keep aside, and random batches of the others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cdl_d2.codec.io.image_files import find_images, open_image, read_image
+from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images
+from cdl_d2.conversion.preprocessing import Preprocessing
+from cdl_d2.errors import CdlError
+
+LEAST_IMAGES = 16  # below, neither a fit nor a validation says anything
+KEPT_ASIDE = 0.1  # share of the images for validation and report
+MOST_KEPT_ASIDE = 64
+
+
+def list_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return image files, of a folder with its subfolders or as they are listed.
+
+    Raises:
+        CdlError: for fewer than LEAST_IMAGES, or a file that is no image.
+        FileNotFoundError: if there is no such folder.
+    """
+    if isinstance(images, str | Path):
+        folder = Path(images)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder of images {folder}")
+        files, place = [folder / path for path in find_images(folder)], f"in {folder}"
+    else:
+        files, place = [Path(path) for path in images], "given"
+    if len(files) < LEAST_IMAGES:
+        raise CdlError(
+            f"{len(files)} images {place} are too few for a conversion: at least {LEAST_IMAGES}, "
+            "better some hundreds like those that the model is for"
+        )
+    for file in files:  # before minutes of training
+        with open_image(file):
+            pass
+    return files
+
+
+def split_images(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files to keep aside, and the others, in an order that depends on names only."""
+    files = sorted(files)
+    random.Random(0).shuffle(files)
+    count = max(4, min(MOST_KEPT_ASIDE, round(KEPT_ASIDE * len(files))))
+    return files[:count], files[count:]
+
+
+def draw_batches(
+    files: Sequence[Path],
+    augment: Callable[[torch.Tensor, random.Random], torch.Tensor],
+    options: DistillationOptions,
+    is_single: bool = False,
+) -> Callable[[int], Images]:
+    """Return the function from an iteration to its images: epochs in random order.
+
+    Args:
+        files: image files.
+        augment: changes an image, 3 x H x W, uint8, at random.
+        options: with the batch size and the seed.
+        is_single: batches of one image, for a network that takes no images of several sizes.
+    """
+    count = 1 if is_single else options.batch_size
+
+    def draw(iteration: int) -> Images:
+        batch = []
+        for position in range(iteration * count, (iteration + 1) * count):
+            epoch, index = divmod(position, len(files))
+            order = list(files)
+            random.Random(f"{options.seed} {epoch}").shuffle(order)
+            generator = random.Random(f"{options.seed} {position}")
+            batch.append(augment(read_image(order[index]), generator))
+        return batch
+
+    return draw
+
+
+def distil_on_images(
+    student: nn.Module,
+    teacher: nn.Module,
+    preprocessing: Preprocessing,
+    images: tuple[Sequence[Path], Sequence[Path]],
+    options: DistillationOptions,
+    folder: Path | None = None,
+    is_single: bool = False,
+) -> list[dict[str, float]]:
+    """Train a student to reproduce its teacher, and return the validation losses.
+
+    Args:
+        student: on latents or reconstructions.
+        teacher: the RGB network.
+        preprocessing: of images.
+        images: files to keep aside for validation, and the others.
+        options: options; no iterations and no minutes for no training.
+        folder: where an interrupted training is kept and continued; None for nowhere.
+        is_single: as in `draw_batches`.
+    """
+    if not (options.iterations or options.minutes):
+        return []
+    kept_aside, files = images
+    batches = [[preprocessing.apply(read_image(file))] for file in kept_aside]
+    if preprocessing.crop:  # of one size
+        single, size = [batch[0] for batch in batches], options.batch_size
+        batches = [single[i : i + size] for i in range(0, len(single), size)]
+    draw = draw_batches(files, preprocessing.augment, options, is_single)
+    return Distillation(student, teacher, draw, batches, options, folder).run()

@@ -1,0 +1,76 @@
+"""Models that take samples, dicts with `image`, run on images as an ImageNetwork does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from cdl_d2.device import device_of
+from cdl_d2.nn.input.coded_input import CodedInput
+
+SMALLEST_PROBABILITY = 1e-30
+
+
+class SampleNetwork(nn.Module):
+    """A model of Detectron2, or of this package, that runs on images, 3 x H x W, uint8, RGB.
+
+    Args:
+        model: takes a list of samples.
+        channel_order: of a sample's `image`, `BGR` or `RGB`.
+        predict: runs the model without post-processing; default the model itself.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        channel_order: str,
+        predict: Callable[[list[dict[str, Any]]], Any] | None = None,
+    ):
+        super().__init__()
+        self.network, self._is_bgr = model.eval(), channel_order == "BGR"
+        self._predict = predict or model
+        coded_input: CodedInput | None = getattr(model, "coded_input", None)
+        self._inputs = [
+            replace(coded_input, codec=codec, others=())
+            for codec in (coded_input.codecs if coded_input else ())
+        ]
+
+    def train(self, mode: bool = True) -> SampleNetwork:
+        """Stay in eval mode: normalizations keep their statistics, dropout is off."""
+        return super().train(False)
+
+    def run(self, images: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the logits of a segmentation model or classifier; {} for a detector.
+
+        Images of several sizes run one by one.
+
+        Returns:
+            `out`, N x K x H x W, of images of one size or one image; or `logits`, N x K.
+        """
+        if len({image.shape for image in images}) > 1:
+            outputs = [self.run([image]) for image in images]
+            return {key: [output[key] for output in outputs] for key in outputs[0]}
+        results = self._predict([self._sample(image) for image in images])
+        if not isinstance(results, list) or not isinstance(results[0], dict):
+            return {}
+        if {"instances", "boxes"} & results[0].keys():
+            return {}
+        if "sem_seg" in results[0]:
+            return {"out": torch.stack([result["sem_seg"] for result in results])}
+        scores = torch.stack([result["scores"] for result in results])
+        return {"logits": scores.clamp(min=SMALLEST_PROBABILITY).log()}
+
+    def _sample(self, image: torch.Tensor) -> dict[str, Any]:
+        """Return a sample of an image; encoded, by a codec that depends on the image alone."""
+        height, width = image.shape[1:]
+        pixels = image.flip(0) if self._is_bgr else image
+        sample: dict[str, Any] = {"image": pixels, "height": height, "width": width}
+        if not self._inputs:
+            return sample
+        coded_input = self._inputs[int(image.sum()) % len(self._inputs)]
+        sample = coded_input.encode(sample, device_of(self), with_bits=False)
+        return {key: value for key, value in sample.items() if key != "image"}
