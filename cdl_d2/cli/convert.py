@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from cdl_d2.cli.options import CodecOptions, Device, InputsAndOverrides, split_overrides
-from cdl_d2.cli.output import advice, report
+from cdl_d2.cli.output import advice, print_rows
+from cdl_d2.cli.output import report as report_failure
 from cdl_d2.errors import CdlError, MissingWeightsError
 
 if TYPE_CHECKING:
-    from cdl_d2.conversion import DistillationOptions
+    from cdl_d2.conversion import Conversion, DistillationOptions
 
 LEAST_EXPLAINED = 0.5  # share of the variance; useful fits leave a few percent unexplained
 RgbModel = Annotated[
@@ -41,6 +42,9 @@ class ConversionOptions:
         domain: Input of the result: `latent`; or `reconstruction`, for the RGB model fine-tuned on
             decoded images in the same way, to compare with.
         device: Device, `cpu` or `cuda`; default a GPU if there is one.
+        report: Write `report.html`, with the table, the losses and pictures.
+        qualities: Convert for several qualities, each into a folder `quality-N` of the output, and
+            compare their rates; in the place of --quality.
     """
 
     minutes: float = 0.0
@@ -49,6 +53,8 @@ class ConversionOptions:
     seed: int = 0
     domain: Literal["latent", "reconstruction"] = "latent"
     device: Device = None
+    report: bool = False
+    qualities: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = ()
 
     def distillation(self) -> DistillationOptions:
         """Return the options of the distillation."""
@@ -60,6 +66,14 @@ class ConversionOptions:
         return DistillationOptions(**values)
 
 
+@Parameter(name="*", group="Codec")
+@dataclass(frozen=True)
+class ConversionCodec(CodecOptions):
+    """Codec of a conversion, of one quality or of several."""
+
+    quality: int | None = None  # type: ignore[assignment]
+
+
 DEFAULTS = ConversionOptions()
 
 
@@ -67,7 +81,7 @@ def convert(
     model: RgbModel,
     /,
     *inputs: InputsAndOverrides,
-    codec: CodecOptions,
+    codec: ConversionCodec,
     output: Path,
     weights: str | None = None,
     options: ConversionOptions = DEFAULTS,
@@ -96,6 +110,8 @@ def convert(
     from cdl_d2.model_zoo.backends import network_backend
     from cdl_d2.prediction.sources import find_image_files
 
+    if (codec.quality is None) == (not options.qualities):
+        raise CdlError("give the quality of the codec: --quality N, or --qualities N N ...")
     words, overrides = split_overrides(inputs)
     images = find_image_files(words)
     if network_backend(model):
@@ -119,14 +135,24 @@ def _convert_network(
     from cdl_d2.conversion.network_conversion import NetworkConversion
     from cdl_d2.device import usable_device
 
+    if options.report or options.qualities:  # its packages may be missing
+        import cdl_d2.bench.conversion_page  # noqa: F401
     name, file = split_weights(model)
     distillation, device = options.distillation(), usable_device(options.device)
     with advice("--weights FILE", MissingWeightsError):
         source = load_named_network(name, weights or file)
-    conversion = NetworkConversion(
-        source, images, codec.choice(), output, distillation, options.domain, device
-    ).run()
-    if options.domain == "latent":
+    conversions = []
+    for quality in options.qualities or (codec.quality,):
+        folder = output / f"quality-{quality}" if options.qualities else output
+        choice = replace(codec, quality=quality).choice()
+        arguments = choice, folder, distillation, options.domain, device
+        conversions.append(NetworkConversion(source, images, *arguments).run())
+        _print_conversion(folder, conversions[-1], options.domain)
+    _report(output, conversions, source.outputs, options)
+
+
+def _print_conversion(output: Path, conversion: Conversion, domain: str) -> None:
+    if domain == "latent":
         _print_explained(output, conversion.explained)
     if conversion.history:
         losses = [check["loss"] for check in conversion.history]
@@ -135,6 +161,36 @@ def _convert_network(
             f"{output}: the loss on {len(conversion.kept_aside)} images that were kept aside fell "
             f"from {losses[0]:.4f} to {best['loss']:.4f} after {best['iteration']} iterations"
         )
+
+
+def _report(
+    output: Path,
+    conversions: Sequence[Conversion],
+    class_names: Sequence[str],
+    options: ConversionOptions,
+) -> None:
+    """Print the reports of conversions, and write their page and their curve."""
+    reports = [conversion.report for conversion in conversions]
+    rows = [
+        {"quality": report.quality, **row} if len(reports) > 1 else row
+        for report in reports
+        for row in report.table()
+    ]
+    print_rows(rows)
+    for report in reports:
+        print(f"quality {report.quality}: {report.summary()}")
+    if any(report.decoding_agrees_more for report in reports):
+        print("More time for the conversion: --minutes.")
+    if not (options.report or options.qualities):
+        return
+    from cdl_d2.bench import conversion_page
+
+    if len(reports) > 1:
+        print(conversion_page.describe_saving(reports))
+        print(f"written: {conversion_page.write_curve(output, reports)}")
+    if options.report:
+        pictures = conversion_page.draw_examples(conversions[-1], class_names)
+        print(f"written: {conversion_page.write_report(output, reports, pictures)}")
 
 
 def _convert_detectron2(
@@ -173,7 +229,7 @@ def _print_explained(output: Path, explained: float) -> None:
         "convolution's output"
     )
     if explained < LEAST_EXPLAINED:
-        report(
+        report_failure(
             "cdl convert",
             "too little for a useful model: is the codec trained (--codec-weights), and do the "
             "images resemble those that the model is for?",

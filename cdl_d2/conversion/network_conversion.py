@@ -51,7 +51,7 @@ class NetworkConversion:
         """Convert, check the result on an image, and write it; continue if it was interrupted.
 
         Returns:
-            the conversion, which has the validation losses and the images kept aside.
+            the conversion, which has the validation losses, the images kept aside and the report.
 
         Raises:
             CdlError, OSError: for unusable arguments, or an output folder of something else.
@@ -65,11 +65,14 @@ class NetworkConversion:
                 runner = conversion.to_latents(self.options)
                 stride, width = runner.bridge.decoder_stride, runner.bridge.width
                 config = replace(config, decoder_stride=stride, width=width)
+                report = conversion.compare(runner)
             else:
                 runner = conversion.to_reconstructions(self.options)
+                report = conversion.compare(fine_tuned=runner)
                 runner = ImageNetwork(runner.network, preprocessing)
             model = NetworkModel(config, runner).cpu().eval()
             check_model(model, conversion.read(conversion.kept_aside[0]))
+            report.save(self.output)
             save_model(self.output / WEIGHTS_FILE, model)
         return conversion
 

@@ -74,6 +74,20 @@ def test_an_rgb_network_and_its_fine_tuning_on_decoded_images_are_models_too(
         assert load_model(model, "cpu").class_names == ("0", "1", "2")
 
 
+def test_qualities_are_compared_in_one_table_and_on_a_page(weights, photos, tmp_path):
+    pytest.importorskip("matplotlib")
+    words = "convert", f"{NETWORK}:{weights}", photos, *CODEC[:2], "--iterations", 0
+    output = tmp_path / "out"
+    text = output_of(*words, "--qualities", 0, 2, "--report", "--output", output)
+    assert sum(line.startswith("| ") for line in text.splitlines()) == 2 + 2 * 3
+    for quality in (0, 2):
+        content = json.loads((output / f"quality-{quality}" / "report.json").read_text())
+        assert content["quality"] == quality and content["rows"][0]["agreement"]["top1"] == 100
+    assert "<img" in (output / "report.html").read_text()
+    assert (output / "agreement.png").exists()
+    assert "--qualities" in refused(*words, "--output", tmp_path / "other")
+
+
 def test_an_interrupted_training_is_continued_by_the_same_command(
     weights, photos, tmp_path, monkeypatch
 ):
