@@ -93,7 +93,7 @@ class Conversion:
 
     Attributes:
         teacher: the RGB network.
-        kept_aside: files that nothing is fitted to or trained on.
+        kept_aside: files of the report, to which nothing is fitted and by which nothing is chosen.
         explained: share of the first convolution's variance that the fitted bridge explains.
         history: validation losses of the last training.
         compared: networks of the last comparison by name.

@@ -15,8 +15,8 @@ from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.errors import CdlError
 
 LEAST_IMAGES = 16  # below, neither a fit nor a validation says anything
-KEPT_ASIDE = 0.1  # share of the images for validation and report
-MOST_KEPT_ASIDE = 64
+KEPT_ASIDE = 0.1, 64  # share of the images for the report, and at most
+VALIDATION = 0.05, 32  # the same of those whose loss selects the weights
 
 
 def list_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -45,10 +45,14 @@ def list_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def split_images(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the files to keep aside, and the others, in an order that depends on names only."""
+    """Return the files to keep aside for a report, and the others, in an order of names only."""
     files = sorted(files)
     random.Random(0).shuffle(files)
-    count = max(4, min(MOST_KEPT_ASIDE, round(KEPT_ASIDE * len(files))))
+    return _take(files, *KEPT_ASIDE)
+
+
+def _take(files: list[Path], share: float, most: int) -> tuple[list[Path], list[Path]]:
+    count = max(4, min(most, round(share * len(files))))
     return files[:count], files[count:]
 
 
@@ -96,15 +100,15 @@ def distil_on_images(
         student: on latents or reconstructions.
         teacher: the RGB network.
         preprocessing: of images.
-        images: files to keep aside for validation, and the others.
+        images: files to keep aside, and the others, some of which are for validation.
         options: options; no iterations and no minutes for no training.
         folder: where an interrupted training is kept and continued; None for nowhere.
         is_single: as in `draw_batches`.
     """
     if not (options.iterations or options.minutes):
         return []
-    kept_aside, files = images
-    batches = [[preprocessing.apply(read_image(file))] for file in kept_aside]
+    validation, files = _take(list(images[1]), *VALIDATION)
+    batches = [[preprocessing.apply(read_image(file))] for file in validation]
     if preprocessing.crop:  # of one size
         single, size = [batch[0] for batch in batches], options.batch_size
         batches = [single[i : i + size] for i in range(0, len(single), size)]
