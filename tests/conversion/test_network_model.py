@@ -10,7 +10,6 @@ from cdl_d2.conversion.backend import PyTorchBackend
 from cdl_d2.conversion.named_networks import BACKGROUND, UNUSED
 from cdl_d2.conversion.network_model import NetworkConfig, NetworkModel, load_model, save_model
 from cdl_d2.conversion.preprocessing import Preprocessing
-from cdl_d2.export import export_model
 from cdl_d2.prediction.loading import load_model as load_prediction_model
 from cdl_d2.prediction.tasks import TASKS
 
@@ -122,9 +121,20 @@ def test_a_card_has_all_of_a_config(model):
 
 
 @pytest.mark.parametrize("size", [None, (64, 96)])
-def test_one_graph_maps_latents_to_logits(model, size, tmp_path):
-    def graphs(size):
-        return PyTorchBackend().export_graphs(model, model.config, size)
+def test_one_graph_maps_latents_to_logits(model, size):
+    graphs = PyTorchBackend().export_graphs(model, model.config, size)
+    [graph] = graphs.graphs
+    inputs = graph.draw()
+    [logits] = graph.run(inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, model.runner(*inputs))
+    assert list(graph.inputs) == ["y_hat"] and graphs.card["domain"] == "latent"
 
-    card = export_model(graphs, "torch", tmp_path / "exported", size)
-    assert list(card["graphs"]) == ["backbone"] and card["domain"] == "latent"
+
+def test_the_config_of_a_patch_embedding_names_the_stride_of_its_bridge():
+    pytest.importorskip("timm", reason="timm is not installed")
+    crop = replace(PREPROCESSING, short_edge=160, crop=160)
+    config = replace(CONFIG, network="timm/test_vit", preprocessing=crop, domain="latent")
+    for stride in (8, 16):
+        model = NetworkModel.build(replace(config, codec=CODEC, decoder_stride=stride))
+        assert model.runner.bridge.decoder_stride == stride

@@ -112,7 +112,7 @@ class LinearBridge(nn.Module):
     @property
     def decoder_stride(self) -> int:
         """Stride in pixels of the features that the map reads."""
-        return self._upscale * self.stride[0]
+        return self._upscale * self.stride[0] // self._patch
 
     @property
     def width(self) -> int:
