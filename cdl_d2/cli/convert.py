@@ -158,7 +158,7 @@ def _print_conversion(output: Path, conversion: Conversion, domain: str) -> None
         losses = [check["loss"] for check in conversion.history]
         best = min(conversion.history, key=lambda check: check["loss"])
         print(
-            f"{output}: the loss on images that were not trained on fell from "
+            f"{output}: the loss on the validation images fell from "
             f"{losses[0]:.4f} to {best['loss']:.4f} after {best['iteration']} iterations"
         )
 

@@ -91,7 +91,7 @@ class Distillation:
         student: on latents or decoded images; blocks have the teacher's names.
         teacher: RGB network on the original images.
         draw_batch: function from the number of an iteration to its images.
-        validation: batches of images that are not trained on.
+        validation: batches of images that no step uses.
         options: options.
         folder: where the state of an interrupted run is kept; None for nowhere. A run with the same
             options, student and teacher goes on from it.

@@ -30,12 +30,12 @@ def list_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
         folder = Path(images)
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder of images {folder}")
-        files, place = [folder / path for path in find_images(folder)], f"in {folder}"
+        files, source = [folder / path for path in find_images(folder)], f"in {folder}"
     else:
-        files, place = [Path(path) for path in images], "given"
+        files, source = [Path(path) for path in images], "given"
     if len(files) < LEAST_IMAGES:
         raise CdlError(
-            f"{len(files)} images {place} are too few for a conversion: at least {LEAST_IMAGES}, "
+            f"{len(files)} images {source} are too few for a conversion: at least {LEAST_IMAGES}, "
             "better some hundreds like those that the model is for"
         )
     for file in files:  # before minutes of training

@@ -131,9 +131,9 @@ class LatentNetwork(ImageNetwork):
         """Raise CdlError if the output depends on pixels beside the first convolution's."""
 
         def add_one(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            pixels, *others = inputs
+            pixels, *arguments = inputs
             ones = [p + 1 for p in pixels] if self.reads_list else pixels + 1
-            return ones, *others
+            return ones, *arguments
 
         outputs = [self._list_outputs(image)]
         handle = self.network.register_forward_pre_hook(add_one)

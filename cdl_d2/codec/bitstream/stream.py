@@ -92,7 +92,7 @@ class Bitstream:
         if not self.codec.weights:
             raise CdlError(f"a bitstream names the weights of its codec, {self.codec} does not")
         name, strings = self.codec.name, self.strings
-        number = next((n for n, known in WIRE_NAMES.items() if known == name), OWN_CODEC)
+        number = next((n for n, codec in WIRE_NAMES.items() if codec == name), OWN_CODEC)
         if number == OWN_CODEC:
             strings = (name.encode(), *strings)
         return format_header(self, number, strings) + b"".join(strings)

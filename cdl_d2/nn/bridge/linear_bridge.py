@@ -222,10 +222,10 @@ def _find_margins(convolution: nn.Conv2d) -> list[int]:
     stride = convolution.stride[0]
     convolution, side = copy.deepcopy(convolution).to("meta"), 64 * stride
     sizes = [
-        convolution(torch.empty(1, 3, side + rest, side + rest, device="meta")).shape[2:]
-        for rest in range(stride)
+        convolution(torch.empty(1, 3, side + extra, side + extra, device="meta")).shape[2:]
+        for extra in range(stride)
     ]
-    # Hermite's identity: n is the sum of floor((n + rest) / t) over rest in 0..t - 1.
+    # Hermite's identity: n is the sum of floor((n + extra) / t) over extra in 0..t - 1.
     margins = [sum(axis) - side for axis in zip(*sizes, strict=True)]
     if max(margins) >= stride:
         raise CdlError(
