@@ -2,12 +2,16 @@
 
 import json
 import signal
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torchvision.io import write_png
-from torchvision.models import get_model
+from torchvision.models import ShuffleNet_V2_X0_5_Weights, get_model
+from torchvision.transforms._presets import ImageClassification
 
+from cdl_d2.cli.convert import ConversionOptions
 from cdl_d2.conversion.distillation import Distillation
 from cdl_d2.model_zoo.catalog import find_card
 from cdl_d2.prediction.loading import load_model
@@ -16,6 +20,18 @@ from tests.commands import output_of, refused, run
 CODEC = "--codec", "tiny-bmshj2018-hyperprior", "--quality", 2
 NETWORK = "torchvision/shufflenet_v2_x0_5"
 SHORT = "--iterations", 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_images_and_batches():
+    """Images of 64 pixels instead of 224, two in a batch."""
+    entry, distillation = ShuffleNet_V2_X0_5_Weights.DEFAULT, ConversionOptions.distillation
+    transforms = partial(ImageClassification, crop_size=64, resize_size=64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entry.value, "transforms", transforms)
+        small = lambda options: replace(distillation(options), batch_size=2)  # noqa: E731
+        patch.setattr(ConversionOptions, "distillation", small)
+        yield
 
 
 @pytest.fixture(scope="module")
