@@ -65,7 +65,8 @@ ALLOWED = {
     | {"d2.modeling", "d2.data", "d2.evaluation", "d2.tasks", "export"},
     "d2.applications": CORE
     | D2_CONFIG
-    | {"d2.modeling", "d2.data", "d2.evaluation", "d2.tasks", "d2.engine", "export"},
+    | {"d2.modeling", "d2.data", "d2.evaluation", "d2.tasks", "d2.engine", "export"}
+    | {"conversion"},
     "model_zoo": CORE | {"export", "conversion", "d2", "tv"},
     "prediction.tasks": CORE | {"prediction.results"},
     "prediction": CORE | {"export", "d2", "tv", "model_zoo", "prediction.tasks"},

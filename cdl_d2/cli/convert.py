@@ -219,7 +219,7 @@ def _convert_detectron2(
     parts = codec.choice(), output, weights or own_weights
     explained = (LazyConversion if lazy else YamlConversion)(
         config_file, images, *parts, tuple(changes), tuple(overrides)
-    ).run()
+    ).run()[0]
     _print_explained(output, explained)
 
 

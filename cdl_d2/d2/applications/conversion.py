@@ -1,7 +1,7 @@
-"""Conversion of a trained RGB model to latent input, with unlabelled images and without training.
+"""Conversion of a trained RGB model to latent input, with unlabelled images.
 
-A linear bridge replaces the first convolution and is fitted to the images; the other layers keep
-the weights of the RGB model.
+A linear bridge replaces the first convolution and is fitted to the images. Then the model is
+trained to reproduce the RGB model's features and outputs on them.
 """
 
 from __future__ import annotations
@@ -11,26 +11,46 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from detectron2.modeling import GeneralizedRCNN
 from torch import nn
 
-from cdl_d2.codec import CodecChoice
+from cdl_d2.codec import STRIDE, CodecChoice
+from cdl_d2.conversion import DistillationOptions, Preprocessing
+from cdl_d2.conversion.image_sets import distil_on_images, list_images, split_images
+from cdl_d2.conversion.sample_network import SampleNetwork
 from cdl_d2.d2.applications.backend import Detectron2Backend
 from cdl_d2.d2.building import MISFITS
-from cdl_d2.d2.checkpoint import SafeCheckpointer
+from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.teacher import find_weights
-from cdl_d2.errors import CdlError
+from cdl_d2.device import device_of
+from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, write_text
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
+from cdl_d2.nn.input.domains import LATENT
 
 OUTPUT_FILES = (WEIGHTS_FILE, CONFIG_FILE, "last_checkpoint")
 Config = Any  # of the converted model: a CfgNode or a LazyModel
 Reader = Callable[[Path], dict[str, Any]]
+
+
+class Outcome(NamedTuple):
+    """What a conversion achieved.
+
+    Attributes:
+        explained: share of the first convolution's variance that the bridge explains, at most 1;
+            None without a bridge.
+        history: validation losses of the distillation, on images that were kept aside.
+    """
+
+    explained: float | None
+    history: list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,9 @@ class Conversion(ABC):
         weights: file or URL of the RGB model's weights; default those that find_weights finds.
         base_overrides: KEY, VALUE, ... changes that belong to the RGB model's config.
         overrides: KEY VALUE changes of the new config, such as MODEL.BRIDGE.FIT_IMAGES 500.
+        domain: input of the result: `latent`; or `reconstruction`, for the RGB model on decoded
+            images, trained in the same way.
+        distillation: options of the training; None for the fit alone.
     """
 
     config_file: Path
@@ -54,30 +77,64 @@ class Conversion(ABC):
     weights: str | None = None
     base_overrides: Sequence[Any] = ()
     overrides: tuple[str, ...] = ()
+    domain: str = LATENT
+    distillation: DistillationOptions | None = None
 
-    def run(self) -> float:
-        """Fit the bridge, check the model on an image, and write config and weights.
+    def run(self) -> Outcome:
+        """Fit the bridge, train, check the model on an image, and write config and weights.
 
-        Returns:
-            the share of the first convolution's variance that the bridge explains, at most 1.
+        An interrupted training is continued.
 
         Raises:
             CdlError, OSError: for unusable arguments, or an output folder with another model.
         """
-        cfg, files = self.latent_config(), list(self.images)
+        cfg, images = self.latent_config(), self._split_images()
         self._check_output(cfg)
         with self._output_folder():
-            random.Random(0).shuffle(files)
             read, weights = self.image_reader(cfg), self.rgb_weights(cfg)
             model = self.build(cfg)
             checkpointer = _load_rgb_weights(model, weights, self.output)
-            explained = model.fit_bridge(map(read, files), min(self.fit_images(cfg), len(files)))
-            if explained is None:
-                raise CdlError(f"{weights} are of a model that reads latents already")
-            _check_prediction(model, read(files[0]))
+            explained, history = None, []
+            if self.domain == LATENT:
+                explained = self._fit(cfg, model, map(read, images[1]), len(images[1]))
+            if self.distillation is not None:
+                write_text(self.output / CONFIG_FILE, self.written_config(cfg))
+                history = self._distil(cfg, model, images)
+            _check_prediction(model, read(images[1][0]))
             write_text(self.output / CONFIG_FILE, self.written_config(cfg))
             checkpointer.save(Path(WEIGHTS_FILE).stem)
+        return Outcome(explained, history)
+
+    def _split_images(self) -> tuple[list[Path], list[Path]]:
+        """Return the files to keep aside for a training, and the others."""
+        files = list(self.images)
+        if self.distillation is None:
+            random.Random(0).shuffle(files)
+            return [], files
+        with with_advice("give --iterations 0 for the fit alone"):
+            return split_images(list_images(files))
+
+    def _fit(self, cfg: Config, model: nn.Module, samples: Iterator[Any], count: int) -> float:
+        explained = model.fit_bridge(samples, min(self.fit_images(cfg), count))
+        if explained is None:
+            raise CdlError(f"{self.rgb_weights(cfg)} are of a model that reads latents already")
         return explained
+
+    def _distil(
+        self, cfg: Config, model: nn.Module, images: tuple[list[Path], list[Path]]
+    ) -> list[dict[str, float]]:
+        """Train a model to reproduce the RGB model, and return the validation losses."""
+        teacher, weights = self.build_rgb_model(cfg).to(device_of(model)), self.rgb_weights(cfg)
+        if weights:
+            load_all_weights(teacher, weights)
+        order = model.coded_input.channel_order
+        student, teacher = (_run_images(network, order) for network in (model, teacher))
+        preprocessing = self.preprocessing(cfg, model)
+        history = distil_on_images(
+            *(student, teacher, preprocessing, images, self.distillation, self.output)
+        )
+        model.requires_grad_(False)
+        return history
 
     @abstractmethod
     def latent_config(self) -> Config:
@@ -90,6 +147,14 @@ class Conversion(ABC):
     @abstractmethod
     def build(self, cfg: Config) -> nn.Module:
         """Build the model of `latent_config` on the device to fit it on."""
+
+    @abstractmethod
+    def build_rgb_model(self, cfg: Config) -> nn.Module:
+        """Build the RGB model, without weights unless `rgb_weights` has none."""
+
+    @abstractmethod
+    def preprocessing(self, cfg: Config, model: nn.Module) -> Preprocessing:
+        """Return the sizes of images in a training, at which model and RGB model pad nothing."""
 
     @abstractmethod
     def rgb_weights(self, cfg: Config) -> str:
@@ -180,6 +245,30 @@ def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheck
             f"{missing[0]}: are they of this RGB model?"
         )
     return checkpointer
+
+
+def scaled_images(
+    short_edge: int, max_size: int, model: nn.Module, multiples: Sequence[int] = (STRIDE, STRIDE)
+) -> Preprocessing:
+    """Return a Preprocessing of images for a model that normalizes their pixels itself.
+
+    Args:
+        short_edge: pixels to which the shorter side is resized in evaluation; 0 keeps the size.
+        max_size: upper limit of the longer side.
+        model: on latents or reconstructions.
+        multiples: numbers of pixels of which height and width are multiples, besides the stride.
+    """
+    divisor = getattr(getattr(model, "backbone", None), "size_divisibility", 0)
+    height, width = (max(side, divisor) for side in multiples)
+    max_size = max_size if short_edge else 0
+    return Preprocessing((0,) * 3, (1,) * 3, short_edge, max_size, multiples=(height, width))
+
+
+def _run_images(model: nn.Module, channel_order: str) -> SampleNetwork:
+    """Return a network that runs a model on images, without post-processing."""
+    is_rcnn = isinstance(model, GeneralizedRCNN)
+    predict = partial(model.inference, do_postprocess=False) if is_rcnn else None
+    return SampleNetwork(model, channel_order, predict)
 
 
 @torch.no_grad()

@@ -11,20 +11,25 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
+from cdl_d2.codec import STRIDE
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.io.weights_file import load_state_dict
-from cdl_d2.d2.applications.conversion import Conversion, Reader
+from cdl_d2.conversion import Preprocessing
+from cdl_d2.d2.applications.conversion import Conversion, Reader, scaled_images
 from cdl_d2.d2.building import build_model
 from cdl_d2.d2.config import INITIALIZATION_KEYS, without_initialization
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.run_config import check_device, with_usable_device
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
+from cdl_d2.d2.modeling.teacher import build_rgb_network
 from cdl_d2.d2.tasks import build_mapper, get_task
 from cdl_d2.errors import CdlError
 from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.backbones.rgb_model import IMAGENET, IMAGENET_CLASSES, imagenet_names
+from cdl_d2.nn.input.domains import LATENT
 
 INIT = "MODEL.CLASSIFIER.INIT"
+META_ARCHITECTURE = "MODEL.META_ARCHITECTURE"
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class YamlConversion(Conversion):
             )
         cfg = read_config(path, self.base_overrides)
         bridge, weights = _bridge_options(cfg, path), self.find_weights(cfg.OUTPUT_DIR)
+        if self.domain != LATENT:
+            bridge = {META_ARCHITECTURE: bridge[META_ARCHITECTURE]}
         initial = {} if weights else _initialization(cfg)
         options: dict[str, Any] = bridge | {
             "MODEL.WEIGHTS": weights,
@@ -47,7 +54,7 @@ class YamlConversion(Conversion):
             **initial,
             "MODEL.TEACHER.CONFIG_FILE": "",
             "MODEL.TEACHER.WEIGHTS": "",
-            "INPUT.DOMAIN": "latent",
+            "INPUT.DOMAIN": self.domain,
             "INPUT.LATENT_SOURCE": "model",
             "INPUT.MASK_FORMAT": "bitmask",
             "DATASETS.TRAIN": (),
@@ -73,6 +80,21 @@ class YamlConversion(Conversion):
 
     def build(self, cfg: CfgNode) -> nn.Module:
         return build_model(with_usable_device(cfg))
+
+    def build_rgb_model(self, cfg: CfgNode) -> nn.Module:
+        rgb = read_config(self.config_file, self.base_overrides)
+        if cfg.MODEL.WEIGHTS:
+            rgb = without_initialization(rgb)
+        return build_rgb_network(with_usable_device(rgb))
+
+    def preprocessing(self, cfg: CfgNode, model: nn.Module) -> Preprocessing:
+        if get_task(cfg).of_one_size and cfg.INPUT.IMAGE_SIZE:
+            side = -(-cfg.INPUT.IMAGE_SIZE // STRIDE) * STRIDE
+            return Preprocessing((0,) * 3, (1,) * 3, short_edge=side, crop=side)
+        keys, multiples = cfg.INPUT, (STRIDE, STRIDE)
+        if keys.CROP.ENABLED and "DeepLab" in cfg.MODEL.SEM_SEG_HEAD.NAME:
+            multiples = keys.CROP.SIZE  # of which such heads pool whole multiples
+        return scaled_images(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, model, multiples)
 
     def rgb_weights(self, cfg: CfgNode) -> str:
         return cfg.MODEL.WEIGHTS
@@ -115,7 +137,7 @@ def _bridge_options(cfg: CfgNode, path: Path) -> dict[str, str]:
             f"{path} has INPUT.DOMAIN {cfg.INPUT.DOMAIN!r}; expected an RGB model, 'image'"
         )
     return {
-        "MODEL.META_ARCHITECTURE": architecture,
+        META_ARCHITECTURE: architecture,
         "MODEL.BRIDGE.BACKBONE": cfg.MODEL.BACKBONE.NAME,
         "MODEL.BRIDGE.ENTRY": FIRST_CONVOLUTION,
         "MODEL.BACKBONE.NAME": "build_bridged_backbone",

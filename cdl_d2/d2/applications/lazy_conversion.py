@@ -13,7 +13,8 @@ from torch import nn
 
 from cdl_d2.codec import Codec
 from cdl_d2.codec.choice import QUALITY
-from cdl_d2.d2.applications.conversion import Conversion, Reader
+from cdl_d2.conversion import Preprocessing
+from cdl_d2.d2.applications.conversion import Conversion, Reader, scaled_images
 from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.lazy_config import CLASS_NAMES, LazyModel, read_lazy_config
 from cdl_d2.d2.lazy_saving import to_yaml
@@ -26,6 +27,7 @@ from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES
 from cdl_d2.nn.bridge.linear_bridge import usual_decoder_stride
 from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.input.domains import LATENT
 
 FIT, STRIDE, WIDTH, DEVICE = (
     *("MODEL.BRIDGE.FIT_IMAGES", "MODEL.BRIDGE.STRIDE", "MODEL.BRIDGE.WIDTH", "MODEL.DEVICE"),
@@ -49,9 +51,10 @@ class LazyConversion(Conversion):
         stride = keys[STRIDE] or usual_decoder_stride(lazy.build_backbone())
         node[TARGET] = architecture
         node.coded_input = LazyCall(CodedInput)(
-            domain="latent", codec=LazyCall(Codec.load)(**codec), channel_order=order
+            domain=self.domain, codec=LazyCall(Codec.load)(**codec), channel_order=order
         )
-        node.bridge = {"decoder_stride": stride, "width": keys[WIDTH] or None}
+        if self.domain == LATENT:
+            node.bridge = {"decoder_stride": stride, "width": keys[WIDTH] or None}
         if names:
             lazy.config[CLASS_NAMES] = list(names)
         self.rgb_weights(lazy)  # raises now rather than after the fit, as what follows
@@ -60,6 +63,13 @@ class LazyConversion(Conversion):
 
     def build(self, cfg: LazyModel) -> nn.Module:
         return cfg.build(usable_device(self._keys()[DEVICE] or None))
+
+    def build_rgb_model(self, cfg: LazyModel) -> nn.Module:
+        return read_lazy_config(self.config_file).build()
+
+    def preprocessing(self, cfg: LazyModel, model: nn.Module) -> Preprocessing:
+        variant = cfg.test_variant
+        return scaled_images(variant.short_edge, variant.max_size, model)
 
     def rgb_weights(self, cfg: LazyModel) -> str:
         weights = self.find_weights(cfg.output_dir)

@@ -1,0 +1,76 @@
+"""Distillation of Detectron2's models after the fit of a conversion."""
+
+import math
+
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
+import torch
+from torchvision.io import write_png
+
+from cdl_d2.codec import CodecChoice
+from cdl_d2.codec.io.weights_file import read_weights
+from cdl_d2.conversion import DistillationOptions
+from cdl_d2.d2 import SafeCheckpointer
+from cdl_d2.d2.applications.convert import YamlConversion
+from cdl_d2.d2.config_files import read_config
+from cdl_d2.errors import CdlError
+from tests.d2.conftest import make_item, small_cfg, small_model
+
+OPTIONS = DistillationOptions(iterations=1, batch_size=2, adapt="all", patience=0)
+CASCADE = [
+    *("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True),
+]
+SIZE = "INPUT.IMAGE_SIZE", 96, "INPUT.MIN_SIZE_TEST", 96
+CONFIGS = {
+    "cascade": lambda: small_cfg("pixel", *CASCADE),
+    "DeepLab": lambda: read_config("segmentation/small/pixel_deeplab_small.yaml", SIZE),
+    "classifier": lambda: read_config("classification/small/pixel_resnet_small.yaml", SIZE),
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(16):
+        write_png(make_item(64, 70, seed=number)["image"], str(folder / f"{number:02}.png"))
+    return sorted(folder.iterdir())
+
+
+def convert(cfg, images, folder, output="out", **arguments):
+    """Save a small RGB model unless it is there, and convert it."""
+    run = folder / "run"
+    if not run.exists():
+        run.mkdir()
+        SafeCheckpointer(small_model(cfg), str(run)).save("model_final")
+        (run / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    codec, output = CodecChoice("tiny-bmshj2018-hyperprior", 2), folder / output
+    outcome = YamlConversion(run / "config.yaml", images, codec, output, **arguments).run()
+    weights = [read_weights(f / "model_final.pth")["model"] for f in (run, output)]
+    return outcome, read_config(output / "config.yaml"), *weights
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_model_on_latents_is_distilled_without_labels(name, images, tmp_path):
+    outcome, cfg, before, after = convert(CONFIGS[name](), images, tmp_path, distillation=OPTIONS)
+    assert [check["iteration"] for check in outcome.history] == [0, 1]
+    assert all(math.isfinite(check["loss"]) for check in outcome.history)
+    assert cfg.INPUT.DOMAIN == "latent" and outcome.explained <= 1
+    assert any(name.endswith("is_fitted") and value for name, value in after.items())
+    statistics = [key for key in before if "running" in key]
+    assert all(torch.equal(before[key], after[key]) for key in statistics)
+    assert not (tmp_path / "out" / "distillation.pth").exists()
+
+
+def test_a_model_on_decoded_images_is_distilled_in_the_same_way(images, tmp_path):
+    arguments = {"domain": "reconstruction", "distillation": OPTIONS}
+    outcome, cfg, before, after = convert(small_cfg("pixel"), images, tmp_path, **arguments)
+    assert outcome.explained is None and len(outcome.history) == 2
+    assert cfg.INPUT.DOMAIN == "reconstruction" and before.keys() <= after.keys()
+
+
+def test_too_few_images_for_a_distillation_are_refused_before_the_fit(images, tmp_path):
+    with pytest.raises(CdlError, match="--iterations 0"):
+        convert(small_cfg("pixel"), images[:5], tmp_path, distillation=OPTIONS)
+    assert not (tmp_path / "out").exists()
