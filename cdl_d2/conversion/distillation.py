@@ -203,13 +203,17 @@ class Distillation:
         """
         student, options = self._student, self._options
         layers = self._depths.first_layers(ADAPT[options.adapt])
-        bridges = [n for n, m in student.named_modules() if isinstance(m, LinearBridge | Bridge)]
+        bridges = {
+            f"{name}.": options.bridge_rate if isinstance(module, LinearBridge) else 1.0
+            for name, module in student.named_modules()
+            if isinstance(module, Bridge | LinearBridge)  # a Bridge is not fitted before
+        }
         groups: dict[float, dict[str, nn.Parameter]] = {}
         for name, parameter in student.named_parameters():
-            in_bridge = any(name.startswith(f"{bridge}.") for bridge in bridges)
             is_first = options.adapt == "all" or name.rpartition(".")[0] in layers
             share = 1.0 if is_first else options.later_rate
-            share = options.bridge_rate if in_bridge else share
+            shares = (rate for bridge, rate in bridges.items() if name.startswith(bridge))
+            share = next(shares, share)
             if parameter.requires_grad_(share > 0).requires_grad:
                 groups.setdefault(share, {})[name] = parameter
         if not groups:

@@ -31,6 +31,7 @@ from cdl_d2.d2.modeling.teacher import find_weights
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, write_text
+from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.nn.input.domains import LATENT
@@ -45,7 +46,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         explained: share of the first convolution's variance that the bridge explains, at most 1;
-            None without a bridge.
+            None if none is fitted.
         history: validation losses of the distillation, on images that were kept aside.
     """
 
@@ -95,7 +96,7 @@ class Conversion(ABC):
             model = self.build(cfg)
             checkpointer = _load_rgb_weights(model, weights, self.output)
             explained, history = None, []
-            if self.domain == LATENT:
+            if self.domain == LATENT and not _has_trained_bridge(model):
                 explained = self._fit(cfg, model, map(read, images[1]), len(images[1]))
             if self.distillation is not None:
                 write_text(self.output / CONFIG_FILE, self.written_config(cfg))
@@ -230,7 +231,7 @@ def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheck
     fitted = tuple(
         f"{name}."
         for name, module in model.named_modules()
-        if isinstance(module, LinearBridge | LatentTranslation)
+        if isinstance(module, Bridge | LinearBridge | LatentTranslation)
     )
     missing = [
         key
@@ -245,6 +246,11 @@ def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheck
             f"{missing[0]}: are they of this RGB model?"
         )
     return checkpointer
+
+
+def _has_trained_bridge(model: nn.Module) -> bool:
+    """Return True if a bridge leads behind the first convolution, where none is fitted."""
+    return any(isinstance(module, Bridge) for module in model.modules())
 
 
 def scaled_images(

@@ -29,6 +29,7 @@ from cdl_d2.nn.backbones.rgb_model import IMAGENET, IMAGENET_CLASSES, imagenet_n
 from cdl_d2.nn.input.domains import LATENT
 
 INIT = "MODEL.CLASSIFIER.INIT"
+ENTRY = "MODEL.BRIDGE.ENTRY"
 META_ARCHITECTURE = "MODEL.META_ARCHITECTURE"
 
 
@@ -66,11 +67,14 @@ class YamlConversion(Conversion):
         }
         pairs = [word for pair in options.items() for word in pair]
         changed = read_config(path, [*self.base_overrides, *pairs, *self.overrides])
+        is_trained = self.domain == LATENT and self.distillation is not None
         for key, value in bridge.items():
+            if key == ENTRY and is_trained:  # others than the first convolution are not fitted
+                continue
             if attrgetter(key)(changed) != value:
                 raise CdlError(
-                    f"{key} {attrgetter(key)(changed)}: a conversion needs {value}; for another, "
-                    "use `cdl train` with a config of your own"
+                    f"{key} {attrgetter(key)(changed)}: a fit needs {value}; for another, train "
+                    "the conversion (--iterations), or use `cdl train` with a config of your own"
                 )
         if not changed.MODEL.WEIGHTS:
             _check_initial_network(changed, path)
@@ -139,7 +143,7 @@ def _bridge_options(cfg: CfgNode, path: Path) -> dict[str, str]:
     return {
         META_ARCHITECTURE: architecture,
         "MODEL.BRIDGE.BACKBONE": cfg.MODEL.BACKBONE.NAME,
-        "MODEL.BRIDGE.ENTRY": FIRST_CONVOLUTION,
+        ENTRY: FIRST_CONVOLUTION,
         "MODEL.BACKBONE.NAME": "build_bridged_backbone",
     }
 

@@ -74,3 +74,19 @@ def test_too_few_images_for_a_distillation_are_refused_before_the_fit(images, tm
     with pytest.raises(CdlError, match="--iterations 0"):
         convert(small_cfg("pixel"), images[:5], tmp_path, distillation=OPTIONS)
     assert not (tmp_path / "out").exists()
+
+
+FROM_P3 = [
+    *("MODEL.BRIDGE.ENTRY", "res3", "MODEL.RESNETS.OUT_FEATURES", "('res3', 'res4', 'res5')"),
+    *("MODEL.FPN.IN_FEATURES", "('res3', 'res4', 'res5')"),
+    *("MODEL.ANCHOR_GENERATOR.SIZES", "[[16], [32], [64], [128]]"),
+    *("MODEL.RPN.IN_FEATURES", "('p3', 'p4', 'p5', 'p6')"),
+    *("MODEL.ROI_HEADS.IN_FEATURES", "('p3', 'p4', 'p5')"),
+]
+
+
+def test_a_cheaper_student_is_compared_at_the_levels_that_it_has(images, tmp_path):
+    arguments = {"distillation": OPTIONS, "overrides": tuple(FROM_P3)}
+    outcome, cfg, before, after = convert(small_cfg("pixel"), images, tmp_path, **arguments)
+    assert outcome.explained is None and len(outcome.history) == 2
+    assert cfg.MODEL.BRIDGE.ENTRY == "res3" and len(after) < len(before)
