@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +17,7 @@ from cdl_d2.errors import CdlError, MissingWeightsError
 if TYPE_CHECKING:
     from cdl_d2.conversion import Conversion, DistillationOptions
 
+BATCH_SIZE = 4  # of Detectron2's models, most of which run images one by one
 LEAST_EXPLAINED = 0.5  # share of the variance; useful fits leave a few percent unexplained
 RgbModel = Annotated[
     str,
@@ -35,8 +36,8 @@ class ConversionOptions:
 
     Attributes:
         minutes: Time limit of the training.
-        iterations: Number of batches at most; 0 for the fit alone. Default 300, or without a limit
-            if --minutes is given.
+        iterations: Number of batches at most; 0 for the fit alone. Default 0 for a model of
+            Detectron2, 300 for a network by name, or without a limit if --minutes is given.
         adapt: Layers that learn at the whole learning rate, from the input on.
         seed: Seed of batches and augmentation.
         domain: Input of the result: `latent`; or `reconstruction`, for the RGB model fine-tuned on
@@ -96,8 +97,9 @@ def convert(
     ```
 
     An adapter (bridge) replaces the first convolution of a detector, segmentation model or
-    classifier; it is fitted in closed form to the images, in about a minute. Then the layers of a
-    network by name are trained to reproduce the RGB network's features and outputs on the images.
+    classifier; it is fitted in closed form to the images, in about a minute. Then the layers are
+    trained to reproduce the RGB network's features and outputs on the images; those of a model of
+    Detectron2 if --minutes or --iterations are given.
     An interrupted training is continued by the same command.
 
     The output folder has a `model_final.pth`, which is a MODEL for all commands, and for Detectron2
@@ -147,20 +149,10 @@ def _convert_network(
         choice = replace(codec, quality=quality).choice()
         arguments = choice, folder, distillation, options.domain, device
         conversions.append(NetworkConversion(source, images, *arguments).run())
-        _print_conversion(folder, conversions[-1], options.domain)
+        conversion = conversions[-1]
+        explained = conversion.explained if options.domain == "latent" else None
+        _print_results(folder, explained, conversion.history)
     _report(output, conversions, source.outputs, options)
-
-
-def _print_conversion(output: Path, conversion: Conversion, domain: str) -> None:
-    if domain == "latent":
-        _print_explained(output, conversion.explained)
-    if conversion.history:
-        losses = [check["loss"] for check in conversion.history]
-        best = min(conversion.history, key=lambda check: check["loss"])
-        print(
-            f"{output}: the loss on the validation images fell from "
-            f"{losses[0]:.4f} to {best['loss']:.4f} after {best['iteration']} iterations"
-        )
 
 
 def _report(
@@ -202,13 +194,18 @@ def _convert_detectron2(
     weights: str | None,
     options: ConversionOptions,
 ) -> None:
-    """Convert a model of Detectron2: fit the bridge."""
+    """Convert a model of Detectron2."""
     from cdl_d2.prediction.loading import find_detectron2_config
 
-    if options != DEFAULTS:
+    if options.qualities or options.report:
         raise CdlError(
-            f"{model} is a model of Detectron2, whose bridge is fitted without training: leave out "
-            "the options of the training, and fine-tune the result with cdl train"
+            f"{model} is a model of Detectron2, whose conversion has no report: leave out --report "
+            "and --qualities"
+        )
+    if options.device:
+        raise CdlError(
+            f"--device {options.device}: {model} is a model of Detectron2, write "
+            f"MODEL.DEVICE {options.device}"
         )
     config_file, changes, own_weights = find_detectron2_config(model)
     from cdl_d2.d2.applications.convert import YamlConversion
@@ -216,14 +213,28 @@ def _convert_detectron2(
     from cdl_d2.yaml_text import is_lazy_config
 
     lazy = config_file.is_file() and is_lazy_config(config_file)
-    parts = codec.choice(), output, weights or own_weights
-    explained = (LazyConversion if lazy else YamlConversion)(
-        config_file, images, *parts, tuple(changes), tuple(overrides)
-    ).run()[0]
-    _print_explained(output, explained)
+    has_budget, distillation = bool(options.minutes or options.iterations), None
+    if has_budget:
+        distillation = replace(options.distillation(), batch_size=BATCH_SIZE)
+    parts = codec.choice(), output, weights or own_weights, tuple(changes), tuple(overrides)
+    outcome = (LazyConversion if lazy else YamlConversion)(
+        config_file, images, *parts, domain=options.domain, distillation=distillation
+    ).run()
+    _print_results(output, outcome.explained, outcome.history)
 
 
-def _print_explained(output: Path, explained: float) -> None:
+def _print_results(
+    output: Path, explained: float | None, history: Sequence[Mapping[str, float]]
+) -> None:
+    """Print the share that a bridge explains, if one is fitted, and the losses of a training."""
+    if history:
+        best = min(history, key=lambda check: check["loss"])
+        print(
+            f"{output}: the loss on the validation images went from "
+            f"{history[0]['loss']:.4f} to {best['loss']:.4f} after {best['iteration']} iterations"
+        )
+    if explained is None:
+        return
     print(
         f"{output}: the bridge explains {100 * explained:.1f} % of the variance of the first "
         "convolution's output"

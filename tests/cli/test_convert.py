@@ -67,6 +67,21 @@ C4 = [  # of a backbone that says nothing of how it wants to be padded
 ]
 
 
+def test_a_detector_is_trained_without_labels_after_the_fit(teacher, codec, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for number in range(16):
+        image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+        write_png(image, str(images / f"{number:02}.png"))
+    words = "convert", teacher, images, *CODEC, "--output", out, "--iterations", 1
+    assert "validation images" in output_of(*words)
+    after = torch.load(out / "model_final.pth", weights_only=True)["model"]
+    assert predict_bitstream(out, codec, images / "00.png")["instances"].image_size == (64, 64)
+    assert not (out / "distillation.pth").exists() and all(
+        v.isfinite().all() for v in after.values()
+    )
+
+
 def save_run(cfg, folder):
     folder.mkdir()
     SafeCheckpointer(small_model(cfg), str(folder)).save("model_final")
