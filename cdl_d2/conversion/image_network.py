@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec import Codec, Latent
+from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
@@ -66,15 +67,18 @@ class ImageNetwork(nn.Module):
 
     @torch.no_grad()
     def check_image(self, image: torch.Tensor) -> None:
-        """Raise CdlError, with the network's reason, if it does not run on an image."""
+        """Raise CdlError if the network does not run on an image, or returns NaN."""
+        name = type(self.network).__name__
         try:
-            self.run([image])
+            output = self.run([image])
         except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
             height, width = image.shape[1:]
             raise CdlError(
-                f"{type(self.network).__name__} does not run on an image of {height} x {width} "
-                f"pixels: {error}: give the preprocessing with the size that it needs"
+                f"{name} does not run on an image of {height} x {width} pixels: {error}: give the "
+                "preprocessing with the size that it needs"
             ) from error
+        if any(values.isnan().any() for _, values in named_tensors(output)):
+            raise CdlError(f"{name} returns NaN for an image: are its weights trained?")
 
 
 class DecodedNetwork(ImageNetwork):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from cdl_d2.codec.io.image_files import find_images, open_image, read_image
+from cdl_d2.codec.io.image_files import check_image_file, find_images, read_image
 from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.errors import CdlError
@@ -23,7 +24,7 @@ def list_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return image files, of a folder with its subfolders or as they are listed.
 
     Raises:
-        CdlError: for fewer than LEAST_IMAGES, or a file that is no image.
+        CdlError: for fewer than LEAST_IMAGES, or a file that is no image or corrupted.
         FileNotFoundError: if there is no such folder.
     """
     if isinstance(images, str | Path):
@@ -38,9 +39,8 @@ def list_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
             f"{len(files)} images {source} are too few for a conversion: at least {LEAST_IMAGES}, "
             "better some hundreds like those that the model is for"
         )
-    for file in files:  # before minutes of training
-        with open_image(file):
-            pass
+    for file in tqdm(files, desc="check images", unit="image"):  # before minutes of training
+        check_image_file(file)
     return files
 
 

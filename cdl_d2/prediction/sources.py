@@ -68,16 +68,20 @@ def find_sources(inputs: Sequence[str], output: Path | None = None) -> dict[str,
 
 
 def find_image_files(inputs: Sequence[str]) -> list[Path]:
-    """Find the image files of inputs, in the order of find_sources.
+    """Find the image files of inputs, each once, in the order of find_sources.
+
+    Files of several inputs may have the same name.
 
     Raises:
         OSError, CdlError: as find_sources, or if a source is no image file.
     """
-    sources = list(find_sources(inputs).values())
+    groups = [[text] for text in inputs] or [[]]
+    sources = dict.fromkeys(source for group in groups for source in find_sources(group).values())
     for source in sources:
         if not isinstance(source, Path) or source.suffix.lower() not in IMAGE_SUFFIXES:
-            raise CdlError(f"{source} is no image file; expected {', '.join(IMAGE_SUFFIXES)}")
-    return sources
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise CdlError(f"{source} is no image file; expected {suffixes}")
+    return list(sources)
 
 
 def _add_tar_names(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import cdl_d2
@@ -61,6 +62,13 @@ def test_a_vision_transformer_says_which_size_it_needs(codec, photos):
     assert Preprocessing.of_network(vit(64), **HALF).crop == 64
 
 
+def test_a_network_that_returns_nan_is_rejected(codec, photos):
+    network = Cifar()
+    nn.init.constant_(network.classify.bias, torch.nan)
+    with pytest.raises(CdlError, match="NaN"):
+        Conversion(network, codec, photos, Preprocessing(**HALF, short_edge=SIDE, crop=SIDE))
+
+
 def test_an_input_range_must_be_known(codec, photos):
     with pytest.raises(CdlError, match="mean and std"):
         cdl_d2.convert(Cifar(), codec, images=photos)
@@ -87,7 +95,10 @@ def test_images_are_checked_before_a_conversion(codec, photos, tmp_path):
     files = [photos / path for path in find_images(photos)]
     broken = tmp_path / "broken.png"
     broken.write_text("no image", encoding="utf-8")
-    for images in (files[:3], [*files, broken], tmp_path):
+    cut = tmp_path / "cut.jpg"
+    Image.open(files[0]).save(cut)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    for images in (files[:3], [*files, broken], [*files, cut], tmp_path):
         with pytest.raises(CdlError):
             cdl_d2.convert(Cifar(), codec, images=images, **HALF)
     with pytest.raises(FileNotFoundError):

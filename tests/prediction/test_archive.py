@@ -20,7 +20,7 @@ from cdl_d2.files import without_nan, write_json
 from cdl_d2.metrics.coco_precision import CocoIndex, average_precision
 from cdl_d2.prediction import archive
 from cdl_d2.prediction.archive import ArchivePrediction
-from cdl_d2.prediction.sources import find_sources
+from cdl_d2.prediction.sources import find_image_files, find_sources
 from tests.commands import output_of, refused, run
 from tests.tv.conftest import CLASSES, CODEC
 
@@ -498,3 +498,12 @@ def test_a_glob_through_all_folders_goes_through_each_once(tmp_path, monkeypatch
     for pattern in ("**/*", "**/*.png", "*"):
         assert sorted(find_sources([str(other / pattern)])) == ["2.png", "3.png", "4.png"]
     assert [*find_sources([str(folder / "a" / "**" / "b" / "*.png")])] == ["1.png"]
+
+
+def test_image_files_of_one_name_in_several_folders_are_all_listed_once(tmp_path):
+    files = [tmp_path / folder / "1.png" for folder in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    inputs = [*(str(file.parent) for file in files), str(files[0])]
+    assert find_image_files(inputs) == files

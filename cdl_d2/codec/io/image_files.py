@@ -129,6 +129,14 @@ def check_image(file: Image.Image, path: str | Path) -> None:
         warnings.warn(f"{path}: only the first frame is read", stacklevel=2)
 
 
+def check_image_file(path: str | Path) -> None:
+    """Raise the errors of read_image; a JPEG is decoded at 1/8 of its size, in less time."""
+    with open_image(path) as file:
+        check_image(file, path)
+        file.draft("RGB", (file.width // 8, file.height // 8))
+        file.load()
+
+
 def _warn_of_transparency(name: str | Path) -> None:
     warnings.warn(f"{name}: transparency is ignored", stacklevel=3)
 
