@@ -71,6 +71,30 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         os.rename(temporary, path)
 
 
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes from this block for the same folder, where the file system has locks.
+
+    Raises:
+        CdlError: if another process is in the block.
+        OSError: if there is no such folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise CdlError(
+            f"another process writes to {folder}: wait for it, or give another folder"
+        ) from error
+    except OSError:  # a file system without locks: best effort
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: str | Path, text: str, replace: bool = True) -> None:
     """Write text in UTF-8 with write_atomically."""
     with write_atomically(path, replace) as temporary:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cdl_d2.codec import Codec, CodecChoice
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.conversion.comparison import LatentReader, compare
-from cdl_d2.conversion.distillation import DistillationOptions
+from cdl_d2.conversion.distillation import STATE_FILE, DistillationOptions
 from cdl_d2.conversion.fit import fit_to_images
 from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
 from cdl_d2.conversion.image_sets import distil_on_images, list_images, split_images
@@ -37,7 +37,7 @@ def convert(
     distillation: DistillationOptions | None = None,
     decoder_stride: int | None = None,
     width: int | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> LatentNetwork:
     """Convert a trained RGB network of any library to latent input.
 
@@ -76,8 +76,11 @@ def convert(
             codec; too few or unreadable images.
     """
     preprocessing = preprocessing or Preprocessing.of_network(network, mean, std)
+    folder = Path(folder) if folder is not None else None
     conversion = Conversion(network, load_codec(codec, quality), images, preprocessing, folder)
     student = conversion.to_latents(distillation or DistillationOptions(), decoder_stride, width)
+    if folder:
+        (folder / STATE_FILE).unlink(missing_ok=True)
     return student.to(next((p.dtype for p in network.parameters()), torch.float32))
 
 

@@ -27,7 +27,7 @@ from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
 ADAPT = {"bridge": 0.0, "first-third": 1 / 3, "half": 0.5, "all": 1.0}  # share of the layers
-STATE_FILE = "distillation.pth"  # of an interrupted run
+STATE_FILE = "distillation.pth"  # of a run whose result is not written yet
 CHECKS = 10  # validations in a run
 WARM_UP = 0.05  # share of the run in which the learning rate rises
 LARGEST_NORM = 5.0  # of the gradient
@@ -93,8 +93,9 @@ class Distillation:
         draw_batch: function from the number of an iteration to its images.
         validation: batches of images that no step uses.
         options: options.
-        folder: where the state of an interrupted run is kept; None for nowhere. A run with the same
-            options, student and teacher goes on from it.
+        folder: where the state is kept, even of a run that has ended, until the caller has written
+            the result and removes STATE_FILE; None for nowhere. A run with the same options,
+            student and teacher goes on from it.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Distillation:
         best = self._resume(optimizer) or self._checked(None)
         begin, check = time.monotonic() - self._seconds, len(self.history)
         with tqdm(total=100, desc="distil", unit="%") as progress:
-            while (done := self._progress(time.monotonic() - begin)) < 1:
+            while (done := self._progress(time.monotonic() - begin)) < 1 and not self._is_stale():
                 progress.update(int(100 * done) - progress.n)
                 self._step(optimizer, done)
                 self._iteration += 1
@@ -137,13 +138,9 @@ class Distillation:
                     self._seconds = time.monotonic() - begin
                     self._save(optimizer, best)
                     progress.set_postfix(loss=f"{self.history[-1]['loss']:.4f}")
-                    if self._is_stale():
-                        break
             progress.update(100 - progress.n)
         self._load(best)
         self._set_memory_format(torch.contiguous_format)
-        if self._file:
-            self._file.unlink(missing_ok=True)
         return self.history
 
     def _set_memory_format(self, memory_format: torch.memory_format) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cdl_d2.conversion.distillation import STATE_FILE
 from cdl_d2.errors import CdlError
-from cdl_d2.files import write_json
+from cdl_d2.files import locked_folder, write_json
 
 RECORD_FILE = "conversion.json"  # what was converted, and how
 
@@ -21,7 +21,8 @@ def conversion_folder(
 ) -> Iterator[None]:
     """Make a folder for a conversion that runs in the block, or continue an interrupted one.
 
-    A block that fails before the first state of a distillation leaves nothing.
+    A block that fails before the first state of a distillation leaves nothing; one that succeeds
+    has no more use for that state, which is removed.
 
     Args:
         folder: the folder.
@@ -29,28 +30,40 @@ def conversion_folder(
         results: names of the files that the block writes.
 
     Raises:
-        CdlError: if the folder has one of these, or the state of another conversion.
+        CdlError: if the folder has one of these, or the state of another conversion, or if another
+            process converts to it.
     """
-    for name in results:
-        if (folder / name).exists():
-            raise CdlError(
-                f"{folder} has a {name} of another conversion, or of one that has ended: give "
-                "another output folder"
-            )
     path, is_new = folder / RECORD_FILE, not folder.exists()
-    if (folder / STATE_FILE).exists():
-        _check_record(path, record)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
+    with locked_folder(folder):
+        for name in results:
+            if (folder / name).exists():
+                raise CdlError(
+                    f"{folder} has a {name} of another conversion, or of one that has ended: give "
+                    "another output folder"
+                )
+        if (folder / STATE_FILE).exists():
+            _check_record(path, record)
+        try:
+            write_json(path, record)
+            yield
+        except BaseException:
+            if not (folder / STATE_FILE).exists():
+                path.unlink(missing_ok=True)
+                with suppress(OSError):  # it is not empty
+                    if is_new:
+                        folder.rmdir()
+            raise
+        (folder / STATE_FILE).unlink(missing_ok=True)
+
+
+def has_record(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Return whether a folder is of the conversion with a record."""
     try:
-        yield
-    except BaseException:
-        if not (folder / STATE_FILE).exists():
-            path.unlink(missing_ok=True)
-            with suppress(OSError):  # it is not empty
-                if is_new:
-                    folder.rmdir()
-        raise
+        _check_record(folder / RECORD_FILE, record)
+    except CdlError:
+        return False
+    return True
 
 
 def _check_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from cdl_d2.codec import STRIDE, CodecChoice
 from cdl_d2.conversion import DistillationOptions, Preprocessing
+from cdl_d2.conversion.distillation import STATE_FILE
 from cdl_d2.conversion.image_sets import distil_on_images, list_images, split_images
 from cdl_d2.conversion.sample_network import SampleNetwork
 from cdl_d2.d2.applications.backend import Detectron2Backend
@@ -30,7 +31,7 @@ from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.teacher import find_weights
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError, with_advice
-from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, write_text
+from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, locked_folder, write_text
 from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
@@ -104,6 +105,7 @@ class Conversion(ABC):
             _check_prediction(model, read(images[1][0]))
             write_text(self.output / CONFIG_FILE, self.written_config(cfg))
             checkpointer.save(Path(WEIGHTS_FILE).stem)
+            (self.output / STATE_FILE).unlink(missing_ok=True)
         return Outcome(explained, history)
 
     def _split_images(self) -> tuple[list[Path], list[Path]]:
@@ -208,13 +210,14 @@ class Conversion(ABC):
         """Make the output folder; remove a new one if the block fails and leaves it empty."""
         is_new = not self.output.exists()
         self.output.mkdir(parents=True, exist_ok=True)
-        try:
-            yield
-        except BaseException:
-            with suppress(OSError):  # it is not empty
-                if is_new:
-                    self.output.rmdir()
-            raise
+        with locked_folder(self.output):
+            try:
+                yield
+            except BaseException:
+                with suppress(OSError):  # it is not empty
+                    if is_new:
+                        self.output.rmdir()
+                raise
 
 
 def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheckpointer:
