@@ -15,7 +15,9 @@ from cdl_d2.cli.output import report as report_failure
 from cdl_d2.errors import CdlError, MissingWeightsError
 
 if TYPE_CHECKING:
+    from cdl_d2.codec import CodecChoice
     from cdl_d2.conversion import Conversion, DistillationOptions
+    from cdl_d2.conversion.report import Report
 
 BATCH_SIZE = 4  # of Detectron2's models, most of which run images one by one
 LEAST_EXPLAINED = 0.5  # share of the variance; useful fits leave a few percent unexplained
@@ -139,30 +141,35 @@ def _convert_network(
 
     if options.report or options.qualities:  # its packages may be missing
         import cdl_d2.bench.conversion_page  # noqa: F401
+    qualities = tuple(dict.fromkeys(options.qualities or (codec.quality,)))
+    choices = [_check_codec(replace(codec, quality=quality)) for quality in qualities]
     name, file = split_weights(model)
     distillation, device = options.distillation(), usable_device(options.device)
     with advice("--weights FILE", MissingWeightsError):
         source = load_named_network(name, weights or file)
-    conversions = []
-    for quality in options.qualities or (codec.quality,):
-        folder = output / f"quality-{quality}" if options.qualities else output
-        choice = replace(codec, quality=quality).choice()
+    reports: list[Report] = []
+    for choice in choices:
+        folder = output / f"quality-{choice.quality}" if options.qualities else output
         arguments = choice, folder, distillation, options.domain, device
-        conversions.append(NetworkConversion(source, images, *arguments).run())
-        conversion = conversions[-1]
+        network_conversion = NetworkConversion(source, images, *arguments)
+        if choice is not choices[-1] and (report := network_conversion.finished_report()):
+            reports.append(report)  # of a command that was interrupted at a later quality
+            continue
+        conversion = network_conversion.run()
+        reports.append(conversion.report)
         explained = conversion.explained if options.domain == "latent" else None
         _print_results(folder, explained, conversion.history)
-    _report(output, conversions, source.outputs, options)
+    _report(output, reports, conversion, source.outputs, options)
 
 
 def _report(
     output: Path,
-    conversions: Sequence[Conversion],
+    reports: Sequence[Report],
+    conversion: Conversion,
     class_names: Sequence[str],
     options: ConversionOptions,
 ) -> None:
-    """Print the reports of conversions, and write their page and their curve."""
-    reports = [conversion.report for conversion in conversions]
+    """Print the reports of conversions, and write their curve and a page with the last one."""
     rows = [
         {"quality": report.quality, **row} if len(reports) > 1 else row
         for report in reports
@@ -181,7 +188,7 @@ def _report(
         print(conversion_page.describe_saving(reports))
         print(f"written: {conversion_page.write_curve(output, reports)}")
     if options.report:
-        pictures = conversion_page.draw_examples(conversions[-1], class_names)
+        pictures = conversion_page.draw_examples(conversion, class_names)
         print(f"written: {conversion_page.write_report(output, reports, pictures)}")
 
 
@@ -216,11 +223,19 @@ def _convert_detectron2(
     has_budget, distillation = bool(options.minutes or options.iterations), None
     if has_budget:
         distillation = replace(options.distillation(), batch_size=BATCH_SIZE)
-    parts = codec.choice(), output, weights or own_weights, tuple(changes), tuple(overrides)
+    parts = _check_codec(codec), output, weights or own_weights, tuple(changes), tuple(overrides)
     outcome = (LazyConversion if lazy else YamlConversion)(
         config_file, images, *parts, domain=options.domain, distillation=distillation
     ).run()
     _print_results(output, outcome.explained, outcome.history)
+
+
+def _check_codec(options: CodecOptions) -> CodecChoice:
+    """Return the choice of a codec, which can be loaded."""
+    choice = options.choice()
+    with advice("--codec-weights FILE", FileNotFoundError):
+        choice.load()
+    return choice
 
 
 def _print_results(

@@ -114,8 +114,10 @@ def torchvision_task(name: str) -> str:
     try:
         module = get_model_builder(name).__module__
     except ValueError as error:
-        similar = get_close_matches(name, list_models(), 5) or list_models()[:5]
-        raise CdlError(f"torchvision has no network {name!r}, only {', '.join(similar)}") from error
+        similar = ", ".join(get_close_matches(name, list_models(), 5))
+        raise CdlError(
+            f"torchvision has no network {name!r}, only {similar or 'those of list_models()'}"
+        ) from error
     kind = module.removeprefix("torchvision.models.").split(".")[0]
     if kind in OTHER_KINDS:
         raise CdlError(

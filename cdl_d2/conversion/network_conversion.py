@@ -18,7 +18,8 @@ from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.conversion.named_networks import NamedNetwork
 from cdl_d2.conversion.network_model import NetworkConfig, NetworkModel, save_model
-from cdl_d2.conversion.output_folder import conversion_folder
+from cdl_d2.conversion.output_folder import conversion_folder, has_record
+from cdl_d2.conversion.report import Report
 from cdl_d2.errors import CdlError
 from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.input.domains import LATENT
@@ -75,6 +76,12 @@ class NetworkConversion:
             report.save(self.output)
             save_model(self.output / WEIGHTS_FILE, model)
         return conversion
+
+    def finished_report(self) -> Report | None:
+        """Return the report of the same conversion if the output folder has its result."""
+        record = self._record(self._config())
+        is_finished = (self.output / WEIGHTS_FILE).exists() and has_record(self.output, record)
+        return Report.load(self.output) if is_finished else None
 
     def _config(self) -> NetworkConfig:
         source, codec, weights = self.source, self.codec, Path(self.codec.weights)

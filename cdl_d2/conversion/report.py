@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,31 @@ class Report:
             f"with the RGB network ({spread}); {times}."
         )
 
+    @classmethod
+    def load(cls, folder: Path) -> Report:
+        """Return the report that `save` wrote to a folder."""
+        content = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        del content["summary"]
+        rows = [
+            Row(**_with_nan(row) | {"bits_per_pixel": row["bits_per_pixel"]})
+            for row in content["rows"]
+        ]
+        return cls(**_with_nan(content) | {"rows": rows, "objects": content["objects"]})
+
     def save(self, folder: Path) -> Path:
         """Write `report.json` to a folder, and return its path."""
         path = folder / REPORT_FILE
         write_json(path, asdict(self) | {"summary": self.summary()})
         return path
+
+
+def _with_nan(value: Any) -> Any:
+    """Return JSON values with NaN for None, which stands for it there."""
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return np.nan if value is None else value
 
 
 def _with_interval(row: Row, kind: str) -> str:

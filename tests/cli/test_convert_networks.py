@@ -4,6 +4,7 @@ import json
 import signal
 from dataclasses import replace
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torchvision.models import ShuffleNet_V2_X0_5_Weights, get_model
 from torchvision.transforms._presets import ImageClassification
 
 from cdl_d2.cli.convert import ConversionOptions
+from cdl_d2.codec import networks
 from cdl_d2.conversion.distillation import Distillation
 from cdl_d2.model_zoo.catalog import find_card
 from cdl_d2.prediction.loading import load_model
@@ -94,7 +96,10 @@ def test_qualities_are_compared_in_one_table_and_on_a_page(weights, photos, tmp_
     pytest.importorskip("matplotlib")
     words = "convert", f"{NETWORK}:{weights}", photos, *CODEC[:2], "--iterations", 0
     output = tmp_path / "out"
-    text = output_of(*words, "--qualities", 0, 2, "--report", "--output", output)
+    output_of(*words, "--qualities", 0, "--output", output)  # as if it was interrupted at 2
+    first = (output / "quality-0" / "model_final.pth").stat().st_mtime_ns
+    text = output_of(*words, "--qualities", 0, 0, 2, "--report", "--output", output)
+    assert (output / "quality-0" / "model_final.pth").stat().st_mtime_ns == first
     assert sum(line.startswith("| ") for line in text.splitlines()) == 2 + 2 * 3
     for quality in (0, 2):
         content = json.loads((output / f"quality-{quality}" / "report.json").read_text())
@@ -151,3 +156,10 @@ def test_a_converted_network_becomes_a_model_of_the_zoo(converted, tmp_path, mon
     model = load_model("small-latents", "cpu")
     assert model.card == card and model.class_names == ("cat", "dog", "elk")
     output_of("predict", "small-latents", photos / "00.png", "--output", tmp_path / "out")
+
+
+def test_a_codec_out_of_reach_is_asked_for_as_a_file(weights, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(networks, "download_file", Mock(side_effect=FileNotFoundError("offline")))
+    words = "--codec", "bmshj2018-hyperprior", "--quality", 2, "--output", tmp_path / "out"
+    assert "--codec-weights" in refused("convert", f"{NETWORK}:{weights}", photos, *words)

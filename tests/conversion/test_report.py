@@ -20,7 +20,7 @@ from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.outputs import read_output
 from cdl_d2.conversion.preprocessing import Preprocessing
-from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, ORIGINALS
+from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, ORIGINALS, Report
 from cdl_d2.metrics.agreement import (
     ClassAgreement,
     DetectionAgreement,
@@ -166,6 +166,8 @@ def test_without_a_confident_detection_nothing_is_compared(codec, tmp_path):
     assert not report.decoding_agrees_more
     assert "no detection" in report.summary() and report.table()[1]["ms/image"]
     assert json.loads(report.save(tmp_path).read_text(encoding="utf-8"))["difference"]["AP"] is None
+    again = Report.load(tmp_path)
+    assert again.summary() == report.summary() and again.table() == report.table()
 
 
 def test_one_image_and_images_of_several_sizes_are_compared(codec):
