@@ -25,7 +25,7 @@ class ImageNetwork(nn.Module):
         preprocessing: resizing, cropping and normalization of images.
 
     Attributes:
-        network: the copy; that in an nn.DataParallel is not wrapped.
+        network: the copy; that in an nn.DataParallel or of torch.compile is not wrapped.
         reads_list: the network takes a list of images, which may differ in size.
 
     Raises:
@@ -36,6 +36,7 @@ class ImageNetwork(nn.Module):
         super().__init__()
         if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
             network = network.module
+        network = getattr(network, "_orig_mod", network)  # of torch.compile
         try:
             network = copy.deepcopy(network)
         except (RuntimeError, TypeError) as error:

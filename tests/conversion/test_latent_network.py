@@ -84,7 +84,7 @@ def test_normalization_inside_of_the_network_is_as_outside(codec, photos):
 
 
 def test_wrappers_modes_and_random_states_do_not_matter(network, student, codec, photos, latents):
-    training = nn.DataParallel(copy.deepcopy(network).train())
+    training = nn.DataParallel(torch.compile(copy.deepcopy(network).train()))
     state = torch.get_rng_state()
     again = cdl_d2.convert(
         training, codec, images=photos, preprocessing=SQUARE, distillation=NO_TRAINING
