@@ -77,6 +77,8 @@ def convert(
     """
     preprocessing = preprocessing or Preprocessing.of_network(network, mean, std)
     folder = Path(folder) if folder is not None else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)  # before minutes of training
     conversion = Conversion(network, load_codec(codec, quality), images, preprocessing, folder)
     student = conversion.to_latents(distillation or DistillationOptions(), decoder_stride, width)
     if folder:

@@ -79,6 +79,8 @@ class DistillationOptions:
         for name, value in asdict(self).items():
             if not isinstance(value, str) and not 0 <= value < math.inf:
                 raise CdlError(f"{name} {value} of a distillation is not a number from 0 up")
+        if self.batch_size < 1:
+            raise CdlError(f"batch_size {self.batch_size} of a distillation is not 1 or more")
 
 
 class Distillation:

@@ -29,7 +29,7 @@ class ImageNetwork(nn.Module):
         reads_list: the network takes a list of images, which may differ in size.
 
     Raises:
-        CdlError: if the network cannot be copied.
+        CdlError: if the network is no nn.Module, a ScriptModule, or cannot be copied.
     """
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing):
@@ -37,6 +37,8 @@ class ImageNetwork(nn.Module):
         if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
             network = network.module
         network = getattr(network, "_orig_mod", network)  # of torch.compile
+        if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+            raise CdlError(f"a {type(network).__name__} is no network: expected a plain nn.Module")
         try:
             network = copy.deepcopy(network)
         except (RuntimeError, TypeError) as error:

@@ -44,6 +44,8 @@ def weight_normed_of_old() -> nn.Module:
         weight_normed,
         weight_normed_of_old,
         WithSkip,
+        lambda: torch.jit.trace(Cifar().eval(), torch.zeros(1, 3, SIDE, SIDE)),
+        lambda: "resnet18",
         lambda: Cifar(kernel_size=14, stride=14, padding=0),
         lambda: Cifar(stride=(2, 1)),
         lambda: Cifar(padding=2),
@@ -67,6 +69,15 @@ def test_a_network_that_returns_nan_is_rejected(codec, photos):
     nn.init.constant_(network.classify.bias, torch.nan)
     with pytest.raises(CdlError, match="NaN"):
         Conversion(network, codec, photos, Preprocessing(**HALF, short_edge=SIDE, crop=SIDE))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"iterations": -1}, {"minutes": float("inf")}, {"batch_size": 0}, {"adapt": "none"}],
+)
+def test_options_without_meaning_are_rejected(option):
+    with pytest.raises(CdlError, match=next(iter(option))):
+        DistillationOptions(**option)
 
 
 def test_an_input_range_must_be_known(codec, photos):
