@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ import torch
 from cdl_d2.bench.curves import Point, rate_saving, tradeoff_figure
 from cdl_d2.bench.html_page import embed_figure, figure_row, table_html, write_page
 from cdl_d2.codec import Codec
-from cdl_d2.conversion.comparison import LatentReader, PixelReader, Reader
-from cdl_d2.conversion.convert import Conversion
+from cdl_d2.conversion.comparison import ComparedConversion, LatentReader, PixelReader, Reader
 from cdl_d2.conversion.outputs import ImageOutput, read_output
 from cdl_d2.conversion.report import DECODED, KINDS, ORIGINALS, Report
 from cdl_d2.errors import CdlError, imports_of_extra
@@ -56,7 +56,7 @@ def write_report(folder: Path, reports: Sequence[Report], pictures: Sequence[str
     return folder / PAGE_FILE
 
 
-def draw_examples(conversion: Conversion, class_names: Sequence[str] = ()) -> list[str]:
+def draw_examples(conversion: ComparedConversion, class_names: Sequence[str] = ()) -> list[str]:
     """Return HTML of the first images kept aside of a conversion that was compared."""
     networks = {name: network.cpu() for name, network in conversion.compared.items()}
     rgb, codec = conversion.teacher.cpu(), conversion.codec.on("cpu")
@@ -83,6 +83,8 @@ def rate_figure(reports: Sequence[Report]) -> Figure:
 def describe_saving(reports: Sequence[Report]) -> str:
     """Return a sentence about the Bjontegaard saving over decoding, or why none is."""
     kind, candidate = KINDS[reports[0].kind], reports[0].candidate
+    if not all(isfinite(report.difference[report.kind]) for report in reports):
+        return "There is no rate saving to state: nothing is compared."
     try:
         saving = rate_saving(_points(reports), DECODED, candidate, RATE, kind)
     except CdlError as error:

@@ -16,7 +16,8 @@ from cdl_d2.errors import CdlError, MissingWeightsError
 
 if TYPE_CHECKING:
     from cdl_d2.codec import CodecChoice
-    from cdl_d2.conversion import Conversion, DistillationOptions
+    from cdl_d2.conversion import DistillationOptions
+    from cdl_d2.conversion.comparison import ComparedConversion
     from cdl_d2.conversion.report import Report
 
 BATCH_SIZE = 4  # of Detectron2's models, most of which run images one by one
@@ -101,8 +102,9 @@ def convert(
     An adapter (bridge) replaces the first convolution of a detector, segmentation model or
     classifier; it is fitted in closed form to the images, in about a minute. Then the layers are
     trained to reproduce the RGB network's features and outputs on the images; those of a model of
-    Detectron2 if --minutes or --iterations are given.
-    An interrupted training is continued by the same command.
+    Detectron2 if --minutes or --iterations are given. An interrupted training is continued by the
+    same command.
+    A report compares the result with the RGB network, on images that are kept aside.
 
     The output folder has a `model_final.pth`, which is a MODEL for all commands, and for Detectron2
     a `config.yaml`.
@@ -116,6 +118,8 @@ def convert(
 
     if (codec.quality is None) == (not options.qualities):
         raise CdlError("give the quality of the codec: --quality N, or --qualities N N ...")
+    if options.report or options.qualities:  # its packages may be missing
+        import cdl_d2.bench.conversion_page  # noqa: F401
     words, overrides = split_overrides(inputs)
     images = find_image_files(words)
     if network_backend(model):
@@ -139,20 +143,16 @@ def _convert_network(
     from cdl_d2.conversion.network_conversion import NetworkConversion
     from cdl_d2.device import usable_device
 
-    if options.report or options.qualities:  # its packages may be missing
-        import cdl_d2.bench.conversion_page  # noqa: F401
-    qualities = tuple(dict.fromkeys(options.qualities or (codec.quality,)))
-    choices = [_check_codec(replace(codec, quality=quality)) for quality in qualities]
+    choices = _list_choices(codec, output, options)
     name, file = split_weights(model)
     distillation, device = options.distillation(), usable_device(options.device)
     with advice("--weights FILE", MissingWeightsError):
         source = load_named_network(name, weights or file)
     reports: list[Report] = []
-    for choice in choices:
-        folder = output / f"quality-{choice.quality}" if options.qualities else output
+    for choice, folder in choices:
         arguments = choice, folder, distillation, options.domain, device
         network_conversion = NetworkConversion(source, images, *arguments)
-        if choice is not choices[-1] and (report := network_conversion.finished_report()):
+        if folder != choices[-1][1] and (report := network_conversion.finished_report()):
             reports.append(report)  # of a command that was interrupted at a later quality
             continue
         conversion = network_conversion.run()
@@ -162,10 +162,22 @@ def _convert_network(
     _report(output, reports, conversion, source.outputs, options)
 
 
+def _list_choices(
+    codec: CodecOptions, output: Path, options: ConversionOptions
+) -> list[tuple[CodecChoice, Path]]:
+    """Return the codec and the folder of each conversion, one per quality."""
+    if not options.qualities:
+        return [(_check_codec(codec), output)]
+    return [
+        (_check_codec(replace(codec, quality=quality)), output / f"quality-{quality}")
+        for quality in dict.fromkeys(options.qualities)
+    ]
+
+
 def _report(
     output: Path,
     reports: Sequence[Report],
-    conversion: Conversion,
+    conversion: ComparedConversion,
     class_names: Sequence[str],
     options: ConversionOptions,
 ) -> None:
@@ -204,17 +216,13 @@ def _convert_detectron2(
     """Convert a model of Detectron2."""
     from cdl_d2.prediction.loading import find_detectron2_config
 
-    if options.qualities or options.report:
-        raise CdlError(
-            f"{model} is a model of Detectron2, whose conversion has no report: leave out --report "
-            "and --qualities"
-        )
     if options.device:
         raise CdlError(
             f"--device {options.device}: {model} is a model of Detectron2, write "
             f"MODEL.DEVICE {options.device}"
         )
     config_file, changes, own_weights = find_detectron2_config(model)
+    from cdl_d2.conversion.image_sets import LEAST_IMAGES
     from cdl_d2.d2.applications.convert import YamlConversion
     from cdl_d2.d2.applications.lazy_conversion import LazyConversion
     from cdl_d2.yaml_text import is_lazy_config
@@ -223,11 +231,19 @@ def _convert_detectron2(
     has_budget, distillation = bool(options.minutes or options.iterations), None
     if has_budget:
         distillation = replace(options.distillation(), batch_size=BATCH_SIZE)
-    parts = _check_codec(codec), output, weights or own_weights, tuple(changes), tuple(overrides)
-    outcome = (LazyConversion if lazy else YamlConversion)(
-        config_file, images, *parts, domain=options.domain, distillation=distillation
-    ).run()
-    _print_results(output, outcome.explained, outcome.history)
+    if (options.report or options.qualities) and len(images) < LEAST_IMAGES:
+        raise CdlError(f"{len(images)} images: a report takes at least {LEAST_IMAGES}")
+    parts = weights or own_weights, tuple(changes), tuple(overrides), options.domain, distillation
+    outcomes = []
+    for choice, folder in _list_choices(codec, output, options):
+        kind = LazyConversion if lazy else YamlConversion
+        outcomes.append(kind(config_file, images, choice, folder, *parts).run())
+        _print_results(folder, outcomes[-1].explained, outcomes[-1].history)
+    if outcomes[0].report is None:
+        print(f"{output}: no report, which takes at least {LEAST_IMAGES} images")
+        return
+    reports = [outcome.report for outcome in outcomes]
+    _report(output, reports, outcomes[-1], outcomes[-1].class_names, options)
 
 
 def _check_codec(options: CodecOptions) -> CodecChoice:

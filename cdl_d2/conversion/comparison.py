@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Protocol
 
@@ -48,6 +49,27 @@ class LatentReader(Protocol):
 
     def __call__(self, latents: Sequence[Latent]) -> Any:
         """Return the output for latents."""
+
+
+class ComparedConversion(Protocol):
+    """A conversion with its report, and what pictures of it need.
+
+    Attributes:
+        teacher: the RGB network.
+        codec: codec of the latents.
+        kept_aside: files of the report.
+        compared: networks of the report by name.
+        report: the report.
+    """
+
+    teacher: Any
+    codec: Codec
+    kept_aside: Sequence[Path]
+    compared: Mapping[str, Any]
+    report: Report | None
+
+    def read(self, file: Path) -> torch.Tensor:
+        """Return an image, 3 x H x W, uint8, resized and cropped as in evaluation."""
 
 
 def compare(

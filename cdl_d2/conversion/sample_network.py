@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from cdl_d2.codec import Codec, Latent
 from cdl_d2.device import device_of
 from cdl_d2.nn.input.coded_input import CodedInput
+from cdl_d2.nn.input.domains import IMAGE, LATENT
 
 SMALLEST_PROBABILITY = 1e-30
 
@@ -66,11 +68,49 @@ class SampleNetwork(nn.Module):
 
     def _sample(self, image: torch.Tensor) -> dict[str, Any]:
         """Return a sample of an image; encoded, by a codec that depends on the image alone."""
-        height, width = image.shape[1:]
-        pixels = image.flip(0) if self._is_bgr else image
-        sample: dict[str, Any] = {"image": pixels, "height": height, "width": width}
+        sample = _build_sample(IMAGE, image, self._is_bgr)
         if not self._inputs:
             return sample
         coded_input = self._inputs[int(image.sum()) % len(self._inputs)]
         sample = coded_input.encode(sample, device_of(self), with_bits=False)
         return {key: value for key, value in sample.items() if key != "image"}
+
+
+class SamplePredictor(nn.Module):
+    """A model that takes samples, with its predictions for images and for latents.
+
+    Args:
+        model: takes a list of samples, and returns a list of predictions.
+        channel_order: of a sample's pixels, `BGR` or `RGB`.
+        codec: codec of the latents, which a model on pixels reads decoded.
+    """
+
+    def __init__(self, model: nn.Module, channel_order: str, codec: Codec):
+        super().__init__()
+        self.network, self._is_bgr = model.eval(), channel_order == "BGR"
+        self._codec = [codec]  # a list: no submodule
+        coded_input: CodedInput | None = getattr(model, "coded_input", None)
+        self._domain = coded_input.domain if coded_input else IMAGE
+
+    def run(self, images: Sequence[torch.Tensor]) -> Any:
+        """Return the predictions of a model on pixels for images, 3 x H x W, uint8, RGB."""
+        return self.network([_build_sample(IMAGE, image, self._is_bgr) for image in images])
+
+    def forward(self, latents: Sequence[Latent]) -> Any:
+        """Return the predictions for latents, in pixels of their images."""
+        return self.network([self._read(latent) for latent in latents])
+
+    def _read(self, latent: Latent) -> dict[str, Any]:
+        codec, (height, width) = self._codec[0], latent.image_size
+        coded = {"codec_identity": codec.identity, "image_size": latent.image_size}
+        if self._domain == LATENT:
+            return coded | {LATENT: latent.cells, "height": height, "width": width}
+        pixels = torch.round(codec.on(device_of(self)).decode(latent) * 255)
+        sample = _build_sample(self._domain, pixels, self._is_bgr)
+        return sample if self._domain == IMAGE else coded | sample
+
+
+def _build_sample(domain: str, image: torch.Tensor, is_bgr: bool) -> dict[str, Any]:
+    """Return a sample of RGB pixels, 3 x H x W, whose results are in the same pixels."""
+    height, width = image.shape[1:]
+    return {domain: image.flip(0) if is_bgr else image, "height": height, "width": width}

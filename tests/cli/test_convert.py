@@ -68,13 +68,18 @@ C4 = [  # of a backbone that says nothing of how it wants to be padded
 
 
 def test_a_detector_is_trained_without_labels_after_the_fit(teacher, codec, tmp_path):
-    images, out = tmp_path / "images", tmp_path / "out"
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    images = tmp_path / "images"
     images.mkdir()
     for number in range(16):
         image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
         write_png(image, str(images / f"{number:02}.png"))
-    words = "convert", teacher, images, *CODEC, "--output", out, "--iterations", 1
-    assert "validation images" in output_of(*words)
+    words = "convert", teacher, images, *CODEC[:2], "--output", tmp_path, "--iterations", 1
+    text = output_of(*words, "--qualities", 0, 2, "--report")
+    assert "validation images" in text
+    assert sum(line.startswith("| ") for line in text.splitlines()) == 2 + 2 * 3
+    assert "<img" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    out = tmp_path / "quality-2"
     after = torch.load(out / "model_final.pth", weights_only=True)["model"]
     assert predict_bitstream(out, codec, images / "00.png")["instances"].image_size == (64, 64)
     assert not (out / "distillation.pth").exists() and all(

@@ -10,6 +10,7 @@ from cdl_d2.bench.conversion_page import (
     describe_saving,
     draw_example,
     draw_examples,
+    write_curve,
     write_report,
 )
 from cdl_d2.codec import Codec
@@ -165,6 +166,7 @@ def test_without_a_confident_detection_nothing_is_compared(codec, tmp_path):
     assert report.objects == 0 and np.isnan(report.difference["AP"])
     assert not report.decoding_agrees_more
     assert "no detection" in report.summary() and report.table()[1]["ms/image"]
+    assert "nan" not in describe_saving([report, report]) and write_curve(tmp_path, [report] * 2)
     assert json.loads(report.save(tmp_path).read_text(encoding="utf-8"))["difference"]["AP"] is None
     again = Report.load(tmp_path)
     assert again.summary() == report.summary() and again.table() == report.table()

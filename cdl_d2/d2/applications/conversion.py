@@ -13,19 +13,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
-import torch
 from detectron2.modeling import GeneralizedRCNN
 from torch import nn
 
 from cdl_d2.codec import STRIDE, CodecChoice
 from cdl_d2.conversion import DistillationOptions, Preprocessing
 from cdl_d2.conversion.distillation import STATE_FILE
-from cdl_d2.conversion.image_sets import distil_on_images, list_images, split_images
+from cdl_d2.conversion.image_sets import (
+    LEAST_IMAGES,
+    distil_on_images,
+    list_images,
+    split_images,
+)
 from cdl_d2.conversion.sample_network import SampleNetwork
 from cdl_d2.d2.applications.backend import Detectron2Backend
-from cdl_d2.d2.building import MISFITS
+from cdl_d2.d2.applications.conversion_outcome import Outcome, check_prediction
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.teacher import find_weights
@@ -40,19 +44,6 @@ from cdl_d2.nn.input.domains import LATENT
 OUTPUT_FILES = (WEIGHTS_FILE, CONFIG_FILE, "last_checkpoint")
 Config = Any  # of the converted model: a CfgNode or a LazyModel
 Reader = Callable[[Path], dict[str, Any]]
-
-
-class Outcome(NamedTuple):
-    """What a conversion achieved.
-
-    Attributes:
-        explained: share of the first convolution's variance that the bridge explains, at most 1;
-            None if none is fitted.
-        history: validation losses of the distillation, on images that were kept aside.
-    """
-
-    explained: float | None
-    history: list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,8 @@ class Conversion(ABC):
         distillation: options of the training; None for the fit alone.
     """
 
+    backend: ClassVar[Detectron2Backend] = Detectron2Backend()
+
     config_file: Path
     images: Sequence[Path]
     codec: CodecChoice
@@ -83,9 +76,10 @@ class Conversion(ABC):
     distillation: DistillationOptions | None = None
 
     def run(self) -> Outcome:
-        """Fit the bridge, train, check the model on an image, and write config and weights.
+        """Fit the bridge, train, check the model on an image, write it, and compare it.
 
-        An interrupted training is continued.
+        An interrupted training is continued. Of LEAST_IMAGES or more, some are kept aside for the
+        report, which is written, too.
 
         Raises:
             CdlError, OSError: for unusable arguments, or an output folder with another model.
@@ -99,19 +93,26 @@ class Conversion(ABC):
             explained, history = None, []
             if self.domain == LATENT and not _has_trained_bridge(model):
                 explained = self._fit(cfg, model, map(read, images[1]), len(images[1]))
+            teacher = self._build_teacher(cfg, model) if images[0] else None
             if self.distillation is not None:
                 write_text(self.output / CONFIG_FILE, self.written_config(cfg))
-                history = self._distil(cfg, model, images)
-            _check_prediction(model, read(images[1][0]))
+                history = self._distil(cfg, model, teacher, images)
+            check_prediction(model, read(images[1][0]))
             write_text(self.output / CONFIG_FILE, self.written_config(cfg))
             checkpointer.save(Path(WEIGHTS_FILE).stem)
             (self.output / STATE_FILE).unlink(missing_ok=True)
-        return Outcome(explained, history)
+            names = self.backend.class_names(cfg)
+            outcome = Outcome(explained, history, images[0], read, names)
+            if teacher is not None:
+                outcome.compare(teacher, model).save(self.output)
+        return outcome
 
     def _split_images(self) -> tuple[list[Path], list[Path]]:
-        """Return the files to keep aside for a training, and the others."""
+        """Return the files to keep aside, none of a few for a fit alone, and the others."""
         files = list(self.images)
         if self.distillation is None:
+            if len(files) >= LEAST_IMAGES:
+                return split_images(files)
             random.Random(0).shuffle(files)
             return [], files
         with with_advice("give --iterations 0 for the fit alone"):
@@ -123,13 +124,21 @@ class Conversion(ABC):
             raise CdlError(f"{self.rgb_weights(cfg)} are of a model that reads latents already")
         return explained
 
-    def _distil(
-        self, cfg: Config, model: nn.Module, images: tuple[list[Path], list[Path]]
-    ) -> list[dict[str, float]]:
-        """Train a model to reproduce the RGB model, and return the validation losses."""
+    def _build_teacher(self, cfg: Config, model: nn.Module) -> nn.Module:
+        """Build the RGB model with its weights, on the device of the converted model."""
         teacher, weights = self.build_rgb_model(cfg).to(device_of(model)), self.rgb_weights(cfg)
         if weights:
             load_all_weights(teacher, weights)
+        return teacher.eval()
+
+    def _distil(
+        self,
+        cfg: Config,
+        model: nn.Module,
+        teacher: nn.Module,
+        images: tuple[list[Path], list[Path]],
+    ) -> list[dict[str, float]]:
+        """Train a model to reproduce the RGB model, and return the validation losses."""
         order = model.coded_input.channel_order
         student, teacher = (_run_images(network, order) for network in (model, teacher))
         preprocessing = self.preprocessing(cfg, model)
@@ -278,19 +287,3 @@ def _run_images(model: nn.Module, channel_order: str) -> SampleNetwork:
     is_rcnn = isinstance(model, GeneralizedRCNN)
     predict = partial(model.inference, do_postprocess=False) if is_rcnn else None
     return SampleNetwork(model, channel_order, predict)
-
-
-@torch.no_grad()
-def _check_prediction(model: nn.Module, sample: dict[str, Any]) -> None:
-    """Raise CdlError if a converted model cannot predict an image like those it was fitted to.
-
-    Its output must be one that this package reads: no rotated boxes.
-    """
-    try:
-        [output] = model.eval()([sample])
-        Detectron2Backend().read_output(output)
-    except MISFITS as error:
-        height, width = sample["image"].shape[1:]
-        raise CdlError(
-            f"the converted model cannot predict an image of {height} x {width} pixels: {error}"
-        ) from error

@@ -15,6 +15,7 @@ from cdl_d2.codec import Codec
 from cdl_d2.codec.choice import QUALITY
 from cdl_d2.conversion import Preprocessing
 from cdl_d2.d2.applications.conversion import Conversion, Reader, scaled_images
+from cdl_d2.d2.applications.lazy_backend import LazyBackend
 from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.lazy_config import CLASS_NAMES, LazyModel, read_lazy_config
 from cdl_d2.d2.lazy_saving import to_yaml
@@ -41,6 +42,8 @@ class LazyConversion(Conversion):
 
     Of `overrides`, it takes MODEL.BRIDGE.FIT_IMAGES, STRIDE and WIDTH, and MODEL.DEVICE.
     """
+
+    backend = LazyBackend()
 
     def latent_config(self) -> LazyModel:
         lazy, keys = read_lazy_config(self.config_file), self._keys()

@@ -1,5 +1,6 @@
-"""Distillation of Detectron2's models after the fit of a conversion."""
+"""Distillation of Detectron2's models after the fit of a conversion, and its report."""
 
+import json
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from torchvision.io import write_png
 from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.io.weights_file import read_weights
 from cdl_d2.conversion import DistillationOptions
+from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, ORIGINALS
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.d2.applications.convert import YamlConversion
 from cdl_d2.d2.config_files import read_config
@@ -39,12 +41,14 @@ def images(tmp_path_factory):
 
 
 def convert(cfg, images, folder, output="out", **arguments):
-    """Save a small RGB model unless it is there, and convert it."""
-    run = folder / "run"
-    if not run.exists():
-        run.mkdir()
-        SafeCheckpointer(small_model(cfg), str(run)).save("model_final")
-        (run / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    """Save a small RGB model, whose detections are confident ones of class 0, and convert it."""
+    run, model = folder / "run", small_model(cfg)
+    run.mkdir()
+    for name, parameter in model.named_parameters():
+        if name.endswith("cls_score.bias"):
+            parameter.data[0] += 4
+    SafeCheckpointer(model, str(run)).save("model_final")
+    (run / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     codec, output = CodecChoice("tiny-bmshj2018-hyperprior", 2), folder / output
     outcome = YamlConversion(run / "config.yaml", images, codec, output, **arguments).run()
     weights = [read_weights(f / "model_final.pth")["model"] for f in (run, output)]
@@ -61,6 +65,11 @@ def test_a_model_on_latents_is_distilled_without_labels(name, images, tmp_path):
     statistics = [key for key in before if "running" in key]
     assert all(torch.equal(before[key], after[key]) for key in statistics)
     assert not (tmp_path / "out" / "distillation.pth").exists()
+    report = outcome.report
+    assert report.candidate == CONVERTED and report.images == len(outcome.kept_aside) == 4
+    assert report.row(ORIGINALS).agreement[report.kind] > 99
+    content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert content["history"] == outcome.history and len(content["rows"]) == 3
 
 
 def test_a_model_on_decoded_images_is_distilled_in_the_same_way(images, tmp_path):
@@ -68,6 +77,21 @@ def test_a_model_on_decoded_images_is_distilled_in_the_same_way(images, tmp_path
     outcome, cfg, before, after = convert(small_cfg("pixel"), images, tmp_path, **arguments)
     assert outcome.explained is None and len(outcome.history) == 2
     assert cfg.INPUT.DOMAIN == "reconstruction" and before.keys() <= after.keys()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_without_a_training_a_model_on_decoded_images_is_level_with_decoding(
+    name, images, tmp_path
+):
+    outcome, *_ = convert(CONFIGS[name](), images, tmp_path, domain="reconstruction")
+    report = outcome.report
+    assert report.row(FINE_TUNED).agreement == report.row(DECODED).agreement
+    assert not report.decoding_agrees_more and set(report.difference.values()) == {0}
+
+
+def test_a_fit_to_a_few_images_keeps_none_aside(images, tmp_path):
+    outcome, *_ = convert(CONFIGS["classifier"](), images[:15], tmp_path)
+    assert outcome.report is None and not (tmp_path / "out" / "report.json").exists()
 
 
 def test_too_few_images_for_a_distillation_are_refused_before_the_fit(images, tmp_path):
