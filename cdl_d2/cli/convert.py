@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 4  # of Detectron2's models, most of which run images one by one
 LEAST_EXPLAINED = 0.5  # share of the variance; useful fits leave a few percent unexplained
+NETWORKS_ADVICE = "networks of torchvision and timm are torchvision/NAME and timm/NAME"
 RgbModel = Annotated[
     str,
     Parameter(
@@ -221,7 +222,8 @@ def _convert_detectron2(
             f"--device {options.device}: {model} is a model of Detectron2, write "
             f"MODEL.DEVICE {options.device}"
         )
-    config_file, changes, own_weights = find_detectron2_config(model)
+    with advice(NETWORKS_ADVICE, CdlError):
+        config_file, changes, own_weights = find_detectron2_config(model)
     from cdl_d2.conversion.image_sets import LEAST_IMAGES
     from cdl_d2.d2.applications.convert import YamlConversion
     from cdl_d2.d2.applications.lazy_conversion import LazyConversion

@@ -141,6 +141,7 @@ def test_a_conversion_that_fails_leaves_nothing(weights, photos, tmp_path):
     torch.save({"conv1.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     assert "other.pth" in refused("convert", f"{NETWORK}:{tmp_path}/other.pth", photos, *words)
     assert "shufflenet" in refused("convert", "torchvision/shufflenet", photos, *words)
+    assert "torchvision/" in refused("convert", "resnet50", photos, *words)
     one = photos / "00.png"
     assert "1 image" in refused("convert", NETWORK, one, *words, "--weights", weights)
     assert not (tmp_path / "out").exists()
