@@ -79,7 +79,7 @@ def test_a_model_on_decoded_images_is_distilled_in_the_same_way(images, tmp_path
     assert cfg.INPUT.DOMAIN == "reconstruction" and before.keys() <= after.keys()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["cascade", "DeepLab"])
 def test_without_a_training_a_model_on_decoded_images_is_level_with_decoding(
     name, images, tmp_path
 ):

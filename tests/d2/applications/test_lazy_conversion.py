@@ -31,8 +31,9 @@ def images(coco_dataset):
 
 
 def convert(config, images, output, fit_images=8):
+    count = fit_images + 4  # of which 4 are kept aside if they are 16 or more
     many, overrides = images * fit_images, ("MODEL.BRIDGE.FIT_IMAGES", str(fit_images))
-    return LazyConversion(config, many, CODEC, output, overrides=overrides).run()
+    return LazyConversion(config, many[:count], CODEC, output, overrides=overrides).run()
 
 
 def predict_bitstream(model, codec, image):
@@ -43,7 +44,8 @@ def predict_bitstream(model, codec, image):
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_a_detector_is_converted_and_reads_bitstreams(kind, images, codec, tmp_path):
     config, output = write_detector(kind, tmp_path), tmp_path / "out"
-    convert(config, images, output, VIT_IMAGES if kind == "vitdet" else 8)
+    outcome = convert(config, images, output, VIT_IMAGES if kind == "vitdet" else 8)
+    assert (outcome.report is not None) == (output / "report.json").exists() == (kind == "vitdet")
     before = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
     after = torch.load(output / "model_final.pth", weights_only=True)["model"]
     assert all(torch.equal(value, after[key]) for key, value in before.items())
