@@ -66,19 +66,21 @@ def detect(predictors: Mapping[str, Predictor], streams: Mapping[str, Path]) -> 
 def costs_per_image(
     predictors: Mapping[str, Predictor], codec: Codec, outcomes: Mapping[str, Outcome]
 ) -> dict[str, Cost]:
-    """Return the cost of each kind of KINDS: multiply-adds and median time, from bitstream on."""
+    """Return the cost of each model: multiply-adds and median time, from bitstream on."""
     size = next(iter(outcomes["latent"].detections.values())).image_size
-    backbones = {kind: predictors[kind].model.network.backbone for kind in KINDS}
     y_hat = torch.zeros(1, codec.latent_channels, *latent_grid(size))
+    seconds = {kind: statistics.median(outcomes[kind].seconds) for kind in predictors}
+    gmacs: dict[str, float | None] = dict.fromkeys(predictors)
     try:
         decoder = count_network(codec.network.g_s, y_hat)
-        rgb = count_network(backbones["rgb"], torch.zeros(1, 3, *size))
-        counts = {"rgb": decoder + rgb, "latent": count_network(backbones["latent"], y_hat)}
+        for kind, predictor in predictors.items():
+            network, reads_latents = predictor.model.network, kind == "latent"
+            pixels = torch.zeros(1, 3, *size)
+            count = count_network(network.backbone, y_hat if reads_latents else pixels)
+            gmacs[kind] = (count if reads_latents else decoder + count) / 1e9
     except MissingPackageError as error:
         tqdm.write(f"multiply-adds are not counted: {error}", file=sys.stderr)
-        counts = {}
-    gmacs = {kind: counts[kind] / 1e9 if counts else None for kind in KINDS}
-    return {k: (gmacs[k], 1000 * statistics.median(outcomes[k].seconds)) for k in KINDS}
+    return {kind: (gmacs[kind], 1000 * seconds[kind]) for kind in predictors}
 
 
 def picture_row(
