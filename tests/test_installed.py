@@ -90,8 +90,8 @@ def test_the_quick_start_compresses_detects_and_reports(home, tmp_path):
     out = tmp_path / "look"
     printed = run(home / "bin" / "cdl", "quickstart", "--output", out)
     rows = re.findall(r"^(\S.*?)  +([\d.]+) +([\d.]+) ", printed, re.MULTILINE)
-    assert len(rows) == 3 and all(float(box) > 20 for _, box, _ in rows)
+    assert len(rows) == 4 and all(float(box) > 20 for _, box, _ in rows)
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == page.count('alt="val_') == 36 and page.count("<tr>") == 4
+    assert page.count("<img") == page.count('alt="val_') == 36 and page.count("<tr>") == 5
     assert len(list((out / "coded").iterdir())) == 12
     assert Bitstream.load(out / "coded" / "val_0001.cdlz").image_size == (256, 256)

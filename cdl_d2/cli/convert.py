@@ -114,7 +114,7 @@ def convert(
         output: Folder to write the model to.
         weights: File of the RGB model's weights.
     """
-    from cdl_d2.model_zoo.backends import network_backend
+    from cdl_d2.model_zoo.backends import NETWORKS
     from cdl_d2.prediction.sources import find_image_files
 
     if (codec.quality is None) == (not options.qualities):
@@ -123,7 +123,7 @@ def convert(
         import cdl_d2.bench.conversion_page  # noqa: F401
     words, overrides = split_overrides(inputs)
     images = find_image_files(words)
-    if network_backend(model):
+    if model.startswith(NETWORKS):
         if overrides:
             raise CdlError(f"{overrides[0]}: {model} has no config to change")
         _convert_network(model, images, codec, output, weights, options)

@@ -33,6 +33,7 @@ class BackendEntry:
     tasks: tuple[str, ...] = ()
 
 
+NETWORKS = ("torchvision/", "timm/")  # before the name of a network, a model of "pytorch"
 TORCHVISION_ZOO = "coco"  # torchvision's Mask R-CNN R50-FPN with its weights
 BACKENDS = {  # the preferred one first
     "detectron2": BackendEntry(
@@ -105,11 +106,6 @@ def checkpoint_backend(checkpoint: Path) -> str:
         if is_network_checkpoint(read_weights(checkpoint)):
             return "pytorch"
     return "torchvision"
-
-
-def network_backend(name: str) -> str:
-    """Return the name of the backend of `torchvision/NAME` or `timm/NAME`; empty for others."""
-    return "pytorch" if name.startswith(("torchvision/", "timm/")) else ""
 
 
 def config_backend(config_file: Path) -> str:

@@ -13,11 +13,11 @@ from cdl_d2.device import usable_device
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 from cdl_d2.model_zoo.backends import (
+    NETWORKS,
     TORCHVISION_ZOO,
     checkpoint_backend,
     config_backend,
     get_backend,
-    network_backend,
 )
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.catalog import find_card
@@ -82,8 +82,8 @@ def find_model(name: str | Path) -> ModelSource:
 
         config_file = find_config(match[1])
         return ModelSource(config_backend(config_file), config_file, match[2])
-    elif backend := network_backend(text):
-        return ModelSource(backend, weights=text)
+    elif text.startswith(NETWORKS):
+        return ModelSource("pytorch", weights=text)
     elif path.suffix == ".pth":
         raise FileNotFoundError(f"there is no checkpoint {path}")
     elif text == TORCHVISION_ZOO:

@@ -1,6 +1,7 @@
 """The trained models that come with the package, on images like those of their cards' data."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,13 @@ def finds_the_pixels(predictor, card, samples):
     assert shared / either > 0.5
 
 
+def finds_the_class(predictor, card, samples):
+    matplotlib = pytest.importorskip("matplotlib")
+    portrait = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+    best = predictor(portrait).probabilities.topk(5).indices
+    assert "military uniform" in [card.classes[index] for index in best]
+
+
 def test_a_folder_of_something_else_hides_no_model_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = next(n for n in NAMES if model_zoo.card(n).backend != "detectron2")
@@ -85,5 +93,6 @@ def test_a_packaged_model_is_small_and_finds_what_people_marked(name, samples):
         pytest.skip("Detectron2 is not installed")
     predictor = Predictor.load(name, "cpu")
     assert predictor.model.class_names == tuple(card.classes)
-    look = {"detection": finds_the_boxes, "segmentation": finds_the_pixels}[card.task]
-    look(predictor, card, samples)
+    looks = {"detection": finds_the_boxes, "segmentation": finds_the_pixels}
+    looks["classification"] = finds_the_class
+    looks[card.task](predictor, card, samples)

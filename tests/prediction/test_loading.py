@@ -40,7 +40,6 @@ def test_a_config_may_name_its_weights():
     [
         ("compare --point a output --keys bbox/AP", "NAME=MODEL"),
         ("convert output/rgb --images=photos --codec c --quality 2 --output x", "MODEL INPUTS"),
-        ("convert output/rgb photos --codec c --quality 2 --output x --iterations 5", "cdl train"),
     ],
 )
 def test_a_removed_option_is_one_line_with_the_new_form(words, new_form):

@@ -89,7 +89,9 @@ class LinearBridge(nn.Module):
             self.layers = decoder_layers(codec, decoder_stride)
             channels = self.layers(torch.zeros(1, channels, 2, 2)).shape[1]
         window = self._patch + WINDOW - 1
-        width, largest = width or self._default_width(channels), window**2 * channels
+        largest, patch = window**2 * channels, self._patch
+        if width is None:
+            width = channels if patch == 1 else min(self.out_channels, channels * patch**2)
         if not 1 <= width <= largest:
             raise CdlError(f"bridge width {width} (rank of the map) is not in 1..{largest}")
         self.reduce = nn.Conv2d(channels, width, window, self._patch, WINDOW // 2, bias=False)
@@ -97,9 +99,6 @@ class LinearBridge(nn.Module):
         for layer in (self.layers, self.reduce, self.expand):
             layer.requires_grad_(False)
         self.to(bare.weight.device)
-
-    def _default_width(self, channels: int) -> int:
-        return channels if self._patch == 1 else min(self.out_channels, channels * self._patch**2)
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to features N x C x 16h/t x 16w/t."""
