@@ -217,5 +217,5 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path, path):
 
 
 def test_weights_that_cannot_be_fetched_are_named():
-    with pytest.raises(CdlError, match=r"localhost:1/x.pth cannot be downloaded .*--weights"):
+    with pytest.raises(CdlError, match=r"localhost:1/x.pth cannot be downloaded .*CONFIG:WEIGHTS"):
         SafeCheckpointer(nn.Linear(2, 2)).load("http://localhost:1/x.pth")
