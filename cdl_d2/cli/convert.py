@@ -41,7 +41,7 @@ class ConversionOptions:
     Attributes:
         minutes: Time limit of the training.
         iterations: Number of batches at most; 0 for the fit alone. Default 0 for a model of
-            Detectron2, 300 for a network by name, or without a limit if --minutes is given.
+            Detectron2, 400 for a network by name, or without a limit if --minutes is given.
         adapt: Layers that learn at the whole learning rate, from the input on.
         seed: Seed of batches and augmentation.
         domain: Input of the result: `latent`; or `reconstruction`, for the RGB model fine-tuned on

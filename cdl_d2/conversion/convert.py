@@ -166,13 +166,9 @@ class Conversion:
         return self._preprocessing.apply(read_image(file))
 
     def _distil(self, student: Any, options: DistillationOptions) -> Any:
-        if not (options.iterations or options.minutes):
-            return student
         is_single = not self._preprocessing.crop and not self.teacher.reads_list
-        images = self.kept_aside, self._files
-        self.history = distil_on_images(
-            student, self.teacher, self._preprocessing, images, options, self._folder, is_single
-        )
+        networks = student, self.teacher, self._preprocessing
+        self.history = distil_on_images(*networks, self._files, options, self._folder, is_single)
         return student.requires_grad_(False)
 
 

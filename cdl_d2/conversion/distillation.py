@@ -22,7 +22,7 @@ from cdl_d2.codec.io.state_dicts import fingerprint
 from cdl_d2.codec.io.weights_file import read_weights, save_checkpoint
 from cdl_d2.conversion.blocks import Depths
 from cdl_d2.conversion.losses import feature_loss, output_loss
-from cdl_d2.errors import CdlError
+from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 
@@ -74,8 +74,7 @@ class DistillationOptions:
     patience: int = 3
 
     def __post_init__(self) -> None:
-        if self.adapt not in ADAPT:
-            raise CdlError(f"adapt {self.adapt!r} is not one of {', '.join(ADAPT)}")
+        check_choice("adapt", self.adapt, ADAPT)
         for name, value in asdict(self).items():
             if not isinstance(value, str) and not 0 <= value < math.inf:
                 raise CdlError(f"{name} {value} of a distillation is not a number from 0 up")

@@ -89,7 +89,7 @@ def distil_on_images(
     student: nn.Module,
     teacher: nn.Module,
     preprocessing: Preprocessing,
-    images: tuple[Sequence[Path], Sequence[Path]],
+    files: Sequence[Path],
     options: DistillationOptions,
     folder: Path | None = None,
     is_single: bool = False,
@@ -100,14 +100,14 @@ def distil_on_images(
         student: on latents or reconstructions.
         teacher: the RGB network.
         preprocessing: of images.
-        images: files to keep aside, and the others, some of which are for validation.
+        files: image files, some of which are for validation; not those of the report.
         options: options; no iterations and no minutes for no training.
         folder: where an interrupted training is kept and continued; None for nowhere.
         is_single: as in `draw_batches`.
     """
     if not (options.iterations or options.minutes):
         return []
-    validation, files = _take(list(images[1]), *VALIDATION)
+    validation, files = _take(list(files), *VALIDATION)
     batches = [[preprocessing.apply(read_image(file))] for file in validation]
     if preprocessing.crop:  # of one size
         single, size = [batch[0] for batch in batches], options.batch_size

@@ -23,7 +23,7 @@ from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge, find_first_convolution
 
-DECODER_STRIDE = 4  # default: ImageNet networks lose least there (docs/experiments/conversion.md)
+DECODER_STRIDE = 4  # default: later layers cost most, add little (docs/experiments/conversion.md)
 Size = tuple[int, int]
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from cdl_d2.errors import CdlError
 
+LOGITS = ("", "out", "aux", "logits")  # names of class logits in outputs
 SMALLEST_VARIANCE = 1e-6
 
 
@@ -50,9 +51,6 @@ def output_loss(student: Any, teacher: Any) -> torch.Tensor:
         losses.setdefault(name, []).append(loss)
     means = [torch.stack(group).mean() for group in losses.values()]
     return torch.stack(means).sum() if means else torch.zeros(())
-
-
-LOGITS = ("", "out", "aux", "logits")  # names of class logits in outputs
 
 
 def _divergence(student: torch.Tensor, teacher: torch.Tensor, dim: int) -> torch.Tensor:

@@ -80,11 +80,10 @@ def save_images(folder, count=16):
 def test_an_interrupted_distillation_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     files = save_images(tmp_path / "images")
-    split = files[:2], files[2:]
 
     def distil(folder=None):
         student, teacher = pair(bridge="conv1")
-        history = distil_on_images(student, teacher, PLAIN, split, OPTIONS, folder)
+        history = distil_on_images(student, teacher, PLAIN, files, OPTIONS, folder)
         return history, student.state_dict()
 
     history, expected = distil()

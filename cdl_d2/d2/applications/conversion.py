@@ -96,7 +96,7 @@ class Conversion(ABC):
             teacher = self._build_teacher(cfg, model) if images[0] else None
             if self.distillation is not None:
                 write_text(self.output / CONFIG_FILE, self.written_config(cfg))
-                history = self._distil(cfg, model, teacher, images)
+                history = self._distil(cfg, model, teacher, images[1])
             check_prediction(model, read(images[1][0]))
             write_text(self.output / CONFIG_FILE, self.written_config(cfg))
             checkpointer.save(Path(WEIGHTS_FILE).stem)
@@ -136,14 +136,14 @@ class Conversion(ABC):
         cfg: Config,
         model: nn.Module,
         teacher: nn.Module,
-        images: tuple[list[Path], list[Path]],
+        files: list[Path],
     ) -> list[dict[str, float]]:
         """Train a model to reproduce the RGB model, and return the validation losses."""
         order = model.coded_input.channel_order
         student, teacher = (_run_images(network, order) for network in (model, teacher))
         preprocessing = self.preprocessing(cfg, model)
         history = distil_on_images(
-            *(student, teacher, preprocessing, images, self.distillation, self.output)
+            *(student, teacher, preprocessing, files, self.distillation, self.output)
         )
         model.requires_grad_(False)
         return history

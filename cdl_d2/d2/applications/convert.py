@@ -67,20 +67,24 @@ class YamlConversion(Conversion):
         }
         pairs = [word for pair in options.items() for word in pair]
         changed = read_config(path, [*self.base_overrides, *pairs, *self.overrides])
-        is_trained = self.domain == LATENT and self.distillation is not None
-        for key, value in bridge.items():
-            if key == ENTRY and is_trained:  # others than the first convolution are not fitted
-                continue
-            if attrgetter(key)(changed) != value:
-                raise CdlError(
-                    f"{key} {attrgetter(key)(changed)}: a fit needs {value}; for another, train "
-                    "the conversion (--iterations), or use `cdl train` with a config of your own"
-                )
+        self._check_bridge(changed, bridge)
         if not changed.MODEL.WEIGHTS:
             _check_initial_network(changed, path)
         if "MODEL.DEVICE" in self.overrides:
             check_device(changed)
         return changed
+
+    def _check_bridge(self, cfg: CfgNode, bridge: dict[str, Any]) -> None:
+        """Raise CdlError if overrides have changed an option of the bridge."""
+        is_trained = self.domain == LATENT and self.distillation is not None
+        for key, value in bridge.items():
+            if key == ENTRY and is_trained:  # only the first convolution's bridge is fitted
+                continue
+            if attrgetter(key)(cfg) != value:
+                raise CdlError(
+                    f"{key} {attrgetter(key)(cfg)}: a fit needs {value}; for another, train the "
+                    "conversion (--iterations), or use `cdl train` with a config of your own"
+                )
 
     def build(self, cfg: CfgNode) -> nn.Module:
         return build_model(with_usable_device(cfg))
