@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from cdl_d2.cli.options import CodecOptions, Device, InputsAndOverrides, split_overrides
+from cdl_d2.cli.options import (
+    CodecOptions,
+    Device,
+    InputsAndOverrides,
+    NotNegative,
+    split_overrides,
+)
 from cdl_d2.cli.output import advice, print_rows
 from cdl_d2.cli.output import report as report_failure
 from cdl_d2.errors import CdlError, MissingWeightsError
@@ -21,7 +27,8 @@ if TYPE_CHECKING:
     from cdl_d2.conversion.report import Report
 
 BATCH_SIZE = 4  # of Detectron2's models, most of which run images one by one
-LEAST_EXPLAINED = 0.5  # share of the variance; useful fits leave a few percent unexplained
+# Share of the variance; useful fits to a first convolution leave a few percent unexplained.
+LEAST_EXPLAINED = 0.5
 NETWORKS_ADVICE = "networks of torchvision and timm are torchvision/NAME and timm/NAME"
 RgbModel = Annotated[
     str,
@@ -48,6 +55,12 @@ class ConversionOptions:
             decoded images in the same way, to compare with.
         device: Device, `cpu` or `cuda`; default a GPU if there is one.
         report: Write `report.html`, with the table, the losses and pictures.
+        entry: Module whose output the bridge replaces, with all before it, for a cheaper network:
+            `stem`, `res2` or `res3` of Detectron2's ResNets, `res2` or `res3` of those of timm in
+            Detectron2; of a network by name, a module such as `layer1` or `features.3`. Default the
+            first convolution.
+        finest_level: Finest level of a feature pyramid of Detectron2, such as 3 for P3: finer ones
+            and their anchors are left out. Default those of the model, behind `res3` from P3 on.
         qualities: Convert for several qualities, each into a folder `quality-N` of the output, and
             compare their rates; in the place of --quality.
     """
@@ -59,6 +72,8 @@ class ConversionOptions:
     domain: Literal["latent", "reconstruction"] = "latent"
     device: Device = None
     report: bool = False
+    entry: str = ""
+    finest_level: NotNegative = 0
     qualities: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = ()
 
     def distillation(self) -> DistillationOptions:
@@ -159,7 +174,7 @@ def _convert_network(
         conversion = network_conversion.run()
         reports.append(conversion.report)
         explained = conversion.explained if options.domain == "latent" else None
-        _print_results(folder, explained, conversion.history)
+        _print_results(folder, explained, conversion.history, options.entry)
     _report(output, reports, conversion, source.outputs, options)
 
 
@@ -236,11 +251,12 @@ def _convert_detectron2(
     if (options.report or options.qualities) and len(images) < LEAST_IMAGES:
         raise CdlError(f"{len(images)} images: a report takes at least {LEAST_IMAGES}")
     parts = weights or own_weights, tuple(changes), tuple(overrides), options.domain, distillation
+    cheaper = options.entry, options.finest_level
     outcomes = []
     for choice, folder in _list_choices(codec, output, options):
         kind = LazyConversion if lazy else YamlConversion
-        outcomes.append(kind(config_file, images, choice, folder, *parts).run())
-        _print_results(folder, outcomes[-1].explained, outcomes[-1].history)
+        outcomes.append(kind(config_file, images, choice, folder, *parts, *cheaper).run())
+        _print_results(folder, outcomes[-1].explained, outcomes[-1].history, options.entry)
     if outcomes[0].report is None:
         print(f"{output}: no report, which takes at least {LEAST_IMAGES} images")
         return
@@ -257,7 +273,7 @@ def _check_codec(options: CodecOptions) -> CodecChoice:
 
 
 def _print_results(
-    output: Path, explained: float | None, history: Sequence[Mapping[str, float]]
+    output: Path, explained: float | None, history: Sequence[Mapping[str, float]], entry: str
 ) -> None:
     """Print the share that a bridge explains, if one is fitted, and the losses of a training."""
     if history:
@@ -269,10 +285,10 @@ def _print_results(
     if explained is None:
         return
     print(
-        f"{output}: the bridge explains {100 * explained:.1f} % of the variance of the first "
-        "convolution's output"
+        f"{output}: the bridge explains {100 * explained:.1f} % of the variance of the output of "
+        f"{entry or 'the first convolution'}"
     )
-    if explained < LEAST_EXPLAINED:
+    if explained < LEAST_EXPLAINED and not entry:
         report_failure(
             "cdl convert",
             "too little for a useful model: is the codec trained (--codec-weights), and do the "

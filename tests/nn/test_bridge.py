@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from cdl_d2.nn.bridge.bridge import Bridge, decoder_layers
 from tests.conftest import ARCHITECTURES, small_codec
@@ -39,6 +40,27 @@ def test_a_transform_module_upsamples_fourfold_and_every_parameter_learns(codec,
     assert feature.shape == (2, 8, 12, 20)
     feature.square().mean().backward()
     assert all(p.grad is not None for p in module.parameters())
+
+
+@pytest.mark.parametrize("norm", [None, nn.BatchNorm2d, lambda n: nn.GroupNorm(1, n)])
+@pytest.mark.parametrize("is_rectified", [True, False])
+def test_a_fit_finds_a_stage_that_is_a_map_of_the_decoders_features(norm, is_rectified, codec):
+    torch.manual_seed(0)
+    stage, bridge = (Bridge(codec, 8, 6, norm=n, is_rectified=is_rectified) for n in (None, norm))
+    images = [torch.randn(1, 192, 12, 16) for _ in range(2)]
+    targets = [stage.project[0](stage.layers(y_hat))[..., :-1] for y_hat in images]
+    explained = bridge.eval().fit(zip(images, targets, strict=True))
+    assert explained > 0.999
+    for y_hat, target in zip(images, targets, strict=True):
+        expected = target.relu() if is_rectified else target
+        tolerance = 1e-3 if norm in (None, nn.BatchNorm2d) else 0.3  # GroupNorm divides by image
+        error = (bridge(y_hat)[..., :-1] - expected).std() / expected.std()
+        assert error < tolerance
+
+
+def test_a_fit_refuses_features_of_another_stride(codec):
+    with pytest.raises(ValueError, match="stride of 8"):
+        Bridge(codec, 8, 6).fit([(torch.randn(1, 192, 4, 4), torch.randn(1, 6, 16, 16))])
 
 
 def test_what_no_bridge_can_be_is_named(codec):

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from detectron2.modeling import GeneralizedRCNN
 from torch import nn
 
@@ -32,6 +33,7 @@ from cdl_d2.d2.applications.backend import Detectron2Backend
 from cdl_d2.d2.applications.conversion_outcome import Outcome, check_prediction
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.engine.trainer import check_bridged_weights
+from cdl_d2.d2.modeling.backbone.bridged_backbone import find_replaced_stage
 from cdl_d2.d2.modeling.teacher import find_weights
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError, with_advice
@@ -39,6 +41,7 @@ from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, locked_folder, write_text
 from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
+from cdl_d2.nn.bridge.stage import run_to
 from cdl_d2.nn.input.domains import LATENT
 
 OUTPUT_FILES = (WEIGHTS_FILE, CONFIG_FILE, "last_checkpoint")
@@ -60,6 +63,9 @@ class Conversion(ABC):
         overrides: KEY VALUE changes of the new config, such as MODEL.BRIDGE.FIT_IMAGES 500.
         domain: input of the result: `latent`; or `reconstruction`, for the RGB model on decoded
             images, trained in the same way.
+        entry: what the bridge replaces, of `conv1`, `stem`, `res2` and `res3`; default `conv1`.
+        finest_level: of the result's pyramid, such as 3 for P3; default that of the RGB model, or
+            the first one behind the entry.
         distillation: options of the training; None for the fit alone.
     """
 
@@ -74,6 +80,8 @@ class Conversion(ABC):
     overrides: tuple[str, ...] = ()
     domain: str = LATENT
     distillation: DistillationOptions | None = None
+    entry: str = ""
+    finest_level: int = 0
 
     def run(self) -> Outcome:
         """Fit the bridge, train, check the model on an image, write it, and compare it.
@@ -90,10 +98,11 @@ class Conversion(ABC):
             read, weights = self.image_reader(cfg), self.rgb_weights(cfg)
             model = self.build(cfg)
             checkpointer = _load_rgb_weights(model, weights, self.output)
-            explained, history = None, []
-            if self.domain == LATENT and not _has_trained_bridge(model):
-                explained = self._fit(cfg, model, map(read, images[1]), len(images[1]))
-            teacher = self._build_teacher(cfg, model) if images[0] else None
+            explained, history, stage = None, [], find_replaced_stage(model)
+            teacher = self._build_teacher(cfg, model) if images[0] or stage else None
+            if self.domain == LATENT:
+                run_stage = stage and _stage_runner(teacher, stage)
+                explained = self._fit(cfg, model, map(read, images[1]), len(images[1]), run_stage)
             if self.distillation is not None:
                 write_text(self.output / CONFIG_FILE, self.written_config(cfg))
                 history = self._distil(cfg, model, teacher, images[1])
@@ -103,7 +112,7 @@ class Conversion(ABC):
             (self.output / STATE_FILE).unlink(missing_ok=True)
             names = self.backend.class_names(cfg)
             outcome = Outcome(explained, history, images[0], read, names)
-            if teacher is not None:
+            if images[0]:
                 outcome.compare(teacher, model).save(self.output)
         return outcome
 
@@ -118,9 +127,17 @@ class Conversion(ABC):
         with with_advice("give --iterations 0 for the fit alone"):
             return split_images(list_images(files))
 
-    def _fit(self, cfg: Config, model: nn.Module, samples: Iterator[Any], count: int) -> float:
-        explained = model.fit_bridge(samples, min(self.fit_images(cfg), count))
-        if explained is None:
+    def _fit(
+        self,
+        cfg: Config,
+        model: nn.Module,
+        samples: Iterator[Any],
+        count: int,
+        run_stage: Callable[[torch.Tensor], torch.Tensor] | None,
+    ) -> float | None:
+        """Fit the bridge; a transform module (MODEL.BRIDGE.KIND) is trained only."""
+        explained = model.fit_bridge(samples, min(self.fit_images(cfg), count), run_stage)
+        if explained is None and run_stage is None:
             raise CdlError(f"{self.rgb_weights(cfg)} are of a model that reads latents already")
         return explained
 
@@ -260,9 +277,10 @@ def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheck
     return checkpointer
 
 
-def _has_trained_bridge(model: nn.Module) -> bool:
-    """Return True if a bridge leads behind the first convolution, where none is fitted."""
-    return any(isinstance(module, Bridge) for module in model.modules())
+def _stage_runner(teacher: nn.Module, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function from normalized images to the output of a module of an RGB model."""
+    module = teacher.get_submodule(stage)
+    return lambda pixels: run_to(module, lambda: teacher.backbone(pixels))[1]
 
 
 def scaled_images(

@@ -30,7 +30,7 @@ class Outcome:
     """Result of a conversion.
 
     Attributes:
-        explained: share of the first convolution's variance that the bridge explains, at most 1;
+        explained: share of the variance of what it replaces that the bridge explains, at most 1;
             None if none is fitted.
         history: validation losses of the distillation.
         kept_aside: files of the report, to which nothing is fitted and by which nothing is chosen.

@@ -16,6 +16,7 @@ from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.conversion import Preprocessing
 from cdl_d2.d2.applications.conversion import Conversion, Reader, scaled_images
+from cdl_d2.d2.applications.pyramid_levels import level_of_entry, without_finer_levels
 from cdl_d2.d2.building import build_model
 from cdl_d2.d2.config import INITIALIZATION_KEYS, without_initialization
 from cdl_d2.d2.config_files import read_config
@@ -47,10 +48,15 @@ class YamlConversion(Conversion):
         cfg = read_config(path, self.base_overrides)
         bridge, weights = _bridge_options(cfg, path), self.find_weights(cfg.OUTPUT_DIR)
         if self.domain != LATENT:
+            if self.entry:
+                raise CdlError(f"entry {self.entry}: a model on reconstructions has no bridge")
             bridge = {META_ARCHITECTURE: bridge[META_ARCHITECTURE]}
         initial = {} if weights else _initialization(cfg)
+        level = self.finest_level or level_of_entry(self.entry)
         options: dict[str, Any] = bridge | {
             "MODEL.WEIGHTS": weights,
+            **({ENTRY: self.entry} if self.entry else {}),
+            **without_finer_levels(cfg, level),
             **dict.fromkeys(INITIALIZATION_KEYS, ""),
             **initial,
             "MODEL.TEACHER.CONFIG_FILE": "",
@@ -76,14 +82,11 @@ class YamlConversion(Conversion):
 
     def _check_bridge(self, cfg: CfgNode, bridge: dict[str, Any]) -> None:
         """Raise CdlError if overrides have changed an option of the bridge."""
-        is_trained = self.domain == LATENT and self.distillation is not None
         for key, value in bridge.items():
-            if key == ENTRY and is_trained:  # only the first convolution's bridge is fitted
-                continue
-            if attrgetter(key)(cfg) != value:
+            if key != ENTRY and attrgetter(key)(cfg) != value:
                 raise CdlError(
-                    f"{key} {attrgetter(key)(cfg)}: a fit needs {value}; for another, train the "
-                    "conversion (--iterations), or use `cdl train` with a config of your own"
+                    f"{key} {attrgetter(key)(cfg)}: a conversion needs {value}; for another, use "
+                    "`cdl train` with a config of your own"
                 )
 
     def build(self, cfg: CfgNode) -> nn.Module:

@@ -47,6 +47,11 @@ class LazyConversion(Conversion):
 
     def latent_config(self) -> LazyModel:
         lazy, keys = read_lazy_config(self.config_file), self._keys()
+        if self.entry or self.finest_level:
+            raise CdlError(
+                f"{self.config_file} is a LazyConfig, whose bridge replaces the first convolution: "
+                "expected a config in YAML for another entry or other levels"
+            )
         names, order = lazy.class_names, lazy.channel_order
         node, architecture = lazy.config.model, _latent_architecture(lazy)
         codec = {k: v for k, v in asdict(self.codec).items() if k != "qualities"}

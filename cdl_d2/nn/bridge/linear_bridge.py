@@ -249,13 +249,19 @@ def bridge_first_convolution(
         CdlError: if not exactly one convolution reads 3 channels, or a bridge cannot replace it.
     """
     name, convolution = find_first_convolution(network)
-    path, _, last = name.rpartition(".")
-    parent = network.get_submodule(path)
     bridge = LinearBridge(codec, convolution, width, decoder_stride)
-    setattr(parent, last, bridge)
+    parent = replace_module(network, name, bridge)
     if hasattr(parent, "img_size"):
         parent.img_size = None  # timm's PatchEmbed checks sizes as those of pixels
     return bridge
+
+
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """Put a module in the place of the one with a name, and return its parent."""
+    path, _, last = name.rpartition(".")
+    parent = network.get_submodule(path)
+    setattr(parent, last, module)
+    return parent
 
 
 def find_first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:

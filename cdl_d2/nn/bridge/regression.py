@@ -25,12 +25,14 @@ class LinearMap:
         reduce: X x rank; its outputs are uncorrelated and have unit variance.
         expand: rank x T.
         bias: T.
+        mean: T; mean of the targets, and of the map's outputs.
         explained: explained share of the targets' variance, at most 1.
     """
 
     reduce: torch.Tensor
     expand: torch.Tensor
     bias: torch.Tensor
+    mean: torch.Tensor
     explained: float
 
 
@@ -93,4 +95,5 @@ class Regression:
         reduce = torch.linalg.solve_triangular(root.T, kept, upper=True)
         expand = kept.T @ whitened
         explained = values[-rank:].sum() / variance
-        return LinearMap(reduce, expand, mean_t - mean_x @ reduce @ expand, float(explained))
+        bias = mean_t - mean_x @ reduce @ expand
+        return LinearMap(reduce, expand, bias, mean_t, float(explained))

@@ -100,17 +100,22 @@ def test_too_few_images_for_a_distillation_are_refused_before_the_fit(images, tm
     assert not (tmp_path / "out").exists()
 
 
-FROM_P3 = [
-    *("MODEL.BRIDGE.ENTRY", "res3", "MODEL.RESNETS.OUT_FEATURES", "('res3', 'res4', 'res5')"),
-    *("MODEL.FPN.IN_FEATURES", "('res3', 'res4', 'res5')"),
-    *("MODEL.ANCHOR_GENERATOR.SIZES", "[[16], [32], [64], [128]]"),
-    *("MODEL.RPN.IN_FEATURES", "('p3', 'p4', 'p5', 'p6')"),
-    *("MODEL.ROI_HEADS.IN_FEATURES", "('p3', 'p4', 'p5')"),
-]
-
-
-def test_a_cheaper_student_is_compared_at_the_levels_that_it_has(images, tmp_path):
-    arguments = {"distillation": OPTIONS, "overrides": tuple(FROM_P3)}
-    outcome, cfg, before, after = convert(small_cfg("pixel"), images, tmp_path, **arguments)
-    assert outcome.explained is None and len(outcome.history) == 2
+@pytest.mark.parametrize("network", ["resnet", "timm"])
+def test_a_cheaper_student_is_fitted_to_a_stage_and_has_the_coarser_levels(
+    network, images, tmp_path
+):
+    cfg = small_cfg("pixel")
+    if network == "timm":
+        pytest.importorskip("timm", reason="timm is not installed")
+        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME = (
+            "build_timm_fpn_backbone",
+            "test_efficientnet",
+        )
+    arguments = {"distillation": OPTIONS, "entry": "res3"}
+    outcome, cfg, before, after = convert(cfg, images, tmp_path, **arguments)
+    assert 0 < outcome.explained <= 1 and len(outcome.history) == 2
     assert cfg.MODEL.BRIDGE.ENTRY == "res3" and len(after) < len(before)
+    assert cfg.MODEL.RPN.IN_FEATURES == ["p3", "p4", "p5", "p6"]
+    assert len(cfg.MODEL.ANCHOR_GENERATOR.SIZES) == 4
+    heads = [key for key in after if key.startswith(("proposal_generator", "roi_heads"))]
+    assert heads and all(after[key].shape == before[key].shape for key in heads)

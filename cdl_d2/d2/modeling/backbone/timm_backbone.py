@@ -13,9 +13,11 @@ from torch import nn
 
 from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.nn.backbones.rgb_model import build_timm_network, pixel_statistics
+from cdl_d2.nn.bridge.stage import Stage, bridge_stage, find_stage
 
 STAGES = ("res2", "res3", "res4", "res5")
 STRIDE = 4  # of the first stage, in pixels
+TRIAL_SIZE = 64, 96  # (H, W) in pixels of the image by which a stage is found
 NORMS = ("BN", "FrozenBN")
 
 
@@ -48,8 +50,9 @@ class TimmBackbone(Backbone):
             raise CdlError(
                 f"MODEL.TIMM.OUT_FEATURES {sorted(unknown)} are not of {', '.join(STAGES)}"
             )
-        self._indices = [index for index, *_ in stages]
-        network.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
+        self._indices = {name: index for name, (index, *_) in zip(STAGES, stages, strict=True)}
+        indices = list(self._indices.values())
+        network.prune_intermediate_layers(indices, prune_norm=True, prune_head=True)
         self.network = network
         self._shapes = {
             name: ShapeSpec(channels=channels, stride=stride)
@@ -63,10 +66,24 @@ class TimmBackbone(Backbone):
         Behind a bridge, the input are latents.
         """
         tensors = self.network.forward_intermediates(
-            images, indices=self._indices, intermediates_only=True
+            images, indices=list(self._indices.values()), intermediates_only=True
         )
-        features = dict(zip(STAGES, tensors, strict=True))
+        features = dict(zip(self._indices, tensors, strict=True))
         return {name: features[name] for name in self._out_features}
+
+    def find_stage(self, name: str) -> Stage:
+        """Return one of STAGES."""
+        image = torch.rand(1, 3, *TRIAL_SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        module, was_training = self.network.feature_info[self._indices[name]], self.training
+        self.eval()
+        stage = find_stage(self.network, module["module"], lambda: self(image), TRIAL_SIZE)
+        self.train(was_training)
+        return stage
+
+    def replace_stage(self, name: str, stage: Stage, bridge: nn.Module) -> None:
+        """Replace a stage, and all layers before it, by a bridge that reads the input."""
+        bridge_stage(self.network, stage, bridge)
+        self._indices = {n: i for n, i in self._indices.items() if n >= name}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Return channels and stride of each feature."""

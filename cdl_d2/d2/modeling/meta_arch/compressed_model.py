@@ -125,13 +125,24 @@ class CompressedModel(nn.Module):
         multiple = max(self.backbone.size_divisibility, STRIDE)
         return ImageList(*self.coded_input.batch(samples, self.device, multiple, self.normalized))
 
-    def fit_bridge(self, samples: Iterable[dict[str, Any]], count: int) -> float | None:
+    def fit_bridge(
+        self,
+        samples: Iterable[dict[str, Any]],
+        count: int,
+        run_stage: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> float | None:
         """Fit a linear bridge, unless there is none or a fitted one, to `count` samples.
 
         All channels are used if a gate selects them: it is not trained yet.
 
+        Args:
+            samples: each with `image`.
+            count: number of samples to use.
+            run_stage: function from normalized images, 1 x 3 x H x W, to the RGB model's features
+                that a Bridge replaces, to fit this one.
+
         Returns:
-            the explained share of the first convolution's variance, or None.
+            the explained share of the variance of what the bridge replaces, or None.
         """
 
         def encode(sample: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +152,7 @@ class CompressedModel(nn.Module):
 
         by_all = partial(self.coded_input.encode_by_all, device=self.device)
         with with_advice("set MODEL.BRIDGE.FIT_IMAGES") if count < 1 else nullcontext():
-            return fit_bridge(self, samples, count, encode, self.normalized, by_all)
+            return fit_bridge(self, samples, count, encode, self.normalized, by_all, run_stage)
 
     def gate_losses(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return a gate's `loss_rate` for selected samples; {} without a gate."""
