@@ -42,7 +42,7 @@ def test_files_that_a_document_links_or_names_exist(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_config_keys_that_a_document_names_exist(document):
-    if document.name == "CHANGELOG.md":
+    if document.name in ("CHANGELOG.md", "migration.md"):
         pytest.skip("it names keys of the past")
     pytest.importorskip("detectron2", reason="Detectron2 is not installed")
     from detectron2.config import get_cfg
