@@ -19,9 +19,13 @@ from pathlib import Path
 from tests import warm
 
 ROOT = Path(__file__).parent.parent
-RUNNABLE = [ROOT / "README.md", *sorted((ROOT / "docs/tutorials").glob("*.md"))]
+RUNNABLE = [
+    ROOT / "README.md",
+    ROOT / "docs/codecs.md",
+    *sorted((ROOT / "docs/tutorials").glob("*.md")),
+]
 BLOCK = re.compile(r"(?:<!-- ([^\n]*?) -->\n)?^```(bash|python)[^\n]*\n(.*?)^```$", re.M | re.S)
-# What makes a training short; everything else is the document's.
+# What makes a training short, and replaces what is downloaded; everything else is the document's.
 MINIATURE = """
 set -e
 warm() { "$PYTHON" -I -S -c "$CLIENT" "$SERVER" "$@"; }
@@ -31,11 +35,15 @@ cdl() {
         "data synthesize")
             local count=5  # an image per class; enough to fit a bridge
             if [[ "$*" = *detection*val* ]]; then count=3; fi
+            if [[ "$*" = *"--output shapes" ]]; then count=16; fi  # a conversion needs them
             for i in "${!words[@]}"; do
                 if [ "${words[i]}" = --count ]; then words[i+1]=$count; fi
             done
             words+=(--size 64 64) ;;
         "data encode") words+=(--workers 0 --short-edges 64) ;;
+        convert\\ COCO-*)
+            [ -d zoo ] || warm python <<< "from tests.documents import *; save_zoo_model('zoo')"
+            words[1]=zoo ;;
         train\\ *)
             words+=(SOLVER.MAX_ITER 1 SOLVER.STEPS '()' TEST.DETECTIONS_PER_IMAGE 5)
             if [[ "$*" = *detection/small/* ]]; then
@@ -44,6 +52,15 @@ cdl() {
         train-torchvision\\ *)
             words+=(--iterations 1 --short-edges 64 --short-edge-val 64) ;;
     esac
+    for i in "${!words[@]}"; do
+        case "${words[i]}" in
+            --minutes) words[i]=--iterations; words[i+1]=1 ;;
+            bmshj2018-hyperprior)
+                if [[ "$*" != *--codec-weights* ]]; then
+                    words[i]=tiny-bmshj2018-hyperprior words[i+2]=2  # --quality
+                fi ;;
+        esac
+    done
     warm cdl "${words[@]}"
 }
 """
@@ -118,6 +135,17 @@ def run_document(document: Path, folder: Path, server: str) -> None:
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+
+
+def save_zoo_model(folder: str) -> None:
+    """Write a small detector in the place of one of Detectron2's model zoo."""
+    from cdl_d2.d2 import SafeCheckpointer
+    from tests.d2.conftest import small_cfg, small_model
+
+    cfg, path = small_cfg("pixel", "INPUT.MIN_SIZE_TEST", 64), Path(folder)
+    path.mkdir()
+    SafeCheckpointer(small_model(cfg), folder).save("model_final")
+    (path / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
 
 
 def commands_of(document: Path, folder: Path) -> list[list[str]]:

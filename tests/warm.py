@@ -7,6 +7,7 @@ their own takes seconds, most of it for imports.
 
 import contextlib
 import gc
+import importlib
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from dataclasses import replace
 
 CLIENT = """
 import json, os, socket, sys
@@ -56,9 +58,19 @@ def shorten_fits() -> None:
     bridge_fit.FIT_IMAGES = 8
 
 
+def shorten_conversions() -> None:
+    """Fit networks of torchvision and timm to few images, and train them with small batches."""
+    from cdl_d2.cli.convert import ConversionOptions
+
+    distillation = ConversionOptions.distillation
+    ConversionOptions.distillation = lambda options: replace(distillation(options), batch_size=2)
+    importlib.import_module("cdl_d2.conversion.convert").FIT_IMAGES = 2
+
+
 def serve(address: str) -> None:
     """Answer clients, one at a time, until this process is ended."""
     shorten_fits()
+    shorten_conversions()
     from compressai.zoo import image  # noqa: F401
 
     import cdl_d2.cli.main

@@ -6,7 +6,7 @@ from cdl_d2.errors import MissingPackageError
 
 if not importlib.util.find_spec("detectron2"):
     raise MissingPackageError(
-        "Detectron2 is not installed: build it as README.md says, or use "
+        "Detectron2 is not installed: install it as README.md says, or use "
         "`cdl train-torchvision`, which needs torchvision only"
     )
 
