@@ -7,6 +7,7 @@ import pytest
 from cdl_d2.cli.main import app
 from tests.documents import ROOT, RUNNABLE, blocks, commands_of, run_document
 
+EXPERIMENTS = sorted((ROOT / "docs/experiments").glob("*.md"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
@@ -22,7 +23,7 @@ def test_commands_and_scripts_run(document, server, tmp_path):
         pytest.skip(f"not its blocks that need {', '.join(missing)}")
 
 
-@pytest.mark.parametrize("document", (ROOT / "docs/experiments").glob("*.md"), ids=name_of)
+@pytest.mark.parametrize("document", [*EXPERIMENTS, ROOT / "docs/reproducing.md"], ids=name_of)
 def test_commands_of_experiments_have_arguments_that_exist(document, tmp_path):
     for words in commands_of(document, tmp_path):
         app.parse_args(words, exit_on_error=False, print_error=False)

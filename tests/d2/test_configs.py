@@ -21,8 +21,10 @@ from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.modeling.teacher import build_teacher, teacher_config
 from cdl_d2.errors import CdlError
 from tests.d2.conftest import CONFIGS, SMALL
+from tests.documents import ROOT, commands_of
 
 LEAVES = sorted(p for p in CONFIGS.rglob("*/*.yaml") if not p.name.startswith("Base"))
+DOCS = ROOT / "docs"
 MAIN = "detection/latent_mask_rcnn_R50_FPN.yaml"
 
 
@@ -328,8 +330,9 @@ def test_overrides_that_do_not_fit_are_one_error(overrides):
 
 
 def test_the_documented_overrides_fit_their_configs():
-    table = (CONFIGS.parent / "docs" / "overrides.md").read_text()
-    rows = re.findall(r"\| `(\S+\.(?:yaml|py))` \| (?:`(.+)` )?\|$", table, re.MULTILINE)
+    pages = [DOCS / "recipes.md", DOCS / "reproducing.md"]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    rows = re.findall(r"\| `(\S+\.(?:yaml|py))` \| (?:`(.+)` )?\|$", text, re.MULTILINE)
     assert {Path(config).parts[0] for config, _ in rows} == {
         path.name for path in CONFIGS.iterdir() if path.is_dir()
     }
@@ -340,6 +343,24 @@ def test_the_documented_overrides_fit_their_configs():
             LazyConfig.apply_overrides(
                 LazyConfig.load(str(CONFIGS / config)), shlex.split(overrides)
             )
+
+
+def test_the_configs_of_papers_are_all_reproduced():
+    page = (DOCS / "reproducing.md").read_text(encoding="utf-8")
+    papers = [path for path in LEAVES if path.parent.name == "liu2022" or "mbt2018" in path.name]
+    assert len(papers) > 10
+    assert not [path.name for path in papers if path.name not in page]
+
+
+def test_the_commands_of_the_reproduction_page_fit_their_configs(tmp_path):
+    commands = [
+        words for words in commands_of(DOCS / "reproducing.md", tmp_path) if words[0] == "train"
+    ]
+    assert len(commands) > 5
+    for words in commands:
+        config = words[words.index("--config-file") + 1]
+        keys = [i for i, word in enumerate(words) if re.match(r"[A-Z]+(\.[A-Z]|$)", word)]
+        read_config(CONFIGS / config, words[keys[0] :] if keys else [])
 
 
 def test_latents_are_asked_for_and_images_the_default(tmp_path, caplog):
