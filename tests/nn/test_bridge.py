@@ -1,8 +1,11 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from cdl_d2.nn.bridge.bridge import Bridge, decoder_layers
+from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.decoder_layers import decoder_layers
 from tests.conftest import ARCHITECTURES, small_codec
 
 
@@ -18,9 +21,26 @@ def test_a_bridge_begins_as_the_decoder_does(name, stride):
     )
     codec.network.g_s(y_hat)
     hook.remove()
-    assert torch.equal(bridge.layers(y_hat), seen["feature"])
+    assert torch.allclose(bridge.layers(y_hat), seen["feature"], atol=1e-5)
     assert seen["feature"].shape[2:] == (64 // stride, 96 // stride)
     assert bridge(y_hat).shape == (1, 10, 64 // stride, 96 // stride)
+
+
+def test_layers_have_the_decoders_values_gradients_and_names(codec):
+    layers, decoder = decoder_layers(codec, 4), copy.deepcopy(codec.network.g_s)
+    count = len(layers)
+    decoder = decoder[:count].requires_grad_()
+    assert layers.state_dict().keys() == decoder.state_dict().keys()
+    y_hat = torch.randn(2, codec.latent_channels, 3, 5)
+    expected = decoder(y_hat)
+    with torch.no_grad():
+        assert torch.allclose(layers(y_hat), expected, atol=1e-5)
+    feature = layers.requires_grad_()(y_hat)
+    assert torch.allclose(feature, expected, atol=1e-5)
+    for output in (feature, expected):
+        output.square().mean().backward()
+    for parameter, other in zip(layers.parameters(), decoder.parameters(), strict=True):
+        assert torch.allclose(parameter.grad, other.grad, rtol=1e-3, atol=1e-6)
 
 
 def test_a_bridge_learns_and_the_codec_does_not(codec):

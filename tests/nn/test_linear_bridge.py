@@ -5,7 +5,7 @@ from compressai.models import ScaleHyperprior
 from torch import nn
 
 from cdl_d2.codec import Codec
-from cdl_d2.nn.bridge.bridge import decoder_layers
+from cdl_d2.nn.bridge.decoder_layers import decoder_layers
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge, bridge_first_convolution
 
 

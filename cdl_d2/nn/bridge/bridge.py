@@ -9,7 +9,6 @@ model's stage.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 
 import torch
@@ -20,6 +19,7 @@ from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.resnet import initialize_convolution
+from cdl_d2.nn.bridge.decoder_layers import DecoderLayers, decoder_layers
 from cdl_d2.nn.bridge.regression import LinearMap, Regression
 from cdl_d2.nn.input.latent_input import LatentInput
 
@@ -188,39 +188,15 @@ def _calibrate(norm: nn.Module, pairs: Iterable[Pair]) -> None:
     norm.bias.data.copy_(mean_t - scale * mean_x)
 
 
-def decoder_layers(codec: Codec, stride: int) -> nn.Sequential:
-    """Copy the first layers of a codec's decoder, up to the last one with a stride in pixels.
-
-    Raises:
-        CdlError: if the decoder has no such stride, or is no nn.Sequential.
-    """
-    decoder, side = codec.network.g_s, 2
-    if not isinstance(decoder, nn.Sequential):
-        raise CdlError(f"the decoder of {codec.name} is no nn.Sequential: use another bridge kind")
-    feature = next(decoder.parameters()).new_zeros(1, codec.latent_channels, side, side)
-    end, strides = 0, []
-    with torch.no_grad():
-        for count, layer in enumerate(decoder, start=1):
-            feature = layer(feature)
-            strides.append(STRIDE * side // feature.shape[-1])
-            if strides[-1] == stride:
-                end = count
-    if not end:
-        raise CdlError(
-            f"the decoder of {codec.name} has no stride {stride}, only "
-            f"{sorted(set(strides), reverse=True)}"
-        )
-    return copy.deepcopy(decoder[:end]).cpu()
-
-
-def _transform_module(kind: str, channels: int, width: int | None, out: int) -> nn.Sequential:
+def _transform_module(kind: str, channels: int, width: int | None, out: int) -> DecoderLayers:
     from compressai.layers import GDN, ResidualBlock, ResidualBlockUpsample
     from compressai.models.utils import deconv
 
     width = width or channels
     if kind == "deconv":
-        return nn.Sequential(deconv(channels, width), GDN(width, inverse=True), deconv(width, out))
-    return nn.Sequential(
+        layers = deconv(channels, width), GDN(width, inverse=True), deconv(width, out)
+        return DecoderLayers(*layers)
+    return DecoderLayers(
         ResidualBlock(channels, width),
         ResidualBlockUpsample(width, width, 2),
         ResidualBlock(width, width),

@@ -23,7 +23,7 @@ from torch.func import functional_call
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.bridge import decoder_layers
+from cdl_d2.nn.bridge.decoder_layers import DecoderLayers, decoder_layers
 from cdl_d2.nn.bridge.regression import Regression
 from cdl_d2.nn.input.latent_input import LatentInput
 
@@ -83,7 +83,7 @@ class LinearBridge(nn.Module):
         self.register_buffer("is_fitted", torch.tensor(False))
         self.norm = getattr(convolution, "norm", None)
         self.activation = getattr(convolution, "activation", None)
-        channels, self.layers = codec.latent_channels, nn.Identity()
+        channels, self.layers = codec.latent_channels, DecoderLayers()
         self.input = LatentInput(channels, codec.identity)
         if decoder_stride != STRIDE:
             self.layers = decoder_layers(codec, decoder_stride)
