@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from cdl_d2.d2.applications.measured_parts import measured_parts
 from cdl_d2.device import synchronize
 from cdl_d2.errors import CdlError
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 RATIOS = (  # of sums of parts
     (("latent_detector",), ("decode", "pixel_detector")),
+    (("latent_network",), ("decode", "pixel_network")),
     (("latent_backbone", "latent_heads"), ("decode", "pixel_backbone", "pixel_heads")),
     (("train_step_transfer",), ("train_step", "pixel_detector")),
 )
@@ -53,6 +53,8 @@ def run_benchmark(
     """
     if cfg.INPUT.DOMAIN != "latent" or not cfg.MODEL.TEACHER.CONFIG_FILE:
         raise CdlError("the benchmark needs INPUT.DOMAIN latent and MODEL.TEACHER.CONFIG_FILE")
+    from cdl_d2.d2.applications.measured_parts import measured_parts  # needs Detectron2
+
     parts = measured_parts(cfg, size)
     if detection_only:
         parts = {name: part for name, part in parts.items() if not name.startswith("train")}

@@ -17,6 +17,7 @@ from cdl_d2.cli.options import (
     Overrides,
     Positive,
     find_lazy_model,
+    is_named_or_converted,
     load_config,
 )
 from cdl_d2.cli.output import print_rows
@@ -34,7 +35,7 @@ def model(
     model: Model,
     /,
     *overrides: Overrides,
-    size: tuple[int, int] = (800, 1280),
+    size: tuple[int, int] | None = None,
     repeats: Positive = 5,
     detection_only: bool = False,
     json: Json = False,
@@ -49,16 +50,27 @@ def model(
     ```
 
     Args:
-        size: Height and width of the image in pixels.
+        size: Height and width of the image in pixels; default 800 1280, or that of the crops of a
+            network of torchvision or timm.
         repeats: Measured repetitions; the median is printed.
         detection_only: Leave out training steps, which take most of the time; they are not measured
             of a LazyConfig.
     """
-    if min(size) < 256:
-        raise CdlError(f"--size {size[0]} {size[1]}: at least 256 pixels per side are needed")
     from cdl_d2.device import usable_device
 
     device = usable_device(None)
+    if is_named_or_converted(model, overrides):
+        import torch
+
+        from cdl_d2.bench.model import time_parts
+        from cdl_d2.bench.networks import network_parts
+
+        parts = network_parts(model, size, device)
+        print_rows(time_parts(parts, torch.device(device), repeats), json)
+        return
+    size = size or (800, 1280)
+    if min(size) < 256:
+        raise CdlError(f"--size {size[0]} {size[1]}: at least 256 pixels per side are needed")
     if lazy := find_lazy_model(model, overrides):
         import torch
 

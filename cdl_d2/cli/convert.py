@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from cdl_d2.codec import CodecChoice
     from cdl_d2.conversion import DistillationOptions
     from cdl_d2.conversion.comparison import ComparedConversion
+    from cdl_d2.conversion.convert import Conversion
+    from cdl_d2.conversion.network_conversion import NetworkConversion
     from cdl_d2.conversion.report import Report
+    from cdl_d2.d2.applications.conversion import ModelConversion
+    from cdl_d2.d2.applications.conversion_outcome import Outcome
 
 BATCH_SIZE = 4  # of Detectron2's models, most of which run images one by one
 # Share of the variance; useful fits to a first convolution leave a few percent unexplained.
@@ -159,23 +163,37 @@ def _convert_network(
     from cdl_d2.conversion.network_conversion import NetworkConversion
     from cdl_d2.device import usable_device
 
+    if options.finest_level:
+        raise CdlError(f"--finest-level {options.finest_level}: only for models of Detectron2")
     choices = _list_choices(codec, output, options)
     name, file = split_weights(model)
     distillation, device = options.distillation(), usable_device(options.device)
     with advice("--weights FILE", MissingWeightsError):
         source = load_named_network(name, weights or file)
-    reports: list[Report] = []
-    for choice, folder in choices:
-        arguments = choice, folder, distillation, options.domain, device
-        network_conversion = NetworkConversion(source, images, *arguments)
-        if folder != choices[-1][1] and (report := network_conversion.finished_report()):
-            reports.append(report)  # of a command that was interrupted at a later quality
-            continue
-        conversion = network_conversion.run()
-        reports.append(conversion.report)
-        explained = conversion.explained if options.domain == "latent" else None
-        _print_results(folder, explained, conversion.history, options.entry)
+    arguments = distillation, options.domain, device, options.entry
+    conversions = [NetworkConversion(source, images, *choice, *arguments) for choice in choices]
+    reports, conversion = _run_all(conversions, options)
     _report(output, reports, conversion, source.outputs, options)
+
+
+def _run_all(
+    conversions: Sequence[NetworkConversion | ModelConversion], options: ConversionOptions
+) -> tuple[list[Report], Conversion | Outcome]:
+    """Run the conversions of a command, one per quality; keep the results of an interrupted one.
+
+    Returns:
+        the reports, none of too few images; and the result of the last conversion.
+    """
+    reports: list[Report] = []
+    for conversion in conversions:
+        is_last = conversion is conversions[-1]  # it has the pictures
+        if not is_last and (report := conversion.finished_report()):
+            reports.append(report)
+            continue
+        result = conversion.run()
+        reports += [result.report] if result.report else []
+        _print_results(conversion.output, result.explained, result.history, options.entry)
+    return reports, result
 
 
 def _list_choices(
@@ -252,16 +270,14 @@ def _convert_detectron2(
         raise CdlError(f"{len(images)} images: a report takes at least {LEAST_IMAGES}")
     parts = weights or own_weights, tuple(changes), tuple(overrides), options.domain, distillation
     cheaper = options.entry, options.finest_level
-    outcomes = []
-    for choice, folder in _list_choices(codec, output, options):
-        kind = LazyConversion if lazy else YamlConversion
-        outcomes.append(kind(config_file, images, choice, folder, *parts, *cheaper).run())
-        _print_results(folder, outcomes[-1].explained, outcomes[-1].history, options.entry)
-    if outcomes[0].report is None:
+    kind = LazyConversion if lazy else YamlConversion
+    choices = _list_choices(codec, output, options)
+    conversions = [kind(config_file, images, *choice, *parts, *cheaper) for choice in choices]
+    reports, outcome = _run_all(conversions, options)
+    if not reports:
         print(f"{output}: no report, which takes at least {LEAST_IMAGES} images")
         return
-    reports = [outcome.report for outcome in outcomes]
-    _report(output, reports, outcomes[-1], outcomes[-1].class_names, options)
+    _report(output, reports, outcome, outcome.class_names, options)
 
 
 def _check_codec(options: CodecOptions) -> CodecChoice:

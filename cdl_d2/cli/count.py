@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json as json_format
 
-from cdl_d2.cli.options import Json, Model, Overrides, find_lazy_model, load_config
+from cdl_d2.cli.options import (
+    Json,
+    Model,
+    Overrides,
+    find_lazy_model,
+    is_named_or_converted,
+    load_config,
+)
 from cdl_d2.cli.output import print_rows
 
 
@@ -21,15 +28,21 @@ def count(
     cdl count detection/latent_mask_rcnn_R50_FPN.yaml --size 800 1280
     cdl count classification/latent_resnet50.yaml
     cdl count lazy/latent_mask_rcnn_vitdet_b_100ep.py --size 1024 1024
+    cdl count timm/tf_efficientnet_lite0
     ```
 
     Prints GMACs (10^9 multiply-adds); with `--json`, an object of multiply-adds.
 
     Args:
         size: Height and width of the image in pixels, multiples of 32; default 800 1280, and of a
-            classifier INPUT.IMAGE_SIZE.
+            classifier INPUT.IMAGE_SIZE. Of networks of torchvision and timm any size; default that
+            of their crops.
     """
-    if lazy := find_lazy_model(model, overrides):
+    if is_named_or_converted(model, overrides):
+        from cdl_d2.bench.networks import count_parts, network_parts
+
+        counts = count_parts(network_parts(model, size))
+    elif lazy := find_lazy_model(model, overrides):
         from cdl_d2.bench.counts import DETECTION_SIZE, count_lazy_model
 
         counts = count_lazy_model(lazy, size or DETECTION_SIZE)

@@ -128,6 +128,17 @@ def load_config(model: str, overrides: Sequence[str], datasets: Datasets = NO_DA
     return RunConfig(str(config_file), (*changes, *overrides), vars(datasets)).load()
 
 
+def is_named_or_converted(model: str, overrides: Sequence[str]) -> bool:
+    """Return whether MODEL is a network of torchvision or timm; CdlError for overrides of one."""
+    from cdl_d2.prediction.loading import find_model
+
+    if find_model(model).backend != "pytorch":
+        return False
+    if overrides:
+        raise CdlError(f"{overrides[0]}: {model} has no config to change")
+    return True
+
+
 def find_lazy_model(model: str, overrides: Sequence[str]) -> LazyModel | None:
     """Return the LazyConfig of MODEL, None for other configs; raise CdlError for overrides."""
     from cdl_d2.prediction.loading import find_detectron2_config

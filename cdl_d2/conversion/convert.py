@@ -19,7 +19,7 @@ from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
 from cdl_d2.conversion.image_sets import distil_on_images, list_images, split_images
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.preprocessing import Preprocessing
-from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, Report
+from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, NOT_TUNED, Report
 from cdl_d2.errors import CdlError
 
 FIT_IMAGES = 200  # at most
@@ -37,6 +37,7 @@ def convert(
     distillation: DistillationOptions | None = None,
     decoder_stride: int | None = None,
     width: int | None = None,
+    entry: str = "",
     folder: str | Path | None = None,
 ) -> LatentNetwork:
     """Convert a trained RGB network of any library to latent input.
@@ -65,6 +66,9 @@ def convert(
         decoder_stride: stride in pixels at which the copied first layers of the decoder end;
             default that of LatentNetwork.
         width: rank of the bridge's linear map; default that of LinearBridge.
+        entry: name of a module that ends a stage, such as `layer1`: the bridge replaces its output,
+            and all layers before it are left out, for a cheaper network. Default the first
+            convolution.
         folder: where an interrupted training is kept and continued; default nowhere.
 
     Returns:
@@ -80,7 +84,8 @@ def convert(
     if folder:
         folder.mkdir(parents=True, exist_ok=True)  # before minutes of training
     conversion = Conversion(network, load_codec(codec, quality), images, preprocessing, folder)
-    student = conversion.to_latents(distillation or DistillationOptions(), decoder_stride, width)
+    options = distillation or DistillationOptions()
+    student = conversion.to_latents(options, decoder_stride, width, entry)
     if folder:
         (folder / STATE_FILE).unlink(missing_ok=True)
     return student.to(next((p.dtype for p in network.parameters()), torch.float32))
@@ -99,7 +104,8 @@ class Conversion:
     Attributes:
         teacher: the RGB network.
         kept_aside: files of the report, to which nothing is fitted and by which nothing is chosen.
-        explained: share of the first convolution's variance that the fitted bridge explains.
+        explained: share of the variance of what it replaces that the fitted bridge explains; None
+            before.
         history: validation losses of the last training.
         compared: networks of the last comparison by name.
         report: of the last comparison; None before.
@@ -120,7 +126,8 @@ class Conversion:
         self.teacher = ImageNetwork(network, preprocessing)
         self.codec, self._folder, self._preprocessing = codec, folder, preprocessing
         self.kept_aside, self._files = split_images(list_images(images))
-        self.explained, self.history = 0.0, []
+        self.explained: float | None = None
+        self.history: list[dict[str, float]] = []
         self.compared: dict[str, LatentReader] = {}
         self.report: Report | None = None
         self.teacher.check_image(self.read(self._files[0]))
@@ -130,13 +137,16 @@ class Conversion:
         options: DistillationOptions,
         decoder_stride: int | None = None,
         width: int | None = None,
+        entry: str = "",
     ) -> LatentNetwork:
-        """Return the network on latents, fitted and trained."""
-        student = LatentNetwork(
-            self.teacher.network, self.codec, self._preprocessing, decoder_stride, width
-        ).to(self.teacher.device)
+        """Return the network on latents, fitted and trained; arguments as of `convert`."""
+        arguments = self._preprocessing, decoder_stride, width, entry
+        student = LatentNetwork(self.teacher.network, self.codec, *arguments)
+        student.to(self.teacher.device)
+        if entry:
+            student.check_image(self.read(self._files[0]))
         fitted = tqdm(self._files[:FIT_IMAGES], desc="fit bridge", unit="image")
-        self.explained = fit_to_images(student, self.teacher, map(self.read, fitted))
+        self.explained = fit_to_images(student, self.teacher, map(self.read, fitted), entry)
         student.check_pixels_unread(self.read(self._files[0]))
         return self._distil(student, options)
 
@@ -155,7 +165,8 @@ class Conversion:
             fine_tuned: result of `to_reconstructions`; one of both, at least, is given.
         """
         decoded = DecodedNetwork(self.teacher.network, self.codec, self._preprocessing)
-        networks = {DECODED: decoded, FINE_TUNED: fine_tuned, CONVERTED: converted}
+        tuned = FINE_TUNED if self.history else NOT_TUNED
+        networks = {DECODED: decoded, tuned: fine_tuned, CONVERTED: converted}
         self.compared = {name: network for name, network in networks.items() if network is not None}
         images, history = map(self.read, self.kept_aside), self.history
         self.report = compare(self.teacher, self.compared, images, self.codec, history=history)

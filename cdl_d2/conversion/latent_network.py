@@ -6,6 +6,7 @@ Shapes: N images of H x W pixels, M latent channels, h x w latent positions of 1
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ from cdl_d2.conversion.image_network import ImageNetwork, check_one_size
 from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.linear_bridge import LinearBridge, find_first_convolution
+from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.linear_bridge import LinearBridge, find_first_convolution, replace_module
+from cdl_d2.nn.bridge.stage import bridge_stage, find_stage
 
+TRIAL_SIDE = 64  # of the image by which a stage is found, of a network for images of any size
 DECODER_STRIDE = 4  # default: later layers cost most, add little (docs/experiments/conversion.md)
 Size = tuple[int, int]
 
 
 class LatentNetwork(ImageNetwork):
-    """An RGB network whose first convolution is replaced by a bridge from latents.
+    """An RGB network whose first convolution, or first stages, a bridge from latents replaces.
 
     The network runs as it is, on zeros with the shape of the pixels; in the place of the first
     convolution, the bridge returns features of the latents. So its checks of sizes, its padding and
@@ -42,13 +46,13 @@ class LatentNetwork(ImageNetwork):
             default DECODER_STRIDE, or half of that of larger patches, which would need a window of
             too many features to fit.
         width: rank of the linear map; default that of LinearBridge.
-
-    Attributes:
-        bridge: the LinearBridge.
+        entry: name of a module whose output a Bridge replaces, so that all layers before it are
+            left out; it ends with the decoder at the module's stride, and has no linear map. Empty
+            for the first convolution.
 
     Raises:
         CdlError: if the network has no convolution on pixels, several, or one that a bridge cannot
-            replace.
+            replace; for an unknown entry, or one that is no stage.
     """
 
     def __init__(
@@ -58,20 +62,34 @@ class LatentNetwork(ImageNetwork):
         preprocessing: Preprocessing,
         decoder_stride: int | None = None,
         width: int | None = None,
+        entry: str = "",
     ):
         super().__init__(network, preprocessing)
-        name, convolution = find_first_convolution(self.network)
-        decoder_stride = decoder_stride or max(DECODER_STRIDE, convolution.stride[0] // 2)
-        with torch.random.fork_rng(devices=[]):  # of weights that the fit replaces
-            bridge = LinearBridge(codec, convolution, width, decoder_stride)
         self._codec = [codec]  # a list: no submodule
-        path, _, last = name.rpartition(".")
-        setattr(self.network.get_submodule(path), last, _BridgedConvolution(bridge))
+        with torch.random.fork_rng(devices=[]):  # of weights that the fit replaces
+            if entry:
+                self._replace_stage(entry)
+                return
+            name, convolution = find_first_convolution(self.network)
+            decoder_stride = decoder_stride or max(DECODER_STRIDE, convolution.stride[0] // 2)
+            bridge = LinearBridge(codec, convolution, width, decoder_stride)
+            replace_module(self.network, name, _BridgedModule(bridge))
+
+    def _replace_stage(self, entry: str) -> None:
+        side = self.preprocessing.crop or TRIAL_SIDE
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
+        run = partial(super().run, [image])
+        stage = find_stage(self.network, entry, run, (side, side))
+        bridge = Bridge(
+            self._codec[0], stage.stride, stage.channels, is_rectified=stage.is_rectified
+        )
+        bridge_stage(self.network, stage, _BridgedModule(bridge.to(self.device)))
 
     @property
-    def bridge(self) -> LinearBridge:
+    def bridge(self) -> LinearBridge | Bridge:
         """The module that reads the latents."""
-        return next(m for m in self.modules() if isinstance(m, LinearBridge))
+        return next(m for m in self.modules() if isinstance(m, LinearBridge | Bridge))
 
     @property
     def codec(self) -> Codec:
@@ -96,7 +114,7 @@ class LatentNetwork(ImageNetwork):
             CdlError: for latents of another number of channels, or images of several sizes.
         """
         batches, sizes = _read_batch(latents, image_sizes)
-        zero = self.bridge.expand.weight.new_zeros(())
+        zero = next(self.bridge.parameters()).new_zeros(())
         if not self.reads_list:
             check_one_size(self.network, sizes)
             pixels: Any = zero.expand(len(sizes), 3, *sizes[0])
@@ -115,12 +133,12 @@ class LatentNetwork(ImageNetwork):
         return self._run([y_hat], pixels)
 
     def _run(self, batches: list[torch.Tensor], pixels: Any, **arguments: Any) -> Any:
-        convolution = next(m for m in self.modules() if isinstance(m, _BridgedConvolution))
-        convolution.latents = batches
+        bridged = next(m for m in self.modules() if isinstance(m, _BridgedModule))
+        bridged.latents = batches
         try:
             return self.network(pixels, **arguments)
         finally:
-            convolution.latents = ()
+            bridged.latents = ()
 
     def run(self, images: Sequence[torch.Tensor]) -> Any:
         """Return the network's output for the latents of images; as ImageNetwork.run."""
@@ -172,18 +190,18 @@ class LatentNetwork(ImageNetwork):
         return self.codec.encode(image.to(self.device).float() / 255, with_bits=with_bits)
 
 
-class _BridgedConvolution(nn.Module):
-    """Bridge in the place of a convolution: it reads the batch's latents, not its input.
+class _BridgedModule(nn.Module):
+    """Bridge in the place of a module: it reads the batch's latents, not its input, the pixels.
 
     Args:
-        bridge: from latents to the convolution's output.
+        bridge: from latents to the module's output.
 
     Attributes:
         latents: y_hat of the images in the batch that runs, n x M x h x w each; the LatentNetwork
             sets it.
     """
 
-    def __init__(self, bridge: LinearBridge):
+    def __init__(self, bridge: LinearBridge | Bridge):
         super().__init__()
         self.bridge = bridge
         self.latents: Sequence[torch.Tensor] = ()
@@ -203,7 +221,7 @@ class _BridgedConvolution(nn.Module):
             for y in self.latents
         ]
         rows, columns = self.bridge.output_size(height, width)
-        y_hat = torch.cat(padded).to(self.weight.dtype)
+        y_hat = torch.cat(padded).to(next(self.bridge.parameters()).dtype)
         return self.bridge(y_hat)[:, :, :rows, :columns]
 
 

@@ -87,7 +87,7 @@ def build_named_network(name: str, outputs: int | None = None) -> nn.Module:
 
     Args:
         name: as of `load_named_network`.
-        outputs: number of outputs; default that of timm's pretrained weights.
+        outputs: number of outputs; default that of the library's pretrained weights.
 
     Raises:
         CdlError: for an unknown network, or one for another task.
@@ -96,7 +96,8 @@ def build_named_network(name: str, outputs: int | None = None) -> nn.Module:
     if name.startswith(TIMM):
         network = build_timm_network(name.removeprefix(TIMM), outputs)
     else:
-        options: dict[str, Any] = {"weights": None, "num_classes": outputs}
+        options: dict[str, Any] = {"weights": None}
+        options |= {} if outputs is None else {"num_classes": outputs}
         if torchvision_task(bare) != CLASSIFICATION:
             options["weights_backbone"] = None
         elif bare in NORMALIZING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +17,11 @@ from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.conversion.named_networks import NamedNetwork
 from cdl_d2.conversion.network_model import NetworkConfig, NetworkModel, save_model
-from cdl_d2.conversion.output_folder import conversion_folder, has_record
+from cdl_d2.conversion.output_folder import (
+    conversion_folder,
+    describe_images,
+    read_finished_report,
+)
 from cdl_d2.conversion.report import Report
 from cdl_d2.errors import CdlError
 from cdl_d2.files import WEIGHTS_FILE
@@ -38,6 +41,7 @@ class NetworkConversion:
         domain: `latent`; or `reconstruction`, for the RGB network on decoded images, trained in the
             same way.
         device: `cpu` or `cuda`.
+        entry: as of `convert`.
     """
 
     source: NamedNetwork
@@ -47,6 +51,7 @@ class NetworkConversion:
     options: DistillationOptions
     domain: str = LATENT
     device: str = "cpu"
+    entry: str = ""
 
     def run(self) -> Conversion:
         """Convert, check the result on an image, and write it; continue if it was interrupted.
@@ -63,9 +68,10 @@ class NetworkConversion:
             network = self.source.network.to(self.device)
             conversion = Conversion(network, codec, self.images, preprocessing, self.output)
             if self.domain == LATENT:
-                runner = conversion.to_latents(self.options)
-                stride, width = runner.bridge.decoder_stride, runner.bridge.width
-                config = replace(config, decoder_stride=stride, width=width)
+                runner = conversion.to_latents(self.options, entry=self.entry)
+                if not self.entry:
+                    stride, width = runner.bridge.decoder_stride, runner.bridge.width
+                    config = replace(config, decoder_stride=stride, width=width)
                 report = conversion.compare(runner)
             else:
                 runner = conversion.to_reconstructions(self.options)
@@ -79,31 +85,26 @@ class NetworkConversion:
 
     def finished_report(self) -> Report | None:
         """Return the report of the same conversion if the output folder has its result."""
-        record = self._record(self._config())
-        is_finished = (self.output / WEIGHTS_FILE).exists() and has_record(self.output, record)
-        return Report.load(self.output) if is_finished else None
+        return read_finished_report(self.output, self._record(self._config()))
 
     def _config(self) -> NetworkConfig:
         source, codec, weights = self.source, self.codec, Path(self.codec.weights)
         if self.codec.weights and weights.is_file():
             codec = replace(codec, weights=str(weights.absolute()))
         parts = source.name, source.task, source.outputs, source.preprocessing
-        return NetworkConfig(*parts, domain=self.domain, codec=codec)
+        return NetworkConfig(*parts, domain=self.domain, codec=codec, entry=self.entry)
 
     def _record(self, config: NetworkConfig) -> dict[str, Any]:
         """Return what the result depends on, as JSON values."""
-        paths = "\n".join(map(str, self.images))
         return {
             "network": config.network,
             "weights": fingerprint(self.source.network),
             "domain": config.domain,
+            "entry": config.entry,
             "codec": asdict(config.codec),
             "preprocessing": asdict(config.preprocessing),
             "distillation": asdict(self.options),
-            "images": {
-                "count": len(self.images),
-                "sha256": hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest(),
-            },
+            "images": describe_images(self.images),
         }
 
 

@@ -52,6 +52,7 @@ class NetworkConfig:
         codec: codec of the input; None for domain `image`.
         decoder_stride: stride in pixels at which the bridge's layers of the decoder end.
         width: rank of the bridge's linear map; None for the number of channels that it reads.
+        entry: module that the bridge replaces; empty for the first convolution.
     """
 
     network: str
@@ -62,6 +63,7 @@ class NetworkConfig:
     codec: CodecChoice | None = None
     decoder_stride: int = DECODER_STRIDE
     width: int | None = None
+    entry: str = ""
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> NetworkConfig:
@@ -120,7 +122,8 @@ class NetworkModel(nn.Module):
         """
         network = build_named_network(config.network, len(config.outputs)).requires_grad_(False)
         if config.domain == LATENT:
-            codec, bridge = config.codec.load(), (config.decoder_stride, config.width)
+            codec = config.codec.load()
+            bridge = config.decoder_stride, config.width, config.entry
             runner = LatentNetwork(network, codec, config.preprocessing, *bridge)
         else:
             runner = ImageNetwork(network, config.preprocessing)

@@ -16,6 +16,7 @@ ORIGINALS, DECODED, FINE_TUNED, CONVERTED = (
     *("RGB network on originals", "RGB network on decoded images"),
     *("fine-tuned RGB network on decoded images", "converted network"),
 )
+NOT_TUNED = "RGB network on decoded images, not fine-tuned"  # a candidate without a training
 CONFIDENT_SCORE = 0.5  # of the RGB network's detections
 KINDS = {  # of agreement, in percent
     "top1": "top-1 agreement",

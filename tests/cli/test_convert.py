@@ -224,7 +224,7 @@ def test_an_evaluation_leaves_the_config_of_the_training(teacher, coco_dataset, 
 def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     arguments = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     assert "nowhere" in refused("convert", tmp_path / "nowhere", *arguments)
-    for key, value in {"ENTRY": "stem", "FIT_IMAGES": 0, "WIDTH": -1, "STRIDE": 7}.items():
+    for key, value in {"ENTRY": "res5", "FIT_IMAGES": 0, "WIDTH": -1, "STRIDE": 7}.items():
         message = refused("convert", teacher, *arguments, f"MODEL.BRIDGE.{key}", value)
         assert f"MODEL.BRIDGE.{key}" in message
     text = (teacher / "config.yaml").read_text()

@@ -76,6 +76,27 @@ def test_a_converted_network_predicts_images_and_bitstreams(converted, photos, t
     assert lines[0] == "file,class,0,1,2" and len(lines) == 3
 
 
+def test_a_converted_network_is_counted_and_timed_against_decoding(converted):
+    counts = json.loads(output_of("count", converted, "--json"))
+    assert counts["pixel_network"] < counts["latent_network"] < sum(counts.values())
+    double = json.loads(output_of("count", NETWORK, "--size", 128, 64, "--json"))
+    assert double["pixel_network"] > 1.9 * counts["pixel_network"]
+    rows = json.loads(output_of("bench", "model", converted, "--repeats", 1, "--json"))
+    assert rows[-1]["part"] == "latent_network / (decode + pixel_network)" and rows[-1]["ratio"] > 0
+    assert "SOLVER.SEED" in refused("count", converted, "SOLVER.SEED", 1)
+
+
+def test_a_network_entered_behind_a_stage_is_a_cheaper_model(weights, photos, tmp_path):
+    words = "convert", f"{NETWORK}:{weights}", photos, *CODEC, "--iterations", 0
+    output_of(*words, "--entry", "stage2", "--output", tmp_path / "out")
+    model = load_model(tmp_path / "out", "cpu")
+    assert model.config.entry == "stage2" and not list(
+        model.network.runner.network.conv1.parameters()
+    )
+    assert "stage9" in refused(*words, "--entry", "stage9", "--output", tmp_path / "other")
+    assert "--finest-level" in refused(*words, "--finest-level", 3, "--output", tmp_path / "other")
+
+
 def test_the_folder_of_a_conversion_that_has_ended_is_not_written_over(converted, weights, photos):
     before = (converted / "model_final.pth").read_bytes()
     words = "convert", f"{NETWORK}:{weights}", photos, *CODEC, *SHORT, "--output", converted

@@ -13,6 +13,7 @@ from cdl_d2.conversion import Conversion, DistillationOptions, LatentNetwork, Pr
 from cdl_d2.conversion import distillation as distillation_module
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.losses import named_tensors
+from cdl_d2.errors import CdlError
 from tests.conversion.networks import SIDE, Cifar, Normalized, region_detector, resnet, ssd
 
 HALF = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -66,6 +67,29 @@ def test_exported_networks_give_the_same_output(student, latents, tmp_path):
     session = runtime.InferenceSession(path)
     (output,) = session.run(None, {session.get_inputs()[0].name: y_hat.numpy()})
     assert torch.allclose(torch.from_numpy(output), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("build", "entry"), [(resnet, "layer1"), (Cifar, "layers.0")])
+def test_a_network_is_entered_behind_a_stage(build, entry, codec, photos):
+    torch.manual_seed(0)
+    network = build()
+    conversion = Conversion(network, codec, photos, SQUARE)
+    student = conversion.to_latents(DistillationOptions(iterations=1, batch_size=2), entry=entry)
+    assert 0.3 < conversion.explained <= 1 and len(conversion.history) == 2
+    image = conversion.read(conversion.kept_aside[0])
+    with torch.no_grad():
+        assert student.run([image]).shape == conversion.teacher.run([image]).shape
+    counts = [sum(p.numel() for p in n.parameters()) for n in (network, student.network)]
+    assert counts[0] != counts[1] and not hasattr(student.network.conv1, "weight")
+    again = LatentNetwork(build(), codec, SQUARE, entry=entry)
+    again.load_state_dict(student.state_dict())
+    assert torch.equal(again.run([image]), student.run([image]))
+
+
+@pytest.mark.parametrize("entry", ["layer9", "conv1.bias", "fc"])
+def test_what_is_no_stage_is_named(entry, codec):
+    with pytest.raises(CdlError, match=entry):
+        LatentNetwork(resnet(), codec, SQUARE, entry=entry)
 
 
 def test_normalization_inside_of_the_network_is_as_outside(codec, photos):

@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,13 +20,19 @@ from torch import nn
 
 from cdl_d2.codec import STRIDE, CodecChoice
 from cdl_d2.conversion import DistillationOptions, Preprocessing
-from cdl_d2.conversion.distillation import STATE_FILE
 from cdl_d2.conversion.image_sets import (
     LEAST_IMAGES,
     distil_on_images,
     list_images,
     split_images,
 )
+from cdl_d2.conversion.output_folder import (
+    conversion_folder,
+    describe_file,
+    describe_images,
+    read_finished_report,
+)
+from cdl_d2.conversion.report import Report
 from cdl_d2.conversion.sample_network import SampleNetwork
 from cdl_d2.d2.applications.backend import Detectron2Backend
 from cdl_d2.d2.applications.conversion_outcome import Outcome, check_prediction
@@ -37,7 +42,7 @@ from cdl_d2.d2.modeling.backbone.bridged_backbone import find_replaced_stage
 from cdl_d2.d2.modeling.teacher import find_weights
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError, with_advice
-from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, locked_folder, write_text
+from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE, write_text
 from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
@@ -50,7 +55,7 @@ Reader = Callable[[Path], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Conversion(ABC):
+class ModelConversion(ABC):
     """Conversion with its arguments; a subclass makes the converted model's config.
 
     Attributes:
@@ -93,8 +98,7 @@ class Conversion(ABC):
             CdlError, OSError: for unusable arguments, or an output folder with another model.
         """
         cfg, images = self.latent_config(), self._split_images()
-        self._check_output(cfg)
-        with self._output_folder():
+        with conversion_folder(self.output, self._record(cfg), OUTPUT_FILES):
             read, weights = self.image_reader(cfg), self.rgb_weights(cfg)
             model = self.build(cfg)
             checkpointer = _load_rgb_weights(model, weights, self.output)
@@ -104,17 +108,28 @@ class Conversion(ABC):
                 run_stage = stage and _stage_runner(teacher, stage)
                 explained = self._fit(cfg, model, map(read, images[1]), len(images[1]), run_stage)
             if self.distillation is not None:
-                write_text(self.output / CONFIG_FILE, self.written_config(cfg))
                 history = self._distil(cfg, model, teacher, images[1])
             check_prediction(model, read(images[1][0]))
-            write_text(self.output / CONFIG_FILE, self.written_config(cfg))
-            checkpointer.save(Path(WEIGHTS_FILE).stem)
-            (self.output / STATE_FILE).unlink(missing_ok=True)
             names = self.backend.class_names(cfg)
             outcome = Outcome(explained, history, images[0], read, names)
             if images[0]:
                 outcome.compare(teacher, model).save(self.output)
+            write_text(self.output / CONFIG_FILE, self.written_config(cfg))
+            checkpointer.save(Path(WEIGHTS_FILE).stem)
         return outcome
+
+    def finished_report(self) -> Report | None:
+        """Return the report of the same conversion if the output folder has its result."""
+        return read_finished_report(self.output, self._record(self.latent_config()))
+
+    def _record(self, cfg: Config) -> dict[str, Any]:
+        """Return what the result depends on, as JSON values."""
+        return {
+            "config": self.written_config(cfg),
+            "weights": describe_file(self.rgb_weights(cfg)),
+            "distillation": self.distillation and asdict(self.distillation),
+            "images": describe_images(self.images),
+        }
 
     def _split_images(self) -> tuple[list[Path], list[Path]]:
         """Return the files to keep aside, none of a few for a fit alone, and the others."""
@@ -212,38 +227,6 @@ class Conversion(ABC):
         """
         weights = self.weights or find_weights(self.config_file, output_dir)
         return weights if not weights or "://" in weights else str(Path(weights).absolute())
-
-    def _check_output(self, cfg: Config) -> None:
-        """Raise CdlError if the output folder holds a model.
-
-        The config alone is left by an interruption, and may be of the same conversion.
-        """
-        existing = [name for name in OUTPUT_FILES if (self.output / name).exists()]
-        if not existing:
-            return
-        path = self.output / CONFIG_FILE
-        is_interrupted = existing == [CONFIG_FILE] and (
-            path.read_text(encoding="utf-8") == self.written_config(cfg)
-        )
-        if not is_interrupted:
-            raise CdlError(
-                f"{self.output} has a {existing[0]} of another conversion, or of one that has "
-                "ended: give another --output"
-            )
-
-    @contextmanager
-    def _output_folder(self) -> Iterator[None]:
-        """Make the output folder; remove a new one if the block fails and leaves it empty."""
-        is_new = not self.output.exists()
-        self.output.mkdir(parents=True, exist_ok=True)
-        with locked_folder(self.output):
-            try:
-                yield
-            except BaseException:
-                with suppress(OSError):  # it is not empty
-                    if is_new:
-                        self.output.rmdir()
-                raise
 
 
 def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheckpointer:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 
 from cdl_d2.codec import Codec
 from cdl_d2.conversion.comparison import compare
-from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, Report
+from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, NOT_TUNED, Report
 from cdl_d2.conversion.sample_network import SamplePredictor
 from cdl_d2.d2.applications.backend import Detectron2Backend
 from cdl_d2.d2.building import MISFITS
@@ -21,8 +20,7 @@ from cdl_d2.d2.modeling.meta_arch.compressed_detector import CompressedDetector
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.domains import LATENT
 
-DETECTOR_IMAGES = 16  # at most, in the report of a detector
-SECONDS, LEAST_IMAGES = 60, 4  # of a report: a time limit, and images beyond it
+DETECTOR_IMAGES = 16  # at most, in the report of a detector, which takes seconds for each
 
 
 @dataclass
@@ -49,8 +47,6 @@ class Outcome:
     def compare(self, teacher: nn.Module, model: nn.Module) -> Report:
         """Compare a converted model with the RGB model, on the files kept aside.
 
-        A report takes about a minute at most: it has fewer images of a slow model.
-
         Args:
             teacher: the RGB model, on the device of the model.
             model: on latents or reconstructions.
@@ -64,9 +60,10 @@ class Outcome:
             SamplePredictor(network, coded_input.channel_order, self.codec)
             for network in (teacher, model)
         )
-        name = CONVERTED if coded_input.domain == LATENT else FINE_TUNED
+        tuned = FINE_TUNED if self.history else NOT_TUNED
+        name = CONVERTED if coded_input.domain == LATENT else tuned
         self.compared: Mapping[str, SamplePredictor] = {DECODED: self.teacher, name: converted}
-        images = _take_in_time(self.kept_aside, self.read)
+        images = map(self.read, self.kept_aside)
         self.report = compare(self.teacher, self.compared, images, self.codec, history=self.history)
         return self.report
 
@@ -74,17 +71,6 @@ class Outcome:
         """Return an image, 3 x H x W, uint8, RGB, resized and cropped as in evaluation."""
         image = self.reader(file)["image"].byte()
         return image.flip(0) if self._is_bgr else image
-
-
-def _take_in_time(
-    files: Sequence[Path], read: Callable[[Path], torch.Tensor]
-) -> Iterator[torch.Tensor]:
-    """Yield images of files until SECONDS are over, and LEAST_IMAGES in any case."""
-    end = time.monotonic() + SECONDS
-    for number, file in enumerate(files):
-        if number >= LEAST_IMAGES and time.monotonic() > end:
-            return
-        yield read(file)
 
 
 @torch.no_grad()

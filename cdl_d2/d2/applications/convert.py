@@ -15,7 +15,7 @@ from cdl_d2.codec import STRIDE
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.conversion import Preprocessing
-from cdl_d2.d2.applications.conversion import Conversion, Reader, scaled_images
+from cdl_d2.d2.applications.conversion import ModelConversion, Reader, scaled_images
 from cdl_d2.d2.applications.pyramid_levels import level_of_entry, without_finer_levels
 from cdl_d2.d2.building import build_model
 from cdl_d2.d2.config import INITIALIZATION_KEYS, without_initialization
@@ -35,7 +35,7 @@ META_ARCHITECTURE = "MODEL.META_ARCHITECTURE"
 
 
 @dataclass(frozen=True)
-class YamlConversion(Conversion):
+class YamlConversion(ModelConversion):
     """Conversion of a model whose config is a YAML file."""
 
     def latent_config(self) -> CfgNode:
@@ -52,7 +52,8 @@ class YamlConversion(Conversion):
                 raise CdlError(f"entry {self.entry}: a model on reconstructions has no bridge")
             bridge = {META_ARCHITECTURE: bridge[META_ARCHITECTURE]}
         initial = {} if weights else _initialization(cfg)
-        level = self.finest_level or level_of_entry(self.entry)
+        words = dict(zip(self.overrides[::2], self.overrides[1::2], strict=False))
+        level = self.finest_level or level_of_entry(words.get(ENTRY, self.entry))
         options: dict[str, Any] = bridge | {
             "MODEL.WEIGHTS": weights,
             **({ENTRY: self.entry} if self.entry else {}),

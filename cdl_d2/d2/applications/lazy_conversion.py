@@ -14,7 +14,7 @@ from torch import nn
 from cdl_d2.codec import Codec
 from cdl_d2.codec.choice import QUALITY
 from cdl_d2.conversion import Preprocessing
-from cdl_d2.d2.applications.conversion import Conversion, Reader, scaled_images
+from cdl_d2.d2.applications.conversion import ModelConversion, Reader, scaled_images
 from cdl_d2.d2.applications.lazy_backend import LazyBackend
 from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.lazy_config import CLASS_NAMES, LazyModel, read_lazy_config
@@ -37,7 +37,7 @@ KEPT = ("model", "dataloader", "train", "optimizer", "lr_multiplier", CLASS_NAME
 
 
 @dataclass(frozen=True)
-class LazyConversion(Conversion):
+class LazyConversion(ModelConversion):
     """Conversion of a detector of a LazyConfig; the result is one, too, in YAML.
 
     Of `overrides`, it takes MODEL.BRIDGE.FIT_IMAGES, STRIDE and WIDTH, and MODEL.DEVICE.

@@ -126,7 +126,7 @@ class Bridge(nn.Module):
         for y_hat, target in pairs:
             feature, (rows, columns) = self.layers(self.input(y_hat)), target.shape[2:]
             sides = zip(feature.shape[2:], (rows, columns), strict=True)
-            if not all(0 <= own - side < STRIDE / self.stride for own, side in sides):
+            if not all(0 <= own - side <= STRIDE / self.stride for own, side in sides):
                 raise CdlError(
                     f"the stage has {rows} x {columns} positions, its bridge "
                     f"{feature.shape[2]} x {feature.shape[3]}: it needs a stride of {self.stride}"
