@@ -85,6 +85,7 @@ def add_cdl_config(cfg: CN) -> None:
     # model, which reads latents through a bridge to its first convolution: a ResNet of
     # torchvision, such as "resnet50", or any of timm, such as "timm/tf_efficientnet_lite0".
     _C.MODEL.CLASSIFIER.NETWORK = "latent_resnet"
+    # Number of classes.
     _C.MODEL.CLASSIFIER.NUM_CLASSES = 1000
     # Scales the channels of an RGB resnet50, for small experiments.
     _C.MODEL.CLASSIFIER.WIDTH = 1.0
@@ -123,6 +124,7 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.TIMM.NAME = "tf_efficientnet_lite0"
     # Initialization: a file of weights, or "imagenet" for timm's zoo; empty for random weights.
     _C.MODEL.TIMM.INIT = ""
+    # Names of the features that it returns.
     _C.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Stride of the last feature in pixels: 32, or 16 or 8 where the network can be dilated.
     _C.MODEL.TIMM.OUTPUT_STRIDE = 32
