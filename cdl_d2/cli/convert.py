@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cdl_d2.conversion.report import Report
     from cdl_d2.d2.applications.conversion import ModelConversion
     from cdl_d2.d2.applications.conversion_outcome import Outcome
+    from cdl_d2.tv.conversion import DetectorConversion, DetectorResult
 
 BATCH_SIZE = 4  # of Detectron2's models, most of which run images one by one
 # Share of the variance; useful fits to a first convolution leave a few percent unexplained.
@@ -146,6 +147,12 @@ def convert(
         if overrides:
             raise CdlError(f"{overrides[0]}: {model} has no config to change")
         _convert_network(model, images, codec, output, weights, options)
+    elif checkpoint := _find_torchvision_checkpoint(model):
+        if overrides or weights:
+            raise CdlError(
+                f"{[*overrides, weights][0]}: {model} has its config and weights in one file"
+            )
+        _convert_detector(checkpoint, images, codec, output, options)
     else:
         _convert_detectron2(model, images, overrides, codec, output, weights, options)
 
@@ -176,9 +183,49 @@ def _convert_network(
     _report(output, reports, conversion, source.outputs, options)
 
 
+def _find_torchvision_checkpoint(model: str) -> str | None:
+    """Return the checkpoint of a detector of `cdl train-torchvision`; None of another MODEL."""
+    from cdl_d2.prediction.loading import find_model
+
+    with advice(NETWORKS_ADVICE, CdlError):
+        source = find_model(model)
+    return source.weights if source.backend == "torchvision" and source.card is None else None
+
+
+def _convert_detector(
+    checkpoint: str,
+    images: Sequence[Path],
+    codec: CodecOptions,
+    output: Path,
+    options: ConversionOptions,
+) -> None:
+    """Convert a detector of `cdl train-torchvision`."""
+    from cdl_d2.device import usable_device
+    from cdl_d2.files import CONFIG_FILE
+    from cdl_d2.tv.checkpoint import TORCHVISION_ZOO, read_checkpoint
+    from cdl_d2.tv.conversion import DetectorConversion
+
+    if options.finest_level:
+        raise CdlError(
+            f"--finest-level {options.finest_level}: of models of Detectron2; give --entry res3"
+        )
+    distillation = replace(options.distillation(), batch_size=BATCH_SIZE)
+    arguments = distillation, options.domain, usable_device(options.device), options.entry
+    if checkpoint != TORCHVISION_ZOO:
+        with advice(f"a model of Detectron2 needs its {CONFIG_FILE} beside it", CdlError):
+            read_checkpoint(checkpoint)
+    choices = _list_choices(codec, output, options)
+    conversions = [
+        DetectorConversion(checkpoint, images, *choice, *arguments) for choice in choices
+    ]
+    reports, result = _run_all(conversions, options)
+    _report(output, reports, result, result.class_names, options)
+
+
 def _run_all(
-    conversions: Sequence[NetworkConversion | ModelConversion], options: ConversionOptions
-) -> tuple[list[Report], Conversion | Outcome]:
+    conversions: Sequence[NetworkConversion | ModelConversion | DetectorConversion],
+    options: ConversionOptions,
+) -> tuple[list[Report], Conversion | Outcome | DetectorResult]:
     """Run the conversions of a command, one per quality; keep the results of an interrupted one.
 
     Returns:

@@ -24,7 +24,7 @@ from cdl_d2.tv.checkpoint import (
     read_checkpoint,
 )
 from cdl_d2.tv.compressed_mask_rcnn import read_detections
-from cdl_d2.tv.detector_config import EVALUATION_SIZES, DetectorConfig, build_detector
+from cdl_d2.tv.detector_config import DetectorConfig, build_detector, evaluation_sizes
 from cdl_d2.tv.export import detector_graphs
 
 
@@ -54,7 +54,7 @@ class TorchvisionBackend(Backend):
             ) from error
         network, config = load_detector(weights, content)
         training = content.get("training", {})
-        short_edge, longest = _evaluation_sizes(config)
+        short_edge, longest = evaluation_sizes(config)
         sizes = training.get("short_edge_val", short_edge), training.get("max_size", longest)
         return network.to(device), config, Variant(*sizes).apply
 
@@ -111,7 +111,7 @@ class TorchvisionBackend(Backend):
         return config.codec.weights if config.codec else ""
 
     def evaluation_transform(self, config: DetectorConfig) -> Transform:
-        return Variant(*_evaluation_sizes(config)).apply
+        return Variant(*evaluation_sizes(config)).apply
 
     def seed(self, config: DetectorConfig) -> int | None:
         return None
@@ -122,8 +122,3 @@ class TorchvisionBackend(Backend):
         self, network: nn.Module, config: DetectorConfig, size: tuple[int, int] | None = None
     ) -> ModelGraphs:
         return detector_graphs(network, size)
-
-
-def _evaluation_sizes(config: DetectorConfig) -> tuple[int, int]:
-    """Return the default short edge and longest side of an image in evaluation, in pixels."""
-    return EVALUATION_SIZES["standard" if config.architecture.width == 1 else "small"]

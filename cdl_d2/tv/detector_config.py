@@ -128,6 +128,11 @@ class DetectorConfig:
         return config
 
 
+def evaluation_sizes(config: DetectorConfig) -> tuple[int, int]:
+    """Return the default short edge and longest side of an image in evaluation, in pixels."""
+    return EVALUATION_SIZES["standard" if config.architecture.width == 1 else "small"]
+
+
 def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
     """Build a detector with random weights.
 

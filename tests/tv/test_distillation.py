@@ -11,8 +11,13 @@ from cdl_d2.conversion.distillation import STATE_FILE, Distillation, Distillatio
 from cdl_d2.conversion.image_sets import distil_on_images
 from cdl_d2.conversion.losses import feature_loss, output_loss
 from cdl_d2.conversion.preprocessing import Preprocessing
+from cdl_d2.conversion.report import CONVERTED
 from cdl_d2.conversion.sample_network import SampleNetwork
-from tests.tv.conftest import make_item, tiny_detector
+from cdl_d2.prediction.loading import load_model
+from cdl_d2.tv.checkpoint import save_detector
+from cdl_d2.tv.conversion import DetectorConversion
+from cdl_d2.tv.detector_config import EVALUATION_SIZES
+from tests.tv.conftest import CLASSES, CODEC, make_item, tiny_config, tiny_detector
 
 OPTIONS = DistillationOptions(iterations=2, batch_size=2, learning_rate=1e-3, patience=0)
 PLAIN = Preprocessing((0, 0, 0), (1, 1, 1), multiples=(32, 32))
@@ -29,6 +34,34 @@ def pair(domain="latent", **changes):
         {k: v for k, v in state.items() if v.shape == student.state_dict()[k].shape}, strict=False
     )
     return SampleNetwork(student, "RGB"), SampleNetwork(teacher, "RGB")
+
+
+@pytest.mark.parametrize("entry", ["", "res3"])
+def test_a_trained_detector_is_converted_and_is_a_model(entry, tmp_path):
+    config, teacher = tiny_config("image"), tiny_detector("image")
+    for name, parameter in teacher.named_parameters():
+        if name.endswith("cls_score.bias"):
+            parameter.data[1] += 4
+    save_detector(tmp_path / "teacher.pth", config, teacher.state_dict())
+    files = [tmp_path / f"{number}.png" for number in range(16)]
+    for number, file in enumerate(files):
+        write_png(make_item(64, 96, seed=number)["image"], str(file))
+    arguments = (
+        str(tmp_path / "teacher.pth"),
+        files,
+        CODEC,
+        tmp_path / "out",
+        replace(OPTIONS, iterations=1),
+    )
+    conversion = DetectorConversion(*arguments, entry=entry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EVALUATION_SIZES, "small", (64, 96))
+        result = conversion.run()
+    assert 0 < result.explained <= 1 and len(result.history) == 2
+    assert result.report.row(CONVERTED).agreement.keys() == {"AP", "mask_AP"}
+    assert conversion.finished_report().difference == result.report.difference
+    model = load_model(tmp_path / "out", "cpu")
+    assert model.class_names == CLASSES and model.coded_input.domain == "latent"
 
 
 @torch.no_grad()
