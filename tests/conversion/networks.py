@@ -15,7 +15,6 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.resnet import BasicBlock, ResNet
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -186,7 +185,6 @@ def detr() -> nn.Module:
 CLASSIFIERS = {
     "resnet": resnet,
     "mobilenet_v2": lambda: models.mobilenet_v2(num_classes=CLASSES, width_mult=0.1),
-    "mobilenet_v3": lambda: models.mobilenet_v3_small(num_classes=CLASSES, width_mult=0.1),
     "efficientnet": efficientnet,
     "convnext": convnext,
     "swin": swin,
@@ -196,7 +194,6 @@ CLASSIFIERS = {
 }
 SEGMENTORS = {
     "fcn": lambda: segmentation.FCN(Trunk(8, "out"), FCNHead(8, CLASSES)),
-    "deeplab": lambda: segmentation.DeepLabV3(Trunk(8, "out"), DeepLabHead(8, CLASSES)),
     "lraspp": lambda: segmentation.LRASPP(Trunk(8, "low", "high"), 8, 8, CLASSES),
 }
 DETECTORS = {

@@ -15,7 +15,7 @@ from tests.conversion.networks import (
     SIDE,
 )
 
-SHORT = DistillationOptions(iterations=2, batch_size=2)
+SHORT = DistillationOptions(iterations=1, batch_size=2)
 
 
 def half(**size) -> Preprocessing:

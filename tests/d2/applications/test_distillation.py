@@ -26,7 +26,7 @@ CASCADE = [
 ]
 SIZE = "INPUT.IMAGE_SIZE", 96, "INPUT.MIN_SIZE_TEST", 96
 CONFIGS = {
-    "cascade": lambda: small_cfg("pixel", *CASCADE),
+    "cascade": lambda: small_cfg("pixel", *CASCADE, "INPUT.MIN_SIZE_TEST", 64),
     "DeepLab": lambda: read_config("segmentation/small/pixel_deeplab_small.yaml", SIZE),
     "classifier": lambda: read_config("classification/small/pixel_resnet_small.yaml", SIZE),
 }
@@ -74,7 +74,8 @@ def test_a_model_on_latents_is_distilled_without_labels(name, images, tmp_path):
 
 def test_a_model_on_decoded_images_is_distilled_in_the_same_way(images, tmp_path):
     arguments = {"domain": "reconstruction", "distillation": OPTIONS}
-    outcome, cfg, before, after = convert(small_cfg("pixel"), images, tmp_path, **arguments)
+    cfg = small_cfg("pixel", "INPUT.MIN_SIZE_TEST", 64)
+    outcome, cfg, before, after = convert(cfg, images, tmp_path, **arguments)
     assert outcome.explained is None and len(outcome.history) == 2
     assert cfg.INPUT.DOMAIN == "reconstruction" and before.keys() <= after.keys()
 
@@ -105,7 +106,7 @@ def test_too_few_images_for_a_distillation_are_refused_before_the_fit(images, tm
 def test_a_cheaper_student_is_fitted_to_a_stage_and_has_the_coarser_levels(
     network, images, tmp_path
 ):
-    cfg = small_cfg("pixel")
+    cfg = small_cfg("pixel", "INPUT.MIN_SIZE_TEST", 64)
     if network == "timm":
         pytest.importorskip("timm", reason="timm is not installed")
         cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME = (
