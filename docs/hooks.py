@@ -23,9 +23,8 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 def on_files(files, config):
     """Add the files of the root."""
     for name, page in ROOT_PAGES.items():
-        if page != "index.md":
-            content = (ROOT / name).read_text(encoding="utf-8")
-            files.append(File.generated(config, page, content=content))
+        content = (ROOT / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=content))
     return files
 
 
