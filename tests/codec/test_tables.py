@@ -24,7 +24,7 @@ def test_rows_are_those_of_compressai(scale_table):
     some = torch.empty(10_000).log_normal_(0, 3)
     special = torch.tensor([0.0, -0.0, -1.0, 1e-45, 3e38, float("inf"), -float("inf")])
     scales = torch.cat((limits, below, above, some, -some, special))
-    assert torch.equal(ScaleRows(model)(scales), model.build_indexes(scales))
+    assert torch.equal(ScaleRows(model)(scales).int(), model.build_indexes(scales))
 
 
 def test_a_scale_that_is_no_number_has_a_row():
@@ -58,3 +58,18 @@ def test_few_symbols_survive(count):
     for value in range(-200, 200):
         symbols = torch.full((count,), value, dtype=torch.int32)
         assert torch.equal(tables.decode(tables.encode(symbols, indexes), indexes), symbols)
+
+
+@pytest.mark.parametrize("largest", [0, 127, 5000, 10**6])
+def test_the_compiled_coder_writes_and_reads_the_strings_of_compressai(largest):
+    pytest.importorskip("numba")
+    compiled, plain = EntropyTables(gaussian()), EntropyTables(gaussian())
+    plain._compiled = None
+    symbols = torch.randint(-largest - 1, largest + 1, (9, 50), dtype=torch.int32)
+    indexes = torch.randint(0, 64, symbols.shape)
+    string = plain.encode(symbols, indexes)
+    assert compiled.encode(symbols, indexes) == string
+    read = compiled.reader(string, symbols.numel())
+    assert torch.equal(torch.cat((read(indexes[:1]), read(indexes[1:]))), symbols)
+    corrupted = bytes(torch.randint(0, 256, (500,), dtype=torch.uint8).numpy())
+    assert compiled.decode(corrupted, indexes).shape == symbols.shape

@@ -97,7 +97,7 @@ class GaussianCoder(LatentCoder):
         z_hat, h_s = self._z.dequantize(z_symbols)[None], self.hyperprior_transforms[1]
         params = (h_s(z_hat) if coding == "compressai" else in_float64(h_s)(z_hat))[0]
         symbols, scales, means = self._form_symbols(params, next_symbols, coding)
-        values = self._from_symbols(symbols, scales)
+        values = self._from_symbols(symbols.float(), scales)
         return Quantized(
             y_hat=values if means is None else values + means,
             y_symbols=symbols.int(),

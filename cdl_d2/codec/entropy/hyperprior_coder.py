@@ -76,11 +76,9 @@ class HyperpriorCoder(GaussianCoder):
         y_string, z_string = strings
 
         def next_symbols(at, scales, means):
-            rows = self._rows(scales).unflatten(0, (-1, grid[0] * grid[1]))
-            coded = rows.amax(1) >= scale_floor  # rows ascend with scales
-            symbols = torch.zeros_like(rows)
-            symbols[coded] = self._y_tables.decode(y_string, rows[coded])
-            return symbols.flatten().float()
+            channel_scales = scales.unflatten(0, (-1, grid[0] * grid[1]))
+            coded = self._top_rows(channel_scales) >= scale_floor
+            return self._read_channels(channel_scales, [(coded, [y_string])]).flatten()
 
         return self._form(self._z.decode(z_string, grid), next_symbols, coding)
 
@@ -114,17 +112,19 @@ class HyperpriorCoder(GaussianCoder):
         return symbols.view_as(scales), scales, means
 
     def _encode_y(self, quantized: Quantized, channels: torch.Tensor) -> bytes:
-        rows = self._rows(quantized.scales_hat)[channels]
+        rows = self._rows(quantized.scales_hat[channels])
         return self._y_tables.encode(quantized.y_symbols[channels], rows)
 
     def _read_channels(self, scales: torch.Tensor, parts: Sequence[ChannelStrings]) -> torch.Tensor:
         """Return the symbols of y, M x n, given the scales, M x n, and channels with strings."""
-        symbols = torch.zeros_like(scales)
+        symbols = torch.zeros(scales.shape, dtype=torch.int32)
         for mask, [string] in parts:
-            rows = self._rows(scales[mask])
-            symbols[mask] = self._y_tables.decode(string, rows).float()
+            symbols[mask] = self._y_tables.decode(string, self._rows(scales[mask]))
         return symbols
 
     def _top_rows(self, scales: torch.Tensor) -> torch.Tensor:
-        """Return the row of the largest scale of each channel, M, of scales M x ..."""
+        """Return the row of the largest scale of each channel, M, of scales M x ...
+
+        Rows ascend with scales.
+        """
         return self._rows(scales.flatten(1).amax(1))

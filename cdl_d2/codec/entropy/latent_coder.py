@@ -41,7 +41,7 @@ class Quantized:
     def is_finite(self) -> bool:
         """True if all latents, scales and means are finite."""
         parts = (self.y_hat, self.scales_hat, self.means_hat)
-        return all(part is None or bool(part.isfinite().all()) for part in parts)
+        return all(part is None or is_finite(part) for part in parts)
 
     @cached_property
     def checksum(self) -> int:
@@ -49,8 +49,13 @@ class Quantized:
         value = 0
         for symbols in (self.y_symbols, self.z_symbols):
             if symbols is not None:
-                value = zlib.crc32(symbols.cpu().contiguous().numpy().tobytes(), value)
+                value = zlib.crc32(symbols.cpu().contiguous().numpy(), value)
         return value
+
+
+def is_finite(values: torch.Tensor) -> bool:
+    """Return True if all values are finite, without a mask of them."""
+    return not values.numel() or bool(torch.stack(values.aminmax()).isfinite().all())
 
 
 class LatentCoder(ABC):
