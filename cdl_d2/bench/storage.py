@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from cdl_d2.codec import Bitstream, Codec
+from cdl_d2.codec.coded_files import build_compressor
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.data.store.encoding import encode_shards
 from cdl_d2.data.store.latent_store import LatentStore, close_store
@@ -60,6 +61,7 @@ def _time_ways(
         close_store(folder / form, plan)
         stores[form] = LatentStore(folder / form, codec)
     pixels = {name: variant.apply(read_image(images / name)).float() / 255 for name in names}
+    compressor = build_compressor(codec)
     records = {form: {n: s.record(n, variant) for n in names} for form, s in stores.items()}
     ways: dict[str, Callable[[str], object]] = {
         "read the image and resize it": lambda n: variant.apply(read_image(images / n)),
@@ -70,6 +72,9 @@ def _time_ways(
         ),
         "encode an image that is in memory": lambda n: codec.encode(pixels[n]),
         "encode it to a bitstream": lambda n: codec.compress(pixels[n]),
+        "compress an image file and read the result back": lambda n: compressor.compress(
+            images / n, folder / "compressed.cdlz"
+        ),
     }
     for what, way in ways.items():
         way(names[0])

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from cdl_d2.cli.codec_training import train
-from cdl_d2.cli.options import CodecOptions, Device, Json
+from cdl_d2.cli.options import CodecOptions, Device, Json, NotNegative
 from cdl_d2.cli.output import advice, for_each, print_rows, report
 from cdl_d2.errors import CdlError
 
@@ -29,9 +29,11 @@ def compress(
     as_is: bool = False,
     output: Path | None = None,
     force: bool = False,
+    quality_report: bool = False,
+    workers: NotNegative | None = None,
     device: Device = None,
 ) -> int:
-    r"""Compress images to bitstream files, NAME.cdlz.
+    r"""Compress images to bitstream files, NAME.cdlz, and print their bits per pixel.
 
     ```
     cdl codec compress photos/*.jpg --output files \
@@ -44,6 +46,9 @@ def compress(
     gives two files: the base layer NAME.cdlz with the selected channels, which suffices for the
     task, and the enhancement layer NAME.enhancement.cdlz with the others. Decompression needs both.
 
+    Each file is read back before it gets its name: a file whose symbols are not those of the
+    encoder is an error.
+
     Args:
         images: Image files, or folders that are searched for images.
         for_: Trained model, in any form that `cdl predict` accepts.
@@ -52,8 +57,12 @@ def compress(
         as_is: Neither resize nor crop images for the model of `--for`.
         output: Output folder. Default: the folder of each image.
         force: Replace existing files.
+        quality_report: Reconstruct the images, and print their mean PSNR and MS-SSIM.
+        workers: Processes of one thread each, with the same files as result; 0 to compress in this
+            one. Default: one per core for many images on the CPU, else 0.
     """
     from cdl_d2.codec.coded_files import bitstream_paths, build_compressor
+    from cdl_d2.codec.file_compressor import summarize
     from cdl_d2.device import usable_device
 
     if (codec is None) == (for_ is None):
@@ -62,22 +71,37 @@ def compress(
         raise CdlError("--channels does not go with --for: its model chooses the channels")
     if for_ is None and (base_only or as_is):
         raise CdlError("--base-only and --as-is belong to --for")
+    if base_only and quality_report:
+        raise CdlError("--quality-report needs all channels: a base layer gives no image")
+    device = usable_device(device)
+    if workers and device != "cpu":
+        raise CdlError(f"--workers are processes on the CPU, not on {device}: give --workers 0")
     with advice("add --force to replace it", FileExistsError):
         targets = bitstream_paths(images, output, force)
+    measure = None
+    if quality_report:
+        from cdl_d2.metrics.image_quality import psnr_and_ms_ssim as measure
     if for_ is not None:
         from cdl_d2.prediction.bitstreams import compressor_for
         from cdl_d2.prediction.loading import load_model
 
-        coder = compressor_for(load_model(for_, device), not base_only, as_is)
+        coder = compressor_for(load_model(for_, device), not base_only, as_is, measure)
     else:
-        coder = build_compressor(codec.choice().load().on(usable_device(device)), channels)
+        coder = build_compressor(codec.choice().load().on(device), channels, measure)
+    if workers is None:
+        workers = coder.default_workers(len(targets))
+    results, compressed = coder.compress_all(targets, workers), []
 
     def write(path: Path) -> None:
-        for removed in coder.compress(path, targets[path]):
+        result = next(results)
+        if isinstance(result, Exception):
+            raise result
+        compressed.append(result)
+        for removed in result.removed:
             report("cdl codec compress", f"{removed} is removed: its base layer was replaced")
 
     status = for_each(targets, write, "cdl codec compress")
-    print(coder.summary())
+    print(summarize(compressed))
     return status
 
 

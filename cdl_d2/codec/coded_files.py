@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from cdl_d2.codec.bitstream.stream import (
 )
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.codec import Codec
+from cdl_d2.codec.file_compressor import FileCompressor, Measure, coming_enhancement_path
 from cdl_d2.codec.io.image_files import find_images, read_image, write_png
 from cdl_d2.codec.io.output_paths import output_paths
 from cdl_d2.codec.latent import Latent
@@ -71,60 +71,29 @@ def picture_paths(streams: Sequence[Path], output: Path | None, force: bool) -> 
     return output_paths(names, output, (".png",), force)
 
 
-class FileCompressor:
-    """Compresses image files and counts their bits.
+class _Encoder:
+    """Function from an image file to the image and its layers, with chosen channels if any."""
 
-    Args:
-        encode: function from an image file to its layers.
-    """
+    def __init__(self, codec: Codec, selection: list[int] | None):
+        self._codec, self._selection = codec, selection
 
-    def __init__(self, encode: Callable[[Path], Layers]):
-        self._encode = encode
-        self._images, self._pixels, self._bits = 0, 0, [0, 0]
-
-    def compress(self, path: Path, target: Path) -> list[Path]:
-        """Write the bitstream of an image, and its enhancement layer if it has one.
-
-        Whenever the process is killed, either the old or the new image can be decoded.
-
-        Returns:
-            enhancement layers of a replaced image that were removed.
-
-        Raises:
-            CdlError, OSError: if the image cannot be read or the bitstream not be written.
-        """
-        layers = self._encode(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary, stale = _temporary_enhancement_path(target), enhancement_paths(target)
-        if layers.enhancement:
-            layers.enhancement.save(temporary)
-        layers.base.save(target)
-        if layers.enhancement:
-            temporary.replace(stale.pop(0))
-        removed = [enhancement for enhancement in stale if enhancement.exists()]
-        for enhancement in removed:
-            enhancement.unlink()
-        for i, layer in enumerate((layers.base, layers.enhancement)):
-            self._bits[i] += layer.bits if layer else 0
-        self._pixels += math.prod(layers.base.image_size)
-        self._images += 1
-        return removed
-
-    def summary(self) -> str:
-        """Return a line with the number of images and their bits per pixel."""
-        if not self._pixels:
-            return "no image was compressed"
-        base, enhancement = (bits / self._pixels for bits in self._bits)
-        more = f", and {enhancement:.3f} in enhancement layers" if enhancement else ""
-        return f"{self._images} images: {base:.3f} bits per pixel{more}"
+    def __call__(self, path: Path) -> tuple[torch.Tensor, Layers]:
+        device = next(self._codec.parameters()).device
+        image = read_image(path).to(device).float() / 255
+        if self._selection is None:
+            return image, Layers(self._codec.compress(image))
+        return image, compress_layers(self._codec, image, self._selection)
 
 
-def build_compressor(codec: Codec, channels: str | None = None) -> FileCompressor:
+def build_compressor(
+    codec: Codec, channels: str | None = None, measure: Measure | None = None
+) -> FileCompressor:
     """Build a FileCompressor for a codec.
 
     Args:
         codec: codec with dequantized latents.
         channels: channels of the base layer, such as `0-31,40`; None for one bitstream with all.
+        measure: function that measures the quality of reconstructions; None for no measurement.
 
     Raises:
         CdlError: for channels that the codec does not have or cannot code alone; for a codec with
@@ -135,15 +104,7 @@ def build_compressor(codec: Codec, channels: str | None = None) -> FileCompresso
     if selection is not None:
         check_layered(codec)
         channel_mask(codec.latent_channels, selection)
-    device = next(codec.parameters()).device
-
-    def encode(path: Path) -> Layers:
-        image = read_image(path).to(device).float() / 255
-        if selection is None:
-            return Layers(codec.compress(image))
-        return compress_layers(codec, image, selection)
-
-    return FileCompressor(encode)
+    return FileCompressor(codec, _Encoder(codec, selection), measure)
 
 
 def decompress_file(path: Path, target: Path, weights: str, device: str) -> None:
@@ -172,7 +133,7 @@ def decompress_file(path: Path, target: Path, weights: str, device: str) -> None
 
 def _decompress_layers(codec: Codec, path: Path, base: Bitstream) -> Latent:
     """Return the latent of a base layer and the enhancement layer beside it."""
-    temporary = _temporary_enhancement_path(path)
+    temporary = coming_enhancement_path(path)
     if temporary.is_file():  # the writer was killed between the two layers
         with suppress(BitstreamError):
             return decompress_layers(codec, base, Bitstream.load(temporary))
@@ -183,11 +144,6 @@ def _decompress_layers(codec: Codec, path: Path, base: Bitstream) -> Latent:
     except BitstreamError as error:
         location = f"in {existing}" if existing else f"there is no {paths[0]}"
         raise BitstreamError(f"{path}: {error} ({location})") from error
-
-
-def _temporary_enhancement_path(path: Path) -> Path:
-    """Return the path of an enhancement layer until its base layer is written."""
-    return path.with_name(f".{enhancement_paths(path)[0].name}-coming")
 
 
 def describe_bitstream(path: Path) -> dict[str, str | int | float]:

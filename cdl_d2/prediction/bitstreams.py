@@ -10,7 +10,7 @@ from torch import nn
 
 from cdl_d2.codec import Bitstream, Codec
 from cdl_d2.codec.bitstream.layers import Layers, compress_layers
-from cdl_d2.codec.coded_files import FileCompressor
+from cdl_d2.codec.file_compressor import FileCompressor, Measure
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction.models import PredictionModel
@@ -67,8 +67,27 @@ def read_stream(network: nn.Module, stream: Bitstream) -> dict[str, Any]:
     return network.coded_input.read(stream, network.device)
 
 
+class _Encoder:
+    """Function from an image file to the image, resized for a model, and its layers."""
+
+    def __init__(self, model: PredictionModel, with_enhancement: bool, as_is: bool):
+        self._model, self._with_enhancement, self._as_is = model, with_enhancement, as_is
+
+    def __call__(self, path: Path) -> tuple[torch.Tensor, Layers]:
+        model, image = self._model, read_image(path)
+        pixels = image if self._as_is else model.resize(image)
+        swapped = model.coded_input.swap(pixels)
+        layers = compress_for(model.network, swapped, self._with_enhancement)
+        if not (self._as_is or model.task.of_one_size):  # a classifier's crop is no resized image
+            layers = layers.resized_from(tuple(image.shape[1:]))
+        return pixels.to(model.network.device).float() / 255, layers
+
+
 def compressor_for(
-    model: PredictionModel, with_enhancement: bool = True, as_is: bool = False
+    model: PredictionModel,
+    with_enhancement: bool = True,
+    as_is: bool = False,
+    measure: Measure | None = None,
 ) -> FileCompressor:
     """Build the compressor of image files for a model.
 
@@ -76,18 +95,11 @@ def compressor_for(
         model: model that takes latents or reconstructions.
         with_enhancement: whether to write the enhancement layer, to decode the image.
         as_is: keep the size of images, instead of resizing or cropping them as in evaluation.
+        measure: function that measures the quality of reconstructions; None for no measurement.
 
     Raises:
         CdlError: if the model takes original images as input, or rounded latents.
     """
-    _ = get_codec(model.network).cpu_coder  # raises now, and not for each image
-
-    def compress(path: Path) -> Layers:
-        image = read_image(path)
-        pixels = image if as_is else model.resize(image)
-        layers = compress_for(model.network, model.coded_input.swap(pixels), with_enhancement)
-        if as_is or model.task.of_one_size:  # a classifier's crop is no resized image
-            return layers
-        return layers.resized_from(tuple(image.shape[1:]))
-
-    return FileCompressor(compress)
+    codec = get_codec(model.network)
+    _ = codec.cpu_coder  # raises now, and not for each image
+    return FileCompressor(codec, _Encoder(model, with_enhancement, as_is), measure)

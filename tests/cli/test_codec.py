@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from cdl_d2.codec import Bitstream
+from cdl_d2.codec.entropy.tables import EntropyTables
 from tests.commands import output_of, refused, run
 from tests.conftest import png_of_16_bits
 from tests.test_files import largest_file
@@ -31,6 +32,48 @@ def test_an_image_goes_to_a_file_and_back(photo, tmp_path, codec):
     decoded = pil_to_tensor(Image.open(tmp_path / "decoded" / "photo.png"))
     expected = codec.decode(codec.decompress(Bitstream.load(file)))
     assert torch.equal(decoded, torch.round(expected * 255).byte())
+
+
+def test_the_number_of_processes_does_not_change_the_files(photo, tmp_path):
+    Image.open(photo).rotate(90).save(tmp_path / "rotated.png")
+    contents = []
+    for workers in (0, 1, 2):
+        folder = tmp_path / str(workers)
+        words = [photo, tmp_path / "rotated.png", tmp_path / "missing.png", "--output", folder]
+        status, _, errors = run(*COMPRESS, *words, *CODEC, "--workers", workers)
+        assert status == 1 and "missing.png" in errors
+        contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert len(contents[0]) == 2 and contents[0] == contents[1] == contents[2]
+
+
+@pytest.mark.parametrize("channels", [(), ("--channels", "0-31")], ids=["whole", "layers"])
+def test_a_written_file_with_other_symbols_is_an_error(photo, monkeypatch, channels):
+    encode = EntropyTables.encode
+    monkeypatch.setattr(EntropyTables, "encode", lambda self, s, i: encode(self, s + 1, i))
+    status, _, errors = run(*COMPRESS, photo, *CODEC, *channels)
+    assert status == 1 and "photo.cdlz" in errors
+    assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
+
+
+def test_a_file_that_is_corrupted_on_the_disk_is_an_error(photo, monkeypatch):
+    output_of(*COMPRESS, photo, *CODEC)
+    before = photo.with_suffix(".cdlz").read_bytes()
+    to_bytes = Bitstream.to_bytes
+    monkeypatch.setattr(Bitstream, "to_bytes", lambda self: to_bytes(self)[:-1] + b"?")
+    status, _, errors = run(*COMPRESS, photo, *CODEC, "--force")
+    assert status == 1 and "photo.cdlz" in errors
+    assert photo.with_suffix(".cdlz").read_bytes() == before
+
+
+def test_the_quality_is_measured_on_request_and_changes_no_file(photo):
+    assert "PSNR" not in output_of(*COMPRESS, photo, *CODEC)
+    before = photo.with_suffix(".cdlz").read_bytes()
+    [row] = json.loads(
+        output_of("codec", "evaluate", photo.parent, "--codec", *CODEC[1:], "--json")
+    )
+    line = output_of(*COMPRESS, photo, *CODEC, "--force", "--quality-report")
+    assert f"{row['PSNR (dB)']:.2f} dB" in line
+    assert photo.with_suffix(".cdlz").read_bytes() == before
 
 
 def test_info_names_codec_sizes_and_rates(photo):

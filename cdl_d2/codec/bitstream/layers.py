@@ -125,10 +125,22 @@ def decompress_layers(codec: Codec, base: Bitstream, enhancement: Bitstream | No
             f"the base layer has {int(mask.sum())} of {len(mask)} channels: the image needs the "
             "enhancement layer too"
         )
-    quantized, mask = _read(codec, base, enhancement)
-    if quantized.checksum != enhancement.checksum:
+    quantized = read_layers(codec, base, enhancement)
+    return _to_latent(codec, quantized, torch.ones(codec.latent_channels, dtype=torch.bool), base)
+
+
+def read_layers(codec: Codec, base: Bitstream, enhancement: Bitstream | None = None) -> Quantized:
+    """Decode the symbols of a bitstream with all channels, of a base layer or of both layers.
+
+    Raises:
+        BitstreamError: as `decompress_layers`, but a base layer suffices; as `Codec.decompress`.
+    """
+    if base.coding != BASE:
+        return codec.read_symbols(base)
+    quantized, _ = _read(codec, base, enhancement)
+    if enhancement is not None and quantized.checksum != enhancement.checksum:
         raise BitstreamError("base and enhancement layer belong to different images")
-    return _to_latent(codec, quantized, torch.ones_like(mask), base)
+    return quantized
 
 
 def channel_mask(count: int, channels: Sequence[int]) -> torch.Tensor:
