@@ -44,9 +44,9 @@ def update_tables(network: nn.Module) -> None:
 class ScaleRows:
     """Mapping from scales to rows of the scale table, each of which has a distribution.
 
-    It gives the rows of GaussianConditional.build_indexes, forty times as fast: the upper 16 bits
-    of a float32 name an interval, and all scales of most intervals have one row. The rows of the
-    few other scales are searched.
+    It gives the rows of GaussianConditional.build_indexes in one look-up: the upper 16 bits of a
+    float32 name an interval, and all scales of most intervals have one row. The rows of the few
+    other scales are searched.
 
     Args:
         model: a GaussianConditional after `update()`, on the CPU.
