@@ -52,14 +52,10 @@ def _time_ways(
     codec: Codec, images: Path, names: Sequence[str], variant: Variant, folder: Path, repeats: int
 ) -> list[tuple[str, str, float]]:
     """Time each way; writes a store of each form under `folder`."""
-    stores, rows = {}, []
+    rows, stores = [], {}
     for form in ("arrays", "bitstreams"):
         plan = Plan(codec.identity, form, (variant,), tuple(names))
-        plan.save(folder / form)
-        for _ in encode_shards(codec, plan, images, folder / form, range(plan.shards), 0):
-            pass
-        close_store(folder / form, plan)
-        stores[form] = LatentStore(folder / form, codec)
+        stores[form] = _write_store(codec, plan, images, folder)
     pixels = {name: variant.apply(read_image(images / name)).float() / 255 for name in names}
     compressor = build_compressor(codec)
     records = {form: {n: s.record(n, variant) for n in names} for form, s in stores.items()}
@@ -94,6 +90,16 @@ def _time_ways(
         "image file": [(images / n).stat().st_size for n in names],
     }
     return rows + [("bytes per image", what, fmean(values)) for what, values in sizes.items()]
+
+
+def _write_store(codec: Codec, plan: Plan, images: Path, folder: Path) -> LatentStore:
+    """Write the store of a plan to `folder / plan.form`, and open it."""
+    path = folder / plan.form
+    plan.save(path)
+    for _ in encode_shards(codec, plan, images, path, range(plan.shards), 0):
+        pass
+    close_store(path, plan)
+    return LatentStore(path, codec)
 
 
 def _bulk_utilisation(

@@ -14,7 +14,7 @@ def test_one_image_is_enough(tmp_path):
     Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(tmp_path / "a.png")
     words = tmp_path, "--repeats", 1, "--workers", 1, "--short-edge", 0, "--json"
     rows = json.loads(output_of("bench", "storage", *words, *CODEC))
-    assert len(rows) == 11 and rows[-1]["value"] is None  # the rate of one image
+    assert len(rows) == 12 and rows[-1]["value"] is None  # the rate of one image
     assert all(row["value"] > 0 for row in rows[:-1])
 
 
