@@ -40,11 +40,11 @@ def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> Predicti
 
     def only_backbone(size: tuple[int, int] | None) -> ModelGraphs:
         graphs = model.export_graphs(size)
-        return replace(graphs, graphs=graphs.graphs[:1])
+        return replace(graphs, graphs=graphs.graphs[:1], whole=())
 
     card = export_model(only_backbone, "onnx", folder / "exported")
     run = load(folder / "exported" / card["graphs"]["backbone"]["file"])
-    cells = 4 * card["multiple_of_cells"]
-    names = list(backbone(torch.zeros(1, model.coded_input.channels, cells, cells)))
+    side = 4 * card["multiple_of_positions"]
+    names = list(backbone(torch.zeros(1, model.coded_input.channels, side, side)))
     backbone.forward = lambda x: dict(zip(names, run([x]), strict=True))
     return model

@@ -24,14 +24,16 @@ def export(
     cdl export output/student/model_final.pth --format torch --output exported
     ```
 
-    `backbone` maps a latent, or normalized pixels, to a pyramid of features, or to the logits of a
+    `detector.onnx` maps the latent of an image (or normalized pixels) to boxes, scores, classes and
+    masks, `encoder.onnx` an image to its latent. The others are parts for runtimes without
+    non-maximum suppression: `backbone` ends in a pyramid of features, or in the logits of a
     segmentation model or classifier; `rpn`, `box`, `mask` and `head` are heads of detectors.
-    `card.json` describes inputs and outputs, and the steps that are in no graph. Each graph is run
-    and compared with the model; an export that differs is removed.
+    `card.json` describes all inputs and outputs. Each graph is run and compared with the model; an
+    export that differs is removed.
 
     Args:
         output: Folder to make.
-        format: `onnx`, or `torch` for `.pt2` files.
+        format: `onnx`, or `torch` for `.pt2` files of the parts.
         size: Height and width in pixels that the graphs are limited to; default any size, if the
             network allows it.
     """
@@ -41,4 +43,4 @@ def export(
     from cdl_d2.prediction.loading import load_model
 
     export_model(load_model(model, "cpu").export_graphs, format, output, size, print)
-    print(f"{output / 'card.json'}: inputs, outputs, and the steps that are in no graph")
+    print(f"{output / 'card.json'}: inputs and outputs of the graphs")

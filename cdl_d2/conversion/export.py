@@ -34,8 +34,9 @@ def network_graphs(model: NetworkModel, size: tuple[int, int] | None = None) -> 
     config = model.config
     if config.task == DETECTION:
         raise CdlError(
-            f"{config.network} is a detector, which cannot be exported: classifiers and "
-            "segmentation models can"
+            f"{config.network} is a detector, whose bridge takes sizes that a graph cannot leave "
+            "open: of converted networks, classifiers and segmentation models can be exported; so "
+            "can detectors of Detectron2, and those trained with torchvision by this package"
         )
     model, crop = on_cpu(model), config.preprocessing.crop
     usual = (crop, crop) if crop else None

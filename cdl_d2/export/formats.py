@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from torch.export import Dim, ExportedProgram
 
 from cdl_d2.errors import CdlError, imports_of_extra
 from cdl_d2.export.graphs import Axis, Graph, flatten
+from cdl_d2.export.whole_graphs import Tensors, WholeGraph
 
 SUFFIXES = {"onnx": "onnx", "torch": "pt2"}
 LARGEST_ONNX = 2**31 - 2**24  # bytes in one file of protobuf, less what is not weights
 SMALL_SIDE = 4  # multiples: below, a coarse feature may be 1 wide, which torch.export treats apart
-Runner = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+OPSET = 17  # of ONNX, for whole graphs; RoiAlign is aligned from 16 on
+Runner = Callable[[Tensors], Tensors]
 
 
 class NotTraceable(CdlError):
@@ -67,6 +69,39 @@ def save(graph: Graph, program: ExportedProgram, path: Path) -> None:
     onnx_program.save(path, external_data=size > LARGEST_ONNX)
 
 
+def save_whole(graph: WholeGraph, inputs: Tensors, path: Path) -> None:
+    """Trace a whole graph with example inputs, and write it as ONNX.
+
+    Raises:
+        MissingPackageError: if the packages of the extra `export` are not installed.
+        CdlError: if the module cannot be traced.
+    """
+    with imports_of_extra("export"):
+        import onnx  # noqa: F401
+    values = (*graph.inputs, *graph.outputs)
+    open_sides = {
+        value.name: {i: side.name for i, side in enumerate(value.shape) if isinstance(side, Axis)}
+        for value in values
+    }
+    try:
+        with torch.no_grad(), _quiet():
+            torch.onnx.export(
+                graph.module,
+                tuple(inputs),
+                str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[value.name for value in graph.inputs],
+                output_names=[value.name for value in graph.outputs],
+                dynamic_axes=open_sides,
+            )
+    except Exception as error:  # a network's own code may fail under tracing in any way
+        reason = " ".join(str(error).split())[:200]
+        raise CdlError(
+            f"{graph.name} cannot be exported: {type(error).__name__}: {reason}"
+        ) from error
+
+
 def load(path: Path) -> Runner:
     """Load a written graph, and return a function that runs it on the CPU.
 
@@ -84,7 +119,7 @@ def load(path: Path) -> Runner:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [graph_input.name for graph_input in session.get_inputs()]
 
-    def run(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def run(inputs: Tensors) -> list[torch.Tensor]:
         arrays = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
         return [torch.from_numpy(output) for output in session.run(None, arrays)]
 

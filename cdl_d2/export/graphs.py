@@ -1,6 +1,6 @@
 """Exported parts of a model, which are functions of tensors, and the card that describes them.
 
-Shapes: N images, R regions, C channels, h x w cells of a network's input.
+Shapes: N images, R regions, C channels, h x w positions of a network's input.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.latent_translation import LatentTranslation
 from cdl_d2.nn.input.coded_input import CodedInput
+
+if TYPE_CHECKING:
+    from cdl_d2.export.whole_graphs import WholeGraph
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,20 @@ class ModelGraphs:
     """Graphs of a model and their description.
 
     Attributes:
-        graphs: `backbone` first; its last input sides are axes, or fixed.
+        graphs: parts, `backbone` first; its last input sides are axes, or fixed.
         card: plain values that a user of the graphs needs.
         fixed_size: (H, W) in pixels of all inputs; None for any size.
         usual_size: (H, W) in pixels of the model's evaluation, if it is a single size.
+        whole: functions from all that the model or its codec reads to results, for ONNX only.
+        not_exported: reasons why a function is missing, by its name.
     """
 
     graphs: tuple[Graph, ...]
     card: dict[str, Any] = field(default_factory=dict)
     fixed_size: tuple[int, int] | None = None
     usual_size: tuple[int, int] | None = None
+    whole: tuple[WholeGraph, ...] = ()
+    not_exported: dict[str, str] = field(default_factory=dict)
 
 
 class ListInput(nn.Module):
@@ -143,13 +150,13 @@ class InputGrid:
         return "pixels" if self.coded_input.has_pixels else "y_hat"
 
     @property
-    def cells(self) -> int:
-        """`multiple`, in cells of the network's input."""
+    def positions(self) -> int:
+        """`multiple`, in positions of the network's input."""
         return max(self.multiple // self.coded_input.stride, 1)
 
     def sides(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the numbers of multiples that cover (H, W) pixels."""
-        height, width = (-(-side // (self.cells * self.coded_input.stride)) for side in size)
+        height, width = (-(-side // (self.positions * self.coded_input.stride)) for side in size)
         return height, width
 
     @property
@@ -157,8 +164,8 @@ class InputGrid:
         """Shape of the input, N x C x h x w."""
         channels = self.coded_input.channels
         if self.fixed is None:
-            return Axis("n"), channels, Axis("h", self.cells), Axis("w", self.cells)
-        height, width = (self.cells * side for side in self.sides(self.fixed))
+            return Axis("n"), channels, Axis("h", self.positions), Axis("w", self.positions)
+        height, width = (self.positions * side for side in self.sides(self.fixed))
         return Axis("n"), channels, height, width
 
     @property
@@ -184,10 +191,11 @@ class InputGrid:
         if not coded_input.has_pixels:
             card["input"] = (
                 f"y_hat of this codec, {identity.quantization}: a latent position covers "
-                f"{coded_input.stride} x {coded_input.stride} pixels; {whole}, {self.cells} cells"
+                f"{coded_input.stride} x {coded_input.stride} pixels; {whole}, "
+                f"{self.positions} positions"
             )
         else:
-            what = "decoded" if coded_input.codec else "original"
+            what = "reconstructed" if coded_input.codec else "original"
             card["input"] = (
                 f"pixels of {what} images, channels {coded_input.channel_order}, in 0..{largest}, "
                 f"minus mean, over std; then {whole}"
@@ -198,8 +206,8 @@ class InputGrid:
                 "mean": list(mean),
                 "std": list(std),
             }
-        card["pixels_a_cell"], card["multiple_of_pixels"] = coded_input.stride, self.multiple
-        card["multiple_of_cells"] = self.cells
+        card["stride"], card["multiple_of_pixels"] = coded_input.stride, self.multiple
+        card["multiple_of_positions"] = self.positions
         return card
 
 

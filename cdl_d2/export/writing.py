@@ -11,8 +11,18 @@ from typing import Any
 import torch
 
 from cdl_d2.errors import CdlError, check_choice
-from cdl_d2.export.formats import SUFFIXES, NotTraceable, load, output_shapes, save, trace
+from cdl_d2.export.formats import (
+    SUFFIXES,
+    NotTraceable,
+    Runner,
+    load,
+    output_shapes,
+    save,
+    save_whole,
+    trace,
+)
 from cdl_d2.export.graphs import Graph, ModelGraphs
+from cdl_d2.export.whole_graphs import Tensors, Value, WholeGraph
 from cdl_d2.files import new_folder, write_json
 
 TOLERANCE = 1e-4  # of the largest value of an output
@@ -65,6 +75,8 @@ def write_graphs(
 ) -> dict[str, Any]:
     """Write each graph and `card.json`, and compare the written graphs with the model.
 
+    Whole graphs are written in the format `onnx` only.
+
     Args:
         model: graphs and card.
         file_format: a key of SUFFIXES.
@@ -88,6 +100,7 @@ def write_graphs(
         "format": file_format,
         "size": model.fixed_size or "any",
         **model.card,
+        "not_exported": model.not_exported,
         "graphs": {},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -99,13 +112,45 @@ def write_graphs(
             described = _description(graph, path.name, output_shapes(graph, program))
             card["graphs"][graph.name] = described | {"difference": difference}
             report(f"{path.name}: differs by {difference:.1e} of the largest value at most")
+        for graph in model.whole if file_format == "onnx" else ():
+            card["graphs"][graph.name] = _write_whole(graph, temporary)
+            report(f"{graph.name}.onnx: {card['graphs'][graph.name]['check']}")
         if model.fixed_size is None:
             name = next(iter(card["graphs"]))
             smallest = _smallest(model.graphs[0], temporary / card["graphs"][name]["file"])
             card["smallest_pixels"] = smallest * card["multiple_of_pixels"]
+        for name, reason in model.not_exported.items():
+            report(f"{name} is not exported: {reason}")
         write_json(temporary / "card.json", card)
         check_free(folder)
     return card
+
+
+def _write_whole(graph: WholeGraph, folder: Path) -> dict[str, Any]:
+    """Write a whole graph, compare it with its module, and return its part of the card."""
+    path, examples = folder / f"{graph.name}.onnx", graph.examples()
+    save_whole(graph, examples[0], path)
+    run = load(path)
+    expected = [graph.run(inputs) for inputs in examples]
+    outputs = [_run(graph.name, run, inputs) for inputs in examples]
+    described = {"file": path.name, "check": graph.compare(expected, outputs)}
+    for kind in ("inputs", "outputs"):
+        described[kind] = [_value_card(value) for value in getattr(graph, kind)]
+    return described
+
+
+def _run(name: str, run: Runner, inputs: Tensors) -> Tensors:
+    try:
+        return run(inputs)
+    except Exception as error:  # each runtime has errors of its own
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+        reason = " ".join(str(error).split())[:200]
+        raise CdlError(f"{name}, exported, does not run on {shapes}: {reason}") from error
+
+
+def _value_card(value: Value) -> dict[str, Any]:
+    shape = [side if isinstance(side, int) else str(side) for side in value.shape]
+    return vars(value) | {"shape": shape}
 
 
 def check_free(folder: Path) -> None:
@@ -132,14 +177,8 @@ def largest_difference(graph: Graph, path: Path) -> float:
     return worst
 
 
-def _differences(graph: Graph, run: Callable, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]:
-    expected = graph.run(inputs)
-    try:
-        outputs = run(inputs)
-    except Exception as error:  # each runtime has errors of its own
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-        reason = " ".join(str(error).split())[:200]
-        raise CdlError(f"{graph.name}, exported, does not run on {shapes}: {reason}") from error
+def _differences(graph: Graph, run: Runner, inputs: Tensors) -> dict[str, float]:
+    expected, outputs = graph.run(inputs), _run(graph.name, run, inputs)
     differences = {}
     for name, reference, output in zip(graph.outputs, expected, outputs, strict=True):
         if reference.shape != output.shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from cdl_d2.backend import Backend, Config, Transform
 from cdl_d2.errors import CdlError
+from cdl_d2.export.encoder import encoder_graph
 from cdl_d2.export.graphs import ModelGraphs
 from cdl_d2.model_zoo.card import Card
 from cdl_d2.nn.input.coded_input import CodedInput
@@ -87,7 +88,7 @@ class PredictionModel:
         return predictions
 
     def export_graphs(self, size: tuple[int, int] | None = None) -> ModelGraphs:
-        """Return the parts of the model that can be exported.
+        """Return the graphs of the model, and of the encoder of its codec.
 
         Args:
             size: (H, W) in pixels of the only images that the graphs will fit; None for any.
@@ -97,4 +98,10 @@ class PredictionModel:
         """
         graphs = self.backend.export_graphs(self.network, self.config, size)
         graphs.card["class_names"] = list(self.class_names)
-        return graphs
+        codec, whole, reasons = self.coded_input.codec, graphs.whole, dict(graphs.not_exported)
+        if codec is not None:
+            try:
+                whole += (encoder_graph(codec),)
+            except CdlError as error:
+                reasons["encoder"] = str(error)
+        return replace(graphs, whole=whole, not_exported=reasons)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
+from torchvision.models.detection.image_list import ImageList
 
+from cdl_d2.export.detector import detector_graph, pad_to_multiple
 from cdl_d2.export.graphs import (
     Graph,
     InputGrid,
@@ -16,26 +16,24 @@ from cdl_d2.export.graphs import (
     on_cpu,
     region_graph,
 )
-from cdl_d2.export.post_processing import Decoding, Pooling, post_processing
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import DIVISIBILITY, CompressedMaskRCNN
 
 # Names of pyramid levels, p2 ..., by torchvision's names.
 LEVELS = {name: f"p{stride.bit_length() - 1}" for name, stride in STRIDES.items()}
-SMALLEST_SIDE = 0.01  # pixels of a detection, in torchvision's RoIHeads
-NOT_IN_THE_GRAPHS = [
+NOT_IN_THE_PARTS = [
     "encoding images and reading bitstreams; padding",
     "anchors, proposals from them and their NMS",
     "pooling of regions from the pyramid; boxes from deltas, and their NMS",
 ]
-MASKS_NOT_IN_THE_GRAPHS = "a sigmoid of the detected class's mask, and its place in the image"
+MASKS_NOT_IN_THE_PARTS = "a sigmoid of the detected class's mask, and its place in the image"
 
 
 @torch.no_grad()
 def detector_graphs(
     detector: CompressedMaskRCNN, size: tuple[int, int] | None = None
 ) -> ModelGraphs:
-    """Return the graphs `backbone`, `rpn`, `box` and, of a Mask R-CNN, `mask`.
+    """Return the parts `backbone`, `rpn`, `box` and, of a Mask R-CNN, `mask`, and `detector`.
 
     Args:
         detector: in eval mode; copied to the CPU from another device.
@@ -74,54 +72,10 @@ def detector_graphs(
         **grid.card(transform.image_mean, transform.image_std, largest=1),
         "strides": {LEVELS[name]: STRIDES[name] for name in features},
         "background": "the first of class_logits and mask_logits",
-        **_post_processing(detector, list(levels)),
-        "not_in_the_graphs": NOT_IN_THE_GRAPHS + [MASKS_NOT_IN_THE_GRAPHS] * len(masks),
+        "not_in_the_parts": NOT_IN_THE_PARTS + [MASKS_NOT_IN_THE_PARTS] * len(masks),
     }
-    return ModelGraphs(graphs, card, size)
-
-
-def _post_processing(detector: CompressedMaskRCNN, levels: list[str]) -> dict[str, Any]:
-    rpn, heads = detector.rpn, detector.roi_heads
-    proposals = Decoding(
-        "sigmoid of objectness",
-        rpn.pre_nms_top_n(),
-        {"rpn": rpn.box_coder.weights},
-        rpn.box_coder.bbox_xform_clip,
-        rpn.min_size,
-        rpn.score_thresh,
-        rpn.nms_thresh,
-        rpn.post_nms_top_n(),
-    )
-    detections = Decoding(
-        "softmax of class_logits",
-        None,
-        {"box": heads.box_coder.weights},
-        heads.box_coder.bbox_xform_clip,
-        SMALLEST_SIDE,
-        heads.score_thresh,
-        heads.nms_thresh,
-        heads.detections_per_img,
-    )
-    poolers = {"box": heads.box_roi_pool, "mask": heads.mask_roi_pool}
-    return post_processing(
-        levels,
-        rpn.anchor_generator.cell_anchors,
-        0.0,
-        proposals=proposals,
-        pooling={name: _pooling(pooler) for name, pooler in poolers.items() if pooler},
-        detections=detections,
-    )
-
-
-def _pooling(pooler: nn.Module) -> Pooling:
-    return Pooling(
-        [LEVELS[name] for name in pooler.featmap_names],
-        "ROIAlign",
-        pooler.sampling_ratio,
-        False,
-        pooler.canonical_scale,
-        pooler.canonical_level,
-    )
+    whole = detector_graph(_Detector(detector), grid, detector.normalize, detector.has_masks)
+    return ModelGraphs(graphs, card, size, whole=(whole,))
 
 
 class _Values(nn.Module):
@@ -133,3 +87,22 @@ class _Values(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(self.backbone(x).values())
+
+
+class _Detector(nn.Module):
+    """Detector of the objects in one image."""
+
+    def __init__(self, detector: CompressedMaskRCNN):
+        super().__init__()
+        self.detector, self._stride = detector, detector.coded_input.stride
+
+    def forward(self, inputs: torch.Tensor, image_size: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return boxes, scores, classes and, of a Mask R-CNN, masks."""
+        inputs = pad_to_multiple(inputs, DIVISIBILITY // self._stride)
+        height, width = (side * self._stride for side in inputs.shape[-2:])
+        images = ImageList(inputs.new_zeros((1, 1, height, width)), [tuple(image_size)])
+        pyramid = self.detector.backbone(inputs)
+        proposals, _ = self.detector.rpn(images, pyramid)
+        (objects,), _ = self.detector.roi_heads(pyramid, proposals, images.image_sizes)
+        outputs = objects["boxes"], objects["scores"], objects["labels"] - 1
+        return (*outputs, objects["masks"][:, 0]) if "masks" in objects else outputs

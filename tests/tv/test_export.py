@@ -1,6 +1,5 @@
 """Exported graphs of torchvision's Mask R-CNN give what it gives."""
 
-import json
 import shutil
 
 import pytest
@@ -9,8 +8,9 @@ import torch
 from cdl_d2.export import write_graphs
 from cdl_d2.export.formats import load
 from cdl_d2.nn import LatentInput, LatentPyramidTrunk, LatentResNet
+from cdl_d2.tv.compressed_mask_rcnn import read_detections
 from cdl_d2.tv.export import detector_graphs
-from tests.export.client import find_objects
+from tests.export.runtimes import run_whole
 from tests.tv.conftest import make_item, shallow, tiny_detector
 
 
@@ -66,27 +66,31 @@ def test_a_compiled_backbone_gives_the_same():
         assert (feature - given[level]).abs().max() <= 1e-4 * feature.abs().max()
 
 
-@pytest.mark.parametrize("changes", [{}, {"bridge": "res3"}], ids=["from P2", "from P3"])
-def test_the_card_says_all_that_finding_objects_needs(changes):
+@pytest.mark.parametrize(
+    "changes", [{}, {"bridge": "res3", "masks": False}], ids=["masks", "boxes behind a bridge"]
+)
+def test_one_graph_finds_the_objects_of_the_model(changes, tmp_path):
     detector = tiny_detector(**changes).eval()
+    if not changes:
+        shallow(detector)
     for weights in detector.roi_heads.box_predictor.cls_score.parameters():
         weights.data /= 50  # so that no two scores are 1, whose order would be chance
-    made = detector_graphs(detector)
-    card = json.loads(json.dumps(made.card))
-    item = make_item(96, 128)
-    with torch.no_grad():
-        expected = detector([{"image": item["image"]}])[0]
-        coded = detector.coded_input.encode({"image": item["image"]}, detector.device)
-        shown = detector.prepare([coded])[1]
-    graphs = {graph.name: graph for graph in made.graphs}
-    boxes, scores, labels = find_objects(graphs, card, shown, (96, 128))
-    assert len(boxes) > 1
-    assert torch.allclose(boxes, expected["boxes"], atol=1e-2)
-    assert torch.allclose(scores, expected["scores"], atol=1e-4)
-    assert torch.equal(labels + 1, expected["labels"])
+    (graph,) = detector_graphs(detector).whole
+    run = run_whole(graph, tmp_path)
+    for image in (make_item(96, 128)["image"], make_item(70, 150, seed=1)["image"]):
+        latent = detector.coded_input.encode({"image": image})["latent"][None]
+        outputs = run([latent, torch.tensor(image.shape[1:])])
+        with torch.no_grad():
+            expected = read_detections(detector([{"image": image}])[0])
+        assert len(outputs[0]) == len(expected["boxes"]) > 1
+        assert torch.allclose(outputs[0], expected["boxes"], atol=1e-3)
+        assert torch.allclose(outputs[1], expected["scores"], atol=1e-4)
+        assert torch.equal(outputs[2], expected["labels"])
+        if detector.has_masks:
+            assert outputs[3].shape == (len(outputs[0]), 28, 28)
 
 
 def test_a_detector_of_boxes_has_no_graph_of_masks():
     graphs = detector_graphs(tiny_detector(masks=False).eval())
     assert [graph.name for graph in graphs.graphs] == ["backbone", "rpn", "box"]
-    assert "mask" not in json.dumps(graphs.card["post_processing"])
+    assert [value.name for value in graphs.whole[0].outputs] == ["boxes", "scores", "classes"]

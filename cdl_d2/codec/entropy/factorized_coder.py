@@ -32,6 +32,9 @@ class FactorizedCoder(LatentCoder):
         """Return the same as `quantize`: CompressAI's `forward` rounds relative to medians, too."""
         return self.quantize(y)
 
+    def quantize_batch(self, y: torch.Tensor, rounded: bool) -> dict[str, torch.Tensor]:
+        return {"y_hat": self._y.dequantize(self._y.quantize(y))}
+
     def bits(self, quantized: Quantized) -> tuple[torch.Tensor, float]:
         return self._y.bits(quantized.y_symbols), 0.0
 

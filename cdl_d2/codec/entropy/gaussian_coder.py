@@ -57,6 +57,15 @@ class GaussianCoder(LatentCoder):
     def y_hat(self, y: torch.Tensor, rounded: bool) -> torch.Tensor:
         return torch.round(y) if rounded else self.quantize(y).y_hat
 
+    def quantize_batch(self, y: torch.Tensor, rounded: bool) -> dict[str, torch.Tensor]:
+        z_hat = self._quantize_hyperprior(y)
+        return {"y_hat": torch.round(y), "z_hat": z_hat} if rounded else {"y": y, "z_hat": z_hat}
+
+    def _quantize_hyperprior(self, y: torch.Tensor) -> torch.Tensor:
+        """Return z_hat of y, N x M x h x w."""
+        z = self.hyperprior_transforms[0](self._hyperprior_input(y))
+        return self._z.dequantize(self._z.quantize(z))
+
     def bits(self, quantized: Quantized) -> tuple[torch.Tensor, float]:
         symbols = quantized.y_symbols[None].float()  # relative to their means
         likelihoods = self._gaussian(symbols, self._in_steps(quantized.scales_hat)[None])[1][0]

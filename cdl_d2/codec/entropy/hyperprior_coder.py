@@ -50,6 +50,15 @@ class HyperpriorCoder(GaussianCoder):
     def y_hat(self, y: torch.Tensor, rounded: bool) -> torch.Tensor:
         return super().y_hat(y, rounded or self._is_scale_only)
 
+    def quantize_batch(self, y: torch.Tensor, rounded: bool) -> dict[str, torch.Tensor]:
+        z_hat = self._quantize_hyperprior(y)
+        params = self.hyperprior_transforms[1](z_hat)
+        scales, means = (params, 0) if self._is_scale_only else params.chunk(2, 1)
+        if rounded:
+            return {"y_hat": torch.round(y), "z_hat": z_hat}
+        values = self._from_symbols(self._to_symbols(y - means), scales)
+        return {"y_hat": values + means, "z_hat": z_hat}
+
     def scale_floor(self, quantized: Quantized) -> int:
         is_filled = quantized.y_symbols.flatten(1).any(1)
         return min([MAX_SCALE_FLOOR, *self._top_rows(quantized.scales_hat)[is_filled].tolist()])

@@ -14,6 +14,7 @@ from torch import nn
 
 from cdl_d2.codec.entropy.tables import MAKING_TABLES, update_tables
 from cdl_d2.codec.latent import Latent
+from cdl_d2.errors import CdlError
 
 Table = TypeVar("Table")
 
@@ -123,6 +124,17 @@ class LatentCoder(ABC):
     def y_hat(self, y: torch.Tensor, rounded: bool) -> torch.Tensor:
         """Return the y_hat of `round` or `quantize`, faster where it needs no entropy model."""
         return (self.round(y) if rounded else self.quantize(y)).y_hat
+
+    def quantize_batch(self, y: torch.Tensor, rounded: bool) -> dict[str, torch.Tensor]:
+        """Quantize y, N x M x h x w, by operations that can be traced, all in float32.
+
+        Returns:
+            `y_hat`, or `y` itself if y_hat is formed step by step; with a hyperprior also `z_hat`.
+
+        Raises:
+            CdlError: if this entropy model has no such function.
+        """
+        raise CdlError(f"latents of a {type(self).__name__} are not quantized by one function of y")
 
     def quantize_as_forward(self, y: torch.Tensor) -> Quantized:
         """Return the latent that the network's `forward` decodes in eval mode."""

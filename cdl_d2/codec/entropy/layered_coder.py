@@ -43,6 +43,12 @@ class LayeredCoder(HyperpriorCoder):
     def quantize(self, y: torch.Tensor) -> Quantized:
         return self._join(super().quantize(self._spatial(y)), self._g.quantize(self._global(y)))
 
+    def quantize_batch(self, y: torch.Tensor, rounded: bool) -> dict[str, torch.Tensor]:
+        spatial = super().quantize_batch(y[:, : self._spatial_channels], rounded)
+        g = y[:, self._spatial_channels :, :1, :1]
+        planes = self._g.dequantize(self._g.quantize(g)).expand(-1, -1, *y.shape[2:])
+        return spatial | {"y_hat": torch.cat([spatial["y_hat"], planes], 1)}
+
     def y_hat(self, y: torch.Tensor, rounded: bool) -> torch.Tensor:
         """Return the y_hat of `round` or `quantize`; global channels have one quantization."""
         if not rounded:

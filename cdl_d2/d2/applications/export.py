@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from detectron2.config import CfgNode
 from torch import nn
@@ -58,5 +60,5 @@ def model_graphs(
         "model": type(model).__name__,
         "classes": class_count(cfg) if classes is None else classes,
     }
-    card = head | graphs.card | {"not_in_the_graphs": in_python}
-    return ModelGraphs(parts, card, graphs.fixed_size, graphs.usual_size)
+    card = head | graphs.card | {"not_in_the_parts": in_python}
+    return replace(graphs, graphs=parts, card=card)

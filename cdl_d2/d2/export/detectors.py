@@ -17,7 +17,7 @@ from detectron2.modeling.roi_heads import (
 from torch import nn
 
 from cdl_d2.d2.export.backbone import Backbone, Size, pixel_normalization
-from cdl_d2.d2.export.post_processing import dense_post_processing, rcnn_post_processing
+from cdl_d2.d2.export.whole_detector import build_detector_graph
 from cdl_d2.errors import CdlError
 from cdl_d2.export.graphs import Graph, InputGrid, ModelGraphs, level_graph, region_graph
 from cdl_d2.nn.input.coded_input import CodedInput
@@ -33,7 +33,7 @@ def rcnn_graphs(
     Raises:
         CdlError: for RoI or mask heads of another kind.
     """
-    backbone, levels, card = _pyramid(model, coded_input, size)
+    grid, backbone, levels, card = _pyramid(model, coded_input, size)
     rpn, heads = model.proposal_generator, model.roi_heads
     rpn_levels = {name: levels[name] for name in rpn.in_features}
     outputs = ("objectness", "deltas")
@@ -46,10 +46,12 @@ def rcnn_graphs(
     if getattr(heads, "mask_on", False):
         graphs.append(_mask_graph(heads, levels))
         in_python.append("a sigmoid of the detected class's mask, and its place in the image")
+    missing = {}
     if getattr(heads, "keypoint_on", False):
-        in_python.append("the keypoint head, which is not exported")
-    card |= {"background": "the last of class_logits"} | rcnn_post_processing(model)
-    return ModelGraphs(tuple(graphs), card | {"in_python": in_python}, size)
+        missing["keypoints"] = "their heatmaps are decoded at the size of each object, in a loop"
+    card |= {"background": "the last of class_logits", "in_python": in_python}
+    whole = (build_detector_graph(model, grid),)
+    return ModelGraphs(tuple(graphs), card, size, whole=whole, not_exported=missing)
 
 
 def dense_detector_graphs(
@@ -58,19 +60,18 @@ def dense_detector_graphs(
     """Return `backbone` and `head` of a RetinaNet or FCOS; raise CdlError for another model."""
     if not isinstance(model, (RetinaNet, FCOS)):
         raise CdlError(f"a {type(model).__name__} cannot be exported: it is no RetinaNet or FCOS")
-    backbone, levels, card = _pyramid(model, coded_input, size)
+    grid, backbone, levels, card = _pyramid(model, coded_input, size)
     head_levels = {name: levels[name] for name in model.head_in_features}
     outputs = ("class_logits", "box_deltas", *(("centerness",) if isinstance(model, FCOS) else ()))
     head = level_graph("head", model.head, head_levels, outputs, size is not None)
-    in_python = ["anchors, boxes from deltas, and their NMS"]
-    card |= dense_post_processing(model)
-    return ModelGraphs((backbone, head), card | {"in_python": in_python}, size)
+    card["in_python"] = ["anchors, boxes from deltas, and their NMS"]
+    return ModelGraphs((backbone, head), card, size, whole=(build_detector_graph(model, grid),))
 
 
 def _pyramid(
     model: nn.Module, coded_input: CodedInput, size: Size | None
-) -> tuple[Graph, Levels, dict[str, Any]]:
-    """Return the backbone's graph, an example of its outputs by level, and its part of the card."""
+) -> tuple[InputGrid, Graph, Levels, dict[str, Any]]:
+    """Return the input, the backbone's graph, an example of its outputs by level, and the card."""
     strides = {k: shape.stride for k, shape in model.backbone.output_shape().items()}
     coarsest = max(strides.values())
     multiple = max(model.backbone.size_divisibility, coded_input.stride)
@@ -78,7 +79,8 @@ def _pyramid(
     network = Backbone(model.backbone, getattr(model, "selection", None))
     graph = Graph("backbone", network, {grid.name: grid.shape}, tuple(strides), grid.sizes)
     levels = dict(zip(strides, graph.run(graph.draw()), strict=True))
-    return graph, levels, grid.card(*pixel_normalization(model)) | {"strides": strides}
+    card = grid.card(*pixel_normalization(model)) | {"strides": strides}
+    return grid, graph, levels, card
 
 
 def _box_graphs(heads: nn.Module, levels: Levels) -> list[Graph]:

@@ -19,7 +19,7 @@ from tests.d2.conftest import CONFIGS, SMALL, make_item, small_cfg, small_model
 from tests.d2.modeling import test_classifier as classifiers
 from tests.d2.modeling import test_compressed_dense_detector as dense
 from tests.d2.modeling import test_segmentor as segmentors
-from tests.export.client import find_objects
+from tests.export.runtimes import run_whole
 
 R18 = [  # few layers, so that they are traced fast
     *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
@@ -134,7 +134,7 @@ def test_heads_are_listed_with_what_stays_outside(name):
     cfg = small_cfg("pixel", *first, *second)
     graphs = model_graphs(small_model(cfg).eval(), cfg)
     assert [graph.name for graph in graphs.graphs] == expected
-    assert any("anchors" in line for line in graphs.card["not_in_the_graphs"])
+    assert any("anchors" in line for line in graphs.card["not_in_the_parts"])
     for graph in graphs.graphs[1:]:
         assert len(graph.run(graph.draw())) == len(graph.outputs)
     assert graphs.card["normalization"]["mean"] == pytest.approx(cfg.MODEL.PIXEL_MEAN)
@@ -148,11 +148,6 @@ def test_the_head_of_a_one_stage_detector_is_exported(build, tmp_path):
     head = graphs.graphs[1]
     one_head = replace(graphs, graphs=(head,), fixed_size=(1, 1))
     card = write_graphs(one_head, "torch", tmp_path / "out")
-    decoding = card["post_processing"]
-    assert list(decoding["anchors"]) == list(head.inputs)
-    assert decoding["detections"]["kept"] == model.max_detections_per_image
-    assert decoding["detections"]["candidates"] == model.test_topk_candidates
-    assert ("head" in decoding["detections"]["weights"]) == (build is dense.retinanet)
     kinds = {output["name"].rpartition("_")[0] for output in card["graphs"]["head"]["outputs"]}
     assert {"class_logits", "box_deltas"} <= kinds
     assert ("centerness" in kinds) == (build is dense.fcos)
@@ -183,7 +178,7 @@ def test_a_classifier_that_reads_scales_takes_them_too(tmp_path):
     model = classifiers.tiny_model(cfg).eval()
     graphs = model_graphs(model, cfg)
     assert list(graphs.graphs[0].inputs) == ["y_hat", "scales"]
-    assert "crop" in " ".join(graphs.card["not_in_the_graphs"])
+    assert "crop" in " ".join(graphs.card["not_in_the_parts"])
     item = model.encode(classifiers.make_items(1))[0]
     latents = model._augmentation([item["latent"][None], item["scales"][None]], False)
     (logits,) = graphs.graphs[0].run(latents)
@@ -241,30 +236,56 @@ def test_a_run_is_read_from_its_folder(tmp_path):
     assert graphs.card["class_names"] == ["0", "1"]
 
 
-@pytest.mark.parametrize("kind", ["latent", "pixel"])
-def test_the_card_says_all_that_finding_objects_needs(kind):
-    cfg = small_cfg(kind, *(["MODEL.META_ARCHITECTURE", "CompressedRCNN"] * (kind == "latent")))
-    model = small_model(cfg).eval()
-    exported = model_graphs(model, cfg)
-    card = json.loads(json.dumps(exported.card))
-    item = {"image": make_item(96, 128)["image"]}
-    with torch.no_grad():
-        expected = model([item])[0]["instances"]
-        seen = model.encode([item]) if kind == "latent" else [item]
-        batch = model.preprocess_image(seen)
-    graphs = {graph.name: graph for graph in exported.graphs}
-    boxes, scores, labels = find_objects(graphs, card, batch.tensor, (96, 128))
-    assert len(boxes) > 1
-    assert torch.allclose(boxes, expected.pred_boxes.tensor, atol=1e-2)
-    assert torch.allclose(scores, expected.scores, atol=1e-4)
-    assert torch.equal(labels, expected.pred_classes)
+def latent_model(*options):
+    return small_model(small_cfg("latent", "MODEL.META_ARCHITECTURE", "CompressedRCNN", *options))
 
 
-def test_a_cascades_card_has_weights_for_each_stage():
-    first, second, _ = HEADS["cascade"]
-    cfg = small_cfg("pixel", *first, *second)
-    card = model_graphs(small_model(cfg).eval(), cfg).card["post_processing"]
-    assert list(card["detections"]["weights"].values()) == list(
-        map(tuple, cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS)
-    )
-    assert card["pooling"].keys() == {"box_1", "box_2", "box_3", "mask"}
+def dense_model(architecture):
+    options = "MODEL.META_ARCHITECTURE", architecture, *R18
+    model = small_model(small_cfg("pixel", *dense.RETINANET, *options))
+    model.head.cls_score.weight.data *= 100  # so that no two scores are equal
+    model.head.bbox_pred.bias.data += 1  # so that boxes are not empty
+    return model
+
+
+WHOLE = {
+    "cascade with masks": lambda: latent_model(*HEADS["cascade"][0], *HEADS["cascade"][1]),
+    "keypoints and a gate": lambda: latent_model(
+        *("MODEL.KEYPOINT_ON", True, "MODEL.MASK_ON", False, "MODEL.SELECTION.KIND", "gate"),
+        *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,)),
+    ),
+    "pixels": lambda: small_model(small_cfg("pixel", *R18)),
+    "retinanet": lambda: dense_model("CompressedRetinaNet"),
+    "fcos": lambda: dense_model("CompressedFCOS"),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_one_graph_finds_the_objects_of_the_model(kind, tmp_path):
+    model = WHOLE[kind]().eval()
+    exported = model_graphs(model, small_cfg("pixel"))
+    assert list(exported.not_exported) == (["keypoints"] if "keypoints" in kind else [])
+    (graph,) = exported.whole
+    run = run_whole(graph, tmp_path)
+    for image in (make_item(96, 128)["image"], make_item(70, 150, seed=1)["image"]):
+        item = {"image": image}
+        if kind == "pixels":
+            inputs = (image - model.pixel_mean) / model.pixel_std
+        else:
+            inputs = model.coded_input.encode(item)["latent"]
+        boxes, scores, classes, *masks = run([inputs[None], torch.tensor(image.shape[1:])])
+        with torch.no_grad():
+            expected = model([item])[0]["instances"]
+        assert len(boxes) == len(expected) > 1
+        assert torch.allclose(boxes, expected.pred_boxes.tensor, atol=1e-3)
+        assert torch.allclose(scores, expected.scores, atol=1e-4)
+        assert torch.equal(classes, expected.pred_classes)
+        assert [mask.shape for mask in masks] == [(len(boxes), 28, 28)] * expected.has("pred_masks")
+
+
+def test_a_detector_without_objects_is_no_error(tmp_path):
+    cfg = small_cfg("latent", "MODEL.META_ARCHITECTURE", "CompressedRCNN")
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
+    (graph,) = model_graphs(small_model(cfg).eval(), cfg).whole
+    outputs = run_whole(graph, tmp_path)(graph.examples()[1])
+    assert [len(values) for values in outputs] == [0, 0, 0, 0]

@@ -1,0 +1,126 @@
+"""The whole graph of a detector: from the input of one image to its objects.
+
+Shapes: C channels, h x w positions of the input, D objects, S x S pixels of a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cdl_d2.errors import CdlError
+from cdl_d2.export.graphs import Axis, InputGrid
+from cdl_d2.export.whole_graphs import Tensors, Value, WholeGraph
+
+BOX_TOLERANCE = 1e-5  # of the longest side of the image
+LEAST_BOX_TOLERANCE = 1e-3  # pixels
+SCORE_TOLERANCE = 1e-3  # also of mask probabilities
+LEAST_SHARE = 0.95  # of equal objects: scores and overlaps can be as near to their thresholds
+TILE = 24  # pixels per side of a rectangle in the images that are compared
+
+BOXES = "left, top, right, bottom in pixels of the encoded image"
+OBJECTS = {
+    "boxes": ((Axis("d"), 4), BOXES, "float32"),
+    "scores": ((Axis("d"),), "0 to 1, highest first", "float32"),
+    "classes": ((Axis("d"),), "indices of class_names", "int64"),
+    "masks": ((Axis("d"), Axis("s"), Axis("s")), "0 to 1, on the box of each object", "float32"),
+}
+
+
+def pad_to_multiple(inputs: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Pad ... x h x w with zeros below and on the right, to multiples; can be traced."""
+    height, width = inputs.shape[-2:]
+    return F.pad(inputs, (0, -width % multiple, 0, -height % multiple))
+
+
+def detector_graph(
+    module: nn.Module,
+    grid: InputGrid,
+    normalize: Callable[[torch.Tensor], torch.Tensor],
+    with_masks: bool,
+) -> WholeGraph:
+    """Return the graph `detector`.
+
+    Args:
+        module: maps the input, 1 x C x h x w without padding, and (H, W) of the image in pixels,
+            int64, to boxes (D x 4), scores (D), classes (D, from 0) and, perhaps, masks
+            (D x S x S).
+        grid: input of the network.
+        normalize: function of pixels, 3 x H x W in 0..255, to a network's input.
+        with_masks: the module returns masks.
+    """
+    coded_input, sides = grid.coded_input, (Axis("h"), Axis("w"))
+    if grid.fixed is not None:
+        sides = tuple(-(-side // coded_input.stride) for side in grid.fixed)
+    inputs = (
+        Value(grid.name, (1, coded_input.channels, *sides), "of one image, without padding"),
+        Value("image_size", (2,), "height and width of the encoded image, in pixels", "int64"),
+    )
+    names = [name for name in OBJECTS if with_masks or name != "masks"]
+    outputs = tuple(Value(name, *OBJECTS[name]) for name in names)
+    sizes = [grid.fixed] * 2 if grid.fixed else [grid.example, _other_size(grid.example)]
+
+    def examples() -> list[Tensors]:
+        return [_example(grid, size, seed, normalize) for seed, size in enumerate(sizes)]
+
+    def compare(expected: Sequence[Tensors], given: Sequence[Tensors]) -> str:
+        return _compare(expected, given, max(map(max, sizes)))
+
+    return WholeGraph("detector", module.eval(), inputs, outputs, examples, compare)
+
+
+def _other_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return a size of another shape, which is no multiple of a stride."""
+    return size[1] - 5, size[0] + 9
+
+
+def _example(
+    grid: InputGrid,
+    size: tuple[int, int],
+    seed: int,
+    normalize: Callable[[torch.Tensor], torch.Tensor],
+) -> Tensors:
+    """Return the input for an image of coloured rectangles, and its size."""
+    generator = torch.Generator().manual_seed(seed)
+    tiles = torch.rand(1, 3, *(-(-side // TILE) for side in size), generator=generator)
+    image = F.interpolate(tiles, size).mul(255).round().byte()[0]
+    coded_input = grid.coded_input.on_cpu()
+    sample = coded_input.encode({"image": image}, with_bits=False)
+    inputs, _ = coded_input.batch([sample], "cpu", coded_input.stride, normalize)
+    return inputs, torch.tensor(size)
+
+
+def _compare(expected: Sequence[Tensors], given: Sequence[Tensors], longest: int) -> str:
+    """Compare the objects of several images; raise CdlError unless almost all are equal."""
+    tolerance = max(BOX_TOLERANCE * longest, LEAST_BOX_TOLERANCE)
+    pairs = zip(expected, given, strict=True)
+    differences = torch.cat([_object_differences(*pair) for pair in pairs])
+    equal = differences[differences <= tolerance]
+    count = max(len(differences), sum(len(outputs[0]) for outputs in given))
+    if len(equal) < LEAST_SHARE * count:
+        raise CdlError(
+            f"detector, exported, finds {len(equal)} of the model's {len(differences)} objects to "
+            f"{tolerance:g} pixels, and {count - len(equal)} others"
+        )
+    if not len(equal):
+        return "no objects in the images that were compared"
+    return f"{len(equal)} of {count} objects are equal, boxes to {float(equal.max()):.1e} pixels"
+
+
+def _object_differences(expected: Tensors, given: Tensors) -> torch.Tensor:
+    """Return the largest difference of each object's box from the most similar one that is given.
+
+    Infinite if no object of the class has the same score and mask.
+    """
+    if not len(expected[0]) or not len(given[0]):
+        return torch.full((len(expected[0]),), torch.inf)
+    boxes, scores, classes, *masks = (
+        (a[:, None] - b[None]).abs() for a, b in zip(expected, given, strict=True)
+    )
+    wrong = (classes > 0) | (scores > SCORE_TOLERANCE)
+    for mask in masks:
+        wrong |= mask.flatten(2).amax(2) > SCORE_TOLERANCE
+    return boxes.amax(2).masked_fill(wrong, torch.inf).amin(1)
