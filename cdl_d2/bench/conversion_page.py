@@ -37,7 +37,7 @@ def write_report(folder: Path, reports: Sequence[Report], pictures: Sequence[str
         reports: of conversions for one or several qualities of a codec.
         pictures: HTML of example images, as `draw_example` returns it.
     """
-    parts = ["<h1>Conversion to latent input</h1>"]
+    parts = []
     for report in reports:
         table = report.table()
         rows = [[_cell(value) for value in row.values()] for row in table]
@@ -52,7 +52,7 @@ def write_report(folder: Path, reports: Sequence[Report], pictures: Sequence[str
     if any(report.history for report in reports):
         parts.append("<h2>Distillation</h2>")
         parts.append(embed_figure(_history_figure(reports), "validation loss by iteration"))
-    write_page(folder / PAGE_FILE, [*parts, *pictures])
+    write_page(folder / PAGE_FILE, "Conversion to latent input", [*parts, *pictures])
     return folder / PAGE_FILE
 
 
@@ -133,7 +133,10 @@ def draw_example(
     decoded = torch.round(codec.decode(latent) * 255).byte().cpu()
     runs: dict[str, Callable[[], Any]] = {ORIGINALS: lambda: rgb.run([image])}
     runs |= {name: lambda network=network: network([latent]) for name, network in networks.items()}
-    pictures = {"original": image.cpu(), f"decoded, {latent.bits_per_pixel:.3f} bpp": decoded}
+    pictures = {
+        "original": image.cpu(),
+        f"reconstruction ({latent.bits_per_pixel:.3f} bits per pixel)": decoded,
+    }
     for name, run in runs.items():
         pixels = image.cpu() if name == ORIGINALS else decoded
         pictures[name] = _draw(pixels, read(run(), size), class_names)

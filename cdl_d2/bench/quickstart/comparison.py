@@ -90,6 +90,7 @@ def picture_row(
     outcomes: Mapping[str, Outcome],
     stream: Path,
     threshold: float,
+    noun: str,
 ) -> str:
     """Return HTML of an image with its ground truth, and with the detections of both kinds.
 
@@ -100,16 +101,19 @@ def picture_row(
         outcomes: detections by kind.
         stream: path of the bitstream.
         threshold: lowest score of a detection in the pictures.
+        noun: name of the objects, in the plural.
     """
     rgb, latent = (outcomes[kind].detections[name] for kind in KINDS)
     truth = _ground_truth(annotations, name, rgb)
-    size = f"{stream.stat().st_size} bytes"
-    figures = {
-        f"{len(truth)} annotated objects": truth.draw(image),
-        f"{_count(rgb, threshold)} in the decoded {size}": rgb.draw(threshold=threshold),
-        f"{_count(latent, threshold)} in the latent of {size}": latent.draw(threshold=threshold),
-    }
-    return figure_row(Path(name).stem, figures)
+    size = stream.stat().st_size
+    found = (_count(outcome, threshold) for outcome in (rgb, latent))
+    captions = (
+        f"{len(truth)} annotated {noun}",
+        f"{next(found)} found in the reconstructed image ({size:,} bytes)",
+        f"{next(found)} found in the latent (the same {size:,} bytes)",
+    )
+    drawn = (truth.draw(image), *(kind.draw(threshold=threshold) for kind in (rgb, latent)))
+    return figure_row(Path(name).stem, dict(zip(captions, drawn, strict=True)))
 
 
 def _count(detections: Detections, threshold: float) -> int:

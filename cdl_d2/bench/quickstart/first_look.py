@@ -65,10 +65,11 @@ def first_look(output: Path) -> str:
     seconds = time.monotonic() - start
     content, report = read_coco(NUCLEI / "annotations.json"), output / "report.html"
     pictures = [
-        picture_row(name, path, content, outcomes, streams[name], THRESHOLD)
+        picture_row(name, path, content, outcomes, streams[name], THRESHOLD, "nuclei")
         for name, path in images.items()
     ]
-    write_page(report, [*_introduction(rows, costs, len(images), seconds), *pictures])
+    introduction = _introduction(rows, costs, len(images), seconds)
+    write_page(report, "Detection on compressed latents", [*introduction, *pictures])
     return f"{table_text(rows)}\n\nwritten: {report}, after {seconds:.0f} seconds"
 
 
@@ -109,21 +110,20 @@ def _introduction(
     ratio = costs["latent"][1] / costs["rgb"][1]
     metrics = ", ".join(f"{k} {v}" for k, v in card(MODELS["latent"]).metrics.items())
     return [
-        "<h1>Detection on compressed latents</h1>",
         f"<p>{image_count} microscopy images of cell nuclei were compressed by a small learned "
-        "codec. An RGB Mask R-CNN detects nuclei in the decoded images. A latent model, the same "
-        "network fine-tuned behind an input adapter (bridge), detects them in the latents, without "
-        "decoding.</p>",
+        "codec. An RGB Mask R-CNN detects nuclei in the reconstructed images. A latent model, the "
+        "same network fine-tuned behind an input adapter (bridge), detects them in the latents: no "
+        "image is reconstructed.</p>",
         table_html(HEAD, rows),
         f"<p>AP on {image_count} images is uncertain; on the whole validation set of 80 images the "
         f"latent model reaches {html.escape(metrics)}. It is ahead of the RGB model because it was "
         "fine-tuned with labels; the fair comparison is with the RGB model that was fine-tuned as "
-        "long on decoded images. Times are medians from file to masks on one core; without "
-        f"decoding, prediction takes {ratio:.2f} of the time. The built-in codec's decoder costs a "
-        "sixteenth of a full-size one, so little time can be saved here. GMACs (10^9 "
-        "multiply-adds) are those of "
-        f"backbone, feature pyramid and decoder. This run took {seconds:.0f} seconds.</p>",
+        "long on reconstructed images. Times are medians from file to masks on one core; the "
+        f"latent model takes {ratio:.2f} of the time of decoder and RGB model. The built-in "
+        "codec's decoder costs a sixteenth of a full-size one, so little time can be saved here. "
+        "GMACs (10<sup>9</sup> multiply-adds) are those of backbone, feature pyramid and decoder. "
+        f"This run took {seconds:.0f} seconds.</p>",
         "<p>Train such models on synthetic images, in ten minutes:</p>"
         "<pre>cdl quickstart --train</pre><p>Detect nuclei in your own images or bitstreams:</p>"
-        f"<pre>cdl predict {MODELS['latent']} FOLDER --draw --output answers</pre>",
+        f"<pre>cdl predict {MODELS['latent']} FOLDER --draw --output predictions</pre>",
     ]

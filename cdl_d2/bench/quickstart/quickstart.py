@@ -73,11 +73,12 @@ def quick_start(task: Task, backend: str, images: tuple[int, int]) -> str:
     rows = _table_rows(task, costs_per_image(predictors, codec, outcomes))
     content, report = read_coco(task.data("val")[0]), task.folder / "report.html"
     pictures = [
-        picture_row(name, path, content, outcomes, streams[name], THRESHOLD)
+        picture_row(name, path, content, outcomes, streams[name], THRESHOLD, "shapes")
         for name, path in [*paths.items()][:SHOWN_IMAGES]
     ]
     minutes = (time.monotonic() - start) / 60
-    write_page(report, [*_introduction(task, backend, rows, minutes), *pictures])
+    introduction = _introduction(task, backend, rows, minutes)
+    write_page(report, "Detection on compressed latents", [*introduction, *pictures])
     return f"{table_text(rows)}\n\nwritten: {report}, with {backend}, after {minutes:.1f} minutes"
 
 
@@ -132,12 +133,12 @@ def _introduction(task: Task, backend: str, rows: list[Row], minutes: float) -> 
     )
     losses = draw_losses({run: read_losses(task, run) for run in TRAINED})
     return [
-        f"<h1>Detection on compressed latents</h1><p>{html.escape(setting)}</p>",
+        f"<p>{html.escape(setting)}</p>",
         table_html(HEAD, rows),
-        "<p>GMACs (10^9 multiply-adds) are those of backbone, feature pyramid and decoder. Times "
-        "are medians from file to masks on one core. The built-in codec's decoder costs a "
-        "sixteenth of a full-size one, so little time can be saved here. Differences of two AP are "
-        "within the variation between seeds of so short a training. This run took "
+        "<p>GMACs (10<sup>9</sup> multiply-adds) are those of backbone, feature pyramid and "
+        "decoder. Times are medians from file to masks on one core. The built-in codec's decoder "
+        "costs a sixteenth of a full-size one, so little time can be saved here. Differences of "
+        "two AP are within the variation between seeds of so short a training. This run took "
         f"{minutes:.1f} minutes.</p>",
         embed_figure(losses, "losses by iteration"),
     ]
