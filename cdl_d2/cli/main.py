@@ -7,12 +7,10 @@ traceback); 2 a user's mistake (one line); 130 interrupted; 143 terminated.
 from __future__ import annotations
 
 import os
-import pydoc
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
@@ -67,11 +65,17 @@ def _shown_default(value: object) -> str | None:
     return None if value is None or value is False or value in ("", []) else str(value)
 
 
+def _read_version() -> str:
+    from importlib.metadata import version
+
+    return version("cdl_d2")
+
+
 app = App(
     name="cdl",
-    help="Vision models on compressed latents. `cdl COMMAND --help` shows an example of each.",
-    help_format="markdown",
-    version=lambda: version("cdl_d2"),
+    help="Vision models on compressed latents. cdl COMMAND --help shows an example of each.",
+    help_format="plaintext",  # of this list of commands: the import of a Markdown parser takes time
+    version=_read_version,
     default_parameter=Parameter(  # no --no-resume; the last of repeated options counts
         negative="", show_default=_shown_default, allow_repeating=True
     ),
@@ -82,7 +86,11 @@ COMMANDS = (
     *(latents, visualize, count, bench, compare, zoo, run_script),
 )
 for _command in COMMANDS:
-    app.command(_command)
+    if isinstance(_command, App):
+        _command.help_format = "markdown"
+        app.command(_command)
+    else:
+        app.command(_command, help_format="markdown")
 app.command(  # by name, because it imports torch
     "cdl_d2.cli.train_torchvision:app",
     name="train-torchvision",
@@ -174,8 +182,10 @@ def _mistake(error: Exception) -> str | None:
     if not text.startswith(("Caught ", "-- Process ")):
         return None
     # Traceback from a worker process; its last line has the error's type and text.
+    from pydoc import locate
+
     name, _, text = text.splitlines()[-1].partition(": ")
-    kind = pydoc.locate(name)
+    kind = locate(name)
     return text if isinstance(kind, type) and issubclass(kind, MISTAKES) else None
 
 

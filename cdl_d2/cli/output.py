@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from cdl_d2.errors import CdlError, within_memory
 from cdl_d2.files import without_nan
 
@@ -37,6 +35,8 @@ def for_each(paths: Iterable[Path], action: Callable[[Path], object], command: s
     Returns:
         exit status: 1 if a file failed.
     """
+    from tqdm import tqdm
+
     failed = 0
     for path in tqdm(list(paths), unit="file"):
         try:
@@ -60,6 +60,8 @@ def advice(text: str, error_class: type[Exception]) -> Iterator[None]:
 
 def report(command: str, text: str) -> None:
     """Print a failure above a progress bar, without ending the command."""
+    from tqdm import tqdm
+
     tqdm.write(one_line(f"{command}: {text}"), file=sys.stderr)
 
 

@@ -41,7 +41,7 @@ torchrun --nproc-per-node 8 tools/train_torchvision.py --teacher coco \\
 `small` trains at 256 pixels for 1,000 iterations of 2 images, `standard` at 640 to 800 pixels for
 270,000 iterations of 16.
 """
-app = App(name="train-torchvision", help_epilogue=EXAMPLES)
+app = App(name="train-torchvision", help_format="markdown", help_epilogue=EXAMPLES)
 DATA = Parameter(metavar="ANNOTATIONS IMAGE_DIR")
 
 

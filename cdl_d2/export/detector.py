@@ -66,8 +66,8 @@ def detector_graph(
     def examples() -> list[Tensors]:
         return [_example(grid, size, seed, normalize) for seed, size in enumerate(sizes)]
 
-    def compare(expected: Sequence[Tensors], given: Sequence[Tensors]) -> str:
-        return _compare(expected, given, max(map(max, sizes)))
+    def compare(expected: Sequence[Tensors], results: Sequence[Tensors]) -> str:
+        return _compare(expected, results, max(map(max, sizes)))
 
     return WholeGraph("detector", module.eval(), inputs, outputs, examples, compare)
 
@@ -93,13 +93,13 @@ def _example(
     return inputs, torch.tensor(size)
 
 
-def _compare(expected: Sequence[Tensors], given: Sequence[Tensors], longest: int) -> str:
+def _compare(expected: Sequence[Tensors], results: Sequence[Tensors], longest: int) -> str:
     """Compare the objects of several images; raise CdlError unless almost all are equal."""
     tolerance = max(BOX_TOLERANCE * longest, LEAST_BOX_TOLERANCE)
-    pairs = zip(expected, given, strict=True)
+    pairs = zip(expected, results, strict=True)
     differences = torch.cat([_object_differences(*pair) for pair in pairs])
     equal = differences[differences <= tolerance]
-    count = max(len(differences), sum(len(outputs[0]) for outputs in given))
+    count = max(len(differences), sum(len(outputs[0]) for outputs in results))
     if len(equal) < LEAST_SHARE * count:
         raise CdlError(
             f"detector, exported, finds {len(equal)} of the model's {len(differences)} objects to "
@@ -110,15 +110,15 @@ def _compare(expected: Sequence[Tensors], given: Sequence[Tensors], longest: int
     return f"{len(equal)} of {count} objects are equal, boxes to {float(equal.max()):.1e} pixels"
 
 
-def _object_differences(expected: Tensors, given: Tensors) -> torch.Tensor:
-    """Return the largest difference of each object's box from the most similar one that is given.
+def _object_differences(expected: Tensors, results: Tensors) -> torch.Tensor:
+    """Return the largest difference of each object's box from the most similar one in `results`.
 
     Infinite if no object of the class has the same score and mask.
     """
-    if not len(expected[0]) or not len(given[0]):
+    if not len(expected[0]) or not len(results[0]):
         return torch.full((len(expected[0]),), torch.inf)
     boxes, scores, classes, *masks = (
-        (a[:, None] - b[None]).abs() for a, b in zip(expected, given, strict=True)
+        (a[:, None] - b[None]).abs() for a, b in zip(expected, results, strict=True)
     )
     wrong = (classes > 0) | (scores > SCORE_TOLERANCE)
     for mask in masks:

@@ -76,10 +76,10 @@ def _examples() -> list[Tensors]:
     return [(torch.rand(1 + i, 3, *size, generator=generator),) for i, size in enumerate(SIZES)]
 
 
-def _compare(expected: Sequence[Tensors], given: Sequence[Tensors]) -> str:
+def _compare(expected: Sequence[Tensors], results: Sequence[Tensors]) -> str:
     """Compare latents; raise CdlError if more than a few values differ."""
     shares = []
-    for pairs in zip(expected, given, strict=True):
+    for pairs in zip(expected, results, strict=True):
         for latent, output in zip(*pairs, strict=True):
             if latent.shape != output.shape:
                 raise CdlError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -135,7 +136,7 @@ def read_card(path: Path, text: str | None = None) -> Card:
             content["backend"] = content.pop("engine")
         if isinstance(content, dict) and "path" in content:
             raise CdlError("unknown key path")
-        card = _ADAPTER.validate_python(content)
+        card = _adapter().validate_python(content)
         _check_backend(card)
     except ValidationError as error:
         raise CdlError(f"card {path}: {_describe(error)}") from error
@@ -182,4 +183,9 @@ def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
 
 
 _Dumper.add_representer(str, _represent_text)
-_ADAPTER = TypeAdapter(Card)
+
+
+@cache
+def _adapter() -> TypeAdapter[Card]:
+    """Return the reader of cards, which takes time to build."""
+    return TypeAdapter(Card)
