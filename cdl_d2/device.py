@@ -45,6 +45,32 @@ def device_of(network: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
+def channels_last(batch: torch.Tensor) -> torch.Tensor:
+    """Return a batch, N x C x H x W, in channels-last format unless it is on a GPU.
+
+    Layers compute in their input's format. Transposed convolutions, above all, are several times
+    faster in this one on CPUs.
+    """
+    if batch.device.type in ("cuda", "mps"):
+        return batch
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def use_channels_last(network: nn.Module) -> nn.Module:
+    """Store the weights of convolutions channels-last if a network is on the CPU; return it.
+
+    Convolutions with such weights compute in this format, in which PyTorch is faster on CPUs: a
+    ResNet-50 with a feature pyramid takes about two thirds of the time. Of a network with a
+    `backbone` only that is changed: losses of Detectron2's heads need the usual format.
+    """
+    if device_of(network).type == "cpu":
+        for module in getattr(network, "backbone", network).modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                weight = module.weight.detach()
+                module.weight.data = weight.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def network_on(network: nn.Module, device: torch.device | str) -> nn.Module:
     """Return a network itself if it is on a device, else a copy on that device.
 

@@ -14,6 +14,7 @@ SHARED = {  # root modules that every package may import
     "download",
     "errors",
     "files",
+    "memory",
     "packaged",
     "ray_actors",
     "seeds",

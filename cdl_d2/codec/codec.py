@@ -20,7 +20,7 @@ from cdl_d2.codec.latent import QUANTIZATIONS, CodecIdentity, Latent, coded_cell
 from cdl_d2.codec.network_check import check_network
 from cdl_d2.codec.networks import load_codec_network
 from cdl_d2.codec.registry import METRICS, check_own_name, get_architecture
-from cdl_d2.device import network_on, usable_device
+from cdl_d2.device import channels_last, network_on, usable_device
 from cdl_d2.errors import CdlError
 
 
@@ -265,7 +265,7 @@ class Codec(nn.Module):
             )
         (height, width), (top, left) = image_size, padding
         with exact_arithmetic(y_hat.device):
-            x_hat = self.network.g_s(y_hat[None].float())
+            x_hat = self.network.g_s(channels_last(y_hat[None].float()))
         return x_hat[0, :, top : top + height, left : left + width].clamp(0, 1)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cdl_d2.device import network_on
+from cdl_d2.device import network_on, use_channels_last
 
 
 class TeacherMixin:
@@ -61,7 +61,7 @@ class _LateTeacher:
             ready = isinstance(self._source, nn.Module)
             network = self._source if ready else self._source()
             check(network)
-            self._network = network.eval().requires_grad_(False)
+            self._network = use_channels_last(network.eval().requires_grad_(False))
         return self._network
 
     def on(self, device: torch.device, check: Callable[[nn.Module], None]) -> nn.Module:

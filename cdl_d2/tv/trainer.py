@@ -21,8 +21,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cdl_d2.codec.io.state_dicts import load_into
+from cdl_d2.device import use_channels_last
 from cdl_d2.errors import CdlError, DivergedError, check_choice
 from cdl_d2.files import WEIGHTS_FILE
+from cdl_d2.memory import keep_freed_memory
 from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES, fit_bridge
 from cdl_d2.seeds import seed_all
 from cdl_d2.tv.checkpoint import read_checkpoint, save_detector
@@ -85,7 +87,10 @@ class Trainer:
         self._device, self._dtype = torch.device(device), PRECISIONS[precision]
         self._workers, self._period = workers, checkpoint_period
         self._settings = dict(settings or {})
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._model = model.to(self._device)
+        use_channels_last(detector)
         self._optimizer = torch.optim.SGD(
             [p for p in detector.parameters() if p.requires_grad],
             lr=schedule.learning_rate,

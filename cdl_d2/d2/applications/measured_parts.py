@@ -24,6 +24,7 @@ from cdl_d2.d2.modeling.meta_arch.compressed_rcnn import CompressedRCNN
 from cdl_d2.d2.modeling.meta_arch.transfer_rcnn import TransferRCNN
 from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.d2.modeling.teacher import build_untrained_teacher
+from cdl_d2.device import use_channels_last
 from cdl_d2.errors import CdlError
 
 OBJECTS = 10
@@ -79,6 +80,8 @@ def measured_lazy_parts(
     lazy = lazy.with_untrained_codec()
     student, rgb_model = lazy.build(device).eval(), lazy.rgb_version().build(device).eval()
     rgb_model.load_state_dict(student.state_dict(), strict=False)
+    for network in (student, rgb_model):
+        use_channels_last(network)
     item = {"image": torch.randint(0, 256, (3, *size))}
     return _parts_without_training(student, rgb_model, item)
 
@@ -112,7 +115,7 @@ def _detectors(cfg: CfgNode) -> tuple[TransferRCNN, GeneralizedRCNN, CfgNode]:
     name = cfg.MODEL.META_ARCHITECTURE
     if not issubclass(architecture_of(cfg), GeneralizedRCNN):
         raise CdlError(f"MODEL.META_ARCHITECTURE {name} is no R-CNN, and only these are measured")
-    teacher = build_untrained_teacher(cfg).eval()
+    teacher = use_channels_last(build_untrained_teacher(cfg).eval())
     if not isinstance(teacher, GeneralizedRCNN):
         raise CdlError(
             f"the teacher {cfg.MODEL.TEACHER.CONFIG_FILE} is a {type(teacher).__name__}, and no "
@@ -121,7 +124,7 @@ def _detectors(cfg: CfgNode) -> tuple[TransferRCNN, GeneralizedRCNN, CfgNode]:
     for predictor in _box_predictors(teacher):
         predictor.test_topk_per_image = cfg.TEST.DETECTIONS_PER_IMAGE
     student = TransferRCNN(**TransferRCNN.from_config(cfg) | {"teacher": teacher})
-    student.to(cfg.MODEL.DEVICE)
+    use_channels_last(student.to(cfg.MODEL.DEVICE))
     own = student.state_dict()
     shared = {
         name: value

@@ -35,8 +35,10 @@ from cdl_d2.d2.modeling.backbone.bridged_backbone import BridgedResNet
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.optimizers import build_optimizer
 from cdl_d2.d2.tasks import build_evaluator, build_mapper, check_evaluators, get_task
+from cdl_d2.device import use_channels_last
 from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.files import WEIGHTS_FILE
+from cdl_d2.memory import keep_freed_memory
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.transfer import TeacherMixin
 
@@ -68,7 +70,9 @@ class Trainer(DefaultTrainer):
 
     def _build(self, cfg: CfgNode) -> None:
         """Build model, optimizer, loader and scheduler, in DefaultTrainer's order."""
-        model = self.build_model(cfg)
+        if torch.device(cfg.MODEL.DEVICE).type == "cpu":
+            keep_freed_memory()
+        model = use_channels_last(self.build_model(cfg))
         with naming_config(cfg):
             optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)

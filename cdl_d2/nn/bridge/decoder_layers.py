@@ -13,14 +13,12 @@ from torch import nn
 
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
+from cdl_d2.device import channels_last
 from cdl_d2.errors import CdlError
 
 
 class DecoderLayers(nn.Sequential):
-    """Layers that upsample a latent, in channels-last memory format on the CPU.
-
-    There, PyTorch computes transposed convolutions several times faster in this format, and the
-    layers of a network behind these, which keep it, faster as well.
+    """Layers that upsample a latent, in channels-last format on the CPU, as their output is.
 
     Args:
         layers: upsampling layers, from a latent on; an inverse GDN is replaced by an InverseGDN.
@@ -36,9 +34,7 @@ class DecoderLayers(nn.Sequential):
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to a feature, N x C x 16h/s x 16w/s of stride s."""
-        if y_hat.device.type == "cpu":
-            y_hat = y_hat.contiguous(memory_format=torch.channels_last)
-        return super().forward(y_hat)
+        return super().forward(channels_last(y_hat))
 
 
 class InverseGDN(nn.Module):
