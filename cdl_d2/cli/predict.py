@@ -6,7 +6,7 @@ import json as json_format
 from functools import partial
 from itertools import starmap
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -27,6 +27,7 @@ def predict(
     shard: Annotated[str | None, Parameter(metavar="I/N")] = None,
     ray: bool = False,
     device: Device = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
     json: Json = False,
 ) -> int:
     r"""Run a model on images or bitstreams.
@@ -55,13 +56,14 @@ def predict(
         batch_size: Images per batch, if their sizes agree.
         workers: Processes, of one core each; 0 for none beside this one.
         shard: Predict part I (from 0) of N; default from torchrun or SLURM, or all.
+        precision: Type in which the backbone, or a network without one, computes.
         ray: Predict on the Ray cluster of this machine, with so many workers.
     """
     from cdl_d2.files import without_nan
     from cdl_d2.prediction.archive import predict_archive
 
     archive = predict_archive(
-        (model, device, classes),
+        (model, device, classes, precision),
         inputs,
         output,
         annotations=annotations,

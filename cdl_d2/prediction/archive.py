@@ -35,7 +35,6 @@ from cdl_d2.codec.io.state_dicts import fingerprint
 from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
 from cdl_d2.files import is_disk_error, without_nan, write_json
-from cdl_d2.prediction.loading import load_model
 from cdl_d2.prediction.merging import ArchiveResults, check_annotations, merge_parts
 from cdl_d2.prediction.models import Outcome
 from cdl_d2.prediction.predictor import Predictor
@@ -50,7 +49,7 @@ FORMAT = 2
 
 
 def predict_archive(
-    model: tuple[str, str | None, Sequence[str] | None],
+    model: tuple[str, str | None, Sequence[str] | None, str],
     inputs: Sequence[str],
     output: Path,
     annotations: Path | None = None,
@@ -64,7 +63,7 @@ def predict_archive(
     """Predict all sources of the inputs that are not predicted yet, and merge the parts.
 
     Args:
-        model: arguments of load_model.
+        model: arguments of Predictor.load.
         inputs: files, folders and globs, as find_sources takes them.
         output: folder of the predictions.
         annotations: ground truth, as the model's task reads it.
@@ -79,7 +78,7 @@ def predict_archive(
         CdlError, OSError: for unusable arguments, or if the output folder has other predictions.
     """
     share = read_job_part(shard)
-    predictor = Predictor(load_model(*model))
+    predictor = Predictor.load(*model)
     sources = find_sources(inputs, output)
     if annotations is not None:
         check_annotations(predictor, annotations, sources)
@@ -170,6 +169,7 @@ class ArchivePrediction:
             "batch_size": self.batch_size,
             "part_size": self.part_size,
             "draw": self.draw,
+            "precision": self.predictor.model.precision,
         }
         path = self.output / "plan.json"
         self.output.mkdir(parents=True, exist_ok=True)
@@ -181,6 +181,7 @@ class ArchivePrediction:
                 raise CdlError(
                     f"{path} is corrupted: remove {self.output}, or take another folder"
                 ) from None
+            existing = {"precision": "float32"} | existing  # of a plan before there was a choice
             for key in plan:
                 if existing.get(key) != plan[key]:
                     raise CdlError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdl_d2 import model_zoo
-from cdl_d2.device import usable_device
+from cdl_d2.device import usable_device, use_channels_last
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 from cdl_d2.model_zoo.backends import (
@@ -23,6 +23,7 @@ from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.catalog import find_card
 from cdl_d2.model_zoo.hub import CARD_FILE, read_model
 from cdl_d2.prediction.models import PredictionModel
+from cdl_d2.prediction.precision import set_precision
 from cdl_d2.prediction.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def load_model(
     device: str | None = None,
     class_names: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
+    precision: str = "float32",
 ) -> PredictionModel:
     """Load a trained model.
 
@@ -133,10 +135,11 @@ def load_model(
         device: default a GPU if there is one.
         class_names: K names that replace the model's own.
         overrides: KEY VALUE changes of a Detectron2 model's config.
+        precision: `float32` or `bfloat16`, as set_precision takes it.
 
     Raises:
         CdlError, FileNotFoundError: if there is no such model, or it cannot be loaded; for a wrong
-            number of names.
+            number of names, or an unknown precision.
         MissingPackageError: if the package of its backend is not installed.
     """
     card = name if isinstance(name, Card) else (source := find_model(name)).card
@@ -151,6 +154,7 @@ def load_model(
         names = backend.class_names(config)
     if class_names is not None and len(class_names) != len(names):
         raise CdlError(f"{len(class_names)} class names for a model of {len(names)} classes")
+    set_precision(use_channels_last(network), precision)
     return PredictionModel(
         backend,
         network,
@@ -160,6 +164,7 @@ def load_model(
         resize or backend.evaluation_transform(config),
         config,
         card,
+        precision,
     )
 
 

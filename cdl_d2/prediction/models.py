@@ -36,6 +36,7 @@ class PredictionModel:
         resize: resizing or cropping of an image, 3 x H x W, uint8, RGB, in evaluation.
         config: Detectron2's, or a DetectorConfig.
         card: of a model of the zoo.
+        precision: type in which the network computes, a key of PRECISIONS.
     """
 
     backend: Backend
@@ -46,6 +47,7 @@ class PredictionModel:
     resize: Transform
     config: Config
     card: Card | None = None
+    precision: str = "float32"
 
     @property
     def device(self) -> torch.device:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch.utils.data import Dataset
 
 from cdl_d2.errors import CdlError
@@ -24,6 +25,7 @@ from cdl_d2.workers import PlainlyPickled, load_in_workers
 
 Sample = dict[str, Any]
 T = TypeVar("T")
+INPUTS = {"latent", "scales", "reconstruction"}  # tensors that a network reads
 
 
 class Predictor:
@@ -53,6 +55,7 @@ class Predictor:
         name: str | Path,
         device: str | None = None,
         class_names: Sequence[str] | None = None,
+        precision: str = "float32",
     ) -> Predictor:
         """Load a trained model.
 
@@ -61,12 +64,14 @@ class Predictor:
                 CONFIG:WEIGHTS, or a model of a backend's zoo, as find_model resolves it.
             device: default a GPU if there is one.
             class_names: K names that replace the model's own.
+            precision: `bfloat16` lets the backbone, or a network without one, compute in it, which
+                is faster on GPUs and on CPUs with instructions for it.
 
         Raises:
             CdlError, FileNotFoundError: if there is no such model, or it cannot be loaded.
             MissingPackageError: if the package of its backend is not installed.
         """
-        return cls(load_model(name, device, class_names))
+        return cls(load_model(name, device, class_names, precision=precision))
 
     @classmethod
     def from_pretrained(cls, folder_or_repository: str | Path, device: str | None = None):
@@ -164,7 +169,12 @@ class Predictor:
         pending: deque[list[Source]] = deque()
         for packed in load_in_workers(_Work(work), _pack(batches, pending), workers):
             results = pickle.loads(packed)
-            yield pending.popleft(), results if in_workers else self.model.predict_readable(results)
+            batch = pending.popleft()
+            if in_workers:
+                yield batch, results
+                continue
+            device = self.model.device
+            yield batch, self.model.predict_readable([_copy_to(device, s) for s in results])
 
     def _predict_sources(self, batch: Sequence[Source]) -> list[Outcome]:
         return self.model.predict_readable(_read_samples(self.read, batch))
@@ -192,6 +202,17 @@ def _pack(batches: Iterable[list[Source]], pending: deque[list[Source]]) -> Iter
 
 def _read_samples(read: SourceReader, batch: Sequence[Source]) -> list[Sample | Exception]:
     return [outcome_of(read, source) for source in batch]
+
+
+def _copy_to(device: torch.device, sample: Sample | Exception) -> Sample | Exception:
+    """Return a sample whose input is on a device; CUDA copies it while this process goes on."""
+    if isinstance(sample, Exception):
+        return sample
+    pins = device.type == "cuda"  # only pinned memory is copied in the background
+    return sample | {
+        key: (sample[key].pin_memory() if pins else sample[key]).to(device, non_blocking=pins)
+        for key in INPUTS & sample.keys()
+    }
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -110,6 +110,19 @@ def test_a_model_of_pixels_decodes_a_bitstream(pixel_model, coded, codec):
     assert predictor(stream).bits_per_pixel is None
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bfloat16_detects_nearly_the_same(latent_model, coded, workers):
+    paths = sorted(coded.rglob("*.cdlz"))[:2]
+    lowered = Predictor.load(latent_model, "cpu", precision="bfloat16").stream(paths, 1, workers)
+    for path, prediction in zip(paths, lowered, strict=True):
+        expected = Predictor.load(latent_model, "cpu")(path)
+        assert prediction.scores.dtype == prediction.boxes.dtype == torch.float32
+        assert torch.allclose(prediction.scores[:3], expected.scores[:3], atol=0.05)
+        assert not torch.equal(prediction.boxes[:3], expected.boxes[:3])
+    with pytest.raises(CdlError, match="float8"):
+        Predictor.load(latent_model, "cpu", precision="float8")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_of_predictions_is_in_order(latent_model, coded, workers):
     predictor, paths = Predictor.load(latent_model), sorted(coded.rglob("*.cdlz"))
