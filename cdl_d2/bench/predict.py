@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +21,14 @@ from torch import nn
 from tqdm import tqdm
 
 from cdl_d2.codec import Bitstream
+from cdl_d2.device import synchronize
 from cdl_d2.errors import CdlError
 from cdl_d2.prediction import Predictor
 from cdl_d2.prediction.reading import load_codec, open_source
 
 TRANSFORMS = ("h_s", "g_s")  # of a codec: the hyperprior's, and the decoder
-PARTS = ("read", "hyperprior", "symbols", "decoder", "network", "write")
+READING = ("read", "hyperprior", "symbols", "decoder")  # on the CPU, by any number of workers
+PARTS = (*READING, "network", "write")
 
 
 def time_predictions(
@@ -34,15 +37,16 @@ def time_predictions(
     """Measure models in turn on each image, with one thread, so that their times compare.
 
     Args:
-        predictors: models by name, on the CPU.
+        predictors: models by name; what comes before their networks is measured on the CPU.
         paths: bitstreams.
         workers: numbers of processes, to measure the throughput with each.
 
     Returns:
         a row per `model`: medians in milliseconds of `read` (file and header), `hyperprior` (its
         network), `symbols` (entropy decoding without it), `decoder` (of an RGB model), `network`,
-        `write` (the prediction's record in an archive) and their `total`; `images/s` of these; and
-        `images/s with N` workers.
+        `write` (the prediction's record in an archive) and their `total`; `images/s` of these; what
+        the throughput is `bound by`, `reading` (all parts before the network) or `network`; how
+        many `workers` reading needs to keep one network busy; and `images/s with N` workers.
 
     Raises:
         CdlError, OSError: if a file is not a bitstream, or of another codec.
@@ -66,6 +70,8 @@ def time_predictions(
             }
             total = 1000 * median(sum(seconds.values()) for seconds in times[name])
             row = {"model": name} | parts | {"total": total, "images/s": 1000 / total}
+            share = sum(parts[part] for part in READING) / (parts["network"] + parts["write"])
+            row |= {"bound by": "reading" if share > 1 else "network", "workers": math.ceil(share)}
             for count in workers:
                 row[f"images/s with {count}"] = _throughput(predictor, paths, count)
             rows.append(row)
@@ -76,7 +82,7 @@ def time_predictions(
 
 def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
     """Return the seconds of each part for a file."""
-    coded_input = predictor.model.coded_input
+    coded_input = predictor.read.coded_input
     begin = time.perf_counter()
     stream = open_source(path)
     read = time.perf_counter()
@@ -86,6 +92,7 @@ def _time_one(predictor: Predictor, path: Path) -> dict[str, float]:
         item = predictor.read(stream)
     items = time.perf_counter()
     prediction = predictor.model.predict([item])[0]
+    synchronize(predictor.model.device)
     network = time.perf_counter()
     json.dumps(predictor.model.task.to_record(prediction, _as_png))
     written = time.perf_counter()

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from cdl_d2.cli.options import (
+    NO_DATASETS,
     CodecOptions,
+    Datasets,
     Device,
     Inputs,
     Json,
@@ -38,6 +40,7 @@ def model(
     size: tuple[int, int] | None = None,
     repeats: Positive = 5,
     detection_only: bool = False,
+    keep_memory: bool = True,
     json: Json = False,
 ) -> None:
     r"""Time encoding, decoding, detection and training steps, with peak memory, in one run.
@@ -55,10 +58,14 @@ def model(
         repeats: Measured repetitions; the median is printed.
         detection_only: Leave out training steps, which take most of the time; they are not measured
             of a LazyConfig.
+        keep_memory: On a CPU, reuse freed memory, as trainings do.
     """
     from cdl_d2.device import usable_device
+    from cdl_d2.memory import keep_freed_memory
 
     device = usable_device(None)
+    if keep_memory and device == "cpu":
+        keep_freed_memory()
     if is_named_or_converted(model, overrides):
         import torch
 
@@ -142,20 +149,25 @@ def predict(
     count: Positive = 20,
     workers: Annotated[list[Positive] | None, Parameter(consume_multiple=True)] = None,
     runtime: Literal["eager", "compile", "onnxruntime"] = "eager",
+    device: str = "cpu",
+    precision: Literal["float32", "bfloat16"] = "float32",
     json: Json = False,
 ) -> None:
-    """Time predictions from bitstreams, per stage and in total, on one core.
+    """Time predictions from bitstreams, per stage and in total, and find what bounds them.
 
     ```
     cdl bench predict nuclei-bridge coded --against nuclei-pixel --workers 1 2
     ```
 
-    An RGB model decodes the image. Models are measured in turn, image by image.
+    An RGB model decodes the image. Models are measured in turn, image by image, with one thread.
+    The column `workers` is the number of processes that read files fast enough for one network.
 
     Args:
         count: Number of bitstreams.
         workers: Numbers of processes for which a whole stream of predictions is timed.
         runtime: Runtime of the backbone.
+        device: Device of the networks, cpu or cuda; files are read on the CPU.
+        precision: Type in which the backbone, or a network without one, computes.
     """
     import tempfile
 
@@ -166,14 +178,51 @@ def predict(
     from cdl_d2.prediction.sources import find_sources
 
     paths = [*find_sources(inputs).values()][:count]
+    if runtime != "eager" and (device, precision) != ("cpu", "float32"):
+        raise CdlError(f"--runtime {runtime} is for the CPU, in float32")
     if workers and runtime != "eager":
         raise CdlError(f"--workers are other processes, which have no --runtime {runtime}")
     predictors = {}
     with tempfile.TemporaryDirectory() as folder:
         for i, name in enumerate([model, *(against or ())]):
             exported = Path(folder) / str(i)
-            predictors[name] = Predictor(with_runtime(load_model(name, "cpu"), runtime, exported))
+            loaded = load_model(name, device, precision=precision)
+            predictors[name] = Predictor(with_runtime(loaded, runtime, exported))
         print_rows(time_predictions(predictors, paths, workers or []), json)
+
+
+@app.command
+def training(
+    model: Model,
+    /,
+    *overrides: Overrides,
+    rgb_model: str | None = None,
+    count: Positive = 64,
+    workers: NotNegative = 0,
+    datasets: Datasets = NO_DATASETS,
+    json: Json = False,
+) -> None:
+    r"""Measure training from image files, a latent store and bitstreams, and what bounds it.
+
+    ```
+    cdl bench training classification/small/latent_resnet_small.yaml \
+        --rgb-model classification/small/pixel_resnet_small.yaml \
+        --register-classes train scenes/train MODEL.META_ARCHITECTURE CompressedClassifier
+    ```
+
+    Images are encoded into temporary stores first. `reading` and `network` are milliseconds per
+    image of each alone. A student with a teacher reads images beside latents.
+
+    Args:
+        rgb_model: Config of an RGB model to compare with; overrides are those of both.
+        count: Number of images, the first of DATASETS.TRAIN.
+        workers: Processes that read; 0 for none beside this one.
+    """
+    from cdl_d2.bench.training import time_training
+
+    cfg = load_config(model, overrides, datasets)
+    rgb_cfg = load_config(rgb_model, overrides) if rgb_model else None
+    print_rows(time_training(cfg, rgb_cfg, count, workers), json)
 
 
 @app.command

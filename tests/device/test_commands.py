@@ -83,6 +83,15 @@ def test_predictions_are_those_of_the_cpu_also_with_workers(images, codec, domai
             assert prediction.bits == expected.bits
 
 
+def test_reading_and_network_are_timed_apart(images, codec, tmp_path):
+    folder, path = save_tiny(tmp_path / "model", "latent"), tmp_path / "0.cdlz"
+    stream = codec.compress(read_image(min(images.iterdir())).float() / 255)
+    path.write_bytes(stream.to_bytes())
+    timed = "bench", "predict", folder, path, "--device", NAME, "--precision", "bfloat16"
+    [row] = json.loads(output_of(*timed, "--workers", 1, "--json"))
+    assert row["workers"] >= 1 and row["images/s with 1"] > 0
+
+
 def test_random_numbers_of_the_device_go_on_past_loading_and_seeded_places():
     from cdl_d2.codec import Codec
 

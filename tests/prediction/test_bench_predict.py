@@ -20,6 +20,7 @@ def test_models_are_measured_side_by_side(latent_model, pixel_model, coded):
     for row in (latent, pixel):
         assert row["images/s with 1"] > 0
         assert sum(row[part] for part in PARTS) == pytest.approx(row["total"], rel=0.5)
+        assert (row["workers"] > 1) == (row["bound by"] == "reading") and row["workers"] >= 1
     assert latent["decoder"] == 0 < pixel["decoder"] and latent["hyperprior"] > 0
 
 
