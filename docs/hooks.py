@@ -72,7 +72,7 @@ def keys_markdown():
     """Return tables of the config keys, with the sentences of `cdl_d2/d2/config.py`."""
     sections = {}
     for keys, defaults, sentence in config_keys():
-        names = "<br>".join(f"`{key}`" for key in keys)
+        names = "<br>".join(f"<nobr>`{key}`</nobr>" for key in keys)
         values = "<br>".join(f"`{str(default) or repr(default)}`" for default in defaults)
         row = f"| {names} | {values} | {sentence} |"
         sections.setdefault(keys[0].rpartition(".")[0], []).append(row)
