@@ -15,6 +15,7 @@ from cdl_d2.codec import STRIDE
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.conversion import Preprocessing
+from cdl_d2.conversion.latent_network import DECODER_STRIDE
 from cdl_d2.d2.applications.conversion import ModelConversion, Reader, scaled_images
 from cdl_d2.d2.applications.pyramid_levels import level_of_entry, without_finer_levels
 from cdl_d2.d2.building import build_model
@@ -30,7 +31,7 @@ from cdl_d2.nn.backbones.rgb_model import IMAGENET, IMAGENET_CLASSES, imagenet_n
 from cdl_d2.nn.input.domains import LATENT
 
 INIT = "MODEL.CLASSIFIER.INIT"
-ENTRY = "MODEL.BRIDGE.ENTRY"
+ENTRY, BRIDGE_STRIDE = "MODEL.BRIDGE.ENTRY", "MODEL.BRIDGE.STRIDE"
 META_ARCHITECTURE = "MODEL.META_ARCHITECTURE"
 
 
@@ -57,6 +58,7 @@ class YamlConversion(ModelConversion):
         options: dict[str, Any] = bridge | {
             "MODEL.WEIGHTS": weights,
             **({ENTRY: self.entry} if self.entry else {}),
+            **({BRIDGE_STRIDE: DECODER_STRIDE} if self.distillation else {}),
             **without_finer_levels(cfg, level),
             **dict.fromkeys(INITIALIZATION_KEYS, ""),
             **initial,
