@@ -21,7 +21,7 @@ from cdl_d2.conversion.image_network import DecodedNetwork, ImageNetwork
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.outputs import read_output
 from cdl_d2.conversion.preprocessing import Preprocessing
-from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, ORIGINALS, Report
+from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, NOT_TUNED, ORIGINALS, Report
 from cdl_d2.metrics.agreement import (
     ClassAgreement,
     DetectionAgreement,
@@ -148,7 +148,7 @@ def test_a_conversion_compares_its_result_on_the_images_kept_aside(codec, tmp_pa
     pictures = draw_examples(conversion)
     assert conversion.kept_aside[0].name in pictures[0] and pictures[0].count("<img") == 5
     conversion.compare(fine_tuned=conversion.compared[DECODED])
-    assert conversion.report.candidate == FINE_TUNED
+    assert conversion.report.candidate == NOT_TUNED  # it had no training
 
 
 def test_the_page_of_several_qualities_has_a_curve(tmp_path):
