@@ -60,7 +60,7 @@ def shorten_fits() -> None:
 
 def shorten_conversions() -> None:
     """Fit networks of torchvision and timm to few images, and train them with small batches."""
-    from cdl_d2.cli.convert import ConversionOptions
+    from cdl_d2.cli.conversion_options import ConversionOptions
 
     distillation = ConversionOptions.distillation
     ConversionOptions.distillation = lambda options: replace(distillation(options), batch_size=2)

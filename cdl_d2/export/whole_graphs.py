@@ -24,13 +24,13 @@ class Value:
     Attributes:
         name: its name.
         shape: sides that are an Axis are of variable size.
-        meaning: what it is, in units and value ranges.
+        description: what it is, in units and value ranges.
         dtype: type of its numbers.
     """
 
     name: str
     shape: Shape
-    meaning: str
+    description: str
     dtype: str = "float32"
 
 

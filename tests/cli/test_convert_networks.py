@@ -12,7 +12,7 @@ from torchvision.io import write_png
 from torchvision.models import ShuffleNet_V2_X0_5_Weights, get_model
 from torchvision.transforms._presets import ImageClassification
 
-from cdl_d2.cli.convert import ConversionOptions
+from cdl_d2.cli.conversion_options import ConversionOptions
 from cdl_d2.codec import networks
 from cdl_d2.conversion.distillation import Distillation
 from cdl_d2.model_zoo.catalog import find_card

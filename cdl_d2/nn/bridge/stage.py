@@ -68,7 +68,9 @@ def find_stage(network: nn.Module, name: str, run: Run, size: tuple[int, int]) -
     end = calls.index(name)
     before: list[str] = []
     for module in calls[calls.index(start) : end]:
-        if not _is_in(name, module) and not any(_is_in(module, other) for other in before):
+        if not _is_in(name, module) and not any(
+            _is_in(module, name_before) for name_before in before
+        ):
             before.append(module)
     if repeated := set(before) & set(calls[end:]):
         raise CdlError(f"{min(repeated)} runs before and behind {name}, which cannot be an entry")
@@ -123,8 +125,8 @@ def _record_calls(
         return lambda module, inputs: calls.append(name)
 
     with ExitStack() as stack, torch.no_grad():
-        for name, other in modules.items():
-            stack.callback(other.register_forward_pre_hook(note(name)).remove)
+        for name, candidate in modules.items():
+            stack.callback(candidate.register_forward_pre_hook(note(name)).remove)
         hook = module.register_forward_hook(lambda m, inputs, output: outputs.append(output))
         stack.callback(hook.remove)
         run()
