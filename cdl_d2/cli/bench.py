@@ -218,7 +218,7 @@ def training(
         count: Number of images, the first of DATASETS.TRAIN.
         workers: Processes that read; 0 for none beside this one.
     """
-    from cdl_d2.bench.training import time_training
+    from cdl_d2.d2.applications.training_throughput import time_training
 
     cfg = load_config(model, overrides, datasets)
     rgb_cfg = load_config(rgb_model, overrides) if rgb_model else None

@@ -23,7 +23,7 @@ from cdl_d2.model_zoo.card import Card
 from cdl_d2.model_zoo.catalog import find_card
 from cdl_d2.model_zoo.hub import CARD_FILE, read_model
 from cdl_d2.prediction.models import PredictionModel
-from cdl_d2.prediction.precision import set_precision
+from cdl_d2.prediction.precision import FLOAT32, set_precision
 from cdl_d2.prediction.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def load_model(
     device: str | None = None,
     class_names: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
-    precision: str = "float32",
+    precision: str = FLOAT32,
 ) -> PredictionModel:
     """Load a trained model.
 
@@ -154,7 +154,9 @@ def load_model(
         names = backend.class_names(config)
     if class_names is not None and len(class_names) != len(names):
         raise CdlError(f"{len(class_names)} class names for a model of {len(names)} classes")
-    set_precision(use_channels_last(network), precision)
+    network = use_channels_last(network)
+    if precision != FLOAT32:
+        set_precision(network, precision)
     return PredictionModel(
         backend,
         network,

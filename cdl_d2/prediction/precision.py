@@ -12,7 +12,8 @@ from torch import nn
 from cdl_d2.device import device_of
 from cdl_d2.errors import check_choice
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FLOAT32 = "float32"
+PRECISIONS = {FLOAT32: torch.float32, "bfloat16": torch.bfloat16}
 
 
 def set_precision(network: nn.Module, precision: str) -> None:
@@ -30,7 +31,7 @@ def set_precision(network: nn.Module, precision: str) -> None:
         CdlError: for an unknown precision.
     """
     check_choice("precision", precision, PRECISIONS)
-    if precision == "float32":
+    if precision == FLOAT32:
         return
     module = getattr(network, "backbone", network)
     # A partial of a function, unlike a method made here, can be sent to worker processes.

@@ -83,10 +83,10 @@ class LinearBridge(nn.Module):
         self.register_buffer("is_fitted", torch.tensor(False))
         self.norm = getattr(convolution, "norm", None)
         self.activation = getattr(convolution, "activation", None)
-        channels, self.layers = codec.latent_channels, DecoderLayers()
+        channels, reads_decoder = codec.latent_channels, decoder_stride != STRIDE
+        self.layers = decoder_layers(codec, decoder_stride) if reads_decoder else DecoderLayers()
         self.input = LatentInput(channels, codec.identity)
-        if decoder_stride != STRIDE:
-            self.layers = decoder_layers(codec, decoder_stride)
+        if reads_decoder:
             channels = self.layers(torch.zeros(1, channels, 2, 2)).shape[1]
         window = self._patch + WINDOW - 1
         largest, patch = window**2 * channels, self._patch

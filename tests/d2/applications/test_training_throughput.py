@@ -4,8 +4,8 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from cdl_d2.bench.training import SUBSET, time_training
 from cdl_d2.d2 import register_dataset
+from cdl_d2.d2.applications.training_throughput import SUBSET, time_training
 from cdl_d2.errors import CdlError
 from tests.conftest import make_coco_dataset
 from tests.d2.conftest import small_cfg
