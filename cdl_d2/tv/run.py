@@ -11,7 +11,7 @@ from torch import nn
 
 from cdl_d2.codec import CodecChoice
 from cdl_d2.data import LatentStore, Variant
-from cdl_d2.device import usable_device
+from cdl_d2.device import usable_device, use_channels_last
 from cdl_d2.errors import CdlError
 from cdl_d2.files import write_json
 from cdl_d2.nn.bridge.bridge import FIRST_CONVOLUTION
@@ -135,7 +135,7 @@ class Run:
             state, detector = detector.state_dict(), build_detector(config)
             detector.load_state_dict(state)
         self.output.mkdir(parents=True, exist_ok=True)
-        return run._evaluate(detector.to(device), config)
+        return run._evaluate(use_channels_last(detector.to(device)), config)
 
     def _evaluate(self, detector: nn.Module, config: DetectorConfig) -> dict[str, Any]:
         """Evaluate, and write `results.json` and a line of `metrics.json`."""

@@ -106,7 +106,8 @@ def test_a_bridge_rcnn_finds_the_same_with_the_exported_backbone(bridge, tmp_pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.backbone, "forward", exported)
         predictions = model(items)
-    assert seen == [(6, 6), (8, 10)] and all(s % card["multiple_of_cells"] == 0 for s in seen[0])
+    multiple = card["multiple_of_positions"]
+    assert seen == [(6, 6), (8, 10)] and all(side % multiple == 0 for side in seen[0])
     for reference, prediction in zip(expected, predictions, strict=True):
         for field in ("scores", "pred_classes"):
             same = getattr(reference["instances"], field), getattr(prediction["instances"], field)
