@@ -71,7 +71,8 @@ class ClassificationTask(Task):
             probabilities = record["probabilities"]
             best = max(range(len(names)), key=probabilities.__getitem__)
             rows.append((record["file_name"], names[best], *(f"{p:.6f}" for p in probabilities)))
-        return to_csv(["file", "class", *names], rows)
+        own = ["file", "class"]  # ImageNet has a class "file"
+        return to_csv([*own, *(f"{n} (class)" if n in own else n for n in names)], rows)
 
 
 TASK = ClassificationTask()
