@@ -18,6 +18,8 @@ Copies = WeakValueDictionary[torch.device, nn.Module]
 _COPIES: WeakKeyDictionary[nn.Module, Copies] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
+GPU_TYPES = "cuda", "mps"  # of devices
+
 
 def usable_device(name: str | None) -> str:
     """Return the name of a device after trying it; for None the GPU if there is one, else the CPU.
@@ -51,7 +53,7 @@ def channels_last(batch: torch.Tensor) -> torch.Tensor:
     Layers compute in their input's format. Transposed convolutions, above all, are several times
     faster in this one on CPUs.
     """
-    if batch.device.type in ("cuda", "mps"):
+    if batch.device.type in GPU_TYPES:
         return batch
     return batch.contiguous(memory_format=torch.channels_last)
 

@@ -22,7 +22,7 @@ from cdl_d2.d2.model_input import build_codec
 from cdl_d2.d2.tasks import get_task, keep_names
 from cdl_d2.data import Plan, Variant
 from cdl_d2.data.store.whole_dataset import encode_dataset
-from cdl_d2.device import synchronize
+from cdl_d2.device import synchronize, use_channels_last
 from cdl_d2.errors import CdlError
 
 SUBSET = "images of a benchmark"  # name of the data set
@@ -108,7 +108,7 @@ def _encode(cfg: CfgNode, form: str, output: Path, workers: int) -> str:
 def _time_epoch(cfg: CfgNode, count: int) -> Mapping[str, Any]:
     """Return the throughput, and the milliseconds per image of its two parts."""
     batch_size, device = cfg.SOLVER.IMS_PER_BATCH, torch.device(cfg.MODEL.DEVICE)
-    model = Trainer.build_model(cfg).train()
+    model = use_channels_last(Trainer.build_model(cfg)).train()
     optimizer = Trainer.build_optimizer(cfg, model)
     steps = count // batch_size
 

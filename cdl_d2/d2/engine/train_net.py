@@ -25,6 +25,7 @@ from cdl_d2.d2.engine.run_config import RunConfig
 from cdl_d2.d2.engine.trainer import Trainer
 from cdl_d2.d2.modeling.selected_channels import keep_channels
 from cdl_d2.d2.tasks import check_datasets, keep_names
+from cdl_d2.device import use_channels_last
 from cdl_d2.errors import CdlError, DivergedError
 from cdl_d2.files import CONFIG_FILE, is_disk_error, write_json, write_text
 
@@ -157,7 +158,8 @@ def _set_up(training: Training, cfg: CfgNode) -> None:
 
 
 def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
-    model = Trainer.build_model(without_initialization(cfg))
+    # In the memory format of a training, for the same digits.
+    model = use_channels_last(Trainer.build_model(without_initialization(cfg)))
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     last = resume and checkpointer.has_checkpoint()
     load_all_weights(model, checkpointer.get_checkpoint_file() if last else cfg.MODEL.WEIGHTS)

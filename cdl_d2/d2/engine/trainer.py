@@ -72,7 +72,7 @@ class Trainer(DefaultTrainer):
         """Build model, optimizer, loader and scheduler, in DefaultTrainer's order."""
         if torch.device(cfg.MODEL.DEVICE).type == "cpu":
             keep_freed_memory()
-        model = self.build_model(cfg)
+        model = use_channels_last(self.build_model(cfg))
         with naming_config(cfg):
             optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -89,7 +89,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Build and log the model; raise CdlError that names the config if it is wrong."""
-        model = use_channels_last(build_model(cfg))  # also of an evaluation: the same digits
+        model = build_model(cfg)
         logging.getLogger(__name__).info(f"Model:\n{model}")
         return model
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
+from cdl_d2.device import GPU_TYPES
 from cdl_d2.errors import CdlError
 
 
@@ -33,7 +34,7 @@ class DecoderLayers(nn.Sequential):
 
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to a feature, N x C x 16h/s x 16w/s of stride s."""
-        if y_hat.is_cpu:
+        if y_hat.device.type not in GPU_TYPES:
             y_hat = y_hat.contiguous(memory_format=torch.channels_last)
         return super().forward(y_hat)
 
