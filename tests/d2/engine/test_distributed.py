@@ -71,7 +71,7 @@ def test_the_error_of_a_process_is_that_of_the_training():
 
 def test_processes_share_gradients_and_need_no_gpu(transfer_cfg, tmp_path):
     arguments = (transfer_cfg, str(tmp_path / "rendezvous"), str(tmp_path))
-    mp.start_processes(train_one_step, arguments, nprocs=2, start_method="fork")
+    mp.start_processes(train_one_step, arguments, nprocs=2, start_method="spawn")
     first, second = (torch.load(tmp_path / f"gradients{rank}.pth") for rank in range(2))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
