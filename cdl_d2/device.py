@@ -59,13 +59,13 @@ def channels_last(batch: torch.Tensor) -> torch.Tensor:
 
 
 def use_channels_last(network: nn.Module) -> nn.Module:
-    """Store the weights of convolutions channels-last if a network is on the CPU; return it.
+    """Store the weights of convolutions channels-last unless a network is on a GPU; return it.
 
     Convolutions with such weights compute in this format, in which PyTorch is faster on CPUs: a
     ResNet-50 with a feature pyramid takes about two thirds of the time. Of a network with a
     `backbone` only that is changed: losses of Detectron2's heads need the usual format.
     """
-    if device_of(network).type == "cpu":
+    if device_of(network).type not in GPU_TYPES:
         for module in getattr(network, "backbone", network).modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 weight = module.weight.detach()

@@ -152,9 +152,9 @@ def load_model(
             source.weights, device, source.config_file, overrides
         )
         names = backend.class_names(config)
+    use_channels_last(network)
     if class_names is not None and len(class_names) != len(names):
         raise CdlError(f"{len(class_names)} class names for a model of {len(names)} classes")
-    network = use_channels_last(network)
     if precision != FLOAT32:
         set_precision(network, precision)
     return PredictionModel(

@@ -85,9 +85,9 @@ class LinearBridge(nn.Module):
         self.activation = getattr(convolution, "activation", None)
         channels, reads_decoder = codec.latent_channels, decoder_stride != STRIDE
         self.layers = decoder_layers(codec, decoder_stride) if reads_decoder else DecoderLayers()
-        self.input = LatentInput(channels, codec.identity)
         if reads_decoder:
             channels = self.layers(torch.zeros(1, channels, 2, 2)).shape[1]
+        self.input = LatentInput(codec.latent_channels, codec.identity)
         window = self._patch + WINDOW - 1
         largest, patch = window**2 * channels, self._patch
         if width is None:
