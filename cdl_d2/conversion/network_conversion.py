@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.io.state_dicts import fingerprint, load_into
 from cdl_d2.conversion.convert import Conversion
-from cdl_d2.conversion.distillation import DistillationOptions
+from cdl_d2.conversion.folder_conversion import FolderConversion
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.conversion.named_networks import NamedNetwork
 from cdl_d2.conversion.network_model import NetworkConfig, NetworkModel, save_model
-from cdl_d2.conversion.output_folder import (
-    conversion_folder,
-    describe_images,
-    read_finished_report,
-)
-from cdl_d2.conversion.report import Report
+from cdl_d2.conversion.output_folder import conversion_folder
 from cdl_d2.errors import CdlError
 from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.input.domains import LATENT
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkConversion:
-    """A conversion and its arguments.
-
-    Attributes:
-        source: RGB network.
-        images: files of unlabelled images.
-        codec: codec of the latents or reconstructions.
-        output: folder to write.
-        options: options of the distillation.
-        domain: `latent`; or `reconstruction`, for the RGB network on decoded images, trained in the
-            same way.
-        device: `cpu` or `cuda`.
-        entry: as of `convert`.
-    """
+class NetworkConversion(FolderConversion):
+    """Conversion of a network by name; `source` is a NamedNetwork, `entry` as of `convert`."""
 
     source: NamedNetwork
-    images: Sequence[Path]
-    codec: CodecChoice
-    output: Path
-    options: DistillationOptions
-    domain: str = LATENT
-    device: str = "cpu"
-    entry: str = ""
 
     def run(self) -> Conversion:
         """Convert, check the result on an image, and write it; continue if it was interrupted.
@@ -64,7 +37,7 @@ class NetworkConversion:
         """
         config = self._config()
         codec, preprocessing = config.codec.load(), config.preprocessing
-        with conversion_folder(self.output, self._record(config), [WEIGHTS_FILE]):
+        with conversion_folder(self.output, self.record(), [WEIGHTS_FILE]):
             network = self.source.network.to(self.device)
             conversion = Conversion(network, codec, self.images, preprocessing, self.output)
             if self.domain == LATENT:
@@ -83,19 +56,13 @@ class NetworkConversion:
             save_model(self.output / WEIGHTS_FILE, model)
         return conversion
 
-    def finished_report(self) -> Report | None:
-        """Return the report of the same conversion if the output folder has its result."""
-        return read_finished_report(self.output, self._record(self._config()))
-
     def _config(self) -> NetworkConfig:
-        source, codec, weights = self.source, self.codec, Path(self.codec.weights)
-        if self.codec.weights and weights.is_file():
-            codec = replace(codec, weights=str(weights.absolute()))
+        source, codec = self.source, self.absolute_codec()
         parts = source.name, source.task, source.outputs, source.preprocessing
         return NetworkConfig(*parts, domain=self.domain, codec=codec, entry=self.entry)
 
-    def _record(self, config: NetworkConfig) -> dict[str, Any]:
-        """Return what the result depends on, as JSON values."""
+    def describe_model(self) -> dict[str, Any]:
+        config = self._config()
         return {
             "network": config.network,
             "weights": fingerprint(self.source.network),
@@ -103,8 +70,6 @@ class NetworkConversion:
             "entry": config.entry,
             "codec": asdict(config.codec),
             "preprocessing": asdict(config.preprocessing),
-            "distillation": asdict(self.options),
-            "images": describe_images(self.images),
         }
 
 

@@ -10,17 +10,14 @@ from typing import Any
 
 import torch
 
-from cdl_d2.codec import Codec, CodecChoice
+from cdl_d2.codec import Codec
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.io.state_dicts import fingerprint
-from cdl_d2.conversion import DistillationOptions, Preprocessing
+from cdl_d2.conversion import Preprocessing
 from cdl_d2.conversion.comparison import compare
+from cdl_d2.conversion.folder_conversion import FolderConversion
 from cdl_d2.conversion.image_sets import distil_on_images, list_images, split_images
-from cdl_d2.conversion.output_folder import (
-    conversion_folder,
-    describe_images,
-    read_finished_report,
-)
+from cdl_d2.conversion.output_folder import conversion_folder
 from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, NOT_TUNED, Report
 from cdl_d2.conversion.sample_network import SampleNetwork, SamplePredictor
 from cdl_d2.files import WEIGHTS_FILE
@@ -56,28 +53,14 @@ class DetectorResult:
 
 
 @dataclass(frozen=True, eq=False)
-class DetectorConversion:
-    """Conversion with its arguments, as NetworkConversion.
+class DetectorConversion(FolderConversion):
+    """Conversion of a detector of torchvision.
 
-    Attributes:
-        checkpoint: of an RGB detector, or `coco`.
-        images: files of unlabelled images.
-        codec: codec of the latents or reconstructions.
-        output: folder to write.
-        options: options of the distillation.
-        domain: `latent`, or `reconstruction` for the RGB detector on decoded images.
-        device: `cpu` or `cuda`.
-        entry: what the bridge replaces, `conv1` (the default), `stem`, `res2` or `res3`.
+    `source` is the checkpoint of an RGB detector, or `coco`; `entry` is `conv1` (the default),
+    `stem`, `res2` or `res3`.
     """
 
-    checkpoint: str
-    images: Sequence[Path]
-    codec: CodecChoice
-    output: Path
-    options: DistillationOptions
-    domain: str = LATENT
-    device: str = "cpu"
-    entry: str = ""
+    source: str
 
     def run(self) -> DetectorResult:
         """Convert, write the result, and compare it; continue if it was interrupted.
@@ -85,12 +68,12 @@ class DetectorConversion:
         Raises:
             CdlError, OSError: for unusable arguments, or an output folder of something else.
         """
-        teacher, rgb_config = load_rgb_detector(self.checkpoint)
+        teacher, rgb_config = load_rgb_detector(self.source)
         config = self._config(rgb_config)
-        with conversion_folder(self.output, self._record(teacher, config), [WEIGHTS_FILE]):
+        with conversion_folder(self.output, self.record(), [WEIGHTS_FILE]):
             kept_aside, files = split_images(list_images(self.images))
             student = build_detector(config)
-            load_initial_weights(student, self.checkpoint)
+            load_initial_weights(student, self.source)
             student, teacher = (d.to(self.device).eval() for d in (student, teacher))
             preprocessing = _preprocessing(rgb_config)
             explained = None
@@ -107,27 +90,15 @@ class DetectorConversion:
             save_detector(self.output / WEIGHTS_FILE, config, student.cpu().state_dict())
         return result
 
-    def finished_report(self) -> Report | None:
-        """Return the report of the same conversion if the output folder has its result."""
-        teacher, config = load_rgb_detector(self.checkpoint)
-        return read_finished_report(self.output, self._record(teacher, self._config(config)))
-
     def _config(self, rgb: DetectorConfig) -> DetectorConfig:
-        codec, weights = self.codec, Path(self.codec.weights)
-        if self.codec.weights and weights.is_file():
-            codec = replace(codec, weights=str(weights.absolute()))
         bridge = (self.entry or FIRST_CONVOLUTION) if self.domain == LATENT else ""
         architecture = replace(rgb.architecture, bridge=bridge)
+        codec = self.absolute_codec()
         return replace(rgb, domain=self.domain, codec=codec, architecture=architecture)
 
-    def _record(self, teacher: CompressedMaskRCNN, config: DetectorConfig) -> dict[str, Any]:
-        """Return what the result depends on, as JSON values."""
-        return {
-            "weights": fingerprint(teacher),
-            "config": asdict(config),
-            "distillation": asdict(self.options),
-            "images": describe_images(self.images),
-        }
+    def describe_model(self) -> dict[str, Any]:
+        teacher, config = load_rgb_detector(self.source)
+        return {"weights": fingerprint(teacher), "config": asdict(self._config(config))}
 
     def _fit(
         self,
