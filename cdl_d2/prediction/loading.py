@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cdl_d2 import model_zoo
 from cdl_d2.device import usable_device, use_channels_last
@@ -25,9 +25,6 @@ from cdl_d2.model_zoo.hub import CARD_FILE, read_model
 from cdl_d2.prediction.models import PredictionModel
 from cdl_d2.prediction.precision import FLOAT32, set_precision
 from cdl_d2.prediction.tasks import TASKS
-
-if TYPE_CHECKING:
-    pass
 
 CONFIG = r"\.(?:yaml|yml|py)"
 
@@ -152,12 +149,9 @@ def load_model(
             source.weights, device, source.config_file, overrides
         )
         names = backend.class_names(config)
-    use_channels_last(network)
     if class_names is not None and len(class_names) != len(names):
         raise CdlError(f"{len(class_names)} class names for a model of {len(names)} classes")
-    if precision != FLOAT32:
-        set_precision(network, precision)
-    return PredictionModel(
+    model = PredictionModel(
         backend,
         network,
         TASKS[backend.task(config)],
@@ -165,9 +159,14 @@ def load_model(
         backend.coded_input(network, config),
         resize or backend.evaluation_transform(config),
         config,
+        next(network.parameters()).device,
         card,
         precision,
     )
+    use_channels_last(network)
+    if precision != FLOAT32:
+        set_precision(network, precision)
+    return model
 
 
 def _checkpoint_source(checkpoint: Path) -> ModelSource:

@@ -35,6 +35,7 @@ class PredictionModel:
         coded_input: input domain and codec.
         resize: resizing or cropping of an image, 3 x H x W, uint8, RGB, in evaluation.
         config: Detectron2's, or a DetectorConfig.
+        device: device of the network.
         card: of a model of the zoo.
         precision: type in which the network computes, a key of PRECISIONS.
     """
@@ -46,13 +47,9 @@ class PredictionModel:
     coded_input: CodedInput
     resize: Transform
     config: Config
+    device: torch.device
     card: Card | None = None
     precision: str = "float32"
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the network."""
-        return next(self.network.parameters()).device
 
     def predict_readable(self, samples: Sequence[dict[str, Any] | Exception]) -> list[Outcome]:
         """Predict a batch; if it fails, predict its samples one by one.
