@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cdl_d2.bench.results import read_value
+from cdl_d2.bench.results import read_value, value_label
 from cdl_d2.errors import CdlError, imports_of_extra
 
 with imports_of_extra("report"):
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 from cdl_d2.files import read_json_lines, write_atomically
 
@@ -29,12 +30,14 @@ class Point:
         curve: name of the curve whose points are joined by a line; empty for a single point.
         values: results by key, such as `rate/bpp`.
         seeds: number of trainings.
+        ranges: least and greatest result by key, if there are several trainings.
     """
 
     name: str
     curve: str
     values: Mapping[str, float]
     seeds: int
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) -> Point:
@@ -51,8 +54,10 @@ def read_point(name: str, folders: Sequence[str | Path], keys: Sequence[str]) ->
     if not folders:
         raise CdlError(f"point {name!r} has no model")
     curve, _, point = name.rpartition(":")
-    values = {key: fmean(read_value(folder, key) for folder in folders) for key in keys}
-    return Point(point, curve, values, len(folders))
+    results = {key: [read_value(folder, key) for folder in folders] for key in keys}
+    values = {key: fmean(numbers) for key, numbers in results.items()}
+    ranges = {key: (min(numbers), max(numbers)) for key, numbers in results.items()}
+    return Point(point, curve, values, len(folders), ranges if len(folders) > 1 else {})
 
 
 def curve_of(points: Sequence[Point], name: str, x: str) -> list[Point]:
@@ -155,8 +160,8 @@ def compare_trainings(
         for p in points
     ]
     sentences = [
-        f"{curve} saves {rate_saving(points, reference, curve, *plot):.1f} % of the {plot[0]} of "
-        f"{reference}"
+        f"{curve} saves {rate_saving(points, reference, curve, *plot):.1f} % of the "
+        f"{value_label(plot[0])} of {reference}"
         for reference, curve in savings
     ]
     if plot:
@@ -167,8 +172,8 @@ def compare_trainings(
 def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:
     """Plot points with their names; points of a curve are joined in the order of x.
 
-    Points without x, such as RGB models on original images, which have no rate, are horizontal
-    lines.
+    A point of several trainings has a bar from their least to their greatest y. Points without x,
+    such as RGB models on original images, which have no rate, are horizontal lines.
     """
     figure = Figure(figsize=(7, 5), layout="constrained")
     axis = figure.subplots()
@@ -181,15 +186,27 @@ def tradeoff_figure(points: Sequence[Point], x: str, y: str) -> Figure:
     for curve in dict.fromkeys(point.curve for point in coded):
         members = curve_of(coded, curve, x)
         positions = [(p.values[x], p.values[y]) for p in members]
-        axis.plot(*zip(*positions, strict=True), "o-" if curve else "o", label=curve or None)
+        style = "o-" if curve else "o"
+        (line,) = axis.plot(*zip(*positions, strict=True), style, label=curve or None)
+        _draw_ranges(axis, members, x, y, line.get_color())
         for member, position in zip(members, positions, strict=True):
             axis.annotate(member.name, position, (4, 4), textcoords="offset points", fontsize=8)
-    axis.set(xlabel=x, ylabel=y)
+    has_ranges = any(y in point.ranges for point in coded)
+    spread = "; bars: least and greatest over seeds" if has_ranges else ""
+    axis.set(xlabel=value_label(x), ylabel=value_label(y) + spread)
     axis.margins(x=0.12, y=0.08)  # room for names
     axis.grid(alpha=0.3)
     if any(point.curve for point in points):
         axis.legend()
     return figure
+
+
+def _draw_ranges(axis: Axes, points: Sequence[Point], x: str, y: str, color: str) -> None:
+    for point in points:
+        if y in point.ranges:
+            low, high = point.ranges[y]
+            offsets = [[point.values[y] - low], [high - point.values[y]]]
+            axis.errorbar(point.values[x], point.values[y], offsets, color=color, capsize=4)
 
 
 def read_history(folder: str | Path, key: str) -> list[tuple[int, float]]:

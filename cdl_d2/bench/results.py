@@ -11,6 +11,32 @@ from cdl_d2.errors import CdlError
 from cdl_d2.model_zoo import metrics
 
 RESULTS = "results.json"  # in a training's folder
+LABELS = {
+    "attributes/accuracy": "attribute accuracy (%)",
+    "attributes/balanced_accuracy": "balanced attribute accuracy (%)",
+    "bbox/AP": "box AP (%)",
+    "bbox/AP50": "box AP at IoU 0.5 (%)",
+    "classification/loss": "cross entropy (nats)",
+    "classification/top1": "top-1 accuracy (%)",
+    "classification/top5": "top-5 accuracy (%)",
+    "keypoints/AP": "keypoint AP (%)",
+    "model/parameters": "parameters",
+    "panoptic_seg/PQ": "panoptic quality (%)",
+    "rate/bpp": "bits per pixel",
+    "rate/channels": "channels",
+    "rate/kB": "kB per image",
+    "rate/ms_ssim": "MS-SSIM",
+    "rate/perceptual": "perceptual distance",
+    "rate/psnr": "PSNR (dB)",
+    "segm/AP": "mask AP (%)",
+    "segm/AP50": "mask AP at IoU 0.5 (%)",
+    "sem_seg/IoU": "mIoU (%)",
+    "sem_seg/fwIoU": "frequency-weighted IoU (%)",
+    "sem_seg/mIoU": "mIoU (%)",
+    "sem_seg/pACC": "pixel accuracy (%)",
+    "time/encode_ms": "time from image to file (ms)",
+    "time/result_ms": "time from file to result (ms)",
+}  # of values in plots
 
 
 def results_path(model: str | Path) -> Path:
@@ -58,3 +84,16 @@ def read_value(model: str | Path, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise CdlError(f"{model} has {value!r} for {key!r}, which is no finite number")
     return value
+
+
+def value_label(key: str) -> str:
+    """Return what the axis of a plot is called: a quantity and its unit.
+
+    Args:
+        key: as `read_value` takes it; an unknown one is returned as it is.
+    """
+    dataset, _, name = key.rpartition("/")[0].rpartition("/")
+    known = f"{name}/{key.rpartition('/')[2]}"
+    if known not in LABELS:
+        return key
+    return f"{LABELS[known]}, {dataset}" if dataset else LABELS[known]

@@ -39,9 +39,9 @@ def compare(
         --history total_loss classification/loss --history-output losses.png
     ```
 
-    Each point is a model, or the mean of several (seeds) that have one name. Points named
-    CURVE:NAME are joined by a line. Between two curves of the plot, X a rate and Y an accuracy, a
-    Bjontegaard saving can be computed.
+    Each point is a model, or the mean of several (seeds) that have one name, with a bar from the
+    least to the greatest of them. Points named CURVE:NAME are joined by a line. Between two curves
+    of the plot, X a rate and Y an accuracy, a Bjontegaard saving can be computed.
 
     Args:
         models: Output folder of a training, or a name of `cdl zoo list`; NAME defaults to the last

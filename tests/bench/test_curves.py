@@ -3,7 +3,9 @@ import shutil
 
 import pytest
 
+from cdl_d2 import tasks
 from cdl_d2.bench.curves import Point, rate_saving, read_point, tradeoff_figure
+from cdl_d2.bench.results import LABELS, value_label
 from tests.commands import output_of, refused
 
 KEYS = ("bpp", "mIoU")
@@ -87,6 +89,24 @@ def test_a_baseline_is_named_in_the_picture():
     figure.draw_without_rendering()
     name = next(text for text in figure.axes[0].texts if text.get_text() == "pixels")
     assert figure.bbox.contains(*name.get_window_extent().get_points().mean(0))
+
+
+def test_axes_of_known_values_are_not_named_by_keys(folders):
+    keys = ["rate/bpp", "classification/top1"]
+    axis = tradeoff_figure([read_point("a:1", folders[:1], keys)], *keys).axes[0]
+    assert "/" not in axis.get_xlabel() + axis.get_ylabel()
+    metrics = {key for task in tasks.TASKS.values() for key in task.metrics}
+    assert metrics <= LABELS.keys()
+    assert value_label("night/bbox/AP") == f"{value_label('bbox/AP')}, night"
+    assert value_label("my/own") == "my/own" and value_label("loss") == "loss"
+
+
+def test_a_bar_spans_the_seeds_of_a_point(folders):
+    keys = ["rate/bpp", "classification/top1"]
+    one, both = read_point("a:1", folders[:1], keys), read_point("a:2", folders, keys)
+    (bar,) = tradeoff_figure([one, both], *keys).axes[0].collections
+    (segment,) = bar.get_segments()
+    assert segment.tolist() == [[0.5, 50.0], [0.5, 70.0]]
 
 
 def test_the_command_averages_seeds_and_draws(folders, tmp_path):
