@@ -57,7 +57,9 @@ class DistillationOptions:
         bridge_rate: share of the learning rate at which the bridge learns, whose decoder layers
             have small weights.
         seed: of batches and augmentation.
-        patience: validations without a better loss after which the run ends.
+        patience: validations without a better loss after which the run ends, in the second half of
+            the budget: before, at a high learning rate, the loss varies too much to end by it. 0
+            for no such end.
 
     Raises:
         CdlError: for a value that is not one of these, or a number below 0.
@@ -224,8 +226,8 @@ class Distillation:
             parameter.copy_(weights[name])
 
     def _is_stale(self) -> bool:
-        best = min(range(len(self.history)), key=lambda i: self.history[i]["loss"])
-        return len(self.history) - 1 - best >= self._options.patience > 0
+        late = [check["loss"] for check in self.history[CHECKS // 2 :]]
+        return bool(late) and len(late) - 1 - late.index(min(late)) >= self._options.patience > 0
 
     def _save(self, optimizer: torch.optim.Optimizer, best: dict[str, torch.Tensor]) -> None:
         if self._file:
