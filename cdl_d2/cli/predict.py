@@ -74,6 +74,8 @@ def predict(
         ray=ray,
         report=partial(report, "cdl predict"),
     )
+    if archive.warning:
+        report("cdl predict", archive.warning)
     if archive.file is None:
         print("this share is done; the predictions are complete when the others are")
     elif json:

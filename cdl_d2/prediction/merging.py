@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+import torch
 
 from cdl_d2.data.datasets.image_lists import image_key
 from cdl_d2.errors import CdlError
@@ -15,6 +19,7 @@ from cdl_d2.prediction.reading import Source
 from cdl_d2.prediction.tasks import GroundTruth, Record, Results
 
 IMAGE_KEYS = ("id", "file_name", "height", "width", "bits", "bits_per_pixel")  # of images.json
+SCALE_TOLERANCE = 1.1  # ratio of sides
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,14 @@ class ArchiveResults:
         count: number of predictions, of all parts or of those of this process.
         failures: errors by source that could not be read.
         results: accuracy, if annotations were given, and `rate`.
+        warning: text about files that were coded at another size than the model's, or None.
     """
 
     file: Path | None
     count: int
     failures: dict[str, str]
     results: Results
+    warning: str | None = None
 
 
 def check_annotations(
@@ -65,6 +72,39 @@ def check_annotations(
         except (CdlError, OSError):  # reported when it is predicted
             continue
         ground_truth.check_size(name, size)
+
+
+def scale_warning(
+    resize: Callable[[torch.Tensor], torch.Tensor], records: Sequence[Record]
+) -> str | None:
+    """Return a warning if images were coded at another size than that of the model's evaluation.
+
+    Args:
+        resize: resizing or cropping of an image in evaluation.
+        records: of predictions.
+    """
+
+    @cache
+    def expected(height: int, width: int) -> tuple[int, ...]:
+        return tuple(resize(torch.zeros(3, height, width, dtype=torch.uint8)).shape[1:])
+
+    coded, others = [record for record in records if "bits" in record], []
+    for record in coded:
+        size = expected(record["height"], record["width"])
+        pixels = record["bits"] / record["bits_per_pixel"]
+        scale = math.sqrt(pixels / math.prod(size))
+        if max(scale, 1 / scale) > SCALE_TOLERANCE:
+            others.append((record["file_name"], scale, size))
+    if not others:
+        return None
+    name, scale, (height, width) = others[0]
+    return (
+        f"warning: {len(others)} of {len(coded)} files are coded at another size than images have "
+        f"in the model's evaluation, such as {name} at {scale:.2f} times of {height} x {width} "
+        "pixels. A latent cannot be resized: objects have another scale than in training, and "
+        "accuracy can fall. If the images are at hand, compress them by `cdl codec compress --for "
+        "MODEL`"
+    )
 
 
 def merge_parts(
@@ -102,7 +142,7 @@ def merge_parts(
         "categories": categories,
         "failures": failures,
     }
-    rate = _rate(records)
+    rate, warning = _rate(records), scale_warning(model.resize, records)
     for name, text in task.format_files(records, categories).items():  # before any evaluation
         with write_atomically(output / name) as temporary:
             temporary.write_bytes(text.encode(errors="surrogateescape"))  # names as on the disk
@@ -112,7 +152,7 @@ def merge_parts(
     results |= rate
     if annotations:
         write_json(output / "results.json", results)
-    return ArchiveResults(output / task.predictions_file, len(records), failures, results)
+    return ArchiveResults(output / task.predictions_file, len(records), failures, results, warning)
 
 
 def _number(records: Sequence[Record], ground_truth: GroundTruth | None) -> list[Record]:
