@@ -43,6 +43,8 @@ class ConversionOptions:
             first convolution.
         finest_level: Finest level of a feature pyramid of Detectron2, such as 3 for P3: finer ones
             and their anchors are left out. Default those of the model, behind `res3` from P3 on.
+        classes: Class names of a model of Detectron2, in its order. Default those of its config, or
+            of its data sets if they are registered.
         qualities: Convert for several qualities, each into a folder `quality-N` of the output, and
             compare their rates; in the place of --quality.
     """
@@ -56,6 +58,7 @@ class ConversionOptions:
     report: bool = False
     entry: str = ""
     finest_level: NotNegative = 0
+    classes: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
     qualities: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = ()
 
     def distillation(self) -> DistillationOptions:

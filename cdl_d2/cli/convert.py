@@ -98,8 +98,7 @@ def _convert_network(
     from cdl_d2.conversion.network_conversion import NetworkConversion
     from cdl_d2.device import usable_device
 
-    if options.finest_level:
-        raise CdlError(f"--finest-level {options.finest_level}: only for models of Detectron2")
+    _refuse_detectron2_options(options)
     choices = _list_choices(codec, output, options)
     name, file = split_weights(model)
     distillation, device = options.distillation(), usable_device(options.device)
@@ -133,10 +132,7 @@ def _convert_detector(
     from cdl_d2.tv.checkpoint import TORCHVISION_ZOO, read_checkpoint
     from cdl_d2.tv.conversion import DetectorConversion
 
-    if options.finest_level:
-        raise CdlError(
-            f"--finest-level {options.finest_level}: of models of Detectron2; give --entry res3"
-        )
+    _refuse_detectron2_options(options)
     distillation = replace(options.distillation(), batch_size=BATCH_SIZE)
     arguments = distillation, options.domain, usable_device(options.device), options.entry
     if checkpoint != TORCHVISION_ZOO:
@@ -148,6 +144,13 @@ def _convert_detector(
     ]
     reports, result = _run_all(conversions, options)
     _report(output, reports, result, result.class_names, options)
+
+
+def _refuse_detectron2_options(options: ConversionOptions) -> None:
+    """Raise CdlError for options that only models of Detectron2 have."""
+    for name, value in (("--finest-level", options.finest_level), ("--classes", options.classes)):
+        if value:
+            raise CdlError(f"{name}: only for models of Detectron2")
 
 
 def _run_all(
@@ -233,6 +236,7 @@ def _convert_detectron2(
     with advice(NETWORKS_ADVICE, CdlError):
         config_file, changes, own_weights = find_detectron2_config(model)
     from cdl_d2.conversion.image_sets import LEAST_IMAGES
+    from cdl_d2.d2.applications.backend import number_classes
     from cdl_d2.d2.applications.convert import YamlConversion
     from cdl_d2.d2.applications.lazy_conversion import LazyConversion
     from cdl_d2.yaml_text import is_lazy_config
@@ -241,6 +245,8 @@ def _convert_detectron2(
     has_budget, distillation = bool(options.minutes or options.iterations), None
     if has_budget:
         distillation = replace(options.distillation(), batch_size=BATCH_SIZE)
+    if options.classes:
+        overrides = [*overrides, "MODEL.CLASS_NAMES", str(list(options.classes))]
     if (options.report or options.qualities) and len(images) < LEAST_IMAGES:
         raise CdlError(f"{len(images)} images: a report takes at least {LEAST_IMAGES}")
     parts = weights or own_weights, tuple(changes), tuple(overrides), options.domain, distillation
@@ -249,6 +255,9 @@ def _convert_detectron2(
     choices = _list_choices(codec, output, options)
     conversions = [kind(config_file, images, *choice, *parts, *cheaper) for choice in choices]
     reports, outcome = _run_all(conversions, options)
+    if outcome.class_names == number_classes(len(outcome.class_names)):
+        text = f"{model} names no classes, nor a registered data set with as many: --classes NAME"
+        report_failure("cdl convert", f"{text} ... gives names, here or to `cdl predict`")
     if not reports:
         print(f"{output}: no report, which takes at least {LEAST_IMAGES} images")
         return

@@ -22,7 +22,7 @@ from cdl_d2.d2.config import without_initialization
 from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.data.class_mapper import ClassMapper
 from cdl_d2.d2.modeling.teacher import find_weights
-from cdl_d2.d2.tasks import class_count, get_task
+from cdl_d2.d2.tasks import class_count, get_task, registered_names
 from cdl_d2.data import Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.export.graphs import ModelGraphs
@@ -109,8 +109,9 @@ class Detectron2Backend(Backend):
         return get_task(config).name
 
     def class_names(self, config: CfgNode) -> tuple[str, ...]:
-        """Return MODEL.CLASS_NAMES, else COCO's if their number fits, else numbers."""
-        return name_classes(config.MODEL.CLASS_NAMES, class_count(config))
+        """Return MODEL.CLASS_NAMES, else the names of its data sets, COCO's, or numbers."""
+        names = config.MODEL.CLASS_NAMES or registered_names(config)
+        return name_classes(names, class_count(config))
 
     def has_class_names(self, config: CfgNode) -> bool:
         return len(config.MODEL.CLASS_NAMES) == class_count(config)
@@ -156,8 +157,13 @@ class Detectron2Backend(Backend):
 def name_classes(names: Sequence[str], count: int) -> tuple[str, ...]:
     """Return as many names as there are classes: these, else COCO's, else numbers."""
     things = [c["name"] for c in COCO_CATEGORIES if c["isthing"]]
-    choices = (names, things, [str(number) for number in range(count)])
+    choices = (names, things, number_classes(count))
     return tuple(next(choice for choice in choices if len(choice) == count))
+
+
+def number_classes(count: int) -> tuple[str, ...]:
+    """Return names of classes that have none."""
+    return tuple(f"class {number}" for number in range(count))
 
 
 def build_instances(image_size: tuple[int, int], **fields: torch.Tensor | None) -> Instances:

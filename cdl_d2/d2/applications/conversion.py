@@ -229,6 +229,13 @@ class ModelConversion(ABC):
         return weights if not weights or "://" in weights else str(Path(weights).absolute())
 
 
+def check_names(names: Sequence[str], count: int) -> list[str]:
+    """Return class names, which must be none or as many as the classes; else raise CdlError."""
+    if count and names and len(names) != count:
+        raise CdlError(f"{len(names)} class names for a model of {count} classes")
+    return list(names)
+
+
 def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheckpointer:
     """Load the RGB model's weights, if any, into all of a latent model but what is fitted.
 

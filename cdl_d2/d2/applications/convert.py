@@ -16,7 +16,7 @@ from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.codec.io.weights_file import load_state_dict
 from cdl_d2.conversion import Preprocessing
 from cdl_d2.conversion.latent_network import DECODER_STRIDE
-from cdl_d2.d2.applications.conversion import ModelConversion, Reader, scaled_images
+from cdl_d2.d2.applications.conversion import ModelConversion, Reader, check_names, scaled_images
 from cdl_d2.d2.applications.pyramid_levels import level_of_entry, without_finer_levels
 from cdl_d2.d2.building import build_model
 from cdl_d2.d2.config import INITIALIZATION_KEYS, without_initialization
@@ -24,7 +24,7 @@ from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.run_config import check_device, with_usable_device
 from cdl_d2.d2.modeling.backbone.bridged_backbone import FIRST_CONVOLUTION
 from cdl_d2.d2.modeling.teacher import build_rgb_network
-from cdl_d2.d2.tasks import build_mapper, get_task
+from cdl_d2.d2.tasks import build_mapper, class_count, get_task, registered_names
 from cdl_d2.errors import CdlError
 from cdl_d2.files import WEIGHTS_FILE
 from cdl_d2.nn.backbones.rgb_model import IMAGENET, IMAGENET_CLASSES, imagenet_names
@@ -77,6 +77,8 @@ class YamlConversion(ModelConversion):
         pairs = [word for pair in options.items() for word in pair]
         changed = read_config(path, [*self.base_overrides, *pairs, *self.overrides])
         self._check_bridge(changed, bridge)
+        names = changed.MODEL.CLASS_NAMES or registered_names(cfg)
+        changed.MODEL.CLASS_NAMES = check_names(names, class_count(changed))
         if not changed.MODEL.WEIGHTS:
             _check_initial_network(changed, path)
         if "MODEL.DEVICE" in self.overrides:

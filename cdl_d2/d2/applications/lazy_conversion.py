@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from torch import nn
 from cdl_d2.codec import Codec
 from cdl_d2.codec.choice import QUALITY
 from cdl_d2.conversion import Preprocessing
-from cdl_d2.d2.applications.conversion import ModelConversion, Reader, scaled_images
+from cdl_d2.d2.applications.conversion import ModelConversion, Reader, check_names, scaled_images
 from cdl_d2.d2.applications.lazy_backend import LazyBackend
 from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.lazy_config import CLASS_NAMES, LazyModel, read_lazy_config
@@ -30,9 +33,11 @@ from cdl_d2.nn.bridge.linear_bridge import usual_decoder_stride
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.domains import LATENT
 
-FIT, STRIDE, WIDTH, DEVICE = (
+FIT, STRIDE, WIDTH, DEVICE, NAMES = (
     *("MODEL.BRIDGE.FIT_IMAGES", "MODEL.BRIDGE.STRIDE", "MODEL.BRIDGE.WIDTH", "MODEL.DEVICE"),
+    "MODEL.CLASS_NAMES",
 )
+PARSERS: dict[str, Callable[[str], Any]] = {DEVICE: str, NAMES: literal_eval}
 KEPT = ("model", "dataloader", "train", "optimizer", "lr_multiplier", CLASS_NAMES)
 
 
@@ -40,7 +45,8 @@ KEPT = ("model", "dataloader", "train", "optimizer", "lr_multiplier", CLASS_NAME
 class LazyConversion(ModelConversion):
     """Conversion of a detector of a LazyConfig; the result is one, too, in YAML.
 
-    Of `overrides`, it takes MODEL.BRIDGE.FIT_IMAGES, STRIDE and WIDTH, and MODEL.DEVICE.
+    Of `overrides`, it takes MODEL.BRIDGE.FIT_IMAGES, STRIDE and WIDTH, MODEL.DEVICE and
+    MODEL.CLASS_NAMES.
     """
 
     backend = LazyBackend()
@@ -52,7 +58,7 @@ class LazyConversion(ModelConversion):
                 f"{self.config_file} is a LazyConfig, whose bridge replaces the first convolution: "
                 "expected a config in YAML for another entry or other levels"
             )
-        names, order = lazy.class_names, lazy.channel_order
+        names, order = keys[NAMES] or lazy.class_names, lazy.channel_order
         node, architecture = lazy.config.model, _latent_architecture(lazy)
         codec = {k: v for k, v in asdict(self.codec).items() if k != "qualities"}
         codec["weights"] = codec["weights"].replace(QUALITY, str(self.codec.quality))
@@ -64,7 +70,7 @@ class LazyConversion(ModelConversion):
         if self.domain == LATENT:
             node.bridge = {"decoder_stride": stride, "width": keys[WIDTH] or None}
         if names:
-            lazy.config[CLASS_NAMES] = list(names)
+            lazy.config[CLASS_NAMES] = check_names(names, lazy.class_count)
         self.rgb_weights(lazy)  # raises now rather than after the fit, as what follows
         self.written_config(lazy)
         return lazy
@@ -109,14 +115,16 @@ class LazyConversion(ModelConversion):
 
     def _keys(self) -> dict[str, Any]:
         """Return the values of `overrides`; those that are not given are 0 or empty."""
-        values: dict[str, Any] = {FIT: FIT_IMAGES, STRIDE: 0, WIDTH: 0, DEVICE: ""}
+        values: dict[str, Any] = {
+            **{FIT: FIT_IMAGES, STRIDE: 0, WIDTH: 0, DEVICE: "", NAMES: ()},
+        }
         for key, value in zip(self.overrides[::2], self.overrides[1::2], strict=True):
             if key not in values:
                 raise CdlError(
                     f"{key} is no key of a LazyConfig, whose conversion takes {', '.join(values)}: "
                     f"change {self.config_file}, or a copy of it"
                 )
-            values[key] = _parse_integer(key, value) if key != DEVICE else value
+            values[key] = PARSERS.get(key, partial(_parse_integer, key))(value)
         return values
 
 

@@ -15,6 +15,7 @@ from cdl_d2.d2.tasks.table import (
     match_task,
     register_datasets,
     register_task,
+    registered_names,
 )
 from cdl_d2.d2.tasks.task import Task
 
@@ -30,4 +31,5 @@ __all__ = [
     "match_task",
     "register_datasets",
     "register_task",
+    "registered_names",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -79,6 +80,24 @@ def keep_names(cfg: CfgNode) -> None:
     for key, names in {"CLASS_NAMES": task.class_names, **task.other_names}.items():
         if not attrgetter(key)(cfg.MODEL):
             cfg.merge_from_list([f"MODEL.{key}", list(names(dataset))])
+
+
+def registered_names(cfg: CfgNode) -> tuple[str, ...]:
+    """Return the class names of the config's first registered data set that has as many; or none.
+
+    A data set whose metadata lack them is loaded, as Detectron2 reads the names of COCO-format data
+    sets of a project with their annotations.
+    """
+    task, count = get_task(cfg), class_count(cfg)
+    for dataset in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if dataset not in DatasetCatalog.list():
+            continue
+        with contextlib.suppress(CdlError, OSError):
+            if not task.class_names(dataset):
+                DatasetCatalog.get(dataset)
+            if len(names := task.class_names(dataset)) == count:
+                return tuple(names)
+    return ()
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
