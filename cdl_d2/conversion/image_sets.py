@@ -64,6 +64,9 @@ def draw_batches(
 ) -> Callable[[int], Images]:
     """Return the function from an iteration to its images: epochs in random order.
 
+    Images of a batch are cropped to one size: where a batch is padded, features of zero latents are
+    not those of zero pixels.
+
     Args:
         files: image files.
         augment: changes an image, 3 x H x W, uint8, at random.
@@ -80,9 +83,20 @@ def draw_batches(
             random.Random(f"{options.seed} {epoch}").shuffle(order)
             generator = random.Random(f"{options.seed} {position}")
             batch.append(augment(read_image(order[index]), generator))
-        return batch
+        return _crop_to_one_size(batch, random.Random(f"{options.seed} {iteration} crop"))
 
     return draw
+
+
+def _crop_to_one_size(images: Images, generator: random.Random) -> list[torch.Tensor]:
+    """Return random crops of images, 3 x H x W, of the smallest height and width among them."""
+    height, width = (min(sides) for sides in zip(*(i.shape[1:] for i in images), strict=True))
+    cropped = []
+    for image in images:
+        top = generator.randint(0, image.shape[1] - height)
+        left = generator.randint(0, image.shape[2] - width)
+        cropped.append(image[:, top : top + height, left : left + width])
+    return cropped
 
 
 def distil_on_images(
