@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,6 +13,7 @@ from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import current_fields
 from cdl_d2.codec.registry import find_architecture
 from cdl_d2.errors import CdlError
+from cdl_d2.files import write_atomically
 
 QUALITY = "{quality}"  # in the path of weights
 
@@ -55,6 +57,30 @@ class CodecChoice:
         """Return the choice in a config node whose keys are the attributes in capitals."""
         return cls(**current_fields({key.lower(): value for key, value in node.items()}))
 
+    def copy_weights(self, folder: Path) -> None:
+        """Copy the files of the weights, if any, to a model's folder, where `beside` finds them."""
+        for quality in self.qualities or (self.quality,):
+            file = Path(_at_quality(self.weights, quality))
+            if self.weights and file.is_file():
+                with write_atomically(_at_quality(self._copy_in(folder), quality)) as temporary:
+                    shutil.copyfile(file, temporary)
+
+    def beside(self, folder: Path) -> CodecChoice:
+        """Return the choice with the weights that `copy_weights` left in a model's folder.
+
+        They count only if the file that `weights` names does not exist: the folder was moved.
+        """
+        copies = self._copy_in(folder)
+        if not self.weights or Path(_at_quality(self.weights, self.quality)).is_file():
+            return self
+        has_copy = Path(_at_quality(copies, self.quality)).is_file()
+        return replace(self, weights=copies) if has_copy else self
+
+    def _copy_in(self, folder: Path) -> str:
+        """Return the path of the weights' copy in a folder, with QUALITY if the weights have it."""
+        quality = f"-{QUALITY}" if QUALITY in self.weights else ""
+        return f"{folder.absolute()}/codec{quality}{''.join(Path(self.weights).suffixes[-2:])}"
+
     def load(self) -> Codec:
         """Return the codec, on the CPU.
 
@@ -65,7 +91,7 @@ class CodecChoice:
             CdlError: for an unknown name, quality, metric or quantization, or unreadable weights.
             FileNotFoundError: if the weights are missing.
         """
-        weights = self.weights.replace(QUALITY, str(self.quality))
+        weights = _at_quality(self.weights, self.quality)
         file = Path(weights)
         state = file.stat() if weights and file.is_file() else None
         choice = replace(self, weights=weights, qualities=())
@@ -76,6 +102,10 @@ class CodecChoice:
         qualities = [quality for quality in self.qualities if quality != self.quality]
         others = [replace(self, quality=quality, qualities=()) for quality in qualities]
         return (self.load(), *(choice.load() for choice in others))
+
+
+def _at_quality(weights: str, quality: int) -> str:
+    return weights.replace(QUALITY, str(quality))
 
 
 @lru_cache(maxsize=16)

@@ -53,6 +53,7 @@ class NetworkConversion(FolderConversion):
             model = NetworkModel(config, runner).cpu().eval()
             check_model(model, conversion.read(conversion.kept_aside[0]))
             report.save(self.output)
+            config.codec.copy_weights(self.output)
             save_model(self.output / WEIGHTS_FILE, model)
         return conversion
 

@@ -233,6 +233,8 @@ def load_model(path: str | Path) -> NetworkModel:
         config = NetworkConfig.from_dict(content[KIND])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise CdlError(f"{path} has an unusable config: {error!r}") from error
+    if config.codec:
+        config = replace(config, codec=config.codec.beside(Path(path).parent))
     model = NetworkModel.build(config)
     load_into(model, extract_state_dict({"model": content["model"]}, path), path)
     return model

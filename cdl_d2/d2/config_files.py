@@ -14,6 +14,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY
 
+from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.latent import current_quantization
 from cdl_d2.d2.config import PROJECT_ADVICE, add_cdl_config, leaves
 from cdl_d2.d2.config_text import read_based
@@ -79,7 +80,7 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
 
     The default of OUTPUT_DIR is `./output/` and the file's name without `.yaml`. INPUT.DOMAIN is
     `image` for a model of Detectron2, whatever the file has. A teacher's config beside the file
-    gets its full path.
+    gets its full path, and so do weights of the codec that are found beside it only.
 
     Args:
         path: a file, or a name as find_config takes it.
@@ -113,6 +114,9 @@ def read_config(path: str | Path, overrides: Sequence[object] = ()) -> CN:
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CdlError(f"config {path}, overrides: {_reason(error, cfg)}") from error
     cfg.INPUT.DOMAIN = _input_domain(cfg, path)
+    codec = cfg.MODEL.CODEC
+    choice = CodecChoice(codec.NAME, codec.QUALITY, weights=codec.WEIGHTS)
+    codec.WEIGHTS = choice.beside(path.parent).weights
     teacher = path.parent / cfg.MODEL.TEACHER.CONFIG_FILE
     if teacher.is_file():
         cfg.MODEL.TEACHER.CONFIG_FILE = str(teacher.absolute())

@@ -14,6 +14,7 @@ from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.networks import UNTRAINED
 from cdl_d2.d2.building import MISFITS
 from cdl_d2.d2.detectron2_zoo import import_model_zoo
@@ -22,6 +23,7 @@ from cdl_d2.data import Variant
 from cdl_d2.errors import CdlError
 from cdl_d2.yaml_text import is_lazy_config
 
+CODEC_WEIGHTS = "model.coded_input.codec.weights"
 CLASS_NAMES = "class_names"  # outermost key that a conversion adds
 CLASS_COUNTS = ("roi_heads.num_classes", "num_classes", "sem_seg_head.num_classes")
 RESIZING = "ResizeShortestEdge"
@@ -70,9 +72,14 @@ def read_lazy_config(path: Path) -> LazyModel:
             config.model[TEACHER] = no_teacher
         return LazyModel(path, config)
     try:
-        return LazyModel(path, parse_lazy_config(path.read_bytes()))
+        config = parse_lazy_config(path.read_bytes())
     except CdlError as error:
         raise CdlError(f"LazyConfig {path}: {error}") from error
+    weights = OmegaConf.select(config, CODEC_WEIGHTS)
+    if isinstance(weights, str):
+        choice = CodecChoice("", 0, weights=weights).beside(path.parent)
+        OmegaConf.update(config, CODEC_WEIGHTS, choice.weights)
+    return LazyModel(path, config)
 
 
 @dataclass(frozen=True, eq=False)

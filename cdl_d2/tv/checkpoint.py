@@ -45,9 +45,12 @@ def load_detector(
         CdlError: if it is not a detector's checkpoint, or weights and config do not fit.
     """
     content = content or read_checkpoint(path)
-    detector = build_detector(content["config"])
+    config = content["config"]
+    if config.codec:
+        config = replace(config, codec=config.codec.beside(Path(path).parent))
+    detector = build_detector(config)
     load_into(detector, content["model"], str(path))
-    return detector.eval(), content["config"]
+    return detector.eval(), config
 
 
 def load_rgb_detector(source: str) -> tuple[CompressedMaskRCNN, DetectorConfig]:

@@ -87,6 +87,7 @@ class DetectorConversion(FolderConversion):
             )
             self._compare(result, teacher, student)
             result.report.save(self.output)
+            config.codec.copy_weights(self.output)
             save_detector(self.output / WEIGHTS_FILE, config, student.cpu().state_dict())
         return result
 

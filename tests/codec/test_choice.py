@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -43,3 +46,28 @@ def test_a_choice_of_several_qualities_gives_a_codec_of_each(tmp_path):
 def test_a_quality_that_is_not_one_of_several_is_an_error(qualities):
     with pytest.raises(ValueError, match="quality 2 is not one of"):
         CodecChoice(NAME, 2, qualities=qualities)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights-{quality}.pth.tar"])
+def test_weights_beside_a_moved_model_are_found(tmp_path, name):
+    original, moved = tmp_path / "codecs", tmp_path / "moved"
+    original.mkdir(), moved.mkdir()
+    for quality in (1, 2):
+        (original / name.replace("{quality}", str(quality))).write_text(str(quality))
+    choice = CodecChoice(NAME, 2, weights=str(original / name), qualities=(1, 2))
+    choice.copy_weights(moved)
+    assert choice.beside(moved) == choice  # the file that the choice names counts first
+    shutil.rmtree(original)
+    beside = choice.beside(moved)
+    contents = [
+        Path(beside.weights.replace("{quality}", str(quality))).read_text() for quality in (1, 2)
+    ]
+    assert contents == (["1", "2"] if "{quality}" in name else ["2", "2"])
+    assert choice.beside(tmp_path) == choice
+
+
+def test_a_codec_without_a_file_of_weights_has_nothing_to_copy(tmp_path):
+    for weights in ("", "untrained"):
+        choice = CodecChoice(NAME, 2, weights=weights)
+        choice.copy_weights(tmp_path)
+        assert choice.beside(tmp_path) == choice and not [*tmp_path.iterdir()]

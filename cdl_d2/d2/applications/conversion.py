@@ -114,6 +114,7 @@ class ModelConversion(ABC):
             outcome = Outcome(explained, history, images[0], read, names)
             if images[0]:
                 outcome.compare(teacher, model).save(self.output)
+            self.codec.copy_weights(self.output)
             write_text(self.output / CONFIG_FILE, self.written_config(cfg))
             checkpointer.save(Path(WEIGHTS_FILE).stem)
         return outcome
