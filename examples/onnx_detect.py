@@ -2,6 +2,7 @@
 
     cdl export output/converted --output exported      # writes detector.onnx and card.json
     python examples/onnx_detect.py exported photo.cdlz # cdl_d2.codec reads the bitstream
+    python examples/onnx_detect.py exported photo.cdlz codec.pth  # weights of your own codec
     python examples/onnx_detect.py exported photo.npz  # y_hat, M x h x w, and image_size, (H, W)
 
 Without this package, y_hat can come from exported/encoder.onnx, or from your own decoder.
@@ -15,15 +16,15 @@ import numpy as np
 import onnxruntime
 
 
-def read_latent(path, card):
-    """Return y_hat, M x h x w, and (H, W) of the image in pixels."""
+def read_latent(path, card, weights=""):
+    """Return y_hat, M x h x w, and (H, W) of the image in pixels; `weights` are the codec's."""
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return arrays["y_hat"], arrays["image_size"]
     from cdl_d2.codec import Bitstream, Codec
 
     name, quality, metric = (card["codec"][key] for key in ("name", "quality", "metric"))
-    latent = Codec.load(name, quality, metric).decompress(Bitstream.load(path))
+    latent = Codec.load(name, quality, metric, str(weights)).decompress(Bitstream.load(path))
     return latent.cells.numpy(), latent.image_size
 
 
@@ -44,10 +45,10 @@ def paste(mask, box, size):
     return weights(top, bottom, size[0]) @ mask @ weights(left, right, size[1]).T > 0.5
 
 
-def main(folder, path):
+def main(folder, path, weights=""):
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     session = onnxruntime.InferenceSession(folder / card["graphs"]["detector"]["file"])
-    y_hat, image_size = read_latent(path, card)
+    y_hat, image_size = read_latent(path, card, weights)
     boxes, scores, classes, *masks = detect(session, y_hat, image_size)
     for i, (box, score) in enumerate(zip(boxes, scores, strict=True)):
         area = f", {paste(masks[0][i], box, image_size).sum()} pixels" if masks else ""

@@ -18,6 +18,7 @@ ORIGINALS, DECODED, FINE_TUNED, CONVERTED = (
 )
 NOT_TUNED = "RGB network on decoded images, not fine-tuned"  # a candidate without a training
 CONFIDENT_SCORE = 0.5  # of the RGB network's detections
+LEAST_AGREEMENT = 25.0  # percent, below which neither way is of use
 KINDS = {  # of agreement, in percent
     "top1": "top-1 agreement",
     "AP": "box AP against its detections",
@@ -115,6 +116,14 @@ class Report:
                 f"{measured} The RGB network has no detection of a score of {CONFIDENT_SCORE} or "
                 "more on these images, so there is nothing to compare: give images like those that "
                 "it is for."
+            )
+        agreements = [self.row(name).agreement[self.kind] for name in (DECODED, self.candidate)]
+        if max(agreements) < LEAST_AGREEMENT:
+            return (
+                f"{measured} Both agree with the RGB network on less than {LEAST_AGREEMENT:.0f} %: "
+                f"{title} {agreements[0]:.1f} for decoding, {agreements[1]:.1f} for the "
+                f"{self.candidate}. Neither is of use: the codec keeps too little of the images at "
+                "this quality, or they are not of the kind that the RGB network is for."
             )
         low, high = self.difference_intervals[self.kind]
         spread = f"{difference:+.1f} points of {title}, interval {low:+.1f} to {high:+.1f}"

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,6 +138,15 @@ def test_the_last_network_is_the_candidate_and_equal_ones_show_no_difference(cod
     assert report.candidate == FINE_TUNED and len(report.table()) == 4
     assert report.difference["top1"] == 0 and report.difference_intervals["top1"] == (0, 0)
     assert not report.decoding_agrees_more and "no difference" in report.summary()
+
+
+def test_two_useless_ways_are_not_called_equal(codec):
+    report, *_ = compare_conversion(build_segmentor(), codec, build_images(2))
+    for agreement in (3.0, 80.0):
+        rows = [replace(row, agreement={"mIoU": agreement}) for row in report.rows]
+        interval = {"mIoU": (-1.0, 1.0)}
+        equal = replace(report, rows=rows, difference={"mIoU": 0.0}, difference_intervals=interval)
+        assert ("neither" in equal.summary().lower()) == (agreement == 3.0)
 
 
 def test_a_conversion_compares_its_result_on_the_images_kept_aside(codec, tmp_path):
