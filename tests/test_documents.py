@@ -1,6 +1,7 @@
 """The documents say what is so: their commands run, and what they name exists."""
 
 import re
+from collections import Counter
 
 import pytest
 
@@ -8,6 +9,7 @@ from cdl_d2.cli.main import app
 from tests.documents import ROOT, RUNNABLE, blocks, commands_of, run_document
 
 EXPERIMENTS = sorted((ROOT / "docs/experiments").glob("*.md"))
+SPLITS = sorted((ROOT / "docs/experiments/splits").glob("*.txt"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
@@ -59,3 +61,15 @@ def test_config_keys_that_a_document_names_exist(document):
         for part in key.split("."):
             assert part in node, f"there is no key {key}"
             node = node[part]
+
+
+@pytest.mark.parametrize("path", SPLITS, ids=lambda path: path.stem)
+def test_no_image_is_in_two_splits_and_their_sizes_are_those_of_the_table(path):
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    identities = [line.split(" ")[-1].rpartition("/")[2] for line in lines]
+    table = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    row = next(row for row in table.splitlines() if row.startswith(f"| `{path.stem}` |"))
+    counts = Counter(line.partition("/")[0] for line in lines)
+    classes = {"rsscn7": 7}.get(path.stem, 1)
+    assert all(re.search(rf"\b{count // classes}\b", row) for count in counts.values())
+    assert len({*identities}) == len(identities)
