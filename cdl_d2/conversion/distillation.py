@@ -54,8 +54,8 @@ class DistillationOptions:
             or `all`.
         learning_rate: of AdamW for these layers.
         later_rate: share of the learning rate at which later layers learn; 0 to keep them.
-        bridge_rate: share of the learning rate at which the bridge learns, whose decoder layers
-            have small weights.
+        bridge_rate: share of the learning rate at which a bridge to the first convolution learns,
+            whose decoder layers have small weights.
         seed: of batches and augmentation.
         patience: validations without a better loss after which the run ends, in the second half of
             the budget: before, at a high learning rate, the loss varies too much to end by it. 0
@@ -206,7 +206,7 @@ class Distillation:
         bridges = {
             f"{name}.": options.bridge_rate if isinstance(module, LinearBridge) else 1.0
             for name, module in student.named_modules()
-            if isinstance(module, Bridge | LinearBridge)  # a Bridge is not fitted before
+            if isinstance(module, Bridge | LinearBridge)  # the fit of a Bridge explains less
         }
         groups: dict[float, dict[str, nn.Parameter]] = {}
         for name, parameter in student.named_parameters():
