@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cdl_d2.codec.compressai_import import import_compressai
 from cdl_d2.codec.entropy.coders import CODERS
 from cdl_d2.codec.io.state_dicts import State, fit_names, is_table, load_into
 from cdl_d2.codec.io.weights_file import load_state_dict
@@ -41,6 +42,7 @@ def load_codec_network(name: str, quality: int, metric: str, weights: str = "") 
     """
     architecture = get_architecture(name)
     architecture.check_choice(quality, metric, own_weights=bool(weights))
+    import_compressai()
     with torch.random.fork_rng(devices=[]):  # new networks have random weights
         if weights == UNTRAINED:
             torch.default_generator.manual_seed(0)  # leaves the generators of other devices alone
