@@ -3,7 +3,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic, full_float32
+from cdl_d2.codec.entropy.exact_arithmetic import exact_arithmetic, full_float32, in_float64
 from tests.conftest import small_codec
 
 IMAGE = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(1))
@@ -83,3 +83,24 @@ def test_autocast_changes_no_latent_and_no_image(name):
     assert torch.equal(again.y_hat, latent.y_hat) and again.total_bits == latent.total_bits
     assert stream == codec.compress(IMAGE)
     assert torch.equal(decoded, codec.decode(latent))
+
+
+@torch.no_grad()
+def test_the_function_in_float64_follows_weights_and_hooks():
+    layer, x, calls = torch.nn.Linear(3, 2), torch.rand(4, 3), []
+
+    def expected():
+        weight, bias = layer.weight.double(), layer.bias.double()
+        return torch.nn.functional.linear(x.double(), weight, bias).float()
+
+    assert torch.equal(in_float64(layer)(x), expected())
+    layer.weight.mul_(2)
+    assert torch.equal(in_float64(layer)(x), expected())
+    layer.load_state_dict({"weight": torch.rand(2, 3), "bias": torch.rand(2)}, assign=True)
+    assert torch.equal(in_float64(layer)(x), expected())
+    layer.weight.data = torch.rand(2, 3)
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(in_float64(layer)(x), expected()) and calls
+    with torch.enable_grad():
+        in_float64(layer)(x).sum().backward()
+    assert layer.bias.grad is not None

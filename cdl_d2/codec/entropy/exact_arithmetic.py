@@ -7,12 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 Setting = tuple[object, str, Any]  # an object, its attribute, and a value
 
+# Copies of modules in float64, with the state of the weights that they were made from.
+_CONVERTED = WeakKeyDictionary[nn.Module, tuple[list[tuple[int, ...]], nn.Module]]()
 _LOCK = threading.Lock()
 _users, _before = 0, list[Setting]()  # threads in full_float32; the settings outside of it
 
@@ -77,8 +80,35 @@ def in_float64(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     The order of summation depends on the number of threads and on the processor. In float32 that
     changes the last bits of a prediction, and now and then a decoder's symbols; in float64 the
     differences are far below the rounding.
+
+    The converted weights are kept until the module's weights change. With gradients and in traces
+    they are converted in each call.
     """
-    state = [*module.parameters(), *module.buffers()]
-    exact_state = {id(value): value.double() for value in state if value.is_floating_point()}
-    exact = copy.deepcopy(module, exact_state)  # unlike functional_call it can be traced
+    if torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        exact = _to_float64(module)
+    else:
+        state = _weights_state(module)
+        kept_state, exact = _CONVERTED.get(module, (None, None))
+        if exact is None or kept_state != state:
+            exact = _to_float64(module)
+            _CONVERTED[module] = state, exact
     return lambda x: exact(x.double()).float()
+
+
+def _weights_state(module: nn.Module) -> list[tuple[int, ...]]:
+    """Return numbers that differ if weights are replaced, moved or changed in place."""
+    return [
+        (id(value), value.data_ptr(), 0 if value.is_inference() else value._version)
+        for value in (*module.parameters(), *module.buffers())
+    ]
+
+
+def _to_float64(module: nn.Module) -> nn.Module:
+    """Return a copy in float64, which calls the hooks that the module has at the time."""
+    state = [*module.parameters(), *module.buffers()]
+    memo: dict[int, Any] = {
+        id(value): value.double() for value in state if value.is_floating_point()
+    }
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        memo[id(hooks)] = hooks
+    return copy.deepcopy(module, memo)  # unlike functional_call it can be traced

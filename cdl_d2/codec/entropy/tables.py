@@ -146,7 +146,7 @@ class EntropyTables:
         from compressai.ans import RansDecoder
 
         decoder = RansDecoder()
-        decoder.set_stream(string + bytes(32 * len(string) + 8 * count + 4096))
+        decoder.set_stream(string.ljust(33 * len(string) + 8 * count + 4096, b"\0"))
 
         def next_symbols(indexes: torch.Tensor) -> torch.Tensor:
             if not indexes.numel():
