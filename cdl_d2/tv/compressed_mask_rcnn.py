@@ -57,7 +57,7 @@ class CompressedMaskRCNN(FasterRCNN):
             finest = min(STRIDES[level] for level in pool.featmap_names)
             pool.map_levels = initLevelMapper(finest.bit_length() - 1, 5)
         coded_input.stamp(self)
-        self.translation = build_translation(self, coded_input)
+        self.translation = build_translation(self, coded_input) if coded_input.others else None
 
     @property
     def has_masks(self) -> bool:

@@ -43,7 +43,7 @@ class CompressedModel(nn.Module):
         """
         self.coded_input, self.selection = coded_input, selection
         coded_input.stamp(self)
-        self.translation = build_translation(self, coded_input)
+        self.translation = build_translation(self, coded_input) if coded_input.others else None
 
     @staticmethod
     def input_from_config(cfg: CfgNode) -> dict[str, Any]:
