@@ -262,3 +262,20 @@ def storage(
     images = find_image_files(inputs)[:count]
     rows = time_access(codec.choice().load(), images, variant, repeats, workers)
     print_rows(rows, json)
+
+
+@app.command
+def startup(model: Model, input: Path, /, *, repeats: Positive = 3, json: Json = False) -> None:
+    """Measure processor time of new processes, up to a first prediction.
+
+    ```
+    cdl bench startup nuclei-bridge coded/cell.cdlz
+    ```
+
+    Args:
+        input: Image or bitstream.
+        repeats: Processes of each kind; the fastest counts.
+    """
+    from cdl_d2.bench.startup import time_startup
+
+    print_rows(time_startup(model, str(input), repeats), json)

@@ -23,7 +23,7 @@ COMMANDS = [
     *("latents statistics", "latents select"),
     *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),
     "codec conventional",
-    *("bench model", "bench files", "bench storage", "bench predict"),
+    *("bench model", "bench files", "bench storage", "bench predict", "bench startup"),
     *("zoo list", "zoo show", "zoo download", "zoo verify", "zoo add"),
 ]
 
