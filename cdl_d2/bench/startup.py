@@ -48,8 +48,9 @@ def time_process(command: Sequence[str]) -> float:
         CdlError: if it fails.
     """
     before, environment = os.times(), os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    run = subprocess.run(command, env=environment, capture_output=True)
     if run.returncode:
-        raise CdlError(f"{command[-1]}: {run.stderr.strip().rpartition(chr(10))[2]}")
+        lines = run.stderr.decode(errors="replace").splitlines() or [f"status {run.returncode}"]
+        raise CdlError(f"{command[-1]}: {lines[-1]}")
     after = os.times()
     return sum(after[i] - before[i] for i in (2, 3))  # of ended child processes

@@ -101,8 +101,8 @@ def scale_warning(
     return (
         f"warning: {len(others)} of {len(coded)} files are coded at another size than images have "
         f"in the model's evaluation, such as {name} at {scale:.2f} times of {height} x {width} "
-        "pixels. A latent cannot be resized: objects have another scale than in training, and "
-        "accuracy can fall. If the images are at hand, compress them by `cdl codec compress --for "
+        "pixels. What a file holds is not resized: objects have another scale than in training, "
+        "and accuracy can fall. If the images are at hand, compress them by `cdl codec compress --for "
         "MODEL`"
     )
 
