@@ -102,8 +102,8 @@ def scale_warning(
         f"warning: {len(others)} of {len(coded)} files are coded at another size than images have "
         f"in the model's evaluation, such as {name} at {scale:.2f} times of {height} x {width} "
         "pixels. What a file holds is not resized: objects have another scale than in training, "
-        "and accuracy can fall. If the images are at hand, compress them by `cdl codec compress --for "
-        "MODEL`"
+        "and accuracy can fall. If the images are at hand, compress them by `cdl codec compress "
+        "--for MODEL`"
     )
 
 
