@@ -93,7 +93,7 @@ def value_label(key: str) -> str:
         key: as `read_value` takes it; an unknown one is returned as it is.
     """
     dataset, _, name = key.rpartition("/")[0].rpartition("/")
-    known = f"{name}/{key.rpartition('/')[2]}"
-    if known not in LABELS:
+    short_key = f"{name}/{key.rpartition('/')[2]}"
+    if short_key not in LABELS:
         return key
-    return f"{LABELS[known]}, {dataset}" if dataset else LABELS[known]
+    return f"{LABELS[short_key]}, {dataset}" if dataset else LABELS[short_key]

@@ -88,18 +88,18 @@ def scale_warning(
     def expected(height: int, width: int) -> tuple[int, ...]:
         return tuple(resize(torch.zeros(3, height, width, dtype=torch.uint8)).shape[1:])
 
-    coded, others = [record for record in records if "bits" in record], []
+    coded, unequal = [record for record in records if "bits" in record], []
     for record in coded:
         size = expected(record["height"], record["width"])
         pixels = record["bits"] / record["bits_per_pixel"]
         scale = math.sqrt(pixels / math.prod(size))
         if max(scale, 1 / scale) > SCALE_TOLERANCE:
-            others.append((record["file_name"], scale, size))
-    if not others:
+            unequal.append((record["file_name"], scale, size))
+    if not unequal:
         return None
-    name, scale, (height, width) = others[0]
+    name, scale, (height, width) = unequal[0]
     return (
-        f"warning: {len(others)} of {len(coded)} files are coded at another size than images have "
+        f"warning: {len(unequal)} of {len(coded)} files are coded at another size than images have "
         f"in the model's evaluation, such as {name} at {scale:.2f} times of {height} x {width} "
         "pixels. What a file holds is not resized: objects have another scale than in training, "
         "and accuracy can fall. If the images are at hand, compress them by `cdl codec compress "
