@@ -163,7 +163,7 @@ def name_classes(names: Sequence[str], count: int) -> tuple[str, ...]:
 
 def number_classes(count: int) -> tuple[str, ...]:
     """Return names of classes that have none."""
-    return tuple(f"class {number}" for number in range(count))
+    return tuple(map(str, range(count)))
 
 
 def build_instances(image_size: tuple[int, int], **fields: torch.Tensor | None) -> Instances:

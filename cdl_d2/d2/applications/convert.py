@@ -77,10 +77,10 @@ class YamlConversion(ModelConversion):
         pairs = [word for pair in options.items() for word in pair]
         changed = read_config(path, [*self.base_overrides, *pairs, *self.overrides])
         self._check_bridge(changed, bridge)
-        names = changed.MODEL.CLASS_NAMES or registered_names(cfg)
-        changed.MODEL.CLASS_NAMES = check_names(names, class_count(changed))
         if not changed.MODEL.WEIGHTS:
             _check_initial_network(changed, path)
+        names = changed.MODEL.CLASS_NAMES or registered_names(cfg)
+        changed.MODEL.CLASS_NAMES = check_names(names, class_count(changed))
         if "MODEL.DEVICE" in self.overrides:
             check_device(changed)
         return changed

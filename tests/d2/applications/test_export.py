@@ -234,7 +234,7 @@ def test_a_run_is_read_from_its_folder(tmp_path):
     graphs = load_model(save_run(cfg, tmp_path / "run"), "cpu").export_graphs((100, 130))
     shape = graphs.graphs[0].inputs["y_hat"]
     assert shape[2:] == (8, 10) and graphs.graphs[1].inputs["p6"][2:] == (2, 3)
-    assert graphs.card["class_names"] == ["class 0", "class 1"]
+    assert graphs.card["class_names"] == ["0", "1"]
 
 
 def latent_model(*options):
