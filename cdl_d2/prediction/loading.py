@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cdl_d2 import model_zoo
-from cdl_d2.device import usable_device, use_channels_last
+from cdl_d2.device import device_of, usable_device, use_channels_last
 from cdl_d2.errors import CdlError
 from cdl_d2.files import CONFIG_FILE, WEIGHTS_FILE
 from cdl_d2.model_zoo.backends import (
@@ -159,7 +159,7 @@ def load_model(
         backend.coded_input(network, config),
         resize or backend.evaluation_transform(config),
         config,
-        next(network.parameters()).device,
+        device_of(network),
         card,
         precision,
     )

@@ -91,7 +91,7 @@ def scale_warning(
     coded, unequal = [record for record in records if "bits" in record], []
     for record in coded:
         size = expected(record["height"], record["width"])
-        pixels = record["bits"] / record["bits_per_pixel"]
+        pixels = record["bits"] / record["bits_per_pixel"]  # of the coded image
         scale = math.sqrt(pixels / math.prod(size))
         if max(scale, 1 / scale) > SCALE_TOLERANCE:
             unequal.append((record["file_name"], scale, size))
