@@ -40,6 +40,10 @@ def import_compressai() -> None:
             del sys.modules[name]
         importlib.import_module("compressai")
         return
+    from scipy.special import ndtri
+
+    # The same function as that of scipy.stats.
+    package.entropy_models.GaussianConditional._standardized_quantile = staticmethod(ndtri)
     for part in LAZY_PARTS:
         delattr(package, part)
     package.__getattr__ = _import_part

@@ -27,8 +27,6 @@ def update_tables(network: nn.Module) -> None:
     Raises:
         CdlError: if the weights give no distributions, or too wide ones.
     """
-    from scipy.special import ndtri
-
     for module in network.modules():
         if hasattr(module, "quantiles"):
             lowest, highest = module.quantiles.aminmax()
@@ -37,8 +35,6 @@ def update_tables(network: nn.Module) -> None:
                     f"quantiles from {float(lowest):g} to {float(highest):g} span more than "
                     f"{MAX_SPREAD}: the codec's weights are corrupted"
                 )
-        if hasattr(module, "_standardized_quantile"):  # the same without scipy.stats
-            module._standardized_quantile = ndtri
     try:
         network.update(force=True)
     except ValueError as error:
