@@ -40,7 +40,7 @@ def model(
     size: tuple[int, int] | None = None,
     repeats: Positive = 5,
     detection_only: bool = False,
-    keep_memory: bool = True,
+    release_memory: bool = False,
     json: Json = False,
 ) -> None:
     r"""Time encoding, decoding, detection and training steps, with peak memory, in one run.
@@ -58,13 +58,14 @@ def model(
         repeats: Measured repetitions; the median is printed.
         detection_only: Leave out training steps, which take most of the time; they are not measured
             of a LazyConfig.
-        keep_memory: On a CPU, reuse freed memory, as trainings do.
+        release_memory: On a CPU, give freed memory back to the system at once; trainings keep it
+            for the next tensors.
     """
     from cdl_d2.device import usable_device
     from cdl_d2.memory import keep_freed_memory
 
     device = usable_device(None)
-    if keep_memory and device == "cpu":
+    if not release_memory and device == "cpu":
         keep_freed_memory()
     if is_named_or_converted(model, overrides):
         import torch

@@ -21,11 +21,21 @@ if TYPE_CHECKING:
     from cdl_d2.d2.lazy_config import LazyModel
 
 Pair = tuple[str, str]
+
+
+def _check_no_option(_: object, words: str | tuple[str, ...]) -> None:
+    """Raise ValueError if a word is a misspelled option."""
+    for word in [words] if isinstance(words, str) else words:
+        if word.startswith("--"):
+            raise ValueError(f"There is no option {word}: see --help.")
+
+
 # Config overrides are the last words, and may begin with a dash, as in SOLVER.BASE_LR -1.
 Overrides = Annotated[
     str,
     Parameter(
         allow_leading_hyphen=True,
+        validator=_check_no_option,
         help="Changes of the config, KEY VALUE ...; the keys are in `cdl_d2/d2/config.py`.",
     ),
 ]
@@ -48,6 +58,7 @@ InputsAndOverrides = Annotated[
     Parameter(
         name="inputs",
         allow_leading_hyphen=True,
+        validator=_check_no_option,
         help="Images: files, folders or globs; then changes of the config, KEY VALUE ...",
     ),
 ]

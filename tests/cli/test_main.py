@@ -23,14 +23,18 @@ COMMANDS = [
     *("latents statistics", "latents select"),
     *("codec train", "codec evaluate", "codec compress", "codec decompress", "codec info"),
     "codec conventional",
-    *("bench model", "bench files", "bench storage", "bench predict", "bench startup"),
+    *("bench model", "bench files", "bench storage", "bench training", "bench predict"),
+    "bench startup",
     *("zoo list", "zoo show", "zoo download", "zoo verify", "zoo add"),
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example_of_the_command(command):
-    assert output_of(*command.split(), "--help").count(f" cdl {command} ") >= 2  # and the usage
+def test_help_has_an_example_of_the_command_and_no_switch_that_is_on(command):
+    text = output_of(*command.split(), "--help")
+    assert text.count(f" cdl {command} ") >= 2  # and the usage
+    words = " ".join(text.replace("│", " ").split())
+    assert "[default: True]" not in words  # no --no-NAME could turn it off
 
 
 def test_help_of_all_commands_needs_no_slow_package():
@@ -61,6 +65,23 @@ def test_words_that_cannot_be_used_are_one_line(words):
     _, _, errors = run(*words)
     assert len(errors.splitlines()) == 1
     assert refused(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--config-file", "x.yaml"],
+        ["convert", "x", "images", "--output", "x", "--codec", "x", "--quality", 1],
+        ["count", "x.yaml"],
+        ["visualize", "x.yaml"],
+        ["bench", "model", "x.yaml"],
+        ["bench", "training", "x.yaml"],
+        ["latents", "statistics", "x.yaml", "--output", "x"],
+    ],
+)
+def test_a_misspelled_option_is_not_a_change_of_the_config(words):
+    assert "--nothing" in refused(*words, "--nothing", 3)
+    assert "--nothing" in refused(*words, "SOLVER.BASE_LR", -1, "--nothing")
 
 
 IMAGE = "cdl_d2/model_zoo/samples/nuclei/images/val_0001.png"
