@@ -91,6 +91,7 @@ class _LimitedFile:
 def _fetch(url: str, file: _LimitedFile, advice: str) -> None:
     """Write the content of a URL into a file; raise FileNotFoundError if that fails."""
     from pooch import HTTPDownloader
+    from requests import ConnectionError as NoConnection
     from requests import RequestException
 
     name, total = url.rsplit("/", 1)[-1], file.max_bytes  # pooch corrects the total
@@ -107,6 +108,11 @@ def _fetch(url: str, file: _LimitedFile, advice: str) -> None:
             downloader(url, file, None)
     except CdlError:
         raise
+    except NoConnection as error:  # requests tells of each retry
+        host = urlsplit(url).hostname
+        raise FileNotFoundError(
+            f"{url} cannot be downloaded (no connection to {host}): {advice}"
+        ) from error
     except (RequestException, ValueError) as error:
         raise FileNotFoundError(f"{url} cannot be downloaded ({error}): {advice}") from error
 

@@ -13,6 +13,8 @@ from cdl_d2.cli.options import CodecOptions, Device, Json, NotNegative
 from cdl_d2.cli.output import advice, for_each, print_rows, report
 from cdl_d2.errors import CdlError
 
+RECOMPRESS = "`cdl codec decompress`, then `cdl codec compress`, with loss"
+
 app = App(name="codec", help="Compress and decompress images; train and evaluate codecs.")
 app.command(train)
 
@@ -149,6 +151,9 @@ def info(files: list[Path], /, *, json: Json = False) -> int:
     cdl codec info files/*.cdlz
     ```
 
+    The column `latent models` says whether such models can read the file: not if the image was
+    padded above or to the left by other than multiples of 16 pixels.
+
     Args:
         files: Bitstreams, including CompressAI's NAME.bin.
     """
@@ -158,6 +163,11 @@ def info(files: list[Path], /, *, json: Json = False) -> int:
     status = for_each(files, lambda path: rows.append(describe_bitstream(path)), "cdl codec info")
     if rows:
         print_rows(rows, json)
+    for row in rows:
+        if row["latent models"] == "no":
+            corner = f"{row['left']} pixels from the left and {row['top']} from the top"
+            text = f"{row['file']}: latent models cannot read it, because the image begins {corner}"
+            report("cdl codec info", f"{text} of the padded one, not multiples of 16: {RECOMPRESS}")
     return status
 
 

@@ -140,6 +140,9 @@ def download(url: str, folder: Path | None = None) -> Path:
     match = re.search(r"-([0-9a-f]{8,64})\.", path.name)
     if match is None:
         raise CdlError(f"{path.name} has no hash in its name, so it cannot be verified")
-    advice = "download it by hand and give its path as the codec's weights"
+    advice = (
+        "download it elsewhere and give its path as the codec's weights, or use the codec of this "
+        "package, tiny-bmshj2018-hyperprior"
+    )
     download_file(url, path, match[1], advice=advice)
     return path

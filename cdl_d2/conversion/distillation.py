@@ -134,9 +134,10 @@ class Distillation:
         self._set_memory_format(torch.channels_last)  # a fifth faster on CPUs
         best = self._resume(optimizer) or self._checked(None)
         begin, check = time.monotonic() - self._seconds, len(self.history)
-        with tqdm(total=100, desc="distil", unit="%") as progress:
+        total, unit = self._total()
+        with tqdm(total=total, desc="distil", unit=unit) as progress:
             while (done := self._progress(time.monotonic() - begin)) < 1 and not self._is_stale():
-                progress.update(int(100 * done) - progress.n)
+                progress.update(int(total * done) - progress.n)
                 self._step(optimizer, done)
                 self._iteration += 1
                 if self._progress(time.monotonic() - begin) * CHECKS >= check:
@@ -145,7 +146,7 @@ class Distillation:
                     self._seconds = time.monotonic() - begin
                     self._save(optimizer, best)
                     progress.set_postfix(loss=f"{self.history[-1]['loss']:.4f}")
-            progress.update(100 - progress.n)
+            progress.update(int(total * min(1, done)) - progress.n)
         self._load(best)
         self._set_memory_format(torch.contiguous_format)
         return self.history
@@ -153,6 +154,10 @@ class Distillation:
     def _set_memory_format(self, memory_format: torch.memory_format) -> None:
         for network in (self._student, self._teacher):
             network.to(memory_format=memory_format)
+
+    def _total(self) -> tuple[int, str]:
+        """Return the number of steps of the progress bar, and their unit."""
+        return (100, "%") if self._options.minutes else (self._options.iterations, " batch")
 
     def _progress(self, seconds: float) -> float:
         """Return the used share of the budget."""

@@ -21,9 +21,9 @@ CONFIDENT_SCORE = 0.5  # of the RGB network's detections
 LEAST_AGREEMENT = 25.0  # percent, below which neither way is of use
 KINDS = {  # of agreement, in percent
     "top1": "top-1 agreement",
-    "AP": "box AP against its detections",
-    "mask_AP": "mask AP against its detections",
-    "mIoU": "mIoU with its label maps",
+    "AP": "box AP against the RGB network's detections",
+    "mask_AP": "mask AP against the RGB network's detections",
+    "mIoU": "mIoU with the RGB network's label maps",
     "cosine": "cosine similarity",
 }
 
@@ -108,8 +108,9 @@ class Report:
         """Return sentences: what was measured, and which of decoding and conversion agrees more."""
         title, difference = KINDS[self.kind], self.difference[self.kind]
         measured = (
-            f"{self.images} images kept aside, times per image on {self.device} with {self.threads}"
-            " threads from latent to output (medians)."
+            f"Agreement with the RGB network, not accuracy, on {self.images} images kept aside; "
+            f"times per image on {self.device} with {self.threads} threads from latent to output "
+            "(medians)."
         )
         if not np.isfinite(difference):
             return (

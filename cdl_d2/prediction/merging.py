@@ -30,7 +30,8 @@ class ArchiveResults:
         file: file of the predictions; None while other processes still predict parts.
         count: number of predictions, of all parts or of those of this process.
         failures: errors by source that could not be read.
-        results: accuracy, if annotations were given, and `rate`.
+        results: accuracy, if annotations were given, and `rate`; `images`, the numbers `evaluated`
+            and `annotated`, if not all annotated images were given.
         warning: text about files that were coded at another size than the model's, or None.
     """
 
@@ -149,6 +150,9 @@ def merge_parts(
     write_json(output / "images.json", content)
     if ground_truth:
         results = ground_truth.results(records, names, output)
+        counts = {"evaluated": sum(map(ground_truth.has, names)), "annotated": ground_truth.count()}
+        if counts["evaluated"] < counts["annotated"]:
+            results["images"] = counts
     results |= rate
     if annotations:
         write_json(output / "results.json", results)

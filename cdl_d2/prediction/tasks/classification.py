@@ -33,6 +33,7 @@ class ClassGroundTruth(GroundTruth):
         classes = find_classes(path)
         order = order_classes(classes, class_names, path, allow_some=True)
         images = [(p, order.index(classes[label])) for p, label in find_labelled_images(path)]
+        self._count = len(images)
         self._labels = unique_values((image.stem, label) for image, label in images)
         if path.is_dir():
             self._labels |= {
@@ -41,6 +42,9 @@ class ClassGroundTruth(GroundTruth):
 
     def has(self, name: str) -> bool:
         return image_key(name) in self._labels
+
+    def count(self) -> int:
+        return self._count
 
     def results(self, records: Sequence[Record], names: Sequence[str], folder: Path) -> Results:
         """Return `classification` with `top1`, in percent."""

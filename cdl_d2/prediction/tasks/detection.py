@@ -72,6 +72,9 @@ class CocoGroundTruth(GroundTruth):
     def has(self, name: str) -> bool:
         return self.image_id(name) is not None
 
+    def count(self) -> int:
+        return len(self._ids)
+
     def results(
         self, records: Sequence[Record], names: Sequence[str], folder: Path = Path()
     ) -> Results:

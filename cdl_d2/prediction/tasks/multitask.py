@@ -28,6 +28,9 @@ class MultitaskGroundTruth(GroundTruth):
     def has(self, name: str) -> bool:
         return image_key(name) in self._attributes.rows and self._labels.has(name)
 
+    def count(self) -> int:
+        return len(self._attributes.rows)
+
     def size(self, name: str) -> tuple[int, int] | None:
         return self._labels.size(name)
 

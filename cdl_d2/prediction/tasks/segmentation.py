@@ -38,6 +38,9 @@ class LabelGroundTruth(GroundTruth):
     def has(self, name: str) -> bool:
         return self._file(name).is_file()
 
+    def count(self) -> int:
+        return sum(1 for _ in self.path.rglob("*.png"))
+
     def size(self, name: str) -> tuple[int, int] | None:
         with open_image(self._file(name)) as file:
             return file.height, file.width

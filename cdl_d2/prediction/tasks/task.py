@@ -67,6 +67,10 @@ class GroundTruth(ABC):
         """Return True if a source is annotated."""
 
     @abstractmethod
+    def count(self) -> int:
+        """Return the number of annotated images."""
+
+    @abstractmethod
     def results(self, records: Sequence[Record], names: Sequence[str], folder: Path) -> Results:
         """Return the accuracy on the sources that are annotated.
 

@@ -84,6 +84,14 @@ def weights(tmp_path):
     return path
 
 
+def test_information_says_whether_latent_models_can_read_a_file(file, aligned_file):
+    for path, readable in ((file, "no"), (aligned_file, "yes")):
+        status, printed, errors = run("codec", "info", path, "--json")
+        assert status == 0
+        assert json.loads(printed)[0]["latent models"] == readable
+        assert (path.name in errors) == (readable == "no")
+
+
 def test_models_have_the_numbers_that_compressai_gives_them():
     assert tuple(models)[: len(MODELS)] == MODELS
 
