@@ -6,6 +6,7 @@ traceback); 2 a user's mistake (one line); 130 interrupted; 143 terminated.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -32,8 +33,10 @@ from cdl_d2.cli.zoo import app as zoo
 from cdl_d2.errors import CdlError
 from cdl_d2.files import is_disk_error
 
-# Raised by the import of torchvision; a user can do nothing about it.
+# Of torchvision, Detectron2 and torch; a user can do nothing about them.
 warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
+warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 MISTAKES = (CdlError, OSError)
 REMOVED_OPTIONS = {  # by command, or of all commands: what to write instead
