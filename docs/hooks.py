@@ -1,6 +1,7 @@
-"""Parts of the site that are made when it is built: commands, config keys, files of the root.
+"""Parts of the site that are made when it is built: commands, files of the root.
 
-mkdocs calls the functions `on_...`.
+mkdocs calls the functions `on_...`. `python docs/hooks.py` writes the tables of the config keys to
+`docs/reference/config.md`.
 """
 
 import posixpath
@@ -10,6 +11,7 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
+KEYS_PAGE = ROOT / "docs/reference/config.md"
 # Files of the root that are pages of the site.
 ROOT_PAGES = {
     "README.md": "index.md",
@@ -29,12 +31,10 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Append what is generated, and turn links between files into links of the site."""
+    """Append the commands, and turn links between files into links of the site."""
     path = page.file.src_uri
     if path == "reference/cli.md":
         markdown += commands_markdown()
-    if path == "reference/config.md":
-        markdown += keys_markdown()
     is_of_root = page.file.generated_by is not None
     folder = "" if is_of_root else posixpath.join("docs", posixpath.dirname(path))
     return LINK.sub(lambda link: site_link(link, folder, posixpath.dirname(path)), markdown)
@@ -81,6 +81,12 @@ def keys_markdown():
     return "\n".join(parts) + "\n"
 
 
+def write_keys():
+    """Replace the tables of config keys in the reference."""
+    text = KEYS_PAGE.read_text(encoding="utf-8")
+    KEYS_PAGE.write_text(text.partition("\n## ")[0] + "\n" + keys_markdown()[1:], encoding="utf-8")
+
+
 def config_keys():
     """Return (keys, defaults, sentence) in the order of the source; needs no Detectron2."""
     from cdl_d2.nn.bridge.bridge_fit import FIT_IMAGES
@@ -103,3 +109,7 @@ def config_keys():
                 entries.append(([key], [default], " ".join(comment)))
             is_new = True
     return entries
+
+
+if __name__ == "__main__":
+    write_keys()

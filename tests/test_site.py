@@ -46,6 +46,13 @@ def test_the_reference_has_every_key_with_its_default_and_a_sentence(hooks):
     assert documented == {k: v for k, v in leaves(cfg).items() if k not in leaves(others)}
 
 
+def test_the_page_of_keys_is_that_of_the_source(hooks):
+    page = hooks.KEYS_PAGE.read_text(encoding="utf-8").splitlines()
+    tables = hooks.keys_markdown().splitlines()
+    rows = [[row for row in text if "FIT_IMAGES" not in row] for text in (page, tables)]
+    assert rows[0][-len(rows[1]) :] == rows[1]  # tests fit to fewer images
+
+
 @pytest.mark.parametrize(
     ("folder", "page_folder", "link", "expected"),
     [

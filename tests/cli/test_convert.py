@@ -221,6 +221,19 @@ def test_an_evaluation_leaves_the_config_of_the_training(teacher, coco_dataset, 
     assert (out / "config.yaml").read_bytes() == before and (out / "results.json").exists()
 
 
+def test_a_training_does_not_overwrite_the_weights_that_it_begins_with(
+    teacher, coco_dataset, tmp_path
+):
+    annotations, images = coco_dataset
+    out = tmp_path / "out"
+    output_of("convert", teacher, images, *CODEC, "--output", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    data = "--register", "data", annotations, images, "DATASETS.TRAIN", "('data',)"
+    words = "train", "--config-file", out / "config.yaml", *data, "SOLVER.MAX_ITER", 1
+    assert "OUTPUT_DIR" in refused(*words)
+    assert before == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
 def test_what_cannot_be_converted_is_named(teacher, coco_dataset, tmp_path):
     arguments = coco_dataset[1], *CODEC, "--output", tmp_path / "out"
     assert "nowhere" in refused("convert", tmp_path / "nowhere", *arguments)

@@ -121,7 +121,7 @@ def _introduction(
         "fine-tuned with labels; the fair comparison is with the RGB model that was fine-tuned as "
         "long on reconstructed images. Times are medians from file to masks on one core; the "
         f"latent model takes {ratio:.2f} of the time of decoder and RGB model. The built-in "
-        "codec's decoder costs a sixteenth of a full-size one, so little time can be saved here. "
+        "codec's decoder costs a twelfth of a full-size one, so little time can be saved here. "
         "GMACs (10<sup>9</sup> multiply-adds) are those of backbone, feature pyramid and decoder. "
         f"This run took {seconds:.0f} seconds.</p>",
         "<p>Train such models on synthetic images, in ten minutes:</p>"

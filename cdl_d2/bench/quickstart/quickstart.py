@@ -137,7 +137,7 @@ def _introduction(task: Task, backend: str, rows: list[Row], minutes: float) -> 
         table_html(HEAD, rows),
         "<p>GMACs (10<sup>9</sup> multiply-adds) are those of backbone, feature pyramid and "
         "decoder. Times are medians from file to masks on one core. The built-in codec's decoder "
-        "costs a sixteenth of a full-size one, so little time can be saved here. Differences of "
+        "costs a twelfth of a full-size one, so little time can be saved here. Differences of "
         "two AP are within the variation between seeds of so short a training. This run took "
         f"{minutes:.1f} minutes.</p>",
         embed_figure(losses, "losses by iteration"),

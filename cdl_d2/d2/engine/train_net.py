@@ -143,6 +143,8 @@ def _run(training: Training, cfg: CfgNode) -> dict[str, Any] | None:
 
 
 def _set_up(training: Training, cfg: CfgNode) -> None:
+    if not (training.eval_only or training.resume):
+        _check_kept(cfg)
     check_datasets(cfg, with_training=not training.eval_only)
     if cfg.DATASETS.TRAIN and not training.eval_only:
         keep_names(cfg)
@@ -155,6 +157,16 @@ def _set_up(training: Training, cfg: CfgNode) -> None:
     if training_config is not None and comm.is_main_process():
         write_text(path, training_config)  # an evaluation keeps the config of the training
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cdl_d2")
+
+
+def _check_kept(cfg: CfgNode) -> None:
+    """Raise CdlError if a training would overwrite the weights and config that it begins with."""
+    weights = Path(cfg.MODEL.WEIGHTS)
+    if weights.is_file() and weights.resolve().parent == Path(cfg.OUTPUT_DIR).resolve():
+        raise CdlError(
+            f"the training would overwrite MODEL.WEIGHTS {weights}, which it begins with: give "
+            "another folder, OUTPUT_DIR FOLDER"
+        )
 
 
 def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
