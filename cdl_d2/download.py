@@ -108,11 +108,11 @@ def _fetch(url: str, file: _LimitedFile, advice: str) -> None:
             downloader(url, file, None)
     except CdlError:
         raise
-    except NoConnection as error:  # requests tells of each retry
-        host = urlsplit(url).hostname
-        raise FileNotFoundError(
-            f"{url} cannot be downloaded (no connection to {host}): {advice}"
-        ) from error
+    except NoConnection as error:
+        # The end of "Max retries exceeded with url ...: NewConnectionError(...: refused)".
+        reason = getattr(error.args[0] if error.args else None, "reason", error)
+        reason = str(reason).rpartition(": ")[2]
+        raise FileNotFoundError(f"{url} cannot be downloaded ({reason}): {advice}") from error
     except (RequestException, ValueError) as error:
         raise FileNotFoundError(f"{url} cannot be downloaded ({error}): {advice}") from error
 
