@@ -141,7 +141,8 @@ def add_cdl_config(cfg: CN) -> None:
     _C.MODEL.SELECTION.CHANNELS = []
     _C.MODEL.SELECTION.FILE = ""
     _C.MODEL.SELECTION.COUNT = 0
-    # Weight of the selected channels' bits per pixel in the loss of a "gate"; 0 for formula (3).
+    # Weight of the selected channels' bits per pixel in the loss of a "gate"; 0 for
+    # formula (3) of Liu et al.
     _C.MODEL.SELECTION.RATE_WEIGHT = 0.1
     # Temperature of the gate at the first and at the last iteration; exponential in between.
     _C.MODEL.SELECTION.TEMPERATURES = (5.0, 0.5)
