@@ -109,7 +109,7 @@ def _fetch(url: str, file: _LimitedFile, advice: str) -> None:
     except CdlError:
         raise
     except NoConnection as error:
-        # The end of "Max retries exceeded with url ...: NewConnectionError(...: refused)".
+        # Of "Max retries exceeded with url: ...: NewConnectionError(...: REASON)" the reason.
         reason = getattr(error.args[0] if error.args else None, "reason", error)
         reason = str(reason).rpartition(": ")[2]
         raise FileNotFoundError(f"{url} cannot be downloaded ({reason}): {advice}") from error
