@@ -137,7 +137,7 @@ class Distillation:
         total, unit = self._total()
         with tqdm(total=total, desc="distil", unit=unit) as progress:
             while (done := self._progress(time.monotonic() - begin)) < 1 and not self._is_stale():
-                progress.update(int(total * done) - progress.n)
+                progress.update(round(total * done) - progress.n)
                 self._step(optimizer, done)
                 self._iteration += 1
                 if self._progress(time.monotonic() - begin) * CHECKS >= check:
@@ -146,7 +146,7 @@ class Distillation:
                     self._seconds = time.monotonic() - begin
                     self._save(optimizer, best)
                     progress.set_postfix(loss=f"{self.history[-1]['loss']:.4f}")
-            progress.update(int(total * min(1, done)) - progress.n)
+            progress.update(round(total * min(1, done)) - progress.n)
         self._load(best)
         self._set_memory_format(torch.contiguous_format)
         return self.history
