@@ -150,9 +150,9 @@ def merge_parts(
     write_json(output / "images.json", content)
     if ground_truth:
         results = ground_truth.results(records, names, output)
-        counts = {"evaluated": sum(map(ground_truth.has, names)), "annotated": ground_truth.count()}
-        if counts["evaluated"] < counts["annotated"]:
-            results["images"] = counts
+        evaluated, annotated = sum(map(ground_truth.has, names)), ground_truth.count()
+        if annotated is not None and evaluated < annotated:
+            results["images"] = {"evaluated": evaluated, "annotated": annotated}
     results |= rate
     if annotations:
         write_json(output / "results.json", results)

@@ -66,9 +66,9 @@ class GroundTruth(ABC):
     def has(self, name: str) -> bool:
         """Return True if a source is annotated."""
 
-    @abstractmethod
-    def count(self) -> int:
-        """Return the number of annotated images."""
+    def count(self) -> int | None:
+        """Return the number of annotated images; None if it is not known."""
+        return None
 
     @abstractmethod
     def results(self, records: Sequence[Record], names: Sequence[str], folder: Path) -> Results:
