@@ -30,6 +30,11 @@ def test_the_reference_has_every_command_and_no_options_that_do_not_exist(hooks)
     assert "--no-" not in text
 
 
+def test_the_table_of_commands_has_every_command():
+    page = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    assert all(f"`{name}" in page for name in app if not name.startswith("-"))
+
+
 def test_the_reference_has_every_key_with_its_default_and_a_sentence(hooks):
     entries = hooks.config_keys()
     assert all(sentence.endswith(".") for _, _, sentence in entries)

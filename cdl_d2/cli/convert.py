@@ -256,9 +256,11 @@ def _convert_detectron2(
     conversions = [kind(config_file, images, *choice, *parts, *cheaper) for choice in choices]
     reports, outcome = _run_all(conversions, options)
     if outcome.class_names == number_classes(len(outcome.class_names)):
-        text = f"warning: {model} names no classes, and no data set of its config is registered"
-        advice_text = "--classes NAME ... gives names, here or to `cdl predict`"
-        report_failure("cdl convert", f"{text}: they are called 0, 1, ...; {advice_text}")
+        report_failure(
+            "cdl convert",
+            f"warning: {model} names no classes, and no data set of its config is registered: they "
+            "are called 0, 1, ...; --classes NAME ... gives names, here or to `cdl predict`",
+        )
     if not reports:
         print(f"{output}: no report, which takes at least {LEAST_IMAGES} images")
         return

@@ -31,7 +31,7 @@ from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.file_compressor import FileCompressor, Measure, coming_enhancement_path
 from cdl_d2.codec.io.image_files import find_images, read_image, write_png
 from cdl_d2.codec.io.output_paths import output_paths
-from cdl_d2.codec.latent import STRIDE, Latent
+from cdl_d2.codec.latent import Latent, is_aligned
 from cdl_d2.errors import CdlError
 
 CHANNELS_LIMIT = 2**16
@@ -168,7 +168,7 @@ def describe_bitstream(path: Path) -> dict[str, str | int | float]:
         "original height": stream.result_size[0],
         "top": stream.padding[0],
         "left": stream.padding[1],
-        "latent models": "no" if any(p % STRIDE for p in stream.padding) else "yes",
+        "latent models": "yes" if is_aligned(stream.padding) else "no",
         "coded width": coded_width,
         "coded height": coded_height,
         "bytes": size,

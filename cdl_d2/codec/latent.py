@@ -144,6 +144,11 @@ def latent_grid(image_size: tuple[int, int]) -> tuple[int, int]:
     return -(-image_size[0] // STRIDE), -(-image_size[1] // STRIDE)
 
 
+def is_aligned(padding: tuple[int, int]) -> bool:
+    """Return whether an image with (top, left) pixels of padding begins on a latent position."""
+    return not any(side % STRIDE for side in padding)
+
+
 def crop_to_image(
     grid: torch.Tensor, image_size: tuple[int, int], padding: tuple[int, int] = (0, 0)
 ) -> torch.Tensor:
@@ -157,7 +162,7 @@ def crop_to_image(
     Raises:
         MisalignedImageError: if the padding is not a multiple of 16.
     """
-    if any(side % STRIDE for side in padding):
+    if not is_aligned(padding):
         raise MisalignedImageError(
             f"the image begins {padding[0]} pixels below and {padding[1]} pixels right of the "
             f"corner of its latent, expected multiples of {STRIDE}: only its pixels can be decoded"

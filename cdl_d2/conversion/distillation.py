@@ -134,7 +134,8 @@ class Distillation:
         self._set_memory_format(torch.channels_last)  # a fifth faster on CPUs
         best = self._resume(optimizer) or self._checked(None)
         begin, check = time.monotonic() - self._seconds, len(self.history)
-        total, unit = self._total()
+        options = self._options
+        total, unit = (100, "%") if options.minutes else (options.iterations, " batch")
         with tqdm(total=total, desc="distil", unit=unit) as progress:
             while (done := self._progress(time.monotonic() - begin)) < 1 and not self._is_stale():
                 progress.update(round(total * done) - progress.n)
@@ -154,10 +155,6 @@ class Distillation:
     def _set_memory_format(self, memory_format: torch.memory_format) -> None:
         for network in (self._student, self._teacher):
             network.to(memory_format=memory_format)
-
-    def _total(self) -> tuple[int, str]:
-        """Return the number of steps of the progress bar, and their unit."""
-        return (100, "%") if self._options.minutes else (self._options.iterations, " batch")
 
     def _progress(self, seconds: float) -> float:
         """Return the used share of the budget."""

@@ -30,8 +30,8 @@ class ArchiveResults:
         file: file of the predictions; None while other processes still predict parts.
         count: number of predictions, of all parts or of those of this process.
         failures: errors by source that could not be read.
-        results: accuracy, if annotations were given, and `rate`; `images`, the numbers `evaluated`
-            and `annotated`, if not all annotated images were given.
+        results: accuracy, if annotations were given, and `rate`; `images`, the numbers of
+            all `annotated` images and of those that were `given`, if they differ.
         warning: text about files that were coded at another size than the model's, or None.
     """
 
@@ -150,9 +150,9 @@ def merge_parts(
     write_json(output / "images.json", content)
     if ground_truth:
         results = ground_truth.results(records, names, output)
-        evaluated, annotated = sum(map(ground_truth.has, names)), ground_truth.count()
-        if annotated is not None and evaluated < annotated:
-            results["images"] = {"evaluated": evaluated, "annotated": annotated}
+        given, annotated = sum(map(ground_truth.has, names)), ground_truth.count()
+        if annotated is not None and given < annotated:
+            results["images"] = {"given": given, "annotated": annotated}
     results |= rate
     if annotations:
         write_json(output / "results.json", results)

@@ -213,7 +213,7 @@ def test_accuracy_is_that_of_the_backends_own_evaluation(latent_model, coco_data
     assert "images" not in printed
 
 
-def test_results_say_how_many_of_the_annotated_images_they_count(
+def test_results_say_how_many_of_the_annotated_images_were_given(
     latent_model, coco_dataset, tmp_path
 ):
     annotations, folder = coco_dataset
@@ -222,7 +222,7 @@ def test_results_say_how_many_of_the_annotated_images_they_count(
     names = [image["file_name"] for image in json.loads(text)["images"]]
     words = "--annotations", annotations, "--output", tmp_path / "out", "--json"
     printed = json.loads(output_of("predict", latent_model, folder / names[0], *words))
-    assert printed["images"] == {"evaluated": 1, "annotated": len(names)}
+    assert printed["images"] == {"given": 1, "annotated": len(names)}
 
 
 def test_predictions_are_in_pixels_of_the_annotations(latent_model, coded, tmp_path):
