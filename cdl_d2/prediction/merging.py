@@ -150,9 +150,9 @@ def merge_parts(
     write_json(output / "images.json", content)
     if ground_truth:
         results = ground_truth.results(records, names, output)
-        given, annotated = sum(map(ground_truth.has, names)), ground_truth.count()
-        if annotated is not None and given < annotated:
-            results["images"] = {"given": given, "annotated": annotated}
+        counts = {"given": sum(map(ground_truth.has, names)), "annotated": ground_truth.count()}
+        if counts["annotated"] is not None and counts["given"] < counts["annotated"]:
+            results["images"] = counts
     results |= rate
     if annotations:
         write_json(output / "results.json", results)
