@@ -60,8 +60,7 @@ class DistillationOptions:
             whose decoder layers have small weights.
         seed: of batches and augmentation.
         patience: validations without a better loss after which the run ends, in the second half of
-            the budget: before, at a high learning rate, the loss varies too much to end by it. 0
-            for no such end.
+            the budget; 0 for no such end.
 
     Raises:
         CdlError: for a value that is not one of these, or a number below 0.
@@ -90,7 +89,8 @@ class Distillation:
     """Training of a student's first layers to reproduce a teacher.
 
     Normalizations keep their statistics. The student ends with the weights of the lowest validation
-    loss, among them those it began with.
+    loss in the second half of the budget, or with those it began with. Before, at a high learning
+    rate, the loss varies too much to choose by it.
 
     Args:
         student: on latents or decoded images; blocks have the teacher's names.
@@ -122,7 +122,11 @@ class Distillation:
         self.history: list[dict[str, float]] = []
 
     def run(self) -> list[dict[str, float]]:
-        """Train, and return the validation losses: `iteration`, `loss`, `features` and `output`."""
+        """Train, and return the validation losses.
+
+        These are `iteration`, `progress` (the used share of the budget), `loss`, `features` and
+        `output`.
+        """
         groups = [
             {"params": list(parameters.values()), "share": share}
             for share, parameters in self._groups.items()
@@ -132,7 +136,7 @@ class Distillation:
             keep_freed_memory()
         self._student.train(False)
         self._set_memory_format(torch.channels_last)  # a fifth faster on CPUs
-        best = self._resume(optimizer) or self._checked(None)
+        best = self._resume(optimizer) or self._checked(None, 0.0)
         begin, check = time.monotonic() - self._seconds, len(self.history)
         options = self._options
         total, unit = (100, "%") if options.minutes else (options.iterations, " batch")
@@ -141,9 +145,10 @@ class Distillation:
                 progress.update(round(total * done) - progress.n)
                 self._step(optimizer, done)
                 self._iteration += 1
-                if self._progress(time.monotonic() - begin) * CHECKS >= check:
+                used = self._progress(time.monotonic() - begin)
+                if used * CHECKS >= check:
                     check += 1
-                    best = self._checked(best)
+                    best = self._checked(best, used)
                     self._seconds = time.monotonic() - begin
                     self._save(optimizer, best)
                     progress.set_postfix(loss=f"{self.history[-1]['loss']:.4f}")
@@ -191,14 +196,17 @@ class Distillation:
         )
 
     @torch.no_grad()
-    def _checked(self, best: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-        """Validate, and return the weights of the lowest loss so far."""
+    def _checked(
+        self, best: dict[str, torch.Tensor] | None, progress: float
+    ) -> dict[str, torch.Tensor]:
+        """Validate, and return the best weights so far."""
         losses = [[float(loss) for loss in self._losses(batch)] for batch in self._validation]
         features, output = (sum(column) / len(losses) for column in zip(*losses, strict=True))
-        values = {"iteration": self._iteration, "features": features, "output": output}
-        self.history.append(values | {"loss": features + output})
-        is_best = min(self.history, key=lambda h: h["loss"]) is self.history[-1]
-        if best is None or is_best:
+        values = {"iteration": self._iteration, "progress": progress}
+        values |= {"features": features, "output": output, "loss": features + output}
+        self.history.append(values)
+        candidates = [self.history[0], *self._late_checks()]
+        if best is None or min(candidates, key=lambda check: check["loss"]) is values:
             return {name: p.detach().clone() for name, p in self._parameters.items()}
         return best
 
@@ -231,8 +239,11 @@ class Distillation:
         for name, parameter in self._parameters.items():
             parameter.copy_(weights[name])
 
+    def _late_checks(self) -> list[dict[str, float]]:
+        return [check for check in self.history if check["progress"] >= 0.5]
+
     def _is_stale(self) -> bool:
-        late = [check["loss"] for check in self.history[CHECKS // 2 :]]
+        late = [check["loss"] for check in self._late_checks()]
         return bool(late) and len(late) - 1 - late.index(min(late)) >= self._options.patience > 0
 
     def _save(self, optimizer: torch.optim.Optimizer, best: dict[str, torch.Tensor]) -> None:
