@@ -118,6 +118,11 @@ class Latent:
         """y_hat cropped to the image, M x ceil(H/16) x ceil(W/16)."""
         return self.crop(self.y_hat)
 
+    @property
+    def cells_and_margin(self) -> torch.Tensor:
+        """y_hat of the image and of the margin, the coded positions below and right of it."""
+        return crop_to_image(self.y_hat, self.image_size, self.padding, with_margin=True)
+
     def crop(self, grid: torch.Tensor) -> torch.Tensor:
         """Crop a tensor on the coded grid, ... x h x w, to the positions of the image."""
         return crop_to_image(grid, self.image_size, self.padding)
@@ -150,7 +155,10 @@ def is_aligned(padding: tuple[int, int]) -> bool:
 
 
 def crop_to_image(
-    grid: torch.Tensor, image_size: tuple[int, int], padding: tuple[int, int] = (0, 0)
+    grid: torch.Tensor,
+    image_size: tuple[int, int],
+    padding: tuple[int, int] = (0, 0),
+    with_margin: bool = False,
 ) -> torch.Tensor:
     """Crop a tensor on the coded grid, ... x h x w, to the latent positions of an image.
 
@@ -158,6 +166,7 @@ def crop_to_image(
         grid: the tensor.
         image_size: (H, W) in pixels.
         padding: (top, left), pixels above and to the left of the image.
+        with_margin: keep the positions below and right of the image, too.
 
     Raises:
         MisalignedImageError: if the padding is not a multiple of 16.
@@ -168,13 +177,24 @@ def crop_to_image(
             f"corner of its latent, expected multiples of {STRIDE}: only its pixels can be decoded"
         )
     (top, left), (rows, columns) = (side // STRIDE for side in padding), latent_grid(image_size)
-    return grid[..., top : top + rows, left : left + columns]
+    grid = grid[..., top:, left:]
+    return grid if with_margin else grid[..., :rows, :columns]
 
 
 def coded_cells(image_size: tuple[int, int]) -> tuple[int, int]:
     """Return the rows and columns of the coded grid of an image of (H, W), multiples of 4."""
     height, width = (-(-side // CODING_MULTIPLE) * CODING_MULTIPLE for side in image_size)
     return height // STRIDE, width // STRIDE
+
+
+def check_covers(y_hat: torch.Tensor, image_size: tuple[int, int]) -> None:
+    """Raise CdlError unless y_hat, ... x h x w, has the positions of an image, or a margin, too."""
+    sides, least, most = y_hat.shape[-2:], latent_grid(image_size), coded_cells(image_size)
+    if not all(low <= n <= high for n, low, high in zip(sides, least, most, strict=True)):
+        raise CdlError(
+            f"a latent of {tuple(sides)} positions does not fit an image of {image_size} pixels, "
+            f"which needs {least}, or {most} with its margin"
+        )
 
 
 def coded_size(image_size: tuple[int, int]) -> tuple[int, int]:

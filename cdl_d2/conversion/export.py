@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from cdl_d2.codec.latent import CODING_MULTIPLE
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.named_networks import CLASSIFICATION, DETECTION
@@ -42,11 +43,13 @@ def network_graphs(model: NetworkModel, size: tuple[int, int] | None = None) -> 
     usual = (crop, crop) if crop else None
     if size is None and any(type(m).__name__.endswith("Same") for m in model.modules()):
         size = usual  # timm's layers that pad by their input's size: tracing would take minutes
+    is_latent = isinstance(model.runner, LatentNetwork)
+    size = size or (usual if is_latent else None)  # a crop has a margin, of which any size has none
+    multiple = CODING_MULTIPLE if is_latent and size else model.coded_input.stride
     side = crop or EXAMPLE_PIXELS
-    grid = InputGrid(model.coded_input, model.coded_input.stride, (side, side + 32), size)
-    graph = Graph(
-        "backbone", _Logits(model.runner), {grid.name: grid.shape}, ("logits",), grid.sizes
-    )
+    grid = InputGrid(model.coded_input, multiple, (side, side + 32), size)
+    logits = _Logits(model.runner, size)
+    graph = Graph("backbone", logits, {grid.name: grid.shape}, ("logits",), grid.sizes)
     preprocessing = config.preprocessing
     card = grid.card(preprocessing.mean, preprocessing.std, largest=1)
     steps = [IN_PYTHON[config.task]]
@@ -59,15 +62,20 @@ def network_graphs(model: NetworkModel, size: tuple[int, int] | None = None) -> 
 
 
 class _Logits(nn.Module):
-    """Network from its input, N x C x h x w, to logits."""
+    """Network from its input, N x C x h x w, to logits.
 
-    def __init__(self, runner: ImageNetwork):
+    Args:
+        runner: the network.
+        size: (H, W) in pixels of all images; None for those of the input, without a margin.
+    """
+
+    def __init__(self, runner: ImageNetwork, size: tuple[int, int] | None):
         super().__init__()
-        self.runner = runner
+        self.runner, self.size = runner, size
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if isinstance(self.runner, LatentNetwork):
-            output = self.runner.run_grid(x)
+            output = self.runner.run_grid(x, self.size)
         else:
             output = self.runner.network(x)
         return output["out"] if isinstance(output, Mapping) else output

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 
-from cdl_d2.codec.latent import STRIDE
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.errors import CdlError
@@ -43,19 +41,17 @@ def fit_to_images(
         for image in images:
             run = partial(teacher.run, [image])
             pixels, _ = run_to(convolution, run)
-            y_hat = student.encode_pixels(image).cells
-            grid = [-(-side // STRIDE) for side in pixels.shape[2:]]
-            rows, columns = (n - side for n, side in zip(grid, y_hat.shape[1:], strict=True))
-            if min(rows, columns) < 0:
+            height, width = image.shape[1:]
+            if pixels.shape[2] < height or pixels.shape[3] < width:
                 raise CdlError(
-                    f"the network resizes images of {tuple(image.shape[1:])} pixels to "
+                    f"the network resizes images of {(height, width)} pixels to "
                     f"{tuple(pixels.shape[2:])}: give it images of the size that it needs"
                 )
-            y_hat = F.pad(y_hat, (0, columns, 0, rows))
+            y_hat = student.encode_pixels(image).cells_and_margin
             if isinstance(student.bridge, Bridge):
-                yield y_hat[None], run_to(stage, run)[1]
-                continue
-            padding = (0, STRIDE * grid[1] - pixels.shape[3], 0, STRIDE * grid[0] - pixels.shape[2])
-            yield y_hat[None], F.pad(pixels, padding)
+                rows, columns = student.bridge.output_size(height, width)
+                yield y_hat[None], run_to(stage, run)[1][:, :, :rows, :columns]
+            else:
+                yield y_hat[None], pixels[:, :, :height, :width]
 
     return student.bridge.fit(pairs())

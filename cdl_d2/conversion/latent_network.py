@@ -17,7 +17,7 @@ from torch import nn
 from cdl_d2.codec import Bitstream, Codec, Latent
 from cdl_d2.codec.bitstream.stream import SUFFIX
 from cdl_d2.codec.io.image_files import read_image
-from cdl_d2.codec.latent import STRIDE
+from cdl_d2.codec.latent import STRIDE, check_covers, latent_grid
 from cdl_d2.conversion.image_network import ImageNetwork, check_one_size
 from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.conversion.preprocessing import Preprocessing
@@ -105,7 +105,7 @@ class LatentNetwork(ImageNetwork):
         """Return the network's output for a batch of latents.
 
         Args:
-            latents: y_hat, N x M x h x w; or one Latent, or several.
+            latents: y_hat, N x M x h x w, with the margin or without it; or one Latent, or several.
             image_sizes: (H, W) of each image in pixels; default that of each Latent, or 16 h x 16
                 w. A network that takes no list needs images of one size.
             arguments: further arguments of the network.
@@ -120,25 +120,32 @@ class LatentNetwork(ImageNetwork):
             pixels: Any = zero.expand(len(sizes), 3, *sizes[0])
         else:
             pixels = [zero.expand(3, *size) for size in sizes]
-        return self._run(batches, pixels, **arguments)
+        return self._run(batches, pixels, sizes, **arguments)
 
-    def run_grid(self, y_hat: torch.Tensor) -> Any:
-        """Return the network's output for whole latent positions; sides may be symbols of a trace.
+    def run_grid(self, y_hat: torch.Tensor, size: Size | None = None) -> Any:
+        """Return the network's output for images of one size; sides may be symbols of a trace.
 
         Args:
-            y_hat: N x M x h x w, of images of 16 h x 16 w pixels.
+            y_hat: N x M x h x w.
+            size: (H, W) of all images in pixels; default 16 h x 16 w.
         """
         count, _, height, width = y_hat.shape
-        pixels = y_hat.new_zeros(()).expand(count, 3, STRIDE * height, STRIDE * width)
-        return self._run([y_hat], pixels)
+        size = size or (STRIDE * height, STRIDE * width)
+        return self._run([y_hat], y_hat.new_zeros(()).expand(count, 3, *size))
 
-    def _run(self, batches: list[torch.Tensor], pixels: Any, **arguments: Any) -> Any:
+    def _run(
+        self,
+        batches: list[torch.Tensor],
+        pixels: Any,
+        sizes: Sequence[Size] = (),
+        **arguments: Any,
+    ) -> Any:
         bridged = next(m for m in self.modules() if isinstance(m, _BridgedModule))
-        bridged.latents = batches
+        bridged.latents, bridged.sizes = batches, sizes
         try:
             return self.network(pixels, **arguments)
         finally:
-            bridged.latents = ()
+            bridged.latents = bridged.sizes = ()
 
     def run(self, images: Sequence[torch.Tensor]) -> Any:
         """Return the network's output for the latents of images; as ImageNetwork.run."""
@@ -199,12 +206,14 @@ class _BridgedModule(nn.Module):
     Attributes:
         latents: y_hat of the images in the batch that runs, n x M x h x w each; the LatentNetwork
             sets it.
+        sizes: (H, W) of these images in pixels; none if they have the size of the batch.
     """
 
     def __init__(self, bridge: LinearBridge | Bridge):
         super().__init__()
         self.bridge = bridge
         self.latents: Sequence[torch.Tensor] = ()
+        self.sizes: Sequence[Size] = ()
 
     @property
     def weight(self) -> torch.Tensor:
@@ -213,22 +222,33 @@ class _BridgedModule(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         height, width = pixels.shape[2:]
-        grid = -(-height // STRIDE), -(-width // STRIDE)
-        padded = [
-            y
-            if y.shape[2:] == grid
-            else F.pad(y, (0, grid[1] - y.shape[3], 0, grid[0] - y.shape[2]))
-            for y in self.latents
-        ]
+        y_hat = _stack(self.latents, latent_grid((height, width)))
+        is_padded = any(size != (height, width) for size in self.sizes)
+        sizes = self.sizes if is_padded else None
         rows, columns = self.bridge.output_size(height, width)
-        y_hat = torch.cat(padded).to(next(self.bridge.parameters()).dtype)
-        return self.bridge(y_hat)[:, :, :rows, :columns]
+        feature = self.bridge(y_hat.to(next(self.bridge.parameters()).dtype), sizes)
+        is_last = feature.is_contiguous(memory_format=torch.channels_last)
+        memory_format = torch.channels_last if is_last else torch.contiguous_format
+        cropped = feature[:, :, :rows, :columns]
+        return cropped.contiguous(memory_format=memory_format)  # some networks call `view`
+
+
+def _stack(latents: Sequence[torch.Tensor], grid: Size) -> torch.Tensor:
+    """Concatenate latents, n x M x h x w each, padded by zeros to `grid` at least."""
+    grids = [tuple(latent.shape[2:]) for latent in latents]
+    rows, columns = (max(sides) for sides in zip(grid, *grids, strict=True))
+    return torch.cat(
+        [
+            F.pad(latent, (0, columns - own[1], 0, rows - own[0]))
+            for latent, own in zip(latents, grids, strict=True)
+        ]
+    )
 
 
 def _read_batch(
     latents: torch.Tensor | Latent | Sequence[Latent], image_sizes: Sequence[Size] | None
 ) -> tuple[list[torch.Tensor], list[Size]]:
-    """Return y_hat of the images, cropped to them, n x M x h x w each, and (H, W) of each image."""
+    """Return y_hat of the images, n x M x h x w each, and (H, W) of each image."""
     if isinstance(latents, Latent):
         latents = [latents]
     if isinstance(latents, torch.Tensor):
@@ -237,12 +257,13 @@ def _read_batch(
         batches, size = [latents], tuple(STRIDE * side for side in latents.shape[2:])
         sizes = [size] * len(latents)
     else:
-        batches = [latent.cells[None] for latent in latents]
+        batches = [latent.cells_and_margin[None] for latent in latents]
         sizes = [latent.image_size for latent in latents]
     if image_sizes is not None:
         sizes = [(int(height), int(width)) for height, width in image_sizes]
-    grids = [tuple(-(-side // STRIDE) for side in size) for size in sizes]
-    shapes = [tuple(batch.shape[2:]) for batch in batches for _ in range(len(batch))]
-    if not shapes or shapes != grids:
-        raise CdlError(f"latents of {shapes} positions do not fit images of {sizes} pixels")
+    latents = [batch for batch in batches for _ in range(len(batch))]
+    if not latents or len(latents) != len(sizes):
+        raise CdlError(f"{len(latents)} latents for {len(sizes)} images")
+    for latent, size in zip(latents, sizes, strict=True):
+        check_covers(latent, size)
     return batches, sizes

@@ -110,7 +110,8 @@ class NetworkModel(nn.Module):
     def __init__(self, config: NetworkConfig, runner: ImageNetwork):
         super().__init__()
         self.config, self.runner = config, runner
-        self.coded_input = CodedInput(config.domain, config.codec and config.codec.load())
+        codec = config.codec and config.codec.load()
+        self.coded_input = CodedInput(config.domain, codec, with_margin=config.domain == LATENT)
         self.coded_input.stamp(self)
 
     @classmethod

@@ -131,7 +131,8 @@ class SourceReader:
     def _stored(self, source: StoredLatent) -> dict[str, Any]:
         store = self._store(source)
         height, width = store.original_size(source.image)
-        sample = store.read(source.image, store.upright_variant, self.coded_input.with_scales)
+        reads = self.coded_input.with_scales, self.coded_input.with_margin
+        sample = store.read(source.image, store.upright_variant, *reads)
         return sample | {"height": height, "width": width}
 
     def _store(self, source: StoredLatent) -> LatentStore:

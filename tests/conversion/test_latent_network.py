@@ -2,6 +2,7 @@
 
 import copy
 import io
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from cdl_d2.conversion import distillation as distillation_module
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge.stage import run_to
 from tests.conversion.networks import SIDE, Cifar, Normalized, region_detector, resnet, ssd
 
 HALF = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -51,8 +53,26 @@ def test_copies_and_states_give_the_same_output(student, network, codec, latents
 def test_a_batch_gives_what_its_images_give_one_by_one(student, latents):
     single = torch.cat([student(latent) for latent in latents])
     assert torch.allclose(student(latents), single, atol=1e-5)
-    y_hat = torch.stack([latent.cells for latent in latents])
-    assert torch.equal(student(y_hat), student(latents))
+    y_hat = torch.stack([latent.y_hat for latent in latents])
+    sizes = [latent.image_size for latent in latents]
+    assert torch.equal(student(y_hat, sizes), student(latents))
+
+
+def test_the_last_rows_and_columns_are_fitted_as_the_first_are(network, codec, photos):
+    preprocessing = Preprocessing(**HALF, short_edge=80, crop=80)  # coded as 128 x 128 pixels
+    conversion = Conversion(network, codec, photos, preprocessing)
+    student = conversion.to_latents(NO_TRAINING)
+    errors = []
+    for file in [*conversion.kept_aside, *sorted(photos.iterdir())]:
+        image = conversion.read(file)
+        features = [
+            run_to(runner.network.conv1, partial(runner.run, [image]))[1]
+            for runner in (student, conversion.teacher)
+        ]
+        errors.append((features[0] - features[1])[0].square().mean(0))
+    error = torch.stack(errors).mean(0)
+    assert error[-8:].mean() < 1.5 * error[:8].mean()
+    assert error[:, -8:].mean() < 1.5 * error[:, :8].mean()
 
 
 def test_exported_networks_give_the_same_output(student, latents, tmp_path):

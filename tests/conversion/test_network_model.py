@@ -120,6 +120,16 @@ def test_a_card_has_all_of_a_config(model):
     assert backend.read_card_config(values, overrides, config.classes) == config
 
 
+def test_a_graph_of_a_crop_gives_the_result_of_its_image(codec):
+    config = replace(CONFIG, domain="latent", codec=CODEC)
+    config = replace(config, preprocessing=replace(PREPROCESSING, short_edge=80, crop=80))
+    model, image = NetworkModel.build(config), draw_image(80, 80)
+    [graph] = PyTorchBackend().export_graphs(model, config).graphs
+    [logits] = graph.run([codec.encode(image / 255).y_hat[None]])
+    [expected] = predict(model, {"image": image})
+    torch.testing.assert_close(logits[0].softmax(0), expected["scores"])
+
+
 @pytest.mark.parametrize("size", [None, (64, 96)])
 def test_one_graph_maps_latents_to_logits(model, size):
     graphs = PyTorchBackend().export_graphs(model, model.config, size)

@@ -60,6 +60,31 @@ def test_patches_read_positions_that_cover_them(small, side):
     assert bridge.reduce.weight.shape[2] == side // 8 + 2 and bridge.fit([(y_hat, image)]) <= 1
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_features_beyond_an_image_are_those_of_zero_pixels(small, bias):
+    convolution = nn.Conv2d(3, 4, kernel_size=3, stride=2, padding=1, bias=bias)
+    bridge = LinearBridge(small, convolution, decoder_stride=8)
+    y_hat, sizes = torch.randn(2, small.latent_channels, 4, 4), [(30, 40), (64, 17)]
+    features, zeros = bridge(y_hat, sizes), convolution(torch.zeros(1, 3, 64, 64))[0]
+    for feature, whole, size in zip(features, bridge(y_hat), sizes, strict=True):
+        rows, columns = bridge.output_size(*size)
+        assert torch.equal(feature[:, :rows, :columns], whole[:, :rows, :columns])
+        assert torch.allclose(feature[:, rows:], zeros[:, rows:])
+        assert torch.allclose(feature[:, :, columns:], zeros[:, :, columns:])
+
+
+def test_a_margin_around_an_image_does_not_change_what_it_is_fitted_to(small):
+    convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
+    pairs = list(linear_images(small, cells=(6, 7)))
+    cropped = [(y_hat, image[:, :, :90, :90]) for y_hat, image in pairs]
+    bridge = LinearBridge(small, convolution, 9 * LIVE, decoder_stride=16)
+    assert bridge.fit(cropped) > 0.999
+    y_hat, image = cropped[0]
+    expected = convolution(image)[:, :, :43, :43]  # whose windows lie in the image
+    feature = bridge(y_hat)[:, :, : expected.shape[2], : expected.shape[3]]
+    assert torch.allclose(feature, expected, atol=0.02)
+
+
 def test_a_wider_fit_explains_more(small):
     convolution = nn.Conv2d(3, 4, kernel_size=7, stride=2, padding=3)
     pairs = list(linear_images(small))

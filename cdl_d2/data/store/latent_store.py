@@ -184,12 +184,17 @@ class LatentStore:
         return images[0]
 
     def read(
-        self, file_name: str | PurePath, variant: Variant, with_scales: bool = False
+        self,
+        file_name: str | PurePath,
+        variant: Variant,
+        with_scales: bool = False,
+        with_margin: bool = False,
     ) -> dict[str, Any]:
         """Return the latent of a variant of an image, as a sample of a batch.
 
         Returns:
-            latent: M x ceil(H/16) x ceil(W/16), float;
+            latent: M x ceil(H/16) x ceil(W/16), float; of bitstreams `with_margin` M x rows and
+                columns of the coded grid, which arrays do not have;
             codec_identity: identity of the codec;
             image_size: (H, W) in pixels;
             bits: size of a bitstream's file, estimated for arrays;
@@ -215,9 +220,10 @@ class LatentStore:
             return item | {"latent": unpack_latent(record), "image_size": record.image_size}
         stream = Bitstream.from_bytes(record.content)
         quantized, size = self._codec.read_symbols(stream), stream.image_size
-        item |= {"latent": crop_to_image(quantized.y_hat, size), "image_size": size}
+        latent = crop_to_image(quantized.y_hat, size, with_margin=with_margin)
+        item |= {"latent": latent, "image_size": size}
         if with_scales:
-            item["scales"] = crop_to_image(quantized.scales_hat, size)
+            item["scales"] = crop_to_image(quantized.scales_hat, size, with_margin=with_margin)
         return item
 
     def record(self, file_name: str | PurePath, variant: Variant) -> Record:

@@ -9,17 +9,18 @@ model's stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import STRIDE
+from cdl_d2.codec.latent import CODING_MULTIPLE, latent_grid
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.resnet import initialize_convolution
 from cdl_d2.nn.bridge.decoder_layers import DecoderLayers, decoder_layers
+from cdl_d2.nn.bridge.positions import fill_outside, list_positions
 from cdl_d2.nn.bridge.regression import LinearMap, Regression
 from cdl_d2.nn.input.latent_input import LatentInput
 
@@ -87,8 +88,18 @@ class Bridge(nn.Module):
         )
         self.project.apply(initialize_convolution)
 
-    def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """Map y_hat, N x M x h x w, to features N x C x 16h/stride x 16w/stride."""
+    def forward(
+        self, y_hat: torch.Tensor, image_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> torch.Tensor:
+        """Map y_hat, N x M x h x w, to features N x C x 16h/stride x 16w/stride.
+
+        Args:
+            y_hat: latents.
+            image_sizes: (H, W) of each image in pixels, beyond which latents count as zero, as in a
+                padded batch; default all latents.
+        """
+        if image_sizes is not None:
+            y_hat = fill_outside(y_hat, map(latent_grid, image_sizes))
         return self.project(self.layers(self.input(y_hat)))
 
     @property
@@ -108,8 +119,8 @@ class Bridge(nn.Module):
         one without running statistics are the best ones for CALIBRATION_IMAGES.
 
         Args:
-            pairs: y_hat, N x M x h x w, and the stage's features to reproduce, N x C x H' x W', of
-                as many positions as the bridge's output, or fewer by the last rows and columns.
+            pairs: y_hat, N x M x h x w, perhaps with margin, and the stage's features to reproduce,
+                N x C x H' x W', of the first rows and columns of the bridge's output.
 
         Returns:
             the share of the features' variance that the map explains before the ReLU, at most 1.
@@ -126,14 +137,14 @@ class Bridge(nn.Module):
         for y_hat, target in pairs:
             feature, (rows, columns) = self.layers(self.input(y_hat)), target.shape[2:]
             sides = zip(feature.shape[2:], (rows, columns), strict=True)
-            if not all(0 <= own - side <= STRIDE / self.stride for own, side in sides):
+            if not all(0 <= own - side <= CODING_MULTIPLE / self.stride for own, side in sides):
                 raise CdlError(
                     f"the stage has {rows} x {columns} positions, its bridge "
                     f"{feature.shape[2]} x {feature.shape[3]}: it needs a stride of {self.stride}"
                 )
             windows = F.unfold(feature, WINDOW, padding=WINDOW // 2)
             windows = windows.unflatten(2, feature.shape[2:])[..., :rows, :columns]
-            regression.add(_list_positions(windows), _list_positions(target))
+            regression.add(list_positions(windows), list_positions(target))
             if len(kept) < CALIBRATION_IMAGES:
                 kept.append((feature, target))
         solution = regression.sum_over_processes().solve(self.out_channels)
@@ -147,11 +158,6 @@ class Bridge(nn.Module):
         else:
             _calibrate(norm, [(convolution(feature), target) for feature, target in kept])
         return solution.explained
-
-
-def _list_positions(feature: torch.Tensor) -> torch.Tensor:
-    """Return the positions of N x C x h x w as rows, N h w x C."""
-    return feature.flatten(2).movedim(1, 2).flatten(0, 1)
 
 
 def _skip_batch_norm(norm: nn.Module, solution: LinearMap) -> None:
@@ -173,7 +179,7 @@ def _calibrate(norm: nn.Module, pairs: Iterable[Pair]) -> None:
     norm.weight.data.fill_(1)
     norm.bias.data.zero_()
     x, t = (
-        torch.cat([*map(_list_positions, side)]).double()
+        torch.cat([*map(list_positions, side)]).double()
         for side in zip(
             *[
                 (norm(feature)[..., : target.shape[2], : target.shape[3]], target)

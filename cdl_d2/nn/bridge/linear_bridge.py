@@ -12,7 +12,7 @@ least 1.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import torch
@@ -24,6 +24,7 @@ from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.decoder_layers import DecoderLayers, decoder_layers
+from cdl_d2.nn.bridge.positions import fill_outside, list_positions
 from cdl_d2.nn.bridge.regression import Regression
 from cdl_d2.nn.input.latent_input import LatentInput
 
@@ -100,10 +101,21 @@ class LinearBridge(nn.Module):
             layer.requires_grad_(False)
         self.to(bare.weight.device)
 
-    def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
-        """Map y_hat, N x M x h x w, to features N x C x 16h/t x 16w/t."""
+    def forward(
+        self, y_hat: torch.Tensor, image_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> torch.Tensor:
+        """Map y_hat, N x M x h x w, to features N x C x 16h/t x 16w/t.
+
+        Args:
+            y_hat: latents.
+            image_sizes: (H, W) of each image in pixels, beyond which the features are those of zero
+                pixels, as in a padded batch; default the features of the latents everywhere.
+        """
         patches = self.expand(self.reduce(self.layers(self.input(y_hat))))  # N, C k^2, 16h/s, 16w/s
         feature = F.pixel_shuffle(patches, self._upscale)
+        if image_sizes is not None:
+            sides = (self.output_size(*size) for size in image_sizes)
+            feature = fill_outside(feature, sides, self.bias)
         if self.norm is not None:
             feature = self.norm(feature)
         return feature if self.activation is None else self.activation(feature)
@@ -144,14 +156,14 @@ class LinearBridge(nn.Module):
         """Fit both convolutions by least squares over all positions of a distributed run.
 
         Args:
-            pairs: y_hat, N x M x h x w, and the RGB model's input, normalized and padded images,
-                N x 3 x 16h x 16w.
+            pairs: y_hat, N x M x h x w, perhaps with margin, and the RGB model's input, normalized
+                images, N x 3 x H x W of at most 16h x 16w pixels.
 
         Returns:
             the share of the convolution's variance that the map explains, at most 1.
 
         Raises:
-            CdlError: without data, if an image and its latent differ in size, or if values are not
+            CdlError: without data, if a latent does not cover its image, or if values are not
                 finite.
         """
         regression = Regression()
@@ -159,19 +171,21 @@ class LinearBridge(nn.Module):
         for y_hat, pixels in pairs:
             target = self.convolve_pixels(F.pad(pixels, (0, right, 0, below)))
             feature = self.layers(self.input(y_hat))
-            size = tuple(self._upscale * side // self._patch for side in feature.shape[2:])
-            if tuple(target.shape[2:]) != size:
+            grid = [side // self._patch for side in feature.shape[2:]]
+            rows, columns = (side // self._upscale for side in target.shape[2:])  # whole patches
+            if rows > grid[0] or columns > grid[1]:
                 raise CdlError(
                     f"the first convolution gives {tuple(target.shape[2:])} positions of an image "
-                    f"of {tuple(pixels.shape[2:])} pixels, a bridge {size} of its latent: the "
-                    "latent must cover the image"
+                    f"of {tuple(pixels.shape[2:])} pixels, a bridge "
+                    f"{tuple(self._upscale * side for side in grid)} of its latent: the latent "
+                    "must cover the image"
                 )
+            target = target[:, :, : rows * self._upscale, : columns * self._upscale]
             target = F.pixel_unshuffle(target, self._upscale)
             reduce = self.reduce
             windows = F.unfold(feature, reduce.kernel_size, 1, reduce.padding, reduce.stride)
-            regression.add(
-                windows.movedim(1, 2).flatten(0, 1), target.flatten(2).movedim(1, 2).flatten(0, 1)
-            )
+            windows = windows.unflatten(2, grid)[..., :rows, :columns]
+            regression.add(list_positions(windows), list_positions(target))
         solution = regression.sum_over_processes().solve(self.reduce.out_channels)
         self.reduce.weight.copy_(solution.reduce.T.reshape(self.reduce.weight.shape))
         self.expand.weight.copy_(solution.expand.T[:, :, None, None])

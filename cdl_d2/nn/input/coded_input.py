@@ -42,6 +42,7 @@ class CodedInput:
         with_scales: the network reads the predicted standard deviations (scales) beside latents.
         source: where inputs come from in training: the `model` encodes, a `mapper`, or a `store`.
         others: the codec at further qualities that the network reads; evaluation uses `codec`.
+        with_margin: the network reads the coded positions below and right of the image, too.
         stride: pixels per position of the network's input, along each side: 16 for latents, else 1.
         has_pixels: the network reads normalized pixels.
         codecs: all codecs whose output the network reads; none for domain `image`.
@@ -54,11 +55,13 @@ class CodedInput:
     with_scales: bool = False
     source: str = "model"
     others: Sequence[Codec] = ()  # not a tuple, whose types LazyConfigs look into
+    with_margin: bool = False
 
     def __post_init__(self) -> None:
         codecs = (self.codec, *self.others) if self.codec else ()
         identities = tuple(codec.identity for codec in codecs)
-        domain = build_domain(self.domain, codecs, self.channel_order, self.with_scales)
+        reads = self.with_scales, self.with_margin
+        domain = build_domain(self.domain, codecs, self.channel_order, *reads)
         # No fields: LazyConfigs look into the types and values of fields.
         vars(self).update(_domain=domain, _copies={})  # copies by codec and device
         vars(self).update(stride=domain.stride, has_pixels=domain.has_pixels)
@@ -131,7 +134,8 @@ class CodedInput:
                 by PyTorch's generator.
 
         Returns:
-            the sample with `latent`, M x ceil(H/16) x ceil(W/16), `channel_bits` (M), `side_bits`
+            the sample with `latent`, M x ceil(H/16) x ceil(W/16) or, `with_margin`, M x rows and
+            columns of the coded grid, `channel_bits` (M), `side_bits`
             and `scales` (as latent), or with `reconstruction`, 3 x H x W whole numbers in 0..255;
             and with `codec_identity`, `image_size` (H, W), `image_crc32` and `bits`.
 

@@ -29,6 +29,7 @@ class Domain:
     Args:
         channel_order: order of a sample's pixels, `BGR` or `RGB`.
         with_scales: the model reads the predicted standard deviations (scales) beside latents.
+        with_margin: the model reads the coded positions below and right of the image, too.
 
     Attributes:
         name: key of the input in samples.
@@ -42,8 +43,9 @@ class Domain:
     has_codec: ClassVar[bool] = False
     has_pixels: ClassVar[bool] = True
 
-    def __init__(self, channel_order: str, with_scales: bool = False):
+    def __init__(self, channel_order: str, with_scales: bool = False, with_margin: bool = False):
         self.channel_order, self.with_scales = channel_order, with_scales
+        self.with_margin = with_margin
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -99,7 +101,10 @@ class ReconstructionDomain(Domain):
 
 
 class LatentDomain(Domain):
-    """The quantized latent y_hat of the positions that the image covers, M x h x w."""
+    """The quantized latent y_hat, M x h x w, of the positions that the image covers.
+
+    Those of the margin follow below and on the right, for a model that reads them.
+    """
 
     name, stride, has_codec, has_pixels = LATENT, STRIDE, True, False
 
@@ -133,12 +138,13 @@ class LatentDomain(Domain):
     def encode(self, image: torch.Tensor, codec: Codec, with_bits: bool) -> dict[str, Any]:
         pixels = self.swap(image.float() / 255)
         latent = codec.encode(pixels, self.with_scales, with_bits)
-        entries: dict[str, Any] = {LATENT: latent.cells}
+        area = latent.image_size, latent.padding, self.with_margin
+        entries: dict[str, Any] = {LATENT: crop_to_image(latent.y_hat, *area)}
         if with_bits:
             entries["bits"] = latent.total_bits
             entries["channel_bits"], entries["side_bits"] = latent.channel_bits, latent.side_bits
         if self.with_scales:
-            entries["scales"] = latent.crop(latent.scales_hat)
+            entries["scales"] = crop_to_image(latent.scales_hat, *area)
         return entries
 
     def read(
@@ -149,13 +155,13 @@ class LatentDomain(Domain):
             quantized, entries["channel_mask"] = read_base(codec, codec.identify(stream))
         else:
             quantized = codec.read_symbols(stream)
-        size, padding = stream.image_size, stream.padding
-        latent = crop_to_image(quantized.y_hat, size, padding)
+        area = stream.image_size, stream.padding, self.with_margin
+        latent = crop_to_image(quantized.y_hat, *area)
         if "channel_mask" in entries:
             latent = latent * entries["channel_mask"][:, None, None]
         entries[LATENT] = latent.to(device)
         if self.with_scales:
-            entries["scales"] = crop_to_image(quantized.scales_hat, size, padding).to(device)
+            entries["scales"] = crop_to_image(quantized.scales_hat, *area).to(device)
         return entries
 
     def picture(self, sample: dict[str, Any], codec: Codec) -> torch.Tensor:
@@ -172,11 +178,15 @@ DOMAINS: dict[str, type[Domain]] = {
 
 
 def build_domain(
-    name: str, codecs: Sequence[Codec], channel_order: str, with_scales: bool
+    name: str,
+    codecs: Sequence[Codec],
+    channel_order: str,
+    with_scales: bool = False,
+    with_margin: bool = False,
 ) -> Domain:
     """Build a domain; raise CdlError if there is none of this name, or codecs do not fit it."""
     check_domain(name, bool(codecs))
-    domain = DOMAINS[name](channel_order, with_scales)
+    domain = DOMAINS[name](channel_order, with_scales, with_margin)
     domain.check_codecs(codecs)
     return domain
 

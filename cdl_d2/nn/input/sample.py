@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cdl_d2.codec.latent import STRIDE, latent_grid
+from cdl_d2.codec.latent import STRIDE, check_covers
 from cdl_d2.errors import CdlError
 
 RATE_FIELDS = ("bits", "image_size", "channels")
@@ -91,11 +91,8 @@ def get_image_size(sample: dict[str, Any]) -> tuple[int, int]:
         sides = sample["image"].shape[-2:]
     height, width = sides
     size = int(height), int(width)
-    if "latent" in sample and tuple(sample["latent"].shape[-2:]) != latent_grid(size):
-        raise CdlError(
-            f"a latent of {tuple(sample['latent'].shape[-2:])} positions does not cover an image "
-            f"of {size} pixels, which needs {latent_grid(size)}"
-        )
+    if "latent" in sample:
+        check_covers(sample["latent"], size)
     return size
 
 
