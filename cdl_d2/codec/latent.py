@@ -187,13 +187,19 @@ def coded_cells(image_size: tuple[int, int]) -> tuple[int, int]:
     return height // STRIDE, width // STRIDE
 
 
-def check_covers(y_hat: torch.Tensor, image_size: tuple[int, int]) -> None:
-    """Raise CdlError unless y_hat, ... x h x w, has the positions of an image, or a margin, too."""
-    sides, least, most = y_hat.shape[-2:], latent_grid(image_size), coded_cells(image_size)
+def check_covers(
+    y_hat: torch.Tensor, image_size: tuple[int, int], with_margin: bool = False
+) -> None:
+    """Raise CdlError unless y_hat, ... x h x w, has the positions of an image of (H, W) pixels.
+
+    It may have coded positions below and right of them, too, with `with_margin`.
+    """
+    sides, least = y_hat.shape[-2:], latent_grid(image_size)
+    most = coded_cells(image_size) if with_margin else least
     if not all(low <= n <= high for n, low, high in zip(sides, least, most, strict=True)):
         raise CdlError(
-            f"a latent of {tuple(sides)} positions does not fit an image of {image_size} pixels, "
-            f"which needs {least}, or {most} with its margin"
+            f"a latent of {tuple(sides)} positions does not cover an image of {image_size} pixels, "
+            f"which needs {least}" + (f", or {most} with its margin" if with_margin else "")
         )
 
 

@@ -265,5 +265,5 @@ def _read_batch(
     if not latents or len(latents) != len(sizes):
         raise CdlError(f"{len(latents)} latents for {len(sizes)} images")
     for latent, size in zip(latents, sizes, strict=True):
-        check_covers(latent, size)
+        check_covers(latent, size, with_margin=True)
     return batches, sizes

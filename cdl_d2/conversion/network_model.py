@@ -152,9 +152,10 @@ class NetworkModel(nn.Module):
         """
         samples = [self.coded_input.encode(sample, self.device) for sample in samples]
         inputs = [sample[self.config.domain].to(self.device) for sample in samples]
-        sizes = [get_image_size(sample) for sample in samples]
+        is_latent = self.config.domain == LATENT
+        sizes = [get_image_size(sample, with_margin=is_latent) for sample in samples]
         try:
-            if self.config.domain == LATENT:
+            if is_latent:
                 output = self.runner(torch.stack(inputs), sizes)
             else:
                 output = self.runner.run(inputs)

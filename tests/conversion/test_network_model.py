@@ -120,6 +120,16 @@ def test_a_card_has_all_of_a_config(model):
     assert backend.read_card_config(values, overrides, config.classes) == config
 
 
+def test_a_bitstream_of_any_size_is_read_and_drawn(model, codec):
+    image = draw_image(80, 112)
+    sample = model.coded_input.read(codec.compress(image / 255))
+    [of_stream], [of_image] = predict(model, sample), predict(model, {"image": image})
+    torch.testing.assert_close(of_image["scores"], of_stream["scores"], atol=1e-3, rtol=1e-2)
+    decoded = codec.decode(codec.encode(image / 255))
+    difference = model.coded_input.picture(sample).float() - 255 * decoded
+    assert difference.abs().max() <= 2
+
+
 def test_a_graph_of_a_crop_gives_the_result_of_its_image(codec):
     config = replace(CONFIG, domain="latent", codec=CODEC)
     config = replace(config, preprocessing=replace(PREPROCESSING, short_edge=80, crop=80))

@@ -166,7 +166,7 @@ class LatentDomain(Domain):
 
     def picture(self, sample: dict[str, Any], codec: Codec) -> torch.Tensor:
         """Decode a latent, with zeros in the positions outside of the image."""
-        latent, size = sample[LATENT].detach(), get_image_size(sample)
+        latent, size = sample[LATENT].detach(), get_image_size(sample, self.with_margin)
         rows, columns = coded_cells(size)
         y_hat = F.pad(latent, (0, columns - latent.shape[2], 0, rows - latent.shape[1]))
         return self.swap(torch.round(codec.reconstruct(y_hat, size) * 255).byte())

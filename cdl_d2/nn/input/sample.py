@@ -78,8 +78,8 @@ def compute_crc32(image: torch.Tensor | None) -> int | None:
     return zlib.crc32(image.detach().cpu().contiguous().numpy())
 
 
-def get_image_size(sample: dict[str, Any]) -> tuple[int, int]:
-    """Return (H, W) of a sample's image in pixels.
+def get_image_size(sample: dict[str, Any], with_margin: bool = False) -> tuple[int, int]:
+    """Return (H, W) of a sample's image in pixels, of whose latent a margin is allowed or not.
 
     Raises:
         CdlError: if the sample has no size, or if its latent has another size.
@@ -92,7 +92,7 @@ def get_image_size(sample: dict[str, Any]) -> tuple[int, int]:
     height, width = sides
     size = int(height), int(width)
     if "latent" in sample:
-        check_covers(sample["latent"], size)
+        check_covers(sample["latent"], size, with_margin)
     return size
 
 

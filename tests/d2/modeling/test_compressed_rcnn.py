@@ -127,8 +127,9 @@ def test_a_latent_of_the_other_quantization_is_rejected(detector):
         detector([item])
 
 
-def test_a_latent_that_does_not_cover_its_image_is_refused(detector):
-    item = {"latent": torch.zeros(192, 4, 4), "image_size": (64, 100)}
+@pytest.mark.parametrize("columns", [4, 8])
+def test_a_latent_that_does_not_cover_its_image_is_refused(detector, columns):
+    item = {"latent": torch.zeros(192, 4, columns), "image_size": (64, 100)}
     with pytest.raises(ValueError, match="does not cover an image"):
         detector([item])
 
