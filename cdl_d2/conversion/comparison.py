@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Protocol
@@ -75,7 +75,8 @@ class ComparedConversion(Protocol):
 def compare(
     rgb: PixelReader,
     networks: Mapping[str, LatentReader],
-    images: Iterable[torch.Tensor],
+    files: Sequence[Path],
+    load: Callable[[Path], torch.Tensor],
     codec: Codec,
     read: Reader = read_output,
     history: Sequence[dict[str, float]] = (),
@@ -85,7 +86,9 @@ def compare(
     Args:
         rgb: RGB network on the originals.
         networks: networks on latents by name, DECODED among them; the last one is the candidate.
-        images: 3 x H x W, uint8, resized and cropped as in evaluation.
+        files: files of images.
+        load: function from a file to an image, 3 x H x W, uint8, resized and cropped as in
+            evaluation.
         codec: codec of the latents, on any device.
         read: function from an output and (H, W) of the image to an ImageOutput.
         history: validation losses of the distillation, for the report.
@@ -95,8 +98,8 @@ def compare(
     """
     device = device_of(rgb) if isinstance(rgb, torch.nn.Module) else torch.device("cpu")
     run = _Comparison(rgb, networks, codec.on(device), device, read)
-    for image in tqdm(images, desc="compare", unit="image"):
-        run.add(image.to(device))
+    for file in tqdm(files, desc="compare", unit="image"):
+        run.add(load(file).to(device))
     if not run.rates:
         raise CdlError("there is no image to compare networks on")
     rows, differences, intervals = run.results()

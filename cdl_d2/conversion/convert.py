@@ -168,8 +168,8 @@ class Conversion:
         tuned = FINE_TUNED if self.history else NOT_TUNED
         networks = {DECODED: decoded, tuned: fine_tuned, CONVERTED: converted}
         self.compared = {name: network for name, network in networks.items() if network is not None}
-        images, history = map(self.read, self.kept_aside), self.history
-        self.report = compare(self.teacher, self.compared, images, self.codec, history=history)
+        files = self.kept_aside, self.read
+        self.report = compare(self.teacher, self.compared, *files, self.codec, history=self.history)
         return self.report
 
     def read(self, file: Path) -> torch.Tensor:

@@ -71,13 +71,17 @@ class Boxes(nn.Module):
         return [{"boxes": box[None], "labels": labels, "scores": scores}]
 
 
+def compare_images(rgb, networks, images, codec):
+    return compare(rgb, networks, images, lambda image: image, codec)
+
+
 def compare_conversion(network, codec, images):
     rgb = ImageNetwork(network, PREPROCESSING)
     networks = {
         DECODED: DecodedNetwork(network, codec, PREPROCESSING),
         CONVERTED: LatentNetwork(network, codec, PREPROCESSING),
     }
-    return compare(rgb, networks, images, codec), rgb, networks
+    return compare_images(rgb, networks, images, codec), rgb, networks
 
 
 class Pixels:
@@ -100,7 +104,7 @@ def test_a_network_agrees_with_itself_and_decoding_less_or_equally(network, kind
     images = build_images(5)
     rgb = ImageNetwork(network, PREPROCESSING)
     decoded = DecodedNetwork(network, codec, PREPROCESSING)
-    report = compare(rgb, {DECODED: decoded, CONVERTED: Pixels(rgb, images)}, images, codec)
+    report = compare_images(rgb, {DECODED: decoded, CONVERTED: Pixels(rgb, images)}, images, codec)
     assert report.kind == kind and report.images == 5
     assert [row.name for row in report.rows] == [ORIGINALS, DECODED, CONVERTED]
     assert report.row(ORIGINALS).agreement[kind] == report.row(CONVERTED).agreement[kind] == 100
@@ -134,7 +138,7 @@ def test_the_last_network_is_the_candidate_and_equal_ones_show_no_difference(cod
     networks = {DECODED: decoded, CONVERTED: LatentNetwork(network, codec, PREPROCESSING)}
     networks[FINE_TUNED] = decoded
     rgb = ImageNetwork(network, PREPROCESSING)
-    report = compare(rgb, networks, build_images(3), codec)
+    report = compare_images(rgb, networks, build_images(3), codec)
     assert report.candidate == FINE_TUNED and len(report.table()) == 4
     assert report.difference["top1"] == 0 and report.difference_intervals["top1"] == (0, 0)
     assert not report.decoding_agrees_more and "no difference" in report.summary()
