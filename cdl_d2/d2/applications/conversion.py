@@ -19,6 +19,7 @@ from detectron2.modeling import GeneralizedRCNN
 from torch import nn
 
 from cdl_d2.codec import STRIDE, CodecChoice
+from cdl_d2.codec.io.weights_file import save_checkpoint
 from cdl_d2.conversion import DistillationOptions, Preprocessing
 from cdl_d2.conversion.image_sets import (
     LEAST_IMAGES,
@@ -49,7 +50,7 @@ from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.nn.bridge.stage import run_to
 from cdl_d2.nn.input.domains import LATENT
 
-OUTPUT_FILES = (WEIGHTS_FILE, CONFIG_FILE, "last_checkpoint")
+OUTPUT_FILES = (WEIGHTS_FILE, CONFIG_FILE)
 Config = Any  # of the converted model: a CfgNode or a LazyModel
 Reader = Callable[[Path], dict[str, Any]]
 
@@ -101,7 +102,7 @@ class ModelConversion(ABC):
         with conversion_folder(self.output, self._record(cfg), OUTPUT_FILES):
             read, weights = self.image_reader(cfg), self.rgb_weights(cfg)
             model = self.build(cfg)
-            checkpointer = _load_rgb_weights(model, weights, self.output)
+            _load_rgb_weights(model, weights)
             explained, history, stage = None, [], find_replaced_stage(model)
             teacher = self._build_teacher(cfg, model) if images[0] or stage else None
             if self.domain == LATENT:
@@ -116,7 +117,8 @@ class ModelConversion(ABC):
                 outcome.compare(teacher, model).save(self.output)
             self.codec.copy_weights(self.output)
             write_text(self.output / CONFIG_FILE, self.written_config(cfg))
-            checkpointer.save(Path(WEIGHTS_FILE).stem)
+            # Not by a checkpointer: there is no training to resume.
+            save_checkpoint(self.output / WEIGHTS_FILE, {"model": model.state_dict()})
         return outcome
 
     def finished_report(self) -> Report | None:
@@ -237,15 +239,15 @@ def check_names(names: Sequence[str], count: int) -> list[str]:
     return list(names)
 
 
-def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheckpointer:
+def _load_rgb_weights(model: nn.Module, weights: str) -> None:
     """Load the RGB model's weights, if any, into all of a latent model but what is fitted.
 
     Raises:
         CdlError: if the weights do not hold every other entry.
     """
-    checkpointer = SafeCheckpointer(model, str(output))
     if not weights:
-        return checkpointer
+        return
+    checkpointer = SafeCheckpointer(model)
     checkpointer.load(weights, checkpointables=[])
     check_bridged_weights(checkpointer)
     fitted = tuple(
@@ -265,7 +267,6 @@ def _load_rgb_weights(model: nn.Module, weights: str, output: Path) -> SafeCheck
             f"{weights} lacks {len(missing)} entries of the model, such as "
             f"{missing[0]}: are they of this RGB model?"
         )
-    return checkpointer
 
 
 def _stage_runner(teacher: nn.Module, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -143,7 +143,8 @@ def _run(training: Training, cfg: CfgNode) -> dict[str, Any] | None:
 
 
 def _set_up(training: Training, cfg: CfgNode) -> None:
-    if not (training.eval_only or training.resume):
+    goes_on = training.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
+    if not (training.eval_only or goes_on):
         _check_kept(cfg)
     check_datasets(cfg, with_training=not training.eval_only)
     if cfg.DATASETS.TRAIN and not training.eval_only:
