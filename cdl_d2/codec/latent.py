@@ -196,7 +196,7 @@ def check_covers(
     """
     sides, least = y_hat.shape[-2:], latent_grid(image_size)
     most = coded_cells(image_size) if with_margin else least
-    if not all(low <= n <= high for n, low, high in zip(sides, least, most, strict=True)):
+    if not all(0 < low <= n <= high for n, low, high in zip(sides, least, most, strict=True)):
         raise CdlError(
             f"a latent of {tuple(sides)} positions does not cover an image of {image_size} pixels, "
             f"which needs {least}" + (f", or {most} with its margin" if with_margin else "")

@@ -17,7 +17,7 @@ from torch import nn
 from cdl_d2.codec.choice import CodecChoice
 from cdl_d2.codec.io.state_dicts import extract_state_dict, load_into
 from cdl_d2.codec.io.weights_file import read_weights, save_checkpoint
-from cdl_d2.codec.latent import current_fields
+from cdl_d2.codec.latent import Latent, current_fields
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.latent_network import DECODER_STRIDE, LatentNetwork
 from cdl_d2.conversion.named_networks import (
@@ -156,7 +156,7 @@ class NetworkModel(nn.Module):
         sizes = [get_image_size(sample, with_margin=is_latent) for sample in samples]
         try:
             if is_latent:
-                output = self.runner(torch.stack(inputs), sizes)
+                output = self.runner([Latent(*pair) for pair in zip(inputs, sizes, strict=True)])
             else:
                 output = self.runner.run(inputs)
         except AssertionError as error:  # of networks that read a single size

@@ -106,6 +106,14 @@ def test_a_network_is_entered_behind_a_stage(build, entry, codec, photos):
     assert torch.equal(again.run([image]), student.run([image]))
 
 
+@pytest.mark.parametrize("side", [50, 75, 300])
+@pytest.mark.parametrize(("entry", "stride"), [("layer1", 4), ("layer2", 8)])
+def test_an_image_of_any_size_has_stages(entry, stride, side, codec):
+    preprocessing = Preprocessing(**HALF, short_edge=side, crop=side)
+    student = LatentNetwork(resnet(), codec, preprocessing, entry=entry)
+    assert student.bridge.stride == stride
+
+
 @pytest.mark.parametrize("entry", ["layer9", "conv1.bias", "fc"])
 def test_what_is_no_stage_is_named(entry, codec):
     with pytest.raises(CdlError, match=entry):

@@ -70,6 +70,15 @@ def test_a_batch_gives_the_results_of_its_samples(model):
         torch.testing.assert_close(predict(model, sample)[0]["scores"], output["scores"])
 
 
+def test_latents_with_a_margin_and_without_one_form_a_batch(model):
+    samples = [model.coded_input.encode({"image": draw_image(80, 80, seed)}) for seed in range(2)]
+    del samples[1]["image"], samples[1]["image_crc32"]
+    samples[1]["latent"] = samples[1]["latent"][:, :5, :5]  # as in a store of arrays
+    batch = predict(model, *samples)
+    for sample, output in zip(samples, batch, strict=True):
+        torch.testing.assert_close(predict(model, sample)[0]["scores"], output["scores"])
+
+
 def test_another_codecs_latents_are_rejected(model, tmp_path):
     save_model(tmp_path / "a.pth", model)
     content = torch.load(tmp_path / "a.pth", weights_only=True)

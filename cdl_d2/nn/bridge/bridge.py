@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import CODING_MULTIPLE, latent_grid
+from cdl_d2.codec.latent import CODING_MULTIPLE
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.resnet import initialize_convolution
 from cdl_d2.nn.bridge.decoder_layers import DecoderLayers, decoder_layers
@@ -95,12 +95,16 @@ class Bridge(nn.Module):
 
         Args:
             y_hat: latents.
-            image_sizes: (H, W) of each image in pixels, beyond which latents count as zero, as in a
-                padded batch; default all latents.
+            image_sizes: (H, W) of each image in pixels, beyond which the features are those of zero
+                latents, as in a padded batch; default the features of the latents everywhere.
         """
-        if image_sizes is not None:
-            y_hat = fill_outside(y_hat, map(latent_grid, image_sizes))
-        return self.project(self.layers(self.input(y_hat)))
+        feature = self.project(self.layers(self.input(y_hat)))
+        if image_sizes is None:
+            return feature
+        sides = (self.output_size(*size) for size in image_sizes)
+        zeros = self(y_hat.new_zeros(1, y_hat.shape[1], 3, 3))[0]
+        middle = zeros.shape[1] // 2
+        return fill_outside(feature, sides, zeros[:, middle, middle])
 
     @property
     def can_be_fitted(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.linear_bridge import find_first_convolution, replace_module
+from cdl_d2.nn.bridge.linear_bridge import STRIDES, find_first_convolution, replace_module
 
 Run = Callable[[], object]
 
@@ -75,8 +75,9 @@ def find_stage(network: nn.Module, name: str, run: Run, size: tuple[int, int]) -
     if repeated := set(before) & set(calls[end:]):
         raise CdlError(f"{min(repeated)} runs before and behind {name}, which cannot be an entry")
     shape = tuple(getattr(output, "shape", ()))
-    stride = size[0] // shape[2] if len(shape) == 4 and shape[2] else 0
-    if not stride or shape[2:] != tuple(-(-side // stride) for side in size):
+    grids = {tuple(-(-side // stride) for side in size): stride for stride in reversed(STRIDES)}
+    stride = grids.get(shape[2:], 0) if len(shape) == 4 else 0
+    if not stride:
         raise CdlError(
             f"{name} returns {shape or type(output).__name__} for {size[0]} x {size[1]} pixels; "
             "expected N x C x H/stride x W/stride"
