@@ -118,7 +118,7 @@ class Distillation:
         self._depths = Depths(teacher, lambda: teacher.run(validation[0][:1]))
         self._groups = self._select_parameters()
         self._parameters = {k: p for group in self._groups.values() for k, p in group.items()}
-        self._iteration, self._seconds = 0, 0.0
+        self._iteration, self._seconds, self._begin = 0, 0.0, 0.0
         self.history: list[dict[str, float]] = []
 
     def run(self) -> list[dict[str, float]]:
@@ -136,20 +136,20 @@ class Distillation:
             keep_freed_memory()
         self._student.train(False)
         self._set_memory_format(torch.channels_last)  # a fifth faster on CPUs
-        best = self._resume(optimizer) or self._checked(None, 0.0)
-        begin, check = time.monotonic() - self._seconds, len(self.history)
-        options = self._options
+        self._begin = time.monotonic()
+        best = self._resume(optimizer) or self._checked(None)
+        self._begin = time.monotonic() - self._seconds
+        check, options = len(self.history), self._options
         total, unit = (100, "%") if options.minutes else (options.iterations, " batch")
         with tqdm(total=total, desc="distil", unit=unit) as progress:
-            while (done := self._progress(time.monotonic() - begin)) < 1 and not self._is_stale():
+            while (done := self._used_share()) < 1 and not self._is_stale():
                 progress.update(round(total * done) - progress.n)
                 self._step(optimizer, done)
                 self._iteration += 1
-                used = self._progress(time.monotonic() - begin)
-                if used * CHECKS >= check:
+                if self._used_share() * CHECKS >= check:
                     check += 1
-                    best = self._checked(best, used)
-                    self._seconds = time.monotonic() - begin
+                    best = self._checked(best)
+                    self._seconds = time.monotonic() - self._begin
                     self._save(optimizer, best)
                     progress.set_postfix(loss=f"{self.history[-1]['loss']:.4f}")
             progress.update(round(total * min(1, done)) - progress.n)
@@ -161,9 +161,9 @@ class Distillation:
         for network in (self._student, self._teacher):
             network.to(memory_format=memory_format)
 
-    def _progress(self, seconds: float) -> float:
+    def _used_share(self) -> float:
         """Return the used share of the budget."""
-        options = self._options
+        options, seconds = self._options, time.monotonic() - self._begin
         shares = [self._iteration / options.iterations if options.iterations else 0]
         shares += [seconds / 60 / options.minutes if options.minutes else 0]
         return max(shares) if options.iterations or options.minutes else 1.0
@@ -196,13 +196,11 @@ class Distillation:
         )
 
     @torch.no_grad()
-    def _checked(
-        self, best: dict[str, torch.Tensor] | None, progress: float
-    ) -> dict[str, torch.Tensor]:
+    def _checked(self, best: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
         """Validate, and return the best weights so far."""
         losses = [[float(loss) for loss in self._losses(batch)] for batch in self._validation]
         features, output = (sum(column) / len(losses) for column in zip(*losses, strict=True))
-        values = {"iteration": self._iteration, "progress": progress}
+        values = {"iteration": self._iteration, "progress": self._used_share()}
         values |= {"features": features, "output": output, "loss": features + output}
         self.history.append(values)
         candidates = [self.history[0], *self._late_checks()]
