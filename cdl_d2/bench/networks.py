@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdl_d2.codec import STRIDE, Codec
+from cdl_d2.codec import Codec
+from cdl_d2.codec.latent import pad_for_coding
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.named_networks import build_named_network, is_named_network
@@ -50,8 +50,7 @@ def network_parts(model: str, size: tuple[int, int] | None = None, device: str =
     if codec is None:
         return {name: torch.no_grad()(part) for name, part in parts.items()}
     codec = codec.on(torch.device(device))
-    pixels = image.to(device)[None].float() / 255
-    pixels = F.pad(pixels, (0, -size[1] % STRIDE, 0, -size[0] % STRIDE))
+    pixels = pad_for_coding(image.to(device)[None].float() / 255)
     latent = codec.network.g_a(pixels)
     parts |= {
         "encode": lambda: codec.network.g_a(pixels),
