@@ -168,8 +168,10 @@ class Conversion:
         tuned = FINE_TUNED if self.history else NOT_TUNED
         networks = {DECODED: decoded, tuned: fine_tuned, CONVERTED: converted}
         self.compared = {name: network for name, network in networks.items() if network is not None}
-        files = self.kept_aside, self.read
-        self.report = compare(self.teacher, self.compared, *files, self.codec, history=self.history)
+        self.report = compare(
+            *(self.teacher, self.compared, self.kept_aside, self.read, self.codec),
+            history=self.history,
+        )
         return self.report
 
     def read(self, file: Path) -> torch.Tensor:

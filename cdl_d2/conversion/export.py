@@ -41,11 +41,12 @@ def network_graphs(model: NetworkModel, size: tuple[int, int] | None = None) -> 
         )
     model, crop = on_cpu(model), config.preprocessing.crop
     usual = (crop, crop) if crop else None
-    if size is None and any(type(m).__name__.endswith("Same") for m in model.modules()):
-        size = usual  # timm's layers that pad by their input's size: tracing would take minutes
-    is_latent = isinstance(model.runner, LatentNetwork)
-    size = size or (usual if is_latent else None)  # a crop has a margin, of which any size has none
-    multiple = CODING_MULTIPLE if is_latent and size else model.coded_input.stride
+    # timm's layers that pad by their input's size: tracing them for any size would take minutes.
+    pads_by_size = any(type(m).__name__.endswith("Same") for m in model.modules())
+    reads_margin = model.coded_input.with_margin  # only a graph of one size does
+    if pads_by_size or reads_margin:
+        size = size or usual
+    multiple = CODING_MULTIPLE if reads_margin and size else model.coded_input.stride
     side = crop or EXAMPLE_PIXELS
     grid = InputGrid(model.coded_input, multiple, (side, side + 32), size)
     logits = _Logits(model.runner, size)

@@ -152,10 +152,9 @@ class NetworkModel(nn.Module):
         """
         samples = [self.coded_input.encode(sample, self.device) for sample in samples]
         inputs = [sample[self.config.domain].to(self.device) for sample in samples]
-        is_latent = self.config.domain == LATENT
-        sizes = [get_image_size(sample, with_margin=is_latent) for sample in samples]
+        sizes = [get_image_size(sample, self.coded_input.with_margin) for sample in samples]
         try:
-            if is_latent:
+            if self.config.domain == LATENT:
                 output = self.runner([Latent(*pair) for pair in zip(inputs, sizes, strict=True)])
             else:
                 output = self.runner.run(inputs)

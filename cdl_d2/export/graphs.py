@@ -189,13 +189,13 @@ class InputGrid:
         card = {"domain": coded_input.domain, "codec": vars(identity) if identity else None}
         whole = f"zeros on the right and below make both sides multiples of {self.multiple} pixels"
         if not coded_input.has_pixels:
+            sides = f"{whole}, {self.positions} positions"
             if coded_input.with_margin and self.fixed:
                 height, width = self.fixed
-                whole = f"all that the codec gives for an image of {height} x {width} pixels"
+                sides = f"all positions that are coded for an image of {height} x {width} pixels"
             card["input"] = (
                 f"y_hat of this codec, {identity.quantization}: a latent position covers "
-                f"{coded_input.stride} x {coded_input.stride} pixels; {whole}, multiples of "
-                f"{self.positions} positions"
+                f"{coded_input.stride} x {coded_input.stride} pixels; {sides}"
             )
         else:
             what = "reconstructed" if coded_input.codec else "original"

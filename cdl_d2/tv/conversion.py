@@ -129,9 +129,9 @@ class DetectorConversion(FolderConversion):
         tuned = FINE_TUNED if result.history else NOT_TUNED
         name = CONVERTED if self.domain == LATENT else tuned
         result.compared = {DECODED: result.teacher, name: converted}
-        files = result.kept_aside, result.read
         result.report = compare(
-            result.teacher, result.compared, *files, result.codec, history=result.history
+            *(result.teacher, result.compared, result.kept_aside, result.read, result.codec),
+            history=result.history,
         )
 
 

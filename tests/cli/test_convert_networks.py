@@ -81,6 +81,11 @@ def test_a_converted_network_is_counted_and_timed_against_decoding(converted):
     assert counts["pixel_network"] < counts["latent_network"] < sum(counts.values())
     double = json.loads(output_of("count", NETWORK, "--size", 128, 64, "--json"))
     assert double["pixel_network"] > 1.9 * counts["pixel_network"]
+    coded_alike = [
+        json.loads(output_of("count", converted, "--size", side, side, "--json"))
+        for side in (80, 128)
+    ]
+    assert coded_alike[0]["encode"] == coded_alike[1]["encode"]
     rows = json.loads(output_of("bench", "model", converted, "--repeats", 1, "--json"))
     assert rows[-1]["part"] == "latent_network / (decode + pixel_network)" and rows[-1]["ratio"] > 0
     assert "SOLVER.SEED" in refused("count", converted, "SOLVER.SEED", 1)

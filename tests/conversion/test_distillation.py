@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from cdl_d2.conversion import DistillationOptions, Preprocessing
+from cdl_d2.conversion import DistillationOptions, Preprocessing, distillation
 from cdl_d2.conversion.distillation import Distillation
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.image_sets import draw_batches
@@ -18,10 +18,9 @@ IMAGES = [torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8, generator=to
 
 
 def distil(student, teacher, draw=lambda _: IMAGES, **options) -> list[dict[str, float]]:
-    networks = (ImageNetwork(network, SQUARE) for network in (student, teacher))
-    run = Distillation(*networks, draw, [IMAGES], DistillationOptions(**options))
-    history = run.run()
-    student.load_state_dict(run._student.network.state_dict())
+    trained, fixed = (ImageNetwork(network, SQUARE) for network in (student, teacher))
+    history = Distillation(trained, fixed, draw, [IMAGES], DistillationOptions(**options)).run()
+    student.load_state_dict(trained.network.state_dict())
     return history
 
 
@@ -51,6 +50,26 @@ def test_the_student_has_the_best_weights_of_the_second_half(networks, first_oth
     early, late = ([check["loss"] for check in half] for half in (history[:5], history[5:]))
     assert reached["loss"] == pytest.approx(min(late), rel=1e-4)
     assert (min(early) < min(late)) == (first_other == 8)
+
+
+def test_a_validation_that_takes_the_rest_of_the_time_counts(networks, monkeypatch):
+    student, teacher = networks
+    seconds = [0.0]
+
+    def draw(_):
+        seconds[0] += 12
+        return list(IMAGES)
+
+    def run(self, images, plain=ImageNetwork.run):
+        seconds[0] += 30 if images is IMAGES else 0
+        return plain(self, images)
+
+    monkeypatch.setattr(distillation.time, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(ImageNetwork, "run", run)
+    first, last = distil(student, teacher, draw, iterations=0, minutes=1, learning_rate=0.1)
+    assert last["iteration"] == 1 and last["loss"] < first["loss"]
+    [reached] = distil(student, teacher, iterations=0)
+    assert reached["loss"] == pytest.approx(last["loss"], rel=1e-4)
 
 
 def test_the_student_keeps_its_weights_if_none_are_better(networks):

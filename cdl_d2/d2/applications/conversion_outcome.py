@@ -63,8 +63,10 @@ class Outcome:
         tuned = FINE_TUNED if self.history else NOT_TUNED
         name = CONVERTED if coded_input.domain == LATENT else tuned
         self.compared: Mapping[str, SamplePredictor] = {DECODED: self.teacher, name: converted}
-        files = self.kept_aside, self.read
-        self.report = compare(self.teacher, self.compared, *files, self.codec, history=self.history)
+        self.report = compare(
+            *(self.teacher, self.compared, self.kept_aside, self.read, self.codec),
+            history=self.history,
+        )
         return self.report
 
     def read(self, file: Path) -> torch.Tensor:

@@ -128,10 +128,7 @@ def _run(training: Training, cfg: CfgNode) -> dict[str, Any] | None:
     if training.eval_only:
         results = _evaluate(cfg, training.resume)
     else:
-        last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
-        trainer = Trainer(
-            without_initialization(cfg) if training.resume and last.is_file() else cfg
-        )
+        trainer = Trainer(without_initialization(cfg) if _goes_on(training, cfg) else cfg)
         trainer.resume_or_load(resume=training.resume)
         try:
             results = trainer.train()
@@ -143,8 +140,7 @@ def _run(training: Training, cfg: CfgNode) -> dict[str, Any] | None:
 
 
 def _set_up(training: Training, cfg: CfgNode) -> None:
-    goes_on = training.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
-    if not (training.eval_only or goes_on):
+    if not (training.eval_only or _goes_on(training, cfg)):
         _check_kept(cfg)
     check_datasets(cfg, with_training=not training.eval_only)
     if cfg.DATASETS.TRAIN and not training.eval_only:
@@ -158,6 +154,11 @@ def _set_up(training: Training, cfg: CfgNode) -> None:
     if training_config is not None and comm.is_main_process():
         write_text(path, training_config)  # an evaluation keeps the config of the training
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cdl_d2")
+
+
+def _goes_on(training: Training, cfg: CfgNode) -> bool:
+    """Return whether a training resumes from a checkpoint in its folder."""
+    return training.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
 
 
 def _check_kept(cfg: CfgNode) -> None:

@@ -9,7 +9,7 @@ model's stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ from cdl_d2.codec.latent import CODING_MULTIPLE
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.resnet import initialize_convolution
 from cdl_d2.nn.bridge.decoder_layers import DecoderLayers, decoder_layers
-from cdl_d2.nn.bridge.positions import fill_outside, list_positions
-from cdl_d2.nn.bridge.regression import LinearMap, Regression
+from cdl_d2.nn.bridge.padding import Sizes, fill_outside
+from cdl_d2.nn.bridge.regression import LinearMap, Regression, list_positions
 from cdl_d2.nn.input.latent_input import LatentInput
 
 KINDS = ("decoder", "deconv", "res")
@@ -88,9 +88,7 @@ class Bridge(nn.Module):
         )
         self.project.apply(initialize_convolution)
 
-    def forward(
-        self, y_hat: torch.Tensor, image_sizes: Sequence[tuple[int, int]] | None = None
-    ) -> torch.Tensor:
+    def forward(self, y_hat: torch.Tensor, image_sizes: Sizes | None = None) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to features N x C x 16h/stride x 16w/stride.
 
         Args:

@@ -12,7 +12,7 @@ least 1.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
 
 import torch
@@ -24,8 +24,8 @@ from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.decoder_layers import DecoderLayers, decoder_layers
-from cdl_d2.nn.bridge.positions import fill_outside, list_positions
-from cdl_d2.nn.bridge.regression import Regression
+from cdl_d2.nn.bridge.padding import Sizes, fill_outside
+from cdl_d2.nn.bridge.regression import Regression, list_positions
 from cdl_d2.nn.input.latent_input import LatentInput
 
 WINDOW = 3  # kernel size of the map
@@ -101,9 +101,7 @@ class LinearBridge(nn.Module):
             layer.requires_grad_(False)
         self.to(bare.weight.device)
 
-    def forward(
-        self, y_hat: torch.Tensor, image_sizes: Sequence[tuple[int, int]] | None = None
-    ) -> torch.Tensor:
+    def forward(self, y_hat: torch.Tensor, image_sizes: Sizes | None = None) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to features N x C x 16h/t x 16w/t.
 
         Args:

@@ -97,3 +97,8 @@ class Regression:
         explained = values[-rank:].sum() / variance
         bias = mean_t - mean_x @ reduce @ expand
         return LinearMap(reduce, expand, bias, mean_t, float(explained))
+
+
+def list_positions(feature: torch.Tensor) -> torch.Tensor:
+    """Return the positions of N x C x h x w as rows, N h w x C."""
+    return feature.flatten(2).movedim(1, 2).flatten(0, 1)

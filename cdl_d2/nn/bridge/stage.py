@@ -75,11 +75,12 @@ def find_stage(network: nn.Module, name: str, run: Run, size: tuple[int, int]) -
     if repeated := set(before) & set(calls[end:]):
         raise CdlError(f"{min(repeated)} runs before and behind {name}, which cannot be an entry")
     shape = tuple(getattr(output, "shape", ()))
-    grids = {tuple(-(-side // stride) for side in size): stride for stride in reversed(STRIDES)}
-    stride = grids.get(shape[2:], 0) if len(shape) == 4 else 0
-    if not stride:
+    height, width = size
+    strides = (t for t in STRIDES if shape[2:] == (-(-height // t), -(-width // t)))
+    stride = next(strides, None)
+    if stride is None:
         raise CdlError(
-            f"{name} returns {shape or type(output).__name__} for {size[0]} x {size[1]} pixels; "
+            f"{name} returns {shape or type(output).__name__} for {height} x {width} pixels; "
             "expected N x C x H/stride x W/stride"
         )
     return Stage(name, shape[1], stride, bool(output.min() >= 0), tuple(before))

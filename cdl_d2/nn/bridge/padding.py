@@ -1,15 +1,12 @@
-"""Positions of feature maps: as rows of a regression, and those outside of images."""
+"""Padding of feature maps of images that differ in size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
-
-def list_positions(feature: torch.Tensor) -> torch.Tensor:
-    """Return the positions of N x C x h x w as rows, N h w x C."""
-    return feature.flatten(2).movedim(1, 2).flatten(0, 1)
+Sizes = Sequence[tuple[int, int]]  # (H, W) of each image in pixels
 
 
 def fill_outside(
