@@ -5,6 +5,8 @@
     python examples/onnx_detect.py exported photo.cdlz codec.pth  # weights of your own codec
     python examples/onnx_detect.py exported photo.npz  # y_hat, M x h x w, and image_size, (H, W)
 
+y_hat are all coded positions if card.json has "margin", else those that the image covers.
+
 Without this package, y_hat can come from exported/encoder.onnx, or from your own decoder.
 """
 
@@ -25,7 +27,8 @@ def read_latent(path, card, weights=""):
 
     name, quality, metric = (card["codec"][key] for key in ("name", "quality", "metric"))
     latent = Codec.load(name, quality, metric, str(weights)).decompress(Bitstream.load(path))
-    return latent.cells.numpy(), latent.image_size
+    y_hat = latent.cells_and_margin if "margin" in card else latent.cells
+    return y_hat.numpy(), latent.image_size
 
 
 def detect(session, y_hat, image_size):

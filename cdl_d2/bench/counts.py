@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from cdl_d2.bench.multiply_adds import count_network
 from cdl_d2.codec import Codec, latent_grid
@@ -18,8 +19,8 @@ from cdl_d2.d2.modeling.teacher import build_untrained_teacher, is_lazy, teacher
 from cdl_d2.d2.tasks import get_task
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.rgb_model import build_rgb_model
-from cdl_d2.nn.bridge.bridge import Bridge
-from cdl_d2.nn.bridge.linear_bridge import LinearBridge
+from cdl_d2.nn.bridge.input_adapter import InputAdapter, set_margin
+from cdl_d2.nn.input.coded_input import MARGIN
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -67,8 +68,12 @@ def count_multiply_adds(cfg: CfgNode, size: tuple[int, int]) -> dict[str, int]:
     with naming_config(cfg):
         student = build(cfg)
     inputs = _latents(cfg, size) if cfg.INPUT.DOMAIN == "latent" else [image]
+    bridges = [m for m in student.modules() if isinstance(m, InputAdapter)]
+    if bridges and cfg.MODEL.BRIDGE.MARGIN:
+        set_margin(student, MARGIN)
+        inputs = [_with_margin(latent, MARGIN) for latent in inputs]
     counts = {f"student_{kind}": count_network(student, *inputs)}
-    for bridge in [m for m in student.modules() if isinstance(m, (Bridge, LinearBridge))]:
+    for bridge in bridges:
         counts["bridge"] = count_network(bridge, *inputs)
     if cfg.MODEL.TEACHER.CONFIG_FILE:
         lazy = is_lazy(cfg)
@@ -95,10 +100,13 @@ def count_lazy_model(lazy: LazyModel, size: tuple[int, int]) -> dict[str, int]:
     _check_size(size)
     lazy, image = lazy.with_untrained_codec(), torch.zeros(1, 3, *size)
     model = lazy.build()
-    codec = getattr(getattr(model, "coded_input", None), "codec", None)
-    inputs = image if codec is None else torch.zeros(1, codec.latent_channels, *latent_grid(size))
+    coded_input = getattr(model, "coded_input", None)
+    codec, inputs = getattr(coded_input, "codec", None), image
+    if codec is not None:
+        inputs = torch.zeros(1, codec.latent_channels, *latent_grid(size))
+        inputs = _with_margin(inputs, coded_input.margin)
     counts = {"student_backbone": count_network(model.backbone, inputs)}
-    for bridge in [m for m in model.backbone.modules() if isinstance(m, LinearBridge)]:
+    for bridge in [m for m in model.backbone.modules() if isinstance(m, InputAdapter)]:
         counts["bridge"] = count_network(bridge, inputs)
         backbone = lazy.rgb_version().build_backbone()
         counts["teacher_backbone"] = count_network(backbone, image)
@@ -118,6 +126,10 @@ def _latents(cfg: CfgNode, size: tuple[int, int]) -> list[torch.Tensor]:
     latent = torch.zeros(1, build_codec(cfg).latent_channels, *cells)
     with_scales = ModelTraits.from_config(cfg).reads_scales
     return [latent, latent] if with_scales else [latent]
+
+
+def _with_margin(latent: torch.Tensor, margin: int) -> torch.Tensor:
+    return F.pad(latent, (0, margin, 0, margin))
 
 
 def _count_codec(codec: Codec, image: torch.Tensor) -> dict[str, int]:

@@ -44,7 +44,7 @@ def with_runtime(model: PredictionModel, runtime: str, folder: Path) -> Predicti
 
     card = export_model(only_backbone, "onnx", folder / "exported")
     run = load(folder / "exported" / card["graphs"]["backbone"]["file"])
-    side = 4 * card["multiple_of_positions"]
+    side = 4 * card["multiple_of_positions"] + model.coded_input.margin
     names = list(backbone(torch.zeros(1, model.coded_input.channels, side, side)))
     backbone.forward = lambda x: dict(zip(names, run([x]), strict=True))
     return model

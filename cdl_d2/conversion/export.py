@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from cdl_d2.codec.latent import CODING_MULTIPLE
+from cdl_d2.codec.latent import STRIDE
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.named_networks import CLASSIFICATION, DETECTION
@@ -41,15 +41,13 @@ def network_graphs(model: NetworkModel, size: tuple[int, int] | None = None) -> 
         )
     model, crop = on_cpu(model), config.preprocessing.crop
     usual = (crop, crop) if crop else None
+    coded_input, side = model.coded_input, crop or EXAMPLE_PIXELS
     # timm's layers that pad by their input's size: tracing them for any size would take minutes.
     pads_by_size = any(type(m).__name__.endswith("Same") for m in model.modules())
-    reads_margin = model.coded_input.with_margin  # only a graph of one size does
-    if pads_by_size or reads_margin:
+    if pads_by_size or coded_input.margin:  # latents alone do not say how many pixels they cover
         size = size or usual
-    multiple = CODING_MULTIPLE if reads_margin and size else model.coded_input.stride
-    side = crop or EXAMPLE_PIXELS
-    grid = InputGrid(model.coded_input, multiple, (side, side + 32), size)
-    logits = _Logits(model.runner, size)
+    grid = InputGrid(coded_input, coded_input.stride, (side, side + 32), size)
+    logits = _Logits(model.runner, size, coded_input.margin)
     graph = Graph("backbone", logits, {grid.name: grid.shape}, ("logits",), grid.sizes)
     preprocessing = config.preprocessing
     card = grid.card(preprocessing.mean, preprocessing.std, largest=1)
@@ -67,16 +65,18 @@ class _Logits(nn.Module):
 
     Args:
         runner: the network.
-        size: (H, W) in pixels of all images; None for those of the input, without a margin.
+        size: (H, W) in pixels of all images; None for those of the input.
+        margin: rows and columns of the input below and right of the images.
     """
 
-    def __init__(self, runner: ImageNetwork, size: tuple[int, int] | None):
+    def __init__(self, runner: ImageNetwork, size: tuple[int, int] | None, margin: int):
         super().__init__()
-        self.runner, self.size = runner, size
+        self.runner, self.size, self.margin = runner, size, margin
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if isinstance(self.runner, LatentNetwork):
-            output = self.runner.run_grid(x, self.size)
+            size = [STRIDE * (side - self.margin) for side in x.shape[2:]]
+            output = self.runner.run_grid(x, self.size or size)
         else:
             output = self.runner.network(x)
         return output["out"] if isinstance(output, Mapping) else output

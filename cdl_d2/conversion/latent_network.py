@@ -122,16 +122,14 @@ class LatentNetwork(ImageNetwork):
             pixels = [zero.expand(3, *size) for size in sizes]
         return self._run(batches, pixels, sizes, **arguments)
 
-    def run_grid(self, y_hat: torch.Tensor, size: Size | None = None) -> Any:
+    def run_grid(self, y_hat: torch.Tensor, size: Size) -> Any:
         """Return the network's output for images of one size; sides may be symbols of a trace.
 
         Args:
-            y_hat: N x M x h x w.
-            size: (H, W) of all images in pixels; default 16 h x 16 w.
+            y_hat: N x M x h x w, which cover the images.
+            size: (H, W) of all images in pixels.
         """
-        count, _, height, width = y_hat.shape
-        size = size or (STRIDE * height, STRIDE * width)
-        return self._run([y_hat], y_hat.new_zeros(()).expand(count, 3, *size))
+        return self._run([y_hat], y_hat.new_zeros(()).expand(len(y_hat), 3, *size))
 
     def _run(
         self,
@@ -224,9 +222,9 @@ class _BridgedModule(nn.Module):
         height, width = pixels.shape[2:]
         y_hat = _stack(self.latents, latent_grid((height, width)))
         is_padded = any(size != (height, width) for size in self.sizes)
-        sizes = self.sizes if is_padded else None
+        self.bridge.image_sizes = self.sizes if is_padded else None
         rows, columns = self.bridge.output_size(height, width)
-        feature = self.bridge(y_hat.to(next(self.bridge.parameters()).dtype), sizes)
+        feature = self.bridge(y_hat.to(next(self.bridge.parameters()).dtype))
         is_last = feature.is_contiguous(memory_format=torch.channels_last)
         memory_format = torch.channels_last if is_last else torch.contiguous_format
         cropped = feature[:, :, :rows, :columns]

@@ -32,7 +32,7 @@ from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.domains import IMAGE, LATENT
-from cdl_d2.nn.input.sample import get_image_size, get_output_size, rate_fields
+from cdl_d2.nn.input.sample import get_output_size, rate_fields
 
 KIND = "network_config"  # key of the config in a checkpoint
 MASK_THRESHOLD = 0.5
@@ -152,7 +152,7 @@ class NetworkModel(nn.Module):
         """
         samples = [self.coded_input.encode(sample, self.device) for sample in samples]
         inputs = [sample[self.config.domain].to(self.device) for sample in samples]
-        sizes = [get_image_size(sample, self.coded_input.with_margin) for sample in samples]
+        sizes = [self.coded_input.image_size(sample) for sample in samples]
         try:
             if self.config.domain == LATENT:
                 output = self.runner([Latent(*pair) for pair in zip(inputs, sizes, strict=True)])

@@ -91,6 +91,7 @@ class SamplePredictor(nn.Module):
         self._codec = [codec]  # a list: no submodule
         coded_input: CodedInput | None = getattr(model, "coded_input", None)
         self._domain = coded_input.domain if coded_input else IMAGE
+        self._with_margin = coded_input is not None and coded_input.with_margin
 
     def run(self, images: Sequence[torch.Tensor]) -> Any:
         """Return the predictions of a model on pixels for images, 3 x H x W, uint8, RGB."""
@@ -104,7 +105,8 @@ class SamplePredictor(nn.Module):
         codec, (height, width) = self._codec[0], latent.image_size
         coded = {"codec_identity": codec.identity, "image_size": latent.image_size}
         if self._domain == LATENT:
-            return coded | {LATENT: latent.cells, "height": height, "width": width}
+            y_hat = latent.cells_and_margin if self._with_margin else latent.cells
+            return coded | {LATENT: y_hat, "height": height, "width": width}
         pixels = torch.round(codec.on(device_of(self)).decode(latent) * 255)
         sample = _build_sample(self._domain, pixels, self._is_bgr)
         return sample if self._domain == IMAGE else coded | sample

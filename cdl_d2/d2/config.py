@@ -118,6 +118,10 @@ def add_cdl_config(cfg: CN) -> None:
     # number of its input channels.
     _C.MODEL.BRIDGE.WIDTH = 0
 
+    # Whether a bridge reads the coded positions below and right of the image, too, to which the
+    # codec pads it. `cdl convert` sets it; models that were trained without them do not read them.
+    _C.MODEL.BRIDGE.MARGIN = False
+
     _C.MODEL.TIMM = CN()
     # For "build_timm_backbone" and "build_timm_fpn_backbone": any network of timm with stages; its
     # features get the names of a ResNet's. PIXEL_MEAN and PIXEL_STD must be those of its training.

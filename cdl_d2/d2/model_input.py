@@ -101,4 +101,6 @@ def build_coded_input(cfg: CfgNode) -> CodedInput:
     if cfg.INPUT.DOMAIN == "image":
         return CodedInput("image", None, cfg.INPUT.FORMAT, scales, source)
     codec, *others = CodecChoice.from_config(cfg.MODEL.CODEC).load_all()
-    return CodedInput(cfg.INPUT.DOMAIN, codec, cfg.INPUT.FORMAT, scales, source, others)
+    with_margin = cfg.MODEL.BRIDGE.MARGIN and cfg.INPUT.AUGMENTATION != "latent"
+    traits = cfg.INPUT.FORMAT, scales, source, others, with_margin
+    return CodedInput(cfg.INPUT.DOMAIN, codec, *traits)

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cdl_d2.codec.latent import coded_cells
 from cdl_d2.errors import CdlError
 from cdl_d2.export.graphs import Axis, InputGrid
 from cdl_d2.export.whole_graphs import Tensors, Value, WholeGraph
+from cdl_d2.nn.input.coded_input import CodedInput
 
 BOX_TOLERANCE = 1e-5  # of the longest side of the image
 LEAST_BOX_TOLERANCE = 1e-3  # pixels
@@ -30,10 +32,21 @@ OBJECTS = {
 }
 
 
-def pad_to_multiple(inputs: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Pad ... x h x w with zeros below and on the right, to multiples; can be traced."""
-    height, width = inputs.shape[-2:]
-    return F.pad(inputs, (0, -width % multiple, 0, -height % multiple))
+def fit_to_batch(
+    inputs: torch.Tensor, image_size: torch.Tensor, positions: int, coded_input: CodedInput
+) -> torch.Tensor:
+    """Pad or crop the input of one image as CodedInput.batch does; can be traced.
+
+    Args:
+        inputs: 1 x C x h x w.
+        image_size: (H, W) in pixels, int64.
+        positions: number of positions of which both sides are multiples, besides the margin.
+        coded_input: domain and codec.
+    """
+    step = positions * coded_input.stride
+    sides = ((side + step - 1) // step * positions + coded_input.margin for side in image_size)
+    below, right = (side - own for side, own in zip(sides, inputs.shape[-2:], strict=True))
+    return F.pad(inputs, (0, right, 0, below))
 
 
 def detector_graph(
@@ -45,7 +58,7 @@ def detector_graph(
     """Return the graph `detector`.
 
     Args:
-        module: maps the input, 1 x C x h x w without padding, and (H, W) of the image in pixels,
+        module: maps the input, 1 x C x h x w, and (H, W) of the image in pixels,
             int64, to boxes (D x 4), scores (D), classes (D, from 0) and, perhaps, masks
             (D x S x S).
         grid: input of the network.
@@ -53,10 +66,14 @@ def detector_graph(
         with_masks: the module returns masks.
     """
     coded_input, sides = grid.coded_input, (Axis("h"), Axis("w"))
+    positions = "of one image, without padding"
+    if coded_input.margin:
+        positions = "all that are coded of one image"
     if grid.fixed is not None:
         sides = tuple(-(-side // coded_input.stride) for side in grid.fixed)
+        sides = coded_cells(grid.fixed) if coded_input.margin else sides
     inputs = (
-        Value(grid.name, (1, coded_input.channels, *sides), "of one image, without padding"),
+        Value(grid.name, (1, coded_input.channels, *sides), positions),
         Value("image_size", (2,), "height and width of the encoded image, in pixels", "int64"),
     )
     names = [name for name in OBJECTS if with_masks or name != "masks"]
@@ -89,8 +106,8 @@ def _example(
     image = F.interpolate(tiles, size).mul(255).round().byte()[0]
     coded_input = grid.coded_input.on_cpu()
     sample = coded_input.encode({"image": image}, with_bits=False)
-    inputs, _ = coded_input.batch([sample], "cpu", coded_input.stride, normalize)
-    return inputs, torch.tensor(size)
+    inputs = sample[coded_input.domain]
+    return (normalize(inputs) if coded_input.has_pixels else inputs)[None], torch.tensor(size)
 
 
 def _compare(expected: Sequence[Tensors], results: Sequence[Tensors], longest: int) -> str:

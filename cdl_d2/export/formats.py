@@ -147,7 +147,7 @@ def _traced(graph: Graph, smallest: int) -> ExportedProgram:
     }
     open_sides = tuple(
         {
-            index: axes[axis.name] if axis.multiple == 1 else axis.multiple * axes[axis.name]
+            index: axis.length(axes[axis.name])
             for index, axis in enumerate(shape)
             if isinstance(axis, Axis)
         }

@@ -24,13 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Axis:
-    """A side of variable size, a whole number of `multiple`s."""
+    """A side of variable size, a whole number of `multiple`s, and perhaps a margin."""
 
     name: str
     multiple: int = 1
+    margin: int = 0
 
     def __str__(self) -> str:
-        return self.name if self.multiple == 1 else f"{self.multiple}*{self.name}"
+        side = self.name if self.multiple == 1 else f"{self.multiple}*{self.name}"
+        return f"{side} + {self.margin}" if self.margin else side
+
+    def length(self, count: Any) -> Any:
+        """Return the length of the side for a number, or a symbol, of multiples."""
+        side = count if self.multiple == 1 else self.multiple * count
+        return side + self.margin if self.margin else side
 
 
 Shape = tuple[int | Axis, ...]
@@ -60,7 +67,7 @@ class Graph:
         """Draw normally distributed inputs; `sizes` override the example's."""
         sizes = self.sizes | dict(sizes or {})
         return tuple(
-            torch.randn([d if isinstance(d, int) else d.multiple * sizes[d.name] for d in shape])
+            torch.randn([d if isinstance(d, int) else d.length(sizes[d.name]) for d in shape])
             for shape in self.inputs.values()
         )
 
@@ -134,7 +141,8 @@ class InputGrid:
 
     Attributes:
         coded_input: domain and codec.
-        multiple: both sides are multiples of it, in pixels; the caller pads with zeros.
+        multiple: both sides are multiples of it, in pixels; the caller pads with zeros. Latents of
+            a network that reads the margin have it in addition.
         example: (H, W) in pixels for tracing, if no size is fixed.
         fixed: (H, W) in pixels, if the size is fixed; rounded up to `multiple`.
     """
@@ -162,11 +170,12 @@ class InputGrid:
     @property
     def shape(self) -> Shape:
         """Shape of the input, N x C x h x w."""
-        channels = self.coded_input.channels
-        if self.fixed is None:
-            return Axis("n"), channels, Axis("h", self.positions), Axis("w", self.positions)
-        height, width = (self.positions * side for side in self.sides(self.fixed))
-        return Axis("n"), channels, height, width
+        coded_input, step = self.coded_input, (self.positions, self.coded_input.margin)
+        height, width = Axis("h", *step), Axis("w", *step)
+        if self.fixed is not None:
+            pairs = zip((height, width), self.sides(self.fixed), strict=True)
+            height, width = (axis.length(count) for axis, count in pairs)
+        return Axis("n"), coded_input.channels, height, width
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -190,9 +199,13 @@ class InputGrid:
         whole = f"zeros on the right and below make both sides multiples of {self.multiple} pixels"
         if not coded_input.has_pixels:
             sides = f"{whole}, {self.positions} positions"
-            if coded_input.with_margin and self.fixed:
-                height, width = self.fixed
-                sides = f"all positions that are coded for an image of {height} x {width} pixels"
+            if margin := coded_input.margin:
+                card["margin"] = margin
+                sides = (
+                    "all positions that are coded, cropped or padded with zeros to those of an "
+                    f"image whose sides are multiples of {self.multiple} pixels, {self.positions} "
+                    f"positions, and {margin} more rows and columns"
+                )
             card["input"] = (
                 f"y_hat of this codec, {identity.quantization}: a latent position covers "
                 f"{coded_input.stride} x {coded_input.stride} pixels; {sides}"

@@ -17,6 +17,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge.input_adapter import set_image_sizes, set_margin
 from cdl_d2.nn.bridge.latent_translation import build_translation
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import get_output_size, rate_fields
@@ -57,6 +58,7 @@ class CompressedMaskRCNN(FasterRCNN):
             finest = min(STRIDES[level] for level in pool.featmap_names)
             pool.map_levels = initLevelMapper(finest.bit_length() - 1, 5)
         coded_input.stamp(self)
+        set_margin(self, coded_input.margin)
         self.translation = build_translation(self, coded_input) if coded_input.others else None
 
     @property
@@ -120,15 +122,14 @@ class CompressedMaskRCNN(FasterRCNN):
 
         Returns:
             the samples with their inputs; the inputs in one tensor, latents, N x M x h x w, or
-            normalized pixels, N x 3 x H x W, zero-padded on the right and below to whole strides;
-            and their sizes in pixels, with an empty tensor of the padded size, from which anchors
-            are laid out.
+            normalized pixels, N x 3 x H x W, zero-padded as CodedInput.batch does; and their sizes
+            in pixels, with an empty tensor of the padded size, from which anchors are laid out.
         """
-        device, stride = self.device, self.coded_input.stride
+        device, coded_input = self.device, self.coded_input
         samples = [self.encode(sample, with_bits=not self.training) for sample in samples]
-        inputs, sizes = self.coded_input.batch(samples, device, DIVISIBILITY, self.normalize)
-        height, width = inputs.shape[2:]
-        grid = inputs.new_zeros(()).expand(1, 1, height * stride, width * stride)
+        inputs, sizes = coded_input.batch(samples, device, DIVISIBILITY, self.normalize)
+        set_image_sizes(self, sizes)
+        grid = inputs.new_zeros(()).expand(1, 1, *coded_input.padded_size(inputs))
         return samples, inputs, ImageList(grid, sizes)
 
     def normalize(self, image: torch.Tensor) -> torch.Tensor:

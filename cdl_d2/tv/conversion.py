@@ -93,7 +93,7 @@ class DetectorConversion(FolderConversion):
 
     def _config(self, rgb: DetectorConfig) -> DetectorConfig:
         bridge = (self.entry or FIRST_CONVOLUTION) if self.domain == LATENT else ""
-        architecture = replace(rgb.architecture, bridge=bridge)
+        architecture = replace(rgb.architecture, bridge=bridge, margin=bool(bridge))
         codec = self.absolute_codec()
         return replace(rgb, domain=self.domain, codec=codec, architecture=architecture)
 

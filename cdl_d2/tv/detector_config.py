@@ -38,6 +38,7 @@ class Architecture:
     Attributes:
         bridge: part of an RGB ResNet that a latent replaces, an entry of cdl_d2.nn.bridge.bridge;
             "" for a latent ResNet.
+        margin: the bridge reads the coded positions below and right of the image, too.
         width: width of the backbone relative to ResNet-50.
         stem: stem of the latent ResNet, `residual` or `conv1x1`.
         norm: normalization of all parts; "" for torchvision's choice: frozen BatchNorm in an RGB
@@ -54,6 +55,7 @@ class Architecture:
     """
 
     bridge: str = ""
+    margin: bool = False
     width: float = 1.0
     stem: str = "residual"
     norm: str = ""
@@ -141,7 +143,7 @@ def build_detector(config: DetectorConfig) -> CompressedMaskRCNN:
     """
     architecture = config.architecture
     codec, *others = config.codec.load_all() if config.codec else (None,)
-    coded_input = CodedInput(config.domain, codec, others=others)
+    coded_input = CodedInput(config.domain, codec, others=others, with_margin=architecture.margin)
     if config.domain == "latent" and architecture.bridge != FIRST_CONVOLUTION:
         backbone = _build_latent_backbone(architecture, codec)
         levels = backbone.levels

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
-from cdl_d2.export.detector import detector_graph, pad_to_multiple
+from cdl_d2.export.detector import detector_graph, fit_to_batch
 from cdl_d2.export.graphs import (
     Graph,
     InputGrid,
@@ -16,6 +16,7 @@ from cdl_d2.export.graphs import (
     on_cpu,
     region_graph,
 )
+from cdl_d2.nn.bridge.input_adapter import set_image_sizes
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import DIVISIBILITY, CompressedMaskRCNN
 
@@ -94,13 +95,16 @@ class _Detector(nn.Module):
 
     def __init__(self, detector: CompressedMaskRCNN):
         super().__init__()
-        self.detector, self._stride = detector, detector.coded_input.stride
+        self.detector = detector
 
     def forward(self, inputs: torch.Tensor, image_size: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return boxes, scores, classes and, of a Mask R-CNN, masks."""
-        inputs = pad_to_multiple(inputs, DIVISIBILITY // self._stride)
-        height, width = (side * self._stride for side in inputs.shape[-2:])
-        images = ImageList(inputs.new_zeros((1, 1, height, width)), [tuple(image_size)])
+        coded_input = self.detector.coded_input
+        positions = DIVISIBILITY // coded_input.stride
+        inputs = fit_to_batch(inputs, image_size, positions, coded_input)
+        pixels = inputs.new_zeros((1, 1, *coded_input.padded_size(inputs)))
+        images = ImageList(pixels, [tuple(image_size)])
+        set_image_sizes(self.detector, images.image_sizes)
         pyramid = self.detector.backbone(inputs)
         proposals, _ = self.detector.rpn(images, pyramid)
         (objects,), _ = self.detector.roi_heads(pyramid, proposals, images.image_sizes)

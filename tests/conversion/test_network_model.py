@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cdl_d2.codec import CodecChoice
+from cdl_d2.codec.latent import coded_cells
 from cdl_d2.conversion.backend import PyTorchBackend
 from cdl_d2.conversion.named_networks import BACKGROUND, UNUSED
 from cdl_d2.conversion.network_model import NetworkConfig, NetworkModel, load_model, save_model
@@ -144,7 +145,10 @@ def test_a_graph_of_a_crop_gives_the_result_of_its_image(codec):
     config = replace(config, preprocessing=replace(PREPROCESSING, short_edge=80, crop=80))
     model, image = NetworkModel.build(config), draw_image(80, 80)
     [graph] = PyTorchBackend().export_graphs(model, config).graphs
-    [logits] = graph.run([codec.encode(image / 255).y_hat[None]])
+    y_hat = codec.encode(image / 255).y_hat[None]
+    (_, _, rows, columns), margin = graph.inputs["y_hat"], model.coded_input.margin
+    assert (rows, columns) == (5 + margin, 5 + margin) and y_hat.shape[2:] == (8, 8)
+    [logits] = graph.run([y_hat[:, :, :rows, :columns]])
     [expected] = predict(model, {"image": image})
     torch.testing.assert_close(logits[0].softmax(0), expected["scores"])
 
@@ -153,10 +157,14 @@ def test_a_graph_of_a_crop_gives_the_result_of_its_image(codec):
 def test_one_graph_maps_latents_to_logits(model, size):
     graphs = PyTorchBackend().export_graphs(model, model.config, size)
     [graph] = graphs.graphs
-    inputs = graph.draw()
-    [logits] = graph.run(inputs)
+    [y_hat] = graph.draw()
+    image_size = [16 * (side - model.coded_input.margin) for side in y_hat.shape[2:]]
+    rows, columns = coded_cells(image_size)
+    y_hat[:, :, rows:] = y_hat[:, :, :, columns:] = 0
+    [logits] = graph.run([y_hat])
     with torch.no_grad():
-        torch.testing.assert_close(logits, model.runner(*inputs))
+        expected = model.runner(y_hat[:, :, :rows, :columns], [image_size] * len(y_hat))
+    torch.testing.assert_close(logits, expected)
     assert list(graph.inputs) == ["y_hat"] and graphs.card["domain"] == "latent"
 
 

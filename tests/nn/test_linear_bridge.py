@@ -7,6 +7,7 @@ from torch import nn
 from cdl_d2.codec import Codec
 from cdl_d2.nn.bridge.decoder_layers import decoder_layers
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge, bridge_first_convolution
+from cdl_d2.nn.input.coded_input import MARGIN
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +66,28 @@ def test_features_beyond_an_image_are_those_of_zero_pixels(small, bias):
     convolution = nn.Conv2d(3, 4, kernel_size=3, stride=2, padding=1, bias=bias)
     bridge = LinearBridge(small, convolution, decoder_stride=8)
     y_hat, sizes = torch.randn(2, small.latent_channels, 4, 4), [(30, 40), (64, 17)]
-    features, zeros = bridge(y_hat, sizes), convolution(torch.zeros(1, 3, 64, 64))[0]
-    for feature, whole, size in zip(features, bridge(y_hat), sizes, strict=True):
+    whole_features, zeros = bridge(y_hat), convolution(torch.zeros(1, 3, 64, 64))[0]
+    bridge.image_sizes = sizes
+    for feature, whole, size in zip(bridge(y_hat), whole_features, sizes, strict=True):
         rows, columns = bridge.output_size(*size)
         assert torch.equal(feature[:, :rows, :columns], whole[:, :rows, :columns])
         assert torch.allclose(feature[:, rows:], zeros[:, rows:])
         assert torch.allclose(feature[:, :, columns:], zeros[:, :, columns:])
+
+
+@pytest.mark.parametrize("decoder_stride", [16, 8, 4, 2])
+@pytest.mark.parametrize("side, stride", [(7, 2), (4, 4), (16, 16), (32, 32)])
+def test_features_of_an_image_depend_on_no_position_beyond_the_margin(
+    small, decoder_stride, side, stride
+):
+    convolution = nn.Conv2d(3, 2, side, stride, padding=3 if side == 7 else 0)
+    bridge = LinearBridge(small, convolution, decoder_stride=decoder_stride)
+    y_hat = torch.randn(1, small.latent_channels, 4 + 4, 6 + 4)
+    positions = 64 // stride, 96 // stride
+    expected = bridge(y_hat)[:, :, : positions[0], : positions[1]]
+    bridge.margin = MARGIN
+    feature = bridge(y_hat[:, :, : 4 + MARGIN, : 6 + MARGIN])
+    assert feature.shape == expected.shape and torch.allclose(feature, expected, atol=1e-5)
 
 
 def test_a_margin_around_an_image_does_not_change_what_it_is_fitted_to(small):

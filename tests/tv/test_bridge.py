@@ -14,13 +14,9 @@ from tests.tv.conftest import make_item, tiny_config, tiny_detector
 ENTRIES = ["conv1", "stem", "res2", "res3"]
 
 
-def bridged(entry):
-    return tiny_detector(bridge=entry)
-
-
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_pixel_detector_loads_into_all_behind_the_entry_and_nothing_else(entry, tmp_path):
-    teacher, student = tiny_detector("image"), bridged(entry)
+    teacher, student = tiny_detector("image"), tiny_detector(bridge=entry)
     save_detector(tmp_path / "teacher.pth", tiny_config("image"), teacher.state_dict())
     before = {k: v.clone() for k, v in student.state_dict().items()}
     count = load_initial_weights(student, str(tmp_path / "teacher.pth"))
@@ -34,8 +30,10 @@ def test_a_pixel_detector_loads_into_all_behind_the_entry_and_nothing_else(entry
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_a_bridged_student_is_taught_at_odd_sizes_and_every_parameter_learns(entry):
-    module = TransferMaskRCNN(bridged(entry), tiny_detector("image"), DetectorTransfer()).train()
+@pytest.mark.parametrize("margin", [False, True])
+def test_a_bridged_student_is_taught_at_odd_sizes_and_every_parameter_learns(entry, margin):
+    student = tiny_detector(bridge=entry, margin=margin)
+    module = TransferMaskRCNN(student, tiny_detector("image"), DetectorTransfer()).train()
     losses = module([make_item(70, 90), make_item(97, 47, boxes=((2, 2, 30, 30),), seed=1)])
     terms = {k for k in losses if "transfer" in k}
     assert len(terms) == len(DetectorTransfer.KNOWN)
@@ -72,4 +70,4 @@ def test_a_bridged_student_reads_codecs_that_were_trained_apart():
 
 def test_an_unknown_entry_is_named():
     with pytest.raises(ValueError, match="entry 'res5' is not one of"):
-        bridged("res5")
+        tiny_detector(bridge="res5")

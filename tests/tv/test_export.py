@@ -67,7 +67,9 @@ def test_a_compiled_backbone_gives_the_same():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"bridge": "res3", "masks": False}], ids=["masks", "boxes behind a bridge"]
+    "changes",
+    [{}, {"bridge": "res3", "masks": False}, {"bridge": "conv1", "margin": True, "masks": False}],
+    ids=["masks", "boxes behind a bridge", "boxes behind a bridge with a margin"],
 )
 def test_one_graph_finds_the_objects_of_the_model(changes, tmp_path):
     detector = tiny_detector(**changes).eval()

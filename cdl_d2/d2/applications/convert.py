@@ -64,6 +64,7 @@ class YamlConversion(ModelConversion):
             **initial,
             "MODEL.TEACHER.CONFIG_FILE": "",
             "MODEL.TEACHER.WEIGHTS": "",
+            "MODEL.BRIDGE.MARGIN": self.domain == LATENT,
             "INPUT.DOMAIN": self.domain,
             "INPUT.LATENT_SOURCE": "model",
             "INPUT.MASK_FORMAT": "bitmask",

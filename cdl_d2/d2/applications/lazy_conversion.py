@@ -68,6 +68,7 @@ class LazyConversion(ModelConversion):
             domain=self.domain, codec=LazyCall(Codec.load)(**codec), channel_order=order
         )
         if self.domain == LATENT:
+            node.coded_input.with_margin = True
             node.bridge = {"decoder_stride": stride, "width": keys[WIDTH] or None}
         if names:
             lazy.config[CLASS_NAMES] = check_names(names, lazy.class_count)

@@ -31,6 +31,7 @@ class StoredLatentMapper(AnnotatedMapper):
         store: latent store of the data set.
         variants: variants to draw from.
         with_image: True to add `image`, resized and flipped like the variant.
+        with_margin: True to read the positions below and right of the image, too, if stored.
         kwargs: arguments of DatasetMapper; augmentations are not used.
 
     Raises:
@@ -45,12 +46,14 @@ class StoredLatentMapper(AnnotatedMapper):
         store: LatentStore,
         variants: Sequence[Variant],
         with_image: bool,
+        with_margin: bool = False,
         **kwargs,
     ):
         super().__init__(is_train, **kwargs)
         store.require(variants)
         store.require_all_images()
         self._store, self._variants, self._with_image = store, variants, with_image
+        self._with_margin = with_margin
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True):
@@ -59,6 +62,7 @@ class StoredLatentMapper(AnnotatedMapper):
             "store": open_store(cfg, is_train),
             "variants": list_variants(cfg, is_train),
             "with_image": is_train and ModelTraits.from_config(cfg).needs_image,
+            "with_margin": cfg.MODEL.BRIDGE.MARGIN,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +74,7 @@ class StoredLatentMapper(AnnotatedMapper):
         sample = copy.deepcopy(dataset_dict)
         variant = self._variants[np.random.randint(len(self._variants))]
         self._store.check_image(Path(sample["file_name"]))
-        stored = self._store.read(sample["file_name"], variant)
+        stored = self._store.read(sample["file_name"], variant, with_margin=self._with_margin)
         size = stored["image_size"]
         labels = None
         if "sem_seg_file_name" in sample:

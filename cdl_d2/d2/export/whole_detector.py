@@ -11,9 +11,10 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import ImageList, Instances
 from torch import nn
 
-from cdl_d2.export.detector import detector_graph, pad_to_multiple
+from cdl_d2.export.detector import detector_graph, fit_to_batch
 from cdl_d2.export.graphs import InputGrid
 from cdl_d2.export.whole_graphs import WholeGraph
+from cdl_d2.nn.bridge.input_adapter import set_image_sizes
 
 
 def build_detector_graph(model: nn.Module, grid: InputGrid) -> WholeGraph:
@@ -31,17 +32,18 @@ class _Detector(nn.Module):
 
     def __init__(self, model: nn.Module, grid: InputGrid):
         super().__init__()
-        self.model, self._multiple = model, grid.positions
+        self.model, self._coded_input = model, grid.coded_input
         square = model.backbone.padding_constraints.get("square_size", 0)
-        self._square = square // grid.coded_input.stride
+        self._positions = square // grid.coded_input.stride or grid.positions
 
     def forward(self, inputs: torch.Tensor, image_size: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return boxes, scores, classes and, of a Mask R-CNN, masks."""
         selection = getattr(self.model, "selection", None)
         if selection is not None:
             inputs = inputs * selection.chooser(inputs)
-        inputs = pad_to_multiple(inputs, self._square or self._multiple)
+        inputs = fit_to_batch(inputs, image_size, self._positions, self._coded_input)
         images = ImageList(inputs, [image_size])
+        set_image_sizes(self.model, images.image_sizes)
         with patch_builtin_len():
             objects = self._detect(images, self.model.backbone(inputs))
             objects.pred_boxes.clip(image_size)  # as Detectron2's post-processing does

@@ -20,7 +20,7 @@ from cdl_d2.codec.latent import CODING_MULTIPLE
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.backbones.resnet import initialize_convolution
 from cdl_d2.nn.bridge.decoder_layers import DecoderLayers, decoder_layers
-from cdl_d2.nn.bridge.padding import Sizes, fill_outside
+from cdl_d2.nn.bridge.input_adapter import InputAdapter
 from cdl_d2.nn.bridge.regression import LinearMap, Regression, list_positions
 from cdl_d2.nn.input.latent_input import LatentInput
 
@@ -33,7 +33,7 @@ CALIBRATION_IMAGES = 8  # for the scales of a normalization without running stat
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-class Bridge(nn.Module):
+class Bridge(InputAdapter):
     """Upsampling of a latent to stride 4 or 8, with the channels of an RGB model's stage.
 
     ```
@@ -88,21 +88,20 @@ class Bridge(nn.Module):
         )
         self.project.apply(initialize_convolution)
 
-    def forward(self, y_hat: torch.Tensor, image_sizes: Sizes | None = None) -> torch.Tensor:
+    def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to features N x C x 16h/stride x 16w/stride.
 
-        Args:
-            y_hat: latents.
-            image_sizes: (H, W) of each image in pixels, beyond which the features are those of zero
-                latents, as in a padded batch; default the features of the latents everywhere.
+        They are cropped to a batch's images; beyond each, they are the features of zero latents.
         """
-        feature = self.project(self.layers(self.input(y_hat)))
-        if image_sizes is None:
-            return feature
-        sides = (self.output_size(*size) for size in image_sizes)
-        zeros = self(y_hat.new_zeros(1, y_hat.shape[1], 3, 3))[0]
-        middle = zeros.shape[1] // 2
-        return fill_outside(feature, sides, zeros[:, middle, middle])
+        feature = self._project(y_hat)
+        outside = feature.new_zeros(1)
+        if self.image_sizes is not None:
+            zeros = self._project(y_hat.new_zeros(1, y_hat.shape[1], 3, 3))[0]
+            outside = zeros[:, zeros.shape[1] // 2, zeros.shape[2] // 2]
+        return self.fit_batch(feature, y_hat.shape[2:], self.stride, outside)
+
+    def _project(self, y_hat: torch.Tensor) -> torch.Tensor:
+        return self.project(self.layers(self.input(y_hat)))
 
     @property
     def can_be_fitted(self) -> bool:
@@ -110,8 +109,8 @@ class Bridge(nn.Module):
         return isinstance(self.project, nn.Sequential)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return (H, W) of a stage's output for an image of height x width pixels."""
-        return -(-height // self.stride), -(-width // self.stride)
+        round_up = self.stride - 1  # of sides that may be symbols of a trace
+        return (height + round_up) // self.stride, (width + round_up) // self.stride
 
     @torch.no_grad()
     def fit(self, pairs: Iterable[Pair]) -> float:

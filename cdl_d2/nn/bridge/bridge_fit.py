@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from cdl_d2.codec.latent import STRIDE, CodecIdentity
+from cdl_d2.codec.latent import CodecIdentity
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.bridge import Bridge
@@ -54,6 +54,7 @@ def fit_bridge(
     if not unfitted:
         return None
     (bridge,) = unfitted
+    stride = bridge.stride if isinstance(bridge, Bridge) else bridge.stride[0]
     if count < 1:
         raise CdlError(f"a bridge cannot be fitted to {count} images: give at least 1")
     samples = map(_require_image, islice(samples, count))
@@ -66,9 +67,8 @@ def fit_bridge(
         for sample in tqdm(samples, total=count, desc="fit bridge", unit="image"):
             y_hat = encode(sample)["latent"].to(device_of(bridge))
             pixels = normalize(sample["image"])
-            height, width = (side * STRIDE for side in y_hat.shape[1:])
-            padding = (0, width - pixels.shape[2], 0, height - pixels.shape[1])
-            pixels = F.pad(pixels, padding)[None]
+            bottom, right = (-side % stride for side in pixels.shape[1:])  # as in a batch
+            pixels = F.pad(pixels, (0, right, 0, bottom))[None]
             yield y_hat[None], run_stage(pixels) if isinstance(bridge, Bridge) else pixels
 
     with torch.no_grad():

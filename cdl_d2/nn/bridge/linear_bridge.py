@@ -24,7 +24,7 @@ from cdl_d2.codec.codec import Codec
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.decoder_layers import DecoderLayers, decoder_layers
-from cdl_d2.nn.bridge.padding import Sizes, fill_outside
+from cdl_d2.nn.bridge.input_adapter import InputAdapter
 from cdl_d2.nn.bridge.regression import Regression, list_positions
 from cdl_d2.nn.input.latent_input import LatentInput
 
@@ -34,7 +34,7 @@ DECODER_STRIDES = (16, 8, 4, 2)
 STRIDES = (1, 2, 4, 8, 16, 32)  # of the convolution, in pixels; they divide 16 or are its multiples
 
 
-class LinearBridge(nn.Module):
+class LinearBridge(InputAdapter):
     """Drop-in for an RGB model's first convolution: approximates its output from a latent.
 
     ```
@@ -101,19 +101,15 @@ class LinearBridge(nn.Module):
             layer.requires_grad_(False)
         self.to(bare.weight.device)
 
-    def forward(self, y_hat: torch.Tensor, image_sizes: Sizes | None = None) -> torch.Tensor:
+    def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to features N x C x 16h/t x 16w/t.
 
-        Args:
-            y_hat: latents.
-            image_sizes: (H, W) of each image in pixels, beyond which the features are those of zero
-                pixels, as in a padded batch; default the features of the latents everywhere.
+        They are cropped to a batch's images; beyond each, they are the features of zero pixels.
         """
         patches = self.expand(self.reduce(self.layers(self.input(y_hat))))  # N, C k^2, 16h/s, 16w/s
         feature = F.pixel_shuffle(patches, self._upscale)
-        if image_sizes is not None:
-            sides = (self.output_size(*size) for size in image_sizes)
-            feature = fill_outside(feature, sides, self.bias)
+        outside = feature.new_zeros(1) if self.bias is None else self.bias
+        feature = self.fit_batch(feature, y_hat.shape[2:], self.stride[0], outside)
         if self.norm is not None:
             feature = self.norm(feature)
         return feature if self.activation is None else self.activation(feature)
@@ -129,7 +125,6 @@ class LinearBridge(nn.Module):
         return self.reduce.out_channels
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return (H, W) of the convolution's output for an image of height x width pixels."""
         stride, (below, right) = self.stride[0], self._margins
         return (height + below) // stride, (width + right) // stride
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from cdl_d2.codec.bitstream.stream import Bitstream
 from cdl_d2.codec.codec import Codec
-from cdl_d2.codec.latent import CodecIdentity
+from cdl_d2.codec.latent import CodecIdentity, latent_grid
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.input.codec_stamp import format_identities
 from cdl_d2.nn.input.domains import build_domain
@@ -27,6 +27,9 @@ from cdl_d2.nn.input.sample import (
     get_image_size,
     is_image_changed,
 )
+
+# Latent positions beyond an image that a bridge's features of the image depend on, at most.
+MARGIN = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ class CodedInput:
         source: where inputs come from in training: the `model` encodes, a `mapper`, or a `store`.
         others: the codec at further qualities that the network reads; evaluation uses `codec`.
         with_margin: the network reads the coded positions below and right of the image, too.
+        margin: rows and columns that a batch of latents has for them, below and on the right.
         stride: pixels per position of the network's input, along each side: 16 for latents, else 1.
         has_pixels: the network reads normalized pixels.
         codecs: all codecs whose output the network reads; none for domain `image`.
@@ -65,6 +69,7 @@ class CodedInput:
         # No fields: LazyConfigs look into the types and values of fields.
         vars(self).update(_domain=domain, _copies={})  # copies by codec and device
         vars(self).update(stride=domain.stride, has_pixels=domain.has_pixels)
+        vars(self).update(margin=MARGIN if self.with_margin and not domain.has_pixels else 0)
         vars(self).update(codecs=codecs, identities=identities)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -232,20 +237,30 @@ class CodedInput:
             normalize: function of pixels, 3 x H x W in 0..255.
 
         Returns:
-            N x C x H'/stride x W'/stride, and the (H, W) of each image in pixels.
+            N x C x H'/stride + margin x W'/stride + margin, and the (H, W) of each image in pixels.
         """
+        sizes = [self.image_size(sample) for sample in samples]
         inputs = [sample[self.domain].to(device) for sample in samples]
+        grids = [latent_grid(size) for size in sizes]
         if self.has_pixels:
             inputs = [normalize(pixels) for pixels in inputs]
+            grids = [pixels.shape[1:] for pixels in inputs]
         step = max(multiple // self.stride, 1)
         height, width = (
-            -(-max(sides) // step) * step
-            for sides in zip(*(x.shape[1:] for x in inputs), strict=True)
+            -(-max(sides) // step) * step + self.margin for sides in zip(*grids, strict=True)
         )
         padded = [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in inputs]
-        return torch.stack(padded), [get_image_size(sample) for sample in samples]
+        return torch.stack(padded), sizes
+
+    def image_size(self, sample: dict[str, Any]) -> tuple[int, int]:
+        """Return (H, W) of an encoded sample's image in pixels.
+
+        Raises:
+            CdlError: if it has none, or a latent that is not of this size.
+        """
+        return get_image_size(sample, self.with_margin)
 
     def padded_size(self, batch: torch.Tensor) -> tuple[int, int]:
         """Return (H', W') in pixels of a padded batch."""
-        height, width = batch.shape[-2:]
+        height, width = (side - self.margin for side in batch.shape[-2:])
         return height * self.stride, width * self.stride

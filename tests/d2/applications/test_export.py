@@ -249,6 +249,12 @@ def dense_model(architecture):
     return model
 
 
+def margin_model(entry):
+    cfg = bridge_cfg()
+    cfg.merge_from_list(["MODEL.BRIDGE.MARGIN", True, "MODEL.BRIDGE.ENTRY", entry])
+    return small_model(cfg)
+
+
 WHOLE = {
     "cascade with masks": lambda: latent_model(*HEADS["cascade"][0], *HEADS["cascade"][1]),
     "keypoints and a gate": lambda: latent_model(
@@ -256,6 +262,8 @@ WHOLE = {
         *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,)),
     ),
     "pixels": lambda: small_model(small_cfg("pixel", *R18)),
+    "bridge that reads the margin": lambda: margin_model("conv1"),
+    "bridge to a stage that reads the margin": lambda: margin_model("stem"),
     "retinanet": lambda: dense_model("CompressedRetinaNet"),
     "fcos": lambda: dense_model("CompressedFCOS"),
 }

@@ -8,6 +8,7 @@ from cdl_d2.d2.config_files import read_config
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.transfer_checks import check_detectors
 from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.input_adapter import InputAdapter
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.transfer import DetectorTransfer
 from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_model
@@ -59,11 +60,12 @@ def test_a_pixel_checkpoint_loads_into_all_behind_the_entry_and_nothing_else(tea
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-@pytest.mark.parametrize("size", [(33, 65), (97, 47)])
+@pytest.mark.parametrize(("size", "margin"), [((33, 65), False), ((97, 47), True)])
 def test_student_and_teacher_match_for_odd_sizes_and_every_parameter_learns(
-    teacher_files, storage, entry, size
+    teacher_files, storage, entry, size, margin
 ):
-    model = small_model(bridge_cfg(teacher_files, entry)).train()
+    cfg = bridge_cfg(teacher_files, entry, "MODEL.BRIDGE.MARGIN", margin)
+    model = small_model(cfg).train()
     losses = model([make_item(*size, boxes=((2, 2, 30, 30),)), make_item(64, 64)])
     terms = {key for key in losses if "transfer" in key}
     assert len(terms) == 6 and all(losses[term].isfinite() for term in terms)
@@ -86,8 +88,30 @@ def test_a_training_begins_with_a_fitted_bridge(teacher_files, storage):
     assert losses["loss_transfer_features"] < model(items[:2])["loss_transfer_features"]
 
 
-def test_batch_mates_do_not_change_detections(teacher_files):
-    model = small_model(bridge_cfg(teacher_files)).eval()
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_bridge_reads_all_coded_positions_and_fills_what_is_beyond_an_image(teacher_files, entry):
+    model = small_model(bridge_cfg(teacher_files, entry, "MODEL.BRIDGE.MARGIN", True)).eval()
+    bridge = next(m for m in model.modules() if isinstance(m, InputAdapter))
+    outputs = []
+    bridge.register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
+    items = [make_item(70, 90), make_item(100, 129, seed=1)]  # in one padded batch
+    with torch.no_grad():
+        model.backbone(model.preprocess_image(model.encode(items)).tensor)
+        [batch], bridge.margin = outputs, 0
+        for item, feature in zip(items, batch, strict=True):
+            latent = model.coded_input.codec.encode(item["image"].flip(0) / 255)  # BGR
+            rows, columns = bridge.output_size(*item["image"].shape[1:])
+            expected = bridge(latent.y_hat[None])[0, :, :rows, :columns]
+            assert torch.allclose(feature[:, :rows, :columns], expected, atol=1e-4)
+            beyond = torch.cat(
+                [feature[:, rows:].flatten(1), feature[:, :, columns:].flatten(1)], 1
+            )
+            assert beyond.numel() and torch.allclose(beyond, beyond[:, :1], atol=1e-5)
+
+
+@pytest.mark.parametrize("margin", [False, True])
+def test_batch_mates_do_not_change_detections(teacher_files, margin):
+    model = small_model(bridge_cfg(teacher_files, "conv1", "MODEL.BRIDGE.MARGIN", margin)).eval()
     small, large = make_item(70, 90), make_item(130, 200, seed=1)
     together = model([small, large])
     for item, output in zip((small, large), together, strict=True):

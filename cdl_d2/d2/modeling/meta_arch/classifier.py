@@ -15,6 +15,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
+from cdl_d2.codec.latent import latent_grid
 from cdl_d2.d2.modeling.classifier_networks import (
     build_classifier_network,
     build_classifier_teacher,
@@ -162,6 +163,8 @@ class CompressedClassifier(CompressedModel):
         tensors = [sample[key].to(self.device) for sample in samples]
         if self._augmentation is not None and key in ("latent", "scales"):
             tensors = [self._augmentation.resize(t) for t in tensors]
+        elif key == "latent" and self.coded_input.margin:
+            tensors = [self._fit_margin(*pair) for pair in zip(tensors, samples, strict=True)]
         sizes = {tuple(t.shape[1:]) for t in tensors}
         if len(sizes) > 1:
             alternative = ", or INPUT.AUGMENTATION latent, which resizes latents"
@@ -170,6 +173,12 @@ class CompressedClassifier(CompressedModel):
                 f"which images are cropped{alternative if key != 'image' else ''}"
             )
         return torch.stack(tensors).float()
+
+    def _fit_margin(self, latent: torch.Tensor, sample: dict[str, Any]) -> torch.Tensor:
+        """Return a latent with a margin of the bridge's size, of zeros where none is coded."""
+        sides = zip(latent_grid(self.coded_input.image_size(sample)), latent.shape[1:], strict=True)
+        below, right = (side + self.coded_input.margin - own for side, own in sides)
+        return F.pad(latent, (0, right, 0, below))
 
 
 @META_ARCH_REGISTRY.register()

@@ -15,9 +15,10 @@ from cdl_d2.d2.modeling.mask_losses import HAS_MASK, without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
+from cdl_d2.nn.bridge.input_adapter import set_image_sizes
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.input.coded_input import CodedInput
-from cdl_d2.nn.input.sample import get_image_size, rate_fields
+from cdl_d2.nn.input.sample import rate_fields
 
 
 class CompressedDetector(CompressedModel):
@@ -77,8 +78,8 @@ class CompressedDetector(CompressedModel):
         Args:
             batched_inputs: samples with
                 image: 3 x H x W in 0..255, channels in the order of INPUT.FORMAT; or, as
-                CodedInput.encode adds them, latent: M x ceil(H/16) x ceil(W/16) and image_size:
-                (H, W), or reconstruction: 3 x H x W;
+                CodedInput.encode adds them, latent: M x ceil(H/16) x ceil(W/16), perhaps with the
+                margin, and image_size: (H, W), or reconstruction: 3 x H x W;
                 instances: in training, Instances with gt_boxes, gt_classes and the targets of the
                 heads (gt_masks, gt_keypoints; gt_has_mask where an object has no mask);
                 sem_seg: in training of PanopticFPN, H x W labels;
@@ -139,6 +140,8 @@ class CompressedDetector(CompressedModel):
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Batch the model's inputs; latents are padded with zeros to whole strides.
 
+        Latents of a model that reads the margin have it below and on the right, in addition.
+
         A backbone with a `square_size` (ViTDet) gets squares of this side; larger images stay.
         """
         coded_input, multiple = self.coded_input, self.padding_multiple
@@ -148,7 +151,9 @@ class CompressedDetector(CompressedModel):
         latents, sizes = coded_input.batch(
             batched_inputs, self.device, multiple, lambda pixels: pixels
         )
+        set_image_sizes(self, sizes)
         square = self.backbone.padding_constraints.get("square_size", 0) // coded_input.stride
+        square += coded_input.margin
         bottom, right = (max(square - side, 0) for side in latents.shape[-2:])
         return ImageList(F.pad(latents, (0, right, 0, bottom)), sizes)
 
@@ -166,7 +171,7 @@ class CompressedDetector(CompressedModel):
         multiple = self.padding_multiple
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, sample in enumerate(samples):
-            size = tuple(-(-side // multiple) for side in get_image_size(sample))
+            size = tuple(-(-side // multiple) for side in self.coded_input.image_size(sample))
             groups.setdefault(size, []).append(index)
         results: list[Any] = [None] * len(samples)
         is_tuple = False  # of kinds of results, such as instances and label maps

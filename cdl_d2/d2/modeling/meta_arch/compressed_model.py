@@ -18,6 +18,7 @@ from cdl_d2.d2.model_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.nn.bridge.bridge_fit import fit_bridge
+from cdl_d2.nn.bridge.input_adapter import set_image_sizes, set_margin
 from cdl_d2.nn.bridge.latent_translation import build_translation
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.selection.channel_selection import FixedChannels
@@ -43,6 +44,7 @@ class CompressedModel(nn.Module):
         """
         self.coded_input, self.selection = coded_input, selection
         coded_input.stamp(self)
+        set_margin(self, coded_input.margin)
         self.translation = build_translation(self, coded_input) if coded_input.others else None
 
     @staticmethod
@@ -118,12 +120,14 @@ class CompressedModel(nn.Module):
         return (pixels.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def batch(self, samples: list[dict[str, Any]]) -> ImageList:
-        """Stack encoded samples into one zero-padded tensor, N x C x H'/stride x W'/stride.
+        """Stack encoded samples into one zero-padded tensor, as CodedInput.batch does.
 
         `image_sizes` are in pixels in every domain.
         """
         multiple = max(self.backbone.size_divisibility, STRIDE)
-        return ImageList(*self.coded_input.batch(samples, self.device, multiple, self.normalized))
+        batch = ImageList(*self.coded_input.batch(samples, self.device, multiple, self.normalized))
+        set_image_sizes(self, batch.image_sizes)
+        return batch
 
     def fit_bridge(
         self,
