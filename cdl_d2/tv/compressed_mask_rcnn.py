@@ -128,7 +128,8 @@ class CompressedMaskRCNN(FasterRCNN):
         device, coded_input = self.device, self.coded_input
         samples = [self.encode(sample, with_bits=not self.training) for sample in samples]
         inputs, sizes = coded_input.batch(samples, device, DIVISIBILITY, self.normalize)
-        set_image_sizes(self, sizes)
+        if coded_input.margin:
+            set_image_sizes(self, sizes)
         grid = inputs.new_zeros(()).expand(1, 1, *coded_input.padded_size(inputs))
         return samples, inputs, ImageList(grid, sizes)
 

@@ -104,7 +104,8 @@ class _Detector(nn.Module):
         inputs = fit_to_batch(inputs, image_size, positions, coded_input)
         pixels = inputs.new_zeros((1, 1, *coded_input.padded_size(inputs)))
         images = ImageList(pixels, [tuple(image_size)])
-        set_image_sizes(self.detector, images.image_sizes)
+        if coded_input.margin:
+            set_image_sizes(self.detector, images.image_sizes)
         pyramid = self.detector.backbone(inputs)
         proposals, _ = self.detector.rpn(images, pyramid)
         (objects,), _ = self.detector.roi_heads(pyramid, proposals, images.image_sizes)

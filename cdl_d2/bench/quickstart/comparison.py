@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
@@ -69,6 +70,8 @@ def costs_per_image(
     """Return the cost of each model: multiply-adds and median time, from bitstream on."""
     size = next(iter(outcomes["latent"].detections.values())).image_size
     y_hat = torch.zeros(1, codec.latent_channels, *latent_grid(size))
+    margin = predictors["latent"].model.coded_input.margin
+    latent_input = F.pad(y_hat, (0, margin, 0, margin))
     seconds = {kind: statistics.median(outcomes[kind].seconds) for kind in predictors}
     gmacs: dict[str, float | None] = dict.fromkeys(predictors)
     try:
@@ -76,7 +79,7 @@ def costs_per_image(
         for kind, predictor in predictors.items():
             network, reads_latents = predictor.model.network, kind == "latent"
             pixels = torch.zeros(1, 3, *size)
-            count = count_network(network.backbone, y_hat if reads_latents else pixels)
+            count = count_network(network.backbone, latent_input if reads_latents else pixels)
             gmacs[kind] = (count if reads_latents else decoder + count) / 1e9
     except MissingPackageError as error:
         tqdm.write(f"multiply-adds are not counted: {error}", file=sys.stderr)

@@ -43,7 +43,8 @@ class _Detector(nn.Module):
             inputs = inputs * selection.chooser(inputs)
         inputs = fit_to_batch(inputs, image_size, self._positions, self._coded_input)
         images = ImageList(inputs, [image_size])
-        set_image_sizes(self.model, images.image_sizes)
+        if self._coded_input.margin:
+            set_image_sizes(self.model, images.image_sizes)
         with patch_builtin_len():
             objects = self._detect(images, self.model.backbone(inputs))
             objects.pred_boxes.clip(image_size)  # as Detectron2's post-processing does

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cdl_d2.codec.latent import STRIDE
+from cdl_d2.errors import CdlError
 
 Sizes = Sequence[tuple[int, int]]  # (H, W) of each image in pixels
 
@@ -66,14 +67,16 @@ def fill_outside(
 
 
 def set_margin(network: nn.Module, margin: int) -> None:
-    """Set the margin of a network's bridge, if it has one."""
-    for module in network.modules():
-        if isinstance(module, InputAdapter):
-            module.margin = margin
+    """Set the margin of a network's bridge; raise CdlError for one without a bridge to crop it."""
+    bridges = [module for module in network.modules() if isinstance(module, InputAdapter)]
+    if margin and not bridges:
+        raise CdlError(f"a {type(network).__name__} without a bridge cannot read a margin")
+    for bridge in bridges:
+        bridge.margin = margin
 
 
 def set_image_sizes(network: nn.Module, sizes: Sizes) -> None:
-    """Tell a network's bridge the (H, W) of the images in the next batch, if it reads a margin."""
+    """Tell a network's bridge the (H, W) in pixels of the images in the next batch."""
     for module in network.modules():
-        if isinstance(module, InputAdapter) and module.margin:
+        if isinstance(module, InputAdapter):
             module.image_sizes = sizes

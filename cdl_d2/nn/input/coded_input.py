@@ -239,18 +239,18 @@ class CodedInput:
         Returns:
             N x C x H'/stride + margin x W'/stride + margin, and the (H, W) of each image in pixels.
         """
-        sizes = [self.image_size(sample) for sample in samples]
         inputs = [sample[self.domain].to(device) for sample in samples]
-        grids = [latent_grid(size) for size in sizes]
         if self.has_pixels:
             inputs = [normalize(pixels) for pixels in inputs]
-            grids = [pixels.shape[1:] for pixels in inputs]
+        grids = [x.shape[1:] for x in inputs]
+        if self.margin:
+            grids = [latent_grid(self.image_size(sample)) for sample in samples]
         step = max(multiple // self.stride, 1)
         height, width = (
             -(-max(sides) // step) * step + self.margin for sides in zip(*grids, strict=True)
         )
         padded = [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in inputs]
-        return torch.stack(padded), sizes
+        return torch.stack(padded), [self.image_size(sample) for sample in samples]
 
     def image_size(self, sample: dict[str, Any]) -> tuple[int, int]:
         """Return (H, W) of an encoded sample's image in pixels.

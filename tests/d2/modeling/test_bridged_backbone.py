@@ -11,7 +11,7 @@ from cdl_d2.nn.bridge.bridge import Bridge
 from cdl_d2.nn.bridge.input_adapter import InputAdapter
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
 from cdl_d2.transfer import DetectorTransfer
-from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_model
+from tests.d2.conftest import CONFIGS, PIXEL, SMALL, make_item, small_cfg, small_model
 
 P3 = [
     *("MODEL.RESNETS.OUT_FEATURES", ["res3", "res4", "res5"]),
@@ -159,3 +159,8 @@ def test_levels_that_both_have_need_the_same_anchors(teacher_files):
     backbone._out_feature_channels["p7"] = backbone._out_feature_strides["p7"] = 64
     with pytest.raises(ValueError, match="no level"):
         check_detectors(student_model, teacher_model, DetectorTransfer())
+
+
+def test_a_margin_without_a_bridge_is_refused():
+    with pytest.raises(ValueError, match=r"MODEL\.BRIDGE\.MARGIN"):
+        small_model(small_cfg("latent", "MODEL.BRIDGE.MARGIN", True))

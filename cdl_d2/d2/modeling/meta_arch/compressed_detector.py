@@ -151,7 +151,8 @@ class CompressedDetector(CompressedModel):
         latents, sizes = coded_input.batch(
             batched_inputs, self.device, multiple, lambda pixels: pixels
         )
-        set_image_sizes(self, sizes)
+        if coded_input.margin:
+            set_image_sizes(self, sizes)
         square = self.backbone.padding_constraints.get("square_size", 0) // coded_input.stride
         square += coded_input.margin
         bottom, right = (max(square - side, 0) for side in latents.shape[-2:])

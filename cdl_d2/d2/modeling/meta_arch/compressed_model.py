@@ -44,7 +44,8 @@ class CompressedModel(nn.Module):
         """
         self.coded_input, self.selection = coded_input, selection
         coded_input.stamp(self)
-        set_margin(self, coded_input.margin)
+        with with_advice("set MODEL.BRIDGE.MARGIN False"):
+            set_margin(self, coded_input.margin)
         self.translation = build_translation(self, coded_input) if coded_input.others else None
 
     @staticmethod
@@ -126,7 +127,8 @@ class CompressedModel(nn.Module):
         """
         multiple = max(self.backbone.size_divisibility, STRIDE)
         batch = ImageList(*self.coded_input.batch(samples, self.device, multiple, self.normalized))
-        set_image_sizes(self, batch.image_sizes)
+        if self.coded_input.margin:
+            set_image_sizes(self, batch.image_sizes)
         return batch
 
     def fit_bridge(
