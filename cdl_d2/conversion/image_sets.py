@@ -31,7 +31,7 @@ def list_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
         folder = Path(images)
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder of images {folder}")
-        files, source = [folder / path for path in find_images(folder)], f"in {folder}"
+        files, source = find_images(folder), f"in {folder}"
     else:
         files, source = [Path(path) for path in images], "given"
     if len(files) < LEAST_IMAGES:

@@ -9,6 +9,7 @@ import cdl_d2
 from cdl_d2.codec import Codec
 from cdl_d2.codec.io.image_files import find_images
 from cdl_d2.conversion import Conversion, DistillationOptions, LatentNetwork, Preprocessing
+from cdl_d2.conversion.image_sets import list_images
 from cdl_d2.errors import CdlError
 from tests.conftest import small_codec
 from tests.conversion.networks import SIDE, Cifar, vit
@@ -102,8 +103,14 @@ def test_a_wrong_input_range_is_rejected(mean, std):
         Preprocessing(mean, std)
 
 
+def test_a_folder_may_be_given_relative_to_the_current_one(photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    expected = [path.resolve() for path in list_images(photos)]
+    assert [path.resolve() for path in list_images(photos.name)] == expected
+
+
 def test_images_are_checked_before_a_conversion(codec, photos, tmp_path):
-    files = [photos / path for path in find_images(photos)]
+    files = find_images(photos)
     broken = tmp_path / "broken.png"
     broken.write_text("no image", encoding="utf-8")
     cut = tmp_path / "cut.jpg"
