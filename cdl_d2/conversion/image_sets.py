@@ -64,8 +64,7 @@ def draw_batches(
 ) -> Callable[[int], Images]:
     """Return the function from an iteration to its images: epochs in random order.
 
-    Images of a batch are cropped to one size: where a batch is padded, features of zero latents are
-    not those of zero pixels.
+    Images of a batch are cropped to one size, which costs less than padding, and is as good.
 
     Args:
         files: image files.

@@ -17,7 +17,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.input_adapter import set_image_sizes, set_margin
+from cdl_d2.nn.bridge.input_adapter import announce_latents, set_margin
 from cdl_d2.nn.bridge.latent_translation import build_translation
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import get_output_size, rate_fields
@@ -129,7 +129,7 @@ class CompressedMaskRCNN(FasterRCNN):
         samples = [self.encode(sample, with_bits=not self.training) for sample in samples]
         inputs, sizes = coded_input.batch(samples, device, DIVISIBILITY, self.normalize)
         if coded_input.margin:
-            set_image_sizes(self, sizes)
+            announce_latents(self, [sample["latent"] for sample in samples])
         grid = inputs.new_zeros(()).expand(1, 1, *coded_input.padded_size(inputs))
         return samples, inputs, ImageList(grid, sizes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,20 +10,18 @@ from torch import nn
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
 
-Sizes = Sequence[tuple[int, int]]  # (H, W) of each image in pixels
-
 
 class InputAdapter(nn.Module):
-    """Module from latents to features, which are cropped to a batch, and filled beyond its images.
+    """Module from latents to features, cropped to a batch's images and filled beyond its latents.
 
     Attributes:
         margin: latent positions below and right of the batch's images, whose features are cropped.
-        image_sizes: (H, W) in pixels of the images in the next batch, beyond which its features are
-            constant; None for features of the latents everywhere. One batch uses them up.
+        grids: rows and columns of each latent in the next batch, beyond which it is padded and the
+            features are constant; None for features of the padding. One batch uses them up.
     """
 
     margin: int = 0
-    image_sizes: Sizes | None = None
+    grids: Sequence[Sequence[int]] | None = None
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (H, W) of the replaced layer's output for an image of height x width pixels."""
@@ -32,7 +30,7 @@ class InputAdapter(nn.Module):
     def fit_batch(
         self, feature: torch.Tensor, grid: Sequence[int], stride: int, outside: torch.Tensor
     ) -> torch.Tensor:
-        """Return features without the margin, with a constant beyond each image.
+        """Return features without the margin, with a constant beyond each latent; can be traced.
 
         Args:
             feature: N x C x h x w, of all latent positions.
@@ -42,28 +40,15 @@ class InputAdapter(nn.Module):
         """
         rows, columns = (STRIDE * (side - self.margin) // stride for side in grid)
         feature = feature[:, :, :rows, :columns]
-        sizes, self.image_sizes = self.image_sizes, None
-        if sizes is None:
+        grids, self.grids = self.grids, None
+        if grids is None:
             return feature
-        sides = [self.output_size(*size) for size in sizes]
-        if not torch.jit.is_tracing() and all(h >= rows and w >= columns for h, w in sides):
+        covered = [[STRIDE * side // stride for side in grid] for grid in grids]
+        if not torch.jit.is_tracing() and all(h >= rows and w >= columns for h, w in covered):
             return feature
-        return fill_outside(feature, sides, outside)
-
-
-def fill_outside(
-    feature: torch.Tensor, sides: Iterable[tuple[int, int]], value: torch.Tensor
-) -> torch.Tensor:
-    """Return a feature map with a constant in the positions outside of images; can be traced.
-
-    Args:
-        feature: N x C x h x w.
-        sides: rows and columns that each image covers, from the upper left corner on.
-        value: C, or one value.
-    """
-    row, column = (torch.arange(side, device=feature.device) for side in feature.shape[2:])
-    is_inside = [(row < height)[:, None] & (column < width) for height, width in sides]
-    return torch.where(torch.stack(is_inside)[:, None], feature, value[:, None, None])
+        row, column = (torch.arange(side, device=feature.device) for side in feature.shape[2:])
+        is_covered = [(row < height)[:, None] & (column < width) for height, width in covered]
+        return torch.where(torch.stack(is_covered)[:, None], feature, outside[:, None, None])
 
 
 def set_margin(network: nn.Module, margin: int) -> None:
@@ -75,8 +60,8 @@ def set_margin(network: nn.Module, margin: int) -> None:
         bridge.margin = margin
 
 
-def set_image_sizes(network: nn.Module, sizes: Sizes) -> None:
-    """Tell a network's bridge the (H, W) in pixels of the images in the next batch."""
+def announce_latents(network: nn.Module, latents: Sequence[torch.Tensor]) -> None:
+    """Tell a network's bridge the sizes of the latents, M x h x w, that are padded to a batch."""
     for module in network.modules():
         if isinstance(module, InputAdapter):
-            module.image_sizes = sizes
+            module.grids = [latent.shape[1:] for latent in latents]
