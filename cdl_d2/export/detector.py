@@ -35,7 +35,7 @@ OBJECTS = {
 def fit_to_batch(
     inputs: torch.Tensor, image_size: torch.Tensor, positions: int, coded_input: CodedInput
 ) -> torch.Tensor:
-    """Pad or crop the input of one image as CodedInput.batch does; can be traced.
+    """Pad or crop the input of one image to a batch of CodedInput; can be traced.
 
     Args:
         inputs: 1 x C x h x w.

@@ -122,7 +122,7 @@ class CompressedMaskRCNN(FasterRCNN):
 
         Returns:
             the samples with their inputs; the inputs in one tensor, latents, N x M x h x w, or
-            normalized pixels, N x 3 x H x W, zero-padded as CodedInput.batch does; and their sizes
+            normalized pixels, N x 3 x H x W, zero-padded by CodedInput.batch; and their sizes
             in pixels, with an empty tensor of the padded size, from which anchors are laid out.
         """
         device, coded_input = self.device, self.coded_input

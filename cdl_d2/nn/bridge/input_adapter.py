@@ -48,7 +48,8 @@ class InputAdapter(nn.Module):
             return feature
         row, column = (torch.arange(side, device=feature.device) for side in feature.shape[2:])
         is_covered = [(row < height)[:, None] & (column < width) for height, width in covered]
-        return torch.where(torch.stack(is_covered)[:, None], feature, outside[:, None, None])
+        outside = outside.to(feature.dtype)[:, None, None]
+        return torch.where(torch.stack(is_covered)[:, None], feature, outside)
 
 
 def set_margin(network: nn.Module, margin: int) -> None:

@@ -121,7 +121,7 @@ class CompressedModel(nn.Module):
         return (pixels.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def batch(self, samples: list[dict[str, Any]]) -> ImageList:
-        """Stack encoded samples into one zero-padded tensor, as CodedInput.batch does.
+        """Stack encoded samples into one zero-padded tensor by CodedInput.batch.
 
         `image_sizes` are in pixels in every domain.
         """
