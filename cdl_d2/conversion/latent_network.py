@@ -23,7 +23,6 @@ from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.bridge import Bridge
-from cdl_d2.nn.bridge.input_adapter import announce_latents
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge, find_first_convolution, replace_module
 from cdl_d2.nn.bridge.stage import bridge_stage, find_stage
 
@@ -121,7 +120,7 @@ class LatentNetwork(ImageNetwork):
             pixels: Any = zero.expand(len(sizes), 3, *sizes[0])
         else:
             pixels = [zero.expand(3, *size) for size in sizes]
-        return self._run(batches, pixels, **arguments)
+        return self._run(batches, pixels, sizes, **arguments)
 
     def run_grid(self, y_hat: torch.Tensor, size: Size) -> Any:
         """Return the network's output for images of one size; sides may be symbols of a trace.
@@ -132,13 +131,19 @@ class LatentNetwork(ImageNetwork):
         """
         return self._run([y_hat], y_hat.new_zeros(()).expand(len(y_hat), 3, *size))
 
-    def _run(self, batches: list[torch.Tensor], pixels: Any, **arguments: Any) -> Any:
+    def _run(
+        self,
+        batches: list[torch.Tensor],
+        pixels: Any,
+        sizes: Sequence[Size] = (),
+        **arguments: Any,
+    ) -> Any:
         bridged = next(m for m in self.modules() if isinstance(m, _BridgedModule))
-        bridged.latents = batches
+        bridged.latents, bridged.sizes = batches, sizes
         try:
             return self.network(pixels, **arguments)
         finally:
-            bridged.latents = ()
+            bridged.latents = bridged.sizes = ()
 
     def run(self, images: Sequence[torch.Tensor]) -> Any:
         """Return the network's output for the latents of images; as ImageNetwork.run."""
@@ -199,12 +204,14 @@ class _BridgedModule(nn.Module):
     Attributes:
         latents: y_hat of the images in the batch that runs, n x M x h x w each; the LatentNetwork
             sets it.
+        sizes: (H, W) of these images in pixels; none if they have the size of the batch.
     """
 
     def __init__(self, bridge: LinearBridge | Bridge):
         super().__init__()
         self.bridge = bridge
         self.latents: Sequence[torch.Tensor] = ()
+        self.sizes: Sequence[Size] = ()
 
     @property
     def weight(self) -> torch.Tensor:
@@ -214,8 +221,8 @@ class _BridgedModule(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         height, width = pixels.shape[2:]
         y_hat = _stack(self.latents, latent_grid((height, width)))
-        if any(latent.shape[2:] != y_hat.shape[2:] for latent in self.latents):
-            announce_latents(self.bridge, [y for latent in self.latents for y in latent])
+        is_padded = any(size != (height, width) for size in self.sizes)
+        self.bridge.image_sizes = self.sizes if is_padded else None
         rows, columns = self.bridge.output_size(height, width)
         feature = self.bridge(y_hat.to(next(self.bridge.parameters()).dtype))
         is_last = feature.is_contiguous(memory_format=torch.channels_last)

@@ -17,7 +17,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.input_adapter import announce_latents, set_margin
+from cdl_d2.nn.bridge.input_adapter import set_image_sizes, set_margin
 from cdl_d2.nn.bridge.latent_translation import build_translation
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import get_output_size, rate_fields
@@ -58,7 +58,8 @@ class CompressedMaskRCNN(FasterRCNN):
             finest = min(STRIDES[level] for level in pool.featmap_names)
             pool.map_levels = initLevelMapper(finest.bit_length() - 1, 5)
         coded_input.stamp(self)
-        set_margin(self, coded_input.margin)
+        if coded_input.margin:
+            set_margin(self, coded_input.margin)
         self.translation = build_translation(self, coded_input) if coded_input.others else None
 
     @property
@@ -129,8 +130,10 @@ class CompressedMaskRCNN(FasterRCNN):
         samples = [self.encode(sample, with_bits=not self.training) for sample in samples]
         inputs, sizes = coded_input.batch(samples, device, DIVISIBILITY, self.normalize)
         if coded_input.margin:
-            announce_latents(self, [sample["latent"] for sample in samples])
-        grid = inputs.new_zeros(()).expand(1, 1, *coded_input.padded_size(inputs))
+            set_image_sizes(self, sizes)
+        stride, margin, (height, width) = coded_input.stride, coded_input.margin, inputs.shape[2:]
+        padded_size = stride * (height - margin), stride * (width - margin)
+        grid = inputs.new_zeros(()).expand(1, 1, *padded_size)
         return samples, inputs, ImageList(grid, sizes)
 
     def normalize(self, image: torch.Tensor) -> torch.Tensor:

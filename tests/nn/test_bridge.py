@@ -26,15 +26,15 @@ def test_a_bridge_begins_as_the_decoder_does(name, stride):
     assert bridge(y_hat).shape == (1, 10, 64 // stride, 96 // stride)
 
 
-def test_features_beyond_a_latent_are_those_of_zero_latents(codec):
+def test_features_beyond_an_image_are_those_of_zero_latents(codec):
     bridge = Bridge(codec, 4, 6)
-    y_hat, grids = torch.randn(2, codec.latent_channels, 8, 8), [(4, 7), (8, 2)]
+    y_hat, sizes = torch.randn(2, codec.latent_channels, 8, 8), [(60, 100), (128, 17)]
     whole = bridge(y_hat)
-    bridge.grids = grids
+    bridge.image_sizes = sizes
     features = bridge(y_hat)
     zeros = bridge(torch.zeros_like(y_hat))[0, :, 16:17, 16:17]
-    for feature, expected, grid in zip(features, whole, grids, strict=True):
-        rows, columns = (4 * side for side in grid)
+    for feature, expected, size in zip(features, whole, sizes, strict=True):
+        rows, columns = bridge.output_size(*size)
         assert torch.equal(feature[:, :rows, :columns], expected[:, :rows, :columns])
         assert torch.allclose(feature[:, rows:], zeros, atol=1e-5)
         assert torch.allclose(feature[:, :, columns:], zeros, atol=1e-5)

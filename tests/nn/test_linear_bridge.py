@@ -62,14 +62,14 @@ def test_patches_read_positions_that_cover_them(small, side):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_features_beyond_a_latent_are_those_of_zero_pixels(small, bias):
+def test_features_beyond_an_image_are_those_of_zero_pixels(small, bias):
     convolution = nn.Conv2d(3, 4, kernel_size=3, stride=2, padding=1, bias=bias)
     bridge = LinearBridge(small, convolution, decoder_stride=8)
-    y_hat, grids = torch.randn(2, small.latent_channels, 4, 4), [(2, 3), (4, 2)]
+    y_hat, sizes = torch.randn(2, small.latent_channels, 4, 4), [(30, 40), (64, 17)]
     whole_features, zeros = bridge(y_hat), convolution(torch.zeros(1, 3, 64, 64))[0]
-    bridge.grids = grids
-    for feature, whole, grid in zip(bridge(y_hat), whole_features, grids, strict=True):
-        rows, columns = (8 * side for side in grid)
+    bridge.image_sizes = sizes
+    for feature, whole, size in zip(bridge(y_hat), whole_features, sizes, strict=True):
+        rows, columns = bridge.output_size(*size)
         assert torch.equal(feature[:, :rows, :columns], whole[:, :rows, :columns])
         assert torch.allclose(feature[:, rows:], zeros[:, rows:])
         assert torch.allclose(feature[:, :, columns:], zeros[:, :, columns:])

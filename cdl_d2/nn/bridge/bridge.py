@@ -91,13 +91,13 @@ class Bridge(InputAdapter):
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to features N x C x 16h/stride x 16w/stride.
 
-        They are cropped to a batch's images; beyond each latent, they are those of zero latents.
+        They are cropped to a batch's images; beyond each, they are the features of zero latents.
         """
         feature = self._project(y_hat)
-        outside = feature.new_zeros(1)
-        if self.grids is not None:
-            zeros = self._project(y_hat.new_zeros(1, y_hat.shape[1], 3, 3))[0]
-            outside = zeros[:, zeros.shape[1] // 2, zeros.shape[2] // 2]
+        if not self.margin and not self.image_sizes:
+            return feature
+        zeros = self._project(y_hat.new_zeros(1, y_hat.shape[1], 3, 3))[0]
+        outside = zeros[:, zeros.shape[1] // 2, zeros.shape[2] // 2]
         return self.fit_batch(feature, y_hat.shape[2:], self.stride, outside)
 
     def _project(self, y_hat: torch.Tensor) -> torch.Tensor:
@@ -109,7 +109,8 @@ class Bridge(InputAdapter):
         return isinstance(self.project, nn.Sequential)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        return -(-height // self.stride), -(-width // self.stride)
+        round_up = self.stride - 1  # of sides that may be symbols of a trace
+        return (height + round_up) // self.stride, (width + round_up) // self.stride
 
     @torch.no_grad()
     def fit(self, pairs: Iterable[Pair]) -> float:

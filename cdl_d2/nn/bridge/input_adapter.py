@@ -10,18 +10,20 @@ from torch import nn
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
 
+Sizes = Sequence[tuple[int, int]]  # (H, W) of each image in pixels
+
 
 class InputAdapter(nn.Module):
-    """Module from latents to features, cropped to a batch's images and filled beyond its latents.
+    """Module from latents to features, which are cropped to a batch, and filled beyond its images.
 
     Attributes:
         margin: latent positions below and right of the batch's images, whose features are cropped.
-        grids: rows and columns of each latent in the next batch, beyond which it is padded and the
-            features are constant; None for features of the padding. One batch uses them up.
+        image_sizes: (H, W) in pixels of the images in the next batch, beyond which its features are
+            constant; None for features of the latents everywhere. One batch uses them up.
     """
 
     margin: int = 0
-    grids: Sequence[Sequence[int]] | None = None
+    image_sizes: Sizes | None = None
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (H, W) of the replaced layer's output for an image of height x width pixels."""
@@ -30,7 +32,7 @@ class InputAdapter(nn.Module):
     def fit_batch(
         self, feature: torch.Tensor, grid: Sequence[int], stride: int, outside: torch.Tensor
     ) -> torch.Tensor:
-        """Return features without the margin, with a constant beyond each latent; can be traced.
+        """Return features without the margin, with a constant beyond each image; can be traced.
 
         Args:
             feature: N x C x h x w, of all latent positions.
@@ -40,16 +42,16 @@ class InputAdapter(nn.Module):
         """
         rows, columns = (STRIDE * (side - self.margin) // stride for side in grid)
         feature = feature[:, :, :rows, :columns]
-        grids, self.grids = self.grids, None
-        if grids is None:
+        sizes, self.image_sizes = self.image_sizes, None
+        if sizes is None:
             return feature
-        covered = [[STRIDE * side // stride for side in grid] for grid in grids]
-        if not torch.jit.is_tracing() and all(h >= rows and w >= columns for h, w in covered):
+        sides = [self.output_size(*size) for size in sizes]
+        if not torch.jit.is_tracing() and all(h >= rows and w >= columns for h, w in sides):
             return feature
         row, column = (torch.arange(side, device=feature.device) for side in feature.shape[2:])
-        is_covered = [(row < height)[:, None] & (column < width) for height, width in covered]
+        is_inside = [(row < height)[:, None] & (column < width) for height, width in sides]
         outside = outside.to(feature.dtype)[:, None, None]
-        return torch.where(torch.stack(is_covered)[:, None], feature, outside)
+        return torch.where(torch.stack(is_inside)[:, None], feature, outside)
 
 
 def set_margin(network: nn.Module, margin: int) -> None:
@@ -61,8 +63,8 @@ def set_margin(network: nn.Module, margin: int) -> None:
         bridge.margin = margin
 
 
-def announce_latents(network: nn.Module, latents: Sequence[torch.Tensor]) -> None:
-    """Tell a network's bridge the sizes of the latents, M x h x w, that are padded to a batch."""
+def set_image_sizes(network: nn.Module, sizes: Sizes) -> None:
+    """Tell a network's bridge the (H, W) in pixels of the images in the next batch."""
     for module in network.modules():
         if isinstance(module, InputAdapter):
-            module.grids = [latent.shape[1:] for latent in latents]
+            module.image_sizes = sizes

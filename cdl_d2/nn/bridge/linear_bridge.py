@@ -104,12 +104,13 @@ class LinearBridge(InputAdapter):
     def forward(self, y_hat: torch.Tensor) -> torch.Tensor:
         """Map y_hat, N x M x h x w, to features N x C x 16h/t x 16w/t.
 
-        They are cropped to a batch's images; beyond each latent, they are those of zero pixels.
+        They are cropped to a batch's images; beyond each, they are the features of zero pixels.
         """
         patches = self.expand(self.reduce(self.layers(self.input(y_hat))))  # N, C k^2, 16h/s, 16w/s
         feature = F.pixel_shuffle(patches, self._upscale)
-        outside = feature.new_zeros(1) if self.bias is None else self.bias
-        feature = self.fit_batch(feature, y_hat.shape[2:], self.stride[0], outside)
+        if self.margin or self.image_sizes:
+            outside = feature.new_zeros(1) if self.bias is None else self.bias
+            feature = self.fit_batch(feature, y_hat.shape[2:], self.stride[0], outside)
         if self.norm is not None:
             feature = self.norm(feature)
         return feature if self.activation is None else self.activation(feature)

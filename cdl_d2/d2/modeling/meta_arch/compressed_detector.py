@@ -15,7 +15,7 @@ from cdl_d2.d2.modeling.mask_losses import HAS_MASK, without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.input_adapter import announce_latents
+from cdl_d2.nn.bridge.input_adapter import set_image_sizes
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import rate_fields
@@ -152,11 +152,12 @@ class CompressedDetector(CompressedModel):
             batched_inputs, self.device, multiple, lambda pixels: pixels
         )
         if coded_input.margin:
-            announce_latents(self, [sample["latent"] for sample in batched_inputs])
-        square = self.backbone.padding_constraints.get("square_size", 0) // coded_input.stride
-        square += coded_input.margin
-        bottom, right = (max(square - side, 0) for side in latents.shape[-2:])
-        return ImageList(F.pad(latents, (0, right, 0, bottom)), sizes)
+            set_image_sizes(self, sizes)
+        if square := self.backbone.padding_constraints.get("square_size", 0):
+            side = square // coded_input.stride + coded_input.margin
+            bottom, right = (max(side - own, 0) for own in latents.shape[-2:])
+            latents = F.pad(latents, (0, right, 0, bottom))
+        return ImageList(latents, sizes)
 
     def _detect_by_size(
         self,
