@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from cdl_d2.codec.latent import STRIDE
+from cdl_d2.codec.latent import STRIDE, coded_cells
 from cdl_d2.conversion.image_network import ImageNetwork
 from cdl_d2.conversion.latent_network import LatentNetwork
 from cdl_d2.conversion.named_networks import CLASSIFICATION, DETECTION
@@ -75,8 +75,12 @@ class _Logits(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if isinstance(self.runner, LatentNetwork):
-            size = [STRIDE * (side - self.margin) for side in x.shape[2:]]
-            output = self.runner.run_grid(x, self.size or size)
+            if self.size is None:
+                size = tuple(STRIDE * (side - self.margin) for side in x.shape[2:])
+                output = self.runner.run_grid(x, size)
+            else:  # without rows and columns of zeros that are not coded
+                rows, columns = coded_cells(self.size)
+                output = self.runner.run_grid(x[:, :, :rows, :columns], self.size)
         else:
             output = self.runner.network(x)
         return output["out"] if isinstance(output, Mapping) else output

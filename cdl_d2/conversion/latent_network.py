@@ -129,7 +129,7 @@ class LatentNetwork(ImageNetwork):
             y_hat: N x M x h x w, which cover the images.
             size: (H, W) of all images in pixels.
         """
-        return self._run([y_hat], y_hat.new_zeros(()).expand(len(y_hat), 3, *size))
+        return self._run([y_hat], y_hat.new_zeros(()).expand(y_hat.shape[0], 3, *size))
 
     def _run(
         self,
@@ -223,6 +223,8 @@ class _BridgedModule(nn.Module):
         y_hat = _stack(self.latents, latent_grid((height, width)))
         is_padded = any(size != (height, width) for size in self.sizes)
         self.bridge.image_sizes = self.sizes if is_padded else None
+        if is_padded:
+            self.bridge.grids = [y.shape[1:] for latent in self.latents for y in latent]
         rows, columns = self.bridge.output_size(height, width)
         feature = self.bridge(y_hat.to(next(self.bridge.parameters()).dtype))
         is_last = feature.is_contiguous(memory_format=torch.channels_last)

@@ -17,7 +17,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss
 from torchvision.ops.poolers import initLevelMapper
 
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.input_adapter import set_image_sizes, set_margin
+from cdl_d2.nn.bridge.input_adapter import announce_images, set_margin
 from cdl_d2.nn.bridge.latent_translation import build_translation
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import get_output_size, rate_fields
@@ -130,7 +130,7 @@ class CompressedMaskRCNN(FasterRCNN):
         samples = [self.encode(sample, with_bits=not self.training) for sample in samples]
         inputs, sizes = coded_input.batch(samples, device, DIVISIBILITY, self.normalize)
         if coded_input.margin:
-            set_image_sizes(self, sizes)
+            announce_images(self, [sample["latent"] for sample in samples], sizes)
         stride, margin, (height, width) = coded_input.stride, coded_input.margin, inputs.shape[2:]
         padded_size = stride * (height - margin), stride * (width - margin)
         grid = inputs.new_zeros(()).expand(1, 1, *padded_size)

@@ -16,7 +16,7 @@ from cdl_d2.export.graphs import (
     on_cpu,
     region_graph,
 )
-from cdl_d2.nn.bridge.input_adapter import set_image_sizes
+from cdl_d2.nn.bridge.input_adapter import announce_images
 from cdl_d2.tv.backbone import STRIDES
 from cdl_d2.tv.compressed_mask_rcnn import DIVISIBILITY, CompressedMaskRCNN
 
@@ -101,11 +101,11 @@ class _Detector(nn.Module):
         """Return boxes, scores, classes and, of a Mask R-CNN, masks."""
         coded_input = self.detector.coded_input
         positions = DIVISIBILITY // coded_input.stride
+        if coded_input.margin:
+            announce_images(self.detector, inputs, [tuple(image_size)])
         inputs = fit_to_batch(inputs, image_size, positions, coded_input)
         pixels = inputs.new_zeros((1, 1, *coded_input.padded_size(inputs)))
         images = ImageList(pixels, [tuple(image_size)])
-        if coded_input.margin:
-            set_image_sizes(self.detector, images.image_sizes)
         pyramid = self.detector.backbone(inputs)
         proposals, _ = self.detector.rpn(images, pyramid)
         (objects,), _ = self.detector.roi_heads(pyramid, proposals, images.image_sizes)

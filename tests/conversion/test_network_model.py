@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cdl_d2.codec import CodecChoice
 from cdl_d2.codec.latent import coded_cells
@@ -11,6 +12,7 @@ from cdl_d2.conversion.backend import PyTorchBackend
 from cdl_d2.conversion.named_networks import BACKGROUND, UNUSED
 from cdl_d2.conversion.network_model import NetworkConfig, NetworkModel, load_model, save_model
 from cdl_d2.conversion.preprocessing import Preprocessing
+from cdl_d2.export import export_model
 from cdl_d2.prediction.loading import load_model as load_prediction_model
 from cdl_d2.prediction.tasks import TASKS
 
@@ -140,17 +142,33 @@ def test_a_bitstream_of_any_size_is_read_and_drawn(model, codec):
     assert difference.abs().max() <= 2
 
 
-def test_a_graph_of_a_crop_gives_the_result_of_its_image(codec):
+@pytest.mark.parametrize("side", [64, 80])  # nothing, and three positions, are coded around it
+def test_a_graph_of_a_crop_gives_the_result_of_its_image(codec, side):
     config = replace(CONFIG, domain="latent", codec=CODEC)
-    config = replace(config, preprocessing=replace(PREPROCESSING, short_edge=80, crop=80))
-    model, image = NetworkModel.build(config), draw_image(80, 80)
+    config = replace(config, preprocessing=replace(PREPROCESSING, short_edge=side, crop=side))
+    model, image = NetworkModel.build(config).eval(), draw_image(side, side)
+    features = []
+    bridge = model.runner.bridge
+    bridge.register_forward_hook(lambda module, inputs, output: features.append(output))
     [graph] = PyTorchBackend().export_graphs(model, config).graphs
     y_hat = codec.encode(image / 255).y_hat[None]
-    (_, _, rows, columns), margin = graph.inputs["y_hat"], model.coded_input.margin
-    assert (rows, columns) == (5 + margin, 5 + margin) and y_hat.shape[2:] == (8, 8)
-    [logits] = graph.run([y_hat[:, :, :rows, :columns]])
+    rows, columns = graph.inputs["y_hat"][2:]
+    assert rows == columns == side // 16 + model.coded_input.margin
+    right, below = columns - y_hat.shape[3], rows - y_hat.shape[2]
+    [logits] = graph.run([F.pad(y_hat, (0, right, 0, below))])
     [expected] = predict(model, {"image": image})
     torch.testing.assert_close(logits[0].softmax(0), expected["scores"])
+    of_graph, of_image = (x[:, :, : side // 2, : side // 2] for x in (features[-2], features[-1]))
+    torch.testing.assert_close(of_graph, of_image)
+
+
+@pytest.mark.parametrize("crop", [0, 64])
+def test_a_graph_is_written_for_any_number_of_images(crop, tmp_path):
+    config = replace(CONFIG, domain="latent", codec=CODEC)
+    config = replace(config, preprocessing=replace(PREPROCESSING, crop=crop))
+    graphs = PyTorchBackend().export_graphs(NetworkModel.build(config), config)
+    card = export_model(lambda size: graphs, "torch", tmp_path / "exported")
+    assert card["graphs"]["backbone"]["inputs"][0]["shape"][0] == "n"
 
 
 @pytest.mark.parametrize("size", [None, (64, 96)])

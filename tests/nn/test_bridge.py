@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cdl_d2.nn.bridge.bridge import Bridge
@@ -106,3 +107,27 @@ def test_what_no_bridge_can_be_is_named(codec):
         decoder_layers(codec, 32)
     with pytest.raises(ValueError, match="a latent of 320 channels"):
         Bridge(codec, 8, 8)(torch.zeros(1, 320, 2, 2))
+
+
+def test_the_padding_of_a_batch_counts_once_in_batch_statistics(codec):
+    bridge = Bridge(codec, 4, 6, norm=nn.BatchNorm2d).train()
+    plain = copy.deepcopy(bridge)
+    y_hat = torch.randn(2, codec.latent_channels, 4, 4)
+    bridge.grids, bridge.image_sizes = [(4, 4), (4, 4)], [(64, 64), (64, 64)]
+    assert torch.equal(bridge(y_hat), plain(y_hat))
+    for name, value in plain.project[1].named_buffers():
+        assert torch.equal(bridge.project[1].get_buffer(name), value), name
+
+
+def test_a_latent_is_decoded_on_its_own_grid_in_a_padded_batch(codec):
+    bridge, grids = Bridge(codec, 4, 6), [(4, 5), (3, 6)]
+    latents = [torch.randn(codec.latent_channels, *grid) for grid in grids]
+    padded = [F.pad(y, (0, 6 - y.shape[2], 0, 6 - y.shape[1])) for y in latents]
+    bridge.grids, bridge.margin = grids, 2
+    features = bridge(torch.stack(padded))
+    assert features.shape[2:] == (16, 16)
+    for feature, y_hat in zip(features, latents, strict=True):
+        bridge.margin = 0
+        alone = bridge(y_hat[None])[0, :, :16, :16]
+        rows, columns = alone.shape[1:]
+        assert torch.allclose(feature[:, :rows, :columns], alone, atol=1e-5)

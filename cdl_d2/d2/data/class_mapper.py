@@ -14,7 +14,7 @@ from cdl_d2.d2.config import AUGMENTATIONS, check_source
 from cdl_d2.d2.data.encoding_mapper import Mapper, add_encoding
 from cdl_d2.d2.data.image_mapper import read_pixels
 from cdl_d2.d2.data.store_mapper import open_store
-from cdl_d2.d2.model_input import ModelTraits
+from cdl_d2.d2.model_input import ModelTraits, build_coded_input
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.nn.input.sample import compute_crc32
@@ -76,6 +76,7 @@ class StoredClassMapper:
         with_scales: True to add scales; the store must hold bitstreams.
         channel_order: `BGR` or `RGB` to add the image for a teacher; None for no image.
         square: True to crop the central square.
+        with_margin: True to read the positions below and right of the image, too, if stored.
 
     Raises:
         CdlError: if the store lacks a variant, or images failed to be encoded.
@@ -88,18 +89,21 @@ class StoredClassMapper:
         with_scales: bool,
         channel_order: str | None,
         square: bool = True,
+        with_margin: bool = False,
     ):
         store.require(variants)
         store.require_all_images()
         self._store, self._variants, self._with_scales = store, variants, with_scales
         self._channel_order, self._square = channel_order, square
+        self._with_margin = with_margin
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """Add what LatentStore.read returns, `image_crc32` and, for a teacher, `image`."""
         sample = dict(record)
         variant = self._variants[int(torch.randint(len(self._variants), ()))]
         self._store.check_image(Path(sample["file_name"]))
-        sample |= self._store.read(sample["file_name"], variant, self._with_scales)
+        reads = self._with_scales, self._with_margin
+        sample |= self._store.read(sample["file_name"], variant, *reads)
         if self._channel_order:
             sample["image"] = variant.apply(read_pixels(sample["file_name"], self._channel_order))
         sample = crop_central_square(sample) if self._square else sample
@@ -109,6 +113,8 @@ class StoredClassMapper:
 def crop_central_square(sample: dict[str, Any]) -> dict[str, Any]:
     """Crop `latent`, `scales` and `image` to the central square, at whole latent positions."""
     height, width = sample["image_size"]
+    if height == width:
+        return sample
     side = min(height, width)
     top, left = (round((length - side) / 2 / STRIDE) for length in (height, width))
     positions = -(-side // STRIDE)
@@ -144,4 +150,5 @@ def _stored(cfg: CfgNode, is_train: bool) -> StoredClassMapper:
     variants = [Variant(size, longest, flip) for flip in flips] or [Variant(size, longest)]
     traits = ModelTraits.from_config(cfg)
     order = cfg.INPUT.FORMAT if is_train and traits.needs_image else None
-    return StoredClassMapper(store, variants, traits.reads_scales, order, square=size > 0)
+    with_margin = build_coded_input(cfg).with_margin
+    return StoredClassMapper(store, variants, traits.reads_scales, order, size > 0, with_margin)

@@ -14,7 +14,7 @@ from torch import nn
 from cdl_d2.export.detector import detector_graph, fit_to_batch
 from cdl_d2.export.graphs import InputGrid
 from cdl_d2.export.whole_graphs import WholeGraph
-from cdl_d2.nn.bridge.input_adapter import set_image_sizes
+from cdl_d2.nn.bridge.input_adapter import announce_images
 
 
 def build_detector_graph(model: nn.Module, grid: InputGrid) -> WholeGraph:
@@ -41,10 +41,10 @@ class _Detector(nn.Module):
         selection = getattr(self.model, "selection", None)
         if selection is not None:
             inputs = inputs * selection.chooser(inputs)
+        if self._coded_input.margin:
+            announce_images(self.model, inputs, [tuple(image_size)])
         inputs = fit_to_batch(inputs, image_size, self._positions, self._coded_input)
         images = ImageList(inputs, [image_size])
-        if self._coded_input.margin:
-            set_image_sizes(self.model, images.image_sizes)
         with patch_builtin_len():
             objects = self._detect(images, self.model.backbone(inputs))
             objects.pred_boxes.clip(image_size)  # as Detectron2's post-processing does

@@ -93,15 +93,20 @@ class Bridge(InputAdapter):
 
         They are cropped to a batch's images; beyond each, they are the features of zero latents.
         """
-        feature = self._project(y_hat)
-        if not self.margin and not self.image_sizes:
-            return feature
-        zeros = self._project(y_hat.new_zeros(1, y_hat.shape[1], 3, 3))[0]
-        outside = zeros[:, zeros.shape[1] // 2, zeros.shape[2] // 2]
-        return self.fit_batch(feature, y_hat.shape[2:], self.stride, outside)
+        feature = self._convolve(y_hat)
+        if self.margin or self.image_sizes:
+            zeros = self._convolve(y_hat.new_zeros(1, y_hat.shape[1], 3, 3))[0]
+            outside = zeros[:, zeros.shape[1] // 2, zeros.shape[2] // 2]
+            feature = self.fit_batch(feature, y_hat.shape[2:], self.stride, outside)
+        return self.project[1:](feature) if self.can_be_fitted else feature
 
-    def _project(self, y_hat: torch.Tensor) -> torch.Tensor:
-        return self.project(self.layers(self.input(y_hat)))
+    def _convolve(self, y_hat: torch.Tensor) -> torch.Tensor:
+        """Return features before the normalization, whose statistics are those of the batch."""
+        if self.grids is None:
+            feature = self.layers(self.input(y_hat))
+        else:
+            feature = self.run_on_grids(y_hat, self.stride)
+        return self.project[0](feature) if self.can_be_fitted else feature
 
     @property
     def can_be_fitted(self) -> bool:

@@ -5,29 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cdl_d2.codec.latent import STRIDE
 from cdl_d2.errors import CdlError
 
-Sizes = Sequence[tuple[int, int]]  # (H, W) of each image in pixels
+Sizes = Sequence[Sequence[int]]  # rows and columns, or height and width, of each image
 
 
 class InputAdapter(nn.Module):
     """Module from latents to features, which are cropped to a batch, and filled beyond its images.
 
+    A subclass has `input` and `layers`, the first layers of a decoder.
+
     Attributes:
         margin: latent positions below and right of the batch's images, whose features are cropped.
+        grids: rows and columns of each latent in the next batch, beyond which it is padded; None if
+            none is.
         image_sizes: (H, W) in pixels of the images in the next batch, beyond which its features are
-            constant; None for features of the latents everywhere. One batch uses them up.
+            constant; None for features of the latents everywhere. One batch uses both up.
     """
 
     margin: int = 0
+    grids: Sizes | None = None
     image_sizes: Sizes | None = None
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (H, W) of the replaced layer's output for an image of height x width pixels."""
         raise NotImplementedError
+
+    def run_on_grids(self, y_hat: torch.Tensor, stride: int) -> torch.Tensor:
+        """Return the features of `layers`, zeros beyond each latent, as for a decoder; traceable.
+
+        Args:
+            y_hat: N x M x h x w.
+            stride: of the features, in pixels.
+        """
+        grids, self.grids = self.grids, None
+        if len({tuple(grid) for grid in grids}) > 1:
+            pairs = zip(y_hat.split(1), grids, strict=True)
+            return torch.cat([self._run_on_grid(*pair, stride) for pair in pairs])
+        return self._run_on_grid(y_hat, grids[0], stride)
+
+    def _run_on_grid(self, y_hat: torch.Tensor, grid: Sequence[int], stride: int) -> torch.Tensor:
+        feature = self.layers(self.input(y_hat[:, :, : grid[0], : grid[1]]))
+        rows, columns = (STRIDE * side // stride for side in y_hat.shape[2:])
+        return F.pad(feature, (0, columns - feature.shape[3], 0, rows - feature.shape[2]))
 
     def fit_batch(
         self, feature: torch.Tensor, grid: Sequence[int], stride: int, outside: torch.Tensor
@@ -63,8 +87,15 @@ def set_margin(network: nn.Module, margin: int) -> None:
         bridge.margin = margin
 
 
-def set_image_sizes(network: nn.Module, sizes: Sizes) -> None:
-    """Tell a network's bridge the (H, W) in pixels of the images in the next batch."""
+def announce_images(network: nn.Module, latents: Sequence[torch.Tensor], sizes: Sizes) -> None:
+    """Tell a network's bridge of which images the next batch is.
+
+    Args:
+        network: the network.
+        latents: those that are padded, or cropped, to the batch, M x h x w each.
+        sizes: (H, W) of each image in pixels.
+    """
     for module in network.modules():
         if isinstance(module, InputAdapter):
+            module.grids = [latent.shape[1:] for latent in latents]
             module.image_sizes = sizes

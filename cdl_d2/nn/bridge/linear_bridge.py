@@ -106,7 +106,11 @@ class LinearBridge(InputAdapter):
 
         They are cropped to a batch's images; beyond each, they are the features of zero pixels.
         """
-        patches = self.expand(self.reduce(self.layers(self.input(y_hat))))  # N, C k^2, 16h/s, 16w/s
+        if self.grids is None:
+            feature = self.layers(self.input(y_hat))
+        else:
+            feature = self.run_on_grids(y_hat, self.decoder_stride)
+        patches = self.expand(self.reduce(feature))  # N, C k^2, 16h/s, 16w/s
         feature = F.pixel_shuffle(patches, self._upscale)
         if self.margin or self.image_sizes:
             outside = feature.new_zeros(1) if self.bias is None else self.bias

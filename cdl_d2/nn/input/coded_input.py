@@ -227,6 +227,7 @@ class CodedInput:
         device: torch.device | str,
         multiple: int,
         normalize: Callable[[torch.Tensor], torch.Tensor],
+        least: int = 0,
     ) -> tuple[torch.Tensor, list[tuple[int, int]]]:
         """Stack encoded samples into one batch, zero-padded on the right and below.
 
@@ -235,6 +236,7 @@ class CodedInput:
             device: device of the batch.
             multiple: number of pixels of which both padded sides are multiples.
             normalize: function of pixels, 3 x H x W in 0..255.
+            least: number of pixels that both padded sides have at least.
 
         Returns:
             N x C x H'/stride + margin x W'/stride + margin, and the (H, W) of each image in pixels.
@@ -247,7 +249,8 @@ class CodedInput:
             grids = [latent_grid(self.image_size(sample)) for sample in samples]
         step = max(multiple // self.stride, 1)
         height, width = (
-            -(-max(sides) // step) * step + self.margin for sides in zip(*grids, strict=True)
+            max(-(-max(sides) // step) * step, least // self.stride) + self.margin
+            for sides in zip(*grids, strict=True)
         )
         padded = [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in inputs]
         return torch.stack(padded), [self.image_size(sample) for sample in samples]

@@ -106,6 +106,12 @@ def test_vitdet_is_padded_to_squares_as_in_pixels(images, tmp_path):
         assert all(a.shape == b.shape for a, b in zip(*pyramids, strict=True))
     graphs = load_model(tmp_path / "out", "cpu").export_graphs()
     assert graphs.fixed_size == (128, 128)
+    image = make_item(70, 90)["image"]  # coded as 128 x 128
+    [sample] = latents.encode([{"image": image}])
+    [found] = latents([sample])
+    with torch.no_grad():
+        boxes = graphs.whole[0].module(sample["latent"][None], torch.tensor([70, 90]))[0]
+    torch.testing.assert_close(boxes, found["instances"].pred_boxes.tensor)
 
 
 def test_the_folder_of_a_lazy_training_is_a_model(tmp_path):

@@ -164,3 +164,21 @@ def test_levels_that_both_have_need_the_same_anchors(teacher_files):
 def test_a_margin_without_a_bridge_is_refused():
     with pytest.raises(ValueError, match=r"MODEL\.BRIDGE\.MARGIN"):
         small_model(small_cfg("latent", "MODEL.BRIDGE.MARGIN", True))
+
+
+def test_a_bridge_is_fitted_to_what_a_batch_gives_it(teacher_files):
+    cfg = bridge_cfg(teacher_files, "conv1", "MODEL.BRIDGE.MARGIN", True)
+    model = small_model(cfg).eval()
+    bridge = next(m for m in model.modules() if isinstance(m, LinearBridge))
+    items = [make_item(64, 64, seed=seed) for seed in range(6)]  # nothing is coded around them
+    explained = model.fit_bridge(items, len(items))
+    bridge.norm = bridge.activation = None
+    with torch.no_grad():
+        features = torch.cat(
+            [bridge(model.preprocess_image(model.encode([item])).tensor) for item in items]
+        )
+        pixels = torch.stack([model.normalized(item["image"]) for item in items])
+        targets = bridge.convolve_pixels(pixels)
+    variance = (targets - targets.mean((0, 2, 3), keepdim=True)).square().sum()
+    share = 1 - (features - targets).square().sum() / variance
+    assert share.item() == pytest.approx(explained, abs=5e-3)

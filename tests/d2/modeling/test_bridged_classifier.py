@@ -3,6 +3,8 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 pytest.importorskip("timm", reason="timm is not installed")
 
+from detectron2.utils.events import EventStorage
+
 from cdl_d2.d2 import SafeCheckpointer
 from cdl_d2.nn import stage_ends
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge
@@ -60,3 +62,17 @@ def test_a_network_that_asks_its_input_for_more_is_named():
     cfg = tiny_cfg("latent_resnet", *options, "INPUT.IMAGE_SIZE", 96, "MODEL.BRIDGE.STRIDE", 16)
     with pytest.raises(ValueError, match="test_vit3 does not run on latents of 6 x 6"):
         tiny_model(cfg)
+
+
+def test_a_joint_training_reads_the_margin_too():
+    options = "MODEL.CLASSIFIER.NETWORK", "resnet50", "INPUT.AUGMENTATION", "exact"
+    cfg = tiny_cfg("bridge_resnet", *options, "MODEL.META_ARCHITECTURE", "JointClassifier")
+    cfg.merge_from_list(["MODEL.JOINT.PERCEPTUAL_WEIGHT", 0.0, "MODEL.BRIDGE.MARGIN", True])
+    cfg.INPUT.IMAGE_SIZE, cfg.MODEL.JOINT.PERCEPTUAL = 64, "none"
+    model, sizes = tiny_model(cfg), []
+    bridge = next(m for m in model.modules() if isinstance(m, LinearBridge))
+    bridge.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[2:]))
+    with EventStorage():
+        model.train()(make_items())
+    model.eval()(make_items())
+    assert sizes == [(32, 32), (32, 32)]

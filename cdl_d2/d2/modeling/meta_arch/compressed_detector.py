@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import ImageList
 
@@ -15,7 +14,7 @@ from cdl_d2.d2.modeling.mask_losses import HAS_MASK, without_unmasked
 from cdl_d2.d2.modeling.meta_arch.compressed_model import CompressedModel
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels
 from cdl_d2.errors import CdlError
-from cdl_d2.nn.bridge.input_adapter import set_image_sizes
+from cdl_d2.nn.bridge.input_adapter import announce_images
 from cdl_d2.nn.bridge.linear_bridge import bridge_first_convolution
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import rate_fields
@@ -148,15 +147,12 @@ class CompressedDetector(CompressedModel):
         if coded_input.has_pixels:
             images = [{"image": sample[coded_input.domain]} for sample in batched_inputs]
             return super().preprocess_image(images)
+        square = self.backbone.padding_constraints.get("square_size", 0)
         latents, sizes = coded_input.batch(
-            batched_inputs, self.device, multiple, lambda pixels: pixels
+            batched_inputs, self.device, multiple, lambda pixels: pixels, square
         )
         if coded_input.margin:
-            set_image_sizes(self, sizes)
-        if square := self.backbone.padding_constraints.get("square_size", 0):
-            side = square // coded_input.stride + coded_input.margin
-            bottom, right = (max(side - own, 0) for own in latents.shape[-2:])
-            latents = F.pad(latents, (0, right, 0, bottom))
+            announce_images(self, [sample["latent"] for sample in batched_inputs], sizes)
         return ImageList(latents, sizes)
 
     def _detect_by_size(

@@ -18,7 +18,7 @@ from cdl_d2.d2.model_input import build_coded_input
 from cdl_d2.d2.modeling.selected_channels import SelectedChannels, build_selection
 from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.nn.bridge.bridge_fit import fit_bridge
-from cdl_d2.nn.bridge.input_adapter import set_image_sizes, set_margin
+from cdl_d2.nn.bridge.input_adapter import announce_images, set_margin
 from cdl_d2.nn.bridge.latent_translation import build_translation
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.selection.channel_selection import FixedChannels
@@ -128,7 +128,8 @@ class CompressedModel(nn.Module):
         multiple = max(self.backbone.size_divisibility, STRIDE)
         batch = ImageList(*self.coded_input.batch(samples, self.device, multiple, self.normalized))
         if self.coded_input.margin:
-            set_image_sizes(self, batch.image_sizes)
+            latents = [sample["latent"] for sample in samples]
+            announce_images(self, latents, batch.image_sizes)
         return batch
 
     def fit_bridge(

@@ -55,12 +55,16 @@ class JointClassifier(JointCodec, CompressedClassifier):
         if not self.training:
             return super().forward(batched_inputs)
 
+        images = self._stack(batched_inputs, "image")
+
         def task_losses(coded: CodedImages) -> dict[str, torch.Tensor]:
-            with_scales = self.coded_input.with_scales
-            latents = [coded.y_hat, coded.scales_hat] if with_scales else [coded.y_hat]
-            if self._augmentation is not None:
-                latents = self._augmentation(latents, True)
-            loss = F.cross_entropy(self.network(*latents), self.labels(batched_inputs))
+            tensors, size = (coded.y_hat, coded.scales_hat), tuple(images.shape[2:])
+            keys = self.coded_input.keys
+            samples = [
+                dict(zip(keys, pair, strict=False)) | {"image_size": size}
+                for pair in zip(*tensors[: len(keys)], strict=True)
+            ]
+            loss = F.cross_entropy(self.logits(samples), self.labels(batched_inputs))
             return {"loss_cls": self._task_weight * loss}
 
-        return self.joint_losses(self._stack(batched_inputs, "image"), task_losses)
+        return self.joint_losses(images, task_losses)
