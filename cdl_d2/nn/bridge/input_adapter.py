@@ -87,13 +87,15 @@ def set_margin(network: nn.Module, margin: int) -> None:
         bridge.margin = margin
 
 
-def announce_images(network: nn.Module, latents: Sequence[torch.Tensor], sizes: Sizes) -> None:
+def announce_images(
+    network: nn.Module, latents: Sequence[torch.Tensor], sizes: Sizes | None = None
+) -> None:
     """Tell a network's bridge of which images the next batch is.
 
     Args:
         network: the network.
         latents: those that are padded, or cropped, to the batch, M x h x w each.
-        sizes: (H, W) of each image in pixels.
+        sizes: (H, W) of each image in pixels, to fill what is beyond it; default not to.
     """
     for module in network.modules():
         if isinstance(module, InputAdapter):

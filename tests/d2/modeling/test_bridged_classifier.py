@@ -1,4 +1,6 @@
 import pytest
+import torch
+import torch.nn.functional as F
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 pytest.importorskip("timm", reason="timm is not installed")
@@ -76,3 +78,21 @@ def test_a_joint_training_reads_the_margin_too():
         model.train()(make_items())
     model.eval()(make_items())
     assert sizes == [(32, 32), (32, 32)]
+
+
+@pytest.mark.parametrize("size", [64, 80])  # with nothing, and three positions, coded around it
+def test_a_classifier_reads_the_features_that_a_decoder_has(size):
+    options = "MODEL.CLASSIFIER.NETWORK", "resnet50", "INPUT.IMAGE_SIZE", size
+    model = tiny_model(tiny_cfg("bridge_resnet", *options, "MODEL.BRIDGE.MARGIN", True)).eval()
+    bridge = next(m for m in model.modules() if isinstance(m, LinearBridge))
+    outputs = []
+    bridge.register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
+    image = make_items()[0]["image"][:, :size, :size]
+    [sample] = model.encode([{"image": F.interpolate(image[None].float(), size)[0].byte()}])
+    with torch.no_grad():
+        model([sample])
+        bridge.margin = 0
+        expected = bridge(sample["latent"][None])
+    [feature] = outputs[:1]
+    assert feature.shape[2:] == (size // 2, size // 2)
+    torch.testing.assert_close(feature, expected[:, :, : size // 2, : size // 2])

@@ -28,6 +28,7 @@ from cdl_d2.errors import CdlError, with_advice
 from cdl_d2.metrics.image_quality import psnr_and_ms_ssim
 from cdl_d2.nn import stage_ends, stage_features
 from cdl_d2.nn.backbones.rgb_model import pixel_statistics
+from cdl_d2.nn.bridge.input_adapter import announce_images
 from cdl_d2.nn.input.coded_input import CodedInput
 from cdl_d2.nn.input.sample import rate_fields
 from cdl_d2.transfer import ClassifierTransfer
@@ -125,6 +126,8 @@ class CompressedClassifier(CompressedModel):
     def logits(self, samples: list[dict[str, Any]]) -> torch.Tensor:
         """Return the class logits, N x K, of encoded samples."""
         inputs = [self._stack(samples, key) for key in self.coded_input.keys]
+        if self.coded_input.margin:
+            announce_images(self.network, [sample["latent"] for sample in samples])
         if self.coded_input.has_pixels:
             inputs = [self.normalized(pixels) for pixels in inputs]
         if self._augmentation is not None:
