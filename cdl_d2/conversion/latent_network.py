@@ -23,6 +23,7 @@ from cdl_d2.conversion.losses import named_tensors
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.errors import CdlError
 from cdl_d2.nn.bridge.bridge import Bridge
+from cdl_d2.nn.bridge.input_adapter import announce_images
 from cdl_d2.nn.bridge.linear_bridge import LinearBridge, find_first_convolution, replace_module
 from cdl_d2.nn.bridge.stage import bridge_stage, find_stage
 
@@ -221,10 +222,9 @@ class _BridgedModule(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         height, width = pixels.shape[2:]
         y_hat = _stack(self.latents, latent_grid((height, width)))
-        is_padded = any(size != (height, width) for size in self.sizes)
-        self.bridge.image_sizes = self.sizes if is_padded else None
-        if is_padded:
-            self.bridge.grids = [y.shape[1:] for latent in self.latents for y in latent]
+        if any(size != (height, width) for size in self.sizes):
+            latents = [y for latent in self.latents for y in latent]
+            announce_images(self.bridge, latents, self.sizes)
         rows, columns = self.bridge.output_size(height, width)
         feature = self.bridge(y_hat.to(next(self.bridge.parameters()).dtype))
         is_last = feature.is_contiguous(memory_format=torch.channels_last)

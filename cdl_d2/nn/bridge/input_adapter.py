@@ -36,7 +36,9 @@ class InputAdapter(nn.Module):
         raise NotImplementedError
 
     def run_on_grids(self, y_hat: torch.Tensor, stride: int) -> torch.Tensor:
-        """Return the features of `layers`, zeros beyond each latent, as for a decoder; traceable.
+        """Run `layers` on each latent without its padding, and pad the features; can be traced.
+
+        A decoder pads its features with zeros at the end of the coded grid, too.
 
         Args:
             y_hat: N x M x h x w.
@@ -90,11 +92,11 @@ def set_margin(network: nn.Module, margin: int) -> None:
 def announce_images(
     network: nn.Module, latents: Sequence[torch.Tensor], sizes: Sizes | None = None
 ) -> None:
-    """Tell a network's bridge of which images the next batch is.
+    """Tell a network's bridge the sizes of the latents and images in the next batch.
 
     Args:
         network: the network.
-        latents: those that are padded, or cropped, to the batch, M x h x w each.
+        latents: M x h x w each, before they are padded or cropped to the batch.
         sizes: (H, W) of each image in pixels, to fill what is beyond it; default not to.
     """
     for module in network.modules():
