@@ -14,7 +14,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNNWithTTA
 from cdl_d2.codec.io.image_files import read_image
 from cdl_d2.d2 import CompressedRCNN, build_codec, build_mapper
 from cdl_d2.d2.data.store_mapper import list_variants
-from cdl_d2.data import Plan, Variant
+from cdl_d2.data import LatentStore, Plan, Variant
 from cdl_d2.data.datasets.synthetic import write_segmentation
 from cdl_d2.data.store.encoding import encode_shards
 from cdl_d2.data.store.latent_store import close_store
@@ -105,6 +105,20 @@ def test_label_maps_follow_the_stored_variant(tmp_path):
         assert np.array_equal(item["sem_seg"].numpy(), expected[:, :: 1 if same else -1])
         flips.add(same)
     assert flips == {False, True}
+
+
+def test_bitstreams_have_the_positions_around_an_image_and_arrays_do_not(store, records):
+    options = "INPUT.MIN_SIZE_TEST", 96, "MODEL.BRIDGE.MARGIN", True
+    stored = build_mapper(from_store(store, *options), is_train=False)
+    encoded = build_mapper(cfg_with("INPUT.LATENT_SOURCE", "mapper", *options), is_train=False)
+    beyond = []
+    for record in records:
+        latent, whole = (mapper(dict(record))["latent"] for mapper in (stored, encoded))
+        rows, columns = latent.shape[1:]
+        assert torch.allclose(latent, whole[:, :rows, :columns], atol=1e-3)
+        beyond.append(whole.shape[1:] != latent.shape[1:])
+    has_bitstreams = LatentStore(store, build_codec(cfg_with())).plan.form == "bitstreams"
+    assert any(beyond) != has_bitstreams
 
 
 def test_evaluation_agrees_with_encoding_on_the_fly_and_reads_no_image(store, records):
