@@ -6,7 +6,7 @@ is no such container itself: a residual block, a transformer layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -31,13 +31,16 @@ class Depths:
     Args:
         network: the teacher.
         run: runs it on an image or a batch.
+        left_out: names of modules that are no points of comparison.
 
     Attributes:
         layers: names of the layers with parameters of their own, in the order in which they run.
         points: names of the modules whose outputs are compared.
     """
 
-    def __init__(self, network: nn.Module, run: Callable[[], object]):
+    def __init__(
+        self, network: nn.Module, run: Callable[[], object], left_out: Collection[str] = ()
+    ):
         order, modules = _record_order(network, run), dict(network.named_modules())
         self.layers = [n for n in order if any(True for _ in modules[n].parameters(recurse=False))]
         blocks = set(find_blocks(network))
@@ -47,7 +50,7 @@ class Depths:
         points = [n for n in order if n in blocks and _has_positions(order[n])]
         self.points = _evenly_spaced(points or self.layers, POINTS)
         parts = [n for n in order if n.endswith((*PYRAMIDS, *LABEL_HEADS))] + dense_heads
-        self.points += [n for n in parts if n not in self.points]
+        self.points += [n for n in parts if n not in self.points and n not in left_out]
         self._regions = [n for n in order if n.removesuffix(_digits(n)).endswith(REGION_HEADS)]
         self._objects = [n for n in modules if n.endswith(OBJECT_HEADS)]
         proposals = [n for n in order if n.endswith(PROPOSALS)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +43,22 @@ class Runnable(Protocol):
 
     def run(self, images: Images) -> Any:
         """Return the network's output."""
+
+
+class LabelLoss(Protocol):
+    """Loss of a part of the student, in the place of a comparison of this part's outputs.
+
+    Attributes:
+        module: name of the part, all of which learns at the whole rate.
+    """
+
+    module: str
+
+    def recorded(self) -> AbstractContextManager[None]:
+        """Return a context in which the teacher runs on images, then the student on the same."""
+
+    def take(self) -> torch.Tensor:
+        """Return the loss of what ran in the last context."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,7 @@ class Distillation:
         folder: where the state is kept, even of a run that has ended, until the caller has written
             the result and removes STATE_FILE; None for nowhere. A run with the same options,
             student and teacher goes on from it.
+        labels: loss of a part of the student that does not reproduce the teacher's outputs.
     """
 
     def __init__(
@@ -111,11 +129,13 @@ class Distillation:
         validation: Sequence[Images],
         options: DistillationOptions,
         folder: Path | None = None,
+        labels: LabelLoss | None = None,
     ):
         self._student, self._teacher = student, teacher.eval().requires_grad_(False)
         self._draw_batch, self._validation, self._options = draw_batch, validation, options
         self._file = folder and folder / STATE_FILE
-        self._depths = Depths(teacher, lambda: teacher.run(validation[0][:1]))
+        self._labels, replaced = labels, {labels.module} if labels else set()
+        self._depths = Depths(teacher, lambda: teacher.run(validation[0][:1]), replaced)
         self._groups = self._select_parameters()
         self._parameters = {k: p for group in self._groups.values() for k, p in group.items()}
         self._iteration, self._seconds, self._begin = 0, 0.0, 0.0
@@ -185,15 +205,17 @@ class Distillation:
 
     def _losses(self, images: Images) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the losses of features and of outputs."""
-        depths = self._depths
-        with torch.no_grad(), depths.recorded(self._teacher) as expected:
-            expected_output = self._teacher.run(images)
-        with depths.recorded(self._student, expected) as record:
-            output = self._student.run(images)
-        return (
-            feature_loss(depths.features(record), depths.features(expected)),
-            output_loss(depths.outputs(record, output), depths.outputs(expected, expected_output)),
+        depths, labels = self._depths, self._labels
+        with labels.recorded() if labels else nullcontext():
+            with torch.no_grad(), depths.recorded(self._teacher) as expected:
+                expected_output = self._teacher.run(images)
+            with depths.recorded(self._student, expected) as record:
+                output = self._student.run(images)
+        features = feature_loss(depths.features(record), depths.features(expected))
+        outputs = output_loss(
+            depths.outputs(record, output), depths.outputs(expected, expected_output)
         )
+        return features, outputs + labels.take() if labels else outputs
 
     @torch.no_grad()
     def _checked(self, best: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
@@ -215,6 +237,7 @@ class Distillation:
         """
         student, options = self._student, self._options
         layers = self._depths.first_layers(ADAPT[options.adapt])
+        labelled = (f"{self._labels.module}.",) if self._labels else ()
         bridges = {
             f"{name}.": options.bridge_rate if isinstance(module, LinearBridge) else 1.0
             for name, module in student.named_modules()
@@ -223,7 +246,7 @@ class Distillation:
         groups: dict[float, dict[str, nn.Parameter]] = {}
         for name, parameter in student.named_parameters():
             is_first = options.adapt == "all" or name.rpartition(".")[0] in layers
-            share = 1.0 if is_first else options.later_rate
+            share = 1.0 if is_first or name.startswith(labelled) else options.later_rate
             shares = (rate for bridge, rate in bridges.items() if name.startswith(bridge))
             share = next(shares, share)
             if parameter.requires_grad_(share > 0).requires_grad:

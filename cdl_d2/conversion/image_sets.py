@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cdl_d2.codec.io.image_files import check_image_file, find_images, read_image
-from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images
+from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images, LabelLoss
 from cdl_d2.conversion.preprocessing import Preprocessing
 from cdl_d2.errors import CdlError
 
@@ -106,6 +106,7 @@ def distil_on_images(
     options: DistillationOptions,
     folder: Path | None = None,
     is_single: bool = False,
+    labels: LabelLoss | None = None,
 ) -> list[dict[str, float]]:
     """Train a student to reproduce its teacher, and return the validation losses.
 
@@ -117,6 +118,7 @@ def distil_on_images(
         options: options; no iterations and no minutes for no training.
         folder: where an interrupted training is kept and continued; None for nowhere.
         is_single: as in `draw_batches`.
+        labels: as of a Distillation.
     """
     if not (options.iterations or options.minutes):
         return []
@@ -126,4 +128,4 @@ def distil_on_images(
         single, size = [batch[0] for batch in batches], options.batch_size
         batches = [single[i : i + size] for i in range(0, len(single), size)]
     draw = draw_batches(files, preprocessing.augment, options, is_single)
-    return Distillation(student, teacher, draw, batches, options, folder).run()
+    return Distillation(student, teacher, draw, batches, options, folder, labels).run()

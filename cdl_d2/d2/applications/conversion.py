@@ -40,6 +40,7 @@ from cdl_d2.d2.applications.conversion_outcome import Outcome, check_prediction
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.backbone.bridged_backbone import find_replaced_stage
+from cdl_d2.d2.modeling.proposal_labels import ProposalLabels, lacks_anchors
 from cdl_d2.d2.modeling.teacher import find_weights
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError, with_advice
@@ -167,18 +168,16 @@ class ModelConversion(ABC):
         return teacher.eval()
 
     def _distil(
-        self,
-        cfg: Config,
-        model: nn.Module,
-        teacher: nn.Module,
-        files: list[Path],
+        self, cfg: Config, model: nn.Module, teacher: nn.Module, files: list[Path]
     ) -> list[dict[str, float]]:
         """Train a model to reproduce the RGB model, and return the validation losses."""
         order = model.coded_input.channel_order
+        labels = ProposalLabels(model, teacher) if lacks_anchors(model, teacher) else None
         student, teacher = (_run_images(network, order) for network in (model, teacher))
         preprocessing = self.preprocessing(cfg, model)
         history = distil_on_images(
-            *(student, teacher, preprocessing, files, self.distillation, self.output)
+            *(student, teacher, preprocessing, files, self.distillation, self.output),
+            labels=labels,
         )
         model.requires_grad_(False)
         return history

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -121,3 +122,15 @@ def test_a_cheaper_student_is_fitted_to_a_stage_and_has_the_coarser_levels(
     assert len(cfg.MODEL.ANCHOR_GENERATOR.SIZES) == 4
     heads = [key for key in after if key.startswith(("proposal_generator", "roi_heads"))]
     assert heads and all(after[key].shape == before[key].shape for key in heads)
+
+
+@pytest.mark.parametrize("finest_level", [0, 3])
+def test_the_proposal_network_of_a_cheaper_student_learns_by_itself(finest_level, images, tmp_path):
+    cfg = small_cfg("pixel", "INPUT.MIN_SIZE_TEST", 64)
+    options = replace(OPTIONS, iterations=4, adapt="bridge", later_rate=0.0)
+    arguments = {"distillation": options, "finest_level": finest_level}
+    outcome, _, before, after = convert(cfg, images, tmp_path, **arguments)
+    assert outcome.history[-1]["loss"] < outcome.history[0]["loss"]
+    heads = [key for key in after if key.startswith(("proposal_generator", "roi_heads"))]
+    changed = {key.split(".")[1] for key in heads if not torch.equal(before[key], after[key])}
+    assert changed == ({"rpn_head"} if finest_level else set())
