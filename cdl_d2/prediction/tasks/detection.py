@@ -44,7 +44,7 @@ class CocoGroundTruth(GroundTruth):
         super().__init__(path, class_names)
         self._content = read_coco(path)
         ids = {category["name"]: category["id"] for category in self._content["categories"]}
-        names = order_classes(class_names_of(self._content), class_names, path)
+        names = order_classes(_annotated_classes(self._content, class_names), class_names, path)
         self.category_ids = [ids[name] for name in names]
         self._ids: dict[str, int] = {}
         for image in self._content["images"]:
@@ -103,6 +103,20 @@ class CocoGroundTruth(GroundTruth):
         if lengths <= persons == {len(o.get("keypoints", ())) for o in objects}:
             kinds.append("keypoints")
         return kinds
+
+
+def _annotated_classes(content: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
+    """Return the names of the categories, in the order of their ids.
+
+    If they are more than the model's classes, those without objects that the model lacks are left
+    out, such as the first category of an export from Roboflow, which names the data set.
+    """
+    annotated = class_names_of(content)
+    if len(annotated) <= len(class_names):
+        return annotated
+    used = {annotation["category_id"] for annotation in content["annotations"]}
+    empty = {category["name"] for category in content["categories"] if category["id"] not in used}
+    return [name for name in annotated if name in class_names or name not in empty]
 
 
 class DetectionTask(Task):

@@ -41,6 +41,23 @@ def test_bitstreams_of_resized_images_are_evaluated_at_the_size_of_the_annotatio
         ground_truth.results(entries, ["a.cdlz"])
 
 
+@pytest.mark.parametrize("names", [["disc", "square"], ["0", "1"]])
+def test_a_category_without_objects_that_the_model_lacks_is_left_out(names, tmp_path):
+    annotations = tmp_path / "annotations.json"
+    image = {"id": 5, "file_name": "a.png", "height": 50, "width": 40}
+    categories = [{"id": i, "name": n} for i, n in enumerate(["shapes", "disc", "square"])]
+    box = {"bbox": [10, 10, 20, 20], "area": 400, "iscrowd": 0, "image_id": 5}
+    content = {"images": [image], "categories": categories}
+    for used in ([1], [1, 2], [0, 1, 2]):
+        content["annotations"] = [box | {"id": 1 + i, "category_id": i} for i in used]
+        annotations.write_text(json.dumps(content))
+        if 0 in used or (2 not in used and names[0] == "0"):  # which class of a number is unknown
+            with pytest.raises(CdlError):
+                CocoGroundTruth(annotations, names)
+        else:
+            assert CocoGroundTruth(annotations, names).category_ids == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("size", "other", "same"),
     [
