@@ -17,6 +17,7 @@ from cdl_d2.d2.data.store_mapper import open_store
 from cdl_d2.d2.model_input import ModelTraits, build_coded_input
 from cdl_d2.data import LatentStore, Variant
 from cdl_d2.errors import CdlError, check_choice
+from cdl_d2.nn.input.coded_input import MARGIN
 from cdl_d2.nn.input.sample import compute_crc32
 
 
@@ -106,18 +107,24 @@ class StoredClassMapper:
         sample |= self._store.read(sample["file_name"], variant, *reads)
         if self._channel_order:
             sample["image"] = variant.apply(read_pixels(sample["file_name"], self._channel_order))
-        sample = crop_central_square(sample) if self._square else sample
+        if self._square:
+            sample = crop_central_square(sample, MARGIN if self._with_margin else 0)
         return sample | {"image_crc32": compute_crc32(sample.get("image"))}
 
 
-def crop_central_square(sample: dict[str, Any]) -> dict[str, Any]:
-    """Crop `latent`, `scales` and `image` to the central square, at whole latent positions."""
+def crop_central_square(sample: dict[str, Any], margin: int = 0) -> dict[str, Any]:
+    """Crop `latent`, `scales` and `image` to the central square, at whole latent positions.
+
+    Args:
+        sample: has `image_size`, and some of these.
+        margin: positions below and right of the square to keep, if there are as many.
+    """
     height, width = sample["image_size"]
     if height == width:
         return sample
     side = min(height, width)
     top, left = (round((length - side) / 2 / STRIDE) for length in (height, width))
-    positions = -(-side // STRIDE)
+    positions = -(-side // STRIDE) + margin
     crop = {"image_size": (side, side)}
     for key in sample.keys() & {"latent", "scales"}:
         crop[key] = sample[key][:, top : top + positions, left : left + positions]

@@ -113,6 +113,8 @@ def test_a_store_shows_the_middle_that_the_mapper_crops(size):
     assert item["latent"].shape == (1, 5, 5)
     top, left = (round((side - 80) / 2 / 16) for side in size)
     assert item["latent"][0, 0, 0] == latent[0, top, left]
+    wider = crop_central_square({"latent": latent, "image_size": size}, margin=2)["latent"]
+    assert torch.equal(wider, latent[:, top : top + 7, left : left + 7])
     assert torch.equal(item["image"], pixels[:, 16 * top :, 16 * left :][:, :80, :80])
     assert abs(16 * top - (size[0] - 80) / 2) <= 8 >= abs(16 * left - (size[1] - 80) / 2)
 
