@@ -42,7 +42,8 @@ class ConversionOptions:
             Detectron2; of a network by name, a module such as `layer1` or `features.3`. Default the
             first convolution.
         finest_level: Finest level of a feature pyramid of Detectron2, such as 3 for P3: finer ones
-            and their anchors are left out. Default those of the model, behind `res3` from P3 on.
+            and their anchors are left out, and a training uses the RGB model's detections as labels
+            of proposals. Default those of the model, behind `res3` from P3 on.
         classes: Class names of a model of Detectron2, in its order. Default those of its config, or
             of its data sets if they are registered.
         qualities: Convert for several qualities, each into a folder `quality-N` of the output, and
