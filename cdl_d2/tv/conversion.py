@@ -18,6 +18,7 @@ from cdl_d2.conversion.comparison import compare
 from cdl_d2.conversion.folder_conversion import FolderConversion
 from cdl_d2.conversion.image_sets import distil_on_images, list_images, split_images
 from cdl_d2.conversion.output_folder import conversion_folder
+from cdl_d2.conversion.proposal_labels import LEAST_SCORE, ProposalLabels
 from cdl_d2.conversion.report import CONVERTED, DECODED, FINE_TUNED, NOT_TUNED, Report
 from cdl_d2.conversion.sample_network import SampleNetwork, SamplePredictor
 from cdl_d2.files import WEIGHTS_FILE
@@ -80,7 +81,10 @@ class DetectorConversion(FolderConversion):
             if self.domain == LATENT:
                 explained = self._fit(student, teacher, preprocessing, files)
             networks = (SampleNetwork(detector, "RGB") for detector in (student, teacher))
-            history = distil_on_images(*networks, preprocessing, files, self.options, self.output)
+            history = distil_on_images(
+                *(*networks, preprocessing, files, self.options, self.output),
+                labels=_proposal_labels(student, teacher),
+            )
             result = DetectorResult(
                 *(student.coded_input.codec, kept_aside[:REPORT_IMAGES], explained, history),
                 *(preprocessing, config.classes),
@@ -133,6 +137,20 @@ class DetectorConversion(FolderConversion):
             *(result.teacher, result.compared, result.kept_aside, result.read, result.codec),
             history=result.history,
         )
+
+
+def _proposal_labels(
+    student: CompressedMaskRCNN, teacher: CompressedMaskRCNN
+) -> ProposalLabels | None:
+    """Return the labels of a student that lacks anchors of its RGB model; None of another one."""
+    levels, teacher_levels = (len(d.rpn.anchor_generator.sizes) for d in (student, teacher))
+    if levels == teacher_levels:
+        return None
+    return ProposalLabels("network.rpn.head", student.rpn, teacher.roi_heads, _to_labels)
+
+
+def _to_labels(detections: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {"boxes": detections["boxes"][detections["scores"] > LEAST_SCORE]}
 
 
 def _preprocessing(config: DetectorConfig) -> Preprocessing:

@@ -11,11 +11,12 @@ from cdl_d2.conversion.distillation import STATE_FILE, Distillation, Distillatio
 from cdl_d2.conversion.image_sets import distil_on_images
 from cdl_d2.conversion.losses import feature_loss, output_loss
 from cdl_d2.conversion.preprocessing import Preprocessing
+from cdl_d2.conversion.proposal_labels import LEAST_SCORE, WEIGHT
 from cdl_d2.conversion.report import CONVERTED
 from cdl_d2.conversion.sample_network import SampleNetwork
 from cdl_d2.prediction.loading import load_model
 from cdl_d2.tv.checkpoint import save_detector
-from cdl_d2.tv.conversion import DetectorConversion
+from cdl_d2.tv.conversion import DetectorConversion, _proposal_labels
 from cdl_d2.tv.detector_config import EVALUATION_SIZES
 from tests.tv.conftest import CLASSES, CODEC, make_item, tiny_config, tiny_detector
 
@@ -62,6 +63,24 @@ def test_a_trained_detector_is_converted_and_is_a_model(entry, tmp_path):
     assert conversion.finished_report().difference == result.report.difference
     model = load_model(tmp_path / "out", "cpu")
     assert model.class_names == CLASSES and model.coded_input.domain == "latent"
+
+
+def test_the_proposal_network_of_a_student_without_p2_learns_from_detections():
+    student, teacher = (network.network for network in pair(bridge="res3"))
+    labels, samples = _proposal_labels(student, teacher), [make_item(64, 96)]
+    assert labels and not _proposal_labels(teacher, teacher)
+    with labels.recorded(), torch.no_grad():
+        [detections] = teacher(samples)
+        student(samples)
+    boxes = detections["boxes"][detections["scores"] > LEAST_SCORE]
+    assert len(boxes) and not any(module.training for module in student.modules())
+    _, inputs, batch = student.prepare(samples)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        trained = student.rpn
+        trained.training = True
+        _, losses = trained(batch, student.backbone(inputs), [{"boxes": boxes}])
+    assert float(labels.take()) == pytest.approx(WEIGHT * float(sum(losses.values())), rel=1e-4)
 
 
 @torch.no_grad()

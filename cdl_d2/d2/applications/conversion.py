@@ -37,10 +37,10 @@ from cdl_d2.conversion.report import Report
 from cdl_d2.conversion.sample_network import SampleNetwork
 from cdl_d2.d2.applications.backend import Detectron2Backend
 from cdl_d2.d2.applications.conversion_outcome import Outcome, check_prediction
+from cdl_d2.d2.applications.proposal_labels import proposal_labels
 from cdl_d2.d2.checkpoint import SafeCheckpointer, load_all_weights
 from cdl_d2.d2.engine.trainer import check_bridged_weights
 from cdl_d2.d2.modeling.backbone.bridged_backbone import find_replaced_stage
-from cdl_d2.d2.modeling.proposal_labels import ProposalLabels, lacks_anchors
 from cdl_d2.d2.modeling.teacher import find_weights
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError, with_advice
@@ -172,7 +172,7 @@ class ModelConversion(ABC):
     ) -> list[dict[str, float]]:
         """Train a model to reproduce the RGB model, and return the validation losses."""
         order = model.coded_input.channel_order
-        labels = ProposalLabels(model, teacher) if lacks_anchors(model, teacher) else None
+        labels = proposal_labels(model, teacher)
         student, teacher = (_run_images(network, order) for network in (model, teacher))
         preprocessing = self.preprocessing(cfg, model)
         history = distil_on_images(

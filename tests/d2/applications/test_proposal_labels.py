@@ -9,12 +9,8 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 import torch
 from detectron2.structures import Instances
 
-from cdl_d2.d2.modeling.proposal_labels import (
-    LEAST_SCORE,
-    WEIGHT,
-    ProposalLabels,
-    lacks_anchors,
-)
+from cdl_d2.conversion.proposal_labels import LEAST_SCORE, WEIGHT
+from cdl_d2.d2.applications.proposal_labels import proposal_labels
 from tests.d2.conftest import make_item, small_cfg, small_model
 
 SIZE = 64, 80
@@ -47,7 +43,7 @@ def run(model, samples):
 
 def test_the_loss_is_that_of_a_training_with_confident_detections_as_labels(networks, storage):
     student, teacher = networks
-    labels, samples = ProposalLabels(student, teacher), images(2)
+    labels, samples = proposal_labels(student, teacher), images(2)
     with labels.recorded():
         detections = run(teacher, samples)
         run(student, samples)
@@ -64,7 +60,7 @@ def test_the_loss_is_that_of_a_training_with_confident_detections_as_labels(netw
 
 def test_images_that_run_one_by_one_have_their_own_labels(networks):
     student, teacher = networks
-    labels, alone = ProposalLabels(student, teacher), []
+    labels, alone = proposal_labels(student, teacher), []
     for sample in images(3):
         with labels.recorded():
             run(teacher, [sample])
@@ -80,7 +76,7 @@ def test_images_that_run_one_by_one_have_their_own_labels(networks):
 
 def test_nothing_is_left_behind(networks):
     student, teacher = networks
-    labels, [sample] = ProposalLabels(student, teacher), images(1)
+    labels, [sample] = proposal_labels(student, teacher), images(1)
     before, state = run(student, [sample]), torch.get_rng_state()
     for fails in (False, True):
         with pytest.raises(KeyError) if fails else labels.recorded(), labels.recorded():
@@ -92,9 +88,9 @@ def test_nothing_is_left_behind(networks):
     assert torch.equal(before[0].pred_boxes.tensor, after[0].pred_boxes.tensor)
 
 
-def test_only_a_student_without_levels_of_its_teacher_lacks_anchors(networks):
+def test_only_a_student_without_levels_of_its_teacher_has_labels(networks):
     student, teacher = networks
-    assert lacks_anchors(student, teacher)
-    assert not lacks_anchors(teacher, teacher) and not lacks_anchors(student, student)
+    assert proposal_labels(student, teacher)
+    assert not proposal_labels(teacher, teacher) and not proposal_labels(student, student)
     retinanet = small_model(small_cfg("latent_retinanet", "MODEL.RETINANET.NORM", "BN"))
-    assert not lacks_anchors(retinanet, retinanet)
+    assert not proposal_labels(retinanet, retinanet)
