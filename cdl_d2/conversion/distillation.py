@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from cdl_d2.codec.io.state_dicts import fingerprint
 from cdl_d2.codec.io.weights_file import read_weights, save_checkpoint
 from cdl_d2.conversion.blocks import Depths
 from cdl_d2.conversion.losses import feature_loss, output_loss
+from cdl_d2.conversion.proposal_labels import ProposalLabels
 from cdl_d2.device import device_of
 from cdl_d2.errors import CdlError, check_choice
 from cdl_d2.memory import keep_freed_memory
@@ -43,22 +44,6 @@ class Runnable(Protocol):
 
     def run(self, images: Images) -> Any:
         """Return the network's output."""
-
-
-class LabelLoss(Protocol):
-    """Loss of a part of the student, in the place of a comparison of this part's outputs.
-
-    Attributes:
-        module: name of the part, all of which learns at the whole rate.
-    """
-
-    module: str
-
-    def recorded(self) -> AbstractContextManager[None]:
-        """Return a context in which the teacher runs on images, then the student on the same."""
-
-    def take(self) -> torch.Tensor:
-        """Return the loss of what ran in the last context."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +103,8 @@ class Distillation:
         folder: where the state is kept, even of a run that has ended, until the caller has written
             the result and removes STATE_FILE; None for nowhere. A run with the same options,
             student and teacher goes on from it.
-        labels: loss of a part of the student that does not reproduce the teacher's outputs.
+        labels: of the student's proposal network, which then learns from them at the whole rate and
+            does not reproduce the teacher's; None if it does.
     """
 
     def __init__(
@@ -129,13 +115,14 @@ class Distillation:
         validation: Sequence[Images],
         options: DistillationOptions,
         folder: Path | None = None,
-        labels: LabelLoss | None = None,
+        labels: ProposalLabels | None = None,
     ):
         self._student, self._teacher = student, teacher.eval().requires_grad_(False)
         self._draw_batch, self._validation, self._options = draw_batch, validation, options
         self._file = folder and folder / STATE_FILE
-        self._labels, replaced = labels, {labels.module} if labels else set()
-        self._depths = Depths(teacher, lambda: teacher.run(validation[0][:1]), replaced)
+        self._labels = labels
+        left_out = {labels.module} if labels else set()
+        self._depths = Depths(teacher, lambda: teacher.run(validation[0][:1]), left_out)
         self._groups = self._select_parameters()
         self._parameters = {k: p for group in self._groups.values() for k, p in group.items()}
         self._iteration, self._seconds, self._begin = 0, 0.0, 0.0
@@ -215,7 +202,7 @@ class Distillation:
         outputs = output_loss(
             depths.outputs(record, output), depths.outputs(expected, expected_output)
         )
-        return features, outputs + labels.take() if labels else outputs
+        return features, outputs + (labels.loss() if labels else 0)
 
     @torch.no_grad()
     def _checked(self, best: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:

@@ -11,8 +11,9 @@ from torch import nn
 from tqdm import tqdm
 
 from cdl_d2.codec.io.image_files import check_image_file, find_images, read_image
-from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images, LabelLoss
+from cdl_d2.conversion.distillation import Distillation, DistillationOptions, Images
 from cdl_d2.conversion.preprocessing import Preprocessing
+from cdl_d2.conversion.proposal_labels import ProposalLabels
 from cdl_d2.errors import CdlError
 
 LEAST_IMAGES = 16  # below, neither a fit nor a validation says anything
@@ -106,7 +107,7 @@ def distil_on_images(
     options: DistillationOptions,
     folder: Path | None = None,
     is_single: bool = False,
-    labels: LabelLoss | None = None,
+    labels: ProposalLabels | None = None,
 ) -> list[dict[str, float]]:
     """Train a student to reproduce its teacher, and return the validation losses.
 

@@ -30,6 +30,9 @@ class ProposalLabels:
         teacher_heads: heads of the RGB model that return the detections of each image.
         to_labels: function from the detections of an image to labels of the proposal network.
         context: in which the proposal network computes its losses.
+
+    Attributes:
+        module: that name.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class ProposalLabels:
             stack.callback(self._network.train, False)
             yield
 
-    def take(self) -> torch.Tensor:
+    def loss(self) -> torch.Tensor:
         """Return the loss of the last run."""
         return WEIGHT * torch.stack(self._losses).mean()
 

@@ -83,7 +83,7 @@ class DetectorConversion(FolderConversion):
             networks = (SampleNetwork(detector, "RGB") for detector in (student, teacher))
             history = distil_on_images(
                 *(*networks, preprocessing, files, self.options, self.output),
-                labels=_proposal_labels(student, teacher),
+                labels=proposal_labels(student, teacher),
             )
             result = DetectorResult(
                 *(student.coded_input.codec, kept_aside[:REPORT_IMAGES], explained, history),
@@ -139,7 +139,7 @@ class DetectorConversion(FolderConversion):
         )
 
 
-def _proposal_labels(
+def proposal_labels(
     student: CompressedMaskRCNN, teacher: CompressedMaskRCNN
 ) -> ProposalLabels | None:
     """Return the labels of a student that lacks anchors of its RGB model; None of another one."""

@@ -16,7 +16,7 @@ from cdl_d2.conversion.report import CONVERTED
 from cdl_d2.conversion.sample_network import SampleNetwork
 from cdl_d2.prediction.loading import load_model
 from cdl_d2.tv.checkpoint import save_detector
-from cdl_d2.tv.conversion import DetectorConversion, _proposal_labels
+from cdl_d2.tv.conversion import DetectorConversion, proposal_labels
 from cdl_d2.tv.detector_config import EVALUATION_SIZES
 from tests.tv.conftest import CLASSES, CODEC, make_item, tiny_config, tiny_detector
 
@@ -67,8 +67,8 @@ def test_a_trained_detector_is_converted_and_is_a_model(entry, tmp_path):
 
 def test_the_proposal_network_of_a_student_without_p2_learns_from_detections():
     student, teacher = (network.network for network in pair(bridge="res3"))
-    labels, samples = _proposal_labels(student, teacher), [make_item(64, 96)]
-    assert labels and not _proposal_labels(teacher, teacher)
+    labels, samples = proposal_labels(student, teacher), [make_item(64, 96)]
+    assert labels and not proposal_labels(teacher, teacher)
     with labels.recorded(), torch.no_grad():
         [detections] = teacher(samples)
         student(samples)
@@ -80,7 +80,7 @@ def test_the_proposal_network_of_a_student_without_p2_learns_from_detections():
         trained = student.rpn
         trained.training = True
         _, losses = trained(batch, student.backbone(inputs), [{"boxes": boxes}])
-    assert float(labels.take()) == pytest.approx(WEIGHT * float(sum(losses.values())), rel=1e-4)
+    assert float(labels.loss()) == pytest.approx(WEIGHT * float(sum(losses.values())), rel=1e-4)
 
 
 @torch.no_grad()
